@@ -1,0 +1,1 @@
+"""Designs: ways to find free blocks worth reporting, one a file."""

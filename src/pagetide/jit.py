@@ -1,0 +1,98 @@
+"""The one decorator that compiles kernels.
+
+A kernel is a plain function over integers and arrays. `@kernel` compiles it with numba: it holds no reference counts
+(`_nrt=False`; with them, a call between kernels costs eight times as much), releases the GIL, and is cached on disk.
+numba notices a changed file only for the functions in that file, so the cache's folder is named after a hash of every
+kernel source of the package.
+
+With `NUMBA_DISABLE_JIT=1` kernels run as plain Python.
+
+Addresses and values are int64 throughout: numba turns a mix of int64 and uint64 into floating point.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_PACKAGE = Path(__file__).parent
+_STALE_AFTER_S = 14 * 24 * 3600
+
+
+def source_key(package: Path = _PACKAGE) -> str:
+    """Hash of the names and contents of the package's files that hold kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        source = path.read_bytes()
+        if b"@kernel" in source or b"@intrinsic" in source:
+            digest.update(str(path.relative_to(package)).encode() + b"\0" + source + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
+    """The folder for this package's compiled kernels, made if need be; stale ones of old sources are removed."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pagetide"
+    folder = base / f"kernels-{source_key()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        for other in base.glob("kernels-*"):
+            if other != folder and time.time() - other.stat().st_mtime > _STALE_AFTER_S:
+                shutil.rmtree(other, ignore_errors=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"pagetide-{os.getuid()}-{folder.name}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+CACHE_FOLDER = _cache_folder()
+"""Where compiled kernels are kept; numba makes a folder below it for each of our source folders."""
+
+os.environ["NUMBA_CACHE_DIR"] = str(CACHE_FOLDER)
+
+import numba  # noqa: E402 - it reads NUMBA_CACHE_DIR when it is imported
+from numba import types  # noqa: E402
+
+JIT_DISABLED: bool = bool(numba.config.DISABLE_JIT)
+"""Whether kernels run as plain Python."""
+
+
+def kernel(function: _Function) -> _Function:
+    """Compile a function over integers and arrays: cached, without the GIL and without reference counts.
+
+    An argument array must be owned by the caller for as long as the call lasts. A kernel allocates nothing, raises
+    nothing, and answers failures with negative numbers.
+    """
+    compiled: _Function = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
+    return compiled
+
+
+def kernels_are_cached() -> bool:
+    """Whether an earlier run left compiled kernels: without them the first call of each takes about a second."""
+    return JIT_DISABLED or any(CACHE_FOLDER.rglob("*.nbc"))
+
+
+def external(name: str, returns: Any, *arguments: Any) -> Any:
+    """A C function of this process, callable from kernels and, with JIT off, from Python."""
+    if not JIT_DISABLED:
+        return types.ExternalFunction(name, returns(*arguments))
+    function = getattr(ctypes.CDLL(None, use_errno=True), name)
+    function.restype = _CTYPES[returns]
+    function.argtypes = [_CTYPES[argument] for argument in arguments]
+    return function
+
+
+int32 = types.int32
+"""A C `int`, for `external`."""
+
+int64 = types.int64
+"""A C `long`, `size_t`, `off_t` or pointer, for `external`."""
+
+_CTYPES = {int32: ctypes.c_int32, int64: ctypes.c_int64}

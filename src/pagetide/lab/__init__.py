@@ -1,0 +1,1 @@
+"""Experiments: one run seen live and summed up."""

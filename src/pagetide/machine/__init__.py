@@ -1,0 +1,1 @@
+"""A guest and its host, joined."""

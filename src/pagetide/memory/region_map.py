@@ -1,0 +1,79 @@
+"""The map from guest-physical addresses to the files that back them, with bounds checks.
+
+The table is what kernels read: int64, one row a region, columns as named below. It holds no references: whoever maps
+the regions keeps their descriptors open and their mappings in place for as long as the table is in use.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.jit import kernel
+
+REGION_GPA = 0
+REGION_BYTES = 1
+REGION_FD = 2
+REGION_OFFSET = 3
+REGION_ADDRESS = 4
+_COLUMNS = 5
+
+
+class Region(NamedTuple):
+    """A run of guest-physical addresses backed by one stretch of a file, mapped at an address of this process."""
+
+    gpa: int
+    size_bytes: int
+    fd: int
+    offset_bytes: int
+    address: int
+
+
+@kernel
+def find_region(table: npt.NDArray[np.int64], gpa: int, length_bytes: int) -> int:
+    """Row of the region that holds all of `gpa … gpa + length_bytes`; -1 if none does.
+
+    Safe for any int64 values: a length below 1, a negative address, a range that wraps around or that crosses from one
+    region to the next answers -1.
+    """
+    if length_bytes < 1 or gpa < 0:
+        return -1
+    for row in range(table.shape[0]):
+        start = table[row, REGION_GPA]
+        size = table[row, REGION_BYTES]
+        if gpa >= start and gpa - start < size and length_bytes <= size - (gpa - start):
+            return row
+    return -1
+
+
+class RegionMap:
+    """The regions of one guest.
+
+    Attributes:
+        table: int64 array of shape (regions, 5), for `find_region` and other kernels.
+    """
+
+    table: npt.NDArray[np.int64]
+
+    def __init__(self, regions: list[Region]) -> None:
+        """Check the regions and build the table.
+
+        Raises:
+            ValueError: a region is empty, beyond 2^63, or overlaps another.
+        """
+        end = 0
+        for region in sorted(regions):
+            if region.size_bytes < 1 or region.gpa < 0 or region.gpa + region.size_bytes >= 1 << 63:
+                raise ValueError(f"a region of {region.size_bytes} bytes at {region.gpa:#x} is empty or too high")
+            if region.gpa < end:
+                raise ValueError(f"the region at {region.gpa:#x} overlaps the one before it, which ends at {end:#x}")
+            end = region.gpa + region.size_bytes
+        self.table = np.array(sorted(regions), dtype=np.int64).reshape(len(regions), _COLUMNS)
+
+    def locate(self, gpa: int, length_bytes: int) -> tuple[int, int] | None:
+        """The descriptor and file offset that back this range, or None if no one region holds all of it."""
+        row = find_region(self.table, gpa, length_bytes) if gpa < 1 << 63 and length_bytes < 1 << 63 else -1
+        if row < 0:
+            return None
+        region = Region(*(int(value) for value in self.table[row]))
+        return region.fd, region.offset_bytes + gpa - region.gpa

@@ -1,0 +1,1 @@
+"""The wire: split virtqueues, the balloon's constants, and vhost-user."""

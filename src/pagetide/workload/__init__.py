@@ -1,0 +1,1 @@
+"""What a guest does with its memory, as operations on blocks."""
