@@ -19,10 +19,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pagetide.jit import JIT_DISABLED, external, int32, int64, kernel
+from pagetide.jit import JIT_DISABLED, external, int32, int64, kernel, void
 
 sched_yield = external("sched_yield", int32)
 """Give the processor to another thread (sched_yield(2))."""
+
+abort = external("abort", void)
+"""End the process: for what must not go on (abort(3))."""
 
 _errno_location = external("__errno_location", int64)
 

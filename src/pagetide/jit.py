@@ -95,4 +95,7 @@ int32 = types.int32
 int64 = types.int64
 """A C `long`, `size_t`, `off_t` or pointer, for `external`."""
 
-_CTYPES = {int32: ctypes.c_int32, int64: ctypes.c_int64}
+void = types.void
+"""No result, for `external`."""
+
+_CTYPES = {int32: ctypes.c_int32, int64: ctypes.c_int64, void: None}

@@ -1,0 +1,141 @@
+"""The buddy allocator's own operations; the caller holds the zone lock.
+
+Follows Linux's mm/page_alloc.c (6.1): `__rmqueue_smallest` and `expand`, `__free_one_page`. Allocating, splitting and
+merging a block drop its Reported mark. Two divergences: there is one free list an order, not one a migratetype, and a
+double or a wrong free is refused with an error instead of being undefined.
+"""
+
+from typing import Any
+
+from pagetide.guest.request import notify_free
+from pagetide.guest.zone_layout import (
+    BUDDY,
+    FREE_PAGES,
+    NEXT,
+    NOTIFY_SPLITS,
+    NR_FREE,
+    NR_PAGES,
+    NR_REPORTED,
+    ORDER_MASK,
+    PREVIOUS,
+    RECORD_WORDS,
+    REPORTED,
+    REPORTED_PAGES,
+    STATE,
+    TYPE_MASK,
+    WMARK_MIN,
+)
+from pagetide.jit import kernel
+from pagetide.units import ORDER_MAX, ORDERS
+
+
+@kernel
+def _link(pages: Any, before: int, pfn: int, after: int) -> None:
+    pages[before * RECORD_WORDS + NEXT] = pfn
+    pages[pfn * RECORD_WORDS + PREVIOUS] = before
+    pages[pfn * RECORD_WORDS + NEXT] = after
+    pages[after * RECORD_WORDS + PREVIOUS] = pfn
+
+
+@kernel
+def _unlink(pages: Any, pfn: int) -> None:
+    before = pages[pfn * RECORD_WORDS + PREVIOUS]
+    after = pages[pfn * RECORD_WORDS + NEXT]
+    pages[before * RECORD_WORDS + NEXT] = after
+    pages[after * RECORD_WORDS + PREVIOUS] = before
+
+
+@kernel
+def list_head(words: Any, order: int) -> int:
+    """The sentinel record of this order's free list."""
+    return words[NR_PAGES] + order  # type: ignore[no-any-return]
+
+
+@kernel
+def rotate_to_front(words: Any, pages: Any, pfn: int, order: int) -> None:
+    """Make this block the first of its free list, keeping the list's circular order (`list_rotate_to_front`)."""
+    head = list_head(words, order)
+    if pages[head * RECORD_WORDS + NEXT] != pfn:
+        _unlink(pages, head)
+        _link(pages, int(pages[pfn * RECORD_WORDS + PREVIOUS]), head, pfn)
+
+
+@kernel
+def add_to_free_list(words: Any, pages: Any, pfn: int, order: int, tail: bool) -> None:
+    """Put a block on its free list, unmarked."""
+    head = list_head(words, order)
+    if tail:
+        _link(pages, int(pages[head * RECORD_WORDS + PREVIOUS]), pfn, head)
+    else:
+        _link(pages, head, pfn, int(pages[head * RECORD_WORDS + NEXT]))
+    pages[pfn * RECORD_WORDS + STATE] = BUDDY | order
+    words[NR_FREE + order] += 1
+
+
+@kernel
+def take_from_free_list(words: Any, pages: Any, pfn: int, order: int) -> None:
+    """Take a block off its free list; its Reported mark goes."""
+    _unlink(pages, pfn)
+    if pages[pfn * RECORD_WORDS + STATE] & REPORTED:
+        words[NR_REPORTED + order] -= 1
+        words[REPORTED_PAGES] -= 1 << order
+    pages[pfn * RECORD_WORDS + STATE] = 0
+    words[NR_FREE + order] -= 1
+
+
+@kernel
+def mark_reported(words: Any, pages: Any, pfn: int, order: int) -> None:
+    """Set the Reported mark of a block on a free list."""
+    pages[pfn * RECORD_WORDS + STATE] |= REPORTED
+    words[NR_REPORTED + order] += 1
+    words[REPORTED_PAGES] += 1 << order
+
+
+@kernel
+def take_block(words: Any, pages: Any, order: int, state: int) -> int:
+    """Allocate a block and give it this state; -1 if there is none or it would break the min watermark."""
+    if words[FREE_PAGES] - (1 << order) < words[WMARK_MIN]:
+        return -1
+    for current in range(order, ORDERS):
+        if words[NR_FREE + current] == 0:
+            continue
+        pfn = int(pages[list_head(words, current) * RECORD_WORDS + NEXT])
+        was_reported = pages[pfn * RECORD_WORDS + STATE] & REPORTED
+        take_from_free_list(words, pages, pfn, current)
+        if was_reported and words[NOTIFY_SPLITS]:
+            notify_free(words, current - 1)
+        half = current
+        while half > order:
+            half -= 1
+            add_to_free_list(words, pages, pfn + (1 << half), half, False)
+        pages[pfn * RECORD_WORDS + STATE] = state | order
+        words[FREE_PAGES] -= 1 << order
+        return pfn
+    return -1
+
+
+@kernel
+def _is_buddy(words: Any, pages: Any, pfn: int, order: int) -> bool:
+    return (  # type: ignore[no-any-return]
+        pfn + (1 << order) <= words[NR_PAGES]
+        and (pages[pfn * RECORD_WORDS + STATE] & (TYPE_MASK | ORDER_MASK)) == BUDDY | order
+    )
+
+
+@kernel
+def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool) -> int:
+    """Put a block back, merging it with its free buddies; the order that it ends up as.
+
+    A block whose next larger buddy is free goes to the list's tail, since it may soon merge (`buddy_merge_likely`).
+    """
+    words[FREE_PAGES] += 1 << order
+    pages[pfn * RECORD_WORDS + STATE] = 0
+    while order < ORDER_MAX and _is_buddy(words, pages, pfn ^ (1 << order), order):
+        take_from_free_list(words, pages, pfn ^ (1 << order), order)
+        pfn &= ~(1 << order)
+        order += 1
+    if not tail and order < ORDER_MAX - 1:
+        larger = pfn & ~(1 << order)
+        tail = _is_buddy(words, pages, larger ^ (2 << order), order + 1)
+    add_to_free_list(words, pages, pfn, order, tail)
+    return order

@@ -1,0 +1,27 @@
+"""No reporting: the control."""
+
+from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.zone import Zone
+
+
+class Off:
+    """The design that reports nothing."""
+
+    due_s = None
+
+    def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
+        """Take what every design takes, and need none of it."""
+
+    def start(self, now_s: float) -> None:
+        """Nothing begins."""
+
+    def woken(self, now_s: float) -> None:
+        """Nobody raises WAKE: the zone's reporting order is above every block's."""
+
+    def next_batch(self, now_s: float) -> Batch | None:
+        """There is never one."""
+        return None
+
+    def done(self, batch: Batch, reported: bool, now_s: float) -> None:
+        """Refuse: no batch was given out."""
+        raise AssertionError("a design that is off gave out no batch")
