@@ -1,0 +1,76 @@
+"""A worker in virtual time that drives a design, with a host that answers as a test wants."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pagetide.guest.reporting.design import Batch, Design, ReportingSettings
+from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.request import take_wake
+from pagetide.guest.zone import Block, Zone
+from pagetide.guest.zone_layout import BUDDY, ISOLATED, ISOLATED_BLOCKS
+
+Host = Callable[[Batch], bool]
+
+
+class VirtualWorker:
+    """Joins a zone, a design and a host; keeps what was reported and checks each batch on its way.
+
+    Attributes:
+        now_s: the virtual clock.
+        reported: every batch that the host took, as lists of (frame, order).
+    """
+
+    def __init__(self, name: str, zone: Zone, settings: ReportingSettings, host: Host = lambda _: True) -> None:
+        self.zone, self.settings, self.host = zone, settings, host
+        self.design: Design = DESIGNS[name](zone, settings)
+        self.now_s = 0.0
+        self.passes = 0
+        self.reported: list[list[tuple[int, int]]] = []
+        self.design.start(self.now_s)
+
+    def step(self) -> bool:
+        """Ask for one batch at the current time and have it reported; whether there was one."""
+        if take_wake(self.zone.words):
+            self.design.woken(self.now_s)
+        batch = self.design.next_batch(self.now_s)
+        if batch is None:
+            return False
+        blocks = [(int(packed) >> 4, int(packed) & 15) for packed in batch]
+        self._check_batch(blocks)
+        before = batch.copy()
+        taken = self.host(batch)
+        assert np.array_equal(before, batch), "nobody touches a batch while the host has it"
+        if taken:
+            self.reported.append(blocks)
+        self.design.done(batch, taken, self.now_s)
+        return True
+
+    def _check_batch(self, blocks: list[tuple[int, int]]) -> None:
+        assert 0 < len(blocks) <= self.settings.capacity
+        assert self.zone.words[ISOLATED_BLOCKS] == len(blocks)
+        isolated = {(b.pfn, b.order) for b in self.zone.blocks() if b.kind == ISOLATED}
+        assert isolated == set(blocks), "a batch is exactly what is isolated"
+        assert all(order >= self.settings.order for _, order in blocks)
+
+    def run_pass(self) -> None:
+        """Let the clock reach the time that is due, and report until there is no batch."""
+        if take_wake(self.zone.words):
+            self.design.woken(self.now_s)
+        assert self.design.due_s is not None
+        self.now_s = max(self.now_s, self.design.due_s)
+        self.passes += 1
+        while self.step():
+            pass
+
+    def settle(self, passes_max: int = 200) -> None:
+        """Let time pass until the design wants nothing more."""
+        if take_wake(self.zone.words):
+            self.design.woken(self.now_s)
+        while self.design.due_s is not None:
+            self.run_pass()
+            assert self.passes <= passes_max, "the design does not come to rest"
+
+    def unreported(self) -> list[Block]:
+        """Free blocks that should have been reported and were not."""
+        return [b for b in self.zone.blocks() if b.kind == BUDDY and b.order >= self.settings.order and not b.reported]
