@@ -41,8 +41,8 @@ class Burst:
                 tuple(operations(kind, drawn, places) for drawn, places in zip(orders, slots, strict=True))
                 for kind in (ALLOCATE, FREE)
             )
-            phases.append(Phase(f"{label}: eating", burst, eat, hold_s, settle=False))
-            phases.append(Phase(f"{label}: freeing", burst, release, REST_S, settle=True))
+            phases.append(Phase(f"{label}: eating", burst, True, eat, hold_s, settle=False))
+            phases.append(Phase(f"{label}: freeing", burst, False, release, REST_S, settle=True))
         self.phases = tuple(phases)
 
 

@@ -15,6 +15,7 @@ class Phase(NamedTuple):
     Attributes:
         name: what it is, for people: `burst 2 of 3: eating`.
         burst: which burst it belongs to, from 0.
+        eats: whether it allocates; otherwise it frees.
         operations: an array of OPERATION for each vCPU.
         rest_s: how long to wait after the last operation of the last vCPU.
         settle: whether the wait also lasts until the design has nothing left to do.
@@ -22,6 +23,7 @@ class Phase(NamedTuple):
 
     name: str
     burst: int
+    eats: bool
     operations: tuple[npt.NDArray[np.void], ...]
     rest_s: float
     settle: bool

@@ -1,0 +1,125 @@
+"""The guest's virtio-balloon driver (virtio 1.2, 5.5): its reporting queue.
+
+It speaks to any device through a transport: vhost-user (vhost_user_link.py) or another that has the same few calls.
+One report is one element of up to `capacity` device-writable buffers, an indirect table where that was negotiated and
+is not too large, otherwise a chain (5.5.6.7). The driver does not wait: whoever drives it sleeps on the call that
+`arm` asks for.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from pagetide.guest.reporting.design import Batch
+from pagetide.guest.zone import Zone
+from pagetide.units import ORDER_MAX, PAGE_SHIFT, PAGE_SIZE_BYTES, block_bytes
+from pagetide.virtio.balloon import Feature, Queue, queues
+from pagetide.virtio.ring import DESC_BYTES, avail_ring_bytes, desc_table_bytes, used_ring_bytes
+from pagetide.virtio.ring_driver import DriverRing
+
+WANTED = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.REPORTING
+"""The features that the driver can make use of."""
+
+_TABLES_BYTES_MAX = 1 << 20
+
+
+class DriverError(Exception):
+    """The device cannot be used, or broke a rule; the message says how."""
+
+
+class BalloonTransport(Protocol):
+    """How the driver reaches a device."""
+
+    def negotiate(self, wanted: int) -> int:
+        """Reset the device, and agree on features; those that both sides have."""
+
+    def start_queue(self, index: int, size: int, desc_gpa: int, avail_gpa: int, used_gpa: int) -> None:
+        """Tell the device where a queue is, and start it."""
+
+    def driver_ok(self) -> None:
+        """Say that the driver is ready (virtio 1.2, 3.1.1)."""
+
+    def kick(self, index: int) -> None:
+        """Notify the device that a queue has elements."""
+
+
+class BalloonDriver:
+    """Reports blocks to a device, one batch at a time.
+
+    Attributes:
+        features: what was negotiated.
+    """
+
+    features: Feature
+
+    def __init__(self, zone: Zone, ram_address: int, transport: BalloonTransport, capacity: int) -> None:
+        """Negotiate, allocate the queue's memory from the zone, and start it.
+
+        Args:
+            zone: where the guest's memory comes from.
+            ram_address: where guest-physical address 0 is mapped in this process.
+            transport: the way to the device.
+            capacity: blocks in a report at most.
+
+        Raises:
+            DriverError: the device has no reporting, or the zone has no memory for the queue.
+        """
+        assert capacity >= 1
+        self._transport = transport
+        self._outstanding = False
+        self.features = Feature(transport.negotiate(WANTED))
+        if not self.features & Feature.REPORTING:
+            raise DriverError("the device does not offer free page reporting (VIRTIO_BALLOON_F_REPORTING)")
+        self._index = queues(self.features).index(Queue.REPORTING)
+        size = 1 << max(1, (capacity - 1).bit_length())
+        table_descs = capacity if self.features & Feature.INDIRECT_DESC else 0
+        if size * table_descs * DESC_BYTES > _TABLES_BYTES_MAX:
+            table_descs = 0
+        # Each part begins where the one before it ends, rounded up to 16 bytes: more than any of them needs (2.7).
+        parts = [desc_table_bytes(size), avail_ring_bytes(size), used_ring_bytes(size), size * table_descs * DESC_BYTES]
+        ends = np.cumsum([-(-part_bytes // 16) * 16 for part_bytes in parts]).tolist()
+        base_gpa = self._allocate(zone, ends[-1])
+        desc_gpa, avail_gpa, used_gpa, tables_gpa = (base_gpa + offset for offset in (0, *ends[:-1]))
+        self._ring = DriverRing(
+            size,
+            ram_address=ram_address,
+            desc_gpa=desc_gpa,
+            avail_gpa=avail_gpa,
+            used_gpa=used_gpa,
+            event_idx=bool(self.features & Feature.EVENT_IDX),
+            table_descs=table_descs,
+            tables_gpa=tables_gpa,
+        )
+        transport.start_queue(self._index, size, desc_gpa, avail_gpa, used_gpa)
+        transport.driver_ok()
+
+    @staticmethod
+    def _allocate(zone: Zone, size_bytes: int) -> int:
+        order = max(0, -(-size_bytes // PAGE_SIZE_BYTES) - 1).bit_length()
+        pfn = zone.allocate(order) if order <= ORDER_MAX else None
+        if pfn is None:
+            raise DriverError(f"the guest has no {block_bytes(order)} bytes in one piece for its reporting queue")
+        return pfn << PAGE_SHIFT
+
+    def submit(self, batch: Batch) -> None:
+        """Report these blocks; `completed` tells when the host has dealt with them."""
+        assert not self._outstanding, "one report at a time"
+        head = self._ring.add_element(batch >> 4 << PAGE_SHIFT, PAGE_SIZE_BYTES << (batch & 0xF), writable=True)
+        assert head is not None, "the queue has room for one report"
+        self._outstanding = True
+        if self._ring.publish():
+            self._transport.kick(self._index)
+
+    def completed(self) -> bool:
+        """Whether the host has dealt with the report.
+
+        Raises:
+            RingError: the device broke a rule of the ring.
+        """
+        assert self._outstanding
+        self._outstanding = not self._ring.take_used()
+        return not self._outstanding
+
+    def arm(self) -> bool:
+        """Ask for a call when the report is dealt with; True if it may be already: look before you sleep."""
+        return self._ring.arm_call()
