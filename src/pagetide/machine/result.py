@@ -1,5 +1,7 @@
 """What a run measured: the structure of its JSON."""
 
+from typing import NamedTuple
+
 import msgspec
 
 from pagetide.machine.config import RunConfig
@@ -25,6 +27,16 @@ class Burst(msgspec.Struct, kw_only=True):
     returned_bytes: int
     verified_bytes: int
     return_lag_s: float | None
+
+
+class Sample(NamedTuple):
+    """The state of things at one moment; the fields are the columns of Samples."""
+
+    t_s: float
+    guest_used_bytes: int
+    guest_free_bytes: int
+    reported_bytes: int
+    host_resident_bytes: int
 
 
 class Samples(msgspec.Struct, kw_only=True):

@@ -1,0 +1,122 @@
+"""A live guest at work: its vCPU threads run a workload's phases over one zone."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.guest.pcp import pcp_drain
+from pagetide.guest.request import take_wake
+from pagetide.guest.vcpu import BAD_FREE, NO_MEMORY, STOPPED, WORKER_WANTED, run_operations
+from pagetide.guest.zone import Zone
+from pagetide.guest.zone_layout import ISOLATED_PAGES, STOP, WAIT_HOST_NS_MAX, vcpu_base
+from pagetide.machine.guest_worker import GuestWorker
+from pagetide.machine.messages import Message, PhaseBegan, PhaseEnded
+from pagetide.workload.phases import Phase, Workload, allocated_bytes
+
+SETTLE_MAX_S = 600.0
+"""The longest wait for a design to come to rest."""
+
+
+class OutOfMemoryError(Exception):
+    """An allocation failed although nothing was isolated: the guest is too small for its workload."""
+
+
+class GuestRun:
+    """Runs a workload on a zone, with a thread for each vCPU."""
+
+    def __init__(
+        self,
+        zone: Zone,
+        ram_address: int,
+        workload: Workload,
+        vcpus: int,
+        worker: GuestWorker,
+        tell: Callable[[Message], None],
+    ) -> None:
+        """Take everything that the run needs; `tell` gets what happens."""
+        self._zone, self._ram_address, self._workload, self._worker = zone, ram_address, workload, worker
+        self._tell = tell
+        self._stopping = threading.Event()
+        self._vcpus = range(vcpus)
+        self._slots = [np.full(workload.slots, -1, np.int64) for _ in self._vcpus]
+
+    def stop(self) -> None:
+        """End the run soon; from any thread."""
+        self._stopping.set()
+        for vcpu in self._vcpus:
+            self._zone.words[vcpu_base(vcpu) + STOP] = 1
+        with self._worker.came_back:
+            self._worker.came_back.notify_all()
+
+    def run(self) -> None:
+        """Run every phase, unless stopped.
+
+        Raises:
+            OutOfMemoryError: the guest is too small for its workload.
+            Exception: whatever ended the reporting worker.
+        """
+        with ThreadPoolExecutor(len(self._vcpus), "vcpu") as threads:
+            for phase in self._workload.phases:
+                self._tell(PhaseBegan(phase.name, phase.burst, phase.eats, time.monotonic()))
+                list(threads.map(self._run_vcpu, self._vcpus, phase.operations))
+                if self._stopping.is_set():
+                    break
+                allocated = sum(map(allocated_bytes, phase.operations))
+                self._tell(PhaseEnded(phase.burst, phase.eats, allocated, time.monotonic()))
+                self._rest(phase)
+
+    def _run_vcpu(self, vcpu: int, operations: npt.NDArray[np.void]) -> None:
+        try:
+            self._run_operations(vcpu, operations)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _run_operations(self, vcpu: int, operations: npt.NDArray[np.void]) -> None:
+        cursor = np.zeros(1, np.int64)
+        words, pages, slots = self._zone.words, self._zone.pages, self._slots[vcpu]
+        while not self._stopping.is_set():
+            seen = self._worker.batches_done
+            outcome = run_operations(words, pages, self._ram_address, vcpu, operations, slots, cursor, len(operations))
+            self._pass_on_wake()
+            if outcome == NO_MEMORY:
+                self._wait_for_isolated(vcpu, seen)
+            assert outcome != BAD_FREE, f"vCPU {vcpu} freed what it did not hold"
+            if outcome not in (NO_MEMORY, WORKER_WANTED, STOPPED):
+                break
+        # An idle vCPU keeps no pages to itself: they would hold whole blocks apart (Linux's vmstat work does this).
+        pcp_drain(words, pages, vcpu)
+        self._pass_on_wake()
+
+    def _pass_on_wake(self) -> None:
+        if take_wake(self._zone.words):
+            self._worker.wake()
+
+    def _wait_for_isolated(self, vcpu: int, seen: int) -> None:
+        """Before an allocation fails, wait for blocks that are out for reporting (invariant 5)."""
+        worker, word = self._worker, vcpu_base(vcpu) + WAIT_HOST_NS_MAX
+        start_ns = time.monotonic_ns()
+        with worker.came_back:
+            if worker.batches_done == seen and self._zone.words[ISOLATED_PAGES] == 0:
+                raise OutOfMemoryError("the guest ran out of memory: its workload needs more than it has")
+            worker.came_back.wait_for(
+                lambda: worker.batches_done != seen or worker.failure is not None or self._stopping.is_set()
+            )
+        self._zone.words[word] = max(int(self._zone.words[word]), time.monotonic_ns() - start_ns)
+        if worker.failure is not None:
+            raise worker.failure
+
+    def _rest(self, phase: Phase) -> None:
+        worker = self._worker
+        with worker.came_back:
+            if phase.settle:
+                worker.came_back.wait_for(
+                    lambda: worker.at_rest or worker.failure is not None or self._stopping.is_set(), SETTLE_MAX_S
+                )
+            worker.came_back.wait_for(lambda: worker.failure is not None or self._stopping.is_set(), phase.rest_s)
+        if worker.failure is not None:
+            raise worker.failure

@@ -1,0 +1,138 @@
+"""The reporting worker of a live guest: the thread in which a design runs and reports wait for the host."""
+
+import os
+import select
+import threading
+import time
+from types import TracebackType
+from typing import Protocol
+
+from pagetide.guest.driver import BalloonDriver
+from pagetide.guest.reporting.design import Batch, Design
+from pagetide.linux import eventfd, eventfd_read, eventfd_write
+
+
+class HostGoneError(Exception):
+    """The device's end of the connection is closed."""
+
+
+class CallSource(Protocol):
+    """Where a device's calls, and its end, are noticed."""
+
+    @property
+    def call_fd(self) -> int:
+        """An eventfd that the device writes to."""
+
+    @property
+    def connection_fd(self) -> int:
+        """Readable once the device's end is closed."""
+
+
+class GuestWorker:
+    """Drives one design over one driver in real time.
+
+    Attributes:
+        failure: what ended the worker, if it was not `stop`.
+        batches_done: how many batches are back in the allocator.
+        came_back: notified whenever a batch is back, and when the worker comes to rest or ends.
+    """
+
+    failure: BaseException | None
+
+    def __init__(self, design: Design, driver: BalloonDriver | None, calls: CallSource | None) -> None:
+        """Make the thread; a design that never reports needs neither a driver nor its calls."""
+        self.failure = None
+        self.batches_done = 0
+        self.came_back = threading.Condition()
+        self._sleeping_long = self._woken = False
+        self._design, self._driver, self._calls = design, driver, calls
+        self._wake_fd, self._stop_fd = eventfd(), eventfd()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="reporting worker")
+
+    def __enter__(self) -> "GuestWorker":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        eventfd_write(self._stop_fd)
+        self._thread.join()
+        os.close(self._wake_fd)
+        os.close(self._stop_fd)
+
+    def wake(self) -> None:
+        """The free path raised WAKE."""
+        self._woken = True
+        eventfd_write(self._wake_fd)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the design wants nothing until something is freed."""
+        return self._sleeping_long and not self._woken
+
+    def _run(self) -> None:
+        try:
+            self._design.start(time.monotonic())
+            while not self._stopping:
+                if self._sleep():
+                    self._design.woken(time.monotonic())
+                self._report_all()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            with self.came_back:
+                self.came_back.notify_all()
+
+    def _sleep(self) -> bool:
+        """Until the design is due, or somebody wakes or stops the worker; whether it was woken."""
+        due_s = self._design.due_s
+        if due_s is None:
+            with self.came_back:
+                self._sleeping_long = True
+                self.came_back.notify_all()
+        watched = [self._wake_fd, self._stop_fd]
+        if self._calls is not None:
+            watched.append(self._calls.connection_fd)
+        ready = _poll(watched, None if due_s is None else max(0.0, due_s - time.monotonic()))
+        self._check_connection(ready)
+        if self._wake_fd in ready:
+            eventfd_read(self._wake_fd)
+        self._sleeping_long = False
+        woken, self._woken = self._woken, False
+        return woken
+
+    def _report_all(self) -> None:
+        while not self._stopping and (batch := self._design.next_batch(time.monotonic())) is not None:
+            self._report(batch)
+            self._design.done(batch, not self._stopping, time.monotonic())
+            with self.came_back:
+                self.batches_done += 1
+                self.came_back.notify_all()
+
+    def _report(self, batch: Batch) -> None:
+        """Report one batch and sleep until the host has dealt with it, or the worker is stopped."""
+        assert self._driver is not None
+        assert self._calls is not None
+        self._driver.submit(batch)
+        while not self._driver.completed() and not self._stopping:
+            if self._driver.arm():
+                continue
+            ready = _poll([self._calls.call_fd, self._stop_fd, self._calls.connection_fd], None)
+            if self._calls.call_fd in ready:
+                eventfd_read(self._calls.call_fd)
+            self._check_connection(ready)
+
+    def _check_connection(self, ready: set[int]) -> None:
+        if self._calls is not None and self._calls.connection_fd in ready:
+            raise HostGoneError("the host closed the connection")
+
+
+def _poll(fds: list[int], timeout_s: float | None) -> set[int]:
+    """The descriptors among these that are readable or closed, waiting up to the timeout for one."""
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return {fd for fd, _ in poller.poll(None if timeout_s is None else timeout_s * 1000)}

@@ -1,0 +1,111 @@
+"""What the processes of a live machine say to each other: JSON, one message a line, over a socket pair.
+
+The starting process and its two children share memory for everything that is measured; these messages only tell what
+happens.
+"""
+
+import socket
+from typing import ClassVar
+
+import msgspec
+
+from pagetide.machine.config import RunConfig
+
+
+class GuestSetup(msgspec.Struct):
+    """What the guest's process gets on its command line; descriptors are inherited."""
+
+    config: RunConfig
+    control_fd: int
+    socket_fd: int
+    ram_fd: int
+    arena_fd: int
+
+
+class HostSetup(msgspec.Struct):
+    """What the host's process gets on its command line; descriptors are inherited."""
+
+    config: RunConfig
+    control_fd: int
+    socket_fd: int
+    ledger_fd: int
+
+
+class Stage(msgspec.Struct, tag=True):
+    """What the process is busy with, for people."""
+
+    text: str
+
+
+class Ready(msgspec.Struct, tag=True):
+    """The process can begin."""
+
+
+class PhaseBegan(msgspec.Struct, tag=True):
+    """The first operation of a phase is about to run, at this time of CLOCK_MONOTONIC."""
+
+    name: str
+    burst: int
+    eats: bool
+    at_s: float
+
+
+class PhaseEnded(msgspec.Struct, tag=True):
+    """The last operation of a phase has run."""
+
+    burst: int
+    eats: bool
+    allocated_bytes: int
+    at_s: float
+
+
+class Ended(msgspec.Struct, tag=True):
+    """The process is done; `failure` is a sentence if something went wrong."""
+
+    failure: str | None
+
+
+class Command(msgspec.Struct, tag=True):
+    """From the starting process: `start` or `stop`."""
+
+    name: str
+
+
+Message = Stage | Ready | PhaseBegan | PhaseEnded | Ended | Command
+
+
+class Channel:
+    """One end of the socket pair."""
+
+    _decoder: ClassVar[msgspec.json.Decoder[Message]] = msgspec.json.Decoder(Message)
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over this end."""
+        self._socket = sock
+        self._received = b""
+        self.closed = False
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
+
+    def send(self, message: Message) -> None:
+        """Send one message; a peer that is gone is noticed when receiving."""
+        try:
+            self._socket.sendall(msgspec.json.encode(message) + b"\n")
+        except (BrokenPipeError, ConnectionResetError):
+            self.closed = True
+
+    def receive(self) -> list[Message]:
+        """Wait until something comes; the messages, none at the end of a partial line, and `closed` set at the end."""
+        try:
+            data = self._socket.recv(65536)
+        except ConnectionResetError:
+            data = b""
+        self.closed = self.closed or not data
+        *lines, self._received = (self._received + data).split(b"\n")
+        return [self._decoder.decode(line) for line in lines]

@@ -1,0 +1,53 @@
+"""From samples to figures: what counts as returned, verified, and back."""
+
+import numpy as np
+
+from pagetide.machine.measure import Series, Span, bursts
+
+GIB = 1 << 30
+
+
+def series(*points: tuple[float, float, float]) -> Series:
+    """Samples of (seconds, resident GiB, verified GiB)."""
+    t_s, resident, verified = np.array(points).T
+    return Series(t_s, (resident * GIB).astype(np.int64), (verified * GIB).astype(np.int64))
+
+
+def test_the_lag_runs_from_the_last_free_to_the_first_sample_near_the_floor() -> None:
+    """Within 2 % of guest RAM of the run's floor counts as back; a sample just above does not."""
+    seen = series((0, 0, 0), (1, 1.5, 0), (2, 1.5, 0), (3, 0.03, 0.5), (3.5, 0.019, 1), (4, 0, 1.5))
+    (burst,) = bursts([Span(0, 1.5, 2, GIB)], seen, GIB)
+    assert burst.return_lag_s == 1.5
+    assert burst.returned_bytes == int(1.5 * GIB)
+    assert burst.verified_bytes == int(1.5 * GIB)
+    assert burst.eaten_bytes == GIB
+
+
+def test_memory_that_never_comes_back_has_no_lag() -> None:
+    """A burst whose memory stays resident says so with None, not with a large number."""
+    seen = series((0, 0, 0), (1, 1.5, 0), (2, 1.5, 0), (9, 0.8, 0.7))
+    (burst,) = bursts([Span(0, 1.5, 2, GIB)], seen, GIB)
+    assert burst.return_lag_s is None
+    assert burst.returned_bytes == int(1.5 * GIB) - int(0.8 * GIB)
+
+
+def test_each_burst_lasts_until_the_next_begins() -> None:
+    """What happens in the second burst counts for the second alone."""
+    seen = series((0, 0, 0), (1, 1, 0), (2, 0, 1), (3, 0.9, 1), (4, 0.9, 1), (5, 0, 1.9))
+    first, second = bursts([Span(0, 1, 1.5, GIB), Span(2.5, 4, 4.5, GIB)], seen, GIB)
+    assert (first.returned_bytes, first.return_lag_s, first.verified_bytes) == (GIB, 0.5, GIB)
+    assert (second.returned_bytes, second.return_lag_s) == (int(0.9 * GIB), 0.5)
+    assert second.verified_bytes == int(1.9 * GIB) - GIB
+
+
+def test_a_lag_is_never_found_before_the_free() -> None:
+    """Residency that was near the floor before anything was eaten does not count as back."""
+    seen = series((0, 0, 0), (1, 1.5, 0), (2, 1.5, 0), (3, 1.5, 0))
+    (burst,) = bursts([Span(0, 1.5, 2, GIB)], seen, GIB)
+    assert burst.return_lag_s is None
+
+
+def test_nothing_sampled_gives_no_bursts() -> None:
+    """A run that broke off before its first sample has none."""
+    empty = Series(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    assert bursts([], empty, GIB) == []
