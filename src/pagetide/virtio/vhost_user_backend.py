@@ -1,0 +1,488 @@
+"""The back-end's side of vhost-user, as a state machine without I/O (QEMU's docs/interop/vhost-user.rst, "the text").
+
+Each message is handled in three steps: `take` checks it and answers what it means for the device, the caller acts on
+that, and `answer` gives the reply, which depends on how that went.
+
+The rules of a queue's life, from the text ("Ring states") and from what real front-ends do:
+
+- A queue is started once its size, its addresses and a kick descriptor are known, in whatever order they came, unless
+  SET_VRING_ENABLE said 0. The text has a ring disabled until SET_VRING_ENABLE when protocol features are negotiated,
+  but Linux's UML negotiates them and never sends it: a kick enables.
+- GET_VRING_BASE stops it, as does a kick without a descriptor. So does a new size, address or base; the next kick
+  starts it anew.
+- SET_VRING_CALL and SET_VRING_ERR may come at any time, before everything else too, and a new one replaces the old.
+- SET_FEATURES may come more than once; RESET_OWNER and RESET_DEVICE stop every queue.
+
+Descriptors of queues belong to the state machine. Those that it no longer needs are for the caller to close, from
+`take_unneeded_fds`. Those in events about memory belong to the caller at once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pagetide.virtio.vhost_user_messages import (
+    CONFIG_BYTES_MAX,
+    F_PROTOCOL_FEATURES,
+    FDS_MAX,
+    FLAG_REPLY,
+    INDEX_MASK,
+    NO_FD,
+    U64,
+    VRING_STATE,
+    BackendRequest,
+    ConfigSpace,
+    MemoryRegion,
+    Message,
+    ProtocolFeature,
+    RemoteProtocolError,
+    Request,
+    VringAddress,
+    decode_config,
+    decode_mem_table,
+    decode_single_region,
+    decode_u64,
+    decode_vring_address,
+    decode_vring_state,
+    encode_config,
+)
+
+
+class FeaturesSet(NamedTuple):
+    """The driver's features are known, maybe not for the first time."""
+
+    features: int
+
+
+class MemoryTableSet(NamedTuple):
+    """The guest's memory is these regions now; one descriptor each, which the caller owns."""
+
+    regions: tuple[MemoryRegion, ...]
+    fds: tuple[int, ...]
+
+
+class MemoryRegionAdded(NamedTuple):
+    """One more region; the caller owns its descriptor."""
+
+    region: MemoryRegion
+    fd: int
+
+
+class MemoryRegionRemoved(NamedTuple):
+    """The region with this gpa, size and user address is gone."""
+
+    region: MemoryRegion
+
+
+class QueueStarted(NamedTuple):
+    """A queue is to be served, from the available index on that `queue_base` gives."""
+
+    queue: int
+    size: int
+    address: VringAddress
+    kick_fd: int
+
+
+class QueueStopped(NamedTuple):
+    """A queue is to be left alone; tell `queue_stopped_at` where it stood, before anything else."""
+
+    queue: int
+
+
+class ConfigWritten(NamedTuple):
+    """The driver wrote to the configuration space."""
+
+    config: ConfigSpace
+
+
+class DeviceReset(NamedTuple):
+    """The device is as if new: every queue is stopped."""
+
+    stopped: tuple[int, ...]
+
+
+Event = (
+    FeaturesSet
+    | MemoryTableSet
+    | MemoryRegionAdded
+    | MemoryRegionRemoved
+    | QueueStarted
+    | QueueStopped
+    | ConfigWritten
+    | DeviceReset
+)
+
+
+class _Queue:
+    """What is known of a queue."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.address: VringAddress | None = None
+        self.base = 0
+        self.base_is_given = False
+        self.enabled = True
+        self.started = False
+        self.fds = {Request.SET_VRING_KICK: -1, Request.SET_VRING_CALL: -1, Request.SET_VRING_ERR: -1}
+
+    @property
+    def can_start(self) -> bool:
+        return bool(self.size and self.address and self.enabled and self.fds[Request.SET_VRING_KICK] >= 0)
+
+
+REQUESTS_WITH_REPLY = frozenset(
+    {
+        Request.GET_FEATURES,
+        Request.GET_PROTOCOL_FEATURES,
+        Request.GET_QUEUE_NUM,
+        Request.GET_VRING_BASE,
+        Request.GET_CONFIG,
+        Request.GET_MAX_MEM_SLOTS,
+        Request.GET_STATUS,
+    }
+)
+"""Requests with a reply of their own."""
+
+NEEDED_FEATURE = {
+    Request.GET_QUEUE_NUM: ProtocolFeature.MQ,
+    Request.SET_BACKEND_REQ_FD: ProtocolFeature.BACKEND_REQ,
+    Request.GET_CONFIG: ProtocolFeature.CONFIG,
+    Request.SET_CONFIG: ProtocolFeature.CONFIG,
+    Request.RESET_DEVICE: ProtocolFeature.RESET_DEVICE,
+    Request.GET_MAX_MEM_SLOTS: ProtocolFeature.CONFIGURE_MEM_SLOTS,
+    Request.ADD_MEM_REG: ProtocolFeature.CONFIGURE_MEM_SLOTS,
+    Request.REM_MEM_REG: ProtocolFeature.CONFIGURE_MEM_SLOTS,
+    Request.SET_STATUS: ProtocolFeature.STATUS,
+    Request.GET_STATUS: ProtocolFeature.STATUS,
+}
+"""Which protocol feature makes a request legal (the text, at each message)."""
+
+_WITH_FDS = frozenset(
+    {
+        Request.SET_MEM_TABLE,
+        Request.SET_VRING_KICK,
+        Request.SET_VRING_CALL,
+        Request.SET_VRING_ERR,
+        Request.SET_BACKEND_REQ_FD,
+        Request.ADD_MEM_REG,
+        Request.REM_MEM_REG,
+    }
+)
+"""Requests that may come with file descriptors."""
+
+PROTOCOL_FEATURES = (
+    ProtocolFeature.MQ
+    | ProtocolFeature.REPLY_ACK
+    | ProtocolFeature.BACKEND_REQ
+    | ProtocolFeature.CONFIG
+    | ProtocolFeature.RESET_DEVICE
+    | ProtocolFeature.CONFIGURE_MEM_SLOTS
+    | ProtocolFeature.STATUS
+)
+"""What the back-end offers."""
+
+MEM_SLOTS_MAX = 32
+"""Most memory regions of one guest."""
+
+
+class VhostUserBackend:
+    """One connection's state.
+
+    Attributes:
+        features: what the driver accepted.
+        protocol_features: what the front-end accepted.
+        status: the device status that the front-end set (STATUS).
+        config: the configuration space's bytes; the caller changes them.
+    """
+
+    features: int
+    protocol_features: ProtocolFeature
+    status: int
+    config: bytearray
+
+    def __init__(self, device_features: int, queue_count: int, config: bytes) -> None:
+        """Start as a front-end finds it.
+
+        Args:
+            device_features: what the device offers; the bit for protocol features is added.
+            queue_count: how many queues there can be.
+            config: the configuration space.
+        """
+        assert queue_count <= INDEX_MASK + 1
+        assert len(config) <= CONFIG_BYTES_MAX
+        self.features = self.status = 0
+        self.protocol_features = ProtocolFeature(0)
+        self.config = bytearray(config)
+        self._offered = device_features | F_PROTOCOL_FEATURES
+        self._queues = [_Queue() for _ in range(queue_count)]
+        self._channel_fd = -1
+        self._unneeded_fds: list[int] = []
+        self._handlers: dict[Request, Callable[[Message], tuple[Event, ...]]] = {
+            Request.GET_FEATURES: self._nothing,
+            Request.SET_FEATURES: self._set_features,
+            Request.SET_OWNER: self._nothing,
+            Request.RESET_OWNER: self._reset,
+            Request.SET_MEM_TABLE: self._set_mem_table,
+            Request.SET_VRING_NUM: self._set_vring_num,
+            Request.SET_VRING_ADDR: self._set_vring_addr,
+            Request.SET_VRING_BASE: self._set_vring_base,
+            Request.GET_VRING_BASE: self._get_vring_base,
+            Request.SET_VRING_KICK: self._set_vring_fd,
+            Request.SET_VRING_CALL: self._set_vring_fd,
+            Request.SET_VRING_ERR: self._set_vring_fd,
+            Request.GET_PROTOCOL_FEATURES: self._nothing,
+            Request.SET_PROTOCOL_FEATURES: self._set_protocol_features,
+            Request.GET_QUEUE_NUM: self._nothing,
+            Request.SET_VRING_ENABLE: self._set_vring_enable,
+            Request.SET_BACKEND_REQ_FD: self._set_backend_req_fd,
+            Request.GET_CONFIG: self._get_config,
+            Request.SET_CONFIG: self._set_config,
+            Request.RESET_DEVICE: self._reset,
+            Request.GET_MAX_MEM_SLOTS: self._nothing,
+            Request.ADD_MEM_REG: self._add_mem_reg,
+            Request.REM_MEM_REG: self._rem_mem_reg,
+            Request.SET_STATUS: self._set_status,
+            Request.GET_STATUS: self._nothing,
+        }
+
+    def take(self, message: Message) -> tuple[Event, ...]:
+        """Check a message and say what it means: nothing for the device, or one or two things in order.
+
+        Raises:
+            RemoteProtocolError: the front-end broke a rule of the text; its descriptors are among the unneeded.
+        """
+        try:
+            return self._handler(message)(message)
+        except RemoteProtocolError:
+            self._unneeded_fds += message.fds
+            raise
+
+    def answer(self, message: Message, *, succeeded: bool = True) -> Message | None:
+        """The reply to a message that was taken and acted on; None if none is due.
+
+        A request that has no reply of its own is acknowledged with 0, or 1 for a failure, if the front-end wants
+        that and REPLY_ACK was negotiated (the text, "VHOST_USER_PROTOCOL_F_REPLY_ACK").
+        """
+        if message.request in REQUESTS_WITH_REPLY:
+            return Message(message.request, FLAG_REPLY, self._reply(message))
+        if message.need_reply and self.protocol_features & ProtocolFeature.REPLY_ACK:
+            return Message(message.request, FLAG_REPLY, U64.pack(0 if succeeded else 1))
+        return None
+
+    def queue_stopped_at(self, index: int, base: int) -> None:
+        """The queue that an event stopped had this available index next; GET_VRING_BASE answers it."""
+        if not self._queues[index].base_is_given:
+            self._queues[index].base = base
+
+    def queue_base(self, index: int) -> int:
+        """The available index that a queue begins with."""
+        return self._queues[index].base
+
+    def queue_fds(self, index: int) -> tuple[int, int]:
+        """A queue's call and error descriptors as they are now, -1 for none."""
+        fds = self._queues[index].fds
+        return fds[Request.SET_VRING_CALL], fds[Request.SET_VRING_ERR]
+
+    def config_changed(self) -> tuple[int, Message] | None:
+        """The message that tells of a changed configuration, and the descriptor of the channel that it goes to.
+
+        None without such a channel (the text, "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG").
+        """
+        if self._channel_fd < 0:
+            return None
+        return self._channel_fd, Message(BackendRequest.CONFIG_CHANGE_MSG)
+
+    def take_unneeded_fds(self) -> list[int]:
+        """Descriptors for the caller to close, once it has acted on the event."""
+        fds, self._unneeded_fds = self._unneeded_fds, []
+        return fds
+
+    def close(self) -> list[int]:
+        """The connection is over: every descriptor that is left, for the caller to close."""
+        for queue in self._queues:
+            self._unneeded_fds += [fd for fd in queue.fds.values() if fd >= 0]
+            queue.fds = dict.fromkeys(queue.fds, -1)
+        if self._channel_fd >= 0:
+            self._unneeded_fds.append(self._channel_fd)
+            self._channel_fd = -1
+        return self.take_unneeded_fds()
+
+    def _handler(self, message: Message) -> Callable[[Message], tuple[Event, ...]]:
+        try:
+            request = Request(message.request)
+        except ValueError:
+            raise RemoteProtocolError(f"request {message.request} is not known here") from None
+        handler = self._handlers.get(request)
+        if handler is None:
+            raise RemoteProtocolError(f"{request.name} belongs to a protocol feature that was not offered")
+        needed = NEEDED_FEATURE.get(request)
+        if needed is not None and not self.protocol_features & needed:
+            raise RemoteProtocolError(f"{request.name} without protocol feature {needed.name}")
+        if message.is_reply:
+            raise RemoteProtocolError(f"{request.name} is marked as a reply")
+        limit = FDS_MAX if request is Request.SET_MEM_TABLE else 1
+        if len(message.fds) > (limit if request in _WITH_FDS else 0):
+            raise RemoteProtocolError(f"{request.name} with {len(message.fds)} file descriptors")
+        return handler
+
+    def _reply(self, message: Message) -> bytes:
+        if message.request == Request.GET_VRING_BASE:
+            index = self._index(decode_vring_state(message.payload)[0])
+            return VRING_STATE.pack(index, self._queues[index].base)
+        if message.request == Request.GET_CONFIG:
+            asked = decode_config(message.payload)
+            data = bytes(self.config[asked.offset : asked.offset + asked.size])
+            return encode_config(ConfigSpace(asked.offset, len(data), asked.flags, data))
+        return U64.pack(
+            {
+                Request.GET_FEATURES: self._offered,
+                Request.GET_PROTOCOL_FEATURES: int(PROTOCOL_FEATURES),
+                Request.GET_QUEUE_NUM: len(self._queues),
+                Request.GET_MAX_MEM_SLOTS: MEM_SLOTS_MAX,
+                Request.GET_STATUS: self.status,
+            }[Request(message.request)]
+        )
+
+    def _nothing(self, _: Message) -> tuple[Event, ...]:
+        """The message asks for a reply, or for nothing at all."""
+        return ()
+
+    def _set_features(self, message: Message) -> tuple[Event, ...]:
+        features = decode_u64(message.payload)
+        if features & ~self._offered:
+            raise RemoteProtocolError(f"SET_FEATURES accepts {features & ~self._offered:#x}, which was not offered")
+        self.features = features
+        return (FeaturesSet(features),)
+
+    def _set_protocol_features(self, message: Message) -> tuple[Event, ...]:
+        features = decode_u64(message.payload)
+        refused = features & ~int(PROTOCOL_FEATURES)
+        if refused:
+            raise RemoteProtocolError(f"SET_PROTOCOL_FEATURES accepts {refused:#x}, which was not offered")
+        self.protocol_features = ProtocolFeature(features)
+        return ()
+
+    def _set_mem_table(self, message: Message) -> tuple[Event, ...]:
+        regions = decode_mem_table(message.payload)
+        if len(regions) != len(message.fds):
+            raise RemoteProtocolError(f"SET_MEM_TABLE names {len(regions)} regions with {len(message.fds)} descriptors")
+        return (MemoryTableSet(regions, message.fds),)
+
+    def _add_mem_reg(self, message: Message) -> tuple[Event, ...]:
+        region = decode_single_region(message.payload)
+        if len(message.fds) != 1:
+            raise RemoteProtocolError("ADD_MEM_REG without its file descriptor")
+        return (MemoryRegionAdded(region, message.fds[0]),)
+
+    def _rem_mem_reg(self, message: Message) -> tuple[Event, ...]:
+        # A descriptor may come along, from front-ends that once did so wrongly (the text, "VHOST_USER_REM_MEM_REG").
+        self._unneeded_fds += message.fds
+        return (MemoryRegionRemoved(decode_single_region(message.payload)),)
+
+    def _index(self, index: int) -> int:
+        if index >= len(self._queues):
+            raise RemoteProtocolError(f"there is no queue {index}, only {len(self._queues)}")
+        return index
+
+    def _set_vring_num(self, message: Message) -> tuple[Event, ...]:
+        index, size = decode_vring_state(message.payload)
+        queue = self._queues[self._index(index)]
+        changed = queue.size != size
+        queue.size = size
+        return self._redefined(index, changed)
+
+    def _set_vring_addr(self, message: Message) -> tuple[Event, ...]:
+        address = decode_vring_address(message.payload)
+        queue = self._queues[self._index(address.queue)]
+        changed = queue.address != address
+        queue.address = address
+        return self._redefined(address.queue, changed)
+
+    def _set_vring_base(self, message: Message) -> tuple[Event, ...]:
+        index, base = decode_vring_state(message.payload)
+        queue = self._queues[self._index(index)]
+        queue.base, queue.base_is_given = base & 0xFFFF, True
+        return self._redefined(index, True)
+
+    def _redefined(self, index: int, changed: bool) -> tuple[Event, ...]:
+        if self._queues[index].started:
+            return self._stop(index) if changed else ()
+        return self._start(index)
+
+    def _start(self, index: int) -> tuple[Event, ...]:
+        queue = self._queues[index]
+        if queue.started or not queue.can_start:
+            return ()
+        assert queue.address is not None
+        queue.started, queue.base_is_given = True, False
+        return (QueueStarted(index, queue.size, queue.address, queue.fds[Request.SET_VRING_KICK]),)
+
+    def _stop(self, index: int) -> tuple[Event, ...]:
+        """Stop a queue, if it is started; it takes a new kick descriptor to start it again."""
+        queue = self._queues[index]
+        was_started, queue.started = queue.started, False
+        self._replace_fd(queue, Request.SET_VRING_KICK, -1)
+        return (QueueStopped(index),) if was_started else ()
+
+    def _replace_fd(self, queue: _Queue, request: Request, fd: int) -> None:
+        if queue.fds[request] >= 0:
+            self._unneeded_fds.append(queue.fds[request])
+        queue.fds[request] = fd
+
+    def _get_vring_base(self, message: Message) -> tuple[Event, ...]:
+        index = self._index(decode_vring_state(message.payload)[0])
+        return self._stop(index)
+
+    def _set_vring_enable(self, message: Message) -> tuple[Event, ...]:
+        index, enable = decode_vring_state(message.payload)
+        queue = self._queues[self._index(index)]
+        if enable > 1:
+            raise RemoteProtocolError(f"SET_VRING_ENABLE says {enable}, neither 0 nor 1")
+        queue.enabled = bool(enable)
+        if queue.enabled:
+            return self._start(index)
+        was_started, queue.started = queue.started, False
+        return (QueueStopped(index),) if was_started else ()
+
+    def _set_vring_fd(self, message: Message) -> tuple[Event, ...]:
+        request = Request(message.request)
+        value = decode_u64(message.payload)
+        index = self._index(value & INDEX_MASK)
+        if bool(value & NO_FD) == bool(message.fds):
+            raise RemoteProtocolError(f"{request.name} with {len(message.fds)} descriptors says {value:#x}")
+        fd = message.fds[0] if message.fds else -1
+        if request is not Request.SET_VRING_KICK:
+            self._replace_fd(self._queues[index], request, fd)
+            return ()
+        stopped = self._stop(index)
+        self._queues[index].fds[request] = fd
+        return stopped + self._start(index)
+
+    def _set_backend_req_fd(self, message: Message) -> tuple[Event, ...]:
+        if len(message.fds) != 1:
+            raise RemoteProtocolError("SET_BACKEND_REQ_FD without its file descriptor")
+        if self._channel_fd >= 0:
+            self._unneeded_fds.append(self._channel_fd)
+        self._channel_fd = message.fds[0]
+        return ()
+
+    def _get_config(self, message: Message) -> tuple[Event, ...]:
+        decode_config(message.payload)
+        return ()
+
+    def _set_config(self, message: Message) -> tuple[Event, ...]:
+        config = decode_config(message.payload)
+        if config.offset + config.size > len(self.config):
+            raise RemoteProtocolError(f"SET_CONFIG to {config.size} bytes at {config.offset} of {len(self.config)}")
+        return (ConfigWritten(config),)
+
+    def _set_status(self, message: Message) -> tuple[Event, ...]:
+        self.status = decode_u64(message.payload) & 0xFF
+        return self._reset(message) if self.status == 0 else ()
+
+    def _reset(self, _: Message) -> tuple[Event, ...]:
+        stopped = tuple(index for index, queue in enumerate(self._queues) if queue.started)
+        for index in stopped:
+            self._stop(index)
+        for queue in self._queues:
+            queue.base = 0
+        return (DeviceReset(stopped),)
