@@ -22,7 +22,15 @@ from pagetide.virtio.ring import (
     TABLE_LENGTH,
     TABLE_OUTSIDE,
 )
-from pagetide.virtio.ring_device import POPPED_HEAD, arm_kick, disarm_kick, pop_element, publish_used, push_used
+from pagetide.virtio.ring_device import (
+    LAST_AVAIL,
+    POPPED_HEAD,
+    arm_kick,
+    disarm_kick,
+    pop_element,
+    publish_used,
+    push_used,
+)
 from pagetide.virtio.ring_driver import USED_LENGTH, add_element, arm_call, disarm_call, publish, take_used
 
 pytestmark = pytest.mark.jit
@@ -171,15 +179,13 @@ def pop_under_fire(
     state: Any, regions: Any, gpas: Any, lengths: Any, flags: Any, avail: int, pops: int, seen: Any
 ) -> int:
     """Pop this often whatever is there and count each answer in `seen`; WRONG if one is neither count nor error."""
-    idx = 0
     for _ in range(pops):
-        store_u16(avail + RING_IDX, idx + 1 & 0xFFFF)
+        store_u16(avail + RING_IDX, state[LAST_AVAIL] + 1 & 0xFFFF)
         answer = pop_element(state, regions, gpas, lengths, flags)
         if answer < ARRAYS_TOO_SHORT or answer == 0 or answer > gpas.shape[0]:
             return WRONG
         seen[max(-answer, 0)] += 1
         if answer > 0:
-            idx += 1
             for i in range(answer):
                 if lengths[i] < 0 or flags[i] & ~DESC_F_WRITE:
                     return WRONG
@@ -189,8 +195,9 @@ def pop_under_fire(
 
 def test_a_driver_that_rewrites_descriptors_all_the_time_does_no_harm() -> None:
     """Descriptors that change between check and use never lead outside guest memory, which is fenced by guard pages."""
-    bells, seen = np.zeros(48, np.int64), np.zeros(32, np.int64)
-    pops = 2_000_000
+    bells, seen = np.zeros(48, np.int64), np.zeros(-ARRAYS_TOO_SHORT + 1, np.int64)
+    wanted = [0, -CHAIN_LOOPS, -NEXT_RANGE, -INDIRECT_WITH_NEXT, -INDIRECT_NESTED, -TABLE_LENGTH, -TABLE_OUTSIDE]
+    pops, batches_max = 100_000, 500
     with Guest() as guest, ThreadPoolExecutor(1) as pool:
         device = guest.device(indirect=True)
         table_gpa = DESC_GPA + 16 * SIZE  # the second half of what is scribbled over
@@ -199,9 +206,11 @@ def test_a_driver_that_rewrites_descriptors_all_the_time_does_no_harm() -> None:
         avail = guest.address + AVAIL_GPA - GPA
         arrays = device.gpas, device.lengths, device.flags
         try:
-            assert pop_under_fire(device.state, guest.regions, *arrays, avail, pops, seen) == pops
+            for batch in range(batches_max):
+                assert pop_under_fire(device.state, guest.regions, *arrays, avail, pops, seen) == pops
+                if batch >= 20 and seen[wanted].all():
+                    break
         finally:
             bells[ABORT] = 1
         assert scribbler.result() > 1000
-    reached = {-code for code in np.flatnonzero(seen).tolist()}
-    assert reached >= {0, CHAIN_LOOPS, NEXT_RANGE, INDIRECT_WITH_NEXT, INDIRECT_NESTED, TABLE_LENGTH, TABLE_OUTSIDE}
+    assert seen[wanted].all()

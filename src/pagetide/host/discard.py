@@ -155,7 +155,7 @@ def gone_bytes(fd: int, offset_bytes: int, length_bytes: int) -> int:
     """
     end = offset_bytes + length_bytes
     position = offset_bytes
-    gone = 0
+    gone: int = 0
     for _ in range(length_bytes // PAGE_SIZE_BYTES + 1):
         data = _lseek(int(fd), int(position), _SEEK_DATA)
         if data < 0:

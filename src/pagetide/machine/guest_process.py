@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 import msgspec
 
@@ -16,9 +17,9 @@ from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
 from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_run import GuestRun
+from pagetide.machine.guest_warm_up import warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
-from pagetide.machine.warm_up import warm_up_guest
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.burst import Burst
@@ -84,9 +85,9 @@ def main() -> int:
     try:
         run_guest(setup, channel)
     except Exception as error:
-        channel.send(Ended(str(error) or type(error).__name__))
+        channel.send(Ended(str(error) or type(error).__name__, time.process_time()))
         return 1
-    channel.send(Ended(None))
+    channel.send(Ended(None, time.process_time()))
     return 0
 
 

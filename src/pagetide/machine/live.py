@@ -125,9 +125,11 @@ class LiveMachine:
                 outcome = self._watch(observer)
             except KeyboardInterrupt:
                 outcome = "interrupted"
-            self._recorder.end(time.monotonic(), self._cpu_s())
+            end_s = time.monotonic()
             for child in self._children:
                 child.stop()
+            cpu_s = {child.name: None if child.ended is None else child.ended.cpu_s for child in self._children}
+            self._recorder.end(end_s, cpu_s)
             return self._recorder.result(outcome)
 
     def _prepare(self, resources: contextlib.ExitStack, observer: Observer) -> None:
@@ -183,7 +185,7 @@ class LiveMachine:
     def _start(self) -> None:
         """Both are ready: begin."""
         self._started = True
-        self._recorder.begin(self._cpu_s())
+        self._recorder.begin({child.name: process_cpu_s(child.process.pid) for child in self._children})
         self._children[1].channel.send(Command("start"))
 
     def _take(self, child: _Child, message: Message, observer: Observer) -> None:
@@ -213,9 +215,6 @@ class LiveMachine:
         first = min(causes, key=lambda child: child.process.poll() or 0)
         other = guest if first is host else host
         return f"{causes[first]}; the {other.name} {'noticed and ended' if noticed[other.name] else 'was stopped'}"
-
-    def _cpu_s(self) -> dict[str, float | None]:
-        return {child.name: process_cpu_s(child.process.pid) for child in self._children}
 
 
 def _shared_memory(resources: contextlib.ExitStack, name: str, size_bytes: int) -> tuple[int, mmap.mmap]:

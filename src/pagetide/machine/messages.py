@@ -60,9 +60,10 @@ class PhaseEnded(msgspec.Struct, tag=True):
 
 
 class Ended(msgspec.Struct, tag=True):
-    """The process is done; `failure` is a sentence if something went wrong."""
+    """The process is done, after this much user and system time; `failure` is a sentence if something went wrong."""
 
     failure: str | None
+    cpu_s: float
 
 
 class Command(msgspec.Struct, tag=True):

@@ -104,9 +104,7 @@ class Recorder:
     def result(self, outcome: str) -> RunResult:
         """Everything that was measured; both processes have ended."""
         words, ledger, bases = self._words, self._ledger, self._vcpu_bases
-        columns = (
-            Samples(*(list(column) for column in zip(*self._samples, strict=True))) if self._samples else Samples()
-        )
+        columns = Samples(**{name: [getattr(sample, name) for sample in self._samples] for name in Sample._fields})
         series = Series(
             np.array(columns.t_s),
             np.array(columns.host_resident_bytes, np.int64),

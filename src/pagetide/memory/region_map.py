@@ -59,12 +59,13 @@ class RegionMap:
         """Check the regions and build the table.
 
         Raises:
-            ValueError: a region is empty, beyond 2^63, or overlaps another.
+            ValueError: a region is empty, or beyond 2^63 in the guest, the file or this process, or overlaps another.
         """
         end = 0
         for region in sorted(regions):
-            if region.size_bytes < 1 or region.gpa < 0 or region.gpa + region.size_bytes >= 1 << 63:
-                raise ValueError(f"a region of {region.size_bytes} bytes at {region.gpa:#x} is empty or too high")
+            for start in (region.gpa, region.offset_bytes, region.address):
+                if region.size_bytes < 1 or start < 0 or start + region.size_bytes >= 1 << 63:
+                    raise ValueError(f"a region of {region.size_bytes} bytes at {start:#x} is empty or too high")
             if region.gpa < end:
                 raise ValueError(f"the region at {region.gpa:#x} overlaps the one before it, which ends at {end:#x}")
             end = region.gpa + region.size_bytes

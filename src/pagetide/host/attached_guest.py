@@ -1,0 +1,230 @@
+"""One guest of the server: its vhost-user connection, its memory and its balloon, joined."""
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+
+from pagetide import linux
+from pagetide.host.device import FEATURES, QUEUES_MAX, BalloonDevice, QueuePlace, write_config
+from pagetide.host.fd_events import EDGE, READABLE, WRITABLE, FdEvents
+from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
+from pagetide.host.ledger import Ledger
+from pagetide.virtio.balloon import Config, Status
+from pagetide.virtio.ring import RingError
+from pagetide.virtio.vhost_user_backend import (
+    ConfigWritten,
+    DeviceReset,
+    Event,
+    FeaturesSet,
+    MemoryRegionAdded,
+    MemoryRegionRemoved,
+    MemoryTableSet,
+    QueueStarted,
+    QueueStopped,
+    VhostUserBackend,
+)
+from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request, encode
+from pagetide.virtio.vhost_user_transport import Connection, PeerGoneError
+
+ELEMENTS_PER_TURN = 16
+"""Most elements served before another guest has its turn."""
+
+_MESSAGES_PER_TURN = 16
+_EVENTFDS_THAT_WE_WRITE = (Request.SET_VRING_CALL, Request.SET_VRING_ERR)
+
+_log = logging.getLogger(__name__)
+
+
+class GuestGoneError(Exception):
+    """The guest is to be given up; the message says why."""
+
+
+class AttachedGuest:
+    """One guest. Its methods raise GuestGoneError when it has gone, or broken a rule beyond repair.
+
+    Attributes:
+        name: what the log calls it.
+        ledger: what was done for it.
+    """
+
+    name: str
+    ledger: Ledger
+
+    def __init__(
+        self, name: str, sock: socket.socket, ledger: Ledger, events: FdEvents, *, verify_share: float
+    ) -> None:
+        """Take over a connected socket and watch it."""
+        self.name = name
+        self.ledger = ledger
+        self._events = events
+        self._connection = Connection(sock)
+        self._backend = VhostUserBackend(int(FEATURES), QUEUES_MAX, Config().encode())
+        self._memory = GuestMemory()
+        self._device = BalloonDevice(self._memory, ledger, verify_share=verify_share)
+        self._kick_fds: dict[int, int] = {}
+        self._ready: dict[int, None] = {}  # a set that keeps its order
+        self._failure_logged: str | None = None
+
+    def fileno(self) -> int:
+        """The connection's descriptor."""
+        return self._connection.fileno()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a turn would do something."""
+        return bool(self._ready)
+
+    def close(self) -> None:
+        """Give back all that is held for the guest."""
+        for index in list(self._kick_fds):
+            self._leave_queue(index)
+        self._memory.close()
+        for fd in self._backend.close():
+            os.close(fd)
+        self._connection.close()
+
+    def talk(self) -> None:
+        """Take what messages have come, and answer them; not more than some at a time."""
+        try:
+            for _ in range(_MESSAGES_PER_TURN):
+                if not self._connection.flush():
+                    break
+                message = self._connection.receive()
+                if message is None:
+                    break
+                self._take(message)
+            # A peer that does not read its replies is not listened to.
+            self._events.rewatch(self.fileno(), READABLE if self._connection.flush() else WRITABLE)
+        except RemoteProtocolError as error:
+            raise GuestGoneError(f"broke the protocol: {error}") from error
+        except (PeerGoneError, OSError) as error:
+            raise GuestGoneError(f"connection lost: {error}") from error
+        if self._connection.at_end:
+            raise GuestGoneError("disconnected")
+
+    def turn(self) -> None:
+        """Serve one of the queues that have elements waiting, within a turn's limits."""
+        index = next(iter(self._ready))
+        del self._ready[index]
+        try:
+            call, more = self._device.process(index, ELEMENTS_PER_TURN)
+        except RingError as error:
+            self._fail_queue(index, str(error))
+            return
+        if more:
+            self._ready[index] = None
+        if call:
+            self._signal(self._backend.queue_fds(index)[0])
+        failure = self._device.take_failure()
+        if failure is not None and failure != self._failure_logged:
+            self._failure_logged = failure
+            _log.error("%s: memory that was reported could not be discarded: %s", self.name, failure)
+
+    def _take(self, message: Message) -> None:
+        events = self._backend.take(message)
+        if message.request in _EVENTFDS_THAT_WE_WRITE:
+            for fd in message.fds:
+                os.set_blocking(fd, False)  # a full one must not hold up the others
+        refusal = None
+        try:
+            for event in events:
+                self._act(event)
+        except (GuestMemoryError, ValueError) as error:
+            refusal = f"{Request(message.request).name} refused: {error}"
+            _log.error("%s: %s", self.name, refusal)
+        for fd in self._backend.take_unneeded_fds():
+            os.close(fd)
+        answer = self._backend.answer(message, succeeded=refusal is None)
+        if answer is not None:
+            self._connection.send(answer)
+        elif refusal is not None:
+            raise GuestGoneError(refusal)
+
+    def _act(self, event: Event) -> None:
+        match event:
+            case MemoryTableSet(regions, fds):
+                self._memory.replace(regions, fds)
+                self._device.memory_changed()
+            case MemoryRegionAdded(region, fd):
+                self._memory.add(region, fd)
+            case MemoryRegionRemoved(region):
+                self._memory.remove(region.gpa, region.size_bytes, region.user_address)
+                self._device.memory_changed()
+            case QueueStarted():
+                self._start_queue(event)
+            case QueueStopped(index):
+                self._stop_queue(index)
+            case DeviceReset(stopped):
+                for index in stopped:
+                    self._leave_queue(index)
+            case ConfigWritten(config):
+                write_config(self._backend.config, config.offset, config.data)
+            case FeaturesSet():
+                pass  # they count when a queue is started
+
+    def _start_queue(self, event: QueueStarted) -> None:
+        index, address = event.queue, event.address
+        place = QueuePlace(event.size, address.desc, address.avail, address.used)
+        self._device.start_queue(index, place, self._backend.queue_base(index), self._backend.features)
+        self._events.watch(event.kick_fd, EDGE, functools.partial(self._kicked, index))
+        self._kick_fds[index] = event.kick_fd
+        # Elements may have come before the kick was watched, and the call for earlier ones may have been lost.
+        self._ready[index] = None
+        self._signal(self._backend.queue_fds(index)[0])
+
+    def _stop_queue(self, index: int) -> None:
+        stopped_at = self._leave_queue(index)
+        if stopped_at is not None:
+            self._backend.queue_stopped_at(index, stopped_at)
+
+    def _leave_queue(self, index: int) -> int | None:
+        """Serve a queue no more; where it stood, if it was served."""
+        kick_fd = self._kick_fds.pop(index, None)
+        if kick_fd is not None:
+            self._events.unwatch(kick_fd)
+        self._ready.pop(index, None)
+        return self._device.stop_queue(index)
+
+    def _fail_queue(self, index: int, reason: str) -> None:
+        """The driver broke a rule of the ring: say so, and leave its queues alone until it resets the device.
+
+        The driver is told in the ways it has given: NEEDS_RESET in the device status with a notification of a changed
+        configuration (virtio 1.2, 2.1.2), and the queue's error descriptor. With neither, the connection is closed.
+        """
+        _log.error("%s: queue %d needs a reset: %s", self.name, index, reason)
+        for started in list(self._kick_fds):
+            self._stop_queue(started)
+        self._backend.status |= Status.NEEDS_RESET
+        told = self._backend.config_changed()
+        err_fd = self._backend.queue_fds(index)[1]
+        if told is None and err_fd < 0:
+            raise GuestGoneError(f"queue {index}: {reason}")
+        if told is not None:
+            self._tell(*told)
+        self._signal(err_fd)
+
+    def _kicked(self, index: int) -> None:
+        self._ready[index] = None
+
+    def _signal(self, fd: int) -> None:
+        """Signal an eventfd of the guest's, if it gave one: a driver that polls need not."""
+        if fd < 0:
+            return
+        try:
+            linux.eventfd_write(fd)
+        except OSError as error:
+            raise GuestGoneError(f"cannot be signalled: {error}") from error
+
+    def _tell(self, channel_fd: int, message: Message) -> None:
+        """Send a request of ours on the guest's channel for them."""
+        with contextlib.suppress(BlockingIOError):  # nobody reads there
+            try:
+                channel = socket.socket(fileno=channel_fd)
+                try:
+                    channel.send(encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                finally:
+                    channel.detach()
+            except BrokenPipeError as error:
+                raise GuestGoneError(f"closed its channel for requests: {error}") from error

@@ -1,0 +1,142 @@
+"""A guest's memory as a vhost-user frontend shared it: regions of files, mapped into this process.
+
+The frontend is trusted with its own files only. A region must lie within its file when it is mapped; a frontend that
+truncates the file afterwards ends this process by SIGBUS when a ring is read (files sealed with F_SEAL_SHRINK cannot
+be).
+"""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pagetide import linux
+from pagetide.memory.region_map import Region, RegionMap
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.vhost_user_messages import MemoryRegion
+
+_ADDRESSES = 1 << 64
+
+
+class GuestMemoryError(Exception):
+    """Memory that the frontend named cannot be used, or is not there; the message says why."""
+
+
+class _Mapping(NamedTuple):
+    shared: MemoryRegion
+    fd: int
+    address: int
+
+    def close(self) -> None:
+        linux.munmap(self.address, self.shared.size_bytes)
+        os.close(self.fd)
+
+
+class GuestMemory:
+    """All regions of one guest. It owns their descriptors and mappings.
+
+    Attributes:
+        region_map: from guest-physical addresses to files and to addresses of this process.
+    """
+
+    region_map: RegionMap
+
+    def __init__(self) -> None:
+        self._mappings: list[_Mapping] = []
+        self.region_map = RegionMap([])
+
+    def add(self, shared: MemoryRegion, fd: int) -> None:
+        """Map one more region. The descriptor is this object's from now on, in any case.
+
+        Raises:
+            GuestMemoryError: the region is not within its file, not on page boundaries, overlaps another, or cannot be
+                mapped. Nothing has changed then.
+        """
+        mapping = _map(shared, fd)
+        try:
+            self.region_map = _region_map([*self._mappings, mapping])
+        except GuestMemoryError:
+            mapping.close()
+            raise
+        self._mappings.append(mapping)
+
+    def replace(self, regions: Sequence[MemoryRegion], fds: Sequence[int]) -> None:
+        """Map these regions and then unmap all others. The descriptors are this object's from now on, in any case.
+
+        Raises:
+            GuestMemoryError: as for `add`, for one of them. Nothing has changed then.
+        """
+        assert len(regions) == len(fds), "a descriptor for every region"
+        new = GuestMemory()
+        waiting = list(fds)
+        try:
+            for region in regions:
+                new.add(region, waiting.pop(0))
+        except GuestMemoryError:
+            new.close()
+            raise
+        finally:
+            for fd in waiting:
+                os.close(fd)
+        self._mappings, new._mappings = new._mappings, self._mappings
+        self.region_map = new.region_map
+        new.close()
+
+    def remove(self, gpa: int, size_bytes: int, user_address: int) -> None:
+        """Unmap the region that has these addresses and this size; its place in the file does not matter.
+
+        Raises:
+            GuestMemoryError: there is none.
+        """
+        for mapping in self._mappings:
+            if mapping.shared[:3] == (gpa, size_bytes, user_address):
+                self._mappings.remove(mapping)
+                self.region_map = _region_map(self._mappings)
+                mapping.close()
+                return
+        raise GuestMemoryError(f"there is no memory region of {size_bytes:#x} bytes at {gpa:#x} to remove")
+
+    def address_of(self, user_address: int, length_bytes: int) -> int:
+        """Where in this process the memory is that the frontend has at this address.
+
+        Raises:
+            GuestMemoryError: no one region holds all of it.
+        """
+        for mapping in self._mappings:
+            into_bytes = user_address - mapping.shared.user_address
+            if 0 <= into_bytes <= mapping.shared.size_bytes - length_bytes:
+                return mapping.address + into_bytes
+        raise GuestMemoryError(f"no memory region holds {length_bytes} bytes at user address {user_address:#x}")
+
+    def close(self) -> None:
+        """Unmap everything and close the files."""
+        self.region_map = RegionMap([])
+        while self._mappings:
+            self._mappings.pop().close()
+
+
+def _map(shared: MemoryRegion, fd: int) -> _Mapping:
+    try:
+        if (shared.gpa | shared.size_bytes | shared.mmap_offset_bytes) % PAGE_SIZE_BYTES:
+            raise GuestMemoryError(f"the memory region at {shared.gpa:#x} does not begin and end on page boundaries")
+        if shared.size_bytes < 1 or shared.user_address + shared.size_bytes > _ADDRESSES:
+            raise GuestMemoryError(f"the memory region at {shared.gpa:#x} is empty or wraps around")
+        if shared.mmap_offset_bytes + shared.size_bytes > os.fstat(fd).st_size:
+            raise GuestMemoryError(f"the memory region at {shared.gpa:#x} reaches beyond the end of its file")
+        protection, flags = linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED | linux.MAP_NORESERVE
+        address = linux.mmap(0, shared.size_bytes, protection, flags, fd, shared.mmap_offset_bytes)
+    except OSError as error:
+        os.close(fd)
+        raise GuestMemoryError(f"the memory region at {shared.gpa:#x} cannot be mapped: {error}") from error
+    except GuestMemoryError:
+        os.close(fd)
+        raise
+    return _Mapping(shared, fd, address)
+
+
+def _region_map(mappings: list[_Mapping]) -> RegionMap:
+    try:
+        return RegionMap(
+            [Region(m.shared.gpa, m.shared.size_bytes, m.fd, m.shared.mmap_offset_bytes, m.address) for m in mappings]
+        )
+    except ValueError as error:
+        raise GuestMemoryError(str(error)) from error

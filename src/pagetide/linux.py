@@ -1,0 +1,290 @@
+"""The system calls that Python lacks, and those that we want to fail like them.
+
+Every failure is an OSError (or its subclass) whose text begins with the call's name: `fallocate: No space left on
+device`. What a kernel can do is found by calling it, never from its version. Numbers of calls and flags are those of
+include/uapi/linux and include/uapi/asm-generic in Linux 6.12, which x86-64 and aarch64 share.
+"""
+
+import ctypes
+import fcntl
+import mmap as _mmap
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from signal import Signals
+
+PROT_NONE = 0
+PROT_READ = _mmap.PROT_READ
+PROT_WRITE = _mmap.PROT_WRITE
+MAP_SHARED = _mmap.MAP_SHARED
+MAP_PRIVATE = _mmap.MAP_PRIVATE
+MAP_ANONYMOUS = _mmap.MAP_ANONYMOUS
+MAP_FIXED = 0x10
+MAP_NORESERVE = 0x4000
+
+MADV_DONTNEED = _mmap.MADV_DONTNEED
+MADV_COLD = 20
+MADV_PAGEOUT = 21
+
+SEAL_SHRINK = fcntl.F_SEAL_SHRINK
+SEAL_GROW = fcntl.F_SEAL_GROW
+
+_FALLOC_FL_KEEP_SIZE = 0x01
+_FALLOC_FL_PUNCH_HOLE = 0x02
+_PR_SET_PDEATHSIG = 1
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
+_SYS_PROCESS_MADVISE = 440
+_FSOPEN_CLOEXEC = 1
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_CREATE = 6
+_FSMOUNT_CLOEXEC = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+_libc.mmap.restype = ctypes.c_ssize_t
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_libc.syscall.argtypes = [ctypes.c_long] * 7
+_libc.syscall.restype = ctypes.c_long
+
+
+class _IoVec(ctypes.Structure):
+    """struct iovec, include/uapi/linux/uio.h."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length_bytes", ctypes.c_size_t))
+
+
+def _check(call: str, result: int) -> int:
+    """The result of a libc call; a negative one becomes an OSError from errno."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
+    return result
+
+
+@contextmanager
+def _named(call: str) -> Iterator[None]:
+    """Give the OSErrors of Python's own wrapper the call's name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{call}: {error.strerror}") from error
+
+
+def _syscall(call: str, number: int, *arguments: int) -> int:
+    padded = (*arguments, *[0] * (6 - len(arguments)))
+    return _check(call, _libc.syscall(number, *padded))
+
+
+def memfd_create(name: str) -> int:
+    """A new, empty memory file that can be sealed (memfd_create(2)); the descriptor is closed on exec.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    with _named("memfd_create"):
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def add_seals(fd: int, seals: int) -> None:
+    """Forbid some changes of a memory file for good (fcntl(2), F_ADD_SEALS).
+
+    Raises:
+        OSError: the file cannot be sealed, or no further.
+    """
+    with _named("fcntl(F_ADD_SEALS)"):
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+
+
+def ftruncate(fd: int, size_bytes: int) -> None:
+    """Set a file's size (ftruncate(2)).
+
+    Raises:
+        OSError: the size is too large, or sealed.
+    """
+    with _named("ftruncate"):
+        os.ftruncate(fd, size_bytes)
+
+
+def punch_hole(fd: int, offset_bytes: int, length_bytes: int) -> None:
+    """Give a stretch of a file back; it reads as zeros afterwards (fallocate(2), FALLOC_FL_PUNCH_HOLE).
+
+    Raises:
+        OSError: the file has no holes, or the range is empty or negative.
+    """
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    _check("fallocate", _libc.fallocate(fd, mode, offset_bytes, length_bytes))
+
+
+def mmap(
+    address: int, length_bytes: int, protection: int, flags: int, file_descriptor: int = -1, offset_bytes: int = 0
+) -> int:
+    """Map memory; the address of the mapping (mmap(2)).
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    result = _libc.mmap(address, length_bytes, protection, flags, file_descriptor, offset_bytes)
+    return _check("mmap", -1) if result == -1 else int(result)
+
+
+def munmap(address: int, length_bytes: int) -> None:
+    """Remove every mapping of a range of addresses (munmap(2)).
+
+    Raises:
+        OSError: the range is not aligned to pages.
+    """
+    _check("munmap", _libc.munmap(address, length_bytes))
+
+
+def madvise(address: int, length_bytes: int, advice: int) -> None:
+    """Advise the kernel about a range of this process's addresses (madvise(2)).
+
+    Raises:
+        OSError: the range is not mapped, or the advice does not fit it.
+    """
+    _check("madvise", _libc.madvise(address, length_bytes, advice))
+
+
+def process_madvise(pidfd: int, ranges: Sequence[tuple[int, int]], advice: int) -> int:
+    """Advise the kernel about ranges of a process's addresses in one call (process_madvise(2)).
+
+    Args:
+        pidfd: the process, from os.pidfd_open.
+        ranges: (address, length in bytes) of each, at most 1024.
+        advice: MADV_COLD or MADV_PAGEOUT; on one's own process also MADV_DONTNEED, where the kernel allows it.
+
+    Returns:
+        Bytes advised, fewer than asked for when a range failed after others had succeeded.
+
+    Raises:
+        OSError: not even the first range was advised.
+    """
+    vector = (_IoVec * len(ranges))(*(_IoVec(*each) for each in ranges))
+    return _syscall("process_madvise", _SYS_PROCESS_MADVISE, pidfd, ctypes.addressof(vector), len(ranges), advice, 0)
+
+
+def mincore(address: int, length_bytes: int) -> bytes:
+    """Which pages of a mapping are in memory, one byte a page, its lowest bit set if so (mincore(2)).
+
+    For a file mapping it answers for the file's pages, whether or not this process has touched them.
+
+    Raises:
+        OSError: the range is not aligned to pages, or not all of it is mapped.
+    """
+    residency = ctypes.create_string_buffer(-(-length_bytes // _mmap.PAGESIZE))
+    _check("mincore", _libc.mincore(address, length_bytes, ctypes.addressof(residency)))
+    return residency.raw
+
+
+def eventfd() -> int:
+    """A new eventfd at zero, non-blocking and closed on exec (eventfd(2)).
+
+    Raises:
+        OSError: no descriptor or memory is left.
+    """
+    with _named("eventfd"):
+        return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+
+def eventfd_read(fd: int) -> int:
+    """Take what an eventfd has counted and set it to zero; 0 if it was zero and does not block.
+
+    Raises:
+        OSError: not an eventfd.
+    """
+    with _named("read of an eventfd"):
+        try:
+            return os.eventfd_read(fd)
+        except BlockingIOError:
+            return 0
+
+
+def eventfd_write(fd: int, count: int = 1) -> None:
+    """Signal an eventfd. One that is full and does not block stays as it is: its reader has been signalled.
+
+    Raises:
+        OSError: not an eventfd.
+    """
+    with _named("write to an eventfd"):
+        try:
+            os.eventfd_write(fd, count)
+        except BlockingIOError:
+            return
+
+
+def set_parent_death_signal(signal: Signals) -> None:
+    """Have the kernel send this process a signal when its parent ends (prctl(2), PR_SET_PDEATHSIG).
+
+    It is the parent's *thread* that counts: the one that started this process must live as long as the parent does. A
+    parent that ended before the call is not noticed.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    _check("prctl(PR_SET_PDEATHSIG)", _libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0))
+
+
+def process_cpu_s(pid: int) -> float | None:
+    """User and system time that a process has used, in seconds; None once it has ended and been waited for."""
+    # clock_getcpuclockid(3) answers for any process, to the nanosecond, where /proc/PID/stat counts ticks of 10 ms.
+    clock = ctypes.c_int()
+    if _libc.clock_getcpuclockid(pid, ctypes.byref(clock)) != 0:
+        return None
+    try:
+        return time.clock_gettime(clock.value)
+    except OSError:
+        return None
+
+
+def huge_tmpfs_file(size_bytes: int) -> int:
+    """A new, nameless, empty file on a tmpfs of its own that uses huge pages wherever it can.
+
+    The tmpfs (mount option `huge=always`, Documentation/filesystems/tmpfs.rst) is mounted nowhere, so nothing has to be
+    removed: it goes when the descriptor, its copies and its mappings have gone.
+
+    Args:
+        size_bytes: how much the tmpfs may hold.
+
+    Raises:
+        PermissionError: the process may not mount (it lacks CAP_SYS_ADMIN), or a sandbox forbids it.
+        OSError: the kernel lacks these calls, or huge pages on tmpfs.
+    """
+    context_fd = _fsopen("tmpfs")
+    try:
+        _fsconfig(context_fd, "huge", "always")
+        _fsconfig(context_fd, "size", str(size_bytes))
+        _syscall("fsconfig(create)", _SYS_FSCONFIG, context_fd, _FSCONFIG_CMD_CREATE, 0, 0, 0)
+        mount_fd = _syscall("fsmount", _SYS_FSMOUNT, context_fd, _FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context_fd)
+    try:
+        with _named("open(O_TMPFILE)"):
+            return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=mount_fd)
+    finally:
+        os.close(mount_fd)
+
+
+def _fsopen(filesystem: str) -> int:
+    name = ctypes.create_string_buffer(filesystem.encode())
+    return _syscall("fsopen", _SYS_FSOPEN, ctypes.addressof(name), _FSOPEN_CLOEXEC)
+
+
+def _fsconfig(context_fd: int, key: str, value: str) -> None:
+    key_buffer = ctypes.create_string_buffer(key.encode())
+    value_buffer = ctypes.create_string_buffer(value.encode())
+    _syscall(
+        f"fsconfig({key}={value})",
+        _SYS_FSCONFIG,
+        context_fd,
+        _FSCONFIG_SET_STRING,
+        ctypes.addressof(key_buffer),
+        ctypes.addressof(value_buffer),
+        0,
+    )

@@ -1,0 +1,56 @@
+"""The host's process of a live machine: a server with one guest."""
+
+import logging
+import mmap
+import signal
+import socket
+import sys
+import time
+
+import msgspec
+import numpy as np
+
+from pagetide.host.attached_guest import AttachedGuest
+from pagetide.host.ledger import LEDGER_WORDS, Ledger
+from pagetide.host.server import Server
+from pagetide.jit import kernels_are_cached
+from pagetide.linux import set_parent_death_signal
+from pagetide.machine.host_warm_up import warm_up_host
+from pagetide.machine.messages import Channel, Ended, HostSetup, Ready, Stage
+
+
+def run_host(setup: HostSetup, channel: Channel) -> str | None:
+    """Serve the guest until it has gone, or the starting process says stop; what went wrong, if anything did."""
+    reasons: list[str] = []
+
+    def gone(_: AttachedGuest, reason: str) -> None:
+        reasons.append(reason)
+        server.stop()
+
+    if not kernels_are_cached():
+        channel.send(Stage("compiling kernels (first run only)"))
+    warm_up_host()
+    ledger = Ledger(np.frombuffer(mmap.mmap(setup.ledger_fd, LEDGER_WORDS * 8), np.int64, LEDGER_WORDS))
+    with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server:
+        server.adopt(socket.socket(fileno=setup.socket_fd), ledger=ledger, name="guest")
+        channel.send(Ready())
+        server.run(channel.fileno())
+    return None if reasons in ([], ["disconnected"]) else reasons[0]
+
+
+def main() -> int:
+    """Run as `python -m pagetide.machine.host_process SETUP`."""
+    setup = msgspec.json.decode(sys.argv[1], type=HostSetup)
+    set_parent_death_signal(signal.SIGKILL)
+    logging.basicConfig(format="pagetide host: %(message)s", level=logging.WARNING)
+    channel = Channel(socket.socket(fileno=setup.control_fd))
+    try:
+        failure = run_host(setup, channel)
+    except Exception as error:
+        failure = str(error) or type(error).__name__
+    channel.send(Ended(failure, time.process_time()))
+    return 0 if failure is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

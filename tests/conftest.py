@@ -1,0 +1,82 @@
+"""What holds for every test: hypothesis's profile, and nothing left behind."""
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from pagetide import linux
+from pagetide.memory.guest_ram import Backing
+
+settings.register_profile("local", deadline=None, print_blob=True)
+# Continuous integration judges the change, not the draw: the same examples each time. New ones are found locally.
+settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def _open_fds() -> dict[int, str]:
+    """This process's descriptors and what they are; the listing's own one fails to be read, and is left out."""
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found[int(entry.name)] = str(entry.readlink())
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _has_children() -> bool:
+    """Whether a child process is running or not waited for."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test after which a descriptor is open, a thread runs or a child process exists that did not before."""
+    fds, threads, children = _open_fds(), set(threading.enumerate()), _has_children()
+    yield
+    left = _open_fds()
+    if left.keys() != fds.keys():
+        gc.collect()  # what only a reference cycle held is reported by Python itself, as a ResourceWarning
+        left = _open_fds()
+    new = {fd: left[fd] for fd in left.keys() - fds.keys()}
+    assert not new, f"the test left descriptors open: {new}"
+    assert not fds.keys() - left.keys(), "the test closed descriptors that were not its own"
+    assert set(threading.enumerate()) <= threads, "the test left threads running"
+    assert children or not _has_children(), "the test left a child process"
+
+
+@pytest.fixture(scope="session")
+def hugetmpfs() -> None:
+    """Skip the test where a huge tmpfs cannot be had: not root, or a sandbox or kernel without."""
+    try:
+        os.close(linux.huge_tmpfs_file(2 << 20))
+    except OSError as error:
+        pytest.skip(f"no huge tmpfs here ({error.strerror})")
+
+
+@pytest.fixture(scope="session", params=["memfd", "hugetmpfs"])
+def backing(request: pytest.FixtureRequest) -> Backing:
+    """Each backing that this machine has."""
+    name: Backing = request.param
+    if name == "hugetmpfs":
+        request.getfixturevalue("hugetmpfs")
+    return name
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Run the test without root's capabilities."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)

@@ -1,0 +1,289 @@
+"""The balloon device on a real ring over real memory, without sockets."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER, GuestRing
+
+from pagetide.host import device
+from pagetide.host.device import BalloonDevice, QueuePlace, Turn
+from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
+from pagetide.host.ledger import Ledger
+from pagetide.virtio.balloon import Feature, Queue, queues
+from pagetide.virtio.ring import RING_ENTRIES, RingError
+from pagetide.virtio.ring_driver import AVAIL_ADDRESS
+from pagetide.virtio.vhost_user_messages import MemoryRegion
+
+FULL = int(device.FEATURES)
+PLAIN = int(Feature.VERSION_1 | Feature.REPORTING)
+PAGES = 1024
+REPORTING = queues(FULL).index(Queue.REPORTING)
+
+
+class Rig:
+    """A guest and the device that serves it."""
+
+    def __init__(self, features: int = FULL, verify_share: float = 1.0, pages: int = PAGES) -> None:
+        self.guest = GuestRing(pages, features)
+        self.memory = GuestMemory()
+        self.memory.add(self.guest.region, os.dup(self.guest.ram.fd))
+        self.device = BalloonDevice(self.memory, Ledger(), verify_share=verify_share)
+        self.device.start_queue(REPORTING, self.guest.queue_place, 0, features)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.memory.close()
+        self.guest.ram.close()
+
+
+@pytest.fixture(params=[FULL, PLAIN, FULL & ~Feature.EVENT_IDX], ids=["full", "plain", "no event index"])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """A device with 4 MiB of guest, with and without event index and indirect descriptors."""
+    rig = Rig(request.param)
+    yield rig
+    rig.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 32])
+def test_reported_blocks_are_gone_before_the_acknowledgement(rig: Rig, count: int) -> None:
+    """One element of any number of blocks is discarded, verified and given back; everything else is intact."""
+    blocks = [(RING_PAGES + 1 + 16 * n, 8) for n in range(count)]
+    rig.guest.add(blocks)
+    rig.guest.driver.publish()
+    rig.guest.driver.arm_call()
+    assert rig.device.process(REPORTING, 8) == Turn(call=True, more=False)
+    assert [length for _, length in rig.guest.driver.take_used()] == [0]
+    gone = {page for start, pages in blocks for page in range(start, start + pages)}
+    assert rig.guest.resident_pages() == set(range(PAGES)) - gone
+    assert all(rig.guest.intact(page) for page in set(range(RING_PAGES, PAGES)) - gone)
+    snapshot = rig.device.ledger.snapshot()
+    assert (snapshot["reports"], snapshot["blocks"]) == (1, count)
+    assert snapshot["verified_bytes"] == snapshot["discarded_bytes"] == snapshot["reported_bytes"] == count * 8 * PAGE
+
+
+def test_a_turn_takes_no_more_than_its_budget(rig: Rig) -> None:
+    """A backlog is served in turns, each saying that more is waiting, and the last one that nothing is."""
+    for n in range(5):
+        rig.guest.add([(RING_PAGES + n, 1)])
+    rig.guest.driver.publish()
+    assert rig.device.process(REPORTING, 2).more
+    assert len(rig.guest.driver.take_used()) == 2
+    assert rig.device.process(REPORTING, 2).more
+    assert not rig.device.process(REPORTING, 2).more
+    assert len(rig.guest.driver.take_used()) == 3
+
+
+def test_a_turn_ends_when_it_has_discarded_enough() -> None:
+    """Large elements end a turn before its budget is used up; the element that reaches the limit is served whole."""
+    rig = Rig(pages=2 * PAGES)
+    element_bytes = (2 * PAGES - RING_PAGES) * PAGE
+    for _ in range(SIZE):
+        rig.guest.add([(RING_PAGES, element_bytes // PAGE)])
+    rig.guest.driver.publish()
+    assert rig.device.process(REPORTING, SIZE).more
+    assert len(rig.guest.driver.take_used()) == -(-device.TURN_BYTES_MAX // element_bytes) < SIZE
+    assert not rig.device.process(REPORTING, SIZE).more
+    rig.close()
+
+
+def test_after_a_turn_the_next_element_brings_a_kick(rig: Rig) -> None:
+    """A drained queue asks to be kicked again: the driver that publishes one more is told to."""
+    for n in range(3):
+        rig.guest.add([(RING_PAGES + n, 1)])
+        assert rig.guest.driver.publish() or n == 0
+        assert not rig.device.process(REPORTING, 8).more
+    assert len(rig.guest.driver.take_used()) == 3
+
+
+def test_a_driver_that_polls_is_not_called(rig: Rig) -> None:
+    """A driver that asked for no calls gets none, and its element back all the same."""
+    rig.guest.driver.arm_call()
+    rig.guest.driver.disarm_call()
+    for n in range(2):
+        rig.guest.add([(RING_PAGES + n, 1)])
+        rig.guest.driver.publish()
+        turn = rig.device.process(REPORTING, 8)
+    assert not turn.call
+    assert len(rig.guest.driver.take_used()) == 2
+
+
+def test_a_share_of_the_elements_is_read_back() -> None:
+    """With a share of a quarter, the first and then every fourth element is checked; with 0 none is."""
+    for share, checked in ((0.25, [1, 1, 1, 1, 2, 2, 2, 2, 3]), (0.0, [0] * 9), (1.0, list(range(1, 10)))):
+        rig = Rig(verify_share=share)
+        seen = []
+        for _ in range(9):
+            rig.guest.add([(RING_PAGES, 1)])
+            rig.guest.driver.publish()
+            rig.device.process(REPORTING, 8)
+            rig.guest.driver.take_used()
+            seen.append(rig.device.ledger.snapshot()["checked_bytes"] // PAGE)
+        assert seen == checked
+        rig.close()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_must_be_a_share(share: float) -> None:
+    """Shares below 0 and above 1 are refused."""
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        BalloonDevice(GuestMemory(), Ledger(), verify_share=share)
+
+
+def test_a_broken_ring_is_an_error_with_its_clause(rig: Rig) -> None:
+    """A head outside the descriptor table raises what rule was broken; the elements before it are given back."""
+    rig.guest.add([(RING_PAGES, 1)])
+    rig.guest.add([(RING_PAGES + 1, 1)])
+    slot = int(rig.guest.driver.state[AVAIL_ADDRESS]) + RING_ENTRIES + 2 - rig.guest.ram.address
+    rig.guest.ram.words.view("u2")[slot // 2] = SIZE
+    rig.guest.driver.publish()
+    with pytest.raises(RingError, match="no index of the descriptor table"):
+        rig.device.process(REPORTING, 8)
+    assert len(rig.guest.driver.take_used()) == 1
+
+
+def test_the_ring_itself_may_be_reported(rig: Rig) -> None:
+    """A guest that gives away its own ring loses what is in it: an error of that ring, like any other."""
+    rig.guest.add([(0, RING_PAGES)])
+    rig.guest.driver.publish()
+    with pytest.raises(RingError, match="available idx went back"):
+        rig.device.process(REPORTING, 8)
+    assert rig.device.ledger.snapshot()["reported_bytes"] == RING_PAGES * PAGE
+
+
+def test_a_queue_that_the_device_does_not_serve_is_left_alone(rig: Rig) -> None:
+    """Elements of a queue without a kernel, or beyond those negotiated, stay where they are."""
+    for index in (queues(FULL).index(Queue.INFLATE), 7):
+        rig.device.start_queue(index, rig.guest.queue_place, 0, FULL)
+        rig.guest.add([(RING_PAGES, 1)])
+        rig.guest.driver.publish()
+        assert rig.device.process(index, 8) == Turn(call=False, more=False)
+    assert rig.guest.driver.take_used() == []
+
+
+def test_a_queue_goes_on_where_it_stopped(rig: Rig) -> None:
+    """Stopping a queue tells the next available entry, and starting it there serves the next element once."""
+    for n in range(3):
+        rig.guest.add([(RING_PAGES + n, 1)])
+        rig.guest.driver.publish()
+        rig.device.process(REPORTING, 8)
+        base = rig.device.stop_queue(REPORTING)
+        assert base == n + 1
+        assert rig.device.stop_queue(REPORTING) is None
+        rig.device.start_queue(REPORTING, rig.guest.queue_place, base, FULL)
+    assert rig.device.ledger.snapshot()["reports"] == 3
+
+
+def test_a_queue_outside_memory_is_refused(rig: Rig) -> None:
+    """Each part must lie within one region, to its last byte."""
+    place = rig.guest.queue_place
+    end = USER + PAGES * PAGE
+    for wrong in (
+        place._replace(desc_user_address=end - SIZE * 16 + 16),
+        place._replace(avail_user_address=GPA),
+        place._replace(used_user_address=end - SIZE * 8),
+    ):
+        with pytest.raises(GuestMemoryError, match="not in the guest's memory"):
+            rig.device.start_queue(0, wrong, 0, FULL)
+    with pytest.raises(ValueError, match="power of two"):
+        rig.device.start_queue(0, QueuePlace(3, *place[1:]), 0, FULL)
+    with pytest.raises(ValueError, match="aligned"):
+        rig.device.start_queue(0, place._replace(desc_user_address=USER + 8), 0, FULL)
+
+
+def test_rings_move_with_the_memory(rig: Rig) -> None:
+    """A started queue is found again where its region is mapped anew; it is an error when the region is gone."""
+    region = rig.guest.region
+    rig.memory.close()
+    with pytest.raises(GuestMemoryError, match="not in the guest's memory"):
+        rig.device.memory_changed()
+    rig.memory.add(region, os.dup(rig.guest.ram.fd))
+    rig.device.memory_changed()
+    rig.guest.add([(RING_PAGES, 1)])
+    rig.guest.driver.publish()
+    rig.device.process(REPORTING, 8)
+    assert len(rig.guest.driver.take_used()) == 1
+
+
+def test_a_discard_that_fails_says_why_once() -> None:
+    """A sealed file makes the call fail: the element is given back, and the reason is told one time."""
+    rig = Rig()
+    memory = GuestMemory()
+    read_only = os.open(f"/proc/self/fd/{rig.guest.ram.fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        memory.add(rig.guest.region, os.dup(rig.guest.ram.fd))
+        memory.region_map.table[0, 2] = read_only
+        other = BalloonDevice(memory, Ledger())
+        other.start_queue(REPORTING, rig.guest.queue_place, 0, FULL)
+        rig.guest.add([(RING_PAGES, 1)])
+        rig.guest.driver.publish()
+        other.process(REPORTING, 8)
+        assert len(rig.guest.driver.take_used()) == 1
+        assert other.take_failure() == "fallocate: Bad file descriptor"
+        assert other.take_failure() is None
+        assert other.ledger.skipped_bytes()["failed"] == PAGE
+    finally:
+        os.close(read_only)
+        memory.close()
+        rig.close()
+
+
+def _file(size_bytes: int) -> int:
+    fd = os.memfd_create("test-guest-memory")
+    os.ftruncate(fd, size_bytes)
+    return fd
+
+
+@pytest.mark.parametrize(
+    ("region", "why"),
+    [
+        (MemoryRegion(0, 8 * PAGE, 0, PAGE), "beyond the end"),
+        (MemoryRegion(0, 8 * PAGE, 0, (1 << 64) - PAGE), "beyond the end"),
+        (MemoryRegion(512, PAGE, 0, 0), "page boundaries"),
+        (MemoryRegion(0, 0, 0, 0), "empty"),
+        (MemoryRegion(0, PAGE, (1 << 64) - 1, 0), "wraps"),
+        (MemoryRegion(20 * PAGE, 2 * PAGE, 0, 0), "overlaps"),
+        (MemoryRegion((1 << 63) - PAGE, PAGE, 0, 0), "too high"),
+    ],
+)
+def test_regions_that_cannot_be_are_refused(region: MemoryRegion, why: str) -> None:
+    """A bad region is an error, and leaves no descriptor open and no trace in the map."""
+    memory = GuestMemory()
+    memory.add(MemoryRegion(20 * PAGE, PAGE, 0, 0), _file(PAGE))
+    with pytest.raises(GuestMemoryError, match=why):
+        memory.add(region, _file(8 * PAGE))
+    assert memory.region_map.table[:, 0].tolist() == [20 * PAGE]
+    memory.close()
+
+
+def test_a_file_that_cannot_be_mapped_is_refused() -> None:
+    """A descriptor without memory behind it, here a read-only one, is an error that names the call."""
+    memory = GuestMemory()
+    with pytest.raises(GuestMemoryError, match="mmap"):
+        memory.add(MemoryRegion(0, PAGE, 0, 0), _read_only())
+    memory.close()
+
+
+def _read_only() -> int:
+    fd = _file(PAGE)
+    read_only = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+    os.close(fd)
+    return read_only
+
+
+def test_regions_come_and_go() -> None:
+    """Addresses are found in the regions that are there, by user address, and not in those removed."""
+    memory = GuestMemory()
+    for n in range(3):
+        memory.add(MemoryRegion(n * 16 * PAGE, 4 * PAGE, USER + n * 64 * PAGE, 0), _file(4 * PAGE))
+    first = memory.address_of(USER, 4 * PAGE)
+    assert memory.address_of(USER + PAGE, 1) == first + PAGE
+    assert memory.address_of(USER + 64 * PAGE, PAGE) != first
+    memory.remove(16 * PAGE, 4 * PAGE, USER + 64 * PAGE)
+    with pytest.raises(GuestMemoryError, match="no memory region holds"):
+        memory.address_of(USER + 64 * PAGE, PAGE)
+    with pytest.raises(GuestMemoryError, match="to remove"):
+        memory.remove(16 * PAGE, 4 * PAGE, USER + 64 * PAGE)
+    assert len(memory.region_map.table) == 2
+    memory.close()
+    assert len(memory.region_map.table) == 0

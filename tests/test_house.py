@@ -1,0 +1,161 @@
+"""The house rules of DESIGN.md, enforced: who may import whom, and who stays away from sockets and clocks."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src"
+PACKAGE = "pagetide"
+
+FLOORS = (
+    {"units", "linux", "jit", "atomics"},
+    {"memory"},
+    {"virtio"},
+    {"guest", "host"},
+    {"workload"},
+    {"machine"},
+    {"lab"},
+    {"cli", "__main__"},
+)
+"""From the ground up. A room imports itself and what is below, never its neighbours; the ground floor is one room."""
+
+IO = frozenset({"asyncio", "fcntl", "mmap", "os", "select", "selectors", "signal", "socket", "subprocess", "threading"})
+CLOCKS = frozenset({"datetime", "sched", "time"})
+COMPILER = frozenset({"numba", "llvmlite"})
+
+TRANSPORT = "pagetide.virtio.vhost_user_transport"
+
+
+def module_name(path: Path) -> str:
+    """Dotted name of a source file."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(source: str, module: str) -> set[str]:
+    """All that a module imports, wherever in it: dotted names, with what `from` takes appended."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import; write the name in full"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(module: str) -> str | None:
+    """The package or module right below `pagetide`; None for others' modules and for `pagetide` itself."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == PACKAGE and len(parts) > 1 else None
+
+
+def floor_of(room: str) -> int:
+    """Which floor a room is on."""
+    floors = [floor for floor, rooms in enumerate(FLOORS) if room in rooms]
+    assert floors, f"{room} is on no floor of the house"
+    return floors[0]
+
+
+def may_import(room: str, other: str) -> bool:
+    """Whether code in one room may import from another."""
+    return room == other or floor_of(other) < floor_of(room) or floor_of(other) == floor_of(room) == 0
+
+
+def violations(source: str, module: str) -> list[str]:
+    """What a module imports that it must not, as sentences."""
+    names = imported_modules(source, module)
+    outside = {name.split(".")[0] for name in names}
+    room = room_of(module)
+    found = []
+    if room is not None:
+        others = {other for name in names if (other := room_of(name)) is not None}
+        found += [f"{module} imports {other}" for other in sorted(others) if not may_import(room, other)]
+    if room == "virtio" and module != TRANSPORT:
+        found += [f"{module} is protocol and imports {name}" for name in sorted(outside & IO)]
+    if room in {"guest", "virtio"} and module != TRANSPORT:
+        found += [f"{module} asks for the time: it imports {name}" for name in sorted(outside & CLOCKS)]
+    if not {"jit", "atomics"} & {room}:
+        found += [f"{module} imports {name}, not pagetide.jit" for name in sorted(outside & COMPILER)]
+    return found
+
+
+MODULES = {module_name(path): path for path in sorted((SOURCE / PACKAGE).rglob("*.py"))}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_the_floors(module: str) -> None:
+    """No module imports from above or from its neighbour; protocol does no I/O, and the guest has no clock."""
+    assert violations(MODULES[module].read_text(), module) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("pagetide.guest.zone", "import pagetide.host.ledger"),
+        ("pagetide.guest.zone", "from pagetide.host import ledger"),
+        ("pagetide.host.device", "from pagetide.guest.zone import Zone"),
+        ("pagetide.guest.zone", "from pagetide import host"),
+        ("pagetide.guest.zone", "def f():\n    from pagetide.machine.config import RunConfig"),
+        ("pagetide.memory.guest_ram", "from pagetide.virtio.ring import DESC_BYTES"),
+        ("pagetide.units", "from pagetide.memory.guest_ram import GuestRam"),
+        ("pagetide.virtio.ring", "from pagetide.host.ledger import Ledger"),
+        ("pagetide.workload.burst", "from pagetide.machine.config import RunConfig"),
+        ("pagetide.machine.live", "if True:\n    import pagetide.lab.compare"),
+        ("pagetide.lab.compare", "import pagetide.cli"),
+        ("pagetide.virtio.vhost_user_backend", "import socket"),
+        ("pagetide.virtio.vhost_user_backend", "from os import read"),
+        ("pagetide.virtio.ring_driver", "import select"),
+        ("pagetide.virtio.ring_driver", "from time import monotonic"),
+        ("pagetide.guest.reporting.scan", "import time"),
+        ("pagetide.guest.buddy", "from numba import njit"),
+    ],
+)
+def test_the_check_can_fail(module: str, source: str) -> None:
+    """Each wrong import is found: the check above would fail on it."""
+    assert len(violations(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("pagetide.guest.zone", "import numpy\nfrom pagetide.guest import buddy\nfrom pagetide.atomics import fence"),
+        ("pagetide.atomics", "import time\nfrom numba import types\nfrom pagetide.jit import kernel"),
+        ("pagetide.machine.live", "import os, time\nfrom pagetide.host.ledger import Ledger"),
+        (TRANSPORT, "import socket, select, os\nfrom pagetide.linux import eventfd"),
+        ("pagetide.cli", "import pagetide\nfrom pagetide.lab.compare import compare"),
+        ("pagetide", "from importlib.metadata import version"),
+    ],
+)
+def test_what_is_allowed_is_allowed(module: str, source: str) -> None:
+    """Imports within a room and down the floors pass."""
+    assert violations(source, module) == []
+
+
+def test_relative_imports_are_refused() -> None:
+    """A relative import, which the check could not place, is itself a violation."""
+    with pytest.raises(AssertionError, match="relative import"):
+        violations("from ..host import ledger", "pagetide.guest.zone")
+
+
+def test_a_room_without_a_floor_is_refused() -> None:
+    """A new package must be given its place before anything may import it."""
+    with pytest.raises(AssertionError, match="attic is on no floor"):
+        violations("import pagetide.attic", "pagetide.guest.zone")
+
+
+@pytest.mark.parametrize("module", ["pagetide.memory.guest_ram", "pagetide.memory.residency", "pagetide.machine.live"])
+def test_who_only_looks_on_loads_no_compiler(module: str) -> None:
+    """The process that shows a run starts at once: what it imports does not bring numba in."""
+    script = f"import sys, {module}; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_every_room_is_on_one_floor() -> None:
+    """Each package and module of the source has a place, and only one."""
+    rooms = {room for module in MODULES if (room := room_of(module)) is not None}
+    assert all(floor_of(room) >= 0 for room in rooms)
+    assert sum(len(floor) for floor in FLOORS) == len(set().union(*FLOORS))

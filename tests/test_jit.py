@@ -1,0 +1,166 @@
+"""The decorator: what kernels are compiled to, and when an earlier compilation is used again."""
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pagetide import jit
+from pagetide.jit import CACHE_FOLDER, kernel, source_key
+from pagetide.machine.warm_up import warm_up_guest
+
+DAY_S = 24 * 3600
+KERNELS = "from pagetide.jit import kernel\n@kernel\ndef f(a):\n    return a\n"
+
+
+@kernel
+def total(values: npt.NDArray[np.int64], start: int) -> int:
+    """A sum, by calls with an array from one kernel to another."""
+    return 0 if start >= len(values) else values[start] + total_from(values, start + 1)
+
+
+@kernel
+def total_from(values: npt.NDArray[np.int64], start: int) -> int:
+    """The sum of the rest."""
+    rest = 0
+    for index in range(start, len(values)):
+        rest += values[index]
+    return rest
+
+
+def test_a_kernel_computes_what_its_python_says() -> None:
+    """Compiled or not, the answer is the same."""
+    assert total(np.arange(100), 1) == sum(range(1, 100))
+
+
+@pytest.mark.jit
+def test_no_kernel_counts_references() -> None:
+    """No compiled kernel, of the guest or of those that other tests left in the cache, refers to NRT_incref."""
+    warm_up_guest()
+    compiled = list(CACHE_FOLDER.rglob("*.nbc"))
+    assert len(compiled) >= 20
+    assert [path.name for path in compiled if b"NRT_incref" in path.read_bytes()] == []
+
+
+@pytest.mark.jit
+def test_without_the_decorator_references_are_counted(tmp_path: Path) -> None:
+    """The control of the test above: the same code, compiled with numba's own decorator, does refer to it."""
+    source = Path(__file__).read_text()
+    start, end = source.index("@kernel\ndef total"), source.index("def test_a_kernel")
+    plain = (
+        source[start:end]
+        .replace("@kernel", "@numba.njit(nogil=True, cache=True)")
+        .replace("npt.NDArray[np.int64]", "object")
+    )
+    (tmp_path / "plain.py").write_text(f"import numba\nimport numpy as np\n{plain}\nassert total(np.arange(100), 1)")
+    subprocess.run(
+        [sys.executable, "plain.py"], cwd=tmp_path, env=os.environ | {"NUMBA_CACHE_DIR": "cache"}, check=True
+    )
+    compiled = list(tmp_path.rglob("*.nbc"))
+    assert any(b"NRT_incref" in path.read_bytes() for path in compiled)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package with kernels, without, and with words about kernels."""
+    folder = tmp_path / "package"
+    (folder / "below").mkdir(parents=True)
+    (folder / "below/kernels.py").write_text(KERNELS)
+    (folder / "plain.py").write_text("import sys\n")
+    (folder / "README.md").write_text("A @kernel is a function.\n")
+    return folder
+
+
+def test_a_changed_kernel_changes_the_key(package: Path) -> None:
+    """Any change of a file that holds kernels gives another key, and undoing it gives the first one again."""
+    key = source_key(package)
+    (package / "below/kernels.py").write_text(KERNELS.replace("return a", "return a + 1"))
+    assert source_key(package) != key
+    (package / "below/kernels.py").write_text(KERNELS)
+    assert source_key(package) == key
+
+
+def test_a_moved_or_added_kernel_changes_the_key(package: Path) -> None:
+    """The key depends on where kernels are, and on all of them."""
+    key = source_key(package)
+    (package / "below/kernels.py").rename(package / "kernels.py")
+    moved = source_key(package)
+    (package / "below/kernels.py").write_text(KERNELS)
+    assert len({key, moved, source_key(package)}) == 3
+
+
+def test_words_do_not_change_the_key(package: Path) -> None:
+    """A document may say what it likes about kernels."""
+    key = source_key(package)
+    (package / "README.md").write_text("A @kernel is something else.\n")
+    (package / "notes.txt").write_text(KERNELS)
+    assert source_key(package) == key
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder of a user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "pagetide"
+
+
+def made(folder: Path, days_ago: float) -> Path:
+    """A folder of compiled kernels, last used so long ago."""
+    (folder / "memory").mkdir(parents=True)
+    (folder / "memory/kernel.nbc").write_bytes(b"")
+    os.utime(folder, times=(time.time() - days_ago * DAY_S,) * 2)
+    return folder
+
+
+def test_the_cache_is_the_users_and_named_after_the_sources(cache: Path) -> None:
+    """The folder is made below XDG_CACHE_HOME, and carries the key."""
+    folder = jit._cache_folder()
+    assert folder == cache / f"kernels-{source_key()}"
+    assert folder.is_dir()
+
+
+def test_stale_folders_are_removed(cache: Path) -> None:
+    """Kernels of other sources that nobody used for two weeks go; recent ones and all else stay."""
+    stale, recent, other = made(cache / "kernels-1", 15), made(cache / "kernels-2", 13), made(cache / "results", 99)
+    jit._cache_folder()
+    assert (stale.exists(), recent.exists(), other.exists()) == (False, True, True)
+
+
+def test_a_folder_in_use_is_not_stale(cache: Path) -> None:
+    """However long ago it was made, this source's own folder stays, and using it makes it recent."""
+    mine = made(cache / f"kernels-{source_key()}", 99)
+    assert jit._cache_folder() == mine
+    assert (mine / "memory/kernel.nbc").exists()
+    assert time.time() - mine.stat().st_mtime < DAY_S
+
+
+def test_without_a_home_kernels_are_cached_elsewhere(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cache cannot be made, a folder for temporary files serves, which nobody else may enter."""
+    cache.write_text("a file, where the folder should be")
+    monkeypatch.setattr(tempfile, "tempdir", str(cache.parent / "tmp"))
+    (cache.parent / "tmp").mkdir()
+    folder = jit._cache_folder()
+    assert folder.parent == cache.parent / "tmp"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.jit
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    """Kernels that one process compiled are loaded by the next."""
+    script = (
+        "import numpy as np; from pagetide.jit import kernels_are_cached\n"
+        "before = kernels_are_cached()\n"
+        "from pagetide.memory.region_map import find_region\n"
+        "find_region(np.zeros((1, 5), np.int64), 0, 1)\n"
+        "print(before, sum(find_region.stats.cache_hits.values()), sum(find_region.stats.cache_misses.values()))"
+    )
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    said = [subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).split() for _ in "12"]
+    assert said == [["False", "0", "1"], ["True", "1", "0"]]
