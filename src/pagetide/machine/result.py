@@ -56,6 +56,10 @@ class Samples(msgspec.Struct, kw_only=True):
     reported_bytes: list[int] = []
     host_resident_bytes: list[int] = []
 
+    def rows(self) -> list[Sample]:
+        """The same, a Sample each."""
+        return [Sample(*row) for row in zip(*(getattr(self, name) for name in Sample._fields), strict=True)]
+
 
 class RunResult(msgspec.Struct, kw_only=True):
     """Everything that a run measured; what could not be measured is None.

@@ -1,0 +1,117 @@
+"""The commands. Only parsing: nothing heavy is imported before the arguments are known to be good."""
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter, Token
+
+from pagetide.lab.config_file import make_config, read_file
+from pagetide.lab.run_command import STATUS_USAGE
+from pagetide.lab.run_command import run as run_once
+from pagetide.machine.config import ConfigError
+
+app = App(
+    name="pagetide",
+    help="Gives a guest's free memory back to its host, and shows that it did.",
+    version=lambda: importlib.metadata.version("pagetide"),
+    version_flags=["--version"],
+    help_formatter="plain",
+    help_on_error=False,
+)
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """The framework would round 1.5."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
+
+
+_GUEST = Group("Guest", sort_key=1)
+_REPORTING = Group("Reporting", sort_key=2)
+_OUTPUT = Group("Settings and output", sort_key=3)
+
+_USAGE_EXAMPLES = """
+Examples:
+
+    pagetide run
+    pagetide run --ram 8GiB --delay 0.1 --json run.json
+    pagetide run --pace linux --bursts 1
+
+Exit status: 0 all is well; 1 a wrong stamp, a discard that the kernel contradicts, a process that died, or no memory;
+2 bad arguments; 130 Ctrl-C.
+"""
+
+
+@app.command(help_epilogue=_USAGE_EXAMPLES)
+def run(
+    *,
+    workload: Annotated[str | None, Parameter(group=_GUEST)] = None,
+    ram: Annotated[str | None, Parameter(group=_GUEST)] = None,
+    vcpus: Annotated[int | None, Parameter(converter=_whole, group=_GUEST)] = None,
+    bursts: Annotated[int | None, Parameter(converter=_whole, group=_GUEST)] = None,
+    eat_share: Annotated[float | None, Parameter(group=_GUEST)] = None,
+    hold: Annotated[float | None, Parameter(group=_GUEST)] = None,
+    backing: Annotated[str | None, Parameter(group=_GUEST)] = None,
+    seed: Annotated[int | None, Parameter(converter=_whole, group=_GUEST)] = None,
+    design: Annotated[str | None, Parameter(group=_REPORTING)] = None,
+    order: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
+    delay: Annotated[float | None, Parameter(group=_REPORTING)] = None,
+    capacity: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
+    pace: Annotated[str | None, Parameter(group=_REPORTING)] = None,
+    verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
+    config: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
+    json: Annotated[str | None, Parameter(group=_OUTPUT)] = None,
+) -> int:
+    """Run a guest and its host on real memory, and show what each of them holds.
+
+    The guest eats memory, touches every page, holds it and frees it, some times over. It reports what is free through a
+    virtqueue; the host discards that, reads back that it is gone, and acknowledges.
+
+    Args:
+        workload: What the guest does: burst. [default: burst]
+        ram: Guest memory, such as 512MiB or 8G. [default: 2GiB]
+        vcpus: Guest threads that allocate and free. [default: 2]
+        bursts: How many times the guest eats and frees. [default: 3]
+        eat_share: Share of its memory that it eats each time. [default: 0.75]
+        hold: Seconds for which it keeps what it ate. [default: 1]
+        backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
+        seed: Drives every random choice. [default: 1]
+        design: How free memory is reported: scan, or off for none. [default: scan]
+        order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
+        delay: Seconds from a free until reporting begins. [default: 2]
+        capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]
+        pace: drain reports until nothing is left; linux a sixteenth of each list every DELAY. [default: drain]
+        verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
+        config: A TOML file with any of these settings, by the same names; options given here override it.
+        json: Write everything measured to this file; - is standard output.
+    """
+    given: dict[str, Any] = {
+        "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
+        "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay, "capacity": capacity,
+        "pace": pace, "verify": verify,
+    }  # fmt: skip
+    return run_once(make_config(read_file(config) if config else {}, given), json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status. Bad arguments are one sentence on standard error."""
+    try:
+        result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
+    except (CycloptsError, ConfigError) as error:
+        sentence = " ".join(str(error).split())
+        print(f"pagetide: {sentence}", file=sys.stderr)  # noqa: T201
+        return STATUS_USAGE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Settings from a TOML file and from the command line, under the same names, merged over the defaults."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import msgspec
+
+from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.units import parse_size
+
+
+class Setting(NamedTuple):
+    """How a setting by its public name becomes a field of RunConfig."""
+
+    field: str
+    read: Callable[[Any], Any] | None = None
+
+
+def _size(value: Any) -> int:
+    return value if isinstance(value, int) else parse_size(str(value))
+
+
+SETTINGS: dict[str, Setting] = {
+    "workload": Setting("workload"),
+    "design": Setting("design"),
+    "ram": Setting("ram_bytes", _size),
+    "bursts": Setting("bursts"),
+    "eat-share": Setting("eat_share"),
+    "hold": Setting("hold_s"),
+    "order": Setting("order"),
+    "delay": Setting("delay_s"),
+    "capacity": Setting("capacity"),
+    "pace": Setting("pace"),
+    "vcpus": Setting("vcpus"),
+    "backing": Setting("backing"),
+    "verify": Setting("verify_share"),
+    "seed": Setting("seed"),
+}
+"""Every setting, by the name that it has as an option and in a file."""
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, by public name.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or has a name that is no setting.
+    """
+    try:
+        found = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file {path} is not TOML: {error}") from error
+    for name in found:
+        if name not in SETTINGS:
+            raise ConfigError(f"{path} sets {name!r}, which is no setting; there are {', '.join(SETTINGS)}")
+    return found
+
+
+def make_config(*sources: Mapping[str, Any]) -> RunConfig:
+    """The settings of one run: defaults, overridden by each source in turn.
+
+    Args:
+        sources: settings by public name; a value of None is not given.
+
+    Raises:
+        ConfigError: a value has the wrong type or is out of its range.
+    """
+    fields = {}
+    for source in sources:
+        for name, value in source.items():
+            if value is None:
+                continue
+            fields[SETTINGS[name].field] = _read(name, value)
+    config = RunConfig(**fields)
+    config.check()
+    return config
+
+
+def _read(name: str, value: Any) -> Any:
+    """The value of a setting as its field's type."""
+    setting = SETTINGS[name]
+    kind = RunConfig.__annotations__[setting.field]
+    choices = get_args(kind)
+    if choices and value not in choices:
+        raise ConfigError(f"{name} must be {' or '.join(choices)}, not {value!r}")
+    try:
+        return msgspec.convert(value if setting.read is None else setting.read(value), kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name} must be {_KIND_NAMES[kind]}, not {value!r}") from error
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+_KIND_NAMES = {int: "a whole number", float: "a number"}

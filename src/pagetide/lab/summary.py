@@ -1,0 +1,117 @@
+"""What a run measured, for people: two tables, and one sentence that says whether all is well."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from pagetide.machine.result import RunResult
+from pagetide.units import format_size
+
+_NONE = "–"  # noqa: RUF001 - the dash that stands for a figure that there is not
+
+
+def problems(result: RunResult) -> list[str]:
+    """What is wrong with a run, a sentence each; empty if nothing is."""
+    found = []
+    if result.outcome not in {"complete", "interrupted"}:
+        found.append(result.outcome[:1].upper() + result.outcome[1:] + ".")
+    if result.stamp_errors:
+        found.append(f"{result.stamp_errors} stamps were wrong: memory in use was discarded or handed out twice.")
+    if result.verified_disagrees:
+        still_bytes = result.checked_bytes - result.verified_bytes
+        found.append(f"{format_size(still_bytes)} were still there after the host had discarded them.")
+    if result.skipped_bytes.get("failed"):
+        found.append(f"{format_size(result.skipped_bytes['failed'])} could not be discarded.")
+    return found
+
+
+def verdict(result: RunResult) -> str:
+    """One or more sentences in plain words, made from the figures."""
+    found = problems(result)
+    if found:
+        return " ".join(found)
+    sentences = []
+    if result.outcome == "interrupted":
+        sentences.append("The run was interrupted; this is what it had measured.")
+    lags = [burst.return_lag_s for burst in result.bursts]
+    if lags and all(lag is not None for lag in lags):
+        worst_s = max(lag for lag in lags if lag is not None)
+        sentences.append(f"After each burst the host had its memory back within {_seconds(worst_s)}.")
+    elif lags:
+        held_bytes = max(burst.eaten_bytes - burst.returned_bytes for burst in result.bursts)
+        sentences.append(f"The host did not get its memory back: up to {format_size(held_bytes)} of a burst stayed.")
+    if result.checked_bytes:
+        share = result.checked_bytes / result.discarded_bytes
+        which = (
+            "Every discarded byte" if share == 1 else f"{share:.0%} of what was discarded was checked, and all of it"
+        )
+        sentences.append(f"{which} was verified to be gone.")
+    if result.stamp_errors == 0:
+        sentences.append("No stamp was wrong.")
+    return " ".join(sentences) or "Nothing was measured."
+
+
+def summarise(result: RunResult) -> Group:
+    """The tables and the closing sentence."""
+    return Group(
+        _bursts(result), _totals(result), Text(verdict(result), style="bold red" if problems(result) else "bold")
+    )
+
+
+def _bursts(result: RunResult) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("burst", "eaten", "returned", "verified gone", "back after"):
+        table.add_column(heading, justify="right")
+    for number, burst in enumerate(result.bursts, 1):
+        lag = "never" if burst.return_lag_s is None else _seconds(burst.return_lag_s)
+        sizes = (burst.eaten_bytes, burst.returned_bytes, burst.verified_bytes)
+        table.add_row(str(number), *map(format_size, sizes), lag)
+    return table
+
+
+def _totals(result: RunResult) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
+    rows = list(_rows(result))
+    half = -(-len(rows) // 2)
+    for index in range(half):
+        right = rows[half + index] if half + index < len(rows) else ("", "")
+        table.add_row(*rows[index], *right)
+    for column in (1, 3):
+        table.columns[column].justify = "right"
+    return table
+
+
+def _rows(result: RunResult) -> Iterator[tuple[str, str]]:
+    yield "host held at most", format_size(result.peak_resident_bytes)
+    yield "host held at least", format_size(result.floor_resident_bytes)
+    yield "reports", str(result.reports)
+    yield "reported", format_size(result.reported_bytes)
+    yield "discarded", format_size(result.discarded_bytes)
+    yield "verified gone", format_size(result.verified_bytes)
+    for reason, skipped_bytes in result.skipped_bytes.items():
+        if skipped_bytes:
+            yield f"skipped, {reason.replace('_', ' ')}", format_size(skipped_bytes)
+    yield "refaulted", _NONE if result.refaulted_bytes is None else format_size(result.refaulted_bytes)
+    yield "blocks isolated at most", _count(result.isolated_blocks_max)
+    yield "vCPU waited for host at most", _optional_seconds(result.vcpu_wait_host_s_max)
+    yield "zone lock waited for at most", _optional_seconds(result.zone_lock_wait_s_max)
+    yield "wrong stamps", _count(result.stamp_errors)
+    yield "guest CPU time", _optional_seconds(result.guest_cpu_s)
+    yield "host CPU time", _optional_seconds(result.host_cpu_s)
+
+
+def _count(value: int | None) -> str:
+    return _NONE if value is None else str(value)
+
+
+def _optional_seconds(value_s: float | None) -> str:
+    return _NONE if value_s is None else _seconds(value_s)
+
+
+def _seconds(value_s: float) -> str:
+    if value_s >= 1:
+        return f"{value_s:.2f} s"
+    return f"{value_s * 1e3:.1f} ms" if value_s >= 1e-3 else f"{value_s * 1e6:.0f} µs"
