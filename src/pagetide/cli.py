@@ -21,6 +21,7 @@ app = App(
     version_flags=["--version"],
     help_formatter="plain",
     help_on_error=False,
+    result_action="return_value",
 )
 
 
@@ -66,7 +67,7 @@ def run(
     pace: Annotated[str | None, Parameter(group=_REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
     config: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
-    json: Annotated[str | None, Parameter(group=_OUTPUT)] = None,
+    json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
 ) -> int:
     """Run a guest and its host on real memory, and show what each of them holds.
 

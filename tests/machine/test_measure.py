@@ -48,6 +48,7 @@ def test_a_lag_is_never_found_before_the_free() -> None:
 
 
 def test_nothing_sampled_gives_no_bursts() -> None:
-    """A run that broke off before its first sample has none."""
+    """A run that broke off before its first sample, or before its first burst was over, has none."""
     empty = Series(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    assert bursts([], empty, GIB) == []
+    assert bursts([Span(0, 1, 2, GIB)], empty, GIB) == []
+    assert bursts([], series((0, 0, 0), (1, 1, 0)), GIB) == []

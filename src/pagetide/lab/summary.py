@@ -46,7 +46,7 @@ def verdict(result: RunResult) -> str:
     if result.checked_bytes:
         share = result.checked_bytes / result.discarded_bytes
         which = (
-            "Every discarded byte" if share == 1 else f"{share:.0%} of what was discarded was checked, and all of it"
+            "Every discarded byte" if share == 1 else f"{share:.0%} of the discarded was checked, and all of that"
         )
         sentences.append(f"{which} was verified to be gone.")
     if result.stamp_errors == 0:

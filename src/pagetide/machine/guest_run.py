@@ -102,7 +102,7 @@ class GuestRun:
         start_ns = time.monotonic_ns()
         with worker.came_back:
             if worker.batches_done == seen and self._zone.words[ISOLATED_PAGES] == 0:
-                raise OutOfMemoryError("the guest ran out of memory: its workload needs more than it has")
+                raise OutOfMemoryError("it ran out of memory: its workload needs more than it has")
             worker.came_back.wait_for(
                 lambda: worker.batches_done != seen or worker.failure is not None or self._stopping.is_set()
             )

@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 def bursts(spans: list[Span], series: Series, ram_bytes: int) -> list[Burst]:
     """Each burst's figures; a burst lasts until the next one begins to eat, and the last one until the end."""
-    if not len(series.t_s):
+    if not spans or not len(series.t_s):
         return []
     threshold_bytes = int(series.resident_bytes.min()) + FLOOR_SHARE * ram_bytes
     ends_s = [span.eat_start_s for span in spans[1:]] + [float("inf")]

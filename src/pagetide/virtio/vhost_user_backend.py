@@ -331,7 +331,8 @@ class VhostUserBackend:
         if message.request == Request.GET_CONFIG:
             asked = decode_config(message.payload)
             data = bytes(self.config[asked.offset : asked.offset + asked.size])
-            return encode_config(ConfigSpace(asked.offset, len(data), asked.flags, data))
+            # A reply must be as long as the request, or empty for an error (the text, "VHOST_USER_GET_CONFIG").
+            return encode_config(asked._replace(data=data)) if len(data) == asked.size else b""
         return U64.pack(
             {
                 Request.GET_FEATURES: self._offered,
@@ -374,9 +375,11 @@ class VhostUserBackend:
         return (MemoryRegionAdded(region, message.fds[0]),)
 
     def _rem_mem_reg(self, message: Message) -> tuple[Event, ...]:
+        region = decode_single_region(message.payload)
         # A descriptor may come along, from front-ends that once did so wrongly (the text, "VHOST_USER_REM_MEM_REG").
+        # It is given up only now: `take` gives up those of a message that is refused, and none may be twice.
         self._unneeded_fds += message.fds
-        return (MemoryRegionRemoved(decode_single_region(message.payload)),)
+        return (MemoryRegionRemoved(region),)
 
     def _index(self, index: int) -> int:
         if index >= len(self._queues):
@@ -479,10 +482,14 @@ class VhostUserBackend:
         self.status = decode_u64(message.payload) & 0xFF
         return self._reset(message) if self.status == 0 else ()
 
-    def _reset(self, _: Message) -> tuple[Event, ...]:
+    def _reset(self, message: Message) -> tuple[Event, ...]:
+        """Stop every queue; all but RESET_OWNER also forget what queues were told (the text, at both messages)."""
         stopped = tuple(index for index, queue in enumerate(self._queues) if queue.started)
-        for index in stopped:
+        for index, queue in enumerate(self._queues):
             self._stop(index)
-        for queue in self._queues:
-            queue.base = 0
+            queue.base, queue.base_is_given = 0, False
+            if message.request != Request.RESET_OWNER:
+                queue.size, queue.address, queue.enabled = 0, None, True
+        if message.request != Request.RESET_OWNER:
+            self.status = 0
         return (DeviceReset(stopped),)

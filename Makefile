@@ -1,0 +1,33 @@
+# `make` alone lists the targets. Each sets up what it needs; a second time that costs nothing.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test bench lint lock clean
+
+UV = $(or $(wildcard .venv/bin/uv),$(shell command -v uv),$(error make lock needs uv: pip install uv))
+
+help: ## list these targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: ## make .venv with the locked dependencies and pagetide
+	@tools/setup
+
+run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram 4GiB'
+	@.venv/bin/pagetide run $(ARGS)
+
+test: setup ## check style and types, run all tests with kernels compiled, and again as plain Python
+	@tools/check lint test
+
+bench: setup ## measure the allocator and the host's discarding
+	@.venv/bin/python -m benchmarks $(ARGS)
+
+lint: setup ## check style and types only
+	@tools/check lint
+
+lock: ## resolve the dependencies of pyproject.toml anew; make lock ARGS=--upgrade takes newer versions
+	@$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --quiet \
+		--no-config --no-emit-index-url \
+		--custom-compile-command 'make lock' --output-file requirements.lock $(ARGS)
+
+clean: ## remove all that the others made here
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage build dist
+	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,61 @@
+"""The live picture, drawn on a terminal that is a string."""
+
+import io
+import re
+
+from rich.console import Console
+
+from pagetide.lab.views import LiveView
+from pagetide.machine.result import Sample
+
+MIB = 1 << 20
+
+
+def terminal(width: int) -> Console:
+    """A terminal of this width."""
+    return Console(file=io.StringIO(), force_terminal=True, width=width, height=40, color_system="truecolor")
+
+
+def shown(console: Console) -> str:
+    """What was written, without colours and cursor movements."""
+    assert isinstance(console.file, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+
+
+def test_a_stage_shows_at_once() -> None:
+    """The first thing that happens is on the screen before any sample."""
+    console = terminal(80)
+    with LiveView(console, 512 * MIB) as view:
+        view.stage("compiling kernels (first run only)")
+        assert "compiling kernels (first run only)" in shown(console)
+
+
+def test_the_picture_has_both_curves_and_the_four_bars() -> None:
+    """With samples there is a chart and a bar with a figure for each kind of memory, within the terminal's width."""
+    console = terminal(60)
+    with LiveView(console, 512 * MIB) as view:
+        view.sample(Sample(0.0, 100 * MIB, 412 * MIB, 200 * MIB, 300 * MIB))
+        view.stage("burst 1 of 3: eating")
+        text = shown(console)
+    for words in ("burst 1 of 3: eating", "━━ the guest uses", "██ the host holds"):
+        assert words in text
+    for name, figure in (
+        ("guest uses", 100),
+        ("free, reported", 200),
+        ("free, not reported", 212),
+        ("host holds", 300),
+    ):
+        assert re.search(rf"{name} +{figure} MiB", text)
+    assert max(map(len, re.split("[\r\n]+", text))) <= 60
+
+
+def test_the_whole_runs_chart_stays_at_the_end() -> None:
+    """The last picture goes from the beginning to the end of the run, without the bars."""
+    console = terminal(80)
+    with LiveView(console, 512 * MIB) as view:
+        for second in range(90):
+            view.sample(Sample(float(second), MIB, 511 * MIB, 0, MIB))
+        before = len(shown(console))
+    last = shown(console)[before:]
+    assert "89 s" in last
+    assert "free, reported" not in last

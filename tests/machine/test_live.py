@@ -1,0 +1,199 @@
+"""The live machine: real processes on real memory, small."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pagetide import linux
+from pagetide.machine.config import RunConfig
+from pagetide.machine.live import LiveMachine
+from pagetide.machine.result import RunResult, Sample
+
+MIB = 1 << 20
+SMALL = RunConfig(ram_bytes=64 * MIB, bursts=1, hold_s=0.2, delay_s=0.1)
+
+
+class Watcher:
+    """An observer that does something once, when the guest is at its fullest."""
+
+    def __init__(self, act: Callable[[], None] = lambda: None, at_bytes: int = 40 * MIB) -> None:
+        self.stages: list[str] = []
+        self.warnings: list[str] = []
+        self._act, self._at_bytes = act, at_bytes
+
+    def stage(self, text: str) -> None:
+        self.stages.append(text)
+
+    def sample(self, sample: Sample) -> None:
+        if sample.guest_used_bytes >= self._at_bytes:
+            act, self._act = self._act, lambda: None
+            act()
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def run(watcher: Watcher | None = None, **changes: Any) -> RunResult:
+    """Run the small guest with these settings changed."""
+    fields = {name: getattr(SMALL, name) for name in SMALL.__struct_fields__} | changes
+    return LiveMachine(RunConfig(**fields)).run(watcher or Watcher())
+
+
+def child(name: str) -> psutil.Process:
+    """The host's or the guest's process."""
+    module = f"pagetide.machine.{name}_process"
+    return next(process for process in psutil.Process().children() if module in process.cmdline())
+
+
+def kill(name: str, signal_: int = signal.SIGKILL) -> Callable[[], None]:
+    """An action that kills one of the two."""
+    return lambda: child(name).send_signal(signal_)
+
+
+def is_right(result: RunResult) -> None:
+    """Nothing is wrong with a run: stamps, bounds, and what was verified."""
+    assert result.outcome == "complete"
+    assert result.stamp_errors == 0
+    assert result.checked_bytes == result.verified_bytes
+    assert sum(result.skipped_bytes.values()) == 0
+    assert result.isolated_blocks_max is not None
+    assert result.isolated_blocks_max <= result.config.capacity
+    assert result.vcpu_wait_host_s_max == 0.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bursts": 2, "vcpus": 1},
+        {"order": 4, "capacity": 3},
+        {"backing": "hugetmpfs"},
+        {"vcpus": 4, "seed": 9},
+        {"capacity": 256, "verify_share": 0.5},
+    ],
+)
+def test_what_a_burst_ate_comes_back(changes: dict[str, Any]) -> None:
+    """After each burst the host is within 2 % of RAM of its floor, and everything discarded was verified."""
+    result = run(**({"ram_bytes": 256 * MIB} | changes))
+    is_right(result)
+    assert len(result.bursts) == result.config.bursts
+    for burst in result.bursts:
+        assert burst.eaten_bytes > 191 * MIB
+        assert burst.returned_bytes >= 0.95 * burst.eaten_bytes
+        assert burst.return_lag_s is not None
+    assert result.reports > 0
+    assert result.checked_bytes == (result.discarded_bytes if result.config.verify_share == 1 else result.checked_bytes)
+    assert 0 < result.checked_bytes <= result.discarded_bytes == result.reported_bytes
+    if result.config.bursts > 1:
+        assert result.refaulted_bytes
+    assert result.guest_cpu_s
+    assert result.host_cpu_s
+
+
+def test_order_0_gives_everything_back() -> None:
+    """With order 0 not even the fragments stay: the host keeps less than the guest still uses and a page or two."""
+    result = run(order=0)
+    is_right(result)
+    assert result.samples.host_resident_bytes[-1] <= result.samples.guest_used_bytes[-1] + 64 * 1024
+
+
+def test_without_reporting_the_host_keeps_everything() -> None:
+    """The control: with design `off` nothing is reported, and the burst's memory never comes back."""
+    result = run(design="off")
+    is_right(result)
+    assert result.reports == 0
+    assert result.bursts[0].return_lag_s is None
+    assert result.samples.host_resident_bytes[-1] >= 47 * MIB
+
+
+def test_linuxs_pace_takes_its_passes() -> None:
+    """At Linux's pace memory comes back too, over passes that are the delay apart."""
+    result = run(ram_bytes=256 * MIB, pace="linux", capacity=4, delay_s=0.05)
+    is_right(result)
+    # 48 blocks of 4 MiB: each pass reports ceil(nr_free / 64) + 1 = 2 batches of 4, so 6 passes at the least.
+    assert result.bursts[0].return_lag_s is not None
+    assert result.bursts[0].return_lag_s >= 5 * 0.05 - 0.02
+
+
+@pytest.mark.parametrize(
+    ("victim", "other", "signal_"),
+    [("host", "guest", signal.SIGKILL), ("guest", "host", signal.SIGKILL), ("host", "guest", signal.SIGSEGV)],
+)
+def test_when_one_process_dies_the_other_notices(victim: str, other: str, signal_: signal.Signals) -> None:
+    """The sentence names who died and how, the other one ends by itself, and what was measured is there."""
+    result = run(Watcher(kill(victim, signal_)), hold_s=5.0)
+    assert result.outcome.startswith(f"the {victim}'s process was killed by {signal_.name}")
+    assert result.outcome.endswith(f"the {other} noticed and ended")
+    assert result.samples.t_s
+    assert psutil.Process().children() == []
+
+
+def test_ctrl_c_ends_both_and_keeps_what_was_measured() -> None:
+    """An interrupt in the middle stops both processes at once; samples and counters are there."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    result = run(Watcher(interrupt), hold_s=30.0)
+    assert result.outcome == "interrupted"
+    assert result.duration_s < 20
+    assert result.peak_resident_bytes > 30 * MIB
+    assert result.guest_cpu_s is not None
+    assert psutil.Process().children() == []
+
+
+def test_memory_in_use_that_is_discarded_is_noticed() -> None:
+    """A hole punched into a page in use is a wrong stamp: the check can fail."""
+
+    def punch() -> None:
+        for fd in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            path = Path(f"/proc/self/fd/{fd}")
+            if path.is_symlink() and "memfd:pagetide-guest" in str(path.readlink()):
+                linux.punch_hole(int(fd), 32 * MIB, 4 * MIB)
+
+    result = run(Watcher(punch), hold_s=0.5)
+    assert result.outcome == "complete"
+    assert result.stamp_errors
+    assert result.stamp_errors > 100
+
+
+def test_a_workload_that_does_not_fit_says_so() -> None:
+    """A guest that runs out of memory ends with the reason; nothing is left running."""
+    result = run(ram_bytes=16 * MIB, eat_share=0.99)
+    assert result.outcome.startswith("the guest stopped: it ran out of memory: its workload needs more than it has;")
+    assert psutil.Process().children() == []
+
+
+def test_an_allocation_waits_for_isolated_blocks_before_it_fails() -> None:
+    """A guest that eats while blocks are out for reporting gets them back instead of a false OOM."""
+    result = run(ram_bytes=32 * MIB, eat_share=0.9, order=0, capacity=512, delay_s=0.0, bursts=3, hold_s=0.0)
+    assert result.outcome == "complete"
+    assert result.stamp_errors == 0
+
+
+def test_when_the_starting_process_is_killed_nothing_is_left() -> None:
+    """Killed outright, the starting process takes both others with it."""
+    script = (
+        "import sys; from pagetide.machine.config import RunConfig; from pagetide.machine.live import LiveMachine\n"
+        "class Watcher:\n"
+        "    def stage(self, text): print(text, flush=True)\n"
+        "    def sample(self, sample): pass\n"
+        "    def warning(self, text): pass\n"
+        "LiveMachine(RunConfig(ram_bytes=64 << 20, hold_s=60.0, delay_s=0.1)).run(Watcher())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        while "eating" not in starter.stdout.readline():
+            assert starter.poll() is None
+        children = psutil.Process(starter.pid).children()
+        assert len(children) == 2
+        starter.kill()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []

@@ -1,0 +1,155 @@
+"""The command line, with a machine that runs nothing."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.lab.fake_machine import FakeMachine, machine_with
+
+from pagetide import cli
+from pagetide.lab import run_command
+from pagetide.machine.config import RunConfig
+from pagetide.machine.live import Observer
+from pagetide.machine.result import RunResult
+from pagetide.memory.guest_ram import GuestRamError
+
+Make = Callable[[RunConfig], run_command.Machine]
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
+    """Makes the command line use another machine."""
+
+    def replace(make: Make) -> None:
+        original = run_command.run
+        monkeypatch.setattr(cli, "run_once", lambda config, json_path: original(config, json_path, make_machine=make))
+
+    replace(machine_with())
+    return replace
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("run --order 11", "the order must be from 0 to 10, not 11"),
+        ("run --capacity 0", "the capacity must be from 1 to 1024 blocks, not 0"),
+        ("run --ram 100TiB", "larger than this machine's"),
+        ("run --ram much", "'much' is not a size"),
+        ("run --bursts 1.5", "'1.5' is not a whole number"),
+        ("run --delay soon", "--delay"),
+        ("run --pace fast", "pace must be drain or linux"),
+        ("run --design best", "design must be scan or off"),
+        ("run --backing paper", "backing must be memfd or hugetmpfs"),
+        ("run --frobnicate", "--frobnicate"),
+        ("run --bursts", "--bursts requires an argument"),
+        ("run stray", "stray"),
+        ("run --json /nowhere/at/all.json", "there is no folder /nowhere/at"),
+        ("run --config /nowhere.toml", "cannot be read"),
+        ("walk", "walk"),
+    ],
+)
+def test_bad_arguments_are_one_sentence_and_status_2(
+    use: object, capsys: pytest.CaptureFixture[str], arguments: str, sentence: str
+) -> None:
+    """One line on standard error, nothing on standard output, and nothing is run."""
+    assert cli.main(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("pagetide: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_help_names_every_setting_and_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """`run --help` describes each option, and the exit statuses."""
+    assert cli.main(["run", "--help"]) == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for name in ("--ram STR: Guest memory", "[default: 2GiB]", "--json STR: Write", "130 Ctrl-C", "--eat-share"):
+        assert name in text
+
+
+def test_the_version_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` prints the installed version and nothing else."""
+    assert cli.main(["--version"]) == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_plain_output_has_lines_and_no_escape_codes(use: object, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not on a terminal, stages and about one line a second are plain text, and the summary follows."""
+    assert cli.main(["run", "--ram", "512MiB"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "\x1b" not in out
+    assert "burst 1 of 1: eating" in out
+    assert out.count("  guest uses") == 6
+    assert "warning: a warning" in out
+    assert "After each burst the host had its memory back within 1.50 s." in re.sub(r"\s+", " ", out)
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_the_json_has_everything_that_was_measured(use: object, tmp_path: Path) -> None:
+    """The file holds the whole result, configuration and samples included."""
+    path = tmp_path / "run.json"
+    assert cli.main(["run", "--ram", "512MiB", "--seed", "7", "--json", str(path)]) == 0
+    written = json.loads(path.read_text())
+    assert set(written) == set(RunResult.__struct_fields__)
+    assert written["config"]["seed"] == 7
+    assert len(written["samples"]["t_s"]) == 60
+    assert written["bursts"][0]["return_lag_s"] == 1.5
+
+
+def test_json_on_standard_output_is_alone_there(use: object, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `--json -` everything else goes to standard error."""
+    assert cli.main(["run", "--ram", "512MiB", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["outcome"] == "complete"
+    assert "After each burst" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 0),
+        ({"stamp_errors": 1}, 1),
+        ({"verified_bytes": 0}, 1),
+        ({"outcome": "the guest's process was killed by SIGKILL"}, 1),
+        ({"outcome": "interrupted"}, 130),
+        ({"outcome": "interrupted", "stamp_errors": 1}, 1),
+    ],
+)
+def test_the_exit_status_says_how_it_went(
+    use: Callable[[Make], None], capsys: pytest.CaptureFixture[str], changes: dict[str, object], status: int
+) -> None:
+    """A failure is 1 and its sentence is on standard error; Ctrl-C is 130; all well is 0."""
+    use(machine_with(**changes))
+    assert cli.main(["run", "--ram", "512MiB"]) == status
+    assert bool(capsys.readouterr().err) == (status == 1)
+
+
+def test_no_memory_is_a_sentence_and_status_1(use: Callable[[Make], None], capsys: pytest.CaptureFixture[str]) -> None:
+    """Memory that cannot be had ends the run with the reason, without a traceback."""
+
+    class Poor(FakeMachine):
+        def run(self, observer: Observer) -> RunResult:
+            raise GuestRamError("512 MiB of guest RAM do not fit: only 3 MiB of memory is available")
+
+    use(Poor)
+    assert cli.main(["run", "--ram", "512MiB"]) == 1
+    assert capsys.readouterr().err == "pagetide: 512 MiB of guest RAM do not fit: only 3 MiB of memory is available\n"
+
+
+def test_a_configuration_file_sets_what_the_options_do_not(use: Callable[[Make], None], tmp_path: Path) -> None:
+    """`--config` gives settings by the options' names, and an option on the command line wins."""
+    made: list[RunConfig] = []
+
+    def make(config: RunConfig) -> FakeMachine:
+        made.append(config)
+        return FakeMachine(config)
+
+    use(make)
+    path = tmp_path / "run.toml"
+    path.write_text('ram = "64MiB"\norder = 3\n')
+    assert cli.main(["run", "--config", str(path), "--order", "4"]) == 0
+    assert made == [RunConfig(ram_bytes=64 << 20, order=4)]
