@@ -6,6 +6,7 @@ memory is held. Each is run on one vCPU and on two at once, and against itself w
 (`scan`, every 50 ms, with a host that takes everything at once), in turn, so that the ratio holds on a noisy machine.
 """
 
+import functools
 import statistics
 import threading
 import time
@@ -14,8 +15,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
-from benchmarks.rows import Row
 
+from benchmarks.rows import Row
 from pagetide.guest.page_alloc import allocate, free
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.scan import Scan
@@ -147,7 +148,11 @@ def run() -> list[Row]:
     """Measure; one row a figure."""
     rows = []
     for vcpus in (1, 2):
-        for name, make_work in (("pair", lambda: _pair_work), ("random", lambda: _RandomWork(vcpus))):  # noqa: B023
+        works: dict[str, Callable[[], _Work]] = {
+            "pair": lambda: _pair_work,
+            "random": functools.partial(_RandomWork, vcpus),
+        }
+        for name, make_work in works.items():
             target = 60.0 if vcpus == 1 else None
             rows.append(Row(f"allocator, {name}, {vcpus} vCPU", _best_ns(vcpus, make_work()), "ns", at_most=target))
             ratio = _reporting_ratio(vcpus, make_work)

@@ -15,18 +15,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.two_cpus import (
-    ADD,
-    COUNT,
-    EXCHANGE,
-    EXPERIMENTS,
-    ROUNDS,
-    SLOT_WORDS,
-    TORN,
-    WORDS,
-    increment,
-    store_then_load,
-)
 
 from pagetide import atomics
 from pagetide.atomics import (
@@ -47,6 +35,16 @@ from pagetide.atomics import (
     store_u32,
 )
 from pagetide.jit import JIT_DISABLED, external, int32, kernel
+from tests.two_cpus import (
+    ADDED,
+    EXCHANGED,
+    ROUNDS,
+    TORN,
+    TRIES,
+    WORDS,
+    increment,
+    store_then_load,
+)
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 ROOT = Path(__file__).parent.parent
@@ -168,12 +166,8 @@ def quick_switches() -> Iterator[None]:
 
 def check_counts(words: npt.NDArray[np.int64]) -> None:
     """The atomic loops counted every increment; the torn one, without which this proves nothing, lost some."""
-    counts = words[COUNT::SLOT_WORDS].tolist()
-    exact = [count for experiment, count in zip(EXPERIMENTS, counts, strict=True) if experiment in (ADD, EXCHANGE)]
-    torn = [count for experiment, count in zip(EXPERIMENTS, counts, strict=True) if experiment == TORN]
-    assert exact == [2 * ROUNDS, 2 * ROUNDS]
-    assert min(torn) < 2 * ROUNDS, "a load and a store lost nothing: the two CPUs never met, so nothing is proved"
-    assert all(ROUNDS * 2 >= count >= 1 for count in torn)
+    assert (words[ADDED], words[EXCHANGED]) == (2 * ROUNDS, 2 * ROUNDS)
+    assert words[TORN] < 2 * ROUNDS * words[TRIES], "a load and a store lost nothing: nothing is proved"
 
 
 def test_threads_on_two_cpus_lose_nothing(cpus: tuple[int, int], quick_switches: None) -> None:
@@ -201,7 +195,7 @@ def test_processes_on_two_cpus_lose_nothing(cpus: tuple[int, int]) -> None:
 
 def both_saw_nothing(cpus: tuple[int, int], fenced: bool) -> int:
     """In how many steps each side stored, and then loaded the other's place as it was before the other's store."""
-    places, seen, progress = np.zeros((2, 200_000), np.int64), np.ones((2, 200_000), np.int64), np.zeros(16, np.int64)
+    places, seen, progress = np.zeros((2, 50_000), np.int64), np.ones((2, 50_000), np.int64), np.zeros(16, np.int64)
 
     def run(side: int) -> None:
         os.sched_setaffinity(0, {cpus[side]})
@@ -216,9 +210,9 @@ def both_saw_nothing(cpus: tuple[int, int], fenced: bool) -> int:
 @pytest.mark.jit
 def test_a_fence_orders_a_store_before_a_load(cpus: tuple[int, int]) -> None:
     """With fences, one of two sides always sees the other's store; without, a processor lets loads overtake stores."""
-    assert both_saw_nothing(cpus, fenced=True) == 0
-    without = sum(both_saw_nothing(cpus, fenced=False) for _ in range(5))
-    assert without > 0, "no load overtook a store: the two CPUs never met, so nothing is proved"
+    assert sum(both_saw_nothing(cpus, fenced=True) for _ in range(4)) == 0
+    without = any(both_saw_nothing(cpus, fenced=False) > 0 for _ in range(50))
+    assert without, "no load overtook a store: the two CPUs never met, so nothing is proved"
 
 
 @pytest.mark.jit

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.lab.fake_machine import FakeMachine, machine_with
 
 from pagetide import cli
 from pagetide.lab import run_command
@@ -14,6 +13,7 @@ from pagetide.machine.config import RunConfig
 from pagetide.machine.live import Observer
 from pagetide.machine.result import RunResult
 from pagetide.memory.guest_ram import GuestRamError
+from tests.lab.fake_machine import FakeMachine, machine_with
 
 Make = Callable[[RunConfig], run_command.Machine]
 

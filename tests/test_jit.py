@@ -14,7 +14,8 @@ import pytest
 
 from pagetide import jit
 from pagetide.jit import CACHE_FOLDER, kernel, source_key
-from pagetide.machine.warm_up import warm_up_guest
+from pagetide.machine.guest_warm_up import warm_up_guest
+from pagetide.machine.host_warm_up import warm_up_host
 
 DAY_S = 24 * 3600
 KERNELS = "from pagetide.jit import kernel\n@kernel\ndef f(a):\n    return a\n"
@@ -42,8 +43,9 @@ def test_a_kernel_computes_what_its_python_says() -> None:
 
 @pytest.mark.jit
 def test_no_kernel_counts_references() -> None:
-    """No compiled kernel, of the guest or of those that other tests left in the cache, refers to NRT_incref."""
+    """No compiled kernel, of the guest, the host or those that other tests left in the cache, refers to NRT_incref."""
     warm_up_guest()
+    warm_up_host()
     compiled = list(CACHE_FOLDER.rglob("*.nbc"))
     assert len(compiled) >= 20
     assert [path.name for path in compiled if b"NRT_incref" in path.read_bytes()] == []
@@ -94,6 +96,19 @@ def test_a_moved_or_added_kernel_changes_the_key(package: Path) -> None:
     moved = source_key(package)
     (package / "below/kernels.py").write_text(KERNELS)
     assert len({key, moved, source_key(package)}) == 3
+
+
+def test_a_changed_constant_changes_the_key(package: Path) -> None:
+    """Constants are compiled into kernels: a file that a kernel's file imports counts, and what that one imports."""
+    (package / "below/sizes.py").write_text("SIZE = 1\n")
+    (package / "below/layout.py").write_text("from pagetide.below.sizes import SIZE\n")
+    (package / "below/kernels.py").write_text("from pagetide.below.layout import SIZE\n" + KERNELS)
+    key = source_key(package)
+    (package / "below/sizes.py").write_text("SIZE = 2\n")
+    assert source_key(package) != key
+    key = source_key(package)
+    (package / "plain.py").write_text("import os\n")
+    assert source_key(package) == key
 
 
 def test_words_do_not_change_the_key(package: Path) -> None:
@@ -152,15 +167,20 @@ def test_without_a_home_kernels_are_cached_elsewhere(cache: Path, monkeypatch: p
 
 
 @pytest.mark.jit
-def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
-    """Kernels that one process compiled are loaded by the next."""
-    script = (
-        "import numpy as np; from pagetide.jit import kernels_are_cached\n"
-        "before = kernels_are_cached()\n"
-        "from pagetide.memory.region_map import find_region\n"
-        "find_region(np.zeros((1, 5), np.int64), 0, 1)\n"
-        "print(before, sum(find_region.stats.cache_hits.values()), sum(find_region.stats.cache_misses.values()))"
-    )
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+@pytest.mark.parametrize("first", ["pagetide.jit", "pagetide.atomics", "numba"])
+def test_a_second_process_compiles_nothing(first: str, tmp_path: Path) -> None:
+    """Kernels that one process compiled are in our folder and loaded by the next, whatever is imported first."""
+    script = f"""
+import {first}
+import numpy as np
+from pagetide.jit import CACHE_FOLDER, kernels_are_cached
+before = kernels_are_cached()
+from pagetide.memory.region_map import find_region
+find_region(np.zeros((1, 5), np.int64), 0, 1)
+assert find_region.stats.cache_path.startswith(str(CACHE_FOLDER))
+print(before, sum(find_region.stats.cache_hits.values()), sum(find_region.stats.cache_misses.values()))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment["XDG_CACHE_HOME"] = str(tmp_path)
     said = [subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).split() for _ in "12"]
     assert said == [["False", "0", "1"], ["True", "1", "0"]]

@@ -3,7 +3,7 @@
 A kernel is a plain function over integers and arrays. `@kernel` compiles it with numba: it holds no reference counts
 (`_nrt=False`; with them, a call between kernels costs eight times as much), releases the GIL, and is cached on disk.
 numba notices a changed file only for the functions in that file, so the cache's folder is named after a hash of every
-kernel source of the package.
+file of the package with kernels, or with what they are compiled from.
 
 With `NUMBA_DISABLE_JIT=1` kernels run as plain Python.
 
@@ -13,6 +13,7 @@ Addresses and values are int64 throughout: numba turns a mix of int64 and uint64
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,19 +21,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numba
+from numba import types
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _PACKAGE = Path(__file__).parent
+_IMPORTED = re.compile(rb"^\s*from pagetide\.([\w.]+) import", re.MULTILINE)
 _STALE_AFTER_S = 14 * 24 * 3600
 
 
 def source_key(package: Path = _PACKAGE) -> str:
-    """Hash of the names and contents of the package's files that hold kernels."""
+    """Hash of the package's files that hold kernels, and of all they import: constants are compiled in."""
+    sources = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
+    hashed = [path for path, source in sources.items() if b"@kernel" in source or b"@intrinsic" in source]
+    for path in hashed:  # it grows
+        for name in _IMPORTED.findall(sources[path]):
+            imported = package.joinpath(*name.decode().split(".")).with_suffix(".py")
+            if imported in sources and imported not in hashed:
+                hashed.append(imported)
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        source = path.read_bytes()
-        if b"@kernel" in source or b"@intrinsic" in source:
-            digest.update(str(path.relative_to(package)).encode() + b"\0" + source + b"\0")
+    for path in sorted(hashed):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + sources[path] + b"\0")
     return digest.hexdigest()[:16]
 
 
@@ -49,16 +59,16 @@ def _cache_folder() -> Path:
     except OSError:
         folder = Path(tempfile.gettempdir()) / f"pagetide-{os.getuid()}-{folder.name}"
         folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # what is in there gets executed
+            folder = Path(tempfile.mkdtemp(prefix="pagetide-"))
     return folder
 
 
 CACHE_FOLDER = _cache_folder()
 """Where compiled kernels are kept; numba makes a folder below it for each of our source folders."""
 
-os.environ["NUMBA_CACHE_DIR"] = str(CACHE_FOLDER)
-
-import numba  # noqa: E402 - it reads NUMBA_CACHE_DIR when it is imported
-from numba import types  # noqa: E402
+# numba reads the variable when it is imported, which may have happened, and again whenever a NUMBA variable changes.
+os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = str(CACHE_FOLDER)
 
 JIT_DISABLED: bool = bool(numba.config.DISABLE_JIT)
 """Whether kernels run as plain Python."""

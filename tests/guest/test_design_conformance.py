@@ -3,12 +3,12 @@
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
-from tests.guest.virtual_worker import VirtualWorker
 
 from pagetide.guest.reporting.design import Batch, ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import ISOLATED_BLOCKS, ISOLATED_BLOCKS_MAX, ISOLATED_PAGES, REPORTED_PAGES
+from tests.guest.virtual_worker import VirtualWorker
 
 NO_WATERMARKS = Watermarks(0, 0, 0)
 REPORTING = sorted(set(DESIGNS) - {"off"})

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tests.guest.batches import batch_of
 
 from pagetide.guest.driver import BalloonDriver, DriverError
 from pagetide.guest.zone import Watermarks, Zone
@@ -13,6 +12,7 @@ from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES, block_bytes
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.ring_device import DeviceRing
+from tests.guest.batches import batch_of
 
 NR_PAGES = 8192
 ALL = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.REPORTING

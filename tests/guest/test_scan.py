@@ -3,13 +3,13 @@
 import math
 
 import pytest
-from tests.guest.virtual_worker import VirtualWorker
 
 from pagetide.guest.buddy import rotate_to_front
 from pagetide.guest.isolate import PASS_OVER_MAX
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import FREE_PAGES, REPORTED_PAGES
+from tests.guest.virtual_worker import VirtualWorker
 
 NONE = Watermarks(0, 0, 0)
 

@@ -3,12 +3,12 @@
 import mmap
 
 import pytest
-from tests.guest.batches import batch_of
 
 from pagetide.guest.isolate import isolate_block, put_back
 from pagetide.guest.zone import Watermarks, Zone, linux_watermarks
 from pagetide.guest.zone_layout import FREE_PAGES, NR_FREE, NR_REPORTED, REPORTED_PAGES, arena_bytes
 from pagetide.units import ORDER_MAX
+from tests.guest.batches import batch_of
 
 NONE = Watermarks(0, 0, 0)
 

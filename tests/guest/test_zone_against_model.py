@@ -6,12 +6,12 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.guest.zone_model import ZoneModel
 
 from pagetide.guest.isolate import LIST_DONE, PASSED_OVER, WATERMARK, put_back, walk_free_list
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import ISOLATED_BLOCKS_MAX, NR_FREE
 from pagetide.units import ORDER_MAX
+from tests.guest.zone_model import ZoneModel
 
 VCPUS, BATCH, HIGH, CAPACITY = 2, 3, 7, 4
 vcpus = st.integers(0, VCPUS - 1)

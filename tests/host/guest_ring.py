@@ -33,20 +33,30 @@ class GuestRing:
         """Make the memory and a fresh ring."""
         self.ram = GuestRam.create(pages * PAGE, backing)
         self.pages = pages
-        self.ram.words[:] = np.arange(self.ram.words.size)
         self.place: RingPlace = place_ring(SIZE, GPA)
-        tables_gpa = -(-self.place.end_gpa // 16) * 16
-        assert tables_gpa + SIZE * _TABLE_DESCS * DESC_BYTES <= GPA + RING_PAGES * PAGE
+        self._tables_gpa = -(-self.place.end_gpa // 16) * 16
+        assert self._tables_gpa + SIZE * _TABLE_DESCS * DESC_BYTES <= GPA + RING_PAGES * PAGE
+        self._features = features
+        self.ram.words[:] = np.arange(self.ram.words.size)
+        self.reset_driver()
+
+    def reset_driver(self) -> None:
+        """Start with a fresh ring in the same place."""
         self.driver = DriverRing(
             SIZE,
             ram_address=self.ram.address - GPA,
             desc_gpa=self.place.desc_gpa,
             avail_gpa=self.place.avail_gpa,
             used_gpa=self.place.used_gpa,
-            event_idx=bool(features & Feature.EVENT_IDX),
-            table_descs=_TABLE_DESCS if features & Feature.INDIRECT_DESC else 0,
-            tables_gpa=tables_gpa,
+            event_idx=bool(self._features & Feature.EVENT_IDX),
+            table_descs=_TABLE_DESCS if self._features & Feature.INDIRECT_DESC else 0,
+            tables_gpa=self._tables_gpa,
         )
+
+    def refill(self) -> None:
+        """Write to all pages but the ring's again."""
+        start = RING_PAGES * PAGE // 8
+        self.ram.words[start:] = np.arange(start, self.ram.words.size)
 
     def __enter__(self) -> "GuestRing":
         return self

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
-from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER, GuestRing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pagetide.host import device
 from pagetide.host.device import BalloonDevice, QueuePlace, Turn
@@ -14,6 +16,7 @@ from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.ring import RING_ENTRIES, RingError
 from pagetide.virtio.ring_driver import AVAIL_ADDRESS
 from pagetide.virtio.vhost_user_messages import MemoryRegion
+from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER, GuestRing
 
 FULL = int(device.FEATURES)
 PLAIN = int(Feature.VERSION_1 | Feature.REPORTING)
@@ -192,17 +195,60 @@ def test_a_queue_outside_memory_is_refused(rig: Rig) -> None:
 
 
 def test_rings_move_with_the_memory(rig: Rig) -> None:
-    """A started queue is found again where its region is mapped anew; it is an error when the region is gone."""
-    region = rig.guest.region
-    rig.memory.close()
-    with pytest.raises(GuestMemoryError, match="not in the guest's memory"):
-        rig.device.memory_changed()
-    rig.memory.add(region, os.dup(rig.guest.ram.fd))
+    """A started queue is found again where its region is mapped anew, and is served no more when the region is gone."""
+    rig.memory.replace([rig.guest.region], [os.dup(rig.guest.ram.fd)])
     rig.device.memory_changed()
     rig.guest.add([(RING_PAGES, 1)])
     rig.guest.driver.publish()
     rig.device.process(REPORTING, 8)
     assert len(rig.guest.driver.take_used()) == 1
+    rig.memory.close()
+    with pytest.raises(GuestMemoryError, match="not in the guest's memory"):
+        rig.device.memory_changed()
+    rig.guest.add([(RING_PAGES, 1)])
+    rig.guest.driver.publish()
+    assert rig.device.process(REPORTING, 8) == Turn(call=False, more=False)
+
+
+_WORDS = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(0, 80)
+_DESCRIPTOR_WORDS = st.builds(
+    lambda page, odd, length, flags, after: (GPA + page * PAGE + odd, length | flags << 32 | after << 48),
+    st.integers(-4, 130),
+    st.sampled_from([0, 0, 0, 1, 16]),
+    st.sampled_from([0, 16, PAGE, 3 * PAGE, 200 * PAGE, (1 << 32) - 1]),
+    st.integers(0, 7),
+    st.sampled_from([0, 1, 2, SIZE - 1, SIZE]),
+)
+
+
+@given(st.lists(_DESCRIPTOR_WORDS, min_size=1, max_size=12), st.lists(_WORDS, max_size=8), st.integers(0, SIZE))
+@settings(max_examples=60)
+def test_whatever_is_in_the_ring_the_device_stays_in_its_region(
+    descriptors: list[tuple[int, int]], avail: list[int], ahead: int
+) -> None:
+    """Any bytes in the ring: a turn ends in order or in a ring error, and memory outside the regions is untouched."""
+    with GuestRing(128, FULL) as guest:
+        half = guest.region._replace(size_bytes=64 * PAGE)
+        memory = GuestMemory()
+        memory.add(half, os.dup(guest.ram.fd))
+        one = BalloonDevice(memory, Ledger())
+        one.start_queue(REPORTING, guest.queue_place, 0, FULL)
+        table = np.array(descriptors, np.int64).reshape(-1)
+        guest.ram.words[: table.size] = table
+        avail_word = (guest.place.avail_gpa - GPA) // 8
+        guest.ram.words[avail_word : avail_word + len(avail)] = avail
+        guest.ram.words.view("u2")[avail_word * 4 + 1] = ahead
+        try:
+            while one.process(REPORTING, 8).more:
+                pass
+        except RingError:
+            pass
+        assert all(guest.intact(page) for page in range(64, 128))
+        assert guest.resident_pages() >= set(range(64, 128))
+        snapshot = one.ledger.snapshot()
+        assert snapshot["reported_bytes"] == snapshot["discarded_bytes"] + sum(one.ledger.skipped_bytes().values())
+        assert snapshot["reports"] <= ahead
+        memory.close()
 
 
 def test_a_discard_that_fails_says_why_once() -> None:
@@ -285,5 +331,10 @@ def test_regions_come_and_go() -> None:
     with pytest.raises(GuestMemoryError, match="to remove"):
         memory.remove(16 * PAGE, 4 * PAGE, USER + 64 * PAGE)
     assert len(memory.region_map.table) == 2
+    with pytest.raises(GuestMemoryError, match="beyond the end"):
+        memory.replace([MemoryRegion(0, PAGE, 0, 0), MemoryRegion(PAGE, 2 * PAGE, 0, 0)], [_file(PAGE), _file(PAGE)])
+    assert memory.address_of(USER, 1) == first
+    memory.replace([MemoryRegion(0, PAGE, 0, 0)], [_file(PAGE)])
+    assert memory.region_map.table[:, 0].tolist() == [0]
     memory.close()
     assert len(memory.region_map.table) == 0

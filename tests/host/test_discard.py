@@ -177,7 +177,7 @@ def test_a_file_that_cannot_tell_is_not_counted_as_checked() -> None:
 
 
 @given(st.lists(st.integers(0, 1 << 40), max_size=200))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_ranges_are_sorted_whole(starts: list[int]) -> None:
     """Sorting orders ranges by their start and keeps each row together."""
     ranges = np.array([(start, start + 1, start % 7) for start in starts], dtype=np.int64).reshape(-1, RANGE_COLUMNS)
@@ -202,7 +202,7 @@ _DESCRIPTORS = st.lists(
 
 
 @given(st.lists(_DESCRIPTORS, max_size=3), st.booleans())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_any_descriptors_do_what_the_model_does(elements: list[list[Descriptor]], verify: bool) -> None:
     """Whatever a guest reports: the file's residency and every word of the ledger are the plain model's."""
     fd = os.memfd_create("test-discard-model")

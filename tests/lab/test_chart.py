@@ -13,7 +13,7 @@ def chart(used: list[int], held: list[int], columns: int = 60, rows: int = 8, to
     """A chart of one sample a second."""
     times = [float(index) for index in range(len(used))]
     return draw_chart(
-        times, used, held, columns=columns, rows=rows, from_s=0.0, to_s=float(len(used)), top_bytes=top_bytes
+        times, used, held, columns=columns, rows=rows, from_s=0.0, to_s=max(1.0, len(used) - 1.0), top_bytes=top_bytes
     )
 
 
@@ -58,13 +58,21 @@ def test_the_guests_line_is_where_its_use_is() -> None:
     assert sum(line.count(GUEST_MARK) for line in lines[:-1]) == 50
 
 
+def test_the_future_is_blank() -> None:
+    """Right of the last sample nothing is drawn, neither area nor line."""
+    lines = draw_chart(
+        [0.0, 1.0], [MIB, MIB], [MIB, MIB], columns=60, rows=4, from_s=0.0, to_s=10.0, top_bytes=10 * MIB
+    )
+    assert 5 <= lines[3].count(GUEST_MARK) <= 6
+
+
 def test_axes_have_units() -> None:
     """Top value, zero and both times are there, and the legend names both curves."""
     lines = chart([0] * 30, [0] * 30)
     assert lines[0].startswith("  100 MiB┤")
     assert lines[-3].startswith("        0└")
     assert "0 s" in lines[-2]
-    assert lines[-2].rstrip().endswith("30 s")
+    assert lines[-2].rstrip().endswith("29 s")
     assert "the guest uses" in lines[-1]
     assert "the host holds" in lines[-1]
 

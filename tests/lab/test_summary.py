@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.lab.fake_machine import MIB, result_of
 
 from pagetide.lab.summary import problems, summarise, verdict
 from pagetide.machine.result import Burst
+from tests.lab.fake_machine import MIB, result_of
 
 NEVER_BACK = Burst(
     eat_start_s=0,

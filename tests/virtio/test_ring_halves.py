@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from tests.virtio.ring_pair import avail_address, column, desc_address, make_pair, used_address
 
 from pagetide.virtio import ring
 from pagetide.virtio.ring import RingError, need_event, place_ring
 from pagetide.virtio.ring_device import DeviceRing, Element, pop_element
 from pagetide.virtio.ring_driver import add_element
+from tests.virtio.ring_pair import avail_address, column, desc_address, make_pair, used_address
 
 ONE_GPA, ONE_LENGTH = column(0x5000), column(0x1000)
 
@@ -258,9 +258,16 @@ def test_a_push_out_of_range_is_refused(head: int, length: int) -> None:
     assert caught.value.code == ring.BAD_PUSH
 
 
-def test_a_push_of_more_than_was_popped_is_refused() -> None:
-    """Each popped element is given back once."""
-    pair = make_pair(4, event_idx=False)
+@pytest.mark.parametrize("start", [0, 65535])
+def test_a_push_of_more_than_was_popped_is_refused(start: int) -> None:
+    """Each popped element is given back once, before and after the indices wrap."""
+    pair = make_pair(4, event_idx=False, start=start)
+    with pytest.raises(RingError, match="popped"):
+        pair.device.push(0, 0)
+    pair.driver.add_element(ONE_GPA, ONE_LENGTH, writable=True)
+    pair.driver.publish()
+    assert pair.device.pop(pair.memory.regions) is not None
+    pair.device.push(0, 0)
     with pytest.raises(RingError, match="popped"):
         pair.device.push(0, 0)
 

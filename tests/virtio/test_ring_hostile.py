@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from pagetide.virtio import ring
+from pagetide.virtio.ring import RingError
+from pagetide.virtio.ring_device import DeviceRing, pop_element
 from tests.virtio.hostile_guest import (
     AVAIL_GPA,
     DESC_GPA,
@@ -18,10 +22,6 @@ from tests.virtio.hostile_guest import (
     Descriptor,
     Guest,
 )
-
-from pagetide.virtio import ring
-from pagetide.virtio.ring import RingError
-from pagetide.virtio.ring_device import DeviceRing, pop_element
 
 ROOM = 12
 CANARY = 0x5AFE

@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.virtio.ring_pair import RingPair, column, make_pair
 
 from pagetide.virtio.ring import BAD_PUSH
 from pagetide.virtio.ring_device import push_used
+from tests.virtio.ring_pair import RingPair, column, make_pair
 
 U32 = st.integers(0, 2**32 - 1)
 BUFFERS = st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**28 - 1)), min_size=1, max_size=16)

@@ -5,7 +5,6 @@ import contextlib
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
-from tests.virtio.fake_link import FakeLink
 
 from pagetide.virtio.vhost_user_backend import (
     PROTOCOL_FEATURES,
@@ -32,6 +31,7 @@ from pagetide.virtio.vhost_user_messages import (
     encode_mem_table,
     encode_single_region,
 )
+from tests.virtio.fake_link import FakeLink
 
 REGION = MemoryRegion(0, 1 << 30, 0, 0)
 NEGOTIATE = Message(Request.SET_PROTOCOL_FEATURES, payload=U64.pack(PROTOCOL_FEATURES))

@@ -4,7 +4,6 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.virtio.fake_link import FakeLink
 
 from pagetide.virtio.balloon import Feature
 from pagetide.virtio.vhost_user_backend import (
@@ -41,6 +40,7 @@ from pagetide.virtio.vhost_user_messages import (
     encode_mem_table,
     encode_single_region,
 )
+from tests.virtio.fake_link import FakeLink
 
 FEATURES = int(Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.REPORTING)
 REGION = MemoryRegion(0, 1 << 30, 0, 0)

@@ -53,14 +53,16 @@ def draw_chart(
     assert top_bytes > 0
     width = max(1, columns - _LABEL_COLUMNS - 1)
     step_s = (to_s - from_s) / width
-    times = [from_s + (column + 1) * step_s for column in range(width)]
+    # What has not happened yet is blank.
+    end_s = t_s[-1] + step_s if t_s else from_s
+    times = [at_s for column in range(width) if (at_s := from_s + (column + 1) * step_s) <= end_s]
     held = [_eighths(value_at(t_s, resident_bytes, at_s), rows, top_bytes) for at_s in times]
     used = [_row(value_at(t_s, used_bytes, at_s), rows, top_bytes) for at_s in times]
     lines = []
     for row in reversed(range(rows)):
         cells = [
             GUEST_MARK if used[column] == row else HOST_MARKS[min(max(held[column] - 8 * row, 0), 8)]
-            for column in range(width)
+            for column in range(len(times))
         ]
         label = format_size(top_bytes * (row + 1) / rows) if row == rows - 1 or row == (rows - 1) // 2 else ""
         lines.append(f"{label:>{_LABEL_COLUMNS}}┤" + "".join(cells).rstrip())

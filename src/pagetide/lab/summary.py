@@ -45,9 +45,7 @@ def verdict(result: RunResult) -> str:
         sentences.append(f"The host did not get its memory back: up to {format_size(held_bytes)} of a burst stayed.")
     if result.checked_bytes:
         share = result.checked_bytes / result.discarded_bytes
-        which = (
-            "Every discarded byte" if share == 1 else f"{share:.0%} of the discarded was checked, and all of that"
-        )
+        which = "Every discarded byte" if share == 1 else f"{share:.0%} of the discarded was checked, and all of that"
         sentences.append(f"{which} was verified to be gone.")
     if result.stamp_errors == 0:
         sentences.append("No stamp was wrong.")

@@ -1,0 +1,32 @@
+"""One measured figure."""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """A figure, and what it should be.
+
+    Attributes:
+        name: what was measured.
+        value: the figure; None where it cannot be had here, and `note` says why.
+        unit: of the figure.
+        at_most: what it must not exceed, if anything.
+        at_least: what it must reach, if anything.
+        note: a word of explanation.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    at_most: float | None = None
+    at_least: float | None = None
+    note: str = ""
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the figure is what it should be; None if nothing is asked of it, or it could not be had."""
+        if self.value is None or (self.at_most is None and self.at_least is None):
+            return None
+        return (self.at_most is None or self.value <= self.at_most) and (
+            self.at_least is None or self.value >= self.at_least
+        )
