@@ -2,9 +2,9 @@
 
 The device's side is everything that the server's loop does: it wakes by the kick, takes the elements, discards, gives
 them back and calls. The guest's side (filling memory, the driver's half of the ring) is played in the same thread and
-not timed; CPU time is the thread's own. Both sides discard the same kind of blocks, each of them apart from the next so that
-there is nothing to join, in random order, from memory that the guest has mapped and touched. They take turns, a report
-each, and the figure is the median over rounds of the ratio of a round's sums; the first round warms up.
+not timed; CPU time is the thread's own. Both sides discard blocks of the same kind, each of them apart from the next so
+that there is nothing to join, in random order, from memory that the guest has mapped and touched. They take turns, a
+report each, and the figure is the median over rounds of the ratio of a round's sums; the first round warms up.
 """
 
 import os

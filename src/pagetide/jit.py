@@ -80,8 +80,17 @@ def kernel(function: _Function) -> _Function:
     An argument array must be owned by the caller for as long as the call lasts. A kernel allocates nothing, raises
     nothing, and answers failures with negative numbers.
     """
-    compiled: _Function = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
-    return compiled
+    compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
+    if not JIT_DISABLED:
+        template_of = compiled.get_call_template
+        compiled.get_call_template = lambda args, kws: template_of(tuple(map(_widened, args)), kws)
+    return compiled  # type: ignore[no-any-return]
+
+
+def _widened(kind: Any) -> Any:
+    """An argument's type in a call between kernels: numba would compile a kernel for each constant and each width."""
+    kind = types.unliteral(kind)
+    return types.int64 if isinstance(kind, types.Integer) else kind
 
 
 def kernels_are_cached() -> bool:

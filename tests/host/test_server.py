@@ -22,9 +22,11 @@ from pagetide.virtio.ring_driver import AVAIL_ADDRESS
 from pagetide.virtio.vhost_user_messages import (
     NO_FD,
     U64,
+    VRING_ADDRESS,
     VRING_STATE,
     MemoryRegion,
     Request,
+    VringAddress,
     encode_single_region,
 )
 from pagetide.virtio.vhost_user_transport import PeerGoneError
@@ -306,6 +308,27 @@ def test_a_disabled_queue_is_left_alone(running: Running, tmp_path: Path) -> Non
         assert guest.ring.driver.take_used() == []
         guest.channel.call(Request.SET_VRING_ENABLE, VRING_STATE.pack(guest.index, 1))
         assert len(guest.wait_used()) == 1
+
+
+def test_a_front_end_in_the_order_of_user_mode_linux_is_served(running: Running, tmp_path: Path) -> None:
+    """Call descriptor before everything else, features twice, no SET_VRING_ENABLE: the kick starts the queue."""
+    with ServedGuest(connect(tmp_path)) as guest:
+        guest.channel.stop_queue(guest.index)
+        guest.ring.reset_driver()
+        place = guest.ring.queue_place
+        address = VringAddress(
+            guest.index, 0, place.desc_user_address, place.used_user_address, place.avail_user_address
+        )
+        call = guest.channel.call
+        call(Request.SET_VRING_CALL, U64.pack(guest.index), (guest.call_fd,))
+        call(Request.SET_FEATURES, U64.pack(int(FEATURES)))
+        call(Request.SET_FEATURES, U64.pack(int(FEATURES)))
+        guest.channel.set_mem_table([guest.ring.region], [guest.ring.ram.fd])
+        call(Request.SET_VRING_NUM, VRING_STATE.pack(guest.index, SIZE))
+        call(Request.SET_VRING_BASE, VRING_STATE.pack(guest.index, 0))
+        call(Request.SET_VRING_ADDR, VRING_ADDRESS.pack(*address))
+        call(Request.SET_VRING_KICK, U64.pack(guest.index), (guest.kick_fd,))
+        assert len(guest.report([(RING_PAGES, 1)])) == 1
 
 
 def test_a_full_call_descriptor_does_not_hold_up_the_server(running: Running, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import functools
 import logging
 import os
 import socket
+from collections.abc import Callable
 
-from pagetide import linux
 from pagetide.host.device import FEATURES, QUEUES_MAX, BalloonDevice, QueuePlace, write_config
 from pagetide.host.fd_events import EDGE, READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
@@ -53,12 +53,29 @@ class AttachedGuest:
     ledger: Ledger
 
     def __init__(
-        self, name: str, sock: socket.socket, ledger: Ledger, events: FdEvents, *, verify_share: float
+        self,
+        name: str,
+        sock: socket.socket,
+        ledger: Ledger,
+        events: FdEvents,
+        on_work: Callable[["AttachedGuest"], None],
+        *,
+        verify_share: float,
     ) -> None:
-        """Take over a connected socket and watch it."""
+        """Take over a connected socket.
+
+        Args:
+            name: what the log calls the guest.
+            sock: the connection.
+            ledger: where to account for what is done.
+            events: where to watch kick descriptors.
+            on_work: called whenever `has_work` becomes true.
+            verify_share: share of the elements whose discarding is read back.
+        """
         self.name = name
         self.ledger = ledger
         self._events = events
+        self._on_work = on_work
         self._connection = Connection(sock)
         self._backend = VhostUserBackend(int(FEATURES), QUEUES_MAX, Config().encode())
         self._memory = GuestMemory()
@@ -114,7 +131,7 @@ class AttachedGuest:
             self._fail_queue(index, str(error))
             return
         if more:
-            self._ready[index] = None
+            self._make_ready(index)
         if call:
             self._signal(self._backend.queue_fds(index)[0])
         failure = self._device.take_failure()
@@ -168,10 +185,13 @@ class AttachedGuest:
         index, address = event.queue, event.address
         place = QueuePlace(event.size, address.desc, address.avail, address.used)
         self._device.start_queue(index, place, self._backend.queue_base(index), self._backend.features)
-        self._events.watch(event.kick_fd, EDGE, functools.partial(self._kicked, index))
+        try:
+            self._events.watch(event.kick_fd, EDGE, functools.partial(self._make_ready, index))
+        except OSError as error:
+            raise GuestGoneError(f"queue {index}'s kick descriptor cannot be waited for: {error}") from error
         self._kick_fds[index] = event.kick_fd
         # Elements may have come before the kick was watched, and the call for earlier ones may have been lost.
-        self._ready[index] = None
+        self._make_ready(index)
         self._signal(self._backend.queue_fds(index)[0])
 
     def _stop_queue(self, index: int) -> None:
@@ -196,7 +216,7 @@ class AttachedGuest:
         _log.error("%s: queue %d needs a reset: %s", self.name, index, reason)
         for started in list(self._kick_fds):
             self._stop_queue(started)
-        self._backend.status |= Status.NEEDS_RESET
+        self._backend.status |= int(Status.NEEDS_RESET)
         told = self._backend.config_changed()
         err_fd = self._backend.queue_fds(index)[1]
         if told is None and err_fd < 0:
@@ -205,15 +225,18 @@ class AttachedGuest:
             self._tell(*told)
         self._signal(err_fd)
 
-    def _kicked(self, index: int) -> None:
+    def _make_ready(self, index: int) -> None:
         self._ready[index] = None
+        self._on_work(self)
 
     def _signal(self, fd: int) -> None:
         """Signal an eventfd of the guest's, if it gave one: a driver that polls need not."""
         if fd < 0:
             return
         try:
-            linux.eventfd_write(fd)
+            os.eventfd_write(fd, 1)
+        except BlockingIOError:
+            return  # full: the call is there already
         except OSError as error:
             raise GuestGoneError(f"cannot be signalled: {error}") from error
 
@@ -226,5 +249,7 @@ class AttachedGuest:
                     channel.send(encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
                 finally:
                     channel.detach()
-            except BrokenPipeError as error:
-                raise GuestGoneError(f"closed its channel for requests: {error}") from error
+            except BlockingIOError:
+                raise
+            except OSError as error:  # it is closed, or no socket at all
+                raise GuestGoneError(f"cannot be told on its channel for requests: {error}") from error

@@ -6,7 +6,10 @@ from collections.abc import Callable
 READABLE = select.EPOLLIN
 WRITABLE = select.EPOLLOUT
 EDGE = select.EPOLLIN | select.EPOLLET
-"""Readable again: told once for each write to an eventfd, which then need not be read."""
+"""Readable again: told after each write to an eventfd, which is never read; the kernel's own vhost does not either.
+
+A read could block: whether it does is for the peer to say, who shares the open file.
+"""
 
 
 class FdEvents:

@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import stat
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -70,7 +69,7 @@ class Server:
         self._listeners: list[_Listener] = []
         self._listening = True
         self._guests: dict[AttachedGuest, None] = {}
-        self._working: deque[AttachedGuest] = deque()
+        self._working: dict[AttachedGuest, None] = {}  # these two are sets that keep their order
         self._accepted = 0
         self._stopped = False
 
@@ -112,6 +111,7 @@ class Server:
             sock,
             Ledger() if ledger is None else ledger,
             self._events,
+            self._note_work,
             verify_share=self._verify_share,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
@@ -122,14 +122,13 @@ class Server:
     def run_once(self, timeout_s: float) -> None:
         """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
         self._events.wait(0 if self._working else timeout_s)
-        working = set(self._working)
-        self._working.extend(guest for guest in self._guests if guest.has_work and guest not in working)
-        for _ in range(len(self._working)):
-            guest = self._working.popleft()
-            if guest in self._guests:
+        turns = tuple(self._working)
+        self._working.clear()
+        for guest in turns:
+            if guest.has_work:
                 self._attempt(guest, guest.turn)
-                if guest.has_work and guest in self._guests:
-                    self._working.append(guest)
+            if guest.has_work:
+                self._note_work(guest)
 
     def run(self, stop_fd: int) -> None:
         """Serve until this descriptor is readable, or `stop` was called."""
@@ -155,6 +154,9 @@ class Server:
         self._listeners.clear()
         self._events.close()
 
+    def _note_work(self, guest: AttachedGuest) -> None:
+        self._working[guest] = None
+
     def _attempt(self, guest: AttachedGuest, action: Callable[[], None]) -> None:
         try:
             action()
@@ -168,6 +170,7 @@ class Server:
     def _release(self, guest: AttachedGuest) -> None:
         self._events.unwatch(guest.fileno())
         guest.close()
+        assert not guest.has_work
         del self._guests[guest]
         self._listen_again()
 
