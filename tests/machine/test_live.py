@@ -118,8 +118,22 @@ def test_linuxs_pace_takes_its_passes() -> None:
     result = run(ram_bytes=256 * MIB, pace="linux", capacity=4, delay_s=0.05)
     is_right(result)
     # 48 blocks of 4 MiB: each pass reports ceil(nr_free / 64) + 1 = 2 batches of 4, so 6 passes at the least.
-    assert result.bursts[0].return_lag_s is not None
-    assert result.bursts[0].return_lag_s >= 5 * 0.05 - 0.02
+    (burst,) = result.bursts
+    assert burst.return_lag_s is not None
+    back_after_s = burst.free_end_s + burst.return_lag_s - burst.free_start_s
+    assert 5 * 0.05 - 0.02 <= back_after_s <= burst.free_end_s - burst.free_start_s + 8 * 0.05 + 1.0
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(("delay_s", "lag_s_max"), [(2.0, 3.0), (0.1, 1.0)])
+def test_a_guest_of_the_default_size_is_back_in_time(delay_s: float, lag_s_max: float) -> None:
+    """2 GiB, a burst of 75 %: within 3 s of the last free with the default delay, within 1 s with 0.1 s."""
+    result = LiveMachine(RunConfig(bursts=1, delay_s=delay_s)).run(Watcher())
+    is_right(result)
+    (burst,) = result.bursts
+    assert burst.return_lag_s is not None
+    assert burst.return_lag_s <= lag_s_max
+    assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,8 @@ def verdict(result: RunResult) -> str:
 
 def summarise(result: RunResult) -> Group:
     """The tables and the closing sentence."""
-    return Group(
-        _bursts(result), _totals(result), Text(verdict(result), style="bold red" if problems(result) else "bold")
-    )
+    style = "bold red" if problems(result) else "bold"
+    return Group(_bursts(result), _totals(result), Text(), Text(verdict(result), style=style))
 
 
 def _bursts(result: RunResult) -> Table:

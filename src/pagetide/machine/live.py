@@ -94,12 +94,17 @@ class _Child:
         return self.process.poll() is not None
 
     def stop(self) -> None:
-        """Ask it to end, and see to it that it does."""
+        """Ask it to end, take its last words, and see to it that it does."""
         if self.process.poll() is None:
             self.channel.send(Command("stop"))
-            if not self.await_end(time.monotonic() + _STOP_MAX_S):
-                self.process.kill()
-                self.process.wait()
+        if not self.await_end(time.monotonic() + _STOP_MAX_S):
+            self.process.kill()
+            self.process.wait()
+
+    def close(self) -> None:
+        """Kill it if it still runs, and close the channel."""
+        self.process.kill()
+        self.process.wait()
         self.channel.close()
 
 
@@ -126,7 +131,7 @@ class LiveMachine:
             except KeyboardInterrupt:
                 outcome = "interrupted"
             end_s = time.monotonic()
-            for child in self._children:
+            for child in reversed(self._children):  # the guest first: it uses the host
                 child.stop()
             cpu_s = {child.name: None if child.ended is None else child.ended.cpu_s for child in self._children}
             self._recorder.end(end_s, cpu_s)
@@ -150,7 +155,7 @@ class LiveMachine:
             ("guest", guest, [guest.control_fd, guest.socket_fd, ram_fd, arena_fd], guest_end),
         ):
             self._children.append(_Child(name, setup, fds, end))
-            resources.callback(self._children[-1].stop)
+            resources.callback(self._children[-1].close)
         # Whoever is left must see the other's end close.
         for end in (guest_socket, host_socket, host_control, guest_control):
             end.close()
