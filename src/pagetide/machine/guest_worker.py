@@ -7,13 +7,22 @@ import time
 from types import TracebackType
 from typing import Protocol
 
-from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.reporting.design import Batch, Design
 from pagetide.linux import eventfd, eventfd_read, eventfd_write
 
 
 class HostGoneError(Exception):
     """The device's end of the connection is closed."""
+
+
+class ReportDriver(Protocol):
+    """What of a driver the worker needs; BalloonDriver says what each does."""
+
+    def submit(self, batch: Batch) -> None: ...
+
+    def completed(self) -> bool: ...
+
+    def arm(self) -> bool: ...
 
 
 class CallSource(Protocol):
@@ -39,7 +48,7 @@ class GuestWorker:
 
     failure: BaseException | None
 
-    def __init__(self, design: Design, driver: BalloonDriver | None, calls: CallSource | None) -> None:
+    def __init__(self, design: Design, driver: ReportDriver | None, calls: CallSource | None) -> None:
         """Make the thread; a design that never reports needs neither a driver nor its calls."""
         self.failure = None
         self.batches_done = 0

@@ -1,0 +1,164 @@
+"""A guest's threads against a host that a test holds by the hand: what waits for what."""
+
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pagetide import linux
+from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.scan import Scan
+from pagetide.guest.vcpu import ALLOCATE, FREE
+from pagetide.guest.zone import Watermarks, Zone
+from pagetide.guest.zone_layout import FREE_PAGES, ISOLATED_PAGES, WAIT_HOST_NS_MAX, vcpu_base
+from pagetide.machine.guest_run import GuestRun, OutOfMemoryError
+from pagetide.machine.guest_worker import GuestWorker, HostGoneError
+from pagetide.machine.messages import PhaseBegan, PhaseEnded
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.workload.phases import Phase, operations
+
+NR_PAGES = 4096
+
+
+class HeldHost:
+    """A driver and its calls, whose host answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.call_fd, self.connection_fd = linux.eventfd(), linux.eventfd()
+        self.submitted = threading.Event()
+        self._answered = 0
+        self._submitted = 0
+
+    def submit(self, batch: Batch) -> None:
+        self._submitted += 1
+        self.submitted.set()
+
+    def completed(self) -> bool:
+        return self._answered >= self._submitted
+
+    def arm(self) -> bool:
+        return self.completed()
+
+    def answer(self, reports: int = 1) -> None:
+        """Deal with this many reports more."""
+        self._answered += reports
+        linux.eventfd_write(self.call_fd)
+
+    def close(self) -> None:
+        os.close(self.call_fd)
+        os.close(self.connection_fd)
+
+
+class WatchedCondition(threading.Condition):
+    """A condition that tells when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = threading.Event()
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        self.waited_for.set()
+        return super().wait_for(predicate, timeout)
+
+
+class Workload:
+    """One allocation of 4 MiB blocks on one vCPU, and their free."""
+
+    def __init__(self, blocks: int) -> None:
+        orders, slots = np.full(blocks, 10, np.uint8), np.arange(blocks, dtype=np.int32)
+        self.slots = blocks
+        self.phases = (
+            Phase("eating", 0, True, (operations(ALLOCATE, orders, slots),), 0.0, settle=False),
+            Phase("freeing", 0, False, (operations(FREE, orders, slots),), 0.0, settle=True),
+        )
+
+
+class Guest:
+    """A zone of four blocks of 4 MiB over real memory, a drain that takes them all at once, and a held host."""
+
+    def __init__(self, ram: Any) -> None:
+        self.zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0))
+        self.host = HeldHost()
+        design = Scan(self.zone, ReportingSettings(order=10, delay_s=0.0, capacity=4))
+        self.worker = GuestWorker(design, self.host, self.host)
+        self.worker.came_back = self.condition = WatchedCondition()
+        self.told: list[object] = []
+        self.ram_address = ram.ctypes.data
+
+    def run_of(self, blocks: int) -> GuestRun:
+        return GuestRun(self.zone, self.ram_address, Workload(blocks), 1, self.worker, self.told.append)
+
+
+@pytest.fixture
+def guest() -> Iterator[Guest]:
+    """A guest of 16 MiB."""
+    with mmap.mmap(-1, NR_PAGES * PAGE_SIZE_BYTES) as ram:
+        view = np.frombuffer(ram, np.int64)
+        guest = Guest(view)
+        yield guest
+        guest.host.close()
+        del view
+
+
+def test_an_allocation_waits_for_blocks_that_the_host_has(guest: Guest) -> None:
+    """With all memory out for reporting an allocation waits instead of failing, and the wait is counted."""
+    run = guest.run_of(2)
+    with guest.worker:
+        assert guest.host.submitted.wait(10)
+        assert guest.zone.words[ISOLATED_PAGES] == NR_PAGES
+        eater = threading.Thread(target=run.run)
+        eater.start()
+        assert guest.condition.waited_for.wait(10)
+        assert len(guest.told) == 1, "nothing is free, so the phase cannot have ended"
+        guest.host.answer(reports=1000)
+        eater.join(10)
+        assert not eater.is_alive()
+    assert [type(message) for message in guest.told] == [PhaseBegan, PhaseEnded] * 2
+    assert guest.zone.words[vcpu_base(0) + WAIT_HOST_NS_MAX] > 0
+    assert guest.zone.words[FREE_PAGES] == NR_PAGES
+    guest.zone.check()
+
+
+def test_without_isolated_blocks_running_out_is_an_error_at_once(guest: Guest) -> None:
+    """An allocation that nothing could ever serve fails and does not wait."""
+    guest.host.answer(reports=1000)
+    with guest.worker, pytest.raises(OutOfMemoryError, match="ran out of memory"):
+        guest.run_of(5).run()
+
+
+def test_a_host_that_goes_away_wakes_whoever_waits_for_it(guest: Guest) -> None:
+    """The allocation that waits ends with the reason, and does not hang."""
+    failures: list[BaseException] = []
+
+    def eat() -> None:
+        try:
+            guest.run_of(2).run()
+        except HostGoneError as error:
+            failures.append(error)
+
+    with guest.worker:
+        assert guest.host.submitted.wait(10)
+        eater = threading.Thread(target=eat)
+        eater.start()
+        assert guest.condition.waited_for.wait(10)
+        linux.eventfd_write(guest.host.connection_fd)
+        eater.join(10)
+        assert not eater.is_alive()
+    assert [str(failure) for failure in failures] == ["the host closed the connection"]
+
+
+def test_a_stop_ends_a_wait(guest: Guest) -> None:
+    """A run that is stopped while it waits for the host ends soon, and so does its worker."""
+    run = guest.run_of(2)
+    with guest.worker:
+        assert guest.host.submitted.wait(10)
+        eater = threading.Thread(target=run.run)
+        eater.start()
+        assert guest.condition.waited_for.wait(10)
+        run.stop()
+        eater.join(10)
+        assert not eater.is_alive()
