@@ -4,7 +4,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.phases import Phase, operations
 
 NR_PAGES = 4096
+_Result = TypeVar("_Result")
 
 
 class HeldHost:
@@ -60,7 +61,7 @@ class WatchedCondition(threading.Condition):
         super().__init__()
         self.waited_for = threading.Event()
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+    def wait_for(self, predicate: Callable[[], _Result], timeout: float | None = None) -> _Result:
         self.waited_for.set()
         return super().wait_for(predicate, timeout)
 

@@ -55,7 +55,8 @@ def verdict(result: RunResult) -> str:
 def summarise(result: RunResult) -> Group:
     """The tables and the closing sentence."""
     style = "bold red" if problems(result) else "bold"
-    return Group(_bursts(result), _totals(result), Text(), Text(verdict(result), style=style))
+    bursts = [_bursts(result)] if result.bursts else [Text()]
+    return Group(*bursts, _totals(result), Text(), Text(verdict(result), style=style))
 
 
 def _bursts(result: RunResult) -> Table:

@@ -18,11 +18,14 @@ class HostGoneError(Exception):
 class ReportDriver(Protocol):
     """What of a driver the worker needs; BalloonDriver says what each does."""
 
-    def submit(self, batch: Batch) -> None: ...
+    def submit(self, batch: Batch) -> None:
+        """Report these blocks."""
 
-    def completed(self) -> bool: ...
+    def completed(self) -> bool:
+        """Whether the host has dealt with them."""
 
-    def arm(self) -> bool: ...
+    def arm(self) -> bool:
+        """Ask for a call when it has; whether it may have already."""
 
 
 class CallSource(Protocol):
