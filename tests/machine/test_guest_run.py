@@ -12,9 +12,10 @@ import pytest
 from pagetide import linux
 from pagetide.guest.reporting.design import Batch, ReportingSettings
 from pagetide.guest.reporting.scan import Scan
-from pagetide.guest.vcpu import ALLOCATE, FREE
+from pagetide.guest.vcpu import ALLOCATE, FREE, NO_MEMORY, run_operations
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import FREE_PAGES, ISOLATED_PAGES, WAIT_HOST_NS_MAX, vcpu_base
+from pagetide.machine import guest_run
 from pagetide.machine.guest_run import GuestRun, OutOfMemoryError
 from pagetide.machine.guest_worker import GuestWorker, HostGoneError
 from pagetide.machine.messages import PhaseBegan, PhaseEnded
@@ -84,8 +85,8 @@ class Guest:
     def __init__(self, ram: Any) -> None:
         self.zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0))
         self.host = HeldHost()
-        design = Scan(self.zone, ReportingSettings(order=10, delay_s=0.0, capacity=4))
-        self.worker = GuestWorker(design, self.host, self.host)
+        self.design = Scan(self.zone, ReportingSettings(order=10, delay_s=0.0, capacity=4))
+        self.worker = GuestWorker(self.design, self.host, self.host)
         self.worker.came_back = self.condition = WatchedCondition()
         self.told: list[object] = []
         self.ram_address = ram.ctypes.data
@@ -122,6 +123,35 @@ def test_an_allocation_waits_for_blocks_that_the_host_has(guest: Guest) -> None:
     assert guest.zone.words[vcpu_base(0) + WAIT_HOST_NS_MAX] > 0
     assert guest.zone.words[FREE_PAGES] == NR_PAGES
     guest.zone.check()
+
+
+def test_blocks_on_their_way_back_count_as_isolated(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation that failed just before the blocks came back tries again, though nothing is isolated any more."""
+    back, tried = threading.Event(), threading.Event()
+    put_back = guest.design.done
+
+    def done(batch: Batch, reported: bool, now_s: float) -> None:
+        put_back(batch, reported, now_s)
+        back.set()
+        assert tried.wait(10)
+
+    def fail_once(*arguments: Any) -> int:
+        monkeypatch.setattr(guest_run, "run_operations", run_operations)
+        assert back.wait(10)
+        assert guest.zone.words[ISOLATED_PAGES] == 0
+        threading.Thread(target=let_go).start()
+        return NO_MEMORY
+
+    def let_go() -> None:
+        assert guest.condition.waited_for.wait(10)
+        tried.set()
+
+    monkeypatch.setattr(guest.design, "done", done)
+    monkeypatch.setattr(guest_run, "run_operations", fail_once)
+    with guest.worker:
+        guest.host.answer(reports=1000)
+        guest.run_of(2).run()
+    assert len(guest.told) == 4
 
 
 def test_without_isolated_blocks_running_out_is_an_error_at_once(guest: Guest) -> None:

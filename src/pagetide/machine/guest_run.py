@@ -12,7 +12,7 @@ from pagetide.guest.pcp import pcp_drain
 from pagetide.guest.request import take_wake
 from pagetide.guest.vcpu import BAD_FREE, NO_MEMORY, STOPPED, WORKER_WANTED, run_operations
 from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import ISOLATED_PAGES, STOP, WAIT_HOST_NS_MAX, vcpu_base
+from pagetide.guest.zone_layout import STOP, WAIT_HOST_NS_MAX, vcpu_base
 from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.messages import Message, PhaseBegan, PhaseEnded
 from pagetide.workload.phases import Phase, Workload, allocated_bytes
@@ -101,7 +101,7 @@ class GuestRun:
         worker, word = self._worker, vcpu_base(vcpu) + WAIT_HOST_NS_MAX
         start_ns = time.monotonic_ns()
         with worker.came_back:
-            if worker.batches_done == seen and self._zone.words[ISOLATED_PAGES] == 0:
+            if worker.batches_begun == worker.batches_done == seen:
                 raise OutOfMemoryError("it ran out of memory: its workload needs more than it has")
             worker.came_back.wait_for(
                 lambda: worker.batches_done != seen or worker.failure is not None or self._stopping.is_set()

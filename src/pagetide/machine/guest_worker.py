@@ -45,7 +45,8 @@ class GuestWorker:
 
     Attributes:
         failure: what ended the worker, if it was not `stop`.
-        batches_done: how many batches are back in the allocator.
+        batches_begun: how many times a batch was asked for, counted before anything is isolated.
+        batches_done: how many of those are over, counted when everything is back in the allocator.
         came_back: notified whenever a batch is back, and when the worker comes to rest or ends.
     """
 
@@ -54,7 +55,7 @@ class GuestWorker:
     def __init__(self, design: Design, driver: ReportDriver | None, calls: CallSource | None) -> None:
         """Make the thread; a design that never reports needs neither a driver nor its calls."""
         self.failure = None
-        self.batches_done = 0
+        self.batches_begun = self.batches_done = 0
         self.came_back = threading.Condition()
         self._sleeping_long = self._woken = False
         self._design, self._driver, self._calls = design, driver, calls
@@ -117,12 +118,17 @@ class GuestWorker:
         return woken
 
     def _report_all(self) -> None:
-        while not self._stopping and (batch := self._design.next_batch(time.monotonic())) is not None:
-            self._report(batch)
-            self._design.done(batch, not self._stopping, time.monotonic())
+        more = True
+        while more and not self._stopping:
+            self.batches_begun += 1
+            batch = self._design.next_batch(time.monotonic())
+            if batch is not None:
+                self._report(batch)
+                self._design.done(batch, not self._stopping, time.monotonic())
             with self.came_back:
                 self.batches_done += 1
                 self.came_back.notify_all()
+            more = batch is not None
 
     def _report(self, batch: Batch) -> None:
         """Report one batch and sleep until the host has dealt with it, or the worker is stopped."""
