@@ -76,7 +76,7 @@ def is_right(result: RunResult) -> None:
         {"order": 4, "capacity": 3},
         {"backing": "hugetmpfs"},
         {"vcpus": 4, "seed": 9},
-        {"capacity": 256, "verify_share": 0.5},
+        {"capacity": 16, "verify_share": 0.5},
     ],
 )
 def test_what_a_burst_ate_comes_back(changes: dict[str, Any]) -> None:
