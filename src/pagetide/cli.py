@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 
 from pagetide.lab.config_file import make_config, read_file
-from pagetide.lab.run_command import STATUS_USAGE
+from pagetide.lab.run_command import STATUS_INTERRUPTED, STATUS_USAGE
 from pagetide.lab.run_command import run as run_once
 from pagetide.machine.config import ConfigError
 
@@ -108,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = " ".join(str(error).split())
         print(f"pagetide: {sentence}", file=sys.stderr)  # noqa: T201
         return STATUS_USAGE
-    except BrokenPipeError:
+    except KeyboardInterrupt:
+        return STATUS_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return result if isinstance(result, int) else 0

@@ -11,7 +11,6 @@ from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.live import LiveMachine, Observer
 from pagetide.machine.result import RunResult
 from pagetide.memory.available import total_bytes
-from pagetide.memory.guest_ram import GuestRamError
 from pagetide.units import format_size
 
 STATUS_OK = 0
@@ -71,7 +70,9 @@ def run(config: RunConfig, json_path: str | None, *, make_machine: Callable[[Run
     try:
         with LiveView(console, config.ram_bytes) if live else PlainView(console) as view:
             result = make_machine(config).run(view)
-    except (GuestRamError, OSError) as error:
+    except BrokenPipeError:
+        raise
+    except OSError as error:
         print(f"pagetide: {error}", file=sys.stderr)  # noqa: T201
         return STATUS_FAILED
     if not live and result.samples.t_s:

@@ -125,8 +125,8 @@ class LiveMachine:
             OSError: the processes could not be had.
         """
         with contextlib.ExitStack() as resources:
+            self._prepare(resources, observer)
             try:
-                self._prepare(resources, observer)
                 outcome = self._watch(observer)
             except KeyboardInterrupt:
                 outcome = "interrupted"
