@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from pagetide.virtio.vhost_user_backend import Event, VhostUserBackend
+from pagetide.virtio.vhost_user_backend import VhostUserBackend
+from pagetide.virtio.vhost_user_events import Event
 from pagetide.virtio.vhost_user_frontend import VhostUserFrontend
 from pagetide.virtio.vhost_user_messages import Message, MessageReader, Request, encode
 

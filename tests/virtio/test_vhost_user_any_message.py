@@ -6,14 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from pagetide.virtio.vhost_user_backend import (
-    PROTOCOL_FEATURES,
-    DeviceReset,
-    MemoryRegionAdded,
-    MemoryTableSet,
-    QueueStarted,
-    VhostUserBackend,
-)
+from pagetide.virtio.vhost_user_backend import VhostUserBackend
+from pagetide.virtio.vhost_user_events import DeviceReset, MemoryRegionAdded, MemoryTableSet, QueueStarted
 from pagetide.virtio.vhost_user_messages import (
     FLAG_NEED_REPLY,
     FLAG_REPLY,
@@ -31,6 +25,7 @@ from pagetide.virtio.vhost_user_messages import (
     encode_mem_table,
     encode_single_region,
 )
+from pagetide.virtio.vhost_user_rules import PROTOCOL_FEATURES
 from tests.virtio.fake_link import FakeLink
 
 REGION = MemoryRegion(0, 1 << 30, 0, 0)

@@ -6,8 +6,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pagetide.virtio.balloon import Feature
-from pagetide.virtio.vhost_user_backend import (
-    PROTOCOL_FEATURES,
+from pagetide.virtio.vhost_user_events import (
     ConfigWritten,
     DeviceReset,
     FeaturesSet,
@@ -40,6 +39,7 @@ from pagetide.virtio.vhost_user_messages import (
     encode_mem_table,
     encode_single_region,
 )
+from pagetide.virtio.vhost_user_rules import PROTOCOL_FEATURES
 from tests.virtio.fake_link import FakeLink
 
 FEATURES = int(Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.REPORTING)

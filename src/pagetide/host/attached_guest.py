@@ -13,7 +13,8 @@ from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
 from pagetide.host.ledger import Ledger
 from pagetide.virtio.balloon import Config, Status
 from pagetide.virtio.ring import RingError
-from pagetide.virtio.vhost_user_backend import (
+from pagetide.virtio.vhost_user_backend import VhostUserBackend
+from pagetide.virtio.vhost_user_events import (
     ConfigWritten,
     DeviceReset,
     Event,
@@ -23,7 +24,6 @@ from pagetide.virtio.vhost_user_backend import (
     MemoryTableSet,
     QueueStarted,
     QueueStopped,
-    VhostUserBackend,
 )
 from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request, encode
 from pagetide.virtio.vhost_user_transport import Connection, PeerGoneError

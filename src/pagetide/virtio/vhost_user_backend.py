@@ -18,8 +18,18 @@ Descriptors of queues belong to the state machine. Those that it no longer needs
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+from pagetide.virtio.vhost_user_events import (
+    ConfigWritten,
+    DeviceReset,
+    Event,
+    FeaturesSet,
+    MemoryRegionAdded,
+    MemoryRegionRemoved,
+    MemoryTableSet,
+    QueueStarted,
+    QueueStopped,
+)
 from pagetide.virtio.vhost_user_messages import (
     CONFIG_BYTES_MAX,
     F_PROTOCOL_FEATURES,
@@ -30,8 +40,6 @@ from pagetide.virtio.vhost_user_messages import (
     U64,
     VRING_STATE,
     BackendRequest,
-    ConfigSpace,
-    MemoryRegion,
     Message,
     ProtocolFeature,
     RemoteProtocolError,
@@ -45,70 +53,12 @@ from pagetide.virtio.vhost_user_messages import (
     decode_vring_state,
     encode_config,
 )
-
-
-class FeaturesSet(NamedTuple):
-    """The driver's features are known, maybe not for the first time."""
-
-    features: int
-
-
-class MemoryTableSet(NamedTuple):
-    """The guest's memory is these regions now; one descriptor each, which the caller owns."""
-
-    regions: tuple[MemoryRegion, ...]
-    fds: tuple[int, ...]
-
-
-class MemoryRegionAdded(NamedTuple):
-    """One more region; the caller owns its descriptor."""
-
-    region: MemoryRegion
-    fd: int
-
-
-class MemoryRegionRemoved(NamedTuple):
-    """The region with this gpa, size and user address is gone."""
-
-    region: MemoryRegion
-
-
-class QueueStarted(NamedTuple):
-    """A queue is to be served, from the available index on that `queue_base` gives."""
-
-    queue: int
-    size: int
-    address: VringAddress
-    kick_fd: int
-
-
-class QueueStopped(NamedTuple):
-    """A queue is to be left alone; tell `queue_stopped_at` where it stood, before anything else."""
-
-    queue: int
-
-
-class ConfigWritten(NamedTuple):
-    """The driver wrote to the configuration space."""
-
-    config: ConfigSpace
-
-
-class DeviceReset(NamedTuple):
-    """The device is as if new: every queue is stopped."""
-
-    stopped: tuple[int, ...]
-
-
-Event = (
-    FeaturesSet
-    | MemoryTableSet
-    | MemoryRegionAdded
-    | MemoryRegionRemoved
-    | QueueStarted
-    | QueueStopped
-    | ConfigWritten
-    | DeviceReset
+from pagetide.virtio.vhost_user_rules import (
+    MEM_SLOTS_MAX,
+    NEEDED_FEATURE,
+    PROTOCOL_FEATURES,
+    REQUESTS_WITH_FDS,
+    REQUESTS_WITH_REPLY,
 )
 
 
@@ -127,61 +77,6 @@ class _Queue:
     @property
     def can_start(self) -> bool:
         return bool(self.size and self.address and self.enabled and self.fds[Request.SET_VRING_KICK] >= 0)
-
-
-REQUESTS_WITH_REPLY = frozenset(
-    {
-        Request.GET_FEATURES,
-        Request.GET_PROTOCOL_FEATURES,
-        Request.GET_QUEUE_NUM,
-        Request.GET_VRING_BASE,
-        Request.GET_CONFIG,
-        Request.GET_MAX_MEM_SLOTS,
-        Request.GET_STATUS,
-    }
-)
-"""Requests with a reply of their own."""
-
-NEEDED_FEATURE = {
-    Request.GET_QUEUE_NUM: ProtocolFeature.MQ,
-    Request.SET_BACKEND_REQ_FD: ProtocolFeature.BACKEND_REQ,
-    Request.GET_CONFIG: ProtocolFeature.CONFIG,
-    Request.SET_CONFIG: ProtocolFeature.CONFIG,
-    Request.RESET_DEVICE: ProtocolFeature.RESET_DEVICE,
-    Request.GET_MAX_MEM_SLOTS: ProtocolFeature.CONFIGURE_MEM_SLOTS,
-    Request.ADD_MEM_REG: ProtocolFeature.CONFIGURE_MEM_SLOTS,
-    Request.REM_MEM_REG: ProtocolFeature.CONFIGURE_MEM_SLOTS,
-    Request.SET_STATUS: ProtocolFeature.STATUS,
-    Request.GET_STATUS: ProtocolFeature.STATUS,
-}
-"""Which protocol feature makes a request legal (the text, at each message)."""
-
-_WITH_FDS = frozenset(
-    {
-        Request.SET_MEM_TABLE,
-        Request.SET_VRING_KICK,
-        Request.SET_VRING_CALL,
-        Request.SET_VRING_ERR,
-        Request.SET_BACKEND_REQ_FD,
-        Request.ADD_MEM_REG,
-        Request.REM_MEM_REG,
-    }
-)
-"""Requests that may come with file descriptors."""
-
-PROTOCOL_FEATURES = (
-    ProtocolFeature.MQ
-    | ProtocolFeature.REPLY_ACK
-    | ProtocolFeature.BACKEND_REQ
-    | ProtocolFeature.CONFIG
-    | ProtocolFeature.RESET_DEVICE
-    | ProtocolFeature.CONFIGURE_MEM_SLOTS
-    | ProtocolFeature.STATUS
-)
-"""What the back-end offers."""
-
-MEM_SLOTS_MAX = 32
-"""Most memory regions of one guest."""
 
 
 class VhostUserBackend:
@@ -320,7 +215,7 @@ class VhostUserBackend:
         if message.is_reply:
             raise RemoteProtocolError(f"{request.name} is marked as a reply")
         limit = FDS_MAX if request is Request.SET_MEM_TABLE else 1
-        if len(message.fds) > (limit if request in _WITH_FDS else 0):
+        if len(message.fds) > (limit if request in REQUESTS_WITH_FDS else 0):
             raise RemoteProtocolError(f"{request.name} with {len(message.fds)} file descriptors")
         return handler
 

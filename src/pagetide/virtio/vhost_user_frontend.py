@@ -10,7 +10,6 @@ The rules:
 
 from collections import deque
 
-from pagetide.virtio.vhost_user_backend import NEEDED_FEATURE, REQUESTS_WITH_REPLY
 from pagetide.virtio.vhost_user_messages import (
     FLAG_NEED_REPLY,
     LocalProtocolError,
@@ -20,6 +19,7 @@ from pagetide.virtio.vhost_user_messages import (
     Request,
     decode_u64,
 )
+from pagetide.virtio.vhost_user_rules import NEEDED_FEATURE, REQUESTS_WITH_REPLY
 
 
 class RefusedError(Exception):

@@ -10,7 +10,6 @@ import select
 import socket
 from collections.abc import Sequence
 
-from pagetide.virtio.vhost_user_backend import PROTOCOL_FEATURES
 from pagetide.virtio.vhost_user_frontend import VhostUserFrontend
 from pagetide.virtio.vhost_user_messages import (
     F_PROTOCOL_FEATURES,
@@ -33,6 +32,7 @@ from pagetide.virtio.vhost_user_messages import (
     encode_config,
     encode_mem_table,
 )
+from pagetide.virtio.vhost_user_rules import PROTOCOL_FEATURES
 
 _FD_BYTES = array.array("i").itemsize
 

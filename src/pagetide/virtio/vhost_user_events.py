@@ -1,0 +1,70 @@
+"""What a front-end's messages mean for a device: the events of a vhost-user back-end."""
+
+from typing import NamedTuple
+
+from pagetide.virtio.vhost_user_messages import ConfigSpace, MemoryRegion, VringAddress
+
+
+class FeaturesSet(NamedTuple):
+    """The driver's features are known, maybe not for the first time."""
+
+    features: int
+
+
+class MemoryTableSet(NamedTuple):
+    """The guest's memory is these regions now; one descriptor each, which the caller owns."""
+
+    regions: tuple[MemoryRegion, ...]
+    fds: tuple[int, ...]
+
+
+class MemoryRegionAdded(NamedTuple):
+    """One more region; the caller owns its descriptor."""
+
+    region: MemoryRegion
+    fd: int
+
+
+class MemoryRegionRemoved(NamedTuple):
+    """The region with this gpa, size and user address is gone."""
+
+    region: MemoryRegion
+
+
+class QueueStarted(NamedTuple):
+    """A queue is to be served, from the available index on that `queue_base` gives."""
+
+    queue: int
+    size: int
+    address: VringAddress
+    kick_fd: int
+
+
+class QueueStopped(NamedTuple):
+    """A queue is to be left alone; tell `queue_stopped_at` where it stood, before anything else."""
+
+    queue: int
+
+
+class ConfigWritten(NamedTuple):
+    """The driver wrote to the configuration space."""
+
+    config: ConfigSpace
+
+
+class DeviceReset(NamedTuple):
+    """The device is as if new: every queue is stopped."""
+
+    stopped: tuple[int, ...]
+
+
+Event = (
+    FeaturesSet
+    | MemoryTableSet
+    | MemoryRegionAdded
+    | MemoryRegionRemoved
+    | QueueStarted
+    | QueueStopped
+    | ConfigWritten
+    | DeviceReset
+)
