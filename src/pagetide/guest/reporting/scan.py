@@ -1,6 +1,6 @@
 """Linux's design (S1): a worker that walks the free lists and reports what is not yet marked.
 
-Prior art: Linux's mm/page_reporting.c (5.7; the budget since 5.8). A free of a block of at least `order` requests a
+Prior art: Linux's mm/page_reporting.c (5.7 and later). A free of a block of at least `order` requests a
 pass, which begins `delay_s` later. A pass walks each list from the lowest order up, isolates up to `capacity`
 unreported blocks, has them reported, puts them back marked, and goes on behind them.
 
