@@ -8,6 +8,9 @@ PAGE_SHIFT = 12
 PAGE_SIZE_BYTES = 1 << PAGE_SHIFT
 """Bytes in a page."""
 
+HUGE_PAGE_BYTES = 2 << 20
+"""Bytes in a huge page of x86-64."""
+
 ORDER_MAX = 10
 """The largest block is 2^10 pages, 4 MiB: Linux's `MAX_ORDER - 1` up to 6.3, `MAX_PAGE_ORDER` since."""
 

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from pagetide.lab.summary import problems, summarise, verdict
+from pagetide.machine.config import RunConfig
 from pagetide.machine.result import Burst
 from tests.lab.fake_machine import MIB, result_of
 
@@ -44,6 +45,13 @@ def test_a_bad_run_says_what_is_wrong(changes: dict[str, Any], sentence: str) ->
     text = verdict(result_of(**changes))
     assert sentence in text
     assert "back within" not in text
+
+
+def test_a_huge_page_that_was_not_split_is_explained() -> None:
+    """Blocks smaller than the pages behind them may stay, and the sentence says what would help."""
+    config = RunConfig(ram_bytes=512 * MIB, backing="hugetmpfs", order=0)
+    assert "--order 9 reports whole ones" in verdict(result_of(config, verified_bytes=254 * MIB))
+    assert "--order 9" not in verdict(result_of(verified_bytes=254 * MIB))
 
 
 def test_memory_that_stays_is_said_but_is_no_error() -> None:
