@@ -8,13 +8,11 @@ is not too large, otherwise a chain (5.5.6.7). The driver does not wait: whoever
 
 from typing import Protocol
 
-import numpy as np
-
 from pagetide.guest.reporting.design import Batch
 from pagetide.guest.zone import Zone
 from pagetide.units import ORDER_MAX, PAGE_SHIFT, PAGE_SIZE_BYTES, block_bytes
 from pagetide.virtio.balloon import Feature, Queue, queues
-from pagetide.virtio.ring import DESC_BYTES, avail_ring_bytes, desc_table_bytes, used_ring_bytes
+from pagetide.virtio.ring import DESC_BYTES, place_ring
 from pagetide.virtio.ring_driver import DriverRing
 
 WANTED = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.REPORTING
@@ -75,11 +73,10 @@ class BalloonDriver:
         table_descs = capacity if self.features & Feature.INDIRECT_DESC else 0
         if size * table_descs * DESC_BYTES > _TABLES_BYTES_MAX:
             table_descs = 0
-        # Each part begins where the one before it ends, rounded up to 16 bytes: more than any of them needs (2.7).
-        parts = [desc_table_bytes(size), avail_ring_bytes(size), used_ring_bytes(size), size * table_descs * DESC_BYTES]
-        ends = np.cumsum([-(-part_bytes // 16) * 16 for part_bytes in parts]).tolist()
-        base_gpa = self._allocate(zone, ends[-1])
-        desc_gpa, avail_gpa, used_gpa, tables_gpa = (base_gpa + offset for offset in (0, *ends[:-1]))
+        place = place_ring(size, 0)
+        tables_offset_bytes = -(-place.end_gpa // DESC_BYTES) * DESC_BYTES
+        base_gpa = self._allocate(zone, tables_offset_bytes + size * table_descs * DESC_BYTES)
+        desc_gpa, avail_gpa, used_gpa, _ = place_ring(size, base_gpa)
         self._ring = DriverRing(
             size,
             ram_address=ram_address,
@@ -88,7 +85,7 @@ class BalloonDriver:
             used_gpa=used_gpa,
             event_idx=bool(self.features & Feature.EVENT_IDX),
             table_descs=table_descs,
-            tables_gpa=tables_gpa,
+            tables_gpa=base_gpa + tables_offset_bytes,
         )
         transport.start_queue(self._index, size, desc_gpa, avail_gpa, used_gpa)
         transport.driver_ok()

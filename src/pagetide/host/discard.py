@@ -38,6 +38,7 @@ from pagetide.host.ledger import (
 from pagetide.jit import external, int32, int64, kernel
 from pagetide.memory.region_map import REGION_FD, REGION_GPA, REGION_OFFSET, find_region
 from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.ring import DESC_F_WRITE
 
 RANGE_START = 0
 RANGE_END = 1
@@ -51,7 +52,7 @@ _EINTR = errors.EINTR
 _ENXIO = errors.ENXIO
 _SEEK_DATA = os.SEEK_DATA
 _SEEK_HOLE = os.SEEK_HOLE
-_DESCRIPTOR_F_WRITE = 2
+
 _PAGE_MASK = PAGE_SIZE_BYTES - 1
 
 _fallocate = external("fallocate", int32, int32, int32, int64, int64)
@@ -91,7 +92,7 @@ def classify(
             continue
         ledger[REPORTED_BYTES] += length_bytes
         row = find_region(regions, gpa, length_bytes)
-        if flags[index] & _DESCRIPTOR_F_WRITE == 0:
+        if flags[index] & DESC_F_WRITE == 0:
             ledger[SKIPPED_DEVICE_READABLE] += length_bytes
         elif row < 0:
             ledger[SKIPPED_OUT_OF_RANGE] += length_bytes
