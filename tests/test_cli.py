@@ -1,7 +1,11 @@
 """The command line, with a machine that runs nothing."""
 
+import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +50,9 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --bursts", "--bursts requires an argument"),
         ("run stray", "stray"),
         ("run --json /nowhere/at/all.json", "there is no folder /nowhere/at"),
+        ("run --json /", "cannot be written to /: it is a folder"),
+        ("run --json=", "it is a folder"),
+        ("run --eat-share 1e-9", "is not a page for each vCPU"),
         ("run --config /nowhere.toml", "cannot be read"),
         ("walk", "walk"),
     ],
@@ -106,6 +113,81 @@ def test_json_on_standard_output_is_alone_there(use: object, capsys: pytest.Capt
     out, err = capsys.readouterr()
     assert json.loads(out)["outcome"] == "complete"
     assert "After each burst" in err
+
+
+def test_a_json_that_may_not_be_written_is_found_before_the_run(
+    use: object, unprivileged: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that one may not write to is a bad argument."""
+    assert cli.main(["run", "--json", "/proc/run.json"]) == 2
+    assert capsys.readouterr().err == "pagetide: the JSON cannot be written to /proc/run.json: permission denied\n"
+
+
+def test_a_json_that_fails_is_a_sentence_after_the_summary(use: object, capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk costs the file and not the figures on the screen."""
+    assert cli.main(["run", "--ram", "512MiB", "--json", "/dev/full"]) == 1
+    out, err = capsys.readouterr()
+    assert "After each burst" in out
+    assert err == "pagetide: The JSON could not be written to /dev/full: No space left on device.\n"
+
+
+_SILENT_RUN = """
+import sys
+from pagetide.lab.run_command import run
+from pagetide.machine.config import RunConfig
+from tests.lab.fake_machine import FakeMachine, result_of
+
+class Silent(FakeMachine):
+    def run(self, observer):
+        return result_of(self.config)
+
+sys.exit(run(RunConfig(ram_bytes=512 << 20), sys.argv[1], make_machine=Silent))
+"""
+
+
+def test_a_reader_that_hangs_up_does_not_cost_the_file(tmp_path: Path) -> None:
+    """With `| head` the summary has nowhere to go; the JSON is written, and nobody complains."""
+    path = tmp_path / "run.json"
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-c", _SILENT_RUN, str(path)],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+        check=False,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert json.loads(path.read_text())["outcome"] == "complete"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_locale_without_our_characters_gets_similar_ones(
+    use: object, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """The chart's two curves still differ, and microseconds are not questions."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert cli.main(["run", "--ram", "512MiB"]) == 0
+    stream.flush()
+    assert isinstance(stream.buffer, io.BytesIO)
+    text = stream.buffer.getvalue().decode(encoding)
+    assert "== the guest uses   ## the host holds" in text
+    assert "|####" in text.replace("=", "#")
+    assert re.search("120 [uµ]s", text)
+    assert "?" not in text
+
+
+def test_a_file_is_no_terminal_though_colour_is_forced(
+    use: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With FORCE_COLOR, as continuous integration sets it, the cursor stays where it is."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert cli.main(["run", "--ram", "512MiB"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("  guest uses") == 6
+    assert not re.search(r"\x1b\[[0-9;?]*[^0-9;?m]", out)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ def test_the_command_line_overrides_the_file_and_the_file_the_defaults(tmp_path:
         ("pace = 'fast'", "pace must be drain or linux, not 'fast'"),
         ("ram = '12 parsecs'", "'12 parsecs' is not a size"),
         ("ram = 1000000000", "multiple of 4 MiB"),
+        (f"ram = '{'9' * 400}'", "more bytes than can be counted"),
+        ("eat-share = 1e-9", "is not a page for each vCPU"),
         ("ram = '1MiB'", "at least 16 MiB"),
         ("order = 11", "from 0 to 10, not 11"),
         ("capacity = 0", "from 1 to 1024 blocks, not 0"),
@@ -51,6 +53,16 @@ def test_a_bad_setting_is_one_sentence(tmp_path: Path, text: str, sentence: str)
         make_config(read_file(path))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    """As TOML demands; other bytes are one sentence."""
+    path = tmp_path / "run.toml"
+    path.write_bytes("bursts = 2  # zweimal für alle".encode())
+    assert read_file(path) == {"bursts": 2}
+    path.write_bytes("bursts = 2  # zweimal für alle".encode("latin-1"))
+    with pytest.raises(ConfigError, match="is not TOML"):
+        read_file(path)
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

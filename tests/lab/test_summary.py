@@ -61,6 +61,14 @@ def test_memory_that_stays_is_said_but_is_no_error() -> None:
     assert problems(result) == []
 
 
+def test_only_the_bursts_that_did_not_come_back_are_said_to_have_stayed() -> None:
+    """One burst of two came back: the sentence counts it, and the bytes are the other's."""
+    good = result_of().bursts[0]
+    assert verdict(result_of(bursts=[good, NEVER_BACK])).startswith(
+        "The host had its memory back after 1 of 2 bursts; up to 256 MiB of a burst stayed."
+    )
+
+
 def test_partial_verification_is_not_called_complete() -> None:
     """With half of the reports read back, the sentence says half."""
     result = result_of(checked_bytes=100 * MIB, verified_bytes=100 * MIB, discarded_bytes=200 * MIB)

@@ -19,7 +19,10 @@ class Setting(NamedTuple):
 
 
 def _size(value: Any) -> int:
-    return value if isinstance(value, int) else parse_size(str(value))
+    try:
+        return value if isinstance(value, int) else parse_size(str(value))
+    except OverflowError as error:
+        raise ValueError("this is more bytes than can be counted") from error
 
 
 SETTINGS: dict[str, Setting] = {
@@ -48,7 +51,7 @@ def read_file(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is not TOML, or has a name that is no setting.
     """
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(path.read_bytes().decode())  # TOML is UTF-8, whatever the locale
     except OSError as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

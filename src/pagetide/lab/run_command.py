@@ -1,5 +1,6 @@
 """`pagetide run`: from settings to a machine, a view, a summary and an exit status."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +44,18 @@ def check_against_machine(config: RunConfig, json_path: str | None) -> None:
         raise ConfigError(
             f"a guest of {format_size(config.ram_bytes)} is larger than this machine's {format_size(total_bytes())}"
         )
-    if json_path not in {None, "-"} and not Path(str(json_path)).absolute().parent.is_dir():
-        raise ConfigError(f"there is no folder {Path(str(json_path)).absolute().parent} to write the JSON to")
+    if json_path is not None and json_path != "-":
+        _check_writable(Path(json_path).absolute())
+
+
+def _check_writable(path: Path) -> None:
+    """A long run must not end with figures that cannot be kept."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent} to write the JSON to")
+    if path.is_dir():
+        raise ConfigError(f"the JSON cannot be written to {path}: it is a folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK, effective_ids=True):
+        raise ConfigError(f"the JSON cannot be written to {path}: permission denied")
 
 
 def run(config: RunConfig, json_path: str | None, *, make_machine: Callable[[RunConfig], Machine] = LiveMachine) -> int:
@@ -62,11 +73,14 @@ def run(config: RunConfig, json_path: str | None, *, make_machine: Callable[[Run
     check_against_machine(config, json_path)
     from rich.console import Console  # noqa: PLC0415 - bad arguments should be told before it is loaded
 
+    from pagetide.lab.ascii_fallback import fall_back_to_ascii  # noqa: PLC0415
     from pagetide.lab.summary import problems, summarise  # noqa: PLC0415
     from pagetide.lab.views import LiveView, PlainView, chart_text  # noqa: PLC0415
 
+    stream = sys.stderr if json_path == "-" else sys.stdout
+    fall_back_to_ascii(stream)
     console = Console(stderr=json_path == "-", highlight=False)
-    live = console.is_terminal and not console.is_dumb_terminal
+    live = console.is_interactive and stream.isatty()  # FORCE_COLOR makes rich call any file a terminal
     try:
         with LiveView(console, config.ram_bytes) if live else PlainView(console) as view:
             result = make_machine(config).run(view)
@@ -75,24 +89,33 @@ def run(config: RunConfig, json_path: str | None, *, make_machine: Callable[[Run
     except OSError as error:
         print(f"pagetide: {error}", file=sys.stderr)  # noqa: T201
         return STATUS_FAILED
+    # First of all, since whoever reads the rest may hang up, as in `| head`.
+    found = problems(result) + _write_file(result, json_path)
     if not live and result.samples.t_s:
         end_s = max(result.samples.t_s[-1], 1.0)
         console.print(chart_text(result.samples.rows(), config.ram_bytes, console.width, 0.0, end_s))
     console.print(summarise(result))
-    _write_json(result, json_path)
-    for problem in problems(result):
+    if json_path == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(_json(result))
+        sys.stdout.flush()
+    for problem in found:
         print(f"pagetide: {problem}", file=sys.stderr)  # noqa: T201
-    if problems(result):
+    if found:
         return STATUS_FAILED
     return STATUS_INTERRUPTED if result.outcome == "interrupted" else STATUS_OK
 
 
-def _write_json(result: RunResult, json_path: str | None) -> None:
-    if json_path is None:
-        return
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n"
-    if json_path == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    else:
-        Path(json_path).write_text(text)
+def _json(result: RunResult) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
+
+
+def _write_file(result: RunResult, json_path: str | None) -> list[str]:
+    """Write the JSON if it goes to a file; a sentence if that failed."""
+    if json_path is None or json_path == "-":
+        return []
+    try:
+        Path(json_path).write_bytes(_json(result))
+    except OSError as error:
+        return [f"The JSON could not be written to {json_path}: {error.strerror}."]
+    return []

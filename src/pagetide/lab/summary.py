@@ -44,8 +44,13 @@ def verdict(result: RunResult) -> str:
         worst_s = max(lag for lag in lags if lag is not None)
         sentences.append(f"After each burst the host had its memory back within {_seconds(worst_s)}.")
     elif lags:
-        held_bytes = max(burst.eaten_bytes - burst.returned_bytes for burst in result.bursts)
-        sentences.append(f"The host did not get its memory back: up to {format_size(held_bytes)} of a burst stayed.")
+        stayed = [burst.eaten_bytes - burst.returned_bytes for burst in result.bursts if burst.return_lag_s is None]
+        held = f"up to {format_size(max(0, *stayed))} of a burst stayed"
+        if len(stayed) == len(lags):
+            sentences.append(f"The host did not get its memory back: {held}.")
+        else:
+            back = len(lags) - len(stayed)
+            sentences.append(f"The host had its memory back after {back} of {len(lags)} bursts; {held}.")
     if result.checked_bytes:
         share = result.checked_bytes / result.discarded_bytes
         which = "Every discarded byte" if share == 1 else f"{share:.0%} of the discarded was checked, and all of that"

@@ -1,10 +1,13 @@
 """How a run is watched: a live picture in a terminal, plain lines anywhere else."""
 
+import bisect
+import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +19,7 @@ from pagetide.units import format_size
 _FRAMES_PER_S = 8
 _LINE_EVERY_S = 1.0
 _ROWS = 12
+_LINES_BESIDE_ROWS = 9
 _COLUMNS_MAX = 110
 _WINDOW_S = 20.0
 
@@ -39,14 +43,16 @@ class View(Protocol):
         """Something is not as it should be."""
 
 
-def chart_text(samples: list[Sample], ram_bytes: int, columns: int, from_s: float, to_s: float) -> Text:
+def chart_text(
+    samples: list[Sample], ram_bytes: int, columns: int, from_s: float, to_s: float, rows: int = _ROWS
+) -> Text:
     """The chart of these samples, coloured for a terminal that has colours."""
     lines = draw_chart(
         [sample.t_s for sample in samples],
         [sample.guest_used_bytes for sample in samples],
         [sample.host_resident_bytes for sample in samples],
         columns=min(columns, _COLUMNS_MAX),
-        rows=_ROWS,
+        rows=rows,
         from_s=from_s,
         to_s=to_s,
         top_bytes=ram_bytes,
@@ -58,62 +64,80 @@ def chart_text(samples: list[Sample], ram_bytes: int, columns: int, from_s: floa
 
 
 class LiveView:
-    """A picture that is redrawn a few times a second, and the whole run's chart at the end."""
+    """A picture that is redrawn a few times a second, and the whole run's chart at the end.
 
-    def __init__(self, console: Console, ram_bytes: int) -> None:
-        """Draw on this console."""
-        self._console, self._ram_bytes = console, ram_bytes
+    A thread draws, so that the clock on the screen goes on while the run has nothing to say (kernels compile, say),
+    and taking a sample never waits for the terminal.
+    """
+
+    def __init__(self, console: Console, ram_bytes: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Draw on this console, the time since now by this clock (seconds) in the headline."""
+        self._console, self._ram_bytes, self._clock = console, ram_bytes, clock
         self._samples: list[Sample] = []
         self._stage = ""
-        self._start_s = self._drawn_s = time.monotonic()
-        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._start_s = clock()
+        self._size = console.size
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+        self._drawing = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_drawing, daemon=True)
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        self._live.start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        last_s = self._samples[-1].t_s if self._samples else 0.0
-        self._live.update(
-            chart_text(self._samples, self._ram_bytes, self._console.width, 0.0, max(last_s, 1.0))
-            if self._samples
-            else Text(""),
-            refresh=True,
-        )
-        self._live.__exit__(kind, error, trace)
+        self._over.set()
+        try:
+            self._thread.join()
+            last_s = self._samples[-1].t_s if self._samples else 0.0
+            whole = chart_text(self._samples, self._ram_bytes, self._console.width, 0.0, max(last_s, 1.0))
+            self._draw(whole if self._samples else Text(""))
+        finally:
+            self._live.stop()  # the cursor is hidden until then
 
     def stage(self, text: str) -> None:
         """Show the new stage at once."""
         self._stage = text
-        self._draw()
+        self._draw(self._picture())
 
     def sample(self, sample: Sample) -> None:
-        """Keep the sample, and redraw when it is time."""
+        """Keep the sample for the next picture."""
         self._samples.append(sample)
-        if time.monotonic() - self._drawn_s >= 1 / _FRAMES_PER_S:
-            self._draw()
 
     def warning(self, text: str) -> None:
         """Show the warning above the picture."""
         self._live.console.print(Text(text, style="yellow"))
 
-    def _draw(self) -> None:
-        self._drawn_s = time.monotonic()
-        headline = Text.assemble((self._stage, "bold"), f"   {self._drawn_s - self._start_s:.1f} s")
+    def _keep_drawing(self) -> None:
+        while not self._over.wait(1 / _FRAMES_PER_S):
+            self._draw(self._picture())
+
+    def _draw(self, picture: RenderableType) -> None:
+        with self._drawing:
+            if self._console.size != self._size:
+                # The terminal has wrapped the old picture's lines anew: where it began is not known.
+                self._size = self._console.size
+                self._console.clear()
+            self._live.update(picture, refresh=True)
+
+    def _picture(self) -> RenderableType:
+        headline = Text.assemble((self._stage, "bold"), f"   {self._clock() - self._start_s:.1f} s", no_wrap=True)
         if not self._samples:
-            self._live.update(headline, refresh=True)
-            return
+            return headline
         last = self._samples[-1]
         to_s = max(last.t_s, _WINDOW_S)
-        window = [sample for sample in self._samples if sample.t_s >= to_s - _WINDOW_S - 1]
-        picture = chart_text(window, self._ram_bytes, self._console.width, to_s - _WINDOW_S, to_s)
-        self._live.update(Group(headline, picture, Text(""), self._bars(last)), refresh=True)
+        first = bisect.bisect_left(self._samples, to_s - _WINDOW_S - 1, key=lambda sample: sample.t_s)
+        rows = min(_ROWS, max(1, self._console.height - _LINES_BESIDE_ROWS))
+        chart = chart_text(self._samples[first:], self._ram_bytes, self._console.width, to_s - _WINDOW_S, to_s, rows)
+        return Group(headline, chart, Text(""), self._bars(last))
 
     def _bars(self, last: Sample) -> Table:
         table = Table(box=None, show_header=False, pad_edge=False)
-        width = max(10, min(self._console.width, _COLUMNS_MAX) - 42)
+        width = max(10, min(self._console.width, _COLUMNS_MAX) - 31)
         for name, value, style in (
             ("guest uses", last.guest_used_bytes, "bold yellow"),
             ("free, reported", last.reported_bytes, "green"),

@@ -77,6 +77,10 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 f"the capacity must be from 1 to {CAPACITY_MAX} blocks, not {self.capacity}",
             ),
             (1 <= self.vcpus <= VCPUS_MAX, f"there must be from 1 to {VCPUS_MAX} vCPUs, not {self.vcpus}"),
+            (
+                int(self.ram_bytes * self.eat_share) >= self.vcpus * PAGE_SIZE_BYTES,
+                f"a share of {self.eat_share} of {format_size(self.ram_bytes)} is not a page for each vCPU to eat",
+            ),
             (0 <= self.verify_share <= 1, f"the share verified must be from 0 to 1, not {self.verify_share}"),
             (0 <= self.seed < 1 << 63, f"the seed must be from 0 to 2^63 - 1, not {self.seed}"),
         )

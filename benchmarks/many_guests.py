@@ -1,0 +1,162 @@
+"""What many guests cost one server: idle ones in CPU and memory, busy ones in fairness.
+
+The server runs in a process of its own, so that its CPU time and memory are its own. Each guest is a front-end with a
+memory file of its own and a reporting queue, played from here.
+"""
+
+import multiprocessing
+import os
+import select
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.rows import Row
+from pagetide.host.device import FEATURES
+from pagetide.host.server import Server
+from pagetide.linux import process_cpu_s
+from pagetide.memory.guest_ram import GuestRam
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.balloon import Queue, queues
+from pagetide.virtio.ring import place_ring
+from pagetide.virtio.ring_driver import DriverRing
+from pagetide.virtio.vhost_user_messages import MemoryRegion, VringAddress
+from pagetide.virtio.vhost_user_transport import FrontendChannel
+
+_IDLE_GUESTS = 1000
+_IDLE_S = 5.0
+_BUSY_GUESTS = 64
+_REPORTS = 24
+_BLOCK_BYTES = 64 * PAGE_SIZE_BYTES
+_RING_BYTES = 64 * PAGE_SIZE_BYTES
+_SIZE = 32
+_INDEX = queues(FEATURES).index(Queue.REPORTING)
+
+
+def _serve(path: str, stop_fd: int) -> None:
+    with Server(verify_share=0.0) as server:
+        server.listen(path)
+        server.run(stop_fd)
+
+
+class _ServerProcess(NamedTuple):
+    path: str
+    pid: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the process that is its own: neither files nor what guests share."""
+        fields = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(field.split()[1]) << 10 for field in fields if field.startswith("RssAnon:"))
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[_ServerProcess]:
+    stop_fd = os.eventfd(0)
+    path = str(folder / f"many-guests-{os.getpid()}.sock")
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(path, stop_fd))
+    process.start()
+    assert process.pid is not None
+    try:
+        yield _ServerProcess(path, process.pid)
+    finally:
+        os.eventfd_write(stop_fd, 1)
+        process.join()
+        os.close(stop_fd)
+
+
+class _Guest:
+    """One guest, attached and started."""
+
+    def __init__(self, path: str, ram_bytes: int, resources: ExitStack) -> None:
+        self.ram = resources.enter_context(GuestRam.create(ram_bytes, "memfd"))
+        self.kick_fd, self.call_fd = (os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2))
+        resources.callback(os.close, self.kick_fd)
+        resources.callback(os.close, self.call_fd)
+        sock = socket.socket(socket.AF_UNIX)
+        while sock.connect_ex(path):
+            time.sleep(0.01)
+        channel = FrontendChannel(sock, timeout_s=60.0)
+        resources.callback(channel.close)
+        channel.negotiate(int(FEATURES))
+        channel.set_mem_table([MemoryRegion(0, ram_bytes, 0, 0)], [self.ram.fd])
+        place = place_ring(_SIZE, 0)
+        self.ring = DriverRing(
+            _SIZE,
+            ram_address=self.ram.address,
+            desc_gpa=place.desc_gpa,
+            avail_gpa=place.avail_gpa,
+            used_gpa=place.used_gpa,
+            event_idx=True,
+        )
+        address = VringAddress(_INDEX, 0, place.desc_gpa, place.used_gpa, place.avail_gpa)
+        channel.start_queue(address, _SIZE, 0, self.kick_fd, self.call_fd)
+
+    def fill_and_queue(self) -> None:
+        """Touch the memory and queue a report for each block, without a kick."""
+        self.ram.words[:: PAGE_SIZE_BYTES // 8] = 1
+        for index in range(_REPORTS):
+            gpas = np.array([_RING_BYTES + index * _BLOCK_BYTES], np.int64)
+            self.ring.add_element(gpas, np.array([_BLOCK_BYTES], np.int64), writable=True)
+        self.ring.publish()
+
+
+def _idle(server: _ServerProcess) -> list[Row]:
+    with ExitStack() as resources:
+        _Guest(server.path, 2 << 20, resources)
+        before_bytes = server.resident_bytes
+        for _ in range(_IDLE_GUESTS):
+            _Guest(server.path, 2 << 20, resources)
+        each_bytes = (server.resident_bytes - before_bytes) / _IDLE_GUESTS
+        start_s, cpu_start_s = time.monotonic(), process_cpu_s(server.pid) or 0.0
+        time.sleep(_IDLE_S)
+        share = ((process_cpu_s(server.pid) or 0.0) - cpu_start_s) / (time.monotonic() - start_s)
+    return [
+        Row(f"{_IDLE_GUESTS} idle guests, CPU", 100 * share, "% of one", at_most=2.0),
+        Row(f"{_IDLE_GUESTS} idle guests, memory of each", each_bytes / 1024, "KiB", at_most=1024.0),
+    ]
+
+
+def _all_done_s(server: _ServerProcess, guest_count: int) -> list[float]:
+    """Guests with the same backlog are kicked at once; when each of them is done, in seconds."""
+    with ExitStack() as resources:
+        ram_bytes = _RING_BYTES + _REPORTS * _BLOCK_BYTES
+        guests = [_Guest(server.path, ram_bytes, resources) for _ in range(guest_count)]
+        for guest in guests:
+            guest.fill_and_queue()
+        start_s = time.monotonic()
+        for guest in guests:
+            os.eventfd_write(guest.kick_fd, 1)
+        done_s: dict[int, float] = {}
+        used = [0] * guest_count
+        while len(done_s) < guest_count:
+            for index, guest in enumerate(guests):
+                used[index] += len(guest.ring.take_used())
+                if used[index] == _REPORTS:
+                    done_s.setdefault(index, time.monotonic() - start_s)
+                guest.ring.arm_call()
+            select.select([guest.call_fd for guest in guests], [], [], 0.001)
+        return list(done_s.values())
+
+
+def _busy(server: _ServerProcess) -> list[Row]:
+    """A guest's fair share of the server is what it would get alone, divided by how many there are."""
+    alone_s = statistics.median(_all_done_s(server, 1)[0] for _ in range(9))
+    last_s = statistics.median(max(_all_done_s(server, _BUSY_GUESTS)) for _ in range(3))
+    name = f"{_BUSY_GUESTS} busy guests, the last one done"
+    return [
+        Row(name, last_s * 1e3, "ms"),
+        Row(f"{name} / its fair share", last_s / (_BUSY_GUESTS * alone_s), "ratio", at_most=2.0),
+    ]
+
+
+def run() -> list[Row]:
+    """Measure; one row a figure."""
+    with _server(Path("/tmp")) as server:
+        return _busy(server) + _idle(server)
