@@ -43,7 +43,7 @@ def report(regions: RegionMap, descriptors: list[Descriptor], ledger: Ledger, ve
     gpas, lengths, flags = (np.ascontiguousarray(columns[:, column]) for column in range(3))
     ranges = np.zeros((max(len(descriptors), 1), RANGE_COLUMNS), dtype=np.int64)
     return int(
-        discard_element(regions.table, gpas, lengths, flags, len(descriptors), ranges, int(verify), ledger.words)
+        discard_element(regions.table, gpas, lengths, flags, len(descriptors), ranges, int(verify), 0, ledger.words)
     )
 
 

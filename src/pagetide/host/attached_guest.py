@@ -11,7 +11,7 @@ from pagetide.host.device import FEATURES, QUEUES_MAX, BalloonDevice, QueuePlace
 from pagetide.host.fd_events import EDGE, READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
 from pagetide.host.ledger import Ledger
-from pagetide.virtio.balloon import Config, Status
+from pagetide.virtio.balloon import Config, Queue, Status
 from pagetide.virtio.ring import RingError
 from pagetide.virtio.vhost_user_backend import VhostUserBackend
 from pagetide.virtio.vhost_user_events import (
@@ -61,6 +61,7 @@ class AttachedGuest:
         on_work: Callable[["AttachedGuest"], None],
         *,
         verify_share: float,
+        features: int = int(FEATURES),
     ) -> None:
         """Take over a connected socket.
 
@@ -71,15 +72,17 @@ class AttachedGuest:
             events: where to watch kick descriptors.
             on_work: called whenever `has_work` becomes true.
             verify_share: share of the elements whose discarding is read back.
+            features: what to offer the driver.
         """
         self.name = name
         self.ledger = ledger
         self._events = events
         self._on_work = on_work
         self._connection = Connection(sock)
-        self._backend = VhostUserBackend(int(FEATURES), QUEUES_MAX, Config().encode())
+        self._backend = VhostUserBackend(features, QUEUES_MAX, Config().encode())
         self._memory = GuestMemory()
         self._device = BalloonDevice(self._memory, ledger, verify_share=verify_share)
+        self._backend.config = self._device.config
         self._kick_fds: dict[int, int] = {}
         self._ready: dict[int, None] = {}  # a set that keeps its order
         self._failure_logged: str | None = None
@@ -126,7 +129,7 @@ class AttachedGuest:
         index = next(iter(self._ready))
         del self._ready[index]
         try:
-            call, more = self._device.process(index, ELEMENTS_PER_TURN)
+            call, more, config_changed = self._device.process(index, ELEMENTS_PER_TURN)
         except RingError as error:
             self._fail_queue(index, str(error))
             return
@@ -134,10 +137,88 @@ class AttachedGuest:
             self._make_ready(index)
         if call:
             self._signal(self._backend.queue_fds(index)[0])
+        if config_changed:
+            self._tell_config_changed()
         failure = self._device.take_failure()
         if failure is not None and failure != self._failure_logged:
             self._failure_logged = failure
             _log.error("%s: memory that was reported could not be discarded: %s", self.name, failure)
+
+    @property
+    def features(self) -> int:
+        """What the driver accepted."""
+        return self._backend.features
+
+    @property
+    def config(self) -> Config:
+        """The configuration space as it is now."""
+        return Config.decode(bytes(self._device.config))
+
+    @property
+    def ram_bytes(self) -> int:
+        """Memory that the guest has shared."""
+        return self._device.ram_bytes
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """The guest's memory statistics as told last, by name."""
+        return self._device.statistics
+
+    @property
+    def paused(self) -> bool:
+        """Whether reports stay in the ring for now, so that none is lost."""
+        return self._device.paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._device.paused = paused
+        index = self._device.index_of(Queue.REPORTING)
+        if not paused and index is not None:
+            self._make_ready(index)
+
+    @property
+    def inhibited(self) -> bool:
+        """Whether nothing of this guest's is discarded."""
+        return self._device.inhibited
+
+    @inhibited.setter
+    def inhibited(self, inhibited: bool) -> None:
+        self._device.inhibited = inhibited
+
+    def set_target_bytes(self, target_bytes: int) -> bool:
+        """Want the guest to make do with this much memory; False if it cannot be told, and only sees it by polling.
+
+        Raises:
+            ValueError: the guest does not have this much.
+            GuestGoneError: it could not be told because it has gone.
+        """
+        self._device.set_target_bytes(target_bytes)
+        return self._tell_config_changed()
+
+    def begin_hinting(self) -> bool:
+        """Ask for a round of free page hints; False as for `set_target_bytes`.
+
+        Raises:
+            GuestGoneError: it could not be told because it has gone.
+        """
+        self._device.begin_hinting()
+        return self._tell_config_changed()
+
+    def request_statistics(self) -> None:
+        """Ask for new memory statistics, if the guest has any to tell.
+
+        Raises:
+            GuestGoneError: it could not be asked because it has gone.
+        """
+        asked = self._device.request_statistics()
+        if asked is not None and asked[1].call:
+            self._signal(self._backend.queue_fds(asked[0])[0])
+
+    def _tell_config_changed(self) -> bool:
+        told = self._backend.config_changed()
+        if told is not None:
+            self._tell(*told)
+        return told is not None
 
     def _take(self, message: Message) -> None:
         events = self._backend.take(message)
@@ -176,6 +257,7 @@ class AttachedGuest:
             case DeviceReset(stopped):
                 for index in stopped:
                     self._leave_queue(index)
+                self._device.reset()
             case ConfigWritten(config):
                 write_config(self._backend.config, config.offset, config.data)
             case FeaturesSet():
@@ -217,12 +299,9 @@ class AttachedGuest:
         for started in list(self._kick_fds):
             self._stop_queue(started)
         self._backend.status |= int(Status.NEEDS_RESET)
-        told = self._backend.config_changed()
         err_fd = self._backend.queue_fds(index)[1]
-        if told is None and err_fd < 0:
+        if not self._tell_config_changed() and err_fd < 0:
             raise GuestGoneError(f"queue {index}: {reason}")
-        if told is not None:
-            self._tell(*told)
         self._signal(err_fd)
 
     def _make_ready(self, index: int) -> None:

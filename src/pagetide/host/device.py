@@ -1,107 +1,73 @@
-"""One guest's balloon device: what its queues' elements mean (virtio 1.2, 5.5.6).
+"""One guest's balloon device: its queues, its configuration, and what the host may set (virtio 1.2, 5.5).
 
-A turn on a queue is one kernel: it takes elements, discards, reads back and gives the elements back, with no Python in
-between. A turn is bounded by a number of elements and by TURN_BYTES_MAX, so that one guest's backlog does not keep
-the others waiting; an element is never cut in two.
+Discarding is held back in three ways:
 
-To serve another queue, write its kernel and add it to `_TURNS`.
+- *Paused*: reports stay in the ring and are dealt with after `paused` is unset, so nothing is lost. Until then the
+  guest misses the blocks that it has in flight, one batch with Linux, and reports no more. Acknowledging them instead
+  would lose them: the guest would take them for reported, and might use them again before they are discarded.
+- *Inhibited*, for a guest whose pages must stay where they are (device assignment): reports and inflated pages are
+  acknowledged at once and left alone. They are not made up for later.
+- *Poisoned*: with PAGE_POISON and a `poison_val` other than 0, a reported page must read as `poison_val` or be
+  untouched (virtio 1.2, 5.5.6.7), and a discarded page reads as zeros. Reports are acknowledged and left alone.
+
+To serve another queue, write its class and add it to `_queue`.
 """
 
 import os
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from pagetide.host.discard import RANGE_COLUMNS, discard_element
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
-from pagetide.host.ledger import DISCARDED_BYTES, Ledger
-from pagetide.jit import kernel
-from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_BYTES, CONFIG_POISON_VAL, Feature, Queue, queues
-from pagetide.virtio.ring import RingError, avail_ring_bytes, desc_table_bytes, used_ring_bytes
-from pagetide.virtio.ring_device import (
-    AVAIL_ADDRESS,
-    DESC_ADDRESS,
-    POPPED_HEAD,
-    USED_ADDRESS,
-    DeviceRing,
-    arm_kick,
-    disarm_kick,
-    pop_element,
-    publish_used,
-    push_used,
+from pagetide.host.hinting import HintingQueue, HintingRound
+from pagetide.host.ledger import (
+    DEFLATE_ACCOUNT,
+    INFLATE_ACCOUNT,
+    REPORT_ACCOUNT,
+    SKIPPED_INHIBITED,
+    SKIPPED_POISONED,
+    Ledger,
 )
+from pagetide.host.statistics import StatisticsQueue
+from pagetide.host.turn import (
+    CONTROL_WORDS,
+    FAILURE,
+    NOTHING,
+    SHARE_UNIT,
+    VERIFY_CREDIT,
+    VERIFY_SHARE,
+    BlockQueue,
+    Turn,
+)
+from pagetide.memory.region_map import REGION_BYTES
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.balloon import (
+    CONFIG_ACTUAL,
+    CONFIG_BYTES,
+    CONFIG_FREE_PAGE_HINT_CMD_ID,
+    CONFIG_NUM_PAGES,
+    CONFIG_POISON_VAL,
+    Config,
+    Feature,
+    Queue,
+    queues,
+)
+from pagetide.virtio.ring import avail_ring_bytes, desc_table_bytes, used_ring_bytes
+from pagetide.virtio.ring_device import AVAIL_ADDRESS, DESC_ADDRESS, USED_ADDRESS, DeviceRing
 
-TURN_BYTES_MAX = 256 << 20
-"""A turn ends with the element that reaches this many bytes discarded: about 30 ms of punching small pages."""
+OPTIONAL_FEATURES = (
+    Feature.STATS_VQ | Feature.DEFLATE_ON_OOM | Feature.FREE_PAGE_HINT | Feature.PAGE_POISON | Feature.REPORTING
+)
+"""The balloon's features, each of which a user may want to do without."""
 
-FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.REPORTING
-"""What the device offers."""
+FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | OPTIONAL_FEATURES
+"""All that the device can offer."""
 
 QUEUES_MAX = len(Queue)
 """As many queues as a balloon can have, whatever is negotiated."""
 
-_SHARE_UNIT = 1 << 20
-
-# The control array.
-_VERIFY_SHARE = 0  # in units of 2^-20
-_VERIFY_CREDIT = 1  # an element is read back whenever this passes one unit
-_FAILURE = 2  # errno of the discarding call that failed last, or 0
-_CONTROL_WORDS = 3
-
-_CALL = 1
-_MORE = 2
-
-_Words = npt.NDArray[np.int64]
-
-
-@kernel
-def _report_turn(
-    ring: _Words,
-    regions: _Words,
-    gpas: _Words,
-    lengths: _Words,
-    flags: _Words,
-    ranges: _Words,
-    control: _Words,
-    ledger: _Words,
-    budget: int,
-) -> int:
-    """Serve up to `budget` elements of the reporting queue; _CALL and _MORE as bits, or the ring's error code."""
-    full_bytes = ledger[DISCARDED_BYTES] + TURN_BYTES_MAX
-    disarm_kick(ring)
-    count = 0
-    more = _MORE
-    served = 0
-    while served < budget and ledger[DISCARDED_BYTES] < full_bytes:
-        count = pop_element(ring, regions, gpas, lengths, flags)
-        if count < 0:
-            break
-        if count == 0:
-            if arm_kick(ring) == 0:
-                more = 0
-                break
-            disarm_kick(ring)
-            served += 1  # the driver may take back what it announced, and so on for ever
-            continue
-        served += 1
-        control[_VERIFY_CREDIT] += control[_VERIFY_SHARE]
-        verify = 1 if control[_VERIFY_CREDIT] >= _SHARE_UNIT else 0
-        control[_VERIFY_CREDIT] -= verify * _SHARE_UNIT
-        failure = discard_element(regions, gpas, lengths, flags, count, ranges, verify, ledger)
-        if failure != 0:
-            control[_FAILURE] = failure
-        # A length of 0: nothing was written, as every device has it. Later drafts give the length a meaning.
-        count = push_used(ring, ring[POPPED_HEAD], 0)
-        if count < 0:
-            break
-    call = publish_used(ring)
-    return count if count < 0 else call | more
-
-
-_TURNS: dict[Queue, Callable[..., int]] = {Queue.REPORTING: _report_turn}
-"""The kernel of each queue that is served. Elements of the others stay where they are."""
+_ACCOUNTS = {Queue.INFLATE: INFLATE_ACCOUNT, Queue.DEFLATE: DEFLATE_ACCOUNT, Queue.REPORTING: REPORT_ACCOUNT}
+_FIELD_BYTES = 4
 
 
 def write_config(space: bytearray, offset: int, data: bytes) -> None:
@@ -131,26 +97,10 @@ class QueuePlace(NamedTuple):
     used_user_address: int
 
 
-class Turn(NamedTuple):
-    """What a turn left behind.
-
-    Attributes:
-        call: the driver wants to be called.
-        more: elements are waiting, and no kick will announce them.
-    """
-
-    call: bool
-    more: bool
-
-
-class _Queue:
-    """A started queue."""
-
-    def __init__(self, turn: Callable[..., int] | None, place: QueuePlace, ring: DeviceRing) -> None:
-        self.turn = turn
-        self.place = place
-        self.ring = ring
-        self.ranges = np.zeros((len(ring.gpas), RANGE_COLUMNS), np.int64)
+class _Started(NamedTuple):
+    kind: Queue
+    place: QueuePlace
+    queue: BlockQueue | StatisticsQueue | HintingQueue
 
 
 class BalloonDevice:
@@ -158,9 +108,17 @@ class BalloonDevice:
 
     Attributes:
         ledger: the account of what it did.
+        config: the configuration space; the driver's writes go through `write_config`.
+        paused: reports are to stay in the ring; after unsetting it, process the queue that `index_of` names.
+        inhibited: nothing is to be discarded.
+        statistics: the guest's memory statistics as told last, by name; empty before the first.
     """
 
     ledger: Ledger
+    config: bytearray
+    paused: bool
+    inhibited: bool
+    statistics: dict[str, int]
 
     def __init__(self, memory: GuestMemory, ledger: Ledger, *, verify_share: float = 1.0) -> None:
         """Start with no queues.
@@ -177,11 +135,65 @@ class BalloonDevice:
         if not 0 <= verify_share <= 1:
             raise ValueError(f"the share verified must be from 0 to 1, not {verify_share}")
         self.ledger = ledger
+        self.config = bytearray(Config().encode())
+        self.paused = self.inhibited = False
+        self.statistics = {}
+        self._features = 0
+        self._hinting = HintingRound()
         self._memory = memory
-        self._queues: dict[int, _Queue] = {}
-        self._control = np.zeros(_CONTROL_WORDS, np.int64)
-        self._control[_VERIFY_SHARE] = round(verify_share * _SHARE_UNIT)
-        self._control[_VERIFY_CREDIT] = _SHARE_UNIT - self._control[_VERIFY_SHARE] if verify_share else 0
+        self._queues: dict[int, _Started] = {}
+        self._control = np.zeros(CONTROL_WORDS, np.int64)
+        self._control[VERIFY_SHARE] = round(verify_share * SHARE_UNIT)
+        self._control[VERIFY_CREDIT] = SHARE_UNIT - self._control[VERIFY_SHARE] if verify_share else 0
+
+    @property
+    def ram_bytes(self) -> int:
+        """All memory that the guest has shared."""
+        return int(self._memory.region_map.table[:, REGION_BYTES].sum())
+
+    def index_of(self, kind: Queue) -> int | None:
+        """The index of the started queue of this kind, if there is one."""
+        return next((index for index, started in self._queues.items() if started.kind is kind), None)
+
+    def set_num_pages(self, num_pages: int) -> None:
+        """Want this many 4 KiB pages in the balloon; the driver is to be told of a changed configuration.
+
+        Raises:
+            ValueError: it is not from 0 to 2^32 - 1.
+        """
+        if not 0 <= num_pages < 1 << 32:
+            raise ValueError(f"a balloon has from 0 to 2^32 - 1 pages, not {num_pages}")
+        self._set_field(CONFIG_NUM_PAGES, num_pages)
+
+    def set_target_bytes(self, target_bytes: int) -> None:
+        """Want the guest to make do with this much memory, as `set_num_pages`.
+
+        Raises:
+            ValueError: the guest has shared no memory yet, or has less.
+        """
+        ram_bytes = self.ram_bytes
+        if not 0 <= target_bytes <= ram_bytes:
+            raise ValueError(f"the guest has {ram_bytes} bytes of memory, of which it cannot keep {target_bytes}")
+        self.set_num_pages((ram_bytes - target_bytes) // PAGE_SIZE_BYTES)
+
+    def begin_hinting(self) -> None:
+        """Ask for a round of free page hints; the driver is to be told of a changed configuration."""
+        self._hinting.begin()
+        self._set_field(CONFIG_FREE_PAGE_HINT_CMD_ID, self._hinting.cmd_id)
+
+    def request_statistics(self) -> tuple[int, Turn] | None:
+        """Ask for new statistics; the queue and what is to be done for it, or None without such a queue."""
+        for index, (_, _, queue) in self._queues.items():
+            if isinstance(queue, StatisticsQueue):
+                return index, queue.request()
+        return None
+
+    def reset(self) -> None:
+        """Forget what the driver set (virtio 1.2, 2.4); its queues must be stopped."""
+        assert not self._queues
+        for field in (CONFIG_ACTUAL, CONFIG_POISON_VAL):
+            self._set_field(field, 0)
+        self.statistics = {}
 
     def start_queue(self, index: int, place: QueuePlace, base: int, features: int) -> None:
         """Begin to serve a queue; call the driver once afterwards, for an earlier device may have died before it did.
@@ -196,8 +208,6 @@ class BalloonDevice:
             GuestMemoryError: a part of the queue is not in the guest's memory.
             ValueError: the size, an address or the base is not one that virtio 1.2, 2.7, allows.
         """
-        kinds = queues(features)
-        kind = kinds[index] if index < len(kinds) else None
         desc_address, avail_address, used_address = self._addresses(place)
         ring = DeviceRing(
             place.size,
@@ -208,12 +218,15 @@ class BalloonDevice:
             indirect=bool(features & Feature.INDIRECT_DESC),
             base=base,
         )
-        self._queues[index] = _Queue(None if kind is None else _TURNS.get(kind), place, ring)
+        self._features = features
+        kinds = queues(features)
+        if index < len(kinds):
+            self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring))
 
     def stop_queue(self, index: int) -> int | None:
         """Serve a queue no more; the available ring entry to take next, or None if it was not started."""
-        queue = self._queues.pop(index, None)
-        return None if queue is None else queue.ring.last_avail
+        started = self._queues.pop(index, None)
+        return None if started is None else started.queue.next_avail
 
     def memory_changed(self) -> None:
         """Find the started queues again where the guest's memory is now.
@@ -222,9 +235,9 @@ class BalloonDevice:
             GuestMemoryError: a part of a started queue is not in it; no queue is served then.
         """
         try:
-            for queue in self._queues.values():
+            for _, place, queue in self._queues.values():
                 words = queue.ring.state
-                words[DESC_ADDRESS], words[AVAIL_ADDRESS], words[USED_ADDRESS] = self._addresses(queue.place)
+                words[DESC_ADDRESS], words[AVAIL_ADDRESS], words[USED_ADDRESS] = self._addresses(place)
         except GuestMemoryError:
             self._queues.clear()
             raise
@@ -236,29 +249,40 @@ class BalloonDevice:
             RingError: the driver broke a rule of the ring; nothing but a reset helps.
         """
         assert budget > 0
-        queue = self._queues.get(index)
-        if queue is None or queue.turn is None:
-            return Turn(call=False, more=False)
-        ring = queue.ring
-        answer = queue.turn(
-            ring.state,
-            self._memory.region_map.table,
-            ring.gpas,
-            ring.lengths,
-            ring.flags,
-            queue.ranges,
-            self._control,
-            self.ledger.words,
-            budget,
-        )
-        if answer < 0:
-            raise RingError(answer)
-        return Turn(bool(answer & _CALL), bool(answer & _MORE))
+        started = self._queues.get(index)
+        if started is None or (self.paused and started.kind is Queue.REPORTING):
+            return NOTHING
+        turn = started.queue.process(self._memory.region_map.table, budget, self._skip(started.kind))
+        if isinstance(started.queue, StatisticsQueue):
+            self.statistics = started.queue.latest
+        if turn.config_changed:
+            self._set_field(CONFIG_FREE_PAGE_HINT_CMD_ID, self._hinting.cmd_id)
+        return turn
 
     def take_failure(self) -> str | None:
         """Why the last discarding call that failed did so; None if none has since this was asked."""
-        number, self._control[_FAILURE] = int(self._control[_FAILURE]), 0
+        number, self._control[FAILURE] = int(self._control[FAILURE]), 0
         return f"fallocate: {os.strerror(number)}" if number else None
+
+    def _queue(self, kind: Queue, ring: DeviceRing) -> BlockQueue | StatisticsQueue | HintingQueue:
+        words = self.ledger.words
+        if kind is Queue.STATS:
+            return StatisticsQueue(ring, words)
+        if kind is Queue.FREE_PAGE:
+            return HintingQueue(ring, self._hinting, words)
+        return BlockQueue(kind, ring, self._control, words[_ACCOUNTS[kind]])
+
+    def _skip(self, kind: Queue) -> int:
+        """The word that counts what is left alone on a queue, or 0 to discard."""
+        if kind not in {Queue.INFLATE, Queue.REPORTING}:
+            return 0
+        if self.inhibited:
+            return SKIPPED_INHIBITED
+        poisoned = self._features & Feature.PAGE_POISON and Config.decode(bytes(self.config)).poison_val
+        return SKIPPED_POISONED if poisoned and kind is Queue.REPORTING else 0
+
+    def _set_field(self, offset: int, value: int) -> None:
+        self.config[offset : offset + _FIELD_BYTES] = value.to_bytes(_FIELD_BYTES, "little")
 
     def _addresses(self, place: QueuePlace) -> tuple[int, int, int]:
         try:

@@ -224,6 +224,13 @@ def punch_ranges(
 
 
 @kernel
+def count_skipped(ranges: npt.NDArray[np.int64], count: int, skip: int, ledger: npt.NDArray[np.int64]) -> None:
+    """Count ranges as skipped, in this word of the ledger."""
+    for index in range(count):
+        ledger[skip] += ranges[index, RANGE_END] - ranges[index, RANGE_START]
+
+
+@kernel
 def discard_element(
     regions: npt.NDArray[np.int64],
     gpas: npt.NDArray[np.int64],
@@ -232,13 +239,19 @@ def discard_element(
     count: int,
     ranges: npt.NDArray[np.int64],
     verify: int,
+    skip: int,
     ledger: npt.NDArray[np.int64],
 ) -> int:
-    """Discard what one element reports; arguments as for `classify` and `punch_ranges`.
+    """Discard what one element reports; arguments as for `classify` and `punch_ranges`, and `skip`.
+
+    `skip` is 0, or the word of the ledger that counts what could be discarded, which is then left alone.
 
     Returns:
         0, or the errno of the last discarding call that failed.
     """
     kept = classify(regions, gpas, lengths, flags, count, ranges, ledger)
+    if skip != 0:
+        count_skipped(ranges, kept, skip, ledger)
+        return 0
     sort_ranges(ranges, kept)
     return punch_ranges(regions, ranges, kept, verify, ledger)

@@ -1,4 +1,4 @@
-"""The host's account of what a guest reported and what became of it.
+"""The host's account of what a guest reported, or gave to the balloon, and what became of it.
 
 The words live in one int64 array, so that kernels update them in place and another process that maps the same memory
 reads them while the device works. There is one writer. Each word is written whole, but not all words at once: a reader
@@ -6,6 +6,9 @@ of a live array can see an element that is only half accounted for. Between two 
 
     reported_bytes = discarded_bytes + the skipped bytes of every reason
     discarded_bytes >= checked_bytes >= verified_bytes
+
+Reports, inflated and deflated pages have an account of the same words each, one after the other; kernels get the view
+of the one that they write. In the deflate account nothing is discarded: what is not skipped is usable again.
 
 This file imports nothing that compiles, so that a viewer starts fast.
 """
@@ -40,7 +43,14 @@ SKIPPED_REPEATED = 11
 SKIPPED_FAILED = 12
 """Bytes whose discarding call failed."""
 
-WORD_NAMES = (
+SKIPPED_POISONED = 13
+"""Bytes not discarded because the driver expects them to read as its `poison_val`, and not as zeros."""
+SKIPPED_INHIBITED = 14
+"""Bytes not discarded because discarding is inhibited for this guest."""
+MALFORMED = 15
+"""Descriptors that are no array of page frame numbers, or hold more of them than is taken."""
+
+_ACCOUNT_NAMES = (
     "reports",
     "blocks",
     "reported_bytes",
@@ -54,6 +64,38 @@ WORD_NAMES = (
     "skipped_device_readable_bytes",
     "skipped_repeated_bytes",
     "skipped_failed_bytes",
+    "skipped_poisoned_bytes",
+    "skipped_inhibited_bytes",
+    "malformed",
+)
+
+ACCOUNT_WORDS = len(_ACCOUNT_NAMES)
+"""Length of one account."""
+
+REPORT_ACCOUNT = slice(0, ACCOUNT_WORDS)
+"""Where the reporting queue's account is."""
+INFLATE_ACCOUNT = slice(ACCOUNT_WORDS, 2 * ACCOUNT_WORDS)
+"""Where the inflate queue's is; its *reports* are elements and its *blocks* pages."""
+DEFLATE_ACCOUNT = slice(2 * ACCOUNT_WORDS, 3 * ACCOUNT_WORDS)
+"""Where the deflate queue's is."""
+
+HINTS = 3 * ACCOUNT_WORDS
+"""Free page hints that belonged to a hinting round of the device's."""
+HINTED_BYTES = HINTS + 1
+"""What they named within the guest's memory."""
+HINTS_STALE = HINTS + 2
+"""Hints outside such a round, which mean nothing."""
+STATISTICS = HINTS + 3
+"""Times that the guest told its memory statistics."""
+
+WORD_NAMES = (
+    *_ACCOUNT_NAMES,
+    *(f"inflate_{name}" for name in _ACCOUNT_NAMES),
+    *(f"deflate_{name}" for name in _ACCOUNT_NAMES),
+    "hints",
+    "hinted_bytes",
+    "hints_stale",
+    "statistics",
 )
 """Name of each word, in the order in which they lie in memory."""
 
@@ -66,6 +108,8 @@ SKIP_REASONS = {
     "device_readable": SKIPPED_DEVICE_READABLE,
     "repeated": SKIPPED_REPEATED,
     "failed": SKIPPED_FAILED,
+    "poisoned": SKIPPED_POISONED,
+    "inhibited": SKIPPED_INHIBITED,
 }
 """Why reported bytes were not discarded, and the word that counts them."""
 

@@ -1,11 +1,11 @@
-"""Compiles or loads the host's kernels before the clock starts, by serving an empty queue of a tiny guest."""
+"""Compiles or loads the host's kernels before the clock starts, by serving empty queues of a tiny guest."""
 
 from pagetide.host.device import FEATURES, BalloonDevice, QueuePlace
 from pagetide.host.guest_memory import GuestMemory
 from pagetide.host.ledger import Ledger
 from pagetide.linux import ftruncate, memfd_create
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.virtio.balloon import Queue, queues
+from pagetide.virtio.balloon import queues
 from pagetide.virtio.vhost_user_messages import MemoryRegion
 
 
@@ -16,8 +16,8 @@ def warm_up_host() -> None:
     ftruncate(fd, PAGE_SIZE_BYTES)
     memory.add(MemoryRegion(0, PAGE_SIZE_BYTES, 0, 0), fd)
     device = BalloonDevice(memory, Ledger())
-    index = queues(FEATURES).index(Queue.REPORTING)
-    device.start_queue(index, QueuePlace(2, 0, 1024, 2048), 0, FEATURES)
-    device.process(index, 1)
-    device.stop_queue(index)
+    for index in range(len(queues(FEATURES))):
+        device.start_queue(index, QueuePlace(2, 0, 1024, 2048), 0, FEATURES)
+        device.process(index, 1)
+        device.stop_queue(index)
     memory.close()

@@ -1,0 +1,118 @@
+"""The inflate and deflate queues: arrays of page frame numbers (virtio 1.2, 5.5.6).
+
+An element of either is device-readable and holds le32 numbers of 4 KiB pages. Inflated pages are the host's: they are
+discarded, sorted and joined like reported blocks, before the acknowledgement. Deflated pages are the guest's again:
+they fault in when it touches them, so there is nothing to do but count.
+
+PAGE_POISON does not matter here, nor does it to QEMU: a driver that poisons writes a deflated page as it frees it,
+whatever the page holds.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.atomics import load_u32
+from pagetide.host.discard import RANGE_END, RANGE_REGION, RANGE_START, count_skipped, punch_ranges, sort_ranges
+from pagetide.host.ledger import (
+    BLOCKS,
+    MALFORMED,
+    REPORTED_BYTES,
+    REPORTS,
+    SKIPPED_OUT_OF_RANGE,
+    SKIPPED_UNALIGNED,
+)
+from pagetide.jit import kernel
+from pagetide.memory.region_map import REGION_ADDRESS, REGION_GPA, REGION_OFFSET, find_region
+from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
+from pagetide.virtio.ring import DESC_F_WRITE
+
+PFNS_MAX = 1024
+"""Most pages that one element may name, the rest is counted as malformed; Linux's driver sends at most 256."""
+
+_PFN_BYTES = 4
+_PAGE_MASK = PAGE_SIZE_BYTES - 1
+
+_Words = npt.NDArray[np.int64]
+
+
+@kernel
+def read_pfns(
+    regions: _Words, gpas: _Words, lengths: _Words, flags: _Words, count: int, ranges: _Words, ledger: _Words
+) -> int:
+    """Read an element's page frame numbers as ranges of one page each; each number is loaded once.
+
+    Args:
+        regions: the region map's table.
+        gpas: guest-physical address of each descriptor.
+        lengths: bytes of each.
+        flags: virtio's descriptor flags of each.
+        count: how many descriptors there are.
+        ranges: at least PFNS_MAX rows; receives the pages that the guest has, in the order in which they are named.
+        ledger: the queue's account.
+
+    Returns:
+        How many ranges were written.
+    """
+    ledger[REPORTS] += 1
+    named = 0
+    kept = 0
+    for index in range(count):
+        length_bytes = lengths[index]
+        array = find_region(regions, gpas[index], length_bytes)
+        pfns = length_bytes // _PFN_BYTES
+        if array < 0 or flags[index] & DESC_F_WRITE or length_bytes % _PFN_BYTES != 0 or pfns > PFNS_MAX - named:
+            ledger[MALFORMED] += 1
+            continue
+        address = regions[array, REGION_ADDRESS] + gpas[index] - regions[array, REGION_GPA]
+        named += pfns
+        for place in range(pfns):
+            gpa = load_u32(address + place * _PFN_BYTES) << PAGE_SHIFT
+            row = find_region(regions, gpa, PAGE_SIZE_BYTES)
+            if row < 0:
+                ledger[SKIPPED_OUT_OF_RANGE] += PAGE_SIZE_BYTES
+            elif (regions[row, REGION_OFFSET] - regions[row, REGION_GPA]) & _PAGE_MASK != 0:
+                ledger[SKIPPED_UNALIGNED] += PAGE_SIZE_BYTES
+            else:
+                ranges[kept, RANGE_START] = gpa
+                ranges[kept, RANGE_END] = gpa + PAGE_SIZE_BYTES
+                ranges[kept, RANGE_REGION] = row
+                kept += 1
+    ledger[BLOCKS] += named
+    ledger[REPORTED_BYTES] += named * PAGE_SIZE_BYTES
+    return kept
+
+
+@kernel
+def inflate_element(
+    regions: _Words,
+    gpas: _Words,
+    lengths: _Words,
+    flags: _Words,
+    count: int,
+    ranges: _Words,
+    verify: int,
+    skip: int,
+    ledger: _Words,
+) -> int:
+    """Discard the pages that one element names.
+
+    Args:
+        regions: and all others as for `read_pfns`.
+        gpas: guest-physical address of each descriptor.
+        lengths: bytes of each.
+        flags: virtio's descriptor flags of each.
+        count: how many descriptors there are.
+        ranges: at least PFNS_MAX rows, to work in.
+        verify: not 0 to read back what was discarded.
+        skip: 0, or the word of the account that counts the pages, which are then left alone.
+        ledger: the queue's account.
+
+    Returns:
+        0, or the errno of the last discarding call that failed.
+    """
+    kept = read_pfns(regions, gpas, lengths, flags, count, ranges, ledger)
+    if skip != 0:
+        count_skipped(ranges, kept, skip, ledger)
+        return 0
+    sort_ranges(ranges, kept)
+    return punch_ranges(regions, ranges, kept, verify, ledger)

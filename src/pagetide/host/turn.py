@@ -1,0 +1,169 @@
+"""A turn on a queue of blocks or pages, as one kernel: take elements, discard, read back, give the elements back.
+
+There is no Python in between. A turn is bounded by a number of elements and by TURN_BYTES_MAX, so that one guest's
+backlog does not keep the others waiting; an element is never cut in two.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.host.discard import RANGE_COLUMNS, discard_element
+from pagetide.host.inflate import PFNS_MAX, inflate_element, read_pfns
+from pagetide.host.ledger import DISCARDED_BYTES
+from pagetide.jit import kernel
+from pagetide.virtio.balloon import Queue
+from pagetide.virtio.ring import RingError
+from pagetide.virtio.ring_device import (
+    POPPED_HEAD,
+    DeviceRing,
+    arm_kick,
+    disarm_kick,
+    pop_element,
+    publish_used,
+    push_used,
+)
+
+TURN_BYTES_MAX = 256 << 20
+"""A turn ends with the element that reaches this many bytes discarded: about 30 ms of punching small pages."""
+
+SHARE_UNIT = 1 << 20
+
+# The control array, one for all queues of a device.
+VERIFY_SHARE = 0  # in units of 1 / SHARE_UNIT
+VERIFY_CREDIT = 1  # an element is read back whenever this passes one unit
+FAILURE = 2  # errno of the discarding call that failed last, or 0
+CONTROL_WORDS = 3
+
+_CALL = 1
+_MORE = 2
+
+_REPORTING = int(Queue.REPORTING)
+_INFLATE = int(Queue.INFLATE)
+
+_Words = npt.NDArray[np.int64]
+
+
+class Turn(NamedTuple):
+    """What a turn left behind.
+
+    Attributes:
+        call: the driver wants to be called.
+        more: elements are waiting, and no kick will announce them.
+        config_changed: the driver is to be told of a changed configuration.
+    """
+
+    call: bool
+    more: bool
+    config_changed: bool = False
+
+
+NOTHING = Turn(call=False, more=False)
+"""A turn in which nothing happened, and nothing will before the next kick."""
+
+
+@kernel
+def _take_turn(
+    queue: int,
+    ring: _Words,
+    regions: _Words,
+    gpas: _Words,
+    lengths: _Words,
+    flags: _Words,
+    ranges: _Words,
+    control: _Words,
+    ledger: _Words,
+    budget: int,
+    skip: int,
+) -> int:
+    """Serve up to `budget` elements; _CALL and _MORE as bits, or the ring's error code."""
+    full_bytes = ledger[DISCARDED_BYTES] + TURN_BYTES_MAX
+    disarm_kick(ring)
+    count = 0
+    more = _MORE
+    served = 0
+    while served < budget and ledger[DISCARDED_BYTES] < full_bytes:
+        count = pop_element(ring, regions, gpas, lengths, flags)
+        if count < 0:
+            break
+        if count == 0:
+            if arm_kick(ring) == 0:
+                more = 0
+                break
+            disarm_kick(ring)
+            served += 1  # the driver may take back what it announced, and so on for ever
+            continue
+        served += 1
+        if queue in (_REPORTING, _INFLATE):
+            control[VERIFY_CREDIT] += control[VERIFY_SHARE]
+            verify = 1 if control[VERIFY_CREDIT] >= SHARE_UNIT else 0
+            control[VERIFY_CREDIT] -= verify * SHARE_UNIT
+            if queue == _REPORTING:
+                failure = discard_element(regions, gpas, lengths, flags, count, ranges, verify, skip, ledger)
+            else:
+                failure = inflate_element(regions, gpas, lengths, flags, count, ranges, verify, skip, ledger)
+            if failure != 0:
+                control[FAILURE] = failure
+        else:
+            read_pfns(regions, gpas, lengths, flags, count, ranges, ledger)
+        # A length of 0: nothing was written, as every device has it. Later drafts give the length a meaning.
+        count = push_used(ring, ring[POPPED_HEAD], 0)
+        if count < 0:
+            break
+    call = publish_used(ring)
+    return count if count < 0 else call | more
+
+
+class BlockQueue:
+    """A started inflate, deflate or reporting queue."""
+
+    def __init__(self, kind: Queue, ring: DeviceRing, control: _Words, account: _Words) -> None:
+        """Serve a ring.
+
+        Args:
+            kind: which of the three it is.
+            ring: its device half.
+            control: the device's control array.
+            account: the queue's account in the ledger.
+        """
+        assert kind in {Queue.INFLATE, Queue.DEFLATE, Queue.REPORTING}
+        self.ring = ring
+        self._kind = int(kind)
+        self._control = control
+        self._account = account
+        self._ranges = np.zeros((max(len(ring.gpas), PFNS_MAX), RANGE_COLUMNS), np.int64)
+
+    @property
+    def next_avail(self) -> int:
+        """The available ring entry at which another device would go on."""
+        return self.ring.last_avail
+
+    def process(self, regions: _Words, budget: int, skip: int) -> Turn:
+        """Serve up to `budget` elements.
+
+        Args:
+            regions: the region map's table.
+            budget: most elements.
+            skip: 0, or the word of the account that counts what is not to be discarded.
+
+        Raises:
+            RingError: the driver broke a rule of the ring; nothing but a reset helps.
+        """
+        ring = self.ring
+        answer = _take_turn(
+            self._kind,
+            ring.state,
+            regions,
+            ring.gpas,
+            ring.lengths,
+            ring.flags,
+            self._ranges,
+            self._control,
+            self._account,
+            budget,
+            skip,
+        )
+        if answer < 0:
+            raise RingError(answer)
+        return Turn(bool(answer & _CALL), bool(answer & _MORE))
