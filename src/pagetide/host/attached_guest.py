@@ -76,6 +76,7 @@ class AttachedGuest:
         """
         self.name = name
         self.ledger = ledger
+        self._log = logging.LoggerAdapter(_log, {"guest": name})
         self._events = events
         self._on_work = on_work
         self._connection = Connection(sock)
@@ -142,7 +143,7 @@ class AttachedGuest:
         failure = self._device.take_failure()
         if failure is not None and failure != self._failure_logged:
             self._failure_logged = failure
-            _log.error("%s: memory that was reported could not be discarded: %s", self.name, failure)
+            self._log.error("memory that was given back could not be discarded: %s", failure)
 
     @property
     def features(self) -> int:
@@ -231,7 +232,7 @@ class AttachedGuest:
                 self._act(event)
         except (GuestMemoryError, ValueError) as error:
             refusal = f"{Request(message.request).name} refused: {error}"
-            _log.error("%s: %s", self.name, refusal)
+            self._log.error("%s", refusal)
         for fd in self._backend.take_unneeded_fds():
             os.close(fd)
         answer = self._backend.answer(message, succeeded=refusal is None)
@@ -295,7 +296,7 @@ class AttachedGuest:
         The driver is told in the ways it has given: NEEDS_RESET in the device status with a notification of a changed
         configuration (virtio 1.2, 2.1.2), and the queue's error descriptor. With neither, the connection is closed.
         """
-        _log.error("%s: queue %d needs a reset: %s", self.name, index, reason)
+        self._log.error("queue %d needs a reset: %s", index, reason)
         for started in list(self._kick_fds):
             self._stop_queue(started)
         self._backend.status |= int(Status.NEEDS_RESET)

@@ -5,72 +5,58 @@ wrong ends its own connection and nobody else's. The loop first takes what has c
 guest with elements waiting one bounded turn; while some have, it does not sleep.
 """
 
-import contextlib
 import functools
 import logging
 import os
 import socket
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pagetide.host.attached_guest import AttachedGuest, GuestGoneError
+from pagetide.host.control import handle
+from pagetide.host.control_socket import ControlSocket
+from pagetide.host.device import FEATURES
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.ledger import Ledger
+from pagetide.host.listener import Listener
+
+FINISH_TURNS_MAX = 256
+"""Most turns of one guest in `finish`: enough for five rings of 512 elements each."""
 
 GUESTS_MAX = 1024
 """Most guests at once; more wait to be accepted."""
 
-_BACKLOG = 64
-
 _log = logging.getLogger(__name__)
-
-
-class _Listener:
-    """A listening socket at a path."""
-
-    def __init__(self, path: Path) -> None:
-        _remove_stale(path)
-        self.path = path
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            self.socket.bind(str(path))
-            self._identity = _identity(path)
-            path.chmod(0o600)  # nobody can connect before the listen
-            self.socket.listen(_BACKLOG)
-        except OSError:
-            self.socket.close()
-            raise
-
-    def close(self) -> None:
-        self.socket.close()
-        with contextlib.suppress(FileNotFoundError):
-            if _identity(self.path) == self._identity:
-                self.path.unlink()
 
 
 class Server:
     """Serves guests. Use as a context manager, or call `close`."""
 
     def __init__(
-        self, *, verify_share: float = 1.0, on_guest_gone: Callable[[AttachedGuest, str], None] | None = None
+        self,
+        *,
+        verify_share: float = 1.0,
+        features: int = int(FEATURES),
+        on_guest_gone: Callable[[AttachedGuest, str], None] | None = None,
     ) -> None:
         """Start without guests.
 
         Args:
             verify_share: share of the elements whose discarding is read back, from 0 to 1.
+            features: what to offer to drivers.
             on_guest_gone: called with each guest that has gone and a sentence why, after all it had is given back.
         """
         self._verify_share = verify_share
+        self._features = features
+        self._control: ControlSocket | None = None
         self._on_guest_gone = on_guest_gone
         self._events = FdEvents()
-        self._listeners: list[_Listener] = []
+        self._listeners: list[Listener] = []
         self._listening = True
         self._guests: dict[AttachedGuest, None] = {}
         self._working: dict[AttachedGuest, None] = {}  # these two are sets that keep their order
-        self._accepted = 0
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -92,10 +78,45 @@ class Server:
         Raises:
             OSError: the path cannot be had, or somebody listens there.
         """
-        listener = _Listener(Path(path))
+        listener = Listener(Path(path))
         self._listeners.append(listener)
         if self._listening:
             self._watch_listener(listener)
+
+    def listen_control(self, path: str | os.PathLike[str]) -> None:
+        """Answer control requests at a socket of this path, which only this user may connect to.
+
+        Raises:
+            OSError: the path cannot be had, or somebody listens there.
+        """
+        assert self._control is None, "one control socket"
+        self._control = ControlSocket(Path(path), self._events, lambda line: handle(line, self.guests))
+
+    def wake_by(self, fd: int) -> None:
+        """End waiting in `run_once` whenever this descriptor is readable."""
+        self._events.watch(fd, READABLE, lambda: None)
+
+    def no_wake_by(self, fd: int) -> None:
+        """Forget a descriptor of `wake_by`."""
+        self._events.unwatch(fd)
+
+    def request_statistics(self) -> None:
+        """Ask every guest for new memory statistics."""
+        for guest in self.guests:
+            self._attempt(guest, guest.request_statistics)
+
+    def finish(self) -> None:
+        """Serve what guests have put in their rings, and no more after that.
+
+        What comes meanwhile may or may not be served: a guest gets at most as many turns as a full ring takes.
+        """
+        self._events.wait(0)  # kicks that have come
+        for _ in range(FINISH_TURNS_MAX):
+            turns = tuple(guest for guest in self._guests if guest.has_work)
+            if not turns:
+                return
+            for guest in turns:
+                self._attempt(guest, guest.turn)
 
     def adopt(self, sock: socket.socket, *, ledger: Ledger | None = None, name: str | None = None) -> AttachedGuest:
         """Serve the guest at the other end of a connected socket, which is the server's from now on.
@@ -103,20 +124,20 @@ class Server:
         Args:
             sock: a Unix stream socket.
             ledger: where to account for it, for example in shared memory; otherwise a new one.
-            name: what the log calls it.
+            name: what it is called, followed by a number if another guest is called so.
         """
-        self._accepted += 1
         guest = AttachedGuest(
-            name or f"guest {self._accepted}",
+            self._free_name(name or "guest"),
             sock,
             Ledger() if ledger is None else ledger,
             self._events,
             self._note_work,
             verify_share=self._verify_share,
+            features=self._features,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
         self._guests[guest] = None
-        _log.info("%s attached", guest.name)
+        _log.info("attached", extra={"guest": guest.name})
         return guest
 
     def run_once(self, timeout_s: float) -> None:
@@ -148,11 +169,18 @@ class Server:
         """Let all guests go and remove the sockets."""
         for guest in self.guests:
             self._release(guest)
+        if self._control is not None:
+            self._control.close()
         for listener in self._listeners:
             self._events.unwatch(listener.socket.fileno())
             listener.close()
         self._listeners.clear()
         self._events.close()
+
+    def _free_name(self, wanted: str) -> str:
+        taken = {guest.name for guest in self._guests}
+        names = (f"{wanted}-{number}" if number > 1 else wanted for number in range(1, len(taken) + 2))
+        return next(name for name in names if name not in taken)
 
     def _note_work(self, guest: AttachedGuest) -> None:
         self._working[guest] = None
@@ -162,7 +190,9 @@ class Server:
             action()
         except GuestGoneError as error:
             reason = str(error)
-            _log.log(logging.INFO if reason == "disconnected" else logging.ERROR, "%s: %s", guest.name, reason)
+            _log.log(
+                logging.INFO if reason == "disconnected" else logging.ERROR, "%s", reason, extra={"guest": guest.name}
+            )
             self._release(guest)
             if self._on_guest_gone is not None:
                 self._on_guest_gone(guest, reason)
@@ -174,7 +204,7 @@ class Server:
         del self._guests[guest]
         self._listen_again()
 
-    def _accept(self, listener: _Listener) -> None:
+    def _accept(self, listener: Listener) -> None:
         try:
             sock, _ = listener.socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -183,11 +213,11 @@ class Server:
             _log.error("no more guests can be accepted until one goes: %s", error)
             self._listen_no_more()
             return
-        self.adopt(sock)
+        self.adopt(sock, name=listener.path.stem)
         if len(self._guests) >= GUESTS_MAX:
             self._listen_no_more()
 
-    def _watch_listener(self, listener: _Listener) -> None:
+    def _watch_listener(self, listener: Listener) -> None:
         self._events.watch(listener.socket.fileno(), READABLE, functools.partial(self._accept, listener))
 
     def _listen_no_more(self) -> None:
@@ -200,22 +230,3 @@ class Server:
             self._listening = True
             for listener in self._listeners:
                 self._watch_listener(listener)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.lstat()
-    return status.st_dev, status.st_ino
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on any more; whatever else is there stays, and makes the bind fail."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()
-            except BlockingIOError:
-                return  # its backlog is full: somebody listens

@@ -1,0 +1,144 @@
+"""What can be asked of a running daemon: requests and answers, each one JSON object on a line. No I/O here.
+
+A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from pagetide.host.attached_guest import AttachedGuest, GuestGoneError
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.balloon import Feature
+
+LINE_BYTES_MAX = 4096
+"""The longest request."""
+
+Command = Literal["list", "show", "set", "pause", "resume", "inhibit", "uninhibit"]
+
+
+class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A request.
+
+    Attributes:
+        command: what to do.
+        guest: for which guest, by its name.
+        target_bytes: memory that the guest is to make do with; for `set`.
+    """
+
+    command: Command
+    guest: str | None = None
+    target_bytes: int | None = None
+
+
+class GuestState(msgspec.Struct, frozen=True):
+    """A guest as the daemon sees it.
+
+    Attributes:
+        name: its name.
+        ram_bytes: memory that it has shared.
+        target_bytes: memory that it is to make do with.
+        balloon_bytes: what its driver says is in the balloon.
+        features: the balloon's features that were negotiated.
+        paused: reports wait in the ring.
+        inhibited: nothing is discarded.
+        ledger: every word of its account.
+        statistics: its own memory statistics, as told last.
+    """
+
+    name: str
+    ram_bytes: int
+    target_bytes: int
+    balloon_bytes: int
+    features: list[str]
+    paused: bool
+    inhibited: bool
+    ledger: dict[str, int]
+    statistics: dict[str, int]
+
+
+class ControlAnswer(msgspec.Struct, frozen=True):
+    """An answer.
+
+    Attributes:
+        guests: those that were asked for, as they are now.
+        error: why it could not be done.
+        note: what else there is to know.
+    """
+
+    guests: list[GuestState] = []
+    error: str | None = None
+    note: str | None = None
+
+
+class ControlError(Exception):
+    """The daemon says no; the message says why."""
+
+
+def state_of(guest: AttachedGuest) -> GuestState:
+    """What is known of a guest."""
+    config = guest.config
+    names = [feature.name for feature in Feature if feature & guest.features and feature.name]
+    return GuestState(
+        guest.name,
+        guest.ram_bytes,
+        max(0, guest.ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
+        config.actual * PAGE_SIZE_BYTES,
+        names,
+        guest.paused,
+        guest.inhibited,
+        guest.ledger.snapshot(),
+        guest.statistics,
+    )
+
+
+def handle(line: bytes, guests: Sequence[AttachedGuest]) -> bytes:
+    """Do what one line asks for, with these guests; the answer's line."""
+    try:
+        answer = _answer(msgspec.json.decode(line, type=ControlRequest), guests)
+    except msgspec.MsgspecError as error:
+        answer = ControlAnswer(error=f"not a request: {error}")
+    except (ControlError, GuestGoneError, ValueError) as error:
+        answer = ControlAnswer(error=str(error))
+    return msgspec.json.encode(answer) + b"\n"
+
+
+def _answer(request: ControlRequest, guests: Sequence[AttachedGuest]) -> ControlAnswer:
+    if request.command == "list":
+        return ControlAnswer([state_of(guest) for guest in guests])
+    guest = next((guest for guest in guests if guest.name == request.guest), None)
+    if guest is None:
+        raise ControlError(f"there is no guest {request.guest!r}")
+    note = None
+    match request.command:
+        case "set":
+            if request.target_bytes is None:
+                raise ControlError("set needs a target")
+            if not guest.set_target_bytes(request.target_bytes):
+                note = "the guest cannot be told of the change and sees it when it looks"
+        case "pause" | "resume":
+            guest.paused = request.command == "pause"
+        case "inhibit" | "uninhibit":
+            guest.inhibited = request.command == "inhibit"
+        case _:
+            assert request.command == "show"
+    return ControlAnswer([state_of(guest)], note=note)
+
+
+class LineReader:
+    """Cuts what comes into lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """The lines that are whole now.
+
+        Raises:
+            ControlError: a line is too long.
+        """
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if any(len(line) > LINE_BYTES_MAX for line in (*lines, self._rest)):
+            raise ControlError(f"a request is longer than {LINE_BYTES_MAX} bytes")
+        return lines

@@ -1,0 +1,64 @@
+"""Listening Unix sockets that only this user may connect to."""
+
+import contextlib
+import socket
+import stat
+from pathlib import Path
+
+_BACKLOG = 64
+
+
+class Listener:
+    """A listening socket at a path; a dead server's socket there is replaced.
+
+    Attributes:
+        path: where it is.
+        socket: the socket, which does not block.
+    """
+
+    path: Path
+    socket: socket.socket
+
+    def __init__(self, path: Path) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the path cannot be had, or somebody listens there.
+        """
+        _remove_stale(path)
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self.socket.bind(str(path))
+            self._identity = _identity(path)
+            path.chmod(0o600)  # nobody can connect before the listen
+            self.socket.listen(_BACKLOG)
+        except OSError:
+            self.socket.close()
+            raise
+
+    def close(self) -> None:
+        """Listen no more, and remove the socket if it is still this one."""
+        self.socket.close()
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(self.path) == self._identity:
+                self.path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on any more; whatever else is there stays, and makes the bind fail."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
+            except BlockingIOError:
+                return  # its backlog is full: somebody listens

@@ -1,0 +1,113 @@
+"""`pagetide ctl`: one request to a running daemon, and its answer for a person or as JSON."""
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pagetide.lab.control_path import default_control_path
+from pagetide.lab.run_command import STATUS_FAILED, STATUS_OK
+from pagetide.machine.config import ConfigError
+from pagetide.units import format_size, parse_size
+
+COMMANDS = ("list", "show", "set", "pause", "resume", "inhibit", "uninhibit")
+"""What can be asked."""
+
+_TIMEOUT_S = 10.0
+_RECEIVE_BYTES = 65536
+
+
+def make_request(command: str, guest: str | None, settings: tuple[str, ...]) -> dict[str, Any]:
+    """A request from the words of the command line.
+
+    Raises:
+        ConfigError: they make none.
+    """
+    if command not in COMMANDS:
+        raise ConfigError(f"ctl knows {', '.join(COMMANDS)}, not {command!r}")
+    if (command == "list") != (guest is None):
+        raise ConfigError("list takes no guest" if guest else f"{command} needs the name of a guest")
+    if command != "set":
+        if settings:
+            raise ConfigError(f"{command} takes no settings, not {settings[0]!r}")
+        return {"command": command, "guest": guest}
+    if len(settings) != 1 or not settings[0].startswith("target="):
+        raise ConfigError("set needs one setting such as target=512MiB")
+    try:
+        target_bytes = parse_size(settings[0].removeprefix("target="))
+    except ValueError as error:
+        raise ConfigError(f"target: {error}") from None
+    return {"command": command, "guest": guest, "target_bytes": target_bytes}
+
+
+def ask(control: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Send a request, and wait for the answer.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_TIMEOUT_S)
+        sock.connect(str(control))
+        sock.sendall(msgspec.json.encode(request) + b"\n")
+        data = b""
+        while not data.endswith(b"\n"):
+            more = sock.recv(_RECEIVE_BYTES)
+            if not more:
+                raise ConnectionResetError("the daemon closed the connection")
+            data += more
+    answer: dict[str, Any] = msgspec.json.decode(data)
+    return answer
+
+
+def ctl_command(command: str, guest: str | None, settings: tuple[str, ...], control: Path | None, *, json: bool) -> int:
+    """Ask once and print the answer; the exit status.
+
+    Raises:
+        ConfigError: the arguments are wrong.
+    """
+    request = make_request(command, guest, settings)
+    path = default_control_path() if control is None else control
+    try:
+        answer = ask(path, request)
+    except (OSError, msgspec.DecodeError) as error:
+        print(f"pagetide: no daemon answers at {path}: {error}", file=sys.stderr)  # noqa: T201
+        return STATUS_FAILED
+    if answer["error"] is not None:
+        print(f"pagetide: {answer['error']}", file=sys.stderr)  # noqa: T201
+        return STATUS_FAILED
+    if json:
+        told = answer["guests"] if command == "list" else answer["guests"][0]
+        print(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())  # noqa: T201
+    else:
+        print(describe(answer["guests"]) if command == "show" else table(answer["guests"]))  # noqa: T201
+    if answer["note"] is not None:
+        print(f"pagetide: {answer['note']}", file=sys.stderr)  # noqa: T201
+    return STATUS_OK
+
+
+def table(guests: list[dict[str, Any]]) -> str:
+    """A line a guest, under headings."""
+    rows = [("guest", "memory", "target", "balloon", "reported", "verified gone", "state")]
+    for guest in guests:
+        sizes = (guest["ram_bytes"], guest["target_bytes"], guest["balloon_bytes"])
+        counts = (guest["ledger"]["reported_bytes"], guest["ledger"]["verified_bytes"])
+        rows.append((guest["name"], *map(format_size, sizes + counts), _state(guest)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def describe(guests: list[dict[str, Any]]) -> str:
+    """Everything about a guest that is not zero, a line a figure."""
+    (guest,) = guests
+    lines = [table(guests), "", f"features: {', '.join(guest['features']) or 'none yet'}"]
+    for title, figures in (("ledger", guest["ledger"]), ("statistics", guest["statistics"])):
+        lines += [f"{title} {name}: {value}" for name, value in figures.items() if value]
+    return "\n".join(lines)
+
+
+def _state(guest: dict[str, Any]) -> str:
+    return " ".join(word for word in ("paused", "inhibited") if guest[word]) or "serving"

@@ -1,0 +1,88 @@
+"""`pagetide serve`: from arguments to a daemon."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pagetide.lab.control_path import default_control_path, make_private
+from pagetide.lab.run_command import STATUS_FAILED, STATUS_OK
+from pagetide.machine.config import ConfigError
+
+SOCKET_IN_DIR = "guest.sock"
+"""The socket's name in a folder of sockets."""
+
+_SOCKET_PATH_MAX = 107
+"""Bytes in a Unix socket's path (unix(7))."""
+
+
+def check_paths(sockets: Sequence[Path], socket_dir: Path | None, control: Path | None) -> tuple[list[Path], Path]:
+    """The sockets to listen at, and the control socket.
+
+    Raises:
+        ConfigError: there is none, or one too many, or a folder is missing.
+    """
+    if bool(sockets) == (socket_dir is not None):
+        raise ConfigError("give either --socket, once or more, or --socket-dir")
+    chosen = list(sockets) if socket_dir is None else [socket_dir / SOCKET_IN_DIR]
+    place = default_control_path() if control is None else control
+    for path in (*chosen, *([] if control is None else [control])):
+        if not path.absolute().parent.is_dir():
+            raise ConfigError(f"there is no folder {path.absolute().parent} for the socket {path.name}")
+    for path in (*chosen, place):
+        if len(bytes(path)) > _SOCKET_PATH_MAX:
+            raise ConfigError(f"the path of a socket has at most {_SOCKET_PATH_MAX} bytes: {path}")
+    if len({path.absolute() for path in (*chosen, place)}) <= len(chosen):
+        raise ConfigError("two sockets have the same path")
+    return chosen, place
+
+
+def serve_command(
+    sockets: Sequence[Path],
+    socket_dir: Path | None,
+    control: Path | None,
+    *,
+    verify_share: float,
+    stats_interval_s: float,
+    without: frozenset[str],
+) -> int:
+    """Serve until told to stop; the exit status.
+
+    Args:
+        sockets: where guests connect.
+        socket_dir: or a folder for one socket.
+        control: the control socket; None for the default.
+        verify_share: share of the elements whose discarding is read back.
+        stats_interval_s: seconds between requests for statistics; 0 for never.
+        without: names of the balloon's features that are not offered.
+
+    Raises:
+        ConfigError: the arguments are wrong.
+    """
+    if not 0 <= verify_share <= 1:
+        raise ConfigError(f"verify must be from 0 to 1, not {verify_share:g}")
+    if not 0 <= stats_interval_s <= 1e6:
+        raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s:g}")
+    paths, control_path = check_paths(sockets, socket_dir, control)
+    from pagetide.host.daemon import LineFormatter, serve  # noqa: PLC0415 - these load the compiler
+    from pagetide.host.device import FEATURES  # noqa: PLC0415
+    from pagetide.host.server import Server  # noqa: PLC0415
+    from pagetide.machine.host_warm_up import warm_up_host  # noqa: PLC0415
+    from pagetide.virtio.balloon import Feature  # noqa: PLC0415
+
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
+    features = FEATURES
+    for name in without:
+        features &= ~Feature[name]
+    try:
+        warm_up_host()
+        if control is None:
+            make_private(control_path.parent)
+        with Server(verify_share=verify_share, features=int(features)) as server:
+            serve(server, paths, control_path, stats_interval_s=stats_interval_s)
+    except OSError as error:
+        print(f"pagetide: cannot serve: {error}", file=sys.stderr)  # noqa: T201
+        return STATUS_FAILED
+    return STATUS_OK

@@ -1,0 +1,231 @@
+"""`pagetide serve` as a real process with real guests, and `pagetide ctl` against it."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pagetide import cli
+from pagetide.virtio.balloon import CONFIG_BYTES, Config
+from pagetide.virtio.vhost_user_messages import Request
+from tests.host.guest_ring import PAGE, RING_PAGES
+from tests.host.served_guest import TIMEOUT_S, ServedGuest, wait_readable
+
+
+class Daemon:
+    """A daemon's process, listening."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        """Start it, and wait until its sockets are there."""
+        self.folder = folder
+        self.control = folder / "control"
+        sockets = [word for name in ("one", "two") for word in ("--socket", str(folder / f"{name}.sock"))]
+        command = [sys.executable, "-m", "pagetide.cli", "serve", "--control", str(self.control), *sockets, *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        assert "listening at" in self.process.stderr.readline()
+
+    def guest(self, name: str) -> ServedGuest:
+        """Attach a guest at one of the sockets."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(str(self.folder / f"{name}.sock"))
+        return ServedGuest(sock)
+
+    def ctl(self, *words: str) -> int:
+        """Run `pagetide ctl`; its exit status."""
+        return cli.main(["ctl", *words, "--control", str(self.control)])
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Stop it; its exit status and the rest of its log."""
+        self.process.send_signal(number)
+        log = self.process.communicate(timeout=TIMEOUT_S)[1]
+        return self.process.returncode, log
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with two sockets."""
+    daemon = Daemon(tmp_path)
+    yield daemon
+    if daemon.process.returncode is None:
+        daemon.process.kill()
+        daemon.process.communicate(timeout=TIMEOUT_S)
+
+
+def show(daemon: Daemon, name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    """What ctl shows of a guest, as JSON."""
+    capsys.readouterr()
+    assert daemon.ctl("show", name, "--json") == 0
+    shown: dict[str, object] = json.loads(capsys.readouterr().out)
+    return shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_two_guests_are_served_until_a_signal(daemon: Daemon, number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each guest's reports reach its own memory; a signal ends the daemon with 0, and its sockets are gone."""
+    with daemon.guest("one") as one, daemon.guest("two") as two:
+        for page, guest in ((RING_PAGES, one), (RING_PAGES + 1, two)):
+            guest.report([(page, 1)])
+            assert guest.ring.resident_pages() == set(range(guest.ring.pages)) - {page}
+        assert daemon.ctl("list", "--json") == 0
+        listed = json.loads(capsys.readouterr().out)
+        assert [(guest["name"], guest["ledger"]["verified_bytes"]) for guest in listed] == [
+            ("one", PAGE),
+            ("two", PAGE),
+        ]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in daemon.folder.iterdir()} == {0o600}
+        status, log = daemon.stop(number)
+        assert status == 0
+        assert log.count('event="attached"') == 2
+        assert 'guest="one"' in log
+    assert list(daemon.folder.iterdir()) == []
+
+
+def test_a_changed_target_reaches_the_driver(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """The guest is told of the change on its channel, and reads the pages wanted; without a channel ctl says so."""
+    ours, theirs = socket.socketpair()
+    with ours, daemon.guest("one") as guest:
+        assert daemon.ctl("set", "one", "target=3MiB") == 0
+        assert "sees it when it looks" in capsys.readouterr().err
+        guest.channel.call(Request.SET_BACKEND_REQ_FD, b"", (theirs.fileno(),))
+        theirs.close()
+        assert daemon.ctl("set", "one", "target=1MiB") == 0
+        wait_readable(ours.fileno())
+        assert Config.decode(guest.channel.get_config(0, CONFIG_BYTES)).num_pages == guest.ring.pages - 256
+        shown = show(daemon, "one", capsys)
+        assert (shown["target_bytes"], shown["ram_bytes"]) == (1 << 20, guest.ring.pages * PAGE)
+        assert daemon.ctl("set", "one", "target=1GiB") == 1
+        assert "cannot keep" in capsys.readouterr().err
+
+
+def test_pausing_and_resuming_loses_nothing(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reports of a paused guest wait and are all dealt with once it is resumed; the other guest goes on meanwhile."""
+    with daemon.guest("one") as one, daemon.guest("two") as two:
+        assert daemon.ctl("pause", "one") == 0
+        for n in range(5):
+            one.submit([(RING_PAGES + n, 1)])
+        two.report([(RING_PAGES, 1)])
+        shown = show(daemon, "one", capsys)
+        assert shown["paused"] is True
+        assert one.ring.driver.take_used() == []
+        assert daemon.ctl("resume", "one") == 0
+        done = 0
+        while done < 5:
+            done += len(one.wait_used())
+        assert one.ring.resident_pages() == set(range(one.ring.pages)) - set(range(RING_PAGES, RING_PAGES + 5))
+
+
+def test_an_inhibited_guest_is_acknowledged_and_left_alone(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """While inhibited, reports come back and the memory stays; after that it is discarded again."""
+    with daemon.guest("one") as guest:
+        assert daemon.ctl("inhibit", "one") == 0
+        guest.report([(RING_PAGES, 1)])
+        assert len(guest.ring.resident_pages()) == guest.ring.pages
+        assert daemon.ctl("uninhibit", "one") == 0
+        guest.report([(RING_PAGES, 1)])
+        assert len(guest.ring.resident_pages()) == guest.ring.pages - 1
+        ledger = show(daemon, "one", capsys)["ledger"]
+        assert isinstance(ledger, dict)
+        assert (ledger["skipped_inhibited_bytes"], ledger["discarded_bytes"]) == (PAGE, PAGE)
+
+
+def test_a_signal_answers_what_is_in_the_rings(daemon: Daemon) -> None:
+    """Elements that were kicked before the signal are all given back, however many turns they take."""
+    with daemon.guest("one") as guest:
+        for n in range(60):
+            guest.submit([(RING_PAGES + n, 1)])
+        status, _ = daemon.stop()
+        assert status == 0
+        assert len(guest.ring.driver.take_used()) == 60
+
+
+def test_a_guest_that_comes_back_is_served_again(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same socket takes guests one after the other, and several at once under names of their own."""
+    for _ in range(2):
+        with daemon.guest("one") as guest:
+            assert len(guest.report([(RING_PAGES, 1)])) == 1
+            with daemon.guest("one") as second:
+                second.report([(RING_PAGES, 1)])
+                assert show(daemon, "one-2", capsys)["name"] == "one-2"
+
+
+def test_features_can_be_left_out(tmp_path: Path) -> None:
+    """A feature that was switched off is not offered, and the queues close ranks."""
+    daemon = Daemon(tmp_path, "--no-stats", "--no-free-page-hint")
+    with daemon.guest("two") as guest:
+        assert guest.index == 2
+        guest.report([(RING_PAGES, 1)])
+    assert daemon.stop()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("dance",), "ctl knows list"),
+        (("list", "one"), "list takes no guest"),
+        (("show",), "needs the name of a guest"),
+        (("set", "one"), "such as target=512MiB"),
+        (("set", "one", "target=much"), "is not a size"),
+        (("set", "one", "colour=red"), "such as target=512MiB"),
+        (("pause", "one", "now"), "takes no settings"),
+    ],
+)
+def test_bad_requests_are_one_sentence(
+    words: tuple[str, ...], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What makes no request is said without asking any daemon, with status 2."""
+    assert cli.main(["ctl", *words, "--control", str(tmp_path / "none")]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("", "either --socket"),
+        ("--socket a --socket-dir .", "either --socket"),
+        ("--socket /nowhere/at/all", "there is no folder /nowhere/at"),
+        ("--socket a --socket ./a", "same path"),
+        ("--socket a --control a", "same path"),
+        ("--socket a --verify 2", "from 0 to 1"),
+        ("--socket a --stats-interval -1", "from 0 to 1000000"),
+        ("--socket a --stats-interval nan", "from 0 to 1000000"),
+        ("--socket " + "a" * 120, "at most 107 bytes"),
+    ],
+)
+def test_a_daemon_with_bad_arguments_does_not_start(
+    arguments: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2 and one sentence, and no socket is made."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["serve", *arguments.split()]) == 2
+    assert sentence in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def test_no_daemon_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With nobody at the control socket, ctl says where it looked, with status 1."""
+    assert cli.main(["ctl", "list", "--control", str(tmp_path / "none")]) == 1
+    assert f"no daemon answers at {tmp_path / 'none'}" in capsys.readouterr().err
+
+
+def test_the_daemon_says_no(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """A guest that is not there is status 1; nonsense on the socket is answered or ends that connection only."""
+    assert daemon.ctl("show", "nobody") == 1
+    assert "there is no guest 'nobody'" in capsys.readouterr().err
+    for nonsense in (b"{}\n", b'{"command":"dance"}\n', b"\xff\n", b"[" * 5000):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(TIMEOUT_S)
+            sock.connect(str(daemon.control))
+            sock.sendall(nonsense)
+            answer = sock.recv(4096)
+            assert answer == b"" if len(nonsense) > 100 else b"not a request" in answer
+    assert daemon.ctl("list") == 0
