@@ -17,12 +17,12 @@ TIMEOUT_S = 20.0
 
 
 class ServedGuest:
-    """A guest's memory, driver and front-end, attached and with its reporting queue started.
+    """A guest's memory, driver and front-end, attached and with one queue started, the reporting one unless told.
 
     Attributes:
         ring: the memory and the driver's half of the queue.
         channel: the front-end.
-        index: the reporting queue's.
+        index: the started queue's.
     """
 
     def __init__(
@@ -33,20 +33,21 @@ class ServedGuest:
         features: int = int(FEATURES),
         backing: Backing = "memfd",
         with_err: bool = True,
+        queue: Queue = Queue.REPORTING,
     ) -> None:
         """Attach over a connected socket; another thread must be serving."""
         self.channel = FrontendChannel(sock, timeout_s=TIMEOUT_S)
         agreed = self.channel.negotiate(features)
         self.ring = GuestRing(pages, agreed, backing)
         self.kick_fd, self.call_fd, self.err_fd = (os.eventfd(0, os.EFD_CLOEXEC) for _ in range(3))
-        self.index = queues(agreed).index(Queue.REPORTING)
+        self.index = queues(agreed).index(queue)
         self.channel.set_mem_table([self.ring.region], [self.ring.ram.fd])
         if with_err:
             self.channel.call(Request.SET_VRING_ERR, U64.pack(self.index), (self.err_fd,))
         self.start_queue()
 
     def start_queue(self, base: int = 0) -> None:
-        """Start the reporting queue; the call for elements of an earlier start is taken."""
+        """Start the queue; the call for elements of an earlier start is taken."""
         place = self.ring.queue_place
         address = VringAddress(
             self.index, 0, place.desc_user_address, place.used_user_address, place.avail_user_address

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pagetide.host import server as server_module
@@ -16,7 +17,7 @@ from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.device import FEATURES
 from pagetide.host.ledger import Ledger
 from pagetide.host.server import Server
-from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_BYTES, Feature, Status
+from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_BYTES, STAT, Feature, Queue, Stat, Status
 from pagetide.virtio.ring import RING_ENTRIES
 from pagetide.virtio.ring_driver import AVAIL_ADDRESS
 from pagetide.virtio.vhost_user_messages import (
@@ -489,3 +490,20 @@ def test_a_discard_that_fails_is_logged_once(
             guest.report([(RING_PAGES, 1)])
         assert attached.ledger.skipped_bytes()["failed"] == 3 * PAGE
     assert caplog.text.count("could not be discarded: fallocate: Operation not permitted") == 1
+
+
+def test_statistics_are_asked_for_on_the_wire(running: Running, tmp_path: Path) -> None:
+    """A driver's statistics buffer comes back with a call when the server asks, and what it holds next is known."""
+    with ServedGuest(connect(tmp_path), queue=Queue.STATS) as guest:
+        gpas, lengths = np.array([GPA + RING_PAGES * PAGE], np.int64), np.array([STAT.size], np.int64)
+        for value in (1, 2):
+            guest.ring.ram.words.view(np.uint8)[RING_PAGES * PAGE :][: STAT.size] = list(STAT.pack(Stat.MEMFREE, value))
+            assert guest.ring.driver.add_element(gpas, lengths, writable=False) is not None
+            if guest.ring.driver.publish():
+                os.eventfd_write(guest.kick_fd, 1)
+            (attached,) = running.server.guests
+            while attached.statistics.get("memfree") != value:
+                guest.channel.call(Request.GET_FEATURES)
+            guest.ring.driver.arm_call()
+            running.server.request_statistics()
+            assert len(guest.wait_used()) == 1

@@ -168,13 +168,18 @@ class BalloonDevice:
     def set_target_bytes(self, target_bytes: int) -> None:
         """Want the guest to make do with this much memory, as `set_num_pages`.
 
+        More than the guest has empties the balloon. What it shares can be a little less than what it was started with:
+        User-Mode Linux keeps its own kernel's pages out of it.
+
         Raises:
-            ValueError: the guest has shared no memory yet, or has less.
+            ValueError: the guest has shared no memory yet, or the target is negative.
         """
         ram_bytes = self.ram_bytes
-        if not 0 <= target_bytes <= ram_bytes:
-            raise ValueError(f"the guest has {ram_bytes} bytes of memory, of which it cannot keep {target_bytes}")
-        self.set_num_pages((ram_bytes - target_bytes) // PAGE_SIZE_BYTES)
+        if ram_bytes == 0:
+            raise ValueError("the guest has shared no memory yet")
+        if target_bytes < 0:
+            raise ValueError(f"a guest cannot keep {target_bytes} bytes")
+        self.set_num_pages(max(0, ram_bytes - target_bytes) // PAGE_SIZE_BYTES)
 
     def begin_hinting(self) -> None:
         """Ask for a round of free page hints; the driver is to be told of a changed configuration."""
