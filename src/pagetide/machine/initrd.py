@@ -5,7 +5,7 @@ The init reads commands from the console and answers with marker lines, each of 
 - `fill MIB` writes a file of that size to a tmpfs and answers `@filled`; `remove` removes it and answers `@removed`;
 - `stop` switches the guest off; `@failed TEXT` is the answer to any of them that did not work;
 - on its own it says `@ready RELEASE ORDER` once, with the kernel's release and the reporting order in force, and
-  `@free KIB` five times a second, from /proc/meminfo's MemFree.
+  `@free KIB` before that and then five times a second, from /proc/meminfo's MemFree.
 
 `reporting_order=N` on the kernel's command line, which the kernel hands to init as a variable, sets the order. The
 kernel's own `page_reporting.page_reporting_order=N` would not do: Linux 6.1 forgets it when the driver registers
@@ -25,20 +25,18 @@ mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t tmpfs -o size=100% none /mnt
 insmod /virtio_balloon.ko || echo "@failed the kernel module virtio_balloon cannot be loaded"
-watch_memory() {
-    while :; do
-        while read -r name value unit; do
-            [ "$name" = MemFree: ] && break
-        done </proc/meminfo
-        echo "@free $value"
-        sleep 0.2
-    done
+tell_free() {
+    while read -r name value unit; do
+        [ "$name" = MemFree: ] && break
+    done </proc/meminfo
+    echo "@free $value"
 }
 order_file=/sys/module/page_reporting/parameters/page_reporting_order
 [ -n "$reporting_order" ] && echo "$reporting_order" >$order_file
 read -r order <$order_file
 read -r release </proc/sys/kernel/osrelease
-watch_memory &
+tell_free
+while :; do sleep 0.2; tell_free; done &
 echo "@ready $release $order"
 while read -r command argument; do
     case $command in

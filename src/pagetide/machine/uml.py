@@ -74,6 +74,7 @@ class UmlMachine:
         """Boot, run the workload to its end, to a failure or to Ctrl-C, and say what was measured.
 
         Raises:
+            GuestRamError: the guest's memory could not be had.
             OSError: the guest or the host could not be started, or the guest ended before it attached.
         """
         with contextlib.ExitStack() as resources:

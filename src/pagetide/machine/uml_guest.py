@@ -17,10 +17,13 @@ from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.initrd import guest_initrd
 from pagetide.machine.packages import UmlParts
 from pagetide.machine.processes import STOP_MAX_S, how_it_died
+from pagetide.memory.guest_ram import GuestRamError
+from pagetide.units import format_size
 from pagetide.virtio.balloon import DEVICE_ID
 
 _CLEANER = '(read -r _ <"/proc/self/fd/$1"; rm -rf "$2"; kill -KILL 0) & shift 2; exec "$@"'
 _MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - UML makes its memory file there, nameless
+_PANIC = "Kernel panic"
 _LINE_MAX_BYTES = 1 << 16
 
 
@@ -45,10 +48,12 @@ class UmlGuest:
             socket_path: where its balloon's device listens.
 
         Raises:
+            GuestRamError: /dev/shm has no room for its memory.
             OSError: the process cannot be started.
         """
+        _check_room(config.ram_bytes)
         self._received = b""
-        self._last_line = ""
+        self._last_words = ""  # the last line, or that of a panic
         initrd_fd = os.memfd_create("pagetide-initrd", os.MFD_CLOEXEC)
         lifeline_fd, self._lifeline_fd = os.pipe()
         try:
@@ -86,11 +91,16 @@ class UmlGuest:
 
     def markers(self) -> list[str]:
         """Wait until something comes on the console; the marker lines in it, without the `@`."""
+        return [text[1:] for text in self._take_console() if text.startswith("@")]
+
+    def _take_console(self) -> list[str]:
         *lines, self._received = (self._received + os.read(self.fileno(), 65536)).split(b"\n")
         self._received = self._received[-_LINE_MAX_BYTES:]
         texts = [line.decode(errors="replace").strip() for line in lines]
-        self._last_line = next((text for text in reversed(texts) if text and text[0] != "@"), self._last_line)
-        return [text[1:] for text in texts if text.startswith("@")]
+        for text in texts:
+            if text and text[0] != "@" and _PANIC not in self._last_words:
+                self._last_words = text
+        return texts
 
     def open_memory(self, size_bytes: int) -> int:
         """A descriptor of the file that is the guest's memory, to read.
@@ -106,10 +116,13 @@ class UmlGuest:
         raise FileNotFoundError(f"User-Mode Linux has no memory file of {size_bytes} bytes in {_MEMORY_FOLDER}")
 
     def cause_of_death(self) -> str:
-        """A sentence that says how it ended, when it has."""
+        """A sentence that says how it ended, once it has, with what it said of it on the console."""
+        while select.select([self], [], [], 0)[0] and self._take_console():
+            pass
         status = self._process.wait()
-        last_words = f"; its last words were: {self._last_line}" if self._last_line and status >= 0 else ""
-        return (how_it_died("guest", status) if status else "the guest switched itself off") + last_words
+        how = how_it_died("guest", status) if status else "the guest switched itself off"
+        told = self._last_words and (status >= 0 or _PANIC in self._last_words)
+        return f"{how}; its last words were: {self._last_words}" if told else how
 
     def await_end(self, deadline_s: float) -> bool:
         """Wait for it to end by itself; whether it did."""
@@ -134,6 +147,18 @@ class UmlGuest:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
+
+
+def _check_room(size_bytes: int) -> None:
+    """Find out before the guest does, which would die of SIGBUS."""
+    space = os.statvfs(_MEMORY_FOLDER)
+    room_bytes = space.f_bavail * space.f_frsize
+    if room_bytes < size_bytes:
+        raise GuestRamError(
+            f"{format_size(size_bytes)} of guest RAM do not fit into {_MEMORY_FOLDER}, where User-Mode Linux has it: "
+            f"only {format_size(room_bytes)} are free; as root, mount -o remount,size={size_bytes >> 19}M "
+            f"{_MEMORY_FOLDER} makes room"
+        )
 
 
 def _kernel_arguments(config: BootConfig, folder: Path, socket_path: Path, initrd_fd: int) -> list[str]:
