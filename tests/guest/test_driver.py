@@ -47,6 +47,9 @@ class Device:
     def kick(self, index: int) -> None:
         self.kicks.append(index)
 
+    def write_config(self, offset: int, value: int) -> None:
+        pass
+
 
 @pytest.fixture
 def ram_address() -> Iterator[int]:

@@ -18,8 +18,8 @@ from pagetide.virtio.ring_driver import DriverRing
 WANTED = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.STATS_VQ | Feature.REPORTING
 """The features that the driver accepts.
 
-STATS_VQ only for the numbering: QEMU's device always has the statistics queue, and a driver that does not accept it would take
-that for the reporting queue (hw/virtio/virtio-balloon.c, 7.2).
+STATS_VQ only for the numbering: QEMU's device always has the statistics queue, and a driver that does not accept it
+would take that for the reporting queue (hw/virtio/virtio-balloon.c, 7.2).
 """
 
 _TABLES_BYTES_MAX = 1 << 20
@@ -43,6 +43,9 @@ class BalloonTransport(Protocol):
 
     def kick(self, index: int) -> None:
         """Notify the device that a queue has elements."""
+
+    def write_config(self, offset: int, value: int) -> None:
+        """Write 32 bits of the device's configuration (5.5.4)."""
 
 
 class BalloonDriver:

@@ -1,7 +1,7 @@
 """Stock QEMU as a balloon device without a guest: a stopped machine whose CPU is played through qtest.
 
-What we play is only the driver. The machine's RAM is a memory file that is mapped here, so rings and blocks are written straight into
-it, and what the device discarded is read from the file.
+What we play is only the driver. The machine's RAM is a memory file that is mapped here, so rings and blocks are
+written straight into it, and what the device discarded is read from the file.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
+from pagetide.machine.qtest import Qtest, QtestError
 from pagetide.memory.guest_ram import GuestRam
-from pagetide.virtio.qtest import Qtest, QtestError
 from pagetide.virtio.virtio_pci import VirtioPci
 
 QEMU = "qemu-system-x86_64"

@@ -1,7 +1,7 @@
 """A driver's way to a modern virtio-pci device (virtio 1.2, 4.1), over any means to reach ports and memory.
 
-Only what a machine without firmware needs: the device is found on bus 0, its memory BAR is placed by us, and interrupts are not
-used.
+Only what a machine without firmware needs: the device is found on bus 0, its memory BAR is placed by us, and
+interrupts are not used.
 """
 
 from typing import NamedTuple, Protocol

@@ -1,7 +1,7 @@
 """QEMU's qtest protocol: lines of text by which a program plays the CPU of a machine whose CPU is stopped.
 
-Prior art: QEMU's own tests/qtest/libqtest.c; the commands are described at the head of system/qtest.c. `Lines` has no I/O: text in,
-answers out. `Qtest` asks over a socket, one command at a time.
+Prior art: QEMU's own tests/qtest/libqtest.c; the commands are described at the head of system/qtest.c. `Lines` has no
+I/O: text in, answers out. `Qtest` asks over a socket, one command at a time.
 """
 
 import select
