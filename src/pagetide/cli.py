@@ -144,6 +144,22 @@ def boot(
     return boot_uml(make_boot_config(given), json)
 
 
+@app.command
+def conformance(*, device: str = "pagetide", json: bool = False) -> int:
+    """Run the conformance vectors of free page reporting on a balloon device.
+
+    Effects are read from the memory file, not from return codes. What stock QEMU does differently is
+    expected of it, and the table says why.
+
+    Args:
+        device: pagetide, qemu (a stock QEMU without a guest), or the path of a vhost-user socket.
+        json: Print JSON instead of a table.
+    """
+    from pagetide.lab.conformance_command import run_conformance  # noqa: PLC0415 - it loads the compiler
+
+    return run_conformance(device, as_json=json)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status. Bad arguments are one sentence on standard error."""
     try:

@@ -1,0 +1,57 @@
+"""The conformance vectors, on our device and on stock QEMU; and that they can fail."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from pagetide import cli
+from pagetide.host import device as device_module
+from pagetide.lab.conformance import RAM_BYTES, VECTORS, Result, run_vectors
+from pagetide.machine.devices import DeviceUnderTest, OwnDevice, StockQemu
+from pagetide.virtio.balloon import Feature
+
+NAMES = [vector.name for vector in VECTORS]
+
+
+@pytest.fixture(scope="module", params=["pagetide", "qemu"])
+def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Result]]:
+    """Every vector's result on one device."""
+    tested: DeviceUnderTest = OwnDevice(RAM_BYTES) if request.param == "pagetide" else StockQemu(RAM_BYTES)
+    with tested:
+        yield {result.name: result for result in run_vectors(tested, is_qemu=request.param == "qemu")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_vector_passes(results: dict[str, Result], name: str) -> None:
+    """What was reported is gone, what was not is intact, and what is skipped is accounted for."""
+    result = results[name]
+    assert result.passed, f"expected {result.expected}, found {result.found}: {result.note}"
+
+
+def test_names_are_unique() -> None:
+    """A result can be found by its vector's name."""
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_a_device_that_discards_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that acknowledges without discarding fails each vector that expects memory to be gone."""
+    monkeypatch.setattr(device_module, "_TURNS", {})
+    monkeypatch.setattr("pagetide.lab.conformance._PATIENCE_S", 0.02)
+    monkeypatch.setattr("pagetide.lab.conformance._BROKEN_AFTER_S", 0.01)
+    with OwnDevice(RAM_BYTES) as device:
+        failed = [result.name for result in run_vectors(device) if not result.passed]
+    offered = [vector.name for vector in VECTORS if not vector.features & Feature.PAGE_POISON]
+    assert failed == offered
+
+
+def test_the_command_prints_json_and_says_how_it_went(capsys: pytest.CaptureFixture[str]) -> None:
+    """`pagetide conformance --json` lists every vector, and its status is 0 when all passed."""
+    assert cli.main(["conformance", "--json"]) == 0
+    assert [result["name"] for result in json.loads(capsys.readouterr().out)] == NAMES
+
+
+def test_a_socket_that_nobody_serves_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """A device that is not there ends with its reason and status 1."""
+    assert cli.main(["conformance", "--device", "/nowhere.sock"]) == 1
+    assert "No such file" in capsys.readouterr().err
