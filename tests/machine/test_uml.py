@@ -88,7 +88,7 @@ def test_linux_gives_back_what_it_freed() -> None:
     assert len(result.samples.t_s) >= 0.5 * result.duration_s / 0.02
     assert watcher.stages[0] == f"booting Linux {find_uml().release} (User-Mode Linux)"
     assert "burst 2 of 2: freed, reporting" in watcher.stages
-    assert processes_of_uml() == []
+    assert gone(processes_of_uml)
     assert folders_of_uml() == []
 
 
@@ -105,7 +105,7 @@ def test_a_guest_that_is_killed_is_noticed() -> None:
     assert result.outcome.startswith("the guest's process was killed by SIGKILL")
     assert result.outcome.endswith("the host noticed and ended")
     assert result.peak_resident_bytes > 140 * MIB
-    assert processes_of_uml() == []
+    assert gone(processes_of_uml)
 
 
 def test_a_host_that_is_killed_is_noticed() -> None:
@@ -113,7 +113,7 @@ def test_a_host_that_is_killed_is_noticed() -> None:
     result = run(when_full(kill_host), hold_s=30.0)
     assert result.outcome.startswith("the host's process was killed by SIGKILL")
     assert result.outcome.endswith("the guest was stopped")
-    assert processes_of_uml() == []
+    assert gone(processes_of_uml)
 
 
 def test_ctrl_c_ends_all_and_keeps_what_was_measured() -> None:
@@ -126,7 +126,7 @@ def test_ctrl_c_ends_all_and_keeps_what_was_measured() -> None:
     assert result.outcome == "interrupted"
     assert result.duration_s < 20
     assert result.host_cpu_s is not None
-    assert processes_of_uml() == []
+    assert gone(processes_of_uml)
     assert folders_of_uml() == []
 
 
@@ -149,7 +149,7 @@ def test_ctrl_c_while_it_boots_ends_all() -> None:
         signal.signal(signal.SIGALRM, before)
     assert result.outcome == "interrupted"
     assert result.bursts == []
-    assert processes_of_uml() == []
+    assert gone(processes_of_uml)
     assert folders_of_uml() == []
 
 
@@ -193,7 +193,7 @@ def test_a_workload_that_the_guest_cannot_do_says_so() -> None:
     config = BootConfig(ram_bytes=64 * MIB, fill_bytes=63 * MIB, order=3)
     result = UmlMachine(config, find_uml()).run(Watcher())
     assert "Kernel panic" in result.outcome or "writing the file ended with status" in result.outcome
-    assert processes_of_uml() == []
+    assert gone(processes_of_uml)
 
 
 def test_no_room_for_its_memory_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
