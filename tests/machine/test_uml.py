@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def processes_of_uml() -> list[psutil.Process]:
 
 def folders_of_uml() -> list[str]:
     """Folders of guests that are left."""
-    return [path.name for path in Path("/tmp").glob("pagetide-uml-*")]
+    return [path.name for path in Path(tempfile.gettempdir()).glob("pagetide-uml-*")]
 
 
 def gone(what: Callable[[], list[Any]]) -> bool:

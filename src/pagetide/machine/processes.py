@@ -49,12 +49,14 @@ class Child:
         return self.process.poll() is not None
 
     def stop(self) -> None:
-        """Ask it to end, and see to it that it does."""
+        """Ask it to end, see to it that it does, and take its last messages; may be repeated."""
+        if self.channel.fileno() < 0:
+            return
         if self.process.poll() is None:
             self.channel.send(Command("stop"))
-            if not self.await_end(time.monotonic() + STOP_MAX_S):
-                self.process.kill()
-                self.process.wait()
+        if not self.await_end(time.monotonic() + STOP_MAX_S):
+            self.process.kill()
+            self.process.wait()
         self.channel.close()
 
 
