@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,20 @@ def run(watcher: Watcher | None = None, **changes: Any) -> RunResult:
     return UmlMachine(config, find_uml()).run(watcher or Watcher())
 
 
+@pytest.fixture(autouse=True)
+def folder_for_guests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have this test's guests in a folder of their own, by which they are told from others on this machine."""
+    with tempfile.TemporaryDirectory(prefix="pagetide-test-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
+        monkeypatch.undo()
+
+
 def processes_of_uml() -> list[psutil.Process]:
-    """Every process of a User-Mode Linux guest that still has memory."""
+    """Every process of this test's guests that still has memory."""
     every = psutil.process_iter(["cmdline"])
-    return [process for process in every if "pagetide-uml-" in " ".join(process.info["cmdline"] or [])]
+    return [process for process in every if tempfile.gettempdir() in " ".join(process.info["cmdline"] or [])]
 
 
 def folders_of_uml() -> list[str]:
