@@ -42,7 +42,7 @@ while read -r command argument; do
     case $command in
     fill)
         if why=$(dd if=/dev/zero of=/mnt/fill bs=1M count="$argument" 2>&1); then echo "@filled"
-        else echo "@failed writing the file ended with status $?" $why
+        else echo "@failed the file could not be written (status $?)" $why
         fi ;;
     remove) rm /mnt/fill && echo "@removed" || echo "@failed the file cannot be removed" ;;
     stop) break ;;
