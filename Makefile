@@ -15,6 +15,7 @@ run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram
 	@.venv/bin/pagetide run $(ARGS)
 
 test: setup ## check style and types, run all tests with kernels compiled, and again as plain Python
+	@tools/setup_guests
 	@tools/check lint test
 
 bench: setup ## measure the allocator and the host's discarding
