@@ -141,7 +141,7 @@ VECTORS: tuple[Vector, ...] = (
         _NOTHING,
         reason="out_of_range",
         qemu=_BREAKS,
-        why="QEMU cannot map the descriptor and gives the device up",
+        why="QEMU maps at most one page outside of RAM, and gives the device up for more",
     ),
     Vector(
         "outside of RAM",
@@ -149,15 +149,16 @@ VECTORS: tuple[Vector, ...] = (
         _NOTHING,
         reason="out_of_range",
         qemu=_BREAKS,
-        why="QEMU cannot map the descriptor and gives the device up",
+        why="QEMU maps at most one page outside of RAM, and gives the device up for more",
     ),
+    Vector("one page outside of RAM", ((4 * RAM_BYTES, _PAGE),), _NOTHING, reason="out_of_range"),
     Vector(
         "wrapping around 2^64",
         ((-_PAGE, 2 * _PAGE),),
         _NOTHING,
         reason="out_of_range",
         qemu=_gone(_PAGE),
-        why="QEMU goes on at address 0 and discards the guest's first page",
+        why="QEMU maps the last page of the address space, goes on at 0 and discards the guest's first page",
     ),
     Vector(
         "poisoned pages",
