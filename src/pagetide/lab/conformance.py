@@ -66,7 +66,8 @@ class Vector(NamedTuple):
         features: what the driver wants.
         times: how often the element is reported, with fresh memory only the first time.
         poison: value for `poison_val`, with PAGE_POISON.
-        busy: whether the device is reset with a full ring just before.
+        busy: whether the device is reset with a full ring just before. QEMU 7.2 under qtest has dealt with a kick when
+            it answers it, so there this shows only that the reset is clean.
         qemu: what QEMU 7.2 does instead.
         why: why it does so.
     """
