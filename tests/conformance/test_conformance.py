@@ -1,13 +1,18 @@
 """The conformance vectors, on our device and on stock QEMU; and that they can fail."""
 
 import json
+import os
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pagetide import cli
 from pagetide.host import device as device_module
+from pagetide.host.server import Server
 from pagetide.lab.conformance import RAM_BYTES, VECTORS, Result, run_vectors
+from pagetide.linux import eventfd, eventfd_write
 from pagetide.machine.devices import DeviceUnderTest, OwnDevice, StockQemu
 from pagetide.virtio.balloon import Feature
 
@@ -49,6 +54,22 @@ def test_the_command_prints_json_and_says_how_it_went(capsys: pytest.CaptureFixt
     """`pagetide conformance --json` lists every vector, and its status is 0 when all passed."""
     assert cli.main(["conformance", "--json"]) == 0
     assert [result["name"] for result in json.loads(capsys.readouterr().out)] == NAMES
+
+
+def test_a_socket_that_somebody_serves_is_put_to_the_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every vector passes over a socket too, where guests come and go while the server runs."""
+    stop_fd = eventfd()
+    with Server() as server:
+        server.listen(tmp_path / "host")
+        thread = threading.Thread(target=server.run, args=(stop_fd,))
+        thread.start()
+        try:
+            assert cli.main(["conformance", "--device", str(tmp_path / "host")]) == 0
+        finally:
+            eventfd_write(stop_fd)
+            thread.join()
+            os.close(stop_fd)
+    assert "FAILED" not in capsys.readouterr().out
 
 
 def test_a_socket_that_nobody_serves_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

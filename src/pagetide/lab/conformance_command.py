@@ -10,6 +10,11 @@ from rich.table import Table
 from pagetide.lab.conformance import RAM_BYTES, Result, run_vectors
 from pagetide.machine.devices import OwnDevice, StockQemu, VhostUserDevice
 from pagetide.machine.qemu_device import QemuError
+from pagetide.machine.qtest import QtestError
+from pagetide.virtio.vhost_user_frontend import RefusedError
+from pagetide.virtio.vhost_user_messages import RemoteProtocolError
+from pagetide.virtio.vhost_user_transport import PeerGoneError
+from pagetide.virtio.virtio_pci import PciError
 
 
 def run_conformance(device: str, *, as_json: bool) -> int:
@@ -26,7 +31,7 @@ def run_conformance(device: str, *, as_json: bool) -> int:
             for result in run_vectors(tested, is_qemu=device == "qemu"):
                 results.append(result)
                 print(f"{'ok' if result.passed else 'FAILED':<7} {result.name}", file=sys.stderr)  # noqa: T201
-    except (OSError, QemuError) as error:
+    except (OSError, QemuError, QtestError, PciError, PeerGoneError, RefusedError, RemoteProtocolError) as error:
         print(f"pagetide: {error}", file=sys.stderr)  # noqa: T201
         return 1
     if as_json:

@@ -14,7 +14,7 @@ from typing import Self
 
 from pagetide.machine.qtest import Qtest, QtestError
 from pagetide.memory.guest_ram import GuestRam
-from pagetide.virtio.virtio_pci import VirtioPci
+from pagetide.virtio.virtio_pci import PciError, VirtioPci
 
 QEMU = "qemu-system-x86_64"
 """The program; Debian's package qemu-system-x86."""
@@ -69,7 +69,7 @@ class QemuDevice:
         try:
             self.pci = VirtioPci(self._qtest)
             self.ram = GuestRam.from_fd(_open_ram(self.pid), ram_bytes)
-        except (QtestError, OSError) as error:
+        except (QtestError, PciError, OSError) as error:
             self._end()
             assert self._process.stderr is not None
             said = self._process.stderr.read().strip().splitlines()
