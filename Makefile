@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each sets up what it needs; a second time that costs nothing.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench lint lock clean
+.PHONY: help setup setup-guests run test bench lint lock clean
 
 UV = $(or $(wildcard .venv/bin/uv),$(shell command -v uv),$(error make lock needs uv: pip install uv))
 
@@ -11,10 +11,13 @@ help: ## list these targets
 setup: ## make .venv with the locked dependencies and pagetide
 	@tools/setup
 
+setup-guests:
+	@tools/setup_guests
+
 run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram 4GiB'
 	@.venv/bin/pagetide run $(ARGS)
 
-test: setup ## check style and types, run all tests with kernels compiled, and again as plain Python
+test: setup setup-guests ## check style and types, run all tests with kernels compiled, and again as plain Python
 	@tools/check lint test
 
 bench: setup ## measure the allocator and the host's discarding

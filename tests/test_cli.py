@@ -14,7 +14,7 @@ import pytest
 from pagetide import cli
 from pagetide.lab import run_command
 from pagetide.machine.config import RunConfig
-from pagetide.machine.live import Observer
+from pagetide.machine.observer import Observer
 from pagetide.machine.result import RunResult
 from pagetide.memory.guest_ram import GuestRamError
 from tests.lab.fake_machine import FakeMachine, machine_with

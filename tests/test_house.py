@@ -147,7 +147,10 @@ def test_a_room_without_a_floor_is_refused() -> None:
         violations("import pagetide.attic", "pagetide.guest.zone")
 
 
-@pytest.mark.parametrize("module", ["pagetide.memory.guest_ram", "pagetide.memory.residency", "pagetide.machine.live"])
+@pytest.mark.parametrize(
+    "module",
+    ["pagetide.memory.guest_ram", "pagetide.memory.residency", "pagetide.machine.live", "pagetide.machine.uml"],
+)
 def test_who_only_looks_on_loads_no_compiler(module: str) -> None:
     """The process that shows a run starts at once: what it imports does not bring numba in."""
     script = f"import sys, {module}; sys.exit('numba' in sys.modules)"

@@ -5,10 +5,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 
+from pagetide.lab.boot_command import boot_uml, make_boot_config
 from pagetide.lab.config_file import make_config, read_file
 from pagetide.lab.ctl_command import ctl_command
 from pagetide.lab.run_command import STATUS_INTERRUPTED, STATUS_USAGE
@@ -181,6 +182,65 @@ def ctl(
         json: Print JSON.
     """
     return ctl_command(command, guest, settings, control, json=json)
+
+
+_BOOT_EXAMPLES = """
+Examples:
+
+    pagetide boot uml
+    pagetide boot uml --order 7 --bursts 1 --json boot.json
+
+Exit status: as for `pagetide run`.
+"""
+
+
+@app.command(help_epilogue=_BOOT_EXAMPLES)
+def boot(
+    kind: Literal["uml"],
+    /,
+    *,
+    ram: Annotated[str | None, Parameter(group=_GUEST)] = None,
+    fill: Annotated[str | None, Parameter(group=_GUEST)] = None,
+    bursts: Annotated[int | None, Parameter(converter=_whole, group=_GUEST)] = None,
+    hold: Annotated[float | None, Parameter(group=_GUEST)] = None,
+    order: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
+    verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
+    json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
+) -> int:
+    """Boot a real Linux guest attached to our host, and show what each of them holds.
+
+    The guest writes a file to a tmpfs, keeps it and removes it, some times over. Its own kernel reports what is free.
+    What a real guest does not tell, such as stamps, is missing from the summary and null in the JSON.
+
+    Args:
+        kind: uml, which is User-Mode Linux: a Linux kernel as a process. Needs no root and no hardware virtualisation.
+        ram: Guest memory, such as 512MiB or 2G. [default: 1GiB]
+        fill: Size of the file. [default: 700MiB]
+        bursts: How many times the guest writes and removes it. [default: 3]
+        hold: Seconds for which it keeps the file. [default: 1]
+        order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: the kernel's own]
+        verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
+        json: Write everything measured to this file; - is standard output.
+    """
+    assert kind == "uml"
+    given = {"ram": ram, "fill": fill, "bursts": bursts, "hold": hold, "order": order, "verify": verify}
+    return boot_uml(make_boot_config(given), json)
+
+
+@app.command
+def conformance(*, device: str = "pagetide", json: bool = False) -> int:
+    """Run the conformance vectors of free page reporting on a balloon device.
+
+    Effects are read from the memory file, not from return codes. What stock QEMU does differently is
+    expected of it, and the table says why.
+
+    Args:
+        device: pagetide, qemu (a stock QEMU without a guest), or the path of a vhost-user socket.
+        json: Print JSON instead of a table.
+    """
+    from pagetide.lab.conformance_command import run_conformance  # noqa: PLC0415 - it loads the compiler
+
+    return run_conformance(device, as_json=json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from pagetide.machine.config import RunConfig
-from pagetide.machine.live import Observer
+from pagetide.machine.observer import Observer
 from pagetide.machine.result import Burst, RunResult, Sample, Samples
 
 MIB = 1 << 20

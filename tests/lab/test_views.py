@@ -63,6 +63,17 @@ def test_a_full_bar_fits(width: int) -> None:
     assert "…" not in text
 
 
+def test_a_guest_that_does_not_tell_what_it_reported_has_one_bar_for_free() -> None:
+    """Without a figure for the reported there is no made-up split of free memory."""
+    console = terminal(60)
+    with LiveView(console, 512 * MIB) as view:
+        view.sample(Sample(0.0, 100 * MIB, 412 * MIB, None, 300 * MIB))
+        view.stage("burst 1 of 3: eating")
+        text = shown(console)
+    assert re.search(r"free +412 MiB", text)
+    assert "reported" not in text
+
+
 def test_the_whole_runs_chart_stays_at_the_end() -> None:
     """The last picture goes from the beginning to the end of the run, without the bars."""
     console = terminal(80)

@@ -15,8 +15,12 @@ from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.ring import DESC_BYTES, place_ring
 from pagetide.virtio.ring_driver import DriverRing
 
-WANTED = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.REPORTING
-"""The features that the driver can make use of."""
+WANTED = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.STATS_VQ | Feature.REPORTING
+"""The features that the driver accepts.
+
+STATS_VQ only for the numbering: QEMU's device always has the statistics queue, and a driver that does not accept it
+would take that for the reporting queue (hw/virtio/virtio-balloon.c, 7.2).
+"""
 
 _TABLES_BYTES_MAX = 1 << 20
 
@@ -39,6 +43,9 @@ class BalloonTransport(Protocol):
 
     def kick(self, index: int) -> None:
         """Notify the device that a queue has elements."""
+
+    def write_config(self, offset: int, value: int) -> None:
+        """Write 32 bits of the device's configuration (5.5.4)."""
 
 
 class BalloonDriver:
@@ -92,9 +99,14 @@ class BalloonDriver:
 
     @staticmethod
     def _allocate(zone: Zone, size_bytes: int) -> int:
+        """Memory for the queue, not at address 0: QEMU takes that for no queue at all (`virtio_queue_notify`, 7.2)."""
         order = max(0, -(-size_bytes // PAGE_SIZE_BYTES) - 1).bit_length()
-        pfn = zone.allocate(order) if order <= ORDER_MAX else None
-        if pfn is None:
+        first = zone.allocate(order) if order <= ORDER_MAX else None
+        pfn = first
+        if first == 0:
+            pfn = zone.allocate(order)
+            zone.free(first, order)
+        if not pfn:
             raise DriverError(f"the guest has no {block_bytes(order)} bytes in one piece for its reporting queue")
         return pfn << PAGE_SHIFT
 

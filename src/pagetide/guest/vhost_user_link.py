@@ -46,6 +46,11 @@ class VhostUserLink:
         """Readable once the device's end is closed: nothing else comes unasked."""
         return self._channel.fileno()
 
+    @property
+    def status(self) -> int:
+        """The device status."""
+        return self._channel.get_status()
+
     def negotiate(self, wanted: int) -> int:
         """Agree on features and share the guest's memory; the features that both sides have."""
         features = self._channel.negotiate(wanted)
@@ -67,3 +72,7 @@ class VhostUserLink:
     def kick(self, index: int) -> None:
         """Notify the device; there is one queue, so one eventfd."""
         eventfd_write(self._kick_fd)
+
+    def write_config(self, offset: int, value: int) -> None:
+        """Write 32 bits of the device's configuration."""
+        self._channel.set_config(offset, value.to_bytes(4, "little"))

@@ -9,7 +9,8 @@ from typing import Protocol
 import msgspec
 
 from pagetide.machine.config import ConfigError, RunConfig
-from pagetide.machine.live import LiveMachine, Observer
+from pagetide.machine.live import LiveMachine
+from pagetide.machine.observer import Observer
 from pagetide.machine.result import RunResult
 from pagetide.memory.available import total_bytes
 from pagetide.units import format_size

@@ -140,13 +140,19 @@ class LiveView:
         width = max(10, min(self._console.width, _COLUMNS_MAX) - 31)
         for name, value, style in (
             ("guest uses", last.guest_used_bytes, "bold yellow"),
-            ("free, reported", last.reported_bytes, "green"),
-            ("free, not reported", max(0, last.guest_free_bytes - last.reported_bytes), "red"),
+            *_free_bars(last),
             ("host holds", last.host_resident_bytes, "blue"),
         ):
             filled = round(width * min(1.0, value / self._ram_bytes))
             table.add_row(f"{name:>18}", Text(f"{format_size(value):>9}"), Text("█" * filled, style=style))
         return table
+
+
+def _free_bars(last: Sample) -> tuple[tuple[str, int, str], ...]:
+    if last.reported_bytes is None:
+        return (("free", last.guest_free_bytes, "green"),)
+    rest_bytes = max(0, last.guest_free_bytes - last.reported_bytes)
+    return ("free, reported", last.reported_bytes, "green"), ("free, not reported", rest_bytes, "red")
 
 
 class PlainView:
@@ -173,9 +179,10 @@ class PlainView:
         """Write how things are, if the last such line is old enough."""
         if sample.t_s - self._told_s >= _LINE_EVERY_S:
             self._told_s = sample.t_s
+            reported = "" if sample.reported_bytes is None else f" (reported {format_size(sample.reported_bytes)})"
             self._line(
                 f"{sample.t_s:7.1f} s  guest uses {format_size(sample.guest_used_bytes)}"
-                f"  free {format_size(sample.guest_free_bytes)} (reported {format_size(sample.reported_bytes)})"
+                f"  free {format_size(sample.guest_free_bytes)}{reported}"
                 f"  host holds {format_size(sample.host_resident_bytes)}"
             )
 

@@ -32,6 +32,9 @@ class _NobodyThere:
     def kick(self, index: int) -> None:
         pass
 
+    def write_config(self, offset: int, value: int) -> None:
+        pass
+
 
 def warm_up_guest() -> None:
     """Call every kernel that a guest's threads will call, on memory of its own."""

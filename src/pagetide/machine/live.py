@@ -7,24 +7,16 @@ that breaks off still tells what was measured. It loads no compiler.
 """
 
 import contextlib
-import mmap
-import os
 import select
-import signal
 import socket
-import subprocess
-import sys
 import time
-from typing import Protocol
-
-import msgspec
 
 from pagetide.guest.zone_layout import arena_bytes
 from pagetide.host.ledger import LEDGER_WORDS
 from pagetide.linux import process_cpu_s
 from pagetide.machine.config import RunConfig
+from pagetide.machine.guest_view import ArenaView
 from pagetide.machine.messages import (
-    Channel,
     Command,
     Ended,
     GuestSetup,
@@ -35,77 +27,15 @@ from pagetide.machine.messages import (
     Ready,
     Stage,
 )
+from pagetide.machine.observer import SAMPLE_INTERVAL_S, Observer
+from pagetide.machine.processes import STOP_MAX_S, Child, shared_memory
 from pagetide.machine.recorder import Recorder
-from pagetide.machine.result import RunResult, Sample
+from pagetide.machine.result import RunResult
 from pagetide.memory.guest_ram import GuestRam
+from pagetide.memory.residency import resident_bytes
 from pagetide.units import PAGE_SIZE_BYTES
 
-SAMPLE_INTERVAL_S = 0.02
-"""How often residency and the counters are read."""
-
-_STOP_MAX_S = 3.0
 _READY_MAX_S = 120.0
-
-
-class Observer(Protocol):
-    """Who watches a run."""
-
-    def stage(self, text: str) -> None:
-        """Something new begins."""
-
-    def sample(self, sample: Sample) -> None:
-        """The state of things, every SAMPLE_INTERVAL_S."""
-
-    def warning(self, text: str) -> None:
-        """Something is not as it should be."""
-
-
-class _Child:
-    """One of the two processes, and the channel to it."""
-
-    def __init__(self, name: str, setup: GuestSetup | HostSetup, fds: list[int], end: socket.socket) -> None:
-        self.name = name
-        self.ready = False
-        self.ended: Ended | None = None
-        arguments = [sys.executable, "-m", f"pagetide.machine.{name}_process", msgspec.json.encode(setup).decode()]
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            arguments, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        self.channel = Channel(end)
-
-    def cause_of_death(self) -> str | None:
-        """A sentence that says what ended the process; None if it ended in order, or lives."""
-        status = self.process.poll()
-        if self.ended is not None and self.ended.failure is not None:
-            return f"the {self.name} stopped: {self.ended.failure}"
-        if not status:
-            return None
-        hint = "; the machine may be out of memory" if -status in (signal.SIGKILL, signal.SIGBUS) else ""
-        how = f"was killed by {signal.Signals(-status).name}{hint}" if status < 0 else f"ended with status {status}"
-        return f"the {self.name}'s process {how}"
-
-    def await_end(self, deadline_s: float) -> bool:
-        """Wait for it to end by itself, taking its last messages; whether it did."""
-        while not self.channel.closed and time.monotonic() < deadline_s:
-            if select.select([self.channel], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
-                self.ended = next((m for m in self.channel.receive() if isinstance(m, Ended)), self.ended)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(max(0.0, deadline_s - time.monotonic()))
-        return self.process.poll() is not None
-
-    def stop(self) -> None:
-        """Ask it to end, take its last words, and see to it that it does."""
-        if self.process.poll() is None:
-            self.channel.send(Command("stop"))
-        if not self.await_end(time.monotonic() + _STOP_MAX_S):
-            self.process.kill()
-            self.process.wait()
-
-    def close(self) -> None:
-        """Kill it if it still runs, and close the channel."""
-        self.process.kill()
-        self.process.wait()
-        self.channel.close()
 
 
 class LiveMachine:
@@ -114,7 +44,7 @@ class LiveMachine:
     def __init__(self, config: RunConfig) -> None:
         """Take the settings, which the caller has checked."""
         self._config = config
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
         self._started = False
 
     def run(self, observer: Observer) -> RunResult:
@@ -142,8 +72,8 @@ class LiveMachine:
         observer.stage("starting the host and the guest")
         nr_pages = config.ram_bytes // PAGE_SIZE_BYTES
         ram_fd = resources.enter_context(GuestRam.create(config.ram_bytes, config.backing)).fd
-        arena_fd, arena = _shared_memory(resources, "arena", arena_bytes(nr_pages, config.vcpus))
-        ledger_fd, ledger = _shared_memory(resources, "ledger", LEDGER_WORDS * 8)
+        arena_fd, arena = shared_memory(resources, "arena", arena_bytes(nr_pages, config.vcpus))
+        ledger_fd, ledger = shared_memory(resources, "ledger", LEDGER_WORDS * 8)
         guest_socket, host_socket, *control = (
             resources.enter_context(end) for _ in range(3) for end in socket.socketpair()
         )
@@ -154,12 +84,12 @@ class LiveMachine:
             ("host", host, [host.control_fd, host.socket_fd, ledger_fd], host_end),
             ("guest", guest, [guest.control_fd, guest.socket_fd, ram_fd, arena_fd], guest_end),
         ):
-            self._children.append(_Child(name, setup, fds, end))
+            self._children.append(Child(name, setup, fds, end))
             resources.callback(self._children[-1].close)
         # Whoever is left must see the other's end close.
         for end in (guest_socket, host_socket, host_control, guest_control):
             end.close()
-        self._recorder = Recorder(config, ram_fd, arena, ledger)
+        self._recorder = Recorder(config, lambda: resident_bytes(ram_fd), ArenaView(config, arena), ledger)
 
     def _watch(self, observer: Observer) -> str:
         """Look on until the guest is done; what became of it."""
@@ -193,7 +123,7 @@ class LiveMachine:
         self._recorder.begin({child.name: process_cpu_s(child.process.pid) for child in self._children})
         self._children[1].channel.send(Command("start"))
 
-    def _take(self, child: _Child, message: Message, observer: Observer) -> None:
+    def _take(self, child: Child, message: Message, observer: Observer) -> None:
         if isinstance(message, Stage):
             observer.stage(message.text)
         elif isinstance(message, Ready):
@@ -211,7 +141,7 @@ class LiveMachine:
     def _how_it_ended(self) -> str:
         """One of the two ended: either the guest was done, or something went wrong, and the other one noticed."""
         host, guest = self._children
-        deadline_s = time.monotonic() + _STOP_MAX_S
+        deadline_s = time.monotonic() + STOP_MAX_S
         noticed = {child.name: child.await_end(deadline_s) for child in (guest, host)}
         causes = {child: cause for child in (host, guest) if (cause := child.cause_of_death()) is not None}
         if not causes:
@@ -220,11 +150,3 @@ class LiveMachine:
         first = min(causes, key=lambda child: child.process.poll() or 0)
         other = guest if first is host else host
         return f"{causes[first]}; the {other.name} {'noticed and ended' if noticed[other.name] else 'was stopped'}"
-
-
-def _shared_memory(resources: contextlib.ExitStack, name: str, size_bytes: int) -> tuple[int, mmap.mmap]:
-    """A memory file of this size, and this process's view of it."""
-    fd = os.memfd_create(f"pagetide-{name}", os.MFD_CLOEXEC)
-    resources.callback(os.close, fd)
-    os.ftruncate(fd, size_bytes)
-    return fd, mmap.mmap(fd, size_bytes)

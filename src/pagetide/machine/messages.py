@@ -4,6 +4,7 @@ The starting process and its two children share memory for everything that is me
 happens.
 """
 
+import contextlib
 import socket
 from typing import ClassVar
 
@@ -96,10 +97,9 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Send one message; a peer that is gone is noticed when receiving."""
-        try:
+        # Not closed yet: what it sent before it went is still to be received.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(msgspec.json.encode(message) + b"\n")
-        except (BrokenPipeError, ConnectionResetError):
-            self.closed = True
 
     def receive(self) -> list[Message]:
         """Wait until something comes; the messages, none at the end of a partial line, and `closed` set at the end."""

@@ -1,22 +1,10 @@
 """What the starting process records of a run: samples of shared memory, and when each phase began and ended."""
 
 import mmap
+from collections.abc import Callable
 
 import numpy as np
 
-from pagetide.guest.zone_layout import (
-    FREE_PAGES,
-    ISOLATED_BLOCKS_MAX,
-    ISOLATED_PAGES,
-    LOCK_WAIT_NS_MAX,
-    PCP_COUNT,
-    REFAULTED_PAGES,
-    REPORTED_PAGES,
-    STAMP_ERRORS,
-    WAIT_HOST_NS_MAX,
-    vcpu_base,
-    words_count,
-)
 from pagetide.host.ledger import (
     CHECKED_BYTES,
     DISCARDED_BYTES,
@@ -27,22 +15,19 @@ from pagetide.host.ledger import (
     Ledger,
 )
 from pagetide.machine.config import RunConfig
+from pagetide.machine.guest_view import GuestView
 from pagetide.machine.measure import Series, Span, bursts
 from pagetide.machine.messages import PhaseBegan, PhaseEnded
 from pagetide.machine.result import RunResult, Sample, Samples
-from pagetide.memory.residency import resident_bytes
-from pagetide.units import PAGE_SIZE_BYTES
 
 
 class Recorder:
-    """Samples a run and sums it up. Reads the guest's arena and the host's ledger, and never writes them."""
+    """Samples a run and sums it up. Reads what guest and host share with it, and never writes that."""
 
-    def __init__(self, config: RunConfig, ram_fd: int, arena: mmap.mmap, ledger: mmap.mmap) -> None:
-        """Take the shared memory of a run that has not begun; `ram_fd` stays the caller's."""
-        self._config, self._ram_fd = config, ram_fd
-        self._words = np.frombuffer(arena, np.int64, words_count(config.vcpus))
+    def __init__(self, config: RunConfig, resident: Callable[[], int], guest: GuestView, ledger: mmap.mmap) -> None:
+        """Take the shared memory of a run that has not begun; `resident` says what the host holds for the guest."""
+        self._config, self._resident, self._guest = config, resident, guest
         self._ledger = Ledger(np.frombuffer(ledger, np.int64, LEDGER_WORDS))
-        self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
         self._samples: list[Sample] = []
         self._verified_bytes: list[int] = []
         self._spans: list[Span] = []
@@ -75,17 +60,7 @@ class Recorder:
         """Look at everything once; None before the run's clock has started."""
         if self._start_s is None:
             return None
-        words = self._words
-        pcp_pages = int(words[self._vcpu_bases + PCP_COUNT].sum())
-        free_pages = int(words[FREE_PAGES]) + pcp_pages
-        used_pages = self._config.ram_bytes // PAGE_SIZE_BYTES - free_pages - int(words[ISOLATED_PAGES])
-        sample = Sample(
-            t_s=now_s - self._start_s,
-            guest_used_bytes=used_pages * PAGE_SIZE_BYTES,
-            guest_free_bytes=free_pages * PAGE_SIZE_BYTES,
-            reported_bytes=int(words[REPORTED_PAGES]) * PAGE_SIZE_BYTES,
-            host_resident_bytes=resident_bytes(self._ram_fd),
-        )
+        sample = Sample(now_s - self._start_s, *self._guest.memory(), self._resident())
         self._samples.append(sample)
         self._verified_bytes.append(int(self._ledger.words[VERIFIED_BYTES]))
         return sample
@@ -103,7 +78,7 @@ class Recorder:
 
     def result(self, outcome: str) -> RunResult:
         """Everything that was measured; both processes have ended."""
-        words, ledger, bases = self._words, self._ledger, self._vcpu_bases
+        ledger = self._ledger
         columns = Samples(**{name: [getattr(sample, name) for sample in self._samples] for name in Sample._fields})
         series = Series(
             np.array(columns.t_s),
@@ -117,11 +92,7 @@ class Recorder:
             bursts=bursts(self._spans, series, self._config.ram_bytes),
             peak_resident_bytes=max(columns.host_resident_bytes, default=0),
             floor_resident_bytes=min(columns.host_resident_bytes, default=0),
-            isolated_blocks_max=int(words[ISOLATED_BLOCKS_MAX]),
-            vcpu_wait_host_s_max=float(words[bases + WAIT_HOST_NS_MAX].max()) / 1e9,
-            zone_lock_wait_s_max=float(words[LOCK_WAIT_NS_MAX]) / 1e9,
-            stamp_errors=int(words[bases + STAMP_ERRORS].sum()),
-            refaulted_bytes=int(words[bases + REFAULTED_PAGES].sum()) * PAGE_SIZE_BYTES,
+            **self._guest.totals()._asdict(),
             reports=int(ledger.words[REPORTS]),
             reported_bytes=int(ledger.words[REPORTED_BYTES]),
             discarded_bytes=int(ledger.words[DISCARDED_BYTES]),

@@ -35,7 +35,7 @@ class Sample(NamedTuple):
     t_s: float
     guest_used_bytes: int
     guest_free_bytes: int
-    reported_bytes: int
+    reported_bytes: int | None
     host_resident_bytes: int
 
 
@@ -46,14 +46,14 @@ class Samples(msgspec.Struct, kw_only=True):
         t_s: seconds since the run's clock started.
         guest_used_bytes: what the guest has allocated.
         guest_free_bytes: what its allocator could hand out; isolated blocks belong to neither.
-        reported_bytes: free memory whose blocks are marked reported.
+        reported_bytes: free memory whose blocks are marked reported; None for a guest that does not tell.
         host_resident_bytes: what the host really holds for the guest, read from the memory file.
     """
 
     t_s: list[float] = []
     guest_used_bytes: list[int] = []
     guest_free_bytes: list[int] = []
-    reported_bytes: list[int] = []
+    reported_bytes: list[int | None] = []
     host_resident_bytes: list[int] = []
 
     def rows(self) -> list[Sample]:
@@ -66,6 +66,7 @@ class RunResult(msgspec.Struct, kw_only=True):
 
     Attributes:
         config: every setting, the seed included.
+        guest: what ran: `pagetide`, or a real kernel by its name and release.
         outcome: `complete`, `interrupted`, or a sentence that says what failed.
         duration_s: from the first operation to the end.
         discarded_bytes: what the discarding calls covered, by their own word.
@@ -81,6 +82,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     """
 
     config: RunConfig
+    guest: str = "pagetide"
     outcome: str
     duration_s: float
     bursts: list[Burst]

@@ -228,6 +228,12 @@ class FrontendChannel:
         if self.frontend.protocol_features & ProtocolFeature.STATUS:
             self.call(Request.SET_STATUS, U64.pack(status))
 
+    def get_status(self) -> int:
+        """The device status; 0 where the back-end has none (STATUS)."""
+        if self.frontend.protocol_features & ProtocolFeature.STATUS:
+            return decode_u64(self.call(Request.GET_STATUS))
+        return 0
+
     def get_config(self, offset: int, size: int) -> bytes:
         """Read the configuration space."""
         payload = encode_config(ConfigSpace(offset, size, 0, bytes(size)))

@@ -1,0 +1,79 @@
+"""What can be known of a guest from outside: all of ours, through its arena; little of a real one."""
+
+import mmap
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from pagetide.guest.zone_layout import (
+    FREE_PAGES,
+    ISOLATED_BLOCKS_MAX,
+    ISOLATED_PAGES,
+    LOCK_WAIT_NS_MAX,
+    PCP_COUNT,
+    REFAULTED_PAGES,
+    REPORTED_PAGES,
+    STAMP_ERRORS,
+    WAIT_HOST_NS_MAX,
+    vcpu_base,
+    words_count,
+)
+from pagetide.machine.config import RunConfig
+from pagetide.units import PAGE_SIZE_BYTES
+
+
+class GuestMemoryNow(NamedTuple):
+    """A guest's memory at one moment, as in `Sample`."""
+
+    used_bytes: int
+    free_bytes: int
+    reported_bytes: int | None
+
+
+class GuestTotals(NamedTuple):
+    """What a guest counted over a run, as in `RunResult`; None where it does not tell."""
+
+    isolated_blocks_max: int | None = None
+    vcpu_wait_host_s_max: float | None = None
+    zone_lock_wait_s_max: float | None = None
+    stamp_errors: int | None = None
+    refaulted_bytes: int | None = None
+
+
+class GuestView(Protocol):
+    """A guest, seen from outside."""
+
+    def memory(self) -> GuestMemoryNow:
+        """How its memory is now."""
+
+    def totals(self) -> GuestTotals:
+        """What it has counted so far."""
+
+
+class ArenaView:
+    """Our guest: reads the zone's arena, and never writes it."""
+
+    def __init__(self, config: RunConfig, arena: mmap.mmap) -> None:
+        """Take the arena of a guest with these settings."""
+        self._words = np.frombuffer(arena, np.int64, words_count(config.vcpus))
+        self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
+        self._ram_pages = config.ram_bytes // PAGE_SIZE_BYTES
+
+    def memory(self) -> GuestMemoryNow:
+        """How its memory is now; isolated blocks are neither used nor free."""
+        words = self._words
+        free_pages = int(words[FREE_PAGES]) + int(words[self._vcpu_bases + PCP_COUNT].sum())
+        used_pages = self._ram_pages - free_pages - int(words[ISOLATED_PAGES])
+        reported_pages = int(words[REPORTED_PAGES])
+        return GuestMemoryNow(*(pages * PAGE_SIZE_BYTES for pages in (used_pages, free_pages, reported_pages)))
+
+    def totals(self) -> GuestTotals:
+        """What it has counted so far."""
+        words, bases = self._words, self._vcpu_bases
+        return GuestTotals(
+            isolated_blocks_max=int(words[ISOLATED_BLOCKS_MAX]),
+            vcpu_wait_host_s_max=float(words[bases + WAIT_HOST_NS_MAX].max()) / 1e9,
+            zone_lock_wait_s_max=float(words[LOCK_WAIT_NS_MAX]) / 1e9,
+            stamp_errors=int(words[bases + STAMP_ERRORS].sum()),
+            refaulted_bytes=int(words[bases + REFAULTED_PAGES].sum()) * PAGE_SIZE_BYTES,
+        )

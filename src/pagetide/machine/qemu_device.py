@@ -1,0 +1,108 @@
+"""Stock QEMU as a balloon device without a guest: a stopped machine whose CPU is played through qtest.
+
+What we play is only the driver. The machine's RAM is a memory file that is mapped here, so rings and blocks are
+written straight into it, and what the device discarded is read from the file.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Self
+
+from pagetide.machine.qtest import Qtest, QtestError
+from pagetide.memory.guest_ram import GuestRam
+from pagetide.virtio.virtio_pci import PciError, VirtioPci
+
+QEMU = "qemu-system-x86_64"
+"""The program; Debian's package qemu-system-x86."""
+
+_END_MAX_S = 5.0
+
+
+class QemuError(Exception):
+    """QEMU is not there, or did not start; the message says what to do."""
+
+
+class QemuDevice:
+    """A running QEMU with one balloon.
+
+    Attributes:
+        ram: the machine's memory, mapped here; guest-physical address 0 is its first byte.
+        pci: the balloon.
+        pid: of QEMU.
+    """
+
+    ram: GuestRam
+    pci: VirtioPci
+    pid: int
+
+    def __init__(self, ram_bytes: int, *, properties: str = "free-page-reporting=on", program: str = QEMU) -> None:
+        """Start QEMU and find its balloon.
+
+        Args:
+            ram_bytes: memory of the machine, below 3 GiB so that it is in one piece.
+            properties: of the balloon, as QEMU's `-device` takes them.
+            program: the QEMU to start.
+
+        Raises:
+            QemuError: it is not installed, or did not start.
+        """
+        if shutil.which(program) is None:
+            raise QemuError(f"{program} is not installed: as root, apt-get install qemu-system-x86 seabios")
+        assert ram_bytes < 3 << 30
+        ours, theirs = socket.socketpair()
+        self._process = subprocess.Popen(  # noqa: S603 - the program that the caller asked for
+            [
+                program, "-machine", "pc,memory-backend=ram", "-m", f"{ram_bytes >> 20}M", "-accel", "tcg", "-S",
+                "-object", f"memory-backend-memfd,id=ram,size={ram_bytes},share=on", "-display", "none", "-nodefaults",
+                "-chardev", f"socket,id=qtest,fd={theirs.fileno()}", "-qtest", "chardev:qtest", "-qtest-log", "none",
+                "-device", f"virtio-balloon-pci,{properties}",
+            ],
+            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        theirs.close()
+        self.pid = self._process.pid
+        self._qtest = Qtest(ours)
+        try:
+            self.pci = VirtioPci(self._qtest)
+            self.ram = GuestRam.from_fd(_open_ram(self.pid), ram_bytes)
+        except (QtestError, PciError, OSError) as error:
+            self._end()
+            assert self._process.stderr is not None
+            said = self._process.stderr.read().strip().splitlines()
+            self._process.stderr.close()
+            raise QemuError(f"{program} did not start: {said[-1] if said else error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End QEMU and let go of the memory."""
+        self._end()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        self.ram.close()
+
+    def _end(self) -> None:
+        self._qtest.close()
+        self._process.terminate()
+        try:
+            self._process.wait(_END_MAX_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _open_ram(pid: int) -> int:
+    """The memory file of a QEMU's memory-backend-memfd."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(link.readlink()).startswith("/memfd:memory-backend-memfd"):
+                return os.open(link, os.O_RDWR | os.O_CLOEXEC)
+    raise FileNotFoundError("QEMU has no memory-backend-memfd open")

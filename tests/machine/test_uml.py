@@ -1,0 +1,237 @@
+"""A real Linux kernel attached to our host. Without the packages these tests fail: `make test` installs them."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from pagetide.machine.boot_config import BootConfig
+from pagetide.machine.config import ConfigError
+from pagetide.machine.packages import UmlParts, find_uml
+from pagetide.machine.result import RunResult
+from pagetide.machine.uml import UmlMachine
+from pagetide.memory.guest_ram import GuestRamError
+from tests.machine.watcher import MIB, Watcher
+
+SMALL = BootConfig(ram_bytes=256 * MIB, fill_bytes=150 * MIB, bursts=1, hold_s=0.2, order=3)
+
+
+def run(watcher: Watcher | None = None, **changes: Any) -> RunResult:
+    """Run the small guest with these settings changed."""
+    config = msgspec.structs.replace(SMALL, **changes)
+    config.check()
+    return UmlMachine(config, find_uml()).run(watcher or Watcher())
+
+
+@pytest.fixture(autouse=True)
+def folder_for_guests(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have this test's guests in a folder of their own, by which they are told from others on this machine."""
+    tmp_path_factory.getbasetemp()  # pytest's own is not to be made in there
+    with tempfile.TemporaryDirectory(prefix="pagetide-test-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
+        monkeypatch.undo()
+
+
+def processes_of_uml() -> list[psutil.Process]:
+    """Every process of this test's guests that still has memory."""
+    every = psutil.process_iter(["cmdline"])
+    return [process for process in every if tempfile.gettempdir() in " ".join(process.info["cmdline"] or [])]
+
+
+def folders_of_uml() -> list[str]:
+    """Folders of guests that are left."""
+    return [path.name for path in Path(tempfile.gettempdir()).glob("pagetide-uml-*")]
+
+
+def gone(what: Callable[[], list[Any]]) -> bool:
+    """Whether this is empty, at once or within ten seconds."""
+    deadline_s = time.monotonic() + 10
+    while what() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    return not what()
+
+
+def when_full(act: Callable[[], None]) -> Watcher:
+    """A watcher that does this once the guest has filled most of its memory."""
+    return Watcher(act, at_bytes=140 * MIB)
+
+
+def kill_guest() -> None:
+    """Kill the kernel's process and none of its helpers."""
+    next(process for process in psutil.Process().children() if "linux.uml" in process.name()).kill()
+
+
+def kill_host() -> None:
+    """Kill our host's process."""
+    next(each for each in psutil.Process().children() if "pagetide.machine.host_process" in each.cmdline()).kill()
+
+
+def test_linux_gives_back_what_it_freed() -> None:
+    """At least 98 % of what the guest removed leaves the host each time, and every discarded byte is verified."""
+    watcher = Watcher()
+    result = run(watcher, bursts=2)
+    assert result.outcome == "complete"
+    assert result.guest.startswith("Linux ")
+    assert len(result.bursts) == 2
+    for burst in result.bursts:
+        assert burst.eaten_bytes == 150 * MIB
+        assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
+        assert burst.return_lag_s is not None
+    assert result.verified_bytes == result.checked_bytes == result.discarded_bytes == result.reported_bytes > 0
+    assert sum(result.skipped_bytes.values()) == 0
+    assert result.config.order == 3
+    assert result.guest_cpu_s
+    assert result.host_cpu_s
+    assert [result.isolated_blocks_max, result.stamp_errors, result.refaulted_bytes] == [None] * 3
+    assert set(result.samples.reported_bytes) == {None}
+    assert max(result.samples.guest_used_bytes) >= 150 * MIB
+    assert min(result.samples.guest_used_bytes) <= 60 * MIB
+    assert len(result.samples.t_s) >= 0.5 * result.duration_s / 0.02
+    assert watcher.stages[0] == f"booting Linux {find_uml().release} (User-Mode Linux)"
+    assert "burst 2 of 2: freed, reporting" in watcher.stages
+    assert gone(processes_of_uml)
+    assert folders_of_uml() == []
+
+
+def test_the_kernels_own_order_is_told() -> None:
+    """Without an order the kernel keeps its own, User-Mode Linux's 10, and the result says so."""
+    result = run(order=None, fill_bytes=32 * MIB)
+    assert result.outcome == "complete"
+    assert result.config.order == 10
+
+
+def test_a_guest_that_is_killed_is_noticed() -> None:
+    """The sentence names the guest and the signal, the host ends by itself, and what was measured is there."""
+    result = run(when_full(kill_guest), hold_s=30.0)
+    assert result.outcome.startswith("the guest's process was killed by SIGKILL")
+    assert result.outcome.endswith("the host noticed and ended")
+    assert result.peak_resident_bytes > 140 * MIB
+    assert gone(processes_of_uml)
+
+
+def test_a_host_that_is_killed_is_noticed() -> None:
+    """The sentence names the host and the signal, and the guest is stopped."""
+    result = run(when_full(kill_host), hold_s=30.0)
+    assert result.outcome.startswith("the host's process was killed by SIGKILL")
+    assert result.outcome.endswith("the guest was stopped")
+    assert gone(processes_of_uml)
+
+
+def test_ctrl_c_ends_all_and_keeps_what_was_measured() -> None:
+    """An interrupt in the middle of the hold stops guest and host at once."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    result = run(when_full(interrupt), hold_s=30.0)
+    assert result.outcome == "interrupted"
+    assert result.duration_s < 20
+    assert result.host_cpu_s is not None
+    assert gone(processes_of_uml)
+    assert folders_of_uml() == []
+
+
+def test_ctrl_c_while_it_boots_ends_all() -> None:
+    """An interrupt before anything was measured leaves an empty result and nothing else."""
+
+    class Impatient(Watcher):
+        def stage(self, text: str) -> None:
+            super().stage(text)
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        result = run(Impatient())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert result.outcome == "interrupted"
+    assert result.bursts == []
+    assert gone(processes_of_uml)
+    assert folders_of_uml() == []
+
+
+def test_when_the_starting_process_is_killed_nothing_is_left() -> None:
+    """Killed outright, it takes the host, the kernel, its helpers and its folder with it."""
+    script = (
+        "from pagetide.machine.boot_config import BootConfig; from pagetide.machine.packages import find_uml\n"
+        "from pagetide.machine.uml import UmlMachine\n"
+        "class Watcher:\n"
+        "    def stage(self, text): print(text, flush=True)\n"
+        "    def sample(self, sample): pass\n"
+        "    def warning(self, text): pass\n"
+        "UmlMachine(BootConfig(ram_bytes=256 << 20, fill_bytes=64 << 20, hold_s=60.0), find_uml()).run(Watcher())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        while "eating" not in starter.stdout.readline():
+            assert starter.poll() is None
+        assert processes_of_uml() != []
+        host = [each for each in psutil.Process(starter.pid).children() if "python" in each.name()]
+        starter.kill()
+    assert gone(processes_of_uml)
+    assert gone(folders_of_uml)
+    assert psutil.wait_procs(host, timeout=10)[1] == []
+
+
+def test_a_guest_that_ends_before_it_attaches_is_a_sentence(tmp_path: Path) -> None:
+    """Its last words and status are in the error; nothing is left."""
+    kernel = tmp_path / "linux.uml"
+    kernel.write_text("#!/bin/sh\necho no memory for me\nexit 7\n")
+    kernel.chmod(0o755)
+    parts = UmlParts(kernel, "6.1", *find_uml()[2:])
+    expected = "the guest's process ended with status 7; its last words were: no memory for me"
+    with pytest.raises(ChildProcessError, match=expected):
+        UmlMachine(SMALL, parts).run(Watcher())
+    assert folders_of_uml() == []
+
+
+def test_a_workload_that_the_guest_cannot_do_says_so() -> None:
+    """A file that does not fit ends the run with the guest's own words: its tmpfs is full, or it ran out of memory."""
+    config = BootConfig(ram_bytes=64 * MIB, fill_bytes=63 * MIB, order=3)
+    result = UmlMachine(config, find_uml()).run(Watcher())
+    assert "Kernel panic" in result.outcome or "could not be written" in result.outcome
+    assert gone(processes_of_uml)
+
+
+def test_no_room_for_its_memory_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that does not fit into /dev/shm is not started, since it would die in the middle."""
+    space = os.statvfs("/dev/shm")
+    small = os.statvfs_result([space.f_bsize, 4096, *list(space)[2:4], 16, *list(space)[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _: small)
+    with pytest.raises(GuestRamError, match="256 MiB of guest RAM do not fit into /dev/shm"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"ram_bytes": 32 * MIB}, "at least 64 MiB of RAM, not 32 MiB"),
+        ({"fill_bytes": 0}, "has room for a file of 1 MiB to 218 MiB, not 0"),
+        ({"fill_bytes": 250 * MIB}, "not 250 MiB"),
+        ({"fill_bytes": MIB + 4096}, "a whole number of MiB"),
+        ({"ram_bytes": 255 * MIB}, "multiple of 4 MiB"),
+        ({"bursts": 0}, "at least 1 burst"),
+        ({"order": 11}, "from 0 to 10, not 11"),
+        ({"hold_s": -1.0}, "the hold must be"),
+        ({"verify_share": 2.0}, "the share verified must be"),
+    ],
+)
+def test_settings_that_cannot_be_are_sentences(changes: dict[str, Any], sentence: str) -> None:
+    """Each setting out of its range is refused with what would do."""
+    with pytest.raises(ConfigError, match=sentence):
+        msgspec.structs.replace(SMALL, **changes).check()
