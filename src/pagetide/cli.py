@@ -238,7 +238,7 @@ def conformance(*, device: str = "pagetide", json: bool = False) -> int:
         device: pagetide, qemu (a stock QEMU without a guest), or the path of a vhost-user socket.
         json: Print JSON instead of a table.
     """
-    from pagetide.lab.conformance_command import run_conformance  # noqa: PLC0415 - it loads the compiler
+    from pagetide.lab.conformance_command import run_conformance
 
     return run_conformance(device, as_json=json)
 
@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
     except (CycloptsError, ConfigError) as error:
         sentence = " ".join(str(error).split())
-        print(f"pagetide: {sentence}", file=sys.stderr)  # noqa: T201
+        print(f"pagetide: {sentence}", file=sys.stderr)
         return STATUS_USAGE
     except KeyboardInterrupt:
         return STATUS_INTERRUPTED

@@ -30,12 +30,12 @@ def run_conformance(device: str, *, as_json: bool) -> int:
         with VhostUserDevice(device, RAM_BYTES) if opened is None else opened(RAM_BYTES) as tested:
             for result in run_vectors(tested, is_qemu=device == "qemu"):
                 results.append(result)
-                print(f"{'ok' if result.passed else 'FAILED':<7} {result.name}", file=sys.stderr)  # noqa: T201
+                print(f"{'ok' if result.passed else 'FAILED':<7} {result.name}", file=sys.stderr)
     except (OSError, QemuError, QtestError, PciError, PeerGoneError, RefusedError, RemoteProtocolError) as error:
-        print(f"pagetide: {error}", file=sys.stderr)  # noqa: T201
+        print(f"pagetide: {error}", file=sys.stderr)
         return 1
     if as_json:
-        print(json.dumps([result._asdict() for result in results], indent=2))  # noqa: T201
+        print(json.dumps([result._asdict() for result in results], indent=2))
     else:
         _print_table(device, results)
     return 0 if all(result.passed for result in results) else 1

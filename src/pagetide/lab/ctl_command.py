@@ -73,18 +73,18 @@ def ctl_command(command: str, guest: str | None, settings: tuple[str, ...], cont
     try:
         answer = ask(path, request)
     except (OSError, msgspec.DecodeError) as error:
-        print(f"pagetide: no daemon answers at {path}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"pagetide: no daemon answers at {path}: {error}", file=sys.stderr)
         return STATUS_FAILED
     if answer["error"] is not None:
-        print(f"pagetide: {answer['error']}", file=sys.stderr)  # noqa: T201
+        print(f"pagetide: {answer['error']}", file=sys.stderr)
         return STATUS_FAILED
     if json:
         told = answer["guests"] if command == "list" else answer["guests"][0]
-        print(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())  # noqa: T201
+        print(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
     else:
-        print(describe(answer["guests"]) if command == "show" else table(answer["guests"]))  # noqa: T201
+        print(describe(answer["guests"]) if command == "show" else table(answer["guests"]))
     if answer["note"] is not None:
-        print(f"pagetide: {answer['note']}", file=sys.stderr)  # noqa: T201
+        print(f"pagetide: {answer['note']}", file=sys.stderr)
     return STATUS_OK
 
 

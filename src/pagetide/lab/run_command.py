@@ -72,11 +72,11 @@ def run(config: RunConfig, json_path: str | None, *, make_machine: Callable[[Run
         ConfigError: this machine cannot do it; nothing was run.
     """
     check_against_machine(config, json_path)
-    from rich.console import Console  # noqa: PLC0415 - bad arguments should be told before it is loaded
+    from rich.console import Console
 
-    from pagetide.lab.ascii_fallback import fall_back_to_ascii  # noqa: PLC0415
-    from pagetide.lab.summary import problems, summarise  # noqa: PLC0415
-    from pagetide.lab.views import LiveView, PlainView, chart_text  # noqa: PLC0415
+    from pagetide.lab.ascii_fallback import fall_back_to_ascii
+    from pagetide.lab.summary import problems, summarise
+    from pagetide.lab.views import LiveView, PlainView, chart_text
 
     stream = sys.stderr if json_path == "-" else sys.stdout
     fall_back_to_ascii(stream)
@@ -88,7 +88,7 @@ def run(config: RunConfig, json_path: str | None, *, make_machine: Callable[[Run
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"pagetide: {error}", file=sys.stderr)  # noqa: T201
+        print(f"pagetide: {error}", file=sys.stderr)
         return STATUS_FAILED
     # First of all, since whoever reads the rest may hang up, as in `| head`.
     found = problems(result) + _write_file(result, json_path)
@@ -101,7 +101,7 @@ def run(config: RunConfig, json_path: str | None, *, make_machine: Callable[[Run
         sys.stdout.buffer.write(_json(result))
         sys.stdout.flush()
     for problem in found:
-        print(f"pagetide: {problem}", file=sys.stderr)  # noqa: T201
+        print(f"pagetide: {problem}", file=sys.stderr)
     if found:
         return STATUS_FAILED
     return STATUS_INTERRUPTED if result.outcome == "interrupted" else STATUS_OK

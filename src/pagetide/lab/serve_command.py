@@ -64,11 +64,11 @@ def serve_command(
     if not 0 <= stats_interval_s <= 1e6:
         raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s:g}")
     paths, control_path = check_paths(sockets, socket_dir, control)
-    from pagetide.host.daemon import LineFormatter, serve  # noqa: PLC0415 - these load the compiler
-    from pagetide.host.device import FEATURES  # noqa: PLC0415
-    from pagetide.host.server import Server  # noqa: PLC0415
-    from pagetide.machine.host_warm_up import warm_up_host  # noqa: PLC0415
-    from pagetide.virtio.balloon import Feature  # noqa: PLC0415
+    from pagetide.host.daemon import LineFormatter, serve
+    from pagetide.host.device import FEATURES
+    from pagetide.host.server import Server
+    from pagetide.machine.host_warm_up import warm_up_host
+    from pagetide.virtio.balloon import Feature
 
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(LineFormatter())
@@ -83,6 +83,6 @@ def serve_command(
         with Server(verify_share=verify_share, features=int(features)) as server:
             serve(server, paths, control_path, stats_interval_s=stats_interval_s)
     except OSError as error:
-        print(f"pagetide: cannot serve: {error}", file=sys.stderr)  # noqa: T201
+        print(f"pagetide: cannot serve: {error}", file=sys.stderr)
         return STATUS_FAILED
     return STATUS_OK
