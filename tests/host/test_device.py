@@ -13,10 +13,12 @@ from pagetide.host.device import BalloonDevice, QueuePlace
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
 from pagetide.host.ledger import Ledger
 from pagetide.host.turn import TURN_BYTES_MAX, Turn
+from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.ring import RING_ENTRIES, RingError
 from pagetide.virtio.ring_driver import AVAIL_ADDRESS
 from pagetide.virtio.vhost_user_messages import MemoryRegion
+from pagetide.virtio.vhost_user_rules import MEM_SLOTS_MAX
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER, GuestRing
 
 FULL = int(device.FEATURES & ~device.OPTIONAL_FEATURES | Feature.REPORTING)
@@ -340,3 +342,14 @@ def test_regions_come_and_go() -> None:
     assert memory.region_map.table[:, 0].tolist() == [0]
     memory.close()
     assert len(memory.region_map.table) == 0
+
+
+def test_a_guest_has_as_many_regions_as_it_was_told() -> None:
+    """One memory region more than GET_MAX_MEM_SLOTS offers is refused, and its descriptor is not left open."""
+    memory = GuestMemory()
+    with GuestRam.create(PAGE, "memfd") as ram:
+        for index in range(MEM_SLOTS_MAX):
+            memory.add(MemoryRegion(index * PAGE, PAGE, 0, 0), os.dup(ram.fd))
+        with pytest.raises(GuestMemoryError, match=f"room for {MEM_SLOTS_MAX} memory regions"):
+            memory.add(MemoryRegion(MEM_SLOTS_MAX * PAGE, PAGE, 0, 0), os.dup(ram.fd))
+    memory.close()

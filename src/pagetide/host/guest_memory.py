@@ -13,6 +13,7 @@ from pagetide import linux
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user_messages import MemoryRegion
+from pagetide.virtio.vhost_user_rules import MEM_SLOTS_MAX
 
 _ADDRESSES = 1 << 64
 
@@ -48,9 +49,12 @@ class GuestMemory:
         """Map one more region. The descriptor is this object's from now on, in any case.
 
         Raises:
-            GuestMemoryError: the region is not within its file, not on page boundaries, overlaps another, or cannot be
-                mapped. Nothing has changed then.
+            GuestMemoryError: it is one too many, not within its file, not on page boundaries, overlaps another, or
+                cannot be mapped. Nothing has changed then.
         """
+        if len(self._mappings) >= MEM_SLOTS_MAX:
+            os.close(fd)
+            raise GuestMemoryError(f"there is room for {MEM_SLOTS_MAX} memory regions, as GET_MAX_MEM_SLOTS said")
         mapping = _map(shared, fd)
         try:
             self.region_map = _region_map([*self._mappings, mapping])
