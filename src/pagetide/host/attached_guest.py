@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pagetide.host.device import FEATURES, QUEUES_MAX, BalloonDevice, QueuePlace, write_config
 from pagetide.host.fd_events import EDGE, READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
+from pagetide.host.inflight_memory import InflightMemory, create_inflight
 from pagetide.host.ledger import Ledger
 from pagetide.virtio.balloon import Config, Queue, Status
 from pagetide.virtio.ring import RingError
@@ -19,6 +20,8 @@ from pagetide.virtio.vhost_user_events import (
     DeviceReset,
     Event,
     FeaturesSet,
+    InflightAsked,
+    InflightGiven,
     MemoryRegionAdded,
     MemoryRegionRemoved,
     MemoryTableSet,
@@ -84,6 +87,8 @@ class AttachedGuest:
         self._memory = GuestMemory()
         self._device = BalloonDevice(self._memory, ledger, verify_share=verify_share)
         self._backend.config = self._device.config
+        self._inflight: InflightMemory | None = None
+        self._inflight_made_fd = -1
         self._kick_fds: dict[int, int] = {}
         self._ready: dict[int, None] = {}  # a set that keeps its order
         self._failure_logged: str | None = None
@@ -102,8 +107,12 @@ class AttachedGuest:
         for index in list(self._kick_fds):
             self._leave_queue(index)
         self._memory.close()
+        if self._inflight is not None:
+            self._inflight.close()
         for fd in self._backend.close():
             os.close(fd)
+        if self._inflight_made_fd >= 0:
+            os.close(self._inflight_made_fd)
         self._connection.close()
 
     def talk(self) -> None:
@@ -243,14 +252,6 @@ class AttachedGuest:
 
     def _act(self, event: Event) -> None:
         match event:
-            case MemoryTableSet(regions, fds):
-                self._memory.replace(regions, fds)
-                self._device.memory_changed()
-            case MemoryRegionAdded(region, fd):
-                self._memory.add(region, fd)
-            case MemoryRegionRemoved(region):
-                self._memory.remove(region.gpa, region.size_bytes, region.user_address)
-                self._device.memory_changed()
             case QueueStarted():
                 self._start_queue(event)
             case QueueStopped(index):
@@ -263,11 +264,42 @@ class AttachedGuest:
                 write_config(self._backend.config, config.offset, config.data)
             case FeaturesSet():
                 pass  # they count when a queue is started
+            case _:
+                self._change_memory(event)
+
+    def _change_memory(
+        self, event: MemoryTableSet | MemoryRegionAdded | MemoryRegionRemoved | InflightAsked | InflightGiven
+    ) -> None:
+        match event:
+            case MemoryTableSet(regions, fds):
+                self._memory.replace(regions, fds)
+                self._device.memory_changed()
+            case MemoryRegionAdded(region, fd):
+                self._memory.add(region, fd)
+            case MemoryRegionRemoved(region):
+                self._memory.remove(region.gpa, region.size_bytes, region.user_address)
+                self._device.memory_changed()
+            case InflightAsked(queue_count, queue_size):
+                self._make_inflight(queue_count, queue_size)
+            case InflightGiven(inflight, fd):
+                given = InflightMemory(inflight, fd, QUEUES_MAX)
+                if self._inflight is not None:
+                    self._inflight.close()
+                self._inflight = given
+
+    def _make_inflight(self, queue_count: int, queue_size: int) -> None:
+        inflight, fd = create_inflight(queue_count, queue_size, QUEUES_MAX)
+        self._backend.inflight_made(inflight, fd)
+        # It is kept until the reply has gone: no message is taken before that, so not a second one of these either.
+        if self._inflight_made_fd >= 0:
+            os.close(self._inflight_made_fd)
+        self._inflight_made_fd = fd
 
     def _start_queue(self, event: QueueStarted) -> None:
         index, address = event.queue, event.address
         place = QueuePlace(event.size, address.desc, address.avail, address.used)
-        self._device.start_queue(index, place, self._backend.queue_base(index), self._backend.features)
+        inflight = None if self._inflight is None else self._inflight.region(index)
+        self._device.start_queue(index, place, self._backend.queue_base(index), self._backend.features, inflight)
         try:
             self._events.watch(event.kick_fd, EDGE, functools.partial(self._make_ready, index))
         except OSError as error:
