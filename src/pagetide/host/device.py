@@ -182,6 +182,11 @@ class BalloonDevice:
             raise ValueError(f"a guest cannot keep {target_bytes} bytes")
         self.set_num_pages(max(0, ram_bytes - target_bytes) // PAGE_SIZE_BYTES)
 
+    @property
+    def hinting(self) -> bool:
+        """Whether a round of free page hints is asked for or under way."""
+        return self._hinting.wanted
+
     def begin_hinting(self) -> None:
         """Ask for a round of free page hints; the driver is to be told of a changed configuration."""
         self._hinting.begin()

@@ -36,8 +36,8 @@ from pagetide.host.ledger import (
     ZERO_LENGTH_BLOCKS,
 )
 from pagetide.jit import external, int32, int64, kernel
-from pagetide.memory.region_map import REGION_FD, REGION_GPA, REGION_OFFSET, find_region
-from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.memory.region_map import REGION_FD, REGION_GPA, REGION_MARKS, REGION_OFFSET, find_region
+from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 from pagetide.virtio.ring import DESC_F_WRITE
 
 RANGE_START = 0
@@ -57,6 +57,7 @@ _PAGE_MASK = PAGE_SIZE_BYTES - 1
 
 _fallocate = external("fallocate", int32, int32, int32, int64, int64)
 _lseek = external("lseek", int64, int32, int64, int32)
+_memset = external("memset", int64, int64, int32, int64)
 
 
 @kernel
@@ -215,6 +216,9 @@ def punch_ranges(
             failure = failed
             continue
         ledger[DISCARDED_BYTES] += end - start
+        if regions[row, REGION_MARKS] != 0:
+            first = start - regions[row, REGION_GPA] >> PAGE_SHIFT
+            _memset(int(regions[row, REGION_MARKS] + first), 1, int(end - start >> PAGE_SHIFT))
         if verify != 0:
             gone = gone_bytes(fd, offset_bytes, end - start)
             if gone >= 0:

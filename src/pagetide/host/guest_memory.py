@@ -5,9 +5,12 @@ truncates the file afterwards ends this process by SIGBUS when a ring is read (f
 be).
 """
 
+import ctypes
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from pagetide import linux
 from pagetide.memory.region_map import Region, RegionMap
@@ -16,6 +19,7 @@ from pagetide.virtio.vhost_user_messages import MemoryRegion
 from pagetide.virtio.vhost_user_rules import MEM_SLOTS_MAX
 
 _ADDRESSES = 1 << 64
+_LOOK_PAGES = 1 << 16
 
 
 class GuestMemoryError(Exception):
@@ -26,10 +30,28 @@ class _Mapping(NamedTuple):
     shared: MemoryRegion
     fd: int
     address: int
+    marks_address: int
+
+    @property
+    def pages(self) -> int:
+        return self.shared.size_bytes // PAGE_SIZE_BYTES
 
     def close(self) -> None:
         linux.munmap(self.address, self.shared.size_bytes)
+        linux.munmap(self.marks_address, self.pages)
         os.close(self.fd)
+
+    def take_refaulted_pages(self) -> int:
+        marks = np.ctypeslib.as_array((ctypes.c_uint8 * self.pages).from_address(self.marks_address))
+        found = 0
+        for start in range(0, self.pages, _LOOK_PAGES):
+            some = marks[start : start + _LOOK_PAGES]
+            if some.any():
+                told = linux.mincore(self.address + start * PAGE_SIZE_BYTES, len(some) * PAGE_SIZE_BYTES)
+                back = (np.frombuffer(told, np.uint8) & some).astype(bool)
+                found += int(np.count_nonzero(back))
+                some[back] = 0
+        return found
 
 
 class GuestMemory:
@@ -99,6 +121,16 @@ class GuestMemory:
                 return
         raise GuestMemoryError(f"there is no memory region of {size_bytes:#x} bytes at {gpa:#x} to remove")
 
+    def take_refaulted_bytes(self) -> int:
+        """How much of what was discarded is resident again (mincore(2)), each page once for each time it was discarded.
+
+        It takes some 5 ms for each GiB in which anything was discarded.
+
+        Raises:
+            OSError: the kernel does not say.
+        """
+        return sum(mapping.take_refaulted_pages() for mapping in self._mappings) * PAGE_SIZE_BYTES
+
     def address_of(self, user_address: int, length_bytes: int) -> int:
         """Where in this process the memory is that the frontend has at this address.
 
@@ -128,19 +160,29 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
             raise GuestMemoryError(f"the memory region at {shared.gpa:#x} reaches beyond the end of its file")
         protection, flags = linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED | linux.MAP_NORESERVE
         address = linux.mmap(0, shared.size_bytes, protection, flags, fd, shared.mmap_offset_bytes)
+        try:
+            # A byte a page, of which the kernel gives memory only to those that are written.
+            flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE
+            marks_address = linux.mmap(0, shared.size_bytes // PAGE_SIZE_BYTES, protection, flags)
+        except OSError:
+            linux.munmap(address, shared.size_bytes)
+            raise
     except OSError as error:
         os.close(fd)
         raise GuestMemoryError(f"the memory region at {shared.gpa:#x} cannot be mapped: {error}") from error
     except GuestMemoryError:
         os.close(fd)
         raise
-    return _Mapping(shared, fd, address)
+    return _Mapping(shared, fd, address, marks_address)
 
 
 def _region_map(mappings: list[_Mapping]) -> RegionMap:
     try:
         return RegionMap(
-            [Region(m.shared.gpa, m.shared.size_bytes, m.fd, m.shared.mmap_offset_bytes, m.address) for m in mappings]
+            [
+                Region(m.shared.gpa, m.shared.size_bytes, m.fd, m.shared.mmap_offset_bytes, m.address, m.marks_address)
+                for m in mappings
+            ]
         )
     except ValueError as error:
         raise GuestMemoryError(str(error)) from error
