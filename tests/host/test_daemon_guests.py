@@ -1,19 +1,24 @@
 """What the daemon keeps for its guests: sockets made on demand, what was wanted of them, what came back, how late."""
 
 import json
+import mmap
+import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pagetide.host.server import Server
 from pagetide.virtio.balloon import CMD_ID_STOP, CONFIG_BYTES, Config, Feature, Queue
+from pagetide.virtio.vhost_user_messages import Request
+from pagetide.virtio.vhost_user_transport import PeerGoneError
 from tests.host.daemon_process import Daemon, show
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES
-from tests.host.served_guest import ServedGuest
+from tests.host.served_guest import ServedGuest, wait_readable
 
 
 @pytest.fixture
@@ -134,6 +139,37 @@ def _hint(guest: ServedGuest) -> None:
         guest.put([(GPA + RING_PAGES * PAGE, 4)], writable=False)
         for n in range(blocks):
             guest.put([(GPA + (RING_PAGES + 2 + 2 * n) * PAGE, 2 * PAGE)], writable=True)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 5 * PAGE])
+def test_a_guest_that_cuts_its_file_short_goes_alone(
+    daemons: list[Daemon], kept_bytes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rings, or the pages that they name, are no more: its connection ends with a reason, and no other does."""
+    (daemon,) = daemons
+    assert daemon.ctl("add", "good") == daemon.ctl("add", "bad") == 0
+    pages = 32
+    with daemon.guest("good") as good, daemon.guest("bad", queue=Queue.INFLATE) as bad:
+        fd = os.memfd_create("test-unsealed")
+        os.ftruncate(fd, pages * PAGE)
+        os.pwrite(fd, bad.ring.ram.words[: pages * PAGE // 8].tobytes(), 0)
+        bad.channel.set_mem_table([bad.ring.region._replace(size_bytes=pages * PAGE)], [fd])
+        with mmap.mmap(fd, pages * PAGE) as ram:
+            ring = np.frombuffer(ram, np.int64)
+            bad.ring.driver.add_element(np.array([GPA + 20 * PAGE]), np.array([64]), writable=False)
+            bad.ring.driver.publish()
+            ring[: 5 * PAGE // 8] = bad.ring.ram.words[: 5 * PAGE // 8]
+            del ring
+        os.ftruncate(fd, kept_bytes)
+        os.close(fd)
+        os.eventfd_write(bad.kick_fd, 1)
+        wait_readable(bad.channel.fileno())
+        with pytest.raises(PeerGoneError):
+            bad.channel.call(Request.GET_FEATURES)
+        good.report([(RING_PAGES, 1)])
+    status, log = daemon.stop()
+    assert status == 0
+    assert log.count("its memory file was cut short while it was in use") == 1
 
 
 def test_lag_counts_from_when_the_kick_could_have_come(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from pagetide import bus_error
 from pagetide.host.device import FEATURES, QUEUES_MAX, BalloonDevice, QueuePlace, write_config
 from pagetide.host.fd_events import EDGE, READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
@@ -104,6 +105,7 @@ class AttachedGuest:
         self._since_ns: dict[int, int] = {}
         self._inflight: InflightMemory | None = None
         self._inflight_made_fd = -1
+        self._faults = bus_error.faults()
         self._kick_fds: dict[int, int] = {}
         self._ready: dict[int, None] = {}  # a set that keeps its order
         self._failure_logged: str | None = None
@@ -146,6 +148,7 @@ class AttachedGuest:
             raise GuestGoneError(f"broke the protocol: {error}") from error
         except (PeerGoneError, OSError) as error:
             raise GuestGoneError(f"connection lost: {error}") from error
+        self._check_files()
         if self._connection.at_end:
             raise GuestGoneError("disconnected")
 
@@ -156,7 +159,9 @@ class AttachedGuest:
         reports = int(self.ledger.words[REPORTS])
         try:
             call, more, config_changed = self._device.process(index, ELEMENTS_PER_TURN)
+            self._check_files()
         except RingError as error:
+            self._check_files()
             self._fail_queue(index, str(error))
             return
         if call:
@@ -262,8 +267,18 @@ class AttachedGuest:
             GuestGoneError: it could not be asked because it has gone.
         """
         asked = self._device.request_statistics()
+        self._check_files()
         if asked is not None and asked[1].call:
             self._signal(self._backend.queue_fds(asked[0])[0])
+
+    def _check_files(self) -> None:
+        """Give the guest up if one of its files was cut short: what was read since then is not what it wrote."""
+        faults = bus_error.faults()
+        if faults == self._faults:
+            return
+        self._faults = faults
+        if self._memory.was_cut or (self._inflight is not None and self._inflight.was_cut):
+            raise GuestGoneError("its memory file was cut short while it was in use")
 
     def _tell_config_changed(self) -> bool:
         told = self._backend.config_changed()

@@ -1,8 +1,7 @@
 """A guest's memory as a vhost-user frontend shared it: regions of files, mapped into this process.
 
 The frontend is trusted with its own files only. A region must lie within its file when it is mapped; a frontend that
-truncates the file afterwards ends this process by SIGBUS when a ring is read (files sealed with F_SEAL_SHRINK cannot
-be).
+cuts the file short afterwards is found out at the next access beyond its end (`bus_error.py`).
 """
 
 import ctypes
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagetide import linux
+from pagetide.bus_error import GuardedRange
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user_messages import MemoryRegion
@@ -31,12 +31,14 @@ class _Mapping(NamedTuple):
     fd: int
     address: int
     marks_address: int
+    guard: GuardedRange
 
     @property
     def pages(self) -> int:
         return self.shared.size_bytes // PAGE_SIZE_BYTES
 
     def close(self) -> None:
+        self.guard.close()
         linux.munmap(self.address, self.shared.size_bytes)
         linux.munmap(self.marks_address, self.pages)
         os.close(self.fd)
@@ -121,6 +123,11 @@ class GuestMemory:
                 return
         raise GuestMemoryError(f"there is no memory region of {size_bytes:#x} bytes at {gpa:#x} to remove")
 
+    @property
+    def was_cut(self) -> bool:
+        """Whether a file was found to be shorter than its region."""
+        return any(mapping.guard.was_cut for mapping in self._mappings)
+
     def take_refaulted_bytes(self) -> int:
         """How much of what was discarded is resident again (mincore(2)), each page once for each time it was discarded.
 
@@ -173,7 +180,7 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
     except GuestMemoryError:
         os.close(fd)
         raise
-    return _Mapping(shared, fd, address, marks_address)
+    return _Mapping(shared, fd, address, marks_address, GuardedRange(address, shared.size_bytes))
 
 
 def _region_map(mappings: list[_Mapping]) -> RegionMap:

@@ -7,6 +7,7 @@ died to its successor (QEMU's docs/interop/vhost-user.rst, "Inflight I/O trackin
 import os
 
 from pagetide import linux
+from pagetide.bus_error import GuardedRange
 from pagetide.host.guest_memory import GuestMemoryError
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.inflight import InflightRegion, region_bytes
@@ -58,6 +59,12 @@ class InflightMemory:
             raise GuestMemoryError(f"the in-flight memory cannot be mapped: {error}") from error
         finally:
             os.close(fd)
+        self._guard = GuardedRange(self._address, self._bytes)
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the file was found to be shorter than it was."""
+        return self._guard.was_cut
 
     def region(self, queue: int) -> InflightRegion | None:
         """A queue's region, if the memory has one for it."""
@@ -68,6 +75,7 @@ class InflightMemory:
 
     def close(self) -> None:
         """Unmap it; no queue may use it any more."""
+        self._guard.close()
         linux.munmap(self._address, self._bytes)
 
 

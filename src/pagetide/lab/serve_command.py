@@ -63,6 +63,7 @@ def serve_command(
     if not 0 <= stats_interval_s <= 1e6:
         raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s:g}")
     paths, control_path = check_paths(sockets, socket_dir, control)
+    from pagetide import bus_error
     from pagetide.host.daemon import LineFormatter, serve
     from pagetide.host.device import FEATURES
     from pagetide.host.server import Server
@@ -76,6 +77,7 @@ def serve_command(
     for name in without:
         features &= ~Feature[name]
     try:
+        bus_error.install()
         warm_up_host()
         if control is None:
             make_private(control_path.parent)
