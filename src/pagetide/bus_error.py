@@ -27,7 +27,6 @@ _SA_SIGINFO = 4  # include/uapi/asm-generic/signal-defs.h
 _SIGSET_WORDS = 16
 _START, _END, _CUT = range(3)
 _COLUMNS = 3
-_FAULTS = 0
 _HEAD_WORDS = 2  # faults handled so far, and ranges in use
 
 # siginfo_t has si_addr after three ints and padding (include/uapi/asm-generic/siginfo.h); the table is words as above.
@@ -95,12 +94,13 @@ class _SigAction(ctypes.Structure):
 
 
 @functools.cache
-def _table() -> tuple[int, Any]:
-    """The words that the handler reads: their address, and a view."""
+def _table() -> tuple[int, Any, ctypes.c_int64]:
+    """The words that the handler reads: their address, a view, and the first of them."""
     count = _HEAD_WORDS + _COLUMNS * RANGES_MAX
     flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE
     address = linux.mmap(0, 8 * count, linux.PROT_READ | linux.PROT_WRITE, flags)
-    return address, np.ctypeslib.as_array((ctypes.c_int64 * count).from_address(address))
+    words = np.ctypeslib.as_array((ctypes.c_int64 * count).from_address(address))
+    return address, words, ctypes.c_int64.from_address(address)
 
 
 @functools.cache
@@ -110,7 +110,7 @@ def install() -> None:
     Raises:
         OSError: the handler cannot be installed.
     """
-    table, _ = _table()
+    table = _table()[0]
     text = _HANDLER.format(
         faults=table,
         used=table + 8,
@@ -140,7 +140,7 @@ class GuardedRange:
 
     def __init__(self, address: int, size_bytes: int) -> None:
         """Guard it from now on."""
-        _, words = _table()
+        words = _table()[1]
         rows = words[_HEAD_WORDS:].reshape(RANGES_MAX, _COLUMNS)
         free = np.flatnonzero(rows[: int(words[1]) + 1, _END] == 0)
         self._row = rows[free[0]] if len(free) else np.zeros(_COLUMNS, np.int64)
@@ -161,4 +161,4 @@ class GuardedRange:
 
 def faults() -> int:
     """How many accesses went beyond the end of a file, in all guarded ranges."""
-    return int(_table()[1][_FAULTS])
+    return _table()[2].value

@@ -1,8 +1,10 @@
 """`pagetide serve`, killed while real guests report: a new daemon on the same socket goes on, and nothing is lost."""
 
+import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,11 +20,22 @@ from pagetide.guest.reporting.scan import Scan
 from pagetide.guest.vcpu import ALLOCATE, FREE
 from pagetide.guest.vhost_user_link import VhostUserLink, connect
 from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import BUDDY, ISOLATED_PAGES, NR_PAGES, STAMP_ERRORS, vcpu_base
+from pagetide.guest.zone_layout import (
+    BUDDY,
+    ISOLATED_PAGES,
+    NR_PAGES,
+    REPORTED_PAGES,
+    STAMP_ERRORS,
+    arena_bytes,
+    vcpu_base,
+)
+from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_run import GuestRun
 from pagetide.machine.guest_worker import GuestWorker
+from pagetide.machine.messages import Command, Ended, GuestSetup, PhaseBegan, Ready
+from pagetide.machine.processes import Child, shared_memory
 from pagetide.memory.guest_ram import GuestRam
-from pagetide.memory.residency import resident_blocks
+from pagetide.memory.residency import resident_blocks, resident_bytes
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.inflight import REGION_HEAD_BYTES, STATE_BYTES
 from pagetide.workload.phases import Phase, operations
@@ -190,3 +203,37 @@ def _until(holds: object) -> None:
             return
         threading.Event().wait(0.01)
     pytest.fail("the guest does not go on")
+
+
+def test_a_guest_in_a_process_of_its_own_lives_through_it_too(tmp_path: Path) -> None:
+    """The machine's guest at a socket's path: its daemon dies while it frees, and its run ends in order."""
+    config = RunConfig(ram_bytes=96 << 20, bursts=2, hold_s=0.0, delay_s=0.0, order=4, capacity=1)
+    daemons = Daemons(tmp_path, ("vm",))
+    ours, theirs = socket.socketpair()
+    with contextlib.ExitStack() as resources:
+        resources.callback(daemons.close)
+        daemons.start()
+        ram_fd = resources.enter_context(GuestRam.create(config.ram_bytes, "memfd")).fd
+        nr_pages = config.ram_bytes // PAGE_SIZE_BYTES
+        arena_fd, arena = shared_memory(resources, "arena", arena_bytes(nr_pages, config.vcpus))
+        setup = GuestSetup(config, theirs.fileno(), -1, ram_fd, arena_fd, daemons.path("vm"))
+        guest = Child("guest", setup, [theirs.fileno(), ram_fd, arena_fd], ours)
+        resources.callback(guest.close)
+        theirs.close()
+        while not guest.channel.closed:
+            for message in guest.channel.receive():
+                if isinstance(message, Ready):
+                    guest.channel.send(Command("start"))
+                elif isinstance(message, PhaseBegan) and not message.eats:
+                    daemons.end(signal.SIGKILL)
+                    daemons.start()
+                elif isinstance(message, Ended):
+                    guest.ended = message
+        assert guest.ended is not None
+        assert guest.ended.failure is None
+        words = np.frombuffer(arena, np.int64, vcpu_base(config.vcpus))
+        assert [words[vcpu_base(vcpu) + STAMP_ERRORS] for vcpu in range(config.vcpus)] == [0, 0]
+        assert words[ISOLATED_PAGES] == 0
+        assert words[REPORTED_PAGES] > 0.9 * nr_pages
+        assert resident_bytes(ram_fd) < config.ram_bytes - words[REPORTED_PAGES] * PAGE_SIZE_BYTES + (1 << 20)
+        del words

@@ -156,7 +156,7 @@ class AttachedGuest:
         """Serve one of the queues that have elements waiting, within a turn's limits."""
         index = next(iter(self._ready))
         del self._ready[index]
-        reports = int(self.ledger.words[REPORTS])
+        reports = self.ledger.words.item(REPORTS)
         try:
             call, more, config_changed = self._device.process(index, ELEMENTS_PER_TURN)
             self._check_files()
@@ -166,7 +166,7 @@ class AttachedGuest:
             return
         if call:
             self._signal(self._backend.queue_fds(index)[0])
-        reports = int(self.ledger.words[REPORTS]) - reports
+        reports = self.ledger.words.item(REPORTS) - reports
         if reports:
             self.lag.note(self._clock_ns() - self._since_ns[index], reports)
         if more:

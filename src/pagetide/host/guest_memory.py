@@ -40,19 +40,22 @@ class _Mapping(NamedTuple):
     def close(self) -> None:
         self.guard.close()
         linux.munmap(self.address, self.shared.size_bytes)
-        linux.munmap(self.marks_address, self.pages)
+        linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes))
         os.close(self.fd)
 
     def take_refaulted_pages(self) -> int:
-        marks = np.ctypeslib.as_array((ctypes.c_uint8 * self.pages).from_address(self.marks_address))
+        marks_bytes = _marks_bytes(self.shared.size_bytes)
+        marks = np.ctypeslib.as_array((ctypes.c_uint8 * marks_bytes).from_address(self.marks_address))
         found = 0
         for start in range(0, self.pages, _LOOK_PAGES):
-            some = marks[start : start + _LOOK_PAGES]
+            some = marks[start // 8 : (start + _LOOK_PAGES) // 8]
             if some.any():
-                told = linux.mincore(self.address + start * PAGE_SIZE_BYTES, len(some) * PAGE_SIZE_BYTES)
-                back = (np.frombuffer(told, np.uint8) & some).astype(bool)
-                found += int(np.count_nonzero(back))
-                some[back] = 0
+                pages = min(_LOOK_PAGES, self.pages - start)
+                told = linux.mincore(self.address + start * PAGE_SIZE_BYTES, pages * PAGE_SIZE_BYTES)
+                resident = np.packbits(np.frombuffer(told, np.uint8) & 1, bitorder="little")
+                back = some[: len(resident)] & resident
+                found += int(np.unpackbits(back).sum())
+                some[: len(resident)] &= ~back
         return found
 
 
@@ -157,6 +160,11 @@ class GuestMemory:
             self._mappings.pop().close()
 
 
+def _marks_bytes(size_bytes: int) -> int:
+    """Whole words of a bit a page."""
+    return -(-size_bytes // PAGE_SIZE_BYTES // 64) * 8
+
+
 def _map(shared: MemoryRegion, fd: int) -> _Mapping:
     try:
         if (shared.gpa | shared.size_bytes | shared.mmap_offset_bytes) % PAGE_SIZE_BYTES:
@@ -168,9 +176,8 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
         protection, flags = linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED | linux.MAP_NORESERVE
         address = linux.mmap(0, shared.size_bytes, protection, flags, fd, shared.mmap_offset_bytes)
         try:
-            # A byte a page, of which the kernel gives memory only to those that are written.
             flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE
-            marks_address = linux.mmap(0, shared.size_bytes // PAGE_SIZE_BYTES, protection, flags)
+            marks_address = linux.mmap(0, _marks_bytes(shared.size_bytes), protection, flags)
         except OSError:
             linux.munmap(address, shared.size_bytes)
             raise

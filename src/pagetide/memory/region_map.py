@@ -23,7 +23,7 @@ _COLUMNS = 6
 class Region(NamedTuple):
     """A run of guest-physical addresses backed by one stretch of a file, mapped at an address of this process.
 
-    `marks_address` is where a byte for each of its pages is kept, which is set when the page is discarded; 0 for none.
+    `marks_address` is where a bit for each of its pages is kept, which is set when the page is discarded; 0 for none.
     """
 
     gpa: int
