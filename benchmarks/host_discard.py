@@ -90,6 +90,10 @@ class _Guest:
     def _attach(self, address: VringAddress) -> None:
         self.channel.negotiate(int(FEATURES))
         self.channel.set_mem_table([MemoryRegion(0, self.ram.size_bytes, 0, 0)], [self.ram.fd])
+        inflight = self.channel.get_inflight(len(Queue), _CAPACITY)
+        if inflight is not None:
+            self.channel.set_inflight(*inflight)
+            os.close(inflight[1])
         self.channel.start_queue(address, _CAPACITY, 0, self.kick_fd, self.call_fd)
 
     def report(self, gpas: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> int:

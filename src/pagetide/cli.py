@@ -125,6 +125,7 @@ Examples:
 
     pagetide serve --socket /run/vm1.sock
     pagetide serve --socket vm1.sock --socket vm2.sock --stats-interval 5 --no-free-page-hint
+    pagetide serve --socket-dir /run/pagetide-guests
 
 Exit status: 0 after SIGTERM or Ctrl-C, when what guests had asked for is answered; 1 if a socket cannot be had; 2 for
 bad arguments.
@@ -149,7 +150,8 @@ def serve(
 
     Args:
         socket: Where guests connect; may be given more than once. A guest is called after its socket.
-        socket_dir: Or a folder; guests connect to guest.sock in it.
+        socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that a killed daemon left
+            there are listened at again.
         control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         verify: Share of the reports whose discarding is read back from the kernel.
         stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
@@ -175,6 +177,7 @@ Examples:
     pagetide ctl list
     pagetide ctl set vm1 target=512MiB
     pagetide ctl pause vm1
+    pagetide ctl add vm3
 
 Exit status: 0 done; 1 the daemon says no, or none answers; 2 bad arguments.
 """
@@ -192,7 +195,8 @@ def ctl(
     """Ask a running `pagetide serve`, or tell it what to do.
 
     Args:
-        command: list; show, set, pause, resume, inhibit or uninhibit, with a guest.
+        command: list; show, set, pause, resume, inhibit, uninhibit or hint, with a guest; add or remove, with the
+            name of a guest whose socket is to be made or removed in the daemon's --socket-dir.
         guest: Its name, as list shows it.
         settings: For set: target=SIZE, the memory that the guest is to make do with.
         control: The daemon's control socket. [default: pagetide/control.sock in XDG_RUNTIME_DIR]

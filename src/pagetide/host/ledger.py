@@ -87,6 +87,12 @@ HINTS_STALE = HINTS + 2
 """Hints outside such a round, which mean nothing."""
 STATISTICS = HINTS + 3
 """Times that the guest told its memory statistics."""
+REFAULTED_BYTES = HINTS + 4
+"""Discarded pages that were found resident again, each counted once for each time that it was looked for and found.
+
+A page that was discarded, touched and discarded again between two looks is counted once or not at all, so this is the
+least that came back.
+"""
 
 WORD_NAMES = (
     *_ACCOUNT_NAMES,
@@ -96,6 +102,7 @@ WORD_NAMES = (
     "hinted_bytes",
     "hints_stale",
     "statistics",
+    "refaulted_bytes",
 )
 """Name of each word, in the order in which they lie in memory."""
 

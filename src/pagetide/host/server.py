@@ -8,7 +8,9 @@ guest with elements waiting one bounded turn; while some have, it does not sleep
 import functools
 import logging
 import os
+import re
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +23,18 @@ from pagetide.host.device import FEATURES
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.ledger import Ledger
 from pagetide.host.listener import Listener
+from pagetide.host.wishes import Wishes
 
 FINISH_TURNS_MAX = 256
 """Most turns of one guest in `finish`: enough for five rings of 512 elements each."""
 
 GUESTS_MAX = 1024
 """Most guests at once; more wait to be accepted."""
+
+SOCKET_SUFFIX = ".sock"
+"""What the name of a guest's socket ends with, in a folder of sockets."""
+
+_GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +48,7 @@ class Server:
         verify_share: float = 1.0,
         features: int = int(FEATURES),
         on_guest_gone: Callable[[AttachedGuest, str], None] | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Start without guests.
 
@@ -47,13 +56,18 @@ class Server:
             verify_share: share of the elements whose discarding is read back, from 0 to 1.
             features: what to offer to drivers.
             on_guest_gone: called with each guest that has gone and a sentence why, after all it had is given back.
+            clock_ns: the time, for how long reports wait.
         """
         self._verify_share = verify_share
         self._features = features
         self._control: ControlSocket | None = None
         self._on_guest_gone = on_guest_gone
-        self._events = FdEvents()
+        self._clock_ns = clock_ns
+        self._events = FdEvents(clock_ns)
         self._listeners: list[Listener] = []
+        self._wishes: dict[Listener, Wishes] = {}
+        self._came_by: dict[AttachedGuest, Listener] = {}
+        self._folder: Path | None = None
         self._listening = True
         self._guests: dict[AttachedGuest, None] = {}
         self._working: dict[AttachedGuest, None] = {}  # these two are sets that keep their order
@@ -80,8 +94,70 @@ class Server:
         """
         listener = Listener(Path(path))
         self._listeners.append(listener)
+        self._wishes[listener] = Wishes()
         if self._listening:
             self._watch_listener(listener)
+
+    def listen_in(self, folder: Path, *, but_not: Path | None = None) -> list[Path]:
+        """Have `add_socket` make sockets in this folder, and listen at those that a dead server left; which.
+
+        One that somebody listens at is left alone, and so is `but_not`, the control socket perhaps.
+        """
+        self._folder = folder
+        taken = []
+        for path in sorted(folder.glob(f"*{SOCKET_SUFFIX}")):
+            if not path.is_socket() or (but_not is not None and path.absolute() == but_not.absolute()):
+                continue
+            try:
+                self.listen(path)
+            except OSError as error:
+                _log.warning("%s is left alone: %s", path, error)
+            else:
+                taken.append(path)
+        return taken
+
+    def add_socket(self, name: str) -> Path:
+        """Listen at a socket for a guest of this name; its path.
+
+        Raises:
+            ValueError: there is no folder for sockets, or the name makes none, or it cannot be had.
+        """
+        if self._folder is None:
+            raise ValueError("the daemon was not started with --socket-dir, so it makes no sockets")
+        if not _GUEST_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name for a guest: up to 64 letters, digits, and _ . - after the first")
+        path = self._folder / f"{name}{SOCKET_SUFFIX}"
+        try:
+            self.listen(path)
+        except OSError as error:
+            raise ValueError(f"no socket can be had at {path}: {error}") from error
+        _log.info("listening at %s", path)
+        return path
+
+    def remove_socket(self, name: str) -> Path:
+        """Listen no more at the socket for a guest of this name, and forget what was wanted of it; its path.
+
+        Raises:
+            ValueError: there is none, or its guest is attached.
+        """
+        listener = next((listener for listener in self._listeners if listener.path.stem == name), None)
+        if listener is None:
+            raise ValueError(f"there is no socket for a guest {name!r}")
+        attached = [guest.name for guest, door in self._came_by.items() if door is listener]
+        if attached:
+            raise ValueError(f"{attached[0]} is attached; stop that guest first")
+        self._events.unwatch(listener.socket.fileno())
+        self._listeners.remove(listener)
+        del self._wishes[listener]
+        listener.close()
+        _log.info("listening no more at %s", listener.path)
+        return listener.path
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Names of the sockets at which no guest is attached."""
+        used = set(self._came_by.values())
+        return tuple(listener.path.stem for listener in self._listeners if listener not in used)
 
     def listen_control(self, path: str | os.PathLike[str]) -> None:
         """Answer control requests at a socket of this path, which only this user may connect to.
@@ -90,7 +166,7 @@ class Server:
             OSError: the path cannot be had, or somebody listens there.
         """
         assert self._control is None, "one control socket"
-        self._control = ControlSocket(Path(path), self._events, lambda line: handle(line, self.guests))
+        self._control = ControlSocket(Path(path), self._events, lambda line: handle(line, self))
 
     def wake_by(self, fd: int) -> None:
         """End waiting in `run_once` whenever this descriptor is readable."""
@@ -101,9 +177,11 @@ class Server:
         self._events.unwatch(fd)
 
     def request_statistics(self) -> None:
-        """Ask every guest for new memory statistics."""
+        """Ask every guest for new memory statistics, and count what has come back of what was discarded."""
         for guest in self.guests:
-            self._attempt(guest, guest.request_statistics)
+            self._attempt(guest, guest.count_refaulted)
+            if guest in self._guests:
+                self._attempt(guest, guest.request_statistics)
 
     def finish(self) -> None:
         """Serve what guests have put in their rings, and no more after that.
@@ -118,13 +196,21 @@ class Server:
             for guest in turns:
                 self._attempt(guest, guest.turn)
 
-    def adopt(self, sock: socket.socket, *, ledger: Ledger | None = None, name: str | None = None) -> AttachedGuest:
+    def adopt(
+        self,
+        sock: socket.socket,
+        *,
+        ledger: Ledger | None = None,
+        name: str | None = None,
+        wishes: Wishes | None = None,
+    ) -> AttachedGuest:
         """Serve the guest at the other end of a connected socket, which is the server's from now on.
 
         Args:
             sock: a Unix stream socket.
             ledger: where to account for it, for example in shared memory; otherwise a new one.
             name: what it is called, followed by a number if another guest is called so.
+            wishes: what the host wants of it, and where to note what it comes to want.
         """
         guest = AttachedGuest(
             self._free_name(name or "guest"),
@@ -134,6 +220,8 @@ class Server:
             self._note_work,
             verify_share=self._verify_share,
             features=self._features,
+            wishes=wishes,
+            clock_ns=self._clock_ns,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
         self._guests[guest] = None
@@ -202,6 +290,7 @@ class Server:
         guest.close()
         assert not guest.has_work
         del self._guests[guest]
+        self._came_by.pop(guest, None)
         self._listen_again()
 
     def _accept(self, listener: Listener) -> None:
@@ -213,7 +302,8 @@ class Server:
             _log.error("no more guests can be accepted until one goes: %s", error)
             self._listen_no_more()
             return
-        self.adopt(sock, name=listener.path.stem)
+        guest = self.adopt(sock, name=listener.path.stem, wishes=self._wishes[listener])
+        self._came_by[guest] = listener
         if len(self._guests) >= GUESTS_MAX:
             self._listen_no_more()
 

@@ -11,7 +11,7 @@ import msgspec
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.guest.vhost_user_link import VhostUserLink
+from pagetide.guest.vhost_user_link import VhostUserLink, connect
 from pagetide.guest.zone import Zone
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
@@ -62,8 +62,8 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
     config = setup.config
     with (
         GuestRam.from_fd(setup.ram_fd, config.ram_bytes) as ram,
-        socket.socket(fileno=setup.socket_fd) as connection,
-        VhostUserLink(connection, ram) as link,
+        _connection(setup) as connection,
+        VhostUserLink(connection, ram, path=setup.socket_path) as link,
     ):
         if not kernels_are_cached():
             channel.send(Stage("compiling kernels (first run only)"))
@@ -71,7 +71,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
         driver = BalloonDriver(zone, ram.address, link, config.capacity) if config.design != "off" else None
         design = DESIGNS[config.design](zone, tuning_of(config))
-        worker = GuestWorker(design, driver, link)
+        worker = GuestWorker(design, driver, link, None if setup.socket_path is None else link)
         run = GuestRun(
             zone,
             ram.address,
@@ -88,6 +88,10 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         started.wait()
         with worker:
             run.run()
+
+
+def _connection(setup: GuestSetup) -> socket.socket:
+    return socket.socket(fileno=setup.socket_fd) if setup.socket_path is None else connect(setup.socket_path)
 
 
 def _obey(channel: Channel, run: GuestRun, started: threading.Event) -> None:

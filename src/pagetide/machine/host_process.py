@@ -10,6 +10,7 @@ import time
 import msgspec
 import numpy as np
 
+from pagetide import bus_error
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.ledger import LEDGER_WORDS, Ledger
 from pagetide.host.server import Server
@@ -29,6 +30,7 @@ def run_host(setup: HostSetup, channel: Channel) -> str | None:
 
     if not kernels_are_cached():
         channel.send(Stage("compiling kernels (first run only)"))
+    bus_error.install()
     warm_up_host()
     ledger = Ledger(np.frombuffer(mmap.mmap(setup.ledger_fd, LEDGER_WORDS * 8), np.int64, LEDGER_WORDS))
     with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server:

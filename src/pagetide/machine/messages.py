@@ -14,13 +14,17 @@ from pagetide.machine.config import RunConfig
 
 
 class GuestSetup(msgspec.Struct):
-    """What the guest's process gets on its command line; descriptors are inherited."""
+    """What the guest's process gets on its command line; descriptors are inherited.
+
+    With a `socket_path` there is no `socket_fd`: the guest connects there, and again when its device has gone.
+    """
 
     config: RunConfig
     control_fd: int
     socket_fd: int
     ram_fd: int
     arena_fd: int
+    socket_path: str | None = None
 
 
 class HostSetup(msgspec.Struct):
