@@ -18,7 +18,8 @@ from pagetide.lab.conformance.bench import DATA, PAGE, RAM_BYTES, Bench
 from pagetide.lab.conformance.run import VECTORS, run_vector, run_vectors
 from pagetide.lab.conformance.vector import Result
 from pagetide.linux import eventfd, eventfd_write
-from pagetide.machine.devices import DeviceUnderTest, OwnDevice, StockQemu
+from pagetide.machine.device_under_test import DeviceUnderTest
+from pagetide.machine.devices import OwnDevice, StockQemu
 from pagetide.memory.region_map import REGION_FD
 
 NAMES = [f"{vector.topic}: {vector.name}" for vector in VECTORS]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pagetide.machine.devices import DeviceUnderTest, Probe
+from pagetide.machine.device_under_test import DeviceUnderTest, Probe
 from pagetide.memory.residency import resident_bytes
 from pagetide.units import PAGE_SIZE_BYTES, format_size
 from pagetide.virtio.balloon import Feature, Queue, queues

@@ -12,7 +12,7 @@ from pagetide.lab.conformance import (
 )
 from pagetide.lab.conformance.bench import Bench, NotOfferedError
 from pagetide.lab.conformance.vector import Result, Vector
-from pagetide.machine.devices import DeviceUnderTest, NotTestableError
+from pagetide.machine.device_under_test import DeviceUnderTest, NotTestableError
 from pagetide.virtio.ring import RingError
 
 VECTORS: tuple[Vector, ...] = (

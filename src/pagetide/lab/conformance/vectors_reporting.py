@@ -94,7 +94,7 @@ VECTORS: tuple[Vector, ...] = (
     _vector("a chain of 32 scattered 2 MiB", _scattered(2 * MIB), 64 * MIB, features=BASE),
     _vector("an indirect table of 32 scattered 4 KiB", _scattered(PAGE), 32 * PAGE),
     _vector("an indirect table of 32 scattered 2 MiB", _scattered(2 * MIB), 64 * MIB),
-    _vector("the same block twice in one element", _one(MIB) * 2, MIB, "skipped_repeated_bytes"),
+    _vector("the same block twice in one element", ((DATA, MIB),) * 2, MIB, "skipped_repeated_bytes"),
     _vector("adjacent blocks, the later one first", ((DATA + MIB, MIB), (DATA, MIB)), 2 * MIB),
     _vector("70 000 elements: the ring's indices wrap", _one(PAGE), PAGE, times=70_000),
     _vector("70 000 elements, no event index", _one(PAGE), PAGE, features=BASE, times=70_000),
