@@ -4,6 +4,7 @@ The server runs in a process of its own, so that its CPU time and memory are its
 memory file of its own and a reporting queue, played from here.
 """
 
+import logging
 import multiprocessing
 import os
 import socket
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.rows import Row
+from pagetide.host.daemon import LineFormatter
 from pagetide.host.device import FEATURES
 from pagetide.host.server import Server
 from pagetide.linux import process_cpu_s
@@ -27,23 +29,32 @@ from pagetide.virtio.ring_driver import DriverRing
 from pagetide.virtio.vhost_user_messages import MemoryRegion, VringAddress
 from pagetide.virtio.vhost_user_transport import FrontendChannel
 
+GARBAGE = ".garbage"
+"""What is appended to a server's path for the socket of guests that mean it ill."""
+
 _IDLE_GUESTS = 1000
 _IDLE_S = 5.0
 _BUSY_GUESTS = 64
 _BUSY_S = 3.0
 _RING_BYTES = 64 * PAGE_SIZE_BYTES
-_BUSY_RAM_BYTES = 2 * _RING_BYTES
+BUSY_RAM_BYTES = 2 * _RING_BYTES
 _SIZE = 32
 _INDEX = queues(FEATURES).index(Queue.REPORTING)
 
 
 def _serve(path: str, stop_fd: int) -> None:
+    log = logging.FileHandler(os.devnull)
+    log.setFormatter(LineFormatter())
+    logging.basicConfig(handlers=[log], level=logging.INFO)
     with Server(verify_share=0.0) as server:
         server.listen(path)
+        server.listen(path + GARBAGE)
         server.run(stop_fd)
 
 
-class _ServerProcess(NamedTuple):
+class ServerProcess(NamedTuple):
+    """A server in a process of its own, and where it listens."""
+
     path: str
     pid: int
 
@@ -55,21 +66,22 @@ class _ServerProcess(NamedTuple):
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[_ServerProcess]:
+def server_process(folder: Path) -> Iterator[ServerProcess]:
+    """Run a server as long as this lasts, with its log as `pagetide serve` writes it."""
     stop_fd = os.eventfd(0)
     path = str(folder / f"many-guests-{os.getpid()}.sock")
     process = multiprocessing.get_context("fork").Process(target=_serve, args=(path, stop_fd))
     process.start()
     assert process.pid is not None
     try:
-        yield _ServerProcess(path, process.pid)
+        yield ServerProcess(path, process.pid)
     finally:
         os.eventfd_write(stop_fd, 1)
         process.join()
         os.close(stop_fd)
 
 
-class _Guest:
+class PlayedGuest:
     """One guest, attached and started."""
 
     def __init__(self, path: str, ram_bytes: int, resources: ExitStack) -> None:
@@ -95,6 +107,7 @@ class _Guest:
             table_descs=_SIZE,
             tables_gpa=_RING_BYTES // 2,
         )
+        self.index, self.place, self.channel = _INDEX, place, channel
         assert place.end_gpa <= _RING_BYTES // 2 <= _RING_BYTES - _SIZE * _SIZE * DESC_BYTES
         self._gpas = _RING_BYTES + 2 * PAGE_SIZE_BYTES * np.arange(_SIZE)
         self._lengths = np.full(_SIZE, PAGE_SIZE_BYTES, np.int64)
@@ -111,12 +124,12 @@ class _Guest:
         return served
 
 
-def _idle(server: _ServerProcess) -> list[Row]:
+def _idle(server: ServerProcess) -> list[Row]:
     with ExitStack() as resources:
-        _Guest(server.path, 2 << 20, resources)
+        PlayedGuest(server.path, 2 << 20, resources)
         before_bytes = server.resident_bytes
         for _ in range(_IDLE_GUESTS):
-            _Guest(server.path, 2 << 20, resources)
+            PlayedGuest(server.path, 2 << 20, resources)
         each_bytes = (server.resident_bytes - before_bytes) / _IDLE_GUESTS
         start_s, cpu_start_s = time.monotonic(), process_cpu_s(server.pid) or 0.0
         time.sleep(_IDLE_S)
@@ -127,10 +140,10 @@ def _idle(server: _ServerProcess) -> list[Row]:
     ]
 
 
-def _busy(server: _ServerProcess) -> list[Row]:
+def _busy(server: ServerProcess) -> list[Row]:
     """Guests whose queues are always full: what does the one that is served least get, against an equal share?"""
     with ExitStack() as resources:
-        guests = [_Guest(server.path, _BUSY_RAM_BYTES, resources) for _ in range(_BUSY_GUESTS)]
+        guests = [PlayedGuest(server.path, BUSY_RAM_BYTES, resources) for _ in range(_BUSY_GUESTS)]
         served = np.zeros(_BUSY_GUESTS, np.int64)
         end_s = time.monotonic() + _BUSY_S
         while time.monotonic() < end_s:
@@ -150,5 +163,5 @@ def _busy(server: _ServerProcess) -> list[Row]:
 
 def run() -> list[Row]:
     """Measure; one row a figure."""
-    with _server(Path("/tmp")) as server:
+    with server_process(Path("/tmp")) as server:
         return _busy(server) + _idle(server)

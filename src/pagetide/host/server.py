@@ -2,18 +2,21 @@
 
 Guests connect to a socket that the server listens on, or are handed over as connected sockets. What one of them does
 wrong ends its own connection and nobody else's. The loop first takes what has come on any descriptor, then gives each
-guest with elements waiting one bounded turn; while some have, it does not sleep.
+guest with elements waiting one bounded turn; while some have, it does not sleep. A guest that keeps the loop from its
+work, with garbage in its rings or messages without end, rests for a while (allowance.py).
 """
 
 import functools
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pagetide.host.allowance import GUEST_BURST_S, LISTENER_BURST_S, Allowance
 from pagetide.host.attached_guest import AttachedGuest, GuestGoneError
 from pagetide.host.control import handle
 from pagetide.host.control_socket import ControlSocket
@@ -55,8 +58,11 @@ class Server:
         self._events = FdEvents()
         self._listeners: list[Listener] = []
         self._listening = True
-        self._guests: dict[AttachedGuest, None] = {}
-        self._working: dict[AttachedGuest, None] = {}  # these two are sets that keep their order
+        self._guests: dict[AttachedGuest, Allowance] = {}
+        self._origins: dict[AttachedGuest, Listener] = {}
+        self._allowances: dict[Listener, Allowance] = {}
+        self._resting: dict[AttachedGuest | Listener, float] = {}  # until when
+        self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -80,6 +86,7 @@ class Server:
         """
         listener = Listener(Path(path))
         self._listeners.append(listener)
+        self._allowances[listener] = Allowance(LISTENER_BURST_S, time.monotonic())
         if self._listening:
             self._watch_listener(listener)
 
@@ -136,13 +143,14 @@ class Server:
             features=self._features,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
-        self._guests[guest] = None
+        self._guests[guest] = Allowance(GUEST_BURST_S, time.monotonic())
         _log.info("attached", extra={"guest": guest.name})
         return guest
 
     def run_once(self, timeout_s: float) -> None:
         """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
-        self._events.wait(0 if self._working else timeout_s)
+        self._end_rests()
+        self._events.wait(0 if self._working else self._until_next(timeout_s))
         turns = tuple(self._working)
         self._working.clear()
         for guest in turns:
@@ -186,6 +194,7 @@ class Server:
         self._working[guest] = None
 
     def _attempt(self, guest: AttachedGuest, action: Callable[[], None]) -> None:
+        start_s, named = time.thread_time(), guest.ledger.named_bytes()
         try:
             action()
         except GuestGoneError as error:
@@ -193,18 +202,67 @@ class Server:
             _log.log(
                 logging.INFO if reason == "disconnected" else logging.ERROR, "%s", reason, extra={"guest": guest.name}
             )
+            self._charge(guest, time.thread_time() - start_s)
             self._release(guest)
             if self._on_guest_gone is not None:
                 self._on_guest_gone(guest, reason)
+            return
+        named_bytes, wrong_bytes = (now - before for now, before in zip(guest.ledger.named_bytes(), named, strict=True))
+        in_vain = wrong_bytes / named_bytes if named_bytes > 0 else 1.0
+        self._charge(guest, in_vain * (time.thread_time() - start_s))
+
+    def _charge(self, guest: AttachedGuest, used_s: float) -> None:
+        """Take what a guest used in vain from its allowance; if there is none left, it rests."""
+        now_s = time.monotonic()
+        allowance = self._guests[guest]
+        allowance.spend(used_s, now_s)
+        rest_s = allowance.rest_s(now_s)
+        if rest_s > 0 and guest not in self._resting:
+            guest.rest()
+            self._working.pop(guest, None)
+            self._resting[guest] = now_s + rest_s
+
+    def _charge_listener(self, listener: Listener, used_s: float) -> None:
+        now_s = time.monotonic()
+        allowance = self._allowances[listener]
+        allowance.spend(used_s, now_s)
+        rest_s = allowance.rest_s(now_s)
+        if rest_s > 0 and listener not in self._resting:
+            self._events.unwatch(listener.socket.fileno())
+            self._resting[listener] = now_s + rest_s
+
+    def _end_rests(self) -> None:
+        """Hear those again whose rest is over."""
+        now_s = time.monotonic()
+        for rested in [rested for rested, until_s in self._resting.items() if until_s <= now_s]:
+            del self._resting[rested]
+            if isinstance(rested, AttachedGuest):
+                rested.go_on(functools.partial(self._attempt, rested, rested.talk))
+                self._attempt(rested, rested.talk)
+            elif self._listening:
+                self._watch_listener(rested)
+
+    def _until_next(self, timeout_s: float) -> float:
+        """For how long to wait: not longer than the shortest rest."""
+        if not self._resting:
+            return timeout_s
+        left_s = max(0.0, min(self._resting.values()) - time.monotonic())
+        return left_s if timeout_s < 0 else min(timeout_s, left_s)
 
     def _release(self, guest: AttachedGuest) -> None:
         self._events.unwatch(guest.fileno())
         guest.close()
         assert not guest.has_work
-        del self._guests[guest]
+        self._working.pop(guest, None)
+        self._resting.pop(guest, None)
+        spent_s = self._guests.pop(guest).spent_s
+        origin = self._origins.pop(guest, None)
+        if origin in self._allowances:
+            self._charge_listener(origin, spent_s)
         self._listen_again()
 
     def _accept(self, listener: Listener) -> None:
+        start_s = time.thread_time()
         try:
             sock, _ = listener.socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -213,7 +271,9 @@ class Server:
             _log.error("no more guests can be accepted until one goes: %s", error)
             self._listen_no_more()
             return
-        self.adopt(sock, name=listener.path.stem)
+        guest = self.adopt(sock, name=listener.path.stem)
+        self._origins[guest] = listener
+        self._guests[guest].spend(time.thread_time() - start_s, time.monotonic())
         if len(self._guests) >= GUESTS_MAX:
             self._listen_no_more()
 
@@ -229,4 +289,5 @@ class Server:
         if not self._listening and len(self._guests) < GUESTS_MAX:
             self._listening = True
             for listener in self._listeners:
-                self._watch_listener(listener)
+                if listener not in self._resting:
+                    self._watch_listener(listener)
