@@ -1,12 +1,15 @@
 """What a guest that sends garbage in a loop costs the guest beside it.
 
-Both are served by one loop of one process, so what the bad one takes is the loop's time. The good guest's queue is
-always full: the loop never idles, and reports served for each second *of the server's own CPU time* are what is left
-of the loop for the good guest. That is counted in turn with the bad guest stopped and with it at work, some times over,
-and the medians are compared; the burst that every guest may use at first (host/allowance.py) is over by then. How fast
-the bad guest's own process runs, and what other load there is on the machine, falls out of it.
+Both are served by one loop in one thread, so what the bad one takes is the loop's time. Whenever the good guest has
+elements waiting as a round of the loop begins, the round's CPU time is counted, and how much of it went to the good
+guest: its share of the loop while it waits. The share beside a bad guest is compared with the share beside the same
+guest stopped, in turn, and what is missing is by how much the good guest is slower. How much of the processor anybody's
+process gets, and how fast that is, falls out of it. The burst that every guest may use at first (host/allowance.py)
+is over by then.
 """
 
+import logging
+import mmap
 import multiprocessing
 import os
 import signal
@@ -18,12 +21,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from benchmarks.many_guests import BUSY_RAM_BYTES, GARBAGE, PlayedGuest, ServerProcess, server_process
+from benchmarks.many_guests import BUSY_RAM_BYTES, PlayedGuest
 from benchmarks.rows import Row
-from pagetide.linux import process_cpu_s
+from pagetide.host.attached_guest import AttachedGuest
+from pagetide.host.daemon import LineFormatter
+from pagetide.host.server import Server
 from pagetide.virtio.ring import DESC_F_INDIRECT, DESC_F_WRITE
 from pagetide.virtio.vhost_user_messages import (
     FLAG_NEED_REPLY,
@@ -38,6 +46,8 @@ from pagetide.virtio.vhost_user_messages import (
 )
 
 SLOWER_AT_MOST = 10.0
+_GOOD, _BAD = "good", "bad"
+_ROUNDS_S, _GOODS_S = 0, 1  # what is counted
 _ROUNDS = 5
 _WINDOW_S = 0.6
 _SETTLE_S = 0.3
@@ -45,6 +55,62 @@ _FIRST_S = 2.0  # in which the bad guest uses up what the server lets it have at
 _SIZE = 32
 _TABLE_GPA = 40 << 12
 _TABLE_DESCS = 1024
+
+
+class _MeasuredServer(Server):
+    """Counts, in shared memory, the CPU time of rounds in which the good guest waited, and that guest's part."""
+
+    def __init__(self, counts: npt.NDArray[np.float64]) -> None:
+        super().__init__(verify_share=0.0)
+        self._counts = counts
+        self._waited = False
+
+    def run_once(self, timeout_s: float) -> None:
+        """One round."""
+        self._waited = any(guest.name == _GOOD and guest.has_work for guest in self.guests)
+        start_s = time.thread_time()
+        super().run_once(timeout_s)
+        if self._waited:
+            self._counts[_ROUNDS_S] += time.thread_time() - start_s
+
+    def _attempt(self, guest: AttachedGuest, action: Callable[[], None]) -> None:
+        start_s = time.thread_time()
+        super()._attempt(guest, action)
+        if self._waited and guest.name == _GOOD:
+            self._counts[_GOODS_S] += time.thread_time() - start_s
+
+
+class Measured(NamedTuple):
+    """A server in a process of its own: its folder of sockets, and its counts."""
+
+    folder: Path
+    counts: npt.NDArray[np.float64]
+
+
+def _serve(folder: Path, counts: npt.NDArray[np.float64], stop_fd: int) -> None:
+    log = logging.FileHandler(os.devnull)  # what `pagetide serve` writes costs, too
+    log.setFormatter(LineFormatter())
+    logging.getLogger("pagetide").addHandler(log)
+    with _MeasuredServer(counts) as server:
+        for name in (_GOOD, _BAD):
+            server.listen(folder / name)
+        server.run(stop_fd)
+
+
+@contextmanager
+def measured_server() -> Iterator[Measured]:
+    """Run a server as long as this lasts."""
+    with TemporaryDirectory() as folder:
+        counts = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.float64, 2)
+        stop_fd = os.eventfd(0)
+        process = multiprocessing.get_context("fork").Process(target=_serve, args=(Path(folder), counts, stop_fd))
+        process.start()
+        try:
+            yield Measured(Path(folder), counts)
+        finally:
+            os.eventfd_write(stop_fd, 1)
+            process.join()
+            os.close(stop_fd)
 
 
 def _blocks_outside(path: str) -> None:
@@ -119,7 +185,7 @@ def _refused_messages(path: str) -> None:
                     answers += len(sock.recv(8 * 20 - answers))
 
 
-_GARBAGE: dict[str, Callable[[str], None]] = {
+GARBAGE_KINDS: dict[str, Callable[[str], None]] = {
     "blocks outside of memory": _blocks_outside,
     "kicks of an empty ring": _kicks,
     "broken rings and resets": _broken_rings,
@@ -136,8 +202,8 @@ def _in_the_background(sender: Callable[[str], None], path: str) -> None:
 
 
 @contextmanager
-def _bad_guest(sender: Callable[[str], None], path: str) -> Iterator[int]:
-    """The process of a bad guest at work, by its id."""
+def _process_of(sender: Callable[[str], None], path: str) -> Iterator[int]:
+    """A process in which this goes on, by its id."""
     process = multiprocessing.get_context("fork").Process(target=_in_the_background, args=(sender, path), daemon=True)
     process.start()
     assert process.pid is not None
@@ -149,37 +215,39 @@ def _bad_guest(sender: Callable[[str], None], path: str) -> Iterator[int]:
         process.join()
 
 
-def _served_a_cpu_second(server: ServerProcess, victim: PlayedGuest, settle_s: float = _SETTLE_S) -> float:
-    """Reports served for each second of the server's CPU time, after a moment to settle."""
+def _share(server: Measured, victim: PlayedGuest, settle_s: float = _SETTLE_S) -> float:
+    """The good guest's share of the loop while it waits, after a moment to settle."""
+    before = server.counts.copy()
     for window_s in (settle_s, _WINDOW_S):
-        served, cpu_start_s = 0, process_cpu_s(server.pid) or 0.0
+        before = server.counts.copy()
         end_s = time.monotonic() + window_s
         while time.monotonic() < end_s:
-            served += victim.keep_busy()
-    cpu_s = (process_cpu_s(server.pid) or 0.0) - cpu_start_s
-    assert cpu_s > 0, "a full queue keeps the server busy"
-    return served / cpu_s
+            victim.keep_busy()
+    rounds_s, goods_s = server.counts - before
+    assert rounds_s > 0, "the good guest waits in some rounds"
+    return float(goods_s / rounds_s)
 
 
-def _slower(server: ServerProcess, sender: Callable[[str], None]) -> float:
-    """By how many percent the good guest is slower beside this bad one."""
-    alone, beside = [], []
+def slower_percent(server: Measured, kind: str, *, rounds: int = _ROUNDS) -> float:
+    """By how many percent the good guest is slower beside a bad one of this kind."""
+    alone: list[float] = []
+    beside: list[float] = []
     with ExitStack() as resources:
-        victim = PlayedGuest(server.path, BUSY_RAM_BYTES, resources)
-        bad_pid = resources.enter_context(_bad_guest(sender, server.path + GARBAGE))
-        _served_a_cpu_second(server, victim, _FIRST_S)
-        for _ in range(_ROUNDS):
+        victim = PlayedGuest(str(server.folder / _GOOD), BUSY_RAM_BYTES, resources)
+        bad_pid = resources.enter_context(_process_of(GARBAGE_KINDS[kind], str(server.folder / _BAD)))
+        _share(server, victim, _FIRST_S)
+        for _ in range(rounds):
             os.kill(bad_pid, signal.SIGSTOP)
-            alone.append(_served_a_cpu_second(server, victim))
+            alone.append(_share(server, victim))
             os.kill(bad_pid, signal.SIGCONT)
-            beside.append(_served_a_cpu_second(server, victim))
+            beside.append(_share(server, victim))
     return 100 * (1 - statistics.median(beside) / statistics.median(alone))
 
 
 def run() -> list[Row]:
     """Measure; one row a kind of garbage."""
-    with server_process(Path("/tmp")) as server:
+    with measured_server() as server:
         return [
-            Row(f"a guest beside {name}, slower", _slower(server, sender), "%", at_most=SLOWER_AT_MOST)
-            for name, sender in _GARBAGE.items()
+            Row(f"a guest beside {kind}, slower", slower_percent(server, kind), "%", at_most=SLOWER_AT_MOST)
+            for kind in GARBAGE_KINDS
         ]

@@ -4,7 +4,6 @@ The server runs in a process of its own, so that its CPU time and memory are its
 memory file of its own and a reporting queue, played from here.
 """
 
-import logging
 import multiprocessing
 import os
 import socket
@@ -17,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.rows import Row
-from pagetide.host.daemon import LineFormatter
 from pagetide.host.device import FEATURES
 from pagetide.host.server import Server
 from pagetide.linux import process_cpu_s
@@ -28,9 +26,6 @@ from pagetide.virtio.ring import DESC_BYTES, place_ring
 from pagetide.virtio.ring_driver import DriverRing
 from pagetide.virtio.vhost_user_messages import MemoryRegion, VringAddress
 from pagetide.virtio.vhost_user_transport import FrontendChannel
-
-GARBAGE = ".garbage"
-"""What is appended to a server's path for the socket of guests that mean it ill."""
 
 _IDLE_GUESTS = 1000
 _IDLE_S = 5.0
@@ -43,18 +38,12 @@ _INDEX = queues(FEATURES).index(Queue.REPORTING)
 
 
 def _serve(path: str, stop_fd: int) -> None:
-    log = logging.FileHandler(os.devnull)
-    log.setFormatter(LineFormatter())
-    logging.basicConfig(handlers=[log], level=logging.INFO)
     with Server(verify_share=0.0) as server:
         server.listen(path)
-        server.listen(path + GARBAGE)
         server.run(stop_fd)
 
 
-class ServerProcess(NamedTuple):
-    """A server in a process of its own, and where it listens."""
-
+class _ServerProcess(NamedTuple):
     path: str
     pid: int
 
@@ -66,15 +55,14 @@ class ServerProcess(NamedTuple):
 
 
 @contextmanager
-def server_process(folder: Path) -> Iterator[ServerProcess]:
-    """Run a server as long as this lasts, with its log as `pagetide serve` writes it."""
+def _server(folder: Path) -> Iterator[_ServerProcess]:
     stop_fd = os.eventfd(0)
     path = str(folder / f"many-guests-{os.getpid()}.sock")
     process = multiprocessing.get_context("fork").Process(target=_serve, args=(path, stop_fd))
     process.start()
     assert process.pid is not None
     try:
-        yield ServerProcess(path, process.pid)
+        yield _ServerProcess(path, process.pid)
     finally:
         os.eventfd_write(stop_fd, 1)
         process.join()
@@ -124,7 +112,7 @@ class PlayedGuest:
         return served
 
 
-def _idle(server: ServerProcess) -> list[Row]:
+def _idle(server: _ServerProcess) -> list[Row]:
     with ExitStack() as resources:
         PlayedGuest(server.path, 2 << 20, resources)
         before_bytes = server.resident_bytes
@@ -140,7 +128,7 @@ def _idle(server: ServerProcess) -> list[Row]:
     ]
 
 
-def _busy(server: ServerProcess) -> list[Row]:
+def _busy(server: _ServerProcess) -> list[Row]:
     """Guests whose queues are always full: what does the one that is served least get, against an equal share?"""
     with ExitStack() as resources:
         guests = [PlayedGuest(server.path, BUSY_RAM_BYTES, resources) for _ in range(_BUSY_GUESTS)]
@@ -163,5 +151,5 @@ def _busy(server: ServerProcess) -> list[Row]:
 
 def run() -> list[Row]:
     """Measure; one row a figure."""
-    with server_process(Path("/tmp")) as server:
+    with _server(Path("/tmp")) as server:
         return _busy(server) + _idle(server)

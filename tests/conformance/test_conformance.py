@@ -24,7 +24,12 @@ from pagetide.memory.region_map import REGION_FD
 
 NAMES = [f"{vector.topic}: {vector.name}" for vector in VECTORS]
 
-ASKED_OF_NO_QEMU = {"hinting: a round, from its id to done", "pause: inhibited: acknowledged, and nothing is discarded"}
+ASKED_OF_NO_QEMU = {
+    "ring: a queue of 128",
+    "ring: a queue of 1024",
+    "hinting: a round, from its id to done",
+    "pause: inhibited: acknowledged, and nothing is discarded",
+}
 
 
 @pytest.fixture(scope="module", params=["pagetide", "qemu"])

@@ -3,7 +3,6 @@
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -101,7 +100,7 @@ def _rest_until(pair: Pair, until_s: float) -> None:
 def test_a_guest_that_rests_loses_nothing_and_its_neighbour_does_not_wait(pair: Pair) -> None:
     """Elements and messages of the rest are served after it; meanwhile another guest is served at once."""
     _exhaust(pair)
-    _rest_until(pair, time.monotonic() + LONG_S)
+    _rest_until(pair, pair.server._clock_s + LONG_S)
     pair.bad.submit([(RING_PAGES, 1)])
     pair.serving(lambda: pair.good.report([(RING_PAGES, 1)]))
     assert pair.bad.ring.driver.take_used() == []
@@ -114,7 +113,7 @@ def test_a_guest_that_rests_loses_nothing_and_its_neighbour_does_not_wait(pair: 
 def test_a_guest_may_go_while_it_rests(pair: Pair) -> None:
     """A guest that hangs up in its rest is let go after it."""
     _exhaust(pair)
-    _rest_until(pair, time.monotonic() + LONG_S)
+    _rest_until(pair, pair.server._clock_s + LONG_S)
     pair.bad.channel.close()
     pair.server.run_once(0)
     assert pair.bad_guest in pair.server.guests
@@ -126,7 +125,7 @@ def test_a_guest_may_go_while_it_rests(pair: Pair) -> None:
 def test_the_loop_wakes_for_the_end_of_a_rest(pair: Pair) -> None:
     """A loop with nothing else to do goes on with the guest when its rest is over, of itself."""
     _exhaust(pair)
-    _rest_until(pair, time.monotonic() + 0.05)
+    _rest_until(pair, pair.server._clock_s + 0.05)
     pair.bad.submit([(RING_PAGES, 1)])
     pair.serving(pair.bad.wait_used)
     assert pair.server._resting == {}

@@ -8,7 +8,8 @@ used it up rests, unwatched and unserved, until it has grown again. Nothing is l
 socket and its rings.
 
 A guest that comes back on its socket comes back to what it has spent: what a connection cost is charged to its
-listener when it ends. This is a token bucket; times are arguments here.
+listener when it ends. This is a token bucket. Times are arguments here, by a clock that passes while the loop works or
+sleeps: on a machine where others have the processor, too, a share of that is a share of the loop.
 """
 
 SHARE = 0.02

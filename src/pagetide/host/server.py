@@ -63,6 +63,7 @@ class Server:
         self._allowances: dict[Listener, Allowance] = {}
         self._resting: dict[AttachedGuest | Listener, float] = {}  # until when
         self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
+        self._clock_s = 0.0  # passes while the loop works or sleeps, and not while others have its processor
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -86,7 +87,7 @@ class Server:
         """
         listener = Listener(Path(path))
         self._listeners.append(listener)
-        self._allowances[listener] = Allowance(LISTENER_BURST_S, time.monotonic())
+        self._allowances[listener] = Allowance(LISTENER_BURST_S, self._clock_s)
         if self._listening:
             self._watch_listener(listener)
 
@@ -143,14 +144,17 @@ class Server:
             features=self._features,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
-        self._guests[guest] = Allowance(GUEST_BURST_S, time.monotonic())
+        self._guests[guest] = Allowance(GUEST_BURST_S, self._clock_s)
         _log.info("attached", extra={"guest": guest.name})
         return guest
 
     def run_once(self, timeout_s: float) -> None:
         """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
+        cpu_start_s = time.thread_time()
         self._end_rests()
+        start_s = time.monotonic()
         self._events.wait(0 if self._working else self._until_next(timeout_s))
+        idle_s = time.monotonic() - start_s
         turns = tuple(self._working)
         self._working.clear()
         for guest in turns:
@@ -158,6 +162,7 @@ class Server:
                 self._attempt(guest, guest.turn)
             if guest.has_work:
                 self._note_work(guest)
+        self._clock_s += idle_s + time.thread_time() - cpu_start_s
 
     def run(self, stop_fd: int) -> None:
         """Serve until this descriptor is readable, or `stop` was called."""
@@ -213,7 +218,7 @@ class Server:
 
     def _charge(self, guest: AttachedGuest, used_s: float) -> None:
         """Take what a guest used in vain from its allowance; if there is none left, it rests."""
-        now_s = time.monotonic()
+        now_s = self._clock_s
         allowance = self._guests[guest]
         allowance.spend(used_s, now_s)
         rest_s = allowance.rest_s(now_s)
@@ -223,7 +228,7 @@ class Server:
             self._resting[guest] = now_s + rest_s
 
     def _charge_listener(self, listener: Listener, used_s: float) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock_s
         allowance = self._allowances[listener]
         allowance.spend(used_s, now_s)
         rest_s = allowance.rest_s(now_s)
@@ -233,7 +238,7 @@ class Server:
 
     def _end_rests(self) -> None:
         """Hear those again whose rest is over."""
-        now_s = time.monotonic()
+        now_s = self._clock_s
         for rested in [rested for rested, until_s in self._resting.items() if until_s <= now_s]:
             del self._resting[rested]
             if isinstance(rested, AttachedGuest):
@@ -246,7 +251,7 @@ class Server:
         """For how long to wait: not longer than the shortest rest."""
         if not self._resting:
             return timeout_s
-        left_s = max(0.0, min(self._resting.values()) - time.monotonic())
+        left_s = max(0.0, min(self._resting.values()) - self._clock_s)
         return left_s if timeout_s < 0 else min(timeout_s, left_s)
 
     def _release(self, guest: AttachedGuest) -> None:
@@ -273,7 +278,7 @@ class Server:
             return
         guest = self.adopt(sock, name=listener.path.stem)
         self._origins[guest] = listener
-        self._guests[guest].spend(time.thread_time() - start_s, time.monotonic())
+        self._guests[guest].spend(time.thread_time() - start_s, self._clock_s)
         if len(self._guests) >= GUESTS_MAX:
             self._listen_no_more()
 

@@ -6,9 +6,10 @@ All on the reporting queue, where what a device made of a ring is seen in memory
 import struct
 from collections.abc import Callable, Sequence
 
-from pagetide.lab.conformance.bench import ALL, BASE, BUFFERS, DATA, MIB, PAGE, SILENCE_S, Bench
+from pagetide.lab.conformance.bench import ALL, BASE, BUFFERS, DATA, MIB, PAGE, SILENCE_S, Bench, NotOfferedError
 from pagetide.lab.conformance.vector import Vector
-from pagetide.virtio.balloon import Feature, Queue
+from pagetide.units import format_size
+from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.ring import DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE
 
 _W, _NEXT, _INDIRECT = DESC_F_WRITE, DESC_F_NEXT, DESC_F_INDIRECT
@@ -46,7 +47,10 @@ def _sized(size: int) -> Callable[[Bench], str]:
     """Fill a ring of this size twice over."""
 
     def play(bench: Bench) -> str:
-        bench.negotiate(BASE | Feature.EVENT_IDX)
+        bench.negotiate(BASE | Feature.EVENT_IDX, Feature.REPORTING)
+        size_max = bench.transport.queue_size_max(queues(bench.features).index(Queue.REPORTING))
+        if size_max is not None and size_max < size:
+            raise NotOfferedError(f"the device's queue takes at most {size_max} descriptors")
         queue = bench.queue(Queue.REPORTING, size)
         bench.transport.driver_ok()
         bench.may_change(DATA, 2 * size * PAGE)
@@ -85,7 +89,10 @@ def _vector(name: str, play: Callable[[Bench], str], expected: str, qemu: str = 
 
 
 VECTORS: tuple[Vector, ...] = (
-    *(_vector(f"a queue of {size}", _sized(size), f"{8 * size} KiB gone") for size in (1, 2, 16, 32)),
+    *(
+        _vector(f"a queue of {size}", _sized(size), f"{format_size(2 * size * PAGE)} gone")
+        for size in (1, 2, 16, 32, 128, 1024)
+    ),
     _vector("an emptied ring is to be kicked, by flag", _asks_for_kicks(BASE), "kicked every time"),
     _vector(
         "an emptied ring is to be kicked, by event index",
