@@ -8,9 +8,7 @@ from pagetide.lab.conformance.bench import (
     DATA,
     MIB,
     PAGE,
-    PATIENCE_S,
     RAM_BYTES,
-    SILENCE_S,
     SIZE,
     Bench,
     Buffers,
@@ -32,7 +30,6 @@ def _report(
     times: int = 1,
     poison: int = 0,
     gone: bool = True,
-    patience_s: float = PATIENCE_S,
 ) -> Callable[[Bench], str]:
     """Report one element, some times over, as often at once as the ring holds it."""
 
@@ -52,7 +49,7 @@ def _report(
                 added += 1
             assert added > 0, "the ring holds every vector's element"
             queue.publish()
-            back = queue.come_back(added, patience_s)
+            back = queue.come_back(added)
             left -= added
         return bench.outcome(back=back)
 
@@ -81,7 +78,7 @@ def _vector(
 def _refused(
     name: str, buffers: Buffers, counted: str, *, qemu: str = "", why: str = "", writable: bool = True
 ) -> Vector:
-    play = _report(buffers, writable=writable, gone=False, patience_s=PATIENCE_S if not qemu else 4 * SILENCE_S)
+    play = _report(buffers, writable=writable, gone=False)
     return Vector("reporting", name, play, _NOTHING, counted, qemu, why)
 
 

@@ -85,7 +85,7 @@ def _round(bench: Bench) -> str:
 def _odd_command(bench: Bench) -> str:
     queue = bench.start(Queue.FREE_PAGE)
     queue.give_bytes(b"\1\2")
-    return bench.outcome(back=queue.come_back(patience_s=1.0))
+    return bench.outcome(back=queue.come_back())
 
 
 VECTORS: tuple[Vector, ...] = (
