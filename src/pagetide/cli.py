@@ -250,7 +250,7 @@ def boot(
 
 @app.command
 def conformance(*, device: str = "pagetide", json: bool = False) -> int:
-    """Run the conformance vectors of free page reporting on a balloon device.
+    """Run the conformance vectors on a virtio-balloon device: every queue, rings, features, configuration.
 
     Effects are read from the memory file, not from return codes. What stock QEMU does differently is
     expected of it, and the table says why.

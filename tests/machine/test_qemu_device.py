@@ -59,6 +59,9 @@ class NoDevices:
     def write(self, address: int, value: int, size_bytes: int) -> None:
         raise AssertionError("there is nothing to write to")
 
+    def write_at_once(self, *writes: tuple[int, int, int]) -> None:
+        raise AssertionError("there is nothing to write to")
+
     def read(self, address: int, size_bytes: int) -> int:
         raise AssertionError("there is nothing to read from")
 

@@ -109,6 +109,7 @@ class AttachedGuest:
         self._kick_fds: dict[int, int] = {}
         self._ready: dict[int, None] = {}  # a set that keeps its order
         self._failure_logged: str | None = None
+        self._resting = False
 
     def fileno(self) -> int:
         """The connection's descriptor."""
@@ -117,7 +118,21 @@ class AttachedGuest:
     @property
     def has_work(self) -> bool:
         """Whether a turn would do something."""
-        return bool(self._ready)
+        return bool(self._ready) and not self._resting
+
+    def rest(self) -> None:
+        """Hear nothing more from the guest, and serve nothing, until `go_on`: messages and elements wait."""
+        self._resting = True
+        for fd in (self.fileno(), *self._kick_fds.values()):
+            self._events.unwatch(fd)
+
+    def go_on(self, talk: Callable[[], None]) -> None:
+        """Hear the guest again: call `talk` when messages come, and look into every queue for what came meanwhile."""
+        self._resting = False
+        self._events.watch(self.fileno(), READABLE, talk)
+        for index, fd in self._kick_fds.items():
+            self._events.watch(fd, EDGE, functools.partial(self._make_ready, index))
+            self._make_ready(index)
 
     def close(self) -> None:
         """Give back all that is held for the guest."""

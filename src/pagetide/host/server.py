@@ -2,7 +2,8 @@
 
 Guests connect to a socket that the server listens on, or are handed over as connected sockets. What one of them does
 wrong ends its own connection and nobody else's. The loop first takes what has come on any descriptor, then gives each
-guest with elements waiting one bounded turn; while some have, it does not sleep.
+guest with elements waiting one bounded turn; while some have, it does not sleep. A guest that keeps the loop from its
+work, with garbage in its rings or messages without end, rests for a while (allowance.py).
 """
 
 import functools
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pagetide.host.allowance import GUEST_BURST_S, LISTENER_BURST_S, Allowance
 from pagetide.host.attached_guest import AttachedGuest, GuestGoneError
 from pagetide.host.control import handle
 from pagetide.host.control_socket import ControlSocket
@@ -69,8 +71,11 @@ class Server:
         self._came_by: dict[AttachedGuest, Listener] = {}
         self._folder: Path | None = None
         self._listening = True
-        self._guests: dict[AttachedGuest, None] = {}
-        self._working: dict[AttachedGuest, None] = {}  # these two are sets that keep their order
+        self._guests: dict[AttachedGuest, Allowance] = {}
+        self._allowances: dict[Listener, Allowance] = {}
+        self._resting: dict[AttachedGuest | Listener, float] = {}  # until when
+        self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
+        self._clock_s = 0.0  # passes while the loop works or sleeps, and not while others have its processor
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -95,6 +100,7 @@ class Server:
         listener = Listener(Path(path))
         self._listeners.append(listener)
         self._wishes[listener] = Wishes()
+        self._allowances[listener] = Allowance(LISTENER_BURST_S, self._clock_s)
         if self._listening:
             self._watch_listener(listener)
 
@@ -148,7 +154,8 @@ class Server:
             raise ValueError(f"{attached[0]} is attached; stop that guest first")
         self._events.unwatch(listener.socket.fileno())
         self._listeners.remove(listener)
-        del self._wishes[listener]
+        self._resting.pop(listener, None)
+        del self._wishes[listener], self._allowances[listener]
         listener.close()
         _log.info("listening no more at %s", listener.path)
         return listener.path
@@ -179,9 +186,9 @@ class Server:
     def request_statistics(self) -> None:
         """Ask every guest for new memory statistics, and count what has come back of what was discarded."""
         for guest in self.guests:
-            self._attempt(guest, guest.count_refaulted)
+            self._attempt(guest, guest.count_refaulted, at_its_cost=False)
             if guest in self._guests:
-                self._attempt(guest, guest.request_statistics)
+                self._attempt(guest, guest.request_statistics, at_its_cost=False)
 
     def finish(self) -> None:
         """Serve what guests have put in their rings, and no more after that.
@@ -224,13 +231,17 @@ class Server:
             clock_ns=self._clock_ns,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
-        self._guests[guest] = None
+        self._guests[guest] = Allowance(GUEST_BURST_S, self._clock_s)
         _log.info("attached", extra={"guest": guest.name})
         return guest
 
     def run_once(self, timeout_s: float) -> None:
         """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
-        self._events.wait(0 if self._working else timeout_s)
+        cpu_start_s = time.thread_time()
+        self._end_rests()
+        start_s = time.monotonic()
+        self._events.wait(0 if self._working else self._until_next(timeout_s))
+        idle_s = time.monotonic() - start_s
         turns = tuple(self._working)
         self._working.clear()
         for guest in turns:
@@ -238,6 +249,7 @@ class Server:
                 self._attempt(guest, guest.turn)
             if guest.has_work:
                 self._note_work(guest)
+        self._clock_s += idle_s + time.thread_time() - cpu_start_s
 
     def run(self, stop_fd: int) -> None:
         """Serve until this descriptor is readable, or `stop` was called."""
@@ -273,7 +285,8 @@ class Server:
     def _note_work(self, guest: AttachedGuest) -> None:
         self._working[guest] = None
 
-    def _attempt(self, guest: AttachedGuest, action: Callable[[], None]) -> None:
+    def _attempt(self, guest: AttachedGuest, action: Callable[[], None], *, at_its_cost: bool = True) -> None:
+        start_s, named = time.thread_time(), guest.ledger.named_bytes()
         try:
             action()
         except GuestGoneError as error:
@@ -281,19 +294,69 @@ class Server:
             _log.log(
                 logging.INFO if reason == "disconnected" else logging.ERROR, "%s", reason, extra={"guest": guest.name}
             )
+            self._charge(guest, time.thread_time() - start_s)
             self._release(guest)
             if self._on_guest_gone is not None:
                 self._on_guest_gone(guest, reason)
+            return
+        if not at_its_cost:
+            return
+        named_bytes, wrong_bytes = (now - before for now, before in zip(guest.ledger.named_bytes(), named, strict=True))
+        in_vain = wrong_bytes / named_bytes if named_bytes > 0 else 1.0
+        self._charge(guest, in_vain * (time.thread_time() - start_s))
+
+    def _charge(self, guest: AttachedGuest, used_s: float) -> None:
+        """Take what a guest used in vain from its allowance; if there is none left, it rests."""
+        now_s = self._clock_s
+        allowance = self._guests[guest]
+        allowance.spend(used_s, now_s)
+        rest_s = allowance.rest_s(now_s)
+        if rest_s > 0 and guest not in self._resting:
+            guest.rest()
+            self._working.pop(guest, None)
+            self._resting[guest] = now_s + rest_s
+
+    def _charge_listener(self, listener: Listener, used_s: float) -> None:
+        now_s = self._clock_s
+        allowance = self._allowances[listener]
+        allowance.spend(used_s, now_s)
+        rest_s = allowance.rest_s(now_s)
+        if rest_s > 0 and listener not in self._resting:
+            self._events.unwatch(listener.socket.fileno())
+            self._resting[listener] = now_s + rest_s
+
+    def _end_rests(self) -> None:
+        """Hear those again whose rest is over."""
+        now_s = self._clock_s
+        for rested in [rested for rested, until_s in self._resting.items() if until_s <= now_s]:
+            del self._resting[rested]
+            if isinstance(rested, AttachedGuest):
+                rested.go_on(functools.partial(self._attempt, rested, rested.talk))
+                self._attempt(rested, rested.talk)
+            elif self._listening:
+                self._watch_listener(rested)
+
+    def _until_next(self, timeout_s: float) -> float:
+        """For how long to wait: not longer than the shortest rest."""
+        if not self._resting:
+            return timeout_s
+        left_s = max(0.0, min(self._resting.values()) - self._clock_s)
+        return left_s if timeout_s < 0 else min(timeout_s, left_s)
 
     def _release(self, guest: AttachedGuest) -> None:
         self._events.unwatch(guest.fileno())
         guest.close()
         assert not guest.has_work
-        del self._guests[guest]
-        self._came_by.pop(guest, None)
+        self._working.pop(guest, None)
+        self._resting.pop(guest, None)
+        spent_s = self._guests.pop(guest).spent_s
+        origin = self._came_by.pop(guest, None)
+        if origin in self._allowances:
+            self._charge_listener(origin, spent_s)
         self._listen_again()
 
     def _accept(self, listener: Listener) -> None:
+        start_s = time.thread_time()
         try:
             sock, _ = listener.socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -304,6 +367,7 @@ class Server:
             return
         guest = self.adopt(sock, name=listener.path.stem, wishes=self._wishes[listener])
         self._came_by[guest] = listener
+        self._guests[guest].spend(time.thread_time() - start_s, self._clock_s)
         if len(self._guests) >= GUESTS_MAX:
             self._listen_no_more()
 
@@ -319,4 +383,5 @@ class Server:
         if not self._listening and len(self._guests) < GUESTS_MAX:
             self._listening = True
             for listener in self._listeners:
-                self._watch_listener(listener)
+                if listener not in self._resting:
+                    self._watch_listener(listener)

@@ -1,7 +1,8 @@
 """Stock QEMU as a balloon device without a guest: a stopped machine whose CPU is played through qtest.
 
 What we play is only the driver. The machine's RAM is a memory file that is mapped here, so rings and blocks are
-written straight into it, and what the device discarded is read from the file.
+written straight into it, and what the device discarded is read from the file. The machine's own CPU is stopped, and
+when the monitor lets it go on, so that the machine's clock runs, its firmware is one that halts.
 """
 
 import contextlib
@@ -12,6 +13,8 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
+from pagetide.linux import memfd_create
+from pagetide.machine.qmp import Qmp
 from pagetide.machine.qtest import Qtest, QtestError
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.virtio_pci import PciError, VirtioPci
@@ -20,6 +23,9 @@ QEMU = "qemu-system-x86_64"
 """The program; Debian's package qemu-system-x86."""
 
 _END_MAX_S = 5.0
+_FIRMWARE_BYTES = 1 << 16
+_RESET_VECTOR = _FIRMWARE_BYTES - 16
+_HALT = b"\xfa\xf4\xeb\xfd"  # cli; hlt; jump to the hlt
 
 
 class QemuError(Exception):
@@ -33,11 +39,13 @@ class QemuDevice:
         ram: the machine's memory, mapped here; guest-physical address 0 is its first byte.
         pci: the balloon.
         pid: of QEMU.
+        qmp: QEMU's monitor; the balloon is called `balloon0` there.
     """
 
     ram: GuestRam
     pci: VirtioPci
     pid: int
+    qmp: Qmp
 
     def __init__(self, ram_bytes: int, *, properties: str = "free-page-reporting=on", program: str = QEMU) -> None:
         """Start QEMU and find its balloon.
@@ -54,16 +62,24 @@ class QemuDevice:
             raise QemuError(f"{program} is not installed: as root, apt-get install qemu-system-x86 seabios")
         assert ram_bytes < 3 << 30
         ours, theirs = socket.socketpair()
+        monitor, their_monitor = socket.socketpair()
+        firmware_fd = _halting_firmware()
         self._process = subprocess.Popen(  # noqa: S603 - the program that the caller asked for
             [
                 program, "-machine", "pc,memory-backend=ram", "-m", f"{ram_bytes >> 20}M", "-accel", "tcg", "-S",
                 "-object", f"memory-backend-memfd,id=ram,size={ram_bytes},share=on", "-display", "none", "-nodefaults",
                 "-chardev", f"socket,id=qtest,fd={theirs.fileno()}", "-qtest", "chardev:qtest", "-qtest-log", "none",
-                "-device", f"virtio-balloon-pci,{properties}",
+                "-chardev", f"socket,id=qmp,fd={their_monitor.fileno()}", "-mon", "chardev=qmp,mode=control",
+                "-bios", f"/proc/self/fd/{firmware_fd}", "-object", "iothread,id=iothread0",
+                "-device", f"virtio-balloon-pci,id=balloon0,{properties}",
             ],
-            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            pass_fds=[theirs.fileno(), their_monitor.fileno(), firmware_fd],
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         theirs.close()
+        their_monitor.close()
+        os.close(firmware_fd)
+        self.qmp = Qmp(monitor)
         self.pid = self._process.pid
         self._qtest = Qtest(ours)
         try:
@@ -91,12 +107,20 @@ class QemuDevice:
 
     def _end(self) -> None:
         self._qtest.close()
+        self.qmp.close()
         self._process.terminate()
         try:
             self._process.wait(_END_MAX_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _halting_firmware() -> int:
+    """A memory file with firmware that halts at the reset vector."""
+    fd = memfd_create("halting-firmware")
+    os.pwrite(fd, _HALT.ljust(16, b"\0"), _RESET_VECTOR)
+    return fd
 
 
 def _open_ram(pid: int) -> int:

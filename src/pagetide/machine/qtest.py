@@ -65,10 +65,16 @@ class Qtest:
         Raises:
             QtestError: QEMU refused it, did not answer, or ended.
         """
+        self._send(command)
+        return self._answer(command)
+
+    def _send(self, *commands: str) -> None:
         try:
-            self._socket.sendall(command.encode() + b"\n")
+            self._socket.sendall("".join(f"{command}\n" for command in commands).encode())
         except OSError as error:
-            raise QtestError(f"QEMU has ended ({command!r})") from error
+            raise QtestError(f"QEMU has ended ({commands[0]!r})") from error
+
+    def _answer(self, command: str) -> str:
         while (answer := self._lines.next_answer()) is None:
             if not select.select([self._socket], [], [], self._timeout_s)[0]:
                 raise QtestError(f"QEMU did not answer {command!r} within {self._timeout_s:g} s")
@@ -89,6 +95,13 @@ class Qtest:
     def write(self, address: int, value: int, size_bytes: int) -> None:
         """Write to guest-physical memory, device registers included."""
         self.ask(f"write{_SUFFIX[size_bytes]} {address:#x} {value:#x}")
+
+    def write_at_once(self, *writes: tuple[int, int, int]) -> None:
+        """Make these writes (address, value, bytes) one right after the other: QEMU does nothing else in between."""
+        commands = [f"write{_SUFFIX[size_bytes]} {address:#x} {value:#x}" for address, value, size_bytes in writes]
+        self._send(*commands)
+        for command in commands:
+            self._answer(command)
 
     def read(self, address: int, size_bytes: int) -> int:
         """Read from guest-physical memory, device registers included."""
