@@ -154,8 +154,9 @@ class VhostUserLink:
             raise PeerGoneError("the host closed the connection")
         try:
             sock = connect(self._path, self._timeout_s)
-            self._channel.close()
-            self._channel = FrontendChannel(sock, timeout_s=self._timeout_s)
+            # Another thread may be looking for `connection_fd`: there always is one.
+            gone, self._channel = self._channel, FrontendChannel(sock, timeout_s=self._timeout_s)
+            gone.close()
             self._resume()
         except (OSError, PeerGoneError):  # nobody there, or gone again
             due_s = now_s + self._wait_s

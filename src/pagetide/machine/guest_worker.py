@@ -79,6 +79,7 @@ class GuestWorker:
         self._wake_fd, self._stop_fd = eventfd(), eventfd()
         self._stopping = False
         self._driving = threading.Lock()
+        self._reconnects = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="reporting worker")
 
     def __enter__(self) -> "GuestWorker":
@@ -180,8 +181,13 @@ class GuestWorker:
             return
         if self._reconnecting is None:
             raise HostGoneError("the host closed the connection")
-        while not self._stopping and (due_s := self._reconnecting.reconnect(time.monotonic())) is not None:
-            _poll([self._stop_fd], max(0.0, due_s - time.monotonic()))
+        with self._reconnects:  # the worker and a synchronous vCPU may both have noticed
+            lost = self._calls.connection_fd in _poll([self._calls.connection_fd], 0.0)
+            while lost and not self._stopping:
+                due_s = self._reconnecting.reconnect(time.monotonic())
+                lost = due_s is not None
+                if due_s is not None:
+                    _poll([self._stop_fd], max(0.0, due_s - time.monotonic()))
 
 
 def _poll(fds: list[int], timeout_s: float | None) -> set[int]:
