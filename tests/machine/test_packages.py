@@ -99,6 +99,9 @@ def test_another_kernel_brings_its_own_modules(programs: Path, tmp_path: Path) -
         find_uml(other, search_path=str(with_busybox(programs, STATIC)))
     add_module(tmp_path / "other/usr/lib/uml/modules/7.2", "virtio_balloon", "")
     assert find_uml(other, search_path=str(programs)).release == "7.2"
+    write_program(other, "echo I am a shell")
+    with pytest.raises(ConfigError, match=r"other.* is no User-Mode Linux: .* it says 'I am a shell'"):
+        find_uml(other, search_path=str(programs))
     with pytest.raises(ConfigError, match=r"the program /nowhere/linux\.uml is missing"):
         find_uml(Path("/nowhere/linux.uml"), search_path=str(programs))
 

@@ -1,7 +1,7 @@
 """The machine with a real Linux guest, whatever runs it and whoever serves its balloon.
 
 The starting process directs: it tells the guest's init to fill, waits, tells it to remove, and looks on until nothing
-has come back for longer than Linux takes between two passes. It samples as in `live.py`; host residency is read from
+more comes back. It samples as in `live.py`; host residency is read from
 the guest's own memory file. What happens in the guest is stamped here, when its answer arrives.
 """
 
@@ -32,6 +32,12 @@ from pagetide.memory.residency import resident_bytes
 SETTLED_AFTER_S = LINUX_DELAY_S + 1.5
 """Without a report for this long, Linux has nothing left to report: its passes are one delay apart."""
 
+HELD_AFTER_S = 3.5 * LINUX_DELAY_S
+"""When residency has not fallen for this long, three passes have brought nothing: the rest will not come back."""
+
+TRICKLE_SHARE = 1 / 512
+"""Less than this share of RAM is no fall of residency worth waiting for."""
+
 _ANSWER_MAX_S = 120.0
 
 
@@ -53,6 +59,29 @@ class _LinuxView:
     def totals(self) -> GuestTotals:
         """Nothing of that is told."""
         return GuestTotals()
+
+
+class Quiet:
+    """Finds out that a guest has given back what it had to give.
+
+    No report for a while is the quick sign, but there may be no account of reports, and some guests never stop: init's
+    own small allocations split a reported block, and what is left of it is reported again in every pass.
+    """
+
+    def __init__(self, trickle_bytes: int) -> None:
+        """Take by how much residency may fall without being taken for more to come."""
+        self._trickle_bytes = trickle_bytes
+        self._report = (0.0, -1)
+        self._fall: tuple[float, int] | None = None
+
+    def by(self, now_s: float, reports: int | None, resident_bytes: int) -> bool:
+        """Whether it is so, at this time, with this many reports so far (None is not known) and this much resident."""
+        if self._fall is None or resident_bytes < self._fall[1] - self._trickle_bytes:
+            self._fall = now_s, resident_bytes
+        if reports is not None and reports != self._report[1]:
+            self._report = now_s, reports
+        silent = reports is not None and now_s - self._report[0] >= SETTLED_AFTER_S
+        return silent or now_s - self._fall[0] >= HELD_AFTER_S
 
 
 class LinuxMachine:
@@ -130,20 +159,15 @@ class LinuxMachine:
         self._recorder.phase_ended(PhaseEnded(burst, eats, allocated_bytes, time.monotonic()))
 
     def _await_quiet(self) -> None:
-        """Look on until no report has come for SETTLED_AFTER_S; if that is not told, until residency has not fallen."""
-        seen, since_s = (-1, -1), time.monotonic()
-        lowest_bytes = self._config.ram_bytes
+        """Look on until nothing more comes back."""
+        quiet = Quiet(int(self._config.ram_bytes * TRICKLE_SHARE))
 
-        def quiet() -> bool:
-            nonlocal seen, since_s, lowest_bytes
-            now_s, ledger = time.monotonic(), self._host.ledger
-            lowest_bytes = min(lowest_bytes, resident_bytes(self._memory_fd))
-            now = (0, lowest_bytes) if ledger is None else (int(ledger.words[REPORTS]), 0)
-            if now != seen:
-                seen, since_s = now, now_s
-            return now_s - since_s >= SETTLED_AFTER_S
+        def is_quiet() -> bool:
+            ledger = self._host.ledger
+            reports = None if ledger is None else int(ledger.words[REPORTS])
+            return quiet.by(time.monotonic(), reports, resident_bytes(self._memory_fd))
 
-        self._look_on(quiet)
+        self._look_on(is_quiet)
 
     def _look_on(self, until: Callable[[], bool], limit_s: float = float("inf"), doing: str = "") -> None:
         """Take what comes and sample, until this is so."""

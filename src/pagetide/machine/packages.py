@@ -74,6 +74,8 @@ def find_uml(kernel: Path | None = None, *, search_path: str | None = None) -> G
     if found is None:
         raise _missing("the program linux.uml" if kernel is None else f"the program {kernel}", "user-mode-linux")
     release = _ask_version(found)
+    if not re.fullmatch(r"\d+\.\d+\S*", release):
+        raise ConfigError(f"{found} is no User-Mode Linux: asked for its version, it says {release[:60]!r}")
     folder = Path(found).parent.parent / "lib/uml/modules" / release
     modules = _modules(folder, found, _UML_WANTED, "user-mode-linux")
     return GuestParts(Path(found), release, modules, _find_busybox(search_path))
