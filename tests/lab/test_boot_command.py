@@ -9,9 +9,10 @@ import pytest
 
 from pagetide import cli
 from pagetide.lab import boot_command
-from pagetide.machine.balloon_host import BalloonHost, DaemonHost, HypervisorHost, OwnHost
+from pagetide.machine.balloon_host import BalloonHost, HypervisorHost, OwnHost
 from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.config import ConfigError
+from pagetide.machine.daemon_host import DaemonHost
 from pagetide.machine.linux_guest import Hypervisor
 from pagetide.machine.packages import GuestParts, QemuProgram
 from pagetide.machine.qemu_guest import Qemu

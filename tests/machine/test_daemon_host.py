@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pagetide.machine.balloon_host import DaemonHost
+from pagetide.machine.daemon_host import DaemonHost
 from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.packages import find_uml
 from pagetide.machine.result import RunResult

@@ -6,9 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 from pagetide.lab.control_path import default_control_path
 from pagetide.lab.run_command import run
-from pagetide.machine.balloon_host import BalloonHost, DaemonHost, HypervisorHost, OwnHost
+from pagetide.machine.balloon_host import BalloonHost, HypervisorHost, OwnHost
 from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.config import ConfigError
+from pagetide.machine.daemon_host import DaemonHost
 from pagetide.machine.linux_guest import Hypervisor
 from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.packages import find_linux, find_qemu, find_uml
