@@ -44,7 +44,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --bursts 1.5", "'1.5' is not a whole number"),
         ("run --delay soon", "--delay"),
         ("run --pace fast", "pace must be drain or linux"),
-        ("run --design best", "design must be scan or off"),
+        ("run --design best", "design must be off or sync or notify or"),
         ("run --backing paper", "backing must be memfd or hugetmpfs"),
         ("run --frobnicate", "--frobnicate"),
         ("run --bursts", "--bursts requires an argument"),

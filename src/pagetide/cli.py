@@ -69,6 +69,12 @@ def run(
     delay: Annotated[float | None, Parameter(group=_REPORTING)] = None,
     capacity: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
     pace: Annotated[str | None, Parameter(group=_REPORTING)] = None,
+    cool: Annotated[float | None, Parameter(group=_REPORTING)] = None,
+    wake: Annotated[str | None, Parameter(group=_REPORTING)] = None,
+    wake_blocks: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
+    oom: Annotated[str | None, Parameter(group=_REPORTING)] = None,
+    in_flight: Annotated[str | None, Parameter(group=_REPORTING)] = None,
+    hints: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
     config: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
@@ -87,11 +93,21 @@ def run(
         hold: Seconds for which it keeps what it ate. [default: 1]
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
         seed: Drives every random choice. [default: 1]
-        design: How free memory is reported: scan, or off for none. [default: scan]
+        design: How free memory is reported: scan (Linux's), scan-restart, cursor, notify, notify-array, hybrid, sync,
+        or
+            off for none. [default: scan]
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
-        delay: Seconds from a free until reporting begins. [default: 2]
+        delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, otherwise 0]
         capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]
         pace: drain reports until nothing is left; linux a sixteenth of each list every DELAY. [default: drain]
+        cool: Seconds for which a block must have been free before it is reported. [default: 0]
+        wake: What makes the worker run: merge, a free block of that order; threshold, WAKE_BLOCKS of them; timer, only
+            the clock. [default: threshold for designs that are notified, otherwise merge]
+        wake_blocks: Unreported blocks that threshold waits for. [default: 16]
+        oom: What keeps blocks that are out from making an allocation fail: none; wait for them; cap what is out; swap
+            in spare blocks. [default: wait]
+        in_flight: What cap lets out at once, and swap keeps spare. [default: a 32nd of RAM, 4MiB to 64MiB]
+        hints: Length of a vCPU's array of hints, for notify-array and hybrid. [default: 256]
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         config: A TOML file with any of these settings, by the same names; options given here override it.
         json: Write everything measured to this file; - is standard output.
@@ -99,7 +115,8 @@ def run(
     given: dict[str, Any] = {
         "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
         "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay, "capacity": capacity,
-        "pace": pace, "verify": verify,
+        "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
+        "hints": hints, "verify": verify,
     }  # fmt: skip
     return run_once(make_config(read_file(config) if config else {}, given), json)
 

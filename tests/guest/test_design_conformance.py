@@ -2,44 +2,55 @@
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 from pagetide.guest.reporting.design import Batch, ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.zone import Watermarks, Zone
-from pagetide.guest.zone_layout import ISOLATED_BLOCKS, ISOLATED_BLOCKS_MAX, ISOLATED_PAGES, REPORTED_PAGES
+from pagetide.guest.zone_layout import ISOLATED_BLOCKS, ISOLATED_BLOCKS_MAX, ISOLATED_PAGES, REPORTED_PAGES, SPARES
 from tests.guest.virtual_worker import VirtualWorker
 
 NO_WATERMARKS = Watermarks(0, 0, 0)
 REPORTING = sorted(set(DESIGNS) - {"off"})
-VARIANTS = [(name, pace) for name in REPORTING for pace in ("drain", "linux")]
-every_design = pytest.mark.parametrize(("name", "pace"), VARIANTS)
+TUNINGS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "merge": {"wake": "merge"},
+    "timer": {"wake": "timer"},
+    "cap": {"wake": "merge", "oom": "cap", "in_flight_max_bytes": 4 << 20},
+    "swap": {"wake": "merge", "oom": "swap"},
+}
+VARIANTS = [(name, tuning) for name in REPORTING for tuning in TUNINGS]
+every_design = pytest.mark.parametrize(("name", "tuning"), [*VARIANTS, ("scan", "linux")], ids=str)
+TUNINGS["linux"] = {"pace": "linux"}
 
 
-def worker_of(name: str, pace: str, *, nr_pages: int = 4096, order: int = 3, **options: object) -> VirtualWorker:
+def worker_of(name: str, tuning: str, *, nr_pages: int = 4096, order: int = 3, **options: object) -> VirtualWorker:
     """A small zone without watermarks, and a worker that drives the design over it."""
     zone = Zone(nr_pages, vcpus=2, watermarks=NO_WATERMARKS, pcp_batch=4, pcp_high=8)
-    tuning = ReportingSettings(order=order, delay_s=2.0, capacity=8, pace=pace)  # type: ignore[arg-type]
-    return VirtualWorker(name, zone, tuning, **options)  # type: ignore[arg-type]
+    chosen = ReportingSettings(order=order, delay_s=2.0, capacity=8)._replace(**TUNINGS[tuning])  # type: ignore[arg-type]
+    return VirtualWorker(name, zone, chosen, **options)  # type: ignore[arg-type]
 
 
 @every_design
-def test_reports_all_that_is_free_at_the_start(name: str, pace: str) -> None:
+def test_reports_all_that_is_free_at_the_start(name: str, tuning: str) -> None:
     """Every reportable block that was free from the beginning is reported, once, and the design comes to rest."""
-    worker = worker_of(name, pace)
+    worker = worker_of(name, tuning)
     worker.settle()
     blocks = [block for batch in worker.reported for block in batch]
     assert worker.unreported() == []
-    assert sum(1 << order for _, order in blocks) == worker.zone.words[REPORTED_PAGES] == 4096
-    assert len(blocks) == len(set(blocks))
+    spares = int(worker.zone.words[SPARES]) << 3
+    assert worker.zone.words[REPORTED_PAGES] == 4096 - spares
+    if not spares:
+        assert sum(1 << order for _, order in blocks) == 4096
+        assert len(blocks) == len(set(blocks))
     assert worker.zone.words[ISOLATED_PAGES] == 0
     worker.zone.check()
 
 
 @every_design
-def test_waits_for_the_delay(name: str, pace: str) -> None:
+def test_waits_for_the_delay(name: str, tuning: str) -> None:
     """Nothing is isolated before the delay after the first request is over."""
-    worker = worker_of(name, pace)
+    worker = worker_of(name, tuning)
     worker.now_s = 1.99
     assert worker.design.next_batch(worker.now_s) is None
     worker.now_s = 2.0
@@ -47,84 +58,90 @@ def test_waits_for_the_delay(name: str, pace: str) -> None:
 
 
 @every_design
-def test_never_isolates_more_than_its_capacity(name: str, pace: str) -> None:
+def test_never_isolates_more_than_its_capacity(name: str, tuning: str) -> None:
     """At most `capacity` blocks are out of the allocator at any time."""
-    worker = worker_of(name, pace, nr_pages=20 * 1024)
+    worker = worker_of(name, tuning, nr_pages=20 * 1024)
     worker.settle()
-    assert worker.unreported() == []
-    assert worker.zone.words[ISOLATED_BLOCKS_MAX] == 8
+    worker.check_nothing_is_lost()
+    assert 1 <= worker.zone.words[ISOLATED_BLOCKS_MAX] <= 8
+    if tuning == "plain":
+        assert worker.zone.words[ISOLATED_BLOCKS_MAX] == 8
 
 
 @every_design
-def test_rests_when_there_is_nothing_to_do(name: str, pace: str) -> None:
+def test_rests_when_there_is_nothing_to_do(name: str, tuning: str) -> None:
     """A settled design wants no wake-up, and frees below its order do not change that."""
-    worker = worker_of(name, pace)
+    worker = worker_of(name, tuning)
     worker.settle()
     small = [worker.zone.allocate(0) for _ in range(2)]
     worker.settle()
-    assert worker.design.due_s is None
+    assert worker.at_rest
     for pfn in small[:1]:
         assert pfn is not None
-        worker.zone.free(pfn, 0)
+        worker.free(pfn, 0)
     worker.settle()
-    assert worker.design.due_s is None
+    assert worker.at_rest
     assert worker.design.next_batch(worker.now_s + 3600) is None
 
 
 @every_design
-def test_reports_what_is_freed_later(name: str, pace: str) -> None:
+def test_reports_what_is_freed_later(name: str, tuning: str) -> None:
     """A block freed after the design came to rest wakes it, and is reported after the delay."""
-    worker = worker_of(name, pace)
+    worker = worker_of(name, tuning)
     held = worker.zone.allocate(5)
     worker.settle()
     at_rest_s = worker.now_s = worker.now_s + 100
     assert held is not None
-    worker.zone.free(held, 5)
+    worker.free(held, 5)
     worker.settle()
+    if worker.design.leftover_blocks_max:
+        worker.check_nothing_is_lost()
+        return
     assert worker.unreported() == []
     assert any(pfn <= held < pfn + (1 << order) for pfn, order in worker.reported[-1])
     assert worker.now_s >= at_rest_s + 2.0
 
 
 @every_design
-def test_survives_a_host_that_fails(name: str, pace: str) -> None:
+def test_survives_a_host_that_fails(name: str, tuning: str) -> None:
     """A failed report leaves its blocks free and unmarked, and they are reported once the host works again."""
     works = False
-    worker = worker_of(name, pace, host=lambda _: works)
+    worker = worker_of(name, tuning, host=lambda _: works)
     worker.run_pass()
     assert worker.reported == []
     assert worker.zone.words[REPORTED_PAGES] == worker.zone.words[ISOLATED_BLOCKS] == 0
     works = True
     block = worker.zone.allocate(5)
     assert block is not None
-    worker.zone.free(block, 5)
+    worker.free(block, 5)
     worker.settle()
-    assert worker.unreported() == []
+    worker.check_nothing_is_lost()
 
 
 @every_design
-def test_recovers_from_a_stalled_host(name: str, pace: str) -> None:
+def test_recovers_from_a_stalled_host(name: str, tuning: str) -> None:
     """Memory freed while the host sits on a batch for a minute is all reported afterwards."""
     held: list[int] = []
 
     def stall(_: Batch) -> bool:
         while held:
-            worker.zone.free(held.pop(), 4)
+            worker.zone.free(held.pop(), 4)  # by another vCPU than the one that waits
         worker.now_s += 60
         return True
 
-    worker = worker_of(name, pace, host=stall)
+    worker = worker_of(name, tuning, host=stall)
     held += [pfn for _ in range(150) if (pfn := worker.zone.allocate(4)) is not None]
     assert len(held) == 150
+    worker.report_if_full()
     worker.settle()
-    assert worker.unreported() == []
+    worker.check_nothing_is_lost()
     worker.zone.check()
 
 
 @every_design
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25, phases=[Phase.reuse, Phase.generate, Phase.shrink])
 @given(data=st.data())
-def test_loses_nothing_whatever_happens_meanwhile(name: str, pace: str, data: st.DataObject) -> None:
+def test_loses_nothing_whatever_happens_meanwhile(name: str, tuning: str, data: st.DataObject) -> None:
     """Blocks come and go while passes run and reports fail; once that ends, every reportable block gets reported."""
     held: list[tuple[int, int]] = []
     coin = st.sampled_from([True, False])
@@ -144,17 +161,20 @@ def test_loses_nothing_whatever_happens_meanwhile(name: str, pace: str, data: st
         churn(data.draw(st.integers(0, 3)))
         return data.draw(coin)
 
-    worker = worker_of(name, pace, nr_pages=1024, order=data.draw(st.integers(0, 10)), host=host)
+    worker = worker_of(
+        name, tuning, nr_pages=4096 if tuning == "swap" else 1024, order=data.draw(st.integers(0, 10)), host=host
+    )
     for _ in range(data.draw(st.integers(0, 3))):
         churn(5)
         if worker.design.due_s is not None:
             worker.run_pass()
     worker.host = lambda _: True
     for pfn, order in held:
-        worker.zone.free(pfn, order)
+        worker.free(pfn, order)
     for vcpu in range(2):
         worker.zone.drain_pcp(vcpu)
+    worker.report_if_full()
     worker.settle(passes_max=10_000)
     worker.zone.check()
-    if pace == "drain":
-        assert worker.unreported() == []
+    if tuning != "linux":
+        worker.check_nothing_is_lost()

@@ -4,7 +4,7 @@ import mmap
 
 import pytest
 
-from pagetide.guest.isolate import isolate_block, put_back
+from pagetide.guest.isolate import TAKEN, WATERMARK, isolate_block, put_back
 from pagetide.guest.zone import Watermarks, Zone, linux_watermarks
 from pagetide.guest.zone_layout import FREE_PAGES, NR_FREE, NR_REPORTED, REPORTED_PAGES, arena_bytes
 from pagetide.units import ORDER_MAX
@@ -20,7 +20,7 @@ def small_zone(nr_pages: int = 1024, **options: int) -> Zone:
 
 def report(zone: Zone, pfn: int, order: int) -> None:
     """Isolate this free block and put it back, reported."""
-    assert isolate_block(zone.words, zone.pages, pfn, order)
+    assert isolate_block(zone.words, zone.pages, pfn, order) == TAKEN
     put_back(zone.words, zone.pages, batch_of((pfn, order)), 1, True)
 
 
@@ -85,7 +85,7 @@ def test_allocations_stop_at_the_min_watermark() -> None:
     assert zone.allocate(6) is None
     assert zone.allocate(5) == 0
     assert zone.allocate(0) is None
-    assert not isolate_block(zone.words, zone.pages, 32, 5)
+    assert isolate_block(zone.words, zone.pages, 32, 5) == WATERMARK
     zone.check()
 
 
@@ -148,7 +148,7 @@ def test_a_block_that_merges_on_its_way_back_is_not_marked() -> None:
     """A block whose buddy was freed while it was out comes back as a larger, unmarked one."""
     zone = small_zone()
     assert zone.allocate(9) == 0
-    assert isolate_block(zone.words, zone.pages, 512, 9)
+    assert isolate_block(zone.words, zone.pages, 512, 9) == TAKEN
     zone.free(0, 9)
     assert zone.free_list(9) == [0], "an isolated block is nobody's buddy"
     put_back(zone.words, zone.pages, batch_of((512, 9)), 1, True)

@@ -82,9 +82,8 @@ class ZoneAgainstModel(RuleBasedStateMachine):
 
     @rule(order=orders, all_round=st.booleans())
     def isolate(self, order: int, all_round: bool) -> None:
-        steps = np.array([0, int(self.zone.words[NR_FREE + order]) if all_round else 1])
-        args = (self.zone.words, self.zone.pages, order, self.batch, self.filled, True, steps)
-        outcome = walk_free_list(*args)
+        steps = np.array([0, int(self.zone.words[NR_FREE + order]) if all_round else 1, 0, 0])
+        outcome = walk_free_list(self.zone.words, self.zone.pages, order, self.batch, self.filled, True, True, steps)
         assert outcome != PASSED_OVER, "these lists are short"
         for packed in self.batch[self.filled : self.filled + int(steps[0])]:
             pfn, got_order = int(packed) >> 4, int(packed) & 15

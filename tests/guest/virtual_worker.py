@@ -8,7 +8,7 @@ from pagetide.guest.reporting.design import Batch, Design, ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.request import take_wake
 from pagetide.guest.zone import Block, Zone
-from pagetide.guest.zone_layout import BUDDY, ISOLATED, ISOLATED_BLOCKS
+from pagetide.guest.zone_layout import BUDDY, DROPPED_PAGES, HINT_COUNT, ISOLATED, ISOLATED_BLOCKS, NR_VCPUS, vcpu_base
 
 Host = Callable[[Batch], bool]
 
@@ -18,6 +18,7 @@ class VirtualWorker:
 
     Attributes:
         now_s: the virtual clock.
+        at_rest: whether the last `settle` ended with nothing due, or with a timer's pass that found nothing.
         reported: every batch that the host took, as lists of (frame, order).
     """
 
@@ -26,8 +27,31 @@ class VirtualWorker:
         self.design: Design = DESIGNS[name](zone, settings)
         self.now_s = 0.0
         self.passes = 0
+        self.at_rest = False
         self.reported: list[list[tuple[int, int]]] = []
         self.design.start(self.now_s)
+
+    def free(self, pfn: int, order: int, vcpu: int = 0) -> None:
+        """Free a block as a vCPU does: with a full batch of hints it reports before it goes on."""
+        self.zone.free(pfn, order, vcpu)
+        self.report_if_full()
+
+    def report_if_full(self) -> None:
+        if self.design.synchronous:
+            words = self.zone.words
+            while (
+                any(
+                    words[vcpu_base(vcpu) + HINT_COUNT] >= self.settings.capacity
+                    for vcpu in range(int(words[NR_VCPUS]))
+                )
+                and self.step()
+            ):
+                pass
+
+    def tick(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+        self.zone.tick(self.now_s)
 
     def step(self) -> bool:
         """Ask for one batch at the current time and have it reported; whether there was one."""
@@ -58,7 +82,7 @@ class VirtualWorker:
         if take_wake(self.zone.words):
             self.design.woken(self.now_s)
         assert self.design.due_s is not None
-        self.now_s = max(self.now_s, self.design.due_s)
+        self.tick(max(0.0, self.design.due_s - self.now_s))
         self.passes += 1
         while self.step():
             pass
@@ -67,10 +91,20 @@ class VirtualWorker:
         """Let time pass until the design wants nothing more."""
         if take_wake(self.zone.words):
             self.design.woken(self.now_s)
-        while self.design.due_s is not None:
+        self.at_rest = False
+        while self.design.due_s is not None and not (self.at_rest and self.settings.wake == "timer"):
+            before = len(self.reported)
             self.run_pass()
+            self.at_rest = len(self.reported) == before
             assert self.passes <= passes_max, "the design does not come to rest"
+        self.at_rest = self.at_rest or self.design.due_s is None
 
     def unreported(self) -> list[Block]:
         """Free blocks that should have been reported and were not."""
         return [b for b in self.zone.blocks() if b.kind == BUDDY and b.order >= self.settings.order and not b.reported]
+
+    def check_nothing_is_lost(self) -> None:
+        """What is unreported at rest is what the design says that it leaves, or what it counted as dropped."""
+        unreported = sorted((1 << b.order for b in self.unreported()), reverse=True)
+        kept = unreported[self.design.leftover_blocks_max :]
+        assert sum(kept) <= (self.zone.words[DROPPED_PAGES] if self.design.drops_hints else 0)

@@ -23,6 +23,11 @@ from tests.lab.fake_machine import FakeMachine, result_of
 UNTOLD = {
     "isolated_blocks_max": None,
     "vcpu_wait_host_s_max": None,
+    "vcpu_wait_host_s": None,
+    "vcpu_waits_host": None,
+    "false_ooms": None,
+    "dropped_hints": None,
+    "dropped_bytes": None,
     "zone_lock_wait_s_max": None,
     "stamp_errors": None,
     "refaulted_bytes": None,

@@ -1,5 +1,6 @@
 """A guest's threads against a host that a test holds by the hand: what waits for what."""
 
+import contextlib
 import mmap
 import os
 import threading
@@ -11,10 +12,18 @@ import pytest
 
 from pagetide import linux
 from pagetide.guest.reporting.design import Batch, ReportingSettings
-from pagetide.guest.reporting.scan import Scan
+from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.vcpu import ALLOCATE, FREE, NO_MEMORY, run_operations
 from pagetide.guest.zone import Watermarks, Zone
-from pagetide.guest.zone_layout import FREE_PAGES, ISOLATED_PAGES, WAIT_HOST_NS_MAX, vcpu_base
+from pagetide.guest.zone_layout import (
+    FALSE_OOMS,
+    FREE_PAGES,
+    ISOLATED_PAGES,
+    WAIT_HOST_NS,
+    WAIT_HOST_NS_MAX,
+    WAITS_HOST,
+    vcpu_base,
+)
 from pagetide.machine import guest_run
 from pagetide.machine.guest_run import GuestRun, OutOfMemoryError
 from pagetide.machine.guest_worker import GuestWorker, HostGoneError
@@ -23,6 +32,7 @@ from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.phases import Phase, operations
 
 NR_PAGES = 4096
+BLOCK_PAGES = 1024
 _Result = TypeVar("_Result")
 
 
@@ -82,28 +92,36 @@ class Workload:
 class Guest:
     """A zone of four blocks of 4 MiB over real memory, a drain that takes them all at once, and a held host."""
 
-    def __init__(self, ram: Any) -> None:
+    def __init__(self, ram: Any, design: str = "scan", capacity: int = 4) -> None:
         self.zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0))
         self.host = HeldHost()
-        self.design = Scan(self.zone, ReportingSettings(order=10, delay_s=0.0, capacity=4))
+        self.design = DESIGNS[design](self.zone, ReportingSettings(order=10, delay_s=0.0, capacity=capacity))
         self.worker = GuestWorker(self.design, self.host, self.host)
         self.worker.came_back = self.condition = WatchedCondition()
         self.told: list[object] = []
         self.ram_address = ram.ctypes.data
 
-    def run_of(self, blocks: int) -> GuestRun:
-        return GuestRun(self.zone, self.ram_address, Workload(blocks), 1, self.worker, self.told.append)
+    def run_of(self, blocks: int, *, waits: bool = True) -> GuestRun:
+        workload = Workload(blocks)
+        return GuestRun(self.zone, self.ram_address, workload, 1, self.worker, self.told.append, waits_before_oom=waits)
+
+
+@contextlib.contextmanager
+def guest_with(design: str, capacity: int) -> Iterator[Guest]:
+    """A guest of 16 MiB with this design."""
+    with mmap.mmap(-1, NR_PAGES * PAGE_SIZE_BYTES) as ram:
+        view = np.frombuffer(ram, np.int64)
+        guest = Guest(view, design, capacity)
+        yield guest
+        guest.host.close()
+        del view
 
 
 @pytest.fixture
 def guest() -> Iterator[Guest]:
     """A guest of 16 MiB."""
-    with mmap.mmap(-1, NR_PAGES * PAGE_SIZE_BYTES) as ram:
-        view = np.frombuffer(ram, np.int64)
-        guest = Guest(view)
+    with guest_with("scan", 4) as guest:
         yield guest
-        guest.host.close()
-        del view
 
 
 def test_an_allocation_waits_for_blocks_that_the_host_has(guest: Guest) -> None:
@@ -123,6 +141,43 @@ def test_an_allocation_waits_for_blocks_that_the_host_has(guest: Guest) -> None:
     assert guest.zone.words[vcpu_base(0) + WAIT_HOST_NS_MAX] > 0
     assert guest.zone.words[FREE_PAGES] == NR_PAGES
     guest.zone.check()
+
+
+def test_without_an_answer_to_oom_the_allocation_fails_falsely(guest: Guest) -> None:
+    """With all memory out for reporting and no waiting, allocations fail, are counted, and the guest goes on."""
+    with guest.worker:
+        assert guest.host.submitted.wait(10)
+        eater = threading.Thread(target=guest.run_of(2, waits=False).run)
+        eater.start()
+        assert guest.condition.waited_for.wait(10), "it is through with eating and freeing, and waits for the design"
+        assert guest.zone.words[FALSE_OOMS] == 2
+        assert guest.zone.words[vcpu_base(0) + WAITS_HOST] == 0
+        guest.host.answer(reports=1000)
+        eater.join(10)
+        assert not eater.is_alive()
+    assert guest.zone.words[FREE_PAGES] == NR_PAGES
+    guest.zone.check()
+
+
+def test_a_synchronous_vcpu_stands_still_until_the_host_answers() -> None:
+    """With `sync` the vCPU whose free fills a batch reports it, and frees nothing more before the host is done."""
+    with guest_with("sync", 1) as guest:
+        eater = threading.Thread(target=guest.run_of(2).run)
+        guest.host.answer(reports=4)  # what was free at the start
+        with guest.worker:
+            with guest.condition:
+                guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+            guest.host.submitted.clear()
+            eater.start()
+            assert guest.host.submitted.wait(10)
+            assert guest.zone.words[FREE_PAGES] == 2 * BLOCK_PAGES, "one block is freed and out, the other still held"
+            guest.host.answer(reports=1000)
+            eater.join(10)
+            assert not eater.is_alive()
+        base = vcpu_base(0)
+        assert guest.zone.words[base + WAITS_HOST] == 2
+        assert guest.zone.words[base + WAIT_HOST_NS] >= guest.zone.words[base + WAIT_HOST_NS_MAX] > 0
+        guest.zone.check()
 
 
 def test_blocks_on_their_way_back_count_as_isolated(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:

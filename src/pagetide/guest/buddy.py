@@ -1,16 +1,20 @@
 """The buddy allocator's own operations; the caller holds the zone lock.
 
-Follows Linux's mm/page_alloc.c (6.1): `__rmqueue_smallest` and `expand`, `__free_one_page`. Allocating, splitting and
-merging a block drop its Reported mark. Two divergences: there is one free list an order, not one a migratetype, and a
-double or a wrong free is refused with an error instead of being undefined.
+Follows Linux's mm/page_alloc.c (6.1): `__rmqueue_smallest` and `expand`, `__free_one_page`. Allocating a block drops
+its Reported mark; so do splitting and merging, unless KEEP_MARKS is set: then the halves of a reported block are
+reported, and so is what two reported blocks merge into, since none of it was touched. Two divergences: there is one
+free list an order, not one a migratetype, and a double or a wrong free is refused with an error instead of being
+undefined.
 """
 
 from typing import Any
 
-from pagetide.guest.request import notify_free
+from pagetide.guest.candidates import map_clear, map_set
+from pagetide.guest.request import notify_free, record_hint
 from pagetide.guest.zone_layout import (
     BUDDY,
     FREE_PAGES,
+    KEEP_MARKS,
     NEXT,
     NOTIFY_SPLITS,
     NR_FREE,
@@ -18,10 +22,15 @@ from pagetide.guest.zone_layout import (
     NR_REPORTED,
     ORDER_MASK,
     PREVIOUS,
+    RECORD_UNREPORTED,
     RECORD_WORDS,
+    RECORDING,
     REPORTED,
     REPORTED_PAGES,
+    REPORTING_ORDER,
     STATE,
+    TICK,
+    TICK_SHIFT,
     TYPE_MASK,
     WMARK_MIN,
 )
@@ -61,15 +70,17 @@ def rotate_to_front(words: Any, pages: Any, pfn: int, order: int) -> None:
 
 
 @kernel
-def add_to_free_list(words: Any, pages: Any, pfn: int, order: int, tail: bool) -> None:
-    """Put a block on its free list, unmarked."""
+def add_to_free_list(words: Any, pages: Any, pfn: int, order: int, tail: bool, tick: int) -> None:
+    """Put a block on its free list, unmarked, free since this tick."""
     head = list_head(words, order)
     if tail:
         _link(pages, int(pages[head * RECORD_WORDS + PREVIOUS]), pfn, head)
     else:
         _link(pages, head, pfn, int(pages[head * RECORD_WORDS + NEXT]))
-    pages[pfn * RECORD_WORDS + STATE] = BUDDY | order
+    pages[pfn * RECORD_WORDS + STATE] = tick << TICK_SHIFT | BUDDY | order
     words[NR_FREE + order] += 1
+    if order >= words[REPORTING_ORDER] and words[RECORDING] == RECORD_UNREPORTED:
+        map_set(words, pfn >> words[REPORTING_ORDER])
 
 
 @kernel
@@ -79,6 +90,8 @@ def take_from_free_list(words: Any, pages: Any, pfn: int, order: int) -> None:
     if pages[pfn * RECORD_WORDS + STATE] & REPORTED:
         words[NR_REPORTED + order] -= 1
         words[REPORTED_PAGES] -= 1 << order
+    elif order >= words[REPORTING_ORDER] and words[RECORDING] == RECORD_UNREPORTED:
+        map_clear(words, pfn >> words[REPORTING_ORDER])
     pages[pfn * RECORD_WORDS + STATE] = 0
     words[NR_FREE + order] -= 1
 
@@ -89,6 +102,8 @@ def mark_reported(words: Any, pages: Any, pfn: int, order: int) -> None:
     pages[pfn * RECORD_WORDS + STATE] |= REPORTED
     words[NR_REPORTED + order] += 1
     words[REPORTED_PAGES] += 1 << order
+    if order >= words[REPORTING_ORDER] and words[RECORDING] == RECORD_UNREPORTED:
+        map_clear(words, pfn >> words[REPORTING_ORDER])
 
 
 @kernel
@@ -100,18 +115,30 @@ def take_block(words: Any, pages: Any, order: int, state: int) -> int:
         if words[NR_FREE + current] == 0:
             continue
         pfn = int(pages[list_head(words, current) * RECORD_WORDS + NEXT])
-        was_reported = pages[pfn * RECORD_WORDS + STATE] & REPORTED
+        found = int(pages[pfn * RECORD_WORDS + STATE])
         take_from_free_list(words, pages, pfn, current)
-        if was_reported and words[NOTIFY_SPLITS]:
-            notify_free(words, current - 1)
-        half = current
-        while half > order:
-            half -= 1
-            add_to_free_list(words, pages, pfn + (1 << half), half, False)
+        if current > order:
+            _split(words, pages, pfn, current, order, found)
         pages[pfn * RECORD_WORDS + STATE] = state | order
         words[FREE_PAGES] -= 1 << order
         return pfn
     return -1
+
+
+@kernel
+def _split(words: Any, pages: Any, pfn: int, high: int, low: int, found: int) -> None:
+    """Put the upper halves of a block back, down to the order wanted (`expand`); `found` was the block's STATE."""
+    keep = bool(found & REPORTED) and words[KEEP_MARKS] != 0
+    if found & REPORTED and not keep and words[NOTIFY_SPLITS]:
+        notify_free(words, 0, pfn + (1 << (high - 1)), high - 1)
+    half = high
+    while half > low:
+        half -= 1
+        add_to_free_list(words, pages, pfn + (1 << half), half, False, found >> TICK_SHIFT)
+        if keep:
+            mark_reported(words, pages, pfn + (1 << half), half)
+        elif half >= words[REPORTING_ORDER]:
+            record_hint(words, 0, pfn + (1 << half), half)
 
 
 @kernel
@@ -123,19 +150,23 @@ def _is_buddy(words: Any, pages: Any, pfn: int, order: int) -> bool:
 
 
 @kernel
-def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool) -> int:
-    """Put a block back, merging it with its free buddies; the order that it ends up as.
+def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool, reported: bool) -> int:
+    """Put a block back, marked if it was reported, merging it with its free buddies; the order that it ends up as.
 
     A block whose next larger buddy is free goes to the list's tail, since it may soon merge (`buddy_merge_likely`).
     """
     words[FREE_PAGES] += 1 << order
     pages[pfn * RECORD_WORDS + STATE] = 0
     while order < ORDER_MAX and _is_buddy(words, pages, pfn ^ (1 << order), order):
-        take_from_free_list(words, pages, pfn ^ (1 << order), order)
+        buddy = pfn ^ (1 << order)
+        reported = reported and words[KEEP_MARKS] != 0 and pages[buddy * RECORD_WORDS + STATE] & REPORTED != 0
+        take_from_free_list(words, pages, buddy, order)
         pfn &= ~(1 << order)
         order += 1
     if not tail and order < ORDER_MAX - 1:
         larger = pfn & ~(1 << order)
         tail = _is_buddy(words, pages, larger ^ (2 << order), order + 1)
-    add_to_free_list(words, pages, pfn, order, tail)
+    add_to_free_list(words, pages, pfn, order, tail, words[TICK])
+    if reported:
+        mark_reported(words, pages, pfn, order)
     return order

@@ -53,6 +53,7 @@ def free(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> int:
         pcp_return(words, pages, vcpu, pfn)
         return 0
     lock(words, ZONE_LOCK)
-    notify_free(words, return_block(words, pages, pfn, order, False))
+    merged = return_block(words, pages, pfn, order, False, False)
+    notify_free(words, vcpu, pfn & ~((1 << merged) - 1), merged)
     unlock(words, ZONE_LOCK)
     return 0

@@ -57,7 +57,7 @@ def pcp_return(words: Any, pages: Any, vcpu: int, pfn: int) -> None:
     words[base + PCP_PAGES + count] = pfn
     words[base + PCP_COUNT] = count + 1
     if count + 1 > words[PCP_HIGH]:
-        _drain(words, pages, base, words[PCP_BATCH])
+        _drain(words, pages, vcpu, words[PCP_BATCH])
     unlock(words, base + PCP_LOCK)
 
 
@@ -67,7 +67,7 @@ def pcp_drain(words: Any, pages: Any, vcpu: int) -> None:
     base = _VCPU_0 + vcpu * VCPU_WORDS
     lock(words, base + PCP_LOCK)
     while words[base + PCP_COUNT] > 0:
-        _drain(words, pages, base, words[PCP_BATCH])
+        _drain(words, pages, vcpu, words[PCP_BATCH])
     unlock(words, base + PCP_LOCK)
 
 
@@ -98,12 +98,15 @@ def _refill(words: Any, pages: Any, base: int) -> None:
 
 
 @kernel
-def _drain(words: Any, pages: Any, base: int, most: int) -> None:
+def _drain(words: Any, pages: Any, vcpu: int, most: int) -> None:
+    base = _VCPU_0 + vcpu * VCPU_WORDS
     count = words[base + PCP_COUNT]
     drained = min(count, most)
     lock(words, ZONE_LOCK)
     for index in range(drained):
-        notify_free(words, return_block(words, pages, words[base + PCP_PAGES + index], 0, False))
+        pfn = words[base + PCP_PAGES + index]
+        merged = return_block(words, pages, pfn, 0, False, False)
+        notify_free(words, vcpu, pfn & ~((1 << merged) - 1), merged)
     unlock(words, ZONE_LOCK)
     for index in range(count - drained):
         words[base + PCP_PAGES + index] = words[base + PCP_PAGES + drained + index]

@@ -14,10 +14,12 @@ from pagetide.atomics import atomic_load, load_i64, store_i64
 from pagetide.guest.page_alloc import allocate, free
 from pagetide.guest.zone_layout import (
     GENERATION,
+    HINT_COUNT,
     RECORD_WORDS,
     REFAULTED_PAGES,
     STAMP_ERRORS,
     STOP,
+    SYNC_HINTS,
     VCPU_WORDS,
     WAKE,
     vcpu_base,
@@ -36,6 +38,10 @@ STOPPED = 1
 WORKER_WANTED = 2
 NO_MEMORY = 3
 BAD_FREE = 4
+HOST_WANTED = 5
+
+NOT_HAD = -2
+"""In a slot: its allocation failed, and nothing is there to be freed."""
 
 _VCPU_0 = vcpu_base(0)
 _GENERATION_SHIFT = 32
@@ -80,7 +86,7 @@ def run_operations(
         ram_address: where frame 0 is mapped.
         vcpu: who runs them.
         operations: array of OPERATION.
-        slots: int64 array, the vCPU's blocks by slot, -1 where there is none.
+        slots: int64 array, the vCPU's blocks by slot, -1 where there is none, NOT_HAD where there should be one.
         cursor: int64 array of one.
         end: operations before this index are run.
     """
@@ -99,10 +105,12 @@ def run_operations(
             pfn = slots[slot]
             if pfn >= 0:
                 check_block(words, pages, base, ram_address, pfn, order)
-            if free(words, pages, vcpu, pfn, order) < 0:
+            if pfn != NOT_HAD and free(words, pages, vcpu, pfn, order) < 0:
                 return BAD_FREE
             slots[slot] = -1
         cursor[0] += 1
+        if words[SYNC_HINTS] > 0 and words[base + HINT_COUNT] >= words[SYNC_HINTS]:
+            return HOST_WANTED
         if atomic_load(words, WAKE) != 0:
             return WORKER_WANTED
         if atomic_load(words, base + STOP) != 0:

@@ -13,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.buddy import return_block
+from pagetide.guest.candidates import map_next
 from pagetide.guest.page_alloc import allocate, free
 from pagetide.guest.pcp import pcp_drain
 from pagetide.guest.zone_layout import (
     BUDDY,
     FREE_PAGES,
+    HINT_COUNT,
+    HINTS,
     ISOLATED,
     ISOLATED_BLOCKS,
     ISOLATED_PAGES,
@@ -34,11 +37,19 @@ from pagetide.guest.zone_layout import (
     PCP_PAGES,
     PCP_PAGES_MAX,
     PREVIOUS,
+    RECORD_HINT_ARRAYS,
+    RECORD_HINT_MAP,
+    RECORD_UNREPORTED,
     RECORD_WORDS,
+    RECORDING,
     REPORTED,
     REPORTED_PAGES,
     REPORTING_ORDER,
+    SPARE,
+    SPARES,
     STATE,
+    TICK,
+    TICK_MASK,
     TYPE_MASK,
     WMARK_HIGH,
     WMARK_LOW,
@@ -58,6 +69,10 @@ PCP_BATCH_PAGES = 63
 
 PCP_HIGH_PAGES = 6 * PCP_BATCH_PAGES
 """The longest a per-CPU list gets (Linux up to 5.13; later ones size it by the low watermark)."""
+
+
+TICKS_PER_S = 10
+"""What the zone's TICK counts; whoever runs a guest whose blocks must cool keeps it."""
 
 
 class Watermarks(NamedTuple):
@@ -121,7 +136,7 @@ class Zone:
         if not 1 <= pcp_batch <= pcp_high < PCP_PAGES_MAX:
             raise ValueError(f"a per-CPU list cannot have batches of {pcp_batch} and hold {pcp_high} pages")
         self._arena = mmap.mmap(arena_fd, arena_bytes(nr_pages, vcpus))
-        self.words = np.frombuffer(self._arena, np.int64, words_count(vcpus))
+        self.words = np.frombuffer(self._arena, np.int64, words_count(nr_pages, vcpus))
         self.pages = np.frombuffer(self._arena, np.uint32, records_count(nr_pages), self.words.nbytes)
         marks = linux_watermarks(nr_pages) if watermarks is None else watermarks
         settings = {
@@ -142,7 +157,7 @@ class Zone:
         pfn = 0
         while pfn < nr_pages:
             order = min(ORDER_MAX, (nr_pages - pfn).bit_length() - 1)
-            return_block(self.words, self.pages, pfn, order, True)
+            return_block(self.words, self.pages, pfn, order, True, False)
             pfn += 1 << order
 
     def allocate(self, order: int, vcpu: int = 0) -> int | None:
@@ -165,6 +180,10 @@ class Zone:
         """Give a vCPU's per-CPU list back to the buddy allocator."""
         self._check(0, vcpu)
         pcp_drain(self.words, self.pages, vcpu)
+
+    def tick(self, now_s: float) -> None:
+        """Set the clock by which blocks cool."""
+        self.words[TICK] = int(now_s * TICKS_PER_S) & TICK_MASK
 
     def _check(self, order: int, vcpu: int) -> None:
         if not 0 <= order <= ORDER_MAX:
@@ -222,9 +241,30 @@ class Zone:
         assert words[REPORTED_PAGES] == sum(1 << block.order for block in buddies if block.reported), "REPORTED_PAGES"
         assert words[ISOLATED_PAGES] == sum(1 << block.order for block in isolated), "ISOLATED_PAGES"
         assert words[ISOLATED_BLOCKS] == len(isolated), "ISOLATED_BLOCKS"
+        assert words[SPARES] << words[REPORTING_ORDER] == sum(1 << b.order for b in blocks if b.kind == SPARE), "SPARES"
         assert not any(block.reported for block in blocks if block.kind != BUDDY), "a mark outside the free lists"
+        self._check_candidates({b.pfn for b in buddies if b.order >= words[REPORTING_ORDER] and not b.reported})
         listed = [pfn for vcpu in range(int(words[NR_VCPUS])) for pfn in self.pcp_list(vcpu)]
         assert sorted(listed) == [block.pfn for block in blocks if block.kind == PCP], "the per-CPU lists"
+
+    def _check_candidates(self, unreported: set[int]) -> None:
+        words, marked = self.words, self.candidates()
+        if words[RECORDING] == RECORD_UNREPORTED:
+            assert marked == sorted(pfn >> int(words[REPORTING_ORDER]) for pfn in unreported), "the candidate map"
+        if words[RECORDING] == RECORD_HINT_MAP:
+            assert words[HINTS] == len(marked), "HINTS"
+        if words[RECORDING] == RECORD_HINT_ARRAYS:
+            counts = [words[vcpu_base(vcpu) + HINT_COUNT] for vcpu in range(int(words[NR_VCPUS]))]
+            assert words[HINTS] == sum(counts), "HINTS"
+
+    def candidates(self) -> list[int]:
+        """The positions in the candidate map, in order; the zone must be at rest."""
+        found: list[int] = []
+        position = int(map_next(self.words, 0))
+        while position >= 0:
+            found.append(position)
+            position = int(map_next(self.words, position + 1))
+        return found
 
     def pcp_list(self, vcpu: int) -> list[int]:
         """The frames on a vCPU's per-CPU list, the next to be allocated last."""

@@ -1,13 +1,14 @@
 """Where everything is in a zone's arena: one shared memory file that a second process can look at.
 
 The arena is two arrays. `words` (int64) has the zone's settings, lock, counters and free-list lengths, then one block
-a vCPU with its per-CPU list and its own counters. `pages` (uint32) has one record of four words a page frame, and
-after the last one a sentinel record for each order: the head of that order's circular free list. Fields that
-different processors write are on different cache lines.
+a vCPU with its per-CPU list, its hints and its own counters, and at its end the map of candidates (candidates.py) and
+the spare blocks (isolate.py). `pages` (uint32) has one record of four words a page frame, and after the last one a
+sentinel record for each order: the head of that order's circular free list. Fields that different processors write are
+on different cache lines.
 
 A page record's STATE is 0 in every page of a block but its first; the first has the block's order in bits 0 to 3, what
 the block is in bits 4 to 6 and the Reported mark in bit 7, as Linux has PageBuddy, buddy_order and PageReported in
-`struct page`.
+`struct page`. A free block's bits 8 to 31 are the tick at which it became free.
 """
 
 from pagetide.units import ORDERS, PAGE_SIZE_BYTES
@@ -36,9 +37,27 @@ ISOLATED_BLOCKS_MAX = 28
 
 REQUEST = 32
 WAKE = 33
-NOTIFY_SPLITS = 34
 
-NR_FREE = 40
+# What a design asked for when it started (request.py, isolate.py).
+NOTIFY_SPLITS = 40
+KEEP_MARKS = 41
+RECORDING = 42
+WAKE_BLOCKS = 43
+TICK = 44
+COOL_TICKS = 45
+IN_FLIGHT_MAX_PAGES = 46
+HINTS_MAX = 47
+
+# What the free path recorded, under the zone lock.
+HINTS = 48
+DROPPED_HINTS = 49
+DROPPED_PAGES = 50
+SPARES = 51
+SPARES_MAX = 52
+FALSE_OOMS = 53
+SYNC_HINTS = 54
+
+NR_FREE = 56
 NR_REPORTED = NR_FREE + 16
 _VCPUS = NR_REPORTED + 16
 
@@ -49,9 +68,22 @@ STAMP_ERRORS = 16
 REFAULTED_PAGES = 17
 STOP = 18
 WAIT_HOST_NS_MAX = 19
+WAIT_HOST_NS = 20
+WAITS_HOST = 21
 PCP_PAGES = 24
 PCP_PAGES_MAX = 488
-VCPU_WORDS = PCP_PAGES + PCP_PAGES_MAX
+HINT_COUNT = PCP_PAGES + PCP_PAGES_MAX
+HINT_BLOCKS = HINT_COUNT + 8
+HINT_BLOCKS_MAX = 1024
+VCPU_WORDS = HINT_BLOCKS + HINT_BLOCKS_MAX
+
+# Values of RECORDING: what the free path keeps of each free block of at least the reporting order.
+RECORD_NOTHING = 0
+RECORD_UNREPORTED = 1
+RECORD_HINT_MAP = 2
+RECORD_HINT_ARRAYS = 3
+
+SPARES_MAX_BLOCKS = 1 << 14
 
 # States of REQUEST, as in Linux's mm/page_reporting.c.
 REQUEST_IDLE = 0
@@ -72,7 +104,10 @@ BUDDY = 0x10
 ALLOCATED = 0x20
 PCP = 0x30
 ISOLATED = 0x40
+SPARE = 0x50
 REPORTED = 0x80
+TICK_SHIFT = 8
+TICK_MASK = 0xFF_FFFF
 
 
 def vcpu_base(vcpu: int) -> int:
@@ -80,9 +115,18 @@ def vcpu_base(vcpu: int) -> int:
     return _VCPUS + vcpu * VCPU_WORDS
 
 
-def words_count(vcpus: int) -> int:
+def map_words(nr_pages: int) -> int:
+    """Length of the map of candidates: a tree of words with 32 bits each, a leaf bit a page."""
+    total, level = 0, nr_pages
+    while level > 1:
+        level = -(-level // 32)
+        total += level
+    return max(1, total)
+
+
+def words_count(nr_pages: int, vcpus: int) -> int:
     """Length of `words`."""
-    return vcpu_base(vcpus)
+    return vcpu_base(vcpus) + SPARES_MAX_BLOCKS + map_words(nr_pages)
 
 
 def records_count(nr_pages: int) -> int:
@@ -92,5 +136,5 @@ def records_count(nr_pages: int) -> int:
 
 def arena_bytes(nr_pages: int, vcpus: int) -> int:
     """Size of the whole arena, in whole pages."""
-    used_bytes = 8 * words_count(vcpus) + 4 * records_count(nr_pages)
+    used_bytes = 8 * words_count(nr_pages, vcpus) + 4 * records_count(nr_pages)
     return -(-used_bytes // PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES

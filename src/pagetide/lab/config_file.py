@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple, get_args
 
 import msgspec
@@ -36,6 +37,12 @@ SETTINGS: dict[str, Setting] = {
     "delay": Setting("delay_s"),
     "capacity": Setting("capacity"),
     "pace": Setting("pace"),
+    "cool": Setting("cool_s"),
+    "wake": Setting("wake"),
+    "wake-blocks": Setting("wake_blocks"),
+    "oom": Setting("oom"),
+    "in-flight": Setting("in_flight_max_bytes", _size),
+    "hints": Setting("hints_max"),
     "vcpus": Setting("vcpus"),
     "backing": Setting("backing"),
     "verify": Setting("verify_share"),
@@ -85,7 +92,7 @@ def make_config(*sources: Mapping[str, Any]) -> RunConfig:
 def _read(name: str, value: Any) -> Any:
     """The value of a setting as its field's type."""
     setting = SETTINGS[name]
-    kind = RunConfig.__annotations__[setting.field]
+    kind = _given_kind(RunConfig.__annotations__[setting.field])
     choices = get_args(kind)
     if choices and value not in choices:
         raise ConfigError(f"{name} must be {' or '.join(choices)}, not {value!r}")
@@ -95,6 +102,14 @@ def _read(name: str, value: Any) -> Any:
         raise ConfigError(f"{name} must be {_KIND_NAMES[kind]}, not {value!r}") from error
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
+
+
+def _given_kind(kind: Any) -> Any:
+    """A field's type when it is given: without the None that stands for its default."""
+    if NoneType not in get_args(kind):
+        return kind
+    given, _ = sorted(get_args(kind), key=lambda one: one is NoneType)
+    return given
 
 
 _KIND_NAMES = {int: "a whole number", float: "a number"}

@@ -11,6 +11,9 @@ RAM_BYTES_MIN = 16 << 20
 
 VCPUS_MAX = 64
 CAPACITY_MAX = 1024
+HINTS_MAX = 1024
+SYNC_CAPACITY_MAX = 512
+_IN_FLIGHT_SHARE = 32
 
 
 class ConfigError(ValueError):
@@ -28,9 +31,18 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         eat_share: share of RAM that it eats each time.
         hold_s: how long it keeps what it ate.
         order: the smallest block that is reported, 2^order pages.
-        delay_s: how long after a free the worker starts.
+        delay_s: how long after a free the worker starts; None is the design's own (2 s for those that scan, else 0).
         capacity: blocks in a report, and so isolated at once.
         pace: `drain` reports until nothing is left, `linux` about a sixteenth of each list every delay.
+        cool_s: how long a block must have been free before it is reported.
+        wake: what makes the worker run: a free block of the order (`merge`), `wake_blocks` of them (`threshold`), or
+            the clock alone (`timer`); None is the design's own.
+        wake_blocks: how many unreported blocks `threshold` waits for. oom: what keeps blocks that are out for
+        reporting from making an allocation fail: nothing (`none`), the allocation
+            waits for them (`wait`), few are out at once (`cap`), spare blocks take their place (`swap`).
+        in_flight_max_bytes: for `cap` the most that is out at once, for `swap` the most that is kept as spares; None is
+            a 32nd of RAM, from 4 MiB to 64 MiB.
+        hints_max: length of a vCPU's array of hints in the designs that have one.
         vcpus: guest threads that allocate and free.
         backing: `memfd` (small pages) or `hugetmpfs` (2 MiB pages).
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
@@ -38,19 +50,32 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     """
 
     workload: Literal["burst"] = "burst"
-    design: Literal["scan", "off"] = "scan"
+    design: Literal["off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor"] = "scan"
     ram_bytes: int = 2 << 30
     bursts: int = 3
     eat_share: float = 0.75
     hold_s: float = 1.0
     order: int = 9
-    delay_s: float = 2.0
+    delay_s: float | None = None
     capacity: int = 32
     pace: Literal["drain", "linux"] = "drain"
+    cool_s: float = 0.0
+    wake: Literal["merge", "threshold", "timer"] | None = None
+    wake_blocks: int = 16
+    oom: Literal["none", "wait", "cap", "swap"] = "wait"
+    in_flight_max_bytes: int | None = None
+    hints_max: int = 256
     vcpus: int = 2
     backing: Literal["memfd", "hugetmpfs"] = "memfd"
     verify_share: float = 1.0
     seed: int = 1
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """`in_flight_max_bytes`, or its default for this guest."""
+        if self.in_flight_max_bytes is not None:
+            return self.in_flight_max_bytes
+        return min(max(self.ram_bytes // _IN_FLIGHT_SHARE, PAGE_SIZE_BYTES << ORDER_MAX), 64 << 20)
 
     def check(self) -> None:
         """Raise ConfigError for the first setting that is out of its range, whatever the machine."""
@@ -71,7 +96,21 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             ),
             (0 <= self.hold_s <= 86400, f"the hold must be from 0 s to a day, not {self.hold_s} s"),
             (0 <= self.order <= ORDER_MAX, f"the order must be from 0 to {ORDER_MAX}, not {self.order}"),
-            (0 <= self.delay_s <= 86400, f"the delay must be from 0 s to a day, not {self.delay_s} s"),
+            (0 <= (self.delay_s or 0) <= 86400, f"the delay must be from 0 s to a day, not {self.delay_s} s"),
+            (0 <= self.cool_s <= 86400, f"the time to cool must be from 0 s to a day, not {self.cool_s} s"),
+            (self.wake_blocks >= 1, f"the threshold must be at least 1 block, not {self.wake_blocks}"),
+            (
+                self.in_flight_max_bytes is None or self.in_flight_max_bytes >= block_bytes,
+                f"at least {format_size(block_bytes)}, the largest block, must be allowed in flight",
+            ),
+            (
+                1 <= self.hints_max <= HINTS_MAX,
+                f"an array of hints has from 1 to {HINTS_MAX} entries, not {self.hints_max}",
+            ),
+            (
+                self.design != "sync" or self.capacity <= SYNC_CAPACITY_MAX,
+                f"with sync the capacity must be at most {SYNC_CAPACITY_MAX} blocks, not {self.capacity}",
+            ),
             (
                 1 <= self.capacity <= CAPACITY_MAX,
                 f"the capacity must be from 1 to {CAPACITY_MAX} blocks, not {self.capacity}",

@@ -37,6 +37,22 @@ def make_workload(config: RunConfig) -> Workload:
     )
 
 
+def tuning_of(config: RunConfig) -> ReportingSettings:
+    """How these settings tune a design."""
+    return ReportingSettings(
+        order=config.order,
+        delay_s=config.delay_s,
+        capacity=config.capacity,
+        pace=config.pace,
+        cool_s=config.cool_s,
+        wake=config.wake,
+        wake_blocks=config.wake_blocks,
+        oom=config.oom,
+        in_flight_max_bytes=config.in_flight_bytes,
+        hints_max=config.hints_max,
+    )
+
+
 def run_guest(setup: GuestSetup, channel: Channel) -> None:
     """Start the guest, run its workload once the word comes, and end.
 
@@ -54,10 +70,18 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         warm_up_guest()
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
         driver = BalloonDriver(zone, ram.address, link, config.capacity) if config.design != "off" else None
-        tuning = ReportingSettings(config.order, config.delay_s, config.capacity, config.pace)
-        design = DESIGNS[config.design](zone, tuning)
+        design = DESIGNS[config.design](zone, tuning_of(config))
         worker = GuestWorker(design, driver, link)
-        run = GuestRun(zone, ram.address, make_workload(config), config.vcpus, worker, channel.send)
+        run = GuestRun(
+            zone,
+            ram.address,
+            make_workload(config),
+            config.vcpus,
+            worker,
+            channel.send,
+            waits_before_oom=config.oom == "wait",
+            cools=config.cool_s > 0,
+        )
         started = threading.Event()
         threading.Thread(target=_obey, args=(channel, run, started), daemon=True).start()
         channel.send(Ready())

@@ -1,8 +1,9 @@
 """A live guest at work: its vCPU threads run a workload's phases over one zone."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,9 +11,25 @@ import numpy.typing as npt
 
 from pagetide.guest.pcp import pcp_drain
 from pagetide.guest.request import take_wake
-from pagetide.guest.vcpu import BAD_FREE, NO_MEMORY, STOPPED, WORKER_WANTED, run_operations
-from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import STOP, WAIT_HOST_NS_MAX, vcpu_base
+from pagetide.guest.vcpu import (
+    BAD_FREE,
+    HOST_WANTED,
+    NO_MEMORY,
+    NOT_HAD,
+    STOPPED,
+    WORKER_WANTED,
+    run_operations,
+)
+from pagetide.guest.zone import TICKS_PER_S, Zone
+from pagetide.guest.zone_layout import (
+    FALSE_OOMS,
+    ISOLATED_PAGES,
+    STOP,
+    WAIT_HOST_NS,
+    WAIT_HOST_NS_MAX,
+    WAITS_HOST,
+    vcpu_base,
+)
 from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.messages import Message, PhaseBegan, PhaseEnded
 from pagetide.workload.phases import Phase, Workload, allocated_bytes
@@ -36,10 +53,25 @@ class GuestRun:
         vcpus: int,
         worker: GuestWorker,
         tell: Callable[[Message], None],
+        *,
+        waits_before_oom: bool = True,
+        cools: bool = False,
     ) -> None:
-        """Take everything that the run needs; `tell` gets what happens."""
+        """Take everything that the run needs.
+
+        Args:
+            zone: the guest's memory.
+            ram_address: where its frame 0 is mapped.
+            workload: what the vCPUs do.
+            vcpus: how many there are.
+            worker: who reports.
+            tell: gets what happens.
+            waits_before_oom: whether an allocation that fails waits for blocks that are out for reporting; otherwise
+                it counts as a false OOM, and the guest goes on without the block.
+            cools: whether the zone's clock is to be kept, since blocks must cool.
+        """
         self._zone, self._ram_address, self._workload, self._worker = zone, ram_address, workload, worker
-        self._tell = tell
+        self._tell, self._waits_before_oom, self._cools = tell, waits_before_oom, cools
         self._stopping = threading.Event()
         self._vcpus = range(vcpus)
         self._slots = [np.full(workload.slots, -1, np.int64) for _ in self._vcpus]
@@ -59,7 +91,7 @@ class GuestRun:
             OutOfMemoryError: the guest is too small for its workload.
             Exception: whatever ended the reporting worker.
         """
-        with ThreadPoolExecutor(len(self._vcpus), "vcpu") as threads:
+        with ThreadPoolExecutor(len(self._vcpus), "vcpu") as threads, self._ticking():
             for phase in self._workload.phases:
                 self._tell(PhaseBegan(phase.name, phase.burst, phase.eats, time.monotonic()))
                 list(threads.map(self._run_vcpu, self._vcpus, phase.operations))
@@ -68,6 +100,27 @@ class GuestRun:
                 allocated = sum(map(allocated_bytes, phase.operations))
                 self._tell(PhaseEnded(phase.burst, phase.eats, allocated, time.monotonic()))
                 self._rest(phase)
+
+    @contextlib.contextmanager
+    def _ticking(self) -> Iterator[None]:
+        """Keep the zone's clock, in a thread of its own, if anything looks at it."""
+        over = threading.Event()
+
+        def tick() -> None:
+            while not over.wait(1 / TICKS_PER_S):
+                self._zone.tick(time.monotonic())
+
+        if not self._cools:
+            yield
+            return
+        self._zone.tick(time.monotonic())
+        thread = threading.Thread(target=tick, name="tick")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _run_vcpu(self, vcpu: int, operations: npt.NDArray[np.void]) -> None:
         try:
@@ -83,10 +136,13 @@ class GuestRun:
             seen = self._worker.batches_done
             outcome = run_operations(words, pages, self._ram_address, vcpu, operations, slots, cursor, len(operations))
             self._pass_on_wake()
+            if outcome == HOST_WANTED:
+                with self._stalled(vcpu):
+                    self._worker.report_all()
             if outcome == NO_MEMORY:
-                self._wait_for_isolated(vcpu, seen)
+                self._out_of_memory(vcpu, seen, operations, cursor)
             assert outcome != BAD_FREE, f"vCPU {vcpu} freed what it did not hold"
-            if outcome not in (NO_MEMORY, WORKER_WANTED, STOPPED):
+            if outcome not in (NO_MEMORY, WORKER_WANTED, STOPPED, HOST_WANTED):
                 break
         # An idle vCPU keeps no pages to itself: they would hold whole blocks apart (Linux's vmstat work does this).
         pcp_drain(words, pages, vcpu)
@@ -96,17 +152,41 @@ class GuestRun:
         if take_wake(self._zone.words):
             self._worker.wake()
 
-    def _wait_for_isolated(self, vcpu: int, seen: int) -> None:
-        """Before an allocation fails, wait for blocks that are out for reporting (invariant 5)."""
-        worker, word = self._worker, vcpu_base(vcpu) + WAIT_HOST_NS_MAX
+    @contextlib.contextmanager
+    def _stalled(self, vcpu: int) -> Iterator[None]:
+        """Account for the time that a vCPU waits for the host."""
+        words, base = self._zone.words, vcpu_base(vcpu)
         start_ns = time.monotonic_ns()
+        yield
+        waited_ns = time.monotonic_ns() - start_ns
+        words[base + WAITS_HOST] += 1
+        words[base + WAIT_HOST_NS] += waited_ns
+        words[base + WAIT_HOST_NS_MAX] = max(int(words[base + WAIT_HOST_NS_MAX]), waited_ns)
+
+    def _out_of_memory(
+        self, vcpu: int, seen: int, operations: npt.NDArray[np.void], cursor: npt.NDArray[np.int64]
+    ) -> None:
+        """An allocation failed: truly, or because blocks are out for reporting (S15)."""
+        worker = self._worker
         with worker.came_back:
             if worker.batches_begun == worker.batches_done == seen:
                 raise OutOfMemoryError("it ran out of memory: its workload needs more than it has")
+        if self._waits_before_oom:
+            with self._stalled(vcpu):
+                self._wait_for_isolated(seen)
+        elif self._zone.words[ISOLATED_PAGES] >= 1 << int(operations[cursor[0]]["order"]):
+            with worker.came_back:
+                self._zone.words[FALSE_OOMS] += 1
+            self._slots[vcpu][operations[cursor[0]]["slot"]] = NOT_HAD
+            cursor[0] += 1
+
+    def _wait_for_isolated(self, seen: int) -> None:
+        """Before an allocation fails, wait for blocks that are out for reporting (invariant 5)."""
+        worker = self._worker
+        with worker.came_back:
             worker.came_back.wait_for(
                 lambda: worker.batches_done != seen or worker.failure is not None or self._stopping.is_set()
             )
-        self._zone.words[word] = max(int(self._zone.words[word]), time.monotonic_ns() - start_ns)
         if worker.failure is not None:
             raise worker.failure
 

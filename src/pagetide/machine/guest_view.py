@@ -6,6 +6,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from pagetide.guest.zone_layout import (
+    DROPPED_HINTS,
+    DROPPED_PAGES,
+    FALSE_OOMS,
     FREE_PAGES,
     ISOLATED_BLOCKS_MAX,
     ISOLATED_PAGES,
@@ -14,7 +17,9 @@ from pagetide.guest.zone_layout import (
     REFAULTED_PAGES,
     REPORTED_PAGES,
     STAMP_ERRORS,
+    WAIT_HOST_NS,
     WAIT_HOST_NS_MAX,
+    WAITS_HOST,
     vcpu_base,
     words_count,
 )
@@ -36,6 +41,11 @@ class GuestTotals(NamedTuple):
     isolated_blocks_max: int | None = None
     vcpu_wait_host_s_max: float | None = None
     zone_lock_wait_s_max: float | None = None
+    vcpu_wait_host_s: float | None = None
+    vcpu_waits_host: int | None = None
+    false_ooms: int | None = None
+    dropped_hints: int | None = None
+    dropped_bytes: int | None = None
     stamp_errors: int | None = None
     refaulted_bytes: int | None = None
 
@@ -55,7 +65,7 @@ class ArenaView:
 
     def __init__(self, config: RunConfig, arena: mmap.mmap) -> None:
         """Take the arena of a guest with these settings."""
-        self._words = np.frombuffer(arena, np.int64, words_count(config.vcpus))
+        self._words = np.frombuffer(arena, np.int64, words_count(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus))
         self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
         self._ram_pages = config.ram_bytes // PAGE_SIZE_BYTES
 
@@ -73,6 +83,11 @@ class ArenaView:
         return GuestTotals(
             isolated_blocks_max=int(words[ISOLATED_BLOCKS_MAX]),
             vcpu_wait_host_s_max=float(words[bases + WAIT_HOST_NS_MAX].max()) / 1e9,
+            vcpu_wait_host_s=float(words[bases + WAIT_HOST_NS].sum()) / 1e9,
+            vcpu_waits_host=int(words[bases + WAITS_HOST].sum()),
+            false_ooms=int(words[FALSE_OOMS]),
+            dropped_hints=int(words[DROPPED_HINTS]),
+            dropped_bytes=int(words[DROPPED_PAGES]) * PAGE_SIZE_BYTES,
             zone_lock_wait_s_max=float(words[LOCK_WAIT_NS_MAX]) / 1e9,
             stamp_errors=int(words[bases + STAMP_ERRORS].sum()),
             refaulted_bytes=int(words[bases + REFAULTED_PAGES].sum()) * PAGE_SIZE_BYTES,

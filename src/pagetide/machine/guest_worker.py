@@ -61,6 +61,7 @@ class GuestWorker:
         self._design, self._driver, self._calls = design, driver, calls
         self._wake_fd, self._stop_fd = eventfd(), eventfd()
         self._stopping = False
+        self._driving = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="reporting worker")
 
     def __enter__(self) -> "GuestWorker":
@@ -82,6 +83,11 @@ class GuestWorker:
         eventfd_write(self._wake_fd)
 
     @property
+    def synchronous(self) -> bool:
+        """Whether a vCPU with a full batch is to call `report_all` itself."""
+        return self._design.synchronous
+
+    @property
     def at_rest(self) -> bool:
         """Whether the design wants nothing until something is freed."""
         return self._sleeping_long and not self._woken
@@ -92,7 +98,7 @@ class GuestWorker:
             while not self._stopping:
                 if self._sleep():
                     self._design.woken(time.monotonic())
-                self._report_all()
+                self.report_all()
         except BaseException as error:
             self.failure = error
         finally:
@@ -117,18 +123,27 @@ class GuestWorker:
         woken, self._woken = self._woken, False
         return woken
 
-    def _report_all(self) -> None:
+    def report_all(self) -> None:
+        """Report until the design has no batch; one thread after the other, the worker's and synchronous vCPUs'.
+
+        Raises:
+            HostGoneError: the device's end of the connection is closed.
+        """
         more = True
         while more and not self._stopping:
-            self.batches_begun += 1
-            batch = self._design.next_batch(time.monotonic())
-            if batch is not None:
-                self._report(batch)
-                self._design.done(batch, not self._stopping, time.monotonic())
-            with self.came_back:
-                self.batches_done += 1
-                self.came_back.notify_all()
-            more = batch is not None
+            with self._driving:
+                more = self._report_next()
+
+    def _report_next(self) -> bool:
+        self.batches_begun += 1
+        batch = self._design.next_batch(time.monotonic())
+        if batch is not None:
+            self._report(batch)
+            self._design.done(batch, not self._stopping, time.monotonic())
+        with self.came_back:
+            self.batches_done += 1
+            self.came_back.notify_all()
+        return batch is not None
 
     def _report(self, batch: Batch) -> None:
         """Report one batch and sleep until the host has dealt with it, or the worker is stopped."""

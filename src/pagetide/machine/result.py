@@ -75,7 +75,12 @@ class RunResult(msgspec.Struct, kw_only=True):
         checked_bytes: how much of the discarded was read back at all (`verify_share`).
         refaulted_bytes: first touches of memory that had been discarded.
         isolated_blocks_max: most blocks out of the allocator at once.
-        vcpu_wait_host_s_max: longest time that one allocation waited for blocks that the host had.
+        vcpu_wait_host_s_max: longest time that one vCPU waited for the host.
+        vcpu_wait_host_s: how long vCPUs waited for it in all.
+        vcpu_waits_host: how many times they did.
+        false_ooms: allocations that failed although blocks that were out for reporting could have served them.
+        dropped_hints: free blocks that a full array of hints did not take.
+        dropped_bytes: the memory in those.
         zone_lock_wait_s_max: longest wait of anyone for the zone lock.
         guest_cpu_s: user and system time of the guest's process, from the first operation to the end; a hypervisor's
             own balloon is in it.
@@ -92,6 +97,11 @@ class RunResult(msgspec.Struct, kw_only=True):
     floor_resident_bytes: int
     isolated_blocks_max: int | None
     vcpu_wait_host_s_max: float | None
+    vcpu_wait_host_s: float | None
+    vcpu_waits_host: int | None
+    false_ooms: int | None
+    dropped_hints: int | None
+    dropped_bytes: int | None
     zone_lock_wait_s_max: float | None
     stamp_errors: int | None
     refaulted_bytes: int | None

@@ -2,15 +2,16 @@
 
 A design is driven by a worker that it knows nothing about, live or simulated:
 
-1. `start` once; `woken` whenever the free path raised WAKE. 2. At `due_s` or later the worker asks `next_batch` again
-and again; each batch is reported to the host and handed back to
-   `done`, before the next is asked for, until there is none.
+1. `start`; `woken` whenever the free path raised WAKE.
+2. At `due_s` or later the worker asks `next_batch` again and again; each batch is reported to the host and handed back
+   to `done`, before the next is asked for, until there is none.
+3. `stop` switches it off, at any time at which no batch is out; `start` switches it on again.
 
 Time comes in as an argument; a design never waits and never asks for it. Isolating and putting back is the zone's
 business.
 """
 
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,25 +19,62 @@ import numpy.typing as npt
 Batch = npt.NDArray[np.int64]
 """Isolated blocks, each `pfn << 4 | order`."""
 
+Oom = Literal["none", "wait", "cap", "swap"]
+"""What keeps blocks that are out for reporting from making an allocation fail (S15 of the thread).
+
+`none`: nothing does. `wait`: an allocation waits for them before it fails. `cap`: no more than `in_flight_max_bytes`
+are out. `swap`: spare blocks take their place (Tsirkin's hinting buffer).
+"""
+
+Wake = Literal["merge", "threshold", "timer"]
+"""What makes the worker run (S17): a free block of the reporting order, that many of them, or the clock alone."""
+
 
 class ReportingSettings(NamedTuple):
-    """How a design is tuned.
+    """How a design is tuned; each takes what fits it.
 
     Attributes:
         order: the smallest block that is reported.
-        delay_s: how long after a request a pass begins.
+        delay_s: how long after a request a pass begins; None is the design's own.
         capacity: blocks in a batch at most.
         pace: `drain` until nothing is left, or `linux`, about a sixteenth of each list a pass.
+        cool_s: how long a block must have been free before it is reported.
+        wake: what makes the worker run; None is the design's own.
+        wake_blocks: how many unreported blocks `threshold` waits for.
+        oom: what is done against false OOMs.
+        in_flight_max_bytes: for `cap`, the most that is out at once; for `swap`, the most that is kept as spares.
+        hints_max: length of a vCPU's array of hints, for designs that have one.
+        drop_share: share of dropped hints from which `hybrid` scans.
     """
 
     order: int = 9
-    delay_s: float = 2.0
+    delay_s: float | None = None
     capacity: int = 32
     pace: Literal["drain", "linux"] = "drain"
+    cool_s: float = 0.0
+    wake: Wake | None = None
+    wake_blocks: int = 16
+    oom: Oom = "wait"
+    in_flight_max_bytes: int = 64 << 20
+    hints_max: int = 256
+    drop_share: float = 0.01
 
 
 class Design(Protocol):
-    """The interface of every design; the conformance suite in tests/guest says what holds for each."""
+    """The interface of every design; the conformance suite in tests/guest says what holds for each.
+
+    Attributes:
+        synchronous: the vCPU whose free filled a batch reports it itself, and waits for the host.
+        leftover_blocks_max: reportable blocks that it may leave unreported at rest; more only with dropped hints.
+        drops_hints: it may lose hints, and counts those in the zone's DROPPED_HINTS and DROPPED_PAGES.
+    """
+
+    synchronous: ClassVar[bool]
+    drops_hints: ClassVar[bool]
+
+    @property
+    def leftover_blocks_max(self) -> int:
+        """Reportable blocks that it may leave unreported at rest."""
 
     @property
     def due_s(self) -> float | None:
@@ -44,6 +82,9 @@ class Design(Protocol):
 
     def start(self, now_s: float) -> None:
         """Begin: what is free already is to be reported, too."""
+
+    def stop(self) -> None:
+        """End: the free path asks for nothing any more. No batch is out."""
 
     def woken(self, now_s: float) -> None:
         """The free path raised WAKE."""

@@ -1,5 +1,7 @@
 """No reporting: the control."""
 
+from typing import ClassVar
+
 from pagetide.guest.reporting.design import Batch, ReportingSettings
 from pagetide.guest.zone import Zone
 
@@ -7,6 +9,9 @@ from pagetide.guest.zone import Zone
 class Off:
     """The design that reports nothing."""
 
+    synchronous: ClassVar[bool] = False
+    drops_hints: ClassVar[bool] = False
+    leftover_blocks_max = 0
     due_s = None
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
@@ -14,6 +19,9 @@ class Off:
 
     def start(self, now_s: float) -> None:
         """Nothing begins."""
+
+    def stop(self) -> None:
+        """Nothing ends."""
 
     def woken(self, now_s: float) -> None:
         """Nobody raises WAKE: the zone's reporting order is above every block's."""

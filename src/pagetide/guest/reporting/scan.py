@@ -18,108 +18,81 @@ Divergence in both: a walk passes over at most PASS_OVER_MAX reported blocks und
 all are.
 """
 
-import numpy as np
-
-from pagetide.guest.isolate import BATCH_FULL, BUDGET_SPENT, PASSED_OVER, WATERMARK, put_back, walk_free_list
-from pagetide.guest.reporting.design import Batch, ReportingSettings
-from pagetide.guest.request import begin_pass, end_pass, request
-from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import (
-    FREE_PAGES,
-    NOTIFY_SPLITS,
-    NR_FREE,
-    NR_REPORTED,
-    REPORTING_ORDER,
-    WMARK_LOW,
+from pagetide.guest.isolate import (
+    BATCH_FULL,
+    BUDGET_SPENT,
+    CAPPED,
+    FILLED,
+    LEFT,
+    PASSED_OVER,
+    WATERMARK,
+    YOUNG,
+    walk_free_list,
 )
-from pagetide.units import ORDER_MAX, ORDERS
+from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.passes import Passes
+from pagetide.guest.reporting.switch import switch_on
+from pagetide.guest.request import request, unreported_blocks
+from pagetide.guest.zone import Zone
+from pagetide.guest.zone_layout import FREE_PAGES, NR_FREE, WMARK_LOW
+from pagetide.units import ORDERS
 
 _PASSES_TO_GO_ROUND = 16
 """A pass covers about this fraction of each list (Linux: all of an idle system in about 30 s)."""
 
 
-class Scan:
+class Scan(Passes):
     """Walks the free lists; see the head of this file."""
-
-    due_s: float | None
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
         """Take the zone to report for; nothing happens before `start`."""
-        assert 0 <= settings.order <= ORDER_MAX
-        assert settings.capacity >= 1
-        self.due_s = None
-        self._zone = zone
-        self._settings = settings
+        super().__init__(zone, settings)
         self._drains = settings.pace == "drain"
-        self._batch = np.zeros(settings.capacity, np.int64)
-        self._filled = 0
-        self._given = False
-        self._list: int | None = None
+        self._list = ORDERS
         self._budget = 0
-        self._steps = np.zeros(2, np.int64)
 
     def start(self, now_s: float) -> None:
         """Request a first pass (`page_reporting_register`)."""
-        self._zone.words[REPORTING_ORDER] = self._settings.order
-        self._zone.words[NOTIFY_SPLITS] = self._drains
-        request(self._zone.words)
-        self.due_s = now_s + self._settings.delay_s
-
-    def woken(self, now_s: float) -> None:
-        """A pass was requested while there was none: it begins after the delay."""
-        if self.due_s is None:
-            self.due_s = now_s + self._settings.delay_s
-
-    def next_batch(self, now_s: float) -> Batch | None:
-        """Walk on until a batch is full, or a pass ends."""
-        assert not self._given, "the batch before was not handed back"
-        if self.due_s is None or now_s < self.due_s:
-            return None
-        if self._list is None:
-            begin_pass(self._zone.words)
-            self._enter_list(self._settings.order if self._has_room() else ORDERS)
-        while self._list is not None and self._list < ORDERS:
-            if self._walk() or (self._drains and self._filled):
-                return self._give()
-            self._enter_list(self._list + 1)
-        if self._filled:
-            return self._give()
-        self._end_pass(now_s)
-        return None
+        switch_on(self._zone, self._settings, keep_marks=False, notify_splits=self._drains)
+        self._schedule.after_delay(now_s)
 
     def done(self, batch: Batch, reported: bool, now_s: float) -> None:
         """Put the batch back, marked if it was reported; a failure ends the pass."""
-        assert self._given
-        put_back(self._zone.words, self._zone.pages, batch, len(batch), reported)
-        self._given = False
-        self._filled = 0
         self._budget -= 1
-        if not reported:
-            self._end_pass(now_s)
+        super().done(batch, reported, now_s)
+
+    def _begin(self) -> None:
+        self._enter_list(self._settings.order if self._has_room() else ORDERS)
+
+    def _fill(self) -> None:
+        """Walk list after list, until a batch is full or the lists are over."""
+        while self._list < ORDERS:
+            if self._walk() or (self._drains and self._out.filled):
+                return
+            self._enter_list(self._list + 1)
 
     def _walk(self) -> bool:
         """Fill the batch from the current list; whether it is to be reported before the walk goes on."""
-        assert self._list is not None
-        words, pages = self._zone.words, self._zone.pages
-        batch = self._batch[: self._capacity()]
+        words, pages, out = self._zone.words, self._zone.pages, self._out
+        batch = out.blocks[: self._capacity()]
         while True:
-            self._steps[0] = 0
+            out.steps[FILLED] = 0
             take = self._drains or self._budget >= 0
-            outcome = walk_free_list(words, pages, self._list, batch, self._filled, take, self._steps)
-            self._filled += int(self._steps[0])
+            outcome = walk_free_list(words, pages, self._list, batch, out.filled, take, True, out.steps)
+            out.filled += int(out.steps[FILLED])
             if outcome == BUDGET_SPENT:
                 request(words)
             if outcome == WATERMARK:
-                self._steps[1] = 0
+                out.steps[LEFT] = 0
             if outcome != PASSED_OVER:
-                return bool(outcome == BATCH_FULL and self._filled)
+                return bool(outcome in (BATCH_FULL, CAPPED) and out.filled)
 
     def _enter_list(self, order: int) -> None:
         self._list = order
         if order < ORDERS:
             nr_free = int(self._zone.words[NR_FREE + order])
             self._budget = -(-nr_free // (_PASSES_TO_GO_ROUND * self._settings.capacity))
-            self._steps[1] = nr_free
+            self._out.steps[LEFT] = nr_free
 
     def _has_room(self) -> bool:
         words, settings = self._zone.words, self._settings
@@ -127,25 +100,15 @@ class Scan:
         return bool(words[FREE_PAGES] >= words[WMARK_LOW] + (blocks << settings.order))
 
     def _capacity(self) -> int:
-        if not self._drains or self._list is None:
+        if not self._drains:
             return self._settings.capacity
         words = self._zone.words
         room = int(words[FREE_PAGES] - words[WMARK_LOW]) >> self._list
         return max(0, min(self._settings.capacity, room))
 
-    def _give(self) -> Batch:
-        assert 0 < self._filled <= self._settings.capacity
-        self._given = True
-        return self._batch[: self._filled]
-
-    def _end_pass(self, now_s: float) -> None:
-        words, order = self._zone.words, self._settings.order
-        again = bool(end_pass(words))
-        left = bool(
-            np.any(words[NR_FREE + order : NR_FREE + ORDERS] > words[NR_REPORTED + order : NR_REPORTED + ORDERS])
-        )
-        if self._drains and left and not again:
+    def _left(self) -> bool:
+        words = self._zone.words
+        left = self._drains and bool(unreported_blocks(words) > self._out.steps[YOUNG])
+        if left:
             request(words)
-            again = True
-        self.due_s = now_s + self._settings.delay_s if again else None
-        self._list = None
+        return left

@@ -1,0 +1,60 @@
+"""The reader of the vCPUs' arrays of hints, and the sweep that finds what no hint names."""
+
+from pagetide.guest.by_position import sweep, take_hints
+from pagetide.guest.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MAX
+from pagetide.guest.reporting.passes import Outgoing
+from pagetide.guest.zone import Zone
+from pagetide.guest.zone_layout import HINT_COUNT, NR_PAGES, NR_VCPUS, vcpu_base
+
+
+class HintArrays:
+    """Fills a batch from all vCPUs' arrays."""
+
+    def __init__(self, zone: Zone, out: Outgoing) -> None:
+        """Read the zone's arrays into this batch."""
+        self._zone, self._out = zone, out
+        self._vcpus = range(int(zone.words[NR_VCPUS]))
+        self.used = 0
+
+    def fill(self, hints_min: int = 1) -> None:
+        """Isolate what hints name, from arrays with at least so many, until the batch is full; counts those `used`."""
+        words, out = self._zone.words, self._out
+        for vcpu in self._vcpus:
+            while (
+                words[vcpu_base(vcpu) + HINT_COUNT] >= hints_min
+                and out.steps[FILLED] < len(out.blocks)
+                and not out.steps[BLOCKED]
+            ):
+                used = int(take_hints(words, self._zone.pages, vcpu, out.blocks, out.steps))
+                self.used += used
+                if not used:
+                    break
+        out.filled = int(out.steps[FILLED])
+
+
+class Sweep:
+    """Goes over all frames once, by position, and isolates what is free and unreported.
+
+    Attributes:
+        over: whether it is done; so it is before `begin`.
+    """
+
+    def __init__(self, zone: Zone, out: Outgoing) -> None:
+        """Sweep this zone into this batch."""
+        self._zone, self._out = zone, out
+        self.over = True
+        self._pfn = 0
+
+    def begin(self) -> None:
+        """Begin at the first frame."""
+        self.over = False
+        self._pfn = 0
+
+    def fill(self) -> None:
+        """Isolate on, until the batch is full or the sweep is over."""
+        words, out = self._zone.words, self._out
+        while not self.over and not out.steps[BLOCKED] and out.steps[FILLED] < len(out.blocks):
+            out.steps[LEFT] = PASS_OVER_MAX
+            self._pfn = int(sweep(words, self._zone.pages, self._pfn, out.blocks, out.steps))
+            self.over = bool(self._pfn >= words[NR_PAGES])
+        out.filled = int(out.steps[FILLED])

@@ -1,0 +1,110 @@
+"""What a zone is told when a design is switched on and off."""
+
+import numpy as np
+
+from pagetide.guest.candidates import map_reset
+from pagetide.guest.isolate import reserve_spares
+from pagetide.guest.reporting.design import ReportingSettings, Wake
+from pagetide.guest.request import configure, request
+from pagetide.guest.zone import NEVER, TICKS_PER_S, Zone
+from pagetide.guest.zone_layout import (
+    COOL_TICKS,
+    HINT_BLOCKS_MAX,
+    HINT_COUNT,
+    HINTS,
+    HINTS_MAX,
+    IN_FLIGHT_MAX_PAGES,
+    KEEP_MARKS,
+    NOTIFY_SPLITS,
+    NR_PAGES,
+    NR_VCPUS,
+    RECORD_NOTHING,
+    RECORDING,
+    REPORTING_ORDER,
+    SPARES_MAX,
+    SPARES_MAX_BLOCKS,
+    SYNC_HINTS,
+    WAKE_BLOCKS,
+    vcpu_base,
+)
+from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
+
+_WAKES_NEVER = 1 << 40
+_SPARE_SHARE_MAX = 8
+
+
+def switch_on(
+    zone: Zone,
+    settings: ReportingSettings,
+    *,
+    recording: int = RECORD_NOTHING,
+    keep_marks: bool = True,
+    notify_splits: bool = False,
+    wake: Wake = "merge",
+    sync_hints: int = 0,
+) -> None:
+    """Tell the zone what the free path is to do for a design, and request a first pass.
+
+    Args:
+        zone: the zone, switched off.
+        settings: how the design is tuned.
+        recording: what the free path records.
+        keep_marks: whether the Reported mark survives splits and merges.
+        notify_splits: whether the split of a reported block is a request; only without `keep_marks`.
+        wake: the design's own answer to when the worker runs.
+        sync_hints: hints with which a vCPU stops to report; 0 if it never does.
+    """
+    words = zone.words
+    assert 0 <= settings.order <= ORDER_MAX
+    assert words[RECORDING] == RECORD_NOTHING
+    map_reset(words)
+    wake_blocks = {"merge": 1, "threshold": settings.wake_blocks, "timer": _WAKES_NEVER}[settings.wake or wake]
+    changes = {
+        HINTS: 0,
+        HINTS_MAX: HINT_BLOCKS_MAX if sync_hints else settings.hints_max,
+        SYNC_HINTS: sync_hints,
+        COOL_TICKS: 0 if settings.cool_s == 0 else int(settings.cool_s * TICKS_PER_S) + 1,
+        IN_FLIGHT_MAX_PAGES: settings.in_flight_max_bytes // PAGE_SIZE_BYTES if settings.oom == "cap" else 0,
+        KEEP_MARKS: keep_marks or settings.oom == "swap",
+        NOTIFY_SPLITS: notify_splits,
+        WAKE_BLOCKS: _WAKES_NEVER if sync_hints else wake_blocks,
+        REPORTING_ORDER: settings.order,
+    }
+    changes |= {vcpu_base(vcpu) + HINT_COUNT: 0 for vcpu in range(int(words[NR_VCPUS]))}
+    _configure(zone, changes)
+    reserve_missing_spares(zone, settings)
+    _configure(zone, {RECORDING: recording})
+    request(words)
+
+
+def reserve_missing_spares(zone: Zone, settings: ReportingSettings) -> None:
+    """For `swap`, take the spare blocks that the zone could not give so far."""
+    wanted = spare_blocks(int(zone.words[NR_PAGES]), settings)
+    if settings.oom == "swap" and zone.words[SPARES_MAX] < wanted:
+        reserve_spares(zone.words, zone.pages, wanted)
+
+
+def switch_off(zone: Zone) -> None:
+    """Tell the zone that nothing is to be recorded or requested any more, and that the spares come back."""
+    reserve_spares(zone.words, zone.pages, 0)
+    _configure(
+        zone,
+        {REPORTING_ORDER: NEVER, RECORDING: RECORD_NOTHING, COOL_TICKS: 0, IN_FLIGHT_MAX_PAGES: 0, SYNC_HINTS: 0},
+    )
+
+
+def _configure(zone: Zone, changes: dict[int, int]) -> None:
+    configure(zone.words, np.array(list(changes), np.int64), np.array(list(changes.values()), np.int64))
+
+
+def spare_blocks(nr_pages: int, settings: ReportingSettings) -> int:
+    """How many blocks of the reporting order `swap` keeps: a full batch of them, and never less than a largest block.
+
+    At most `in_flight_max_bytes`, and at most an eighth of the zone.
+    """
+    pages = min(
+        settings.capacity << settings.order,
+        settings.in_flight_max_bytes // PAGE_SIZE_BYTES,
+        nr_pages // _SPARE_SHARE_MAX,
+    )
+    return min(max(pages, 1 << ORDER_MAX) >> settings.order, SPARES_MAX_BLOCKS)
