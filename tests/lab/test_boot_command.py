@@ -142,6 +142,7 @@ def test_what_no_ledger_tells_is_null_and_a_dash(
         ("boot uml --qemu /some/qemu", "--qemu is for pagetide boot qemu"),
         ("boot qemu --peer --socket /tmp", "--peer and --socket exclude each other"),
         ("boot qemu --peer --verify 1", "QEMU reads nothing back"),
+        ("boot qemu --ram 64MiB --fill 8MiB", "a guest under QEMU 7.2 needs at least 128 MiB of RAM, not 64 MiB"),
         ("boot uml --control /tmp/c", "--control is for --socket"),
         ("boot uml --socket /nowhere", "no socket /nowhere: pagetide serve --socket /nowhere makes one"),
         ("boot", "requires an argument"),

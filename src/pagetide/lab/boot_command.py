@@ -15,7 +15,7 @@ from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.packages import find_linux, find_qemu, find_uml
 from pagetide.machine.qemu_guest import Qemu
 from pagetide.machine.uml_guest import UserModeLinux
-from pagetide.units import parse_size
+from pagetide.units import format_size, parse_size
 
 _FIELDS = {
     "ram": "ram_bytes",
@@ -104,6 +104,9 @@ def boot(choice: BootChoice, config: BootConfig, json_path: str | None) -> int:
         ConfigError: this machine cannot do it, or a package is missing; nothing was run.
     """
     hypervisor, host = _find(choice), _host(choice, config)
+    if config.ram_bytes < hypervisor.ram_bytes_min:
+        least, asked = format_size(hypervisor.ram_bytes_min), format_size(config.ram_bytes)
+        raise ConfigError(f"a guest under {hypervisor.name} needs at least {least} of RAM, not {asked}")
     return run(config.run_config(), json_path, make_machine=lambda _: LinuxMachine(config, hypervisor, host))
 
 

@@ -33,6 +33,7 @@ class Hypervisor(Protocol):
         parts: the guest's files.
         environment: what its process finds there besides ours.
         memory_file: how the name of the guest's memory begins, as /proc/PID/fd has it.
+        ram_bytes_min: the smallest guest that boots.
         is_balloon: whether the balloon is its own device, and none behind a socket.
     """
 
@@ -40,6 +41,7 @@ class Hypervisor(Protocol):
     parts: GuestParts
     environment: Mapping[str, str]
     memory_file: str
+    ram_bytes_min: int
     is_balloon: bool
 
     def check_room(self, size_bytes: int) -> None:

@@ -23,6 +23,7 @@ class Qemu:
 
     environment: Mapping[str, str] = {}
     memory_file = "/memfd:memory-backend-memfd"
+    ram_bytes_min = 128 << 20  # with 64 MiB Linux 6.1 ends before it has a console
 
     def __init__(self, parts: GuestParts, program: QemuProgram, *, is_balloon: bool) -> None:
         """Take the guest's files and the program; `is_balloon` gives the guest QEMU's own balloon."""

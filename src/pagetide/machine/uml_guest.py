@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pagetide.machine.boot_config import BootConfig
+from pagetide.machine.boot_config import RAM_BYTES_MIN, BootConfig
 from pagetide.machine.packages import GuestParts
 from pagetide.memory.guest_ram import GuestRamError
 from pagetide.units import format_size
@@ -19,6 +19,7 @@ class UserModeLinux:
     name = "User-Mode Linux"
     environment: Mapping[str, str] = {"TMPDIR": _MEMORY_FOLDER}
     memory_file = _MEMORY_FOLDER + "/"
+    ram_bytes_min = RAM_BYTES_MIN
     is_balloon = False
 
     def __init__(self, parts: GuestParts) -> None:
