@@ -1,9 +1,14 @@
-"""A folder for the guests of a test."""
+"""What tests of real guests need: a folder for them, and a QEMU that attaches them to our balloon."""
 
+import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from pagetide.machine.config import ConfigError
+from pagetide.machine.packages import QemuProgram, find_qemu
 
 
 @pytest.fixture
@@ -15,3 +20,15 @@ def folder_for_guests(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield
         monkeypatch.undo()
+
+
+@pytest.fixture(scope="session")
+def attachable() -> QemuProgram:
+    """A QEMU with the device that attaches our balloon."""
+    given = os.environ.get("PAGETIDE_QEMU")
+    try:
+        return find_qemu(Path(given) if given else None, generic=True)
+    except ConfigError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))

@@ -1,9 +1,11 @@
 """A real guest attached to a daemon that runs already: what it tells of the guest, and what if it does not."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 
 from pagetide.machine.daemon_host import DaemonHost
 from pagetide.machine.linux_machine import LinuxMachine
-from pagetide.machine.packages import find_uml
+from pagetide.machine.packages import QemuProgram, find_linux, find_uml
+from pagetide.machine.qemu_guest import Qemu
 from pagetide.machine.result import RunResult
 from pagetide.machine.uml_guest import UserModeLinux
 from tests.machine.linux_guests import SMALL, folders_of_guests, gone, processes_of_guests, when_full
@@ -106,4 +109,26 @@ def test_a_socket_that_nobody_serves_any_more_ends_the_run(daemon: Daemon) -> No
     result = daemon.run(Watcher())
     assert result.outcome == "the guest stopped: the guest has found no balloon"
     assert result.bursts == []
+    assert gone(processes_of_guests)
+
+
+def test_a_target_reaches_a_guest_under_a_newer_qemu(daemon: Daemon, attachable: QemuProgram) -> None:
+    """QEMU passes a changed configuration space on: the guest inflates its balloon, and all of that is discarded."""
+    states: list[dict[str, Any]] = []
+
+    def inflate() -> None:
+        daemon.ctl("set", "vm1", "target=192MiB")
+        deadline_s = time.monotonic() + 20
+        while not states or (states[-1]["balloon_bytes"] < 64 * MIB and time.monotonic() < deadline_s):
+            states.append(json.loads(daemon.ctl("show", "vm1", "--json")))
+
+    config = msgspec.structs.replace(SMALL, fill_bytes=64 * MIB, hold_s=0.0)
+    qemu = Qemu(find_linux(), attachable, is_balloon=False)
+    host = DaemonHost(daemon.socket, daemon.control)
+    result = LinuxMachine(config, qemu, host).run(Watcher(inflate, at_bytes=100 * MIB))
+    assert result.outcome == "complete"
+    assert states[-1]["balloon_bytes"] == 64 * MIB
+    ledger = states[-1]["ledger"]
+    assert ledger["inflate_reported_bytes"] == ledger["inflate_verified_bytes"] == 64 * MIB
+    assert result.reports
     assert gone(processes_of_guests)

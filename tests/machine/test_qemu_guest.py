@@ -4,7 +4,6 @@ Without the kernel and QEMU these tests fail: `make test` installs them. A QEMU 
 is fetched by it on Debian as root; elsewhere its tests are skipped, but never in continuous integration.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 
 from pagetide.machine.balloon_host import HypervisorHost, OwnHost
 from pagetide.machine.boot_config import BootConfig
-from pagetide.machine.config import ConfigError
 from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.packages import GuestParts, QemuProgram, find_linux, find_qemu
 from pagetide.machine.qemu_guest import Qemu
@@ -32,18 +30,6 @@ def run_peer(watcher: Watcher | None = None, **changes: Any) -> RunResult:
     config.check()
     qemu = Qemu(find_linux(), find_qemu(generic=False), is_balloon=True)
     return LinuxMachine(config, qemu, HypervisorHost()).run(watcher or Watcher())
-
-
-@pytest.fixture(scope="module")
-def attachable() -> QemuProgram:
-    """A QEMU with the device that attaches our balloon."""
-    given = os.environ.get("PAGETIDE_QEMU")
-    try:
-        return find_qemu(Path(given) if given else None, generic=True)
-    except ConfigError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 def run_ours(program: QemuProgram, config: BootConfig) -> RunResult:
