@@ -6,11 +6,12 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import guest_allocator, host_discard, many_guests
+from benchmarks import find_next, guest_allocator, host_discard, many_guests
 from benchmarks.rows import Row
 
 _PARTS: dict[str, Callable[[], list[Row]]] = {
     "allocator": guest_allocator.run,
+    "next": find_next.run,
     "host": host_discard.run,
     "guests": many_guests.run,
 }
