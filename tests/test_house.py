@@ -149,7 +149,7 @@ def test_a_room_without_a_floor_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["pagetide.memory.guest_ram", "pagetide.memory.residency", "pagetide.machine.live", "pagetide.machine.uml"],
+    ["pagetide.memory.guest_ram", "pagetide.memory.residency", "pagetide.machine.live", "pagetide.lab.boot_command"],
 )
 def test_who_only_looks_on_loads_no_compiler(module: str) -> None:
     """The process that shows a run starts at once: what it imports does not bring numba in."""

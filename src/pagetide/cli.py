@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 
-from pagetide.lab.boot_command import boot_uml, make_boot_config
+from pagetide.lab.boot_command import BootChoice, make_boot_config
+from pagetide.lab.boot_command import boot as boot_once
 from pagetide.lab.config_file import make_config, read_file
 from pagetide.lab.ctl_command import ctl_command
 from pagetide.lab.run_command import STATUS_INTERRUPTED, STATUS_USAGE
@@ -210,6 +211,8 @@ Examples:
 
     pagetide boot uml
     pagetide boot uml --order 7 --bursts 1 --json boot.json
+    pagetide boot qemu --peer
+    pagetide boot qemu --socket vm1.sock
 
 Exit status: as for `pagetide run`.
 """
@@ -217,15 +220,20 @@ Exit status: as for `pagetide run`.
 
 @app.command(help_epilogue=_BOOT_EXAMPLES)
 def boot(
-    kind: Literal["uml"],
+    kind: Literal["uml", "qemu"],
     /,
     *,
+    kernel: Annotated[Path | None, Parameter(group=_GUEST)] = None,
+    qemu: Annotated[Path | None, Parameter(group=_GUEST)] = None,
     ram: Annotated[str | None, Parameter(group=_GUEST)] = None,
     fill: Annotated[str | None, Parameter(group=_GUEST)] = None,
     bursts: Annotated[int | None, Parameter(converter=_whole, group=_GUEST)] = None,
     hold: Annotated[float | None, Parameter(group=_GUEST)] = None,
     order: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
+    peer: Annotated[bool, Parameter(negative="", group=_REPORTING)] = False,
+    socket: Annotated[Path | None, Parameter(group=_REPORTING)] = None,
+    control: Annotated[Path | None, Parameter(group=_REPORTING)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
 ) -> int:
     """Boot a real Linux guest attached to our host, and show what each of them holds.
@@ -234,18 +242,26 @@ def boot(
     What a real guest does not tell, such as stamps, is missing from the summary and null in the JSON.
 
     Args:
-        kind: uml, which is User-Mode Linux: a Linux kernel as a process. Needs no root and no hardware virtualisation.
+        kind: uml, which is User-Mode Linux: a Linux kernel as a process; or qemu, which translates the guest's code.
+            Neither needs root or hardware virtualisation.
+        kernel: The kernel to boot: a linux.uml with its modules in ../lib/uml/modules, or FOLDER/boot/vmlinuz-RELEASE
+            with its modules in FOLDER/lib/modules/RELEASE. [default: the installed one]
+        qemu: The QEMU to use. Without --peer it must have the device vhost-user-test-device-pci, as 10.2 and newer do.
         ram: Guest memory, such as 512MiB or 2G. [default: 1GiB]
         fill: Size of the file. [default: 700MiB]
         bursts: How many times the guest writes and removes it. [default: 3]
         hold: Seconds for which it keeps the file. [default: 1]
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: the kernel's own]
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
+        peer: Give the guest QEMU's own balloon instead of ours, for comparison.
+        socket: Attach the guest to a running `pagetide serve` at this socket.
+        control: Where that daemon answers. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         json: Write everything measured to this file; - is standard output.
     """
-    assert kind == "uml"
     given = {"ram": ram, "fill": fill, "bursts": bursts, "hold": hold, "order": order, "verify": verify}
-    return boot_uml(make_boot_config(given), json)
+    choice = BootChoice(kind, peer, socket, control, qemu, kernel)
+    choice.check(given)
+    return boot_once(choice, make_boot_config(given), json)
 
 
 @app.command

@@ -11,8 +11,10 @@ import select
 import socket
 import time
 
+import numpy as np
+
 from pagetide.guest.zone_layout import arena_bytes
-from pagetide.host.ledger import LEDGER_WORDS
+from pagetide.host.ledger import LEDGER_WORDS, Ledger
 from pagetide.linux import process_cpu_s
 from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_view import ArenaView
@@ -89,7 +91,8 @@ class LiveMachine:
         # Whoever is left must see the other's end close.
         for end in (guest_socket, host_socket, host_control, guest_control):
             end.close()
-        self._recorder = Recorder(config, lambda: resident_bytes(ram_fd), ArenaView(config, arena), ledger)
+        account = Ledger(np.frombuffer(ledger, np.int64, LEDGER_WORDS))
+        self._recorder = Recorder(config, lambda: resident_bytes(ram_fd), ArenaView(config, arena), account)
 
     def _watch(self, observer: Observer) -> str:
         """Look on until the guest is done; what became of it."""
