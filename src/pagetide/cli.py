@@ -76,6 +76,7 @@ def run(
     in_flight: Annotated[str | None, Parameter(group=_REPORTING)] = None,
     hints: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
+    device: Annotated[str | None, Parameter(group=_REPORTING)] = None,
     config: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
 ) -> int:
@@ -109,6 +110,7 @@ def run(
         in_flight: What cap lets out at once, and swap keeps spare. [default: a 32nd of RAM, 4MiB to 64MiB]
         hints: Length of a vCPU's array of hints, for notify-array and hybrid. [default: 256]
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
+        device: Who serves the balloon: pagetide, or qemu, a stock QEMU without a guest. [default: pagetide]
         config: A TOML file with any of these settings, by the same names; options given here override it.
         json: Write everything measured to this file; - is standard output.
     """
@@ -116,7 +118,7 @@ def run(
         "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
         "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay, "capacity": capacity,
         "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
-        "hints": hints, "verify": verify,
+        "hints": hints, "verify": verify, "device": device,
     }  # fmt: skip
     return run_once(make_config(read_file(config) if config else {}, given), json)
 

@@ -6,7 +6,8 @@ import pytest
 
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.zone import Watermarks, Zone
-from pagetide.machine.qemu_device import QemuDevice, QemuError
+from pagetide.machine.qemu_device import QemuDevice
+from pagetide.machine.qemu_process import QemuError
 from pagetide.memory.residency import resident_bytes, resident_ranges
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES, block_bytes
 from pagetide.virtio.balloon import Feature

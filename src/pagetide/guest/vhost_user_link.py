@@ -9,7 +9,7 @@ import os
 import socket
 from typing import NamedTuple, Self
 
-from pagetide.linux import eventfd, eventfd_write
+from pagetide.linux import eventfd, eventfd_read, eventfd_write
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.balloon import Queue, Status
 from pagetide.virtio.ring import used_idx
@@ -103,6 +103,10 @@ class VhostUserLink:
     def status(self) -> int:
         """The device status."""
         return self._channel.get_status()
+
+    def take_call(self) -> None:
+        """Take what made `call_fd` readable."""
+        eventfd_read(self.call_fd)
 
     def negotiate(self, wanted: int) -> int:
         """Agree on features and share the guest's memory; the features that both sides have."""

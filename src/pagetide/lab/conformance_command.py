@@ -12,7 +12,7 @@ from pagetide.lab.conformance.bench import RAM_BYTES
 from pagetide.lab.conformance.run import run_vectors
 from pagetide.lab.conformance.vector import Result
 from pagetide.machine.devices import OwnDevice, StockQemu, VhostUserDevice
-from pagetide.machine.qemu_device import QemuError
+from pagetide.machine.qemu_process import QemuError
 from pagetide.machine.qmp import QmpError
 from pagetide.machine.qtest import QtestError
 from pagetide.virtio.vhost_user_frontend import RefusedError

@@ -20,8 +20,10 @@ from pagetide.machine.guest_run import GuestRun
 from pagetide.machine.guest_warm_up import warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
+from pagetide.machine.qemu_device import QemuLink
+from pagetide.machine.qtest import Qtest
 from pagetide.memory.guest_ram import GuestRam
-from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 from pagetide.workload.burst import Burst
 from pagetide.workload.phases import Workload
 
@@ -62,16 +64,18 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
     config = setup.config
     with (
         GuestRam.from_fd(setup.ram_fd, config.ram_bytes) as ram,
-        _connection(setup) as connection,
-        VhostUserLink(connection, ram, path=setup.socket_path) as link,
+        _link(setup, ram) as link,
     ):
         if not kernels_are_cached():
             channel.send(Stage("compiling kernels (first run only)"))
         warm_up_guest()
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
+        if config.device == "qemu":
+            _reserve_what_is_no_ram(zone)
         driver = BalloonDriver(zone, ram.address, link, config.capacity) if config.design != "off" else None
         design = DESIGNS[config.design](zone, tuning_of(config))
-        worker = GuestWorker(design, driver, link, None if setup.socket_path is None else link)
+        reconnecting = link if setup.socket_path is not None and isinstance(link, VhostUserLink) else None
+        worker = GuestWorker(design, driver, link, reconnecting)
         run = GuestRun(
             zone,
             ram.address,
@@ -90,8 +94,18 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             run.run()
 
 
-def _connection(setup: GuestSetup) -> socket.socket:
-    return socket.socket(fileno=setup.socket_fd) if setup.socket_path is None else connect(setup.socket_path)
+def _link(setup: GuestSetup, ram: GuestRam) -> VhostUserLink | QemuLink:
+    """The way to the device."""
+    if setup.socket_path is not None:
+        return VhostUserLink(connect(setup.socket_path), ram, path=setup.socket_path)
+    device = socket.socket(fileno=setup.socket_fd)
+    return VhostUserLink(device, ram) if setup.qemu_pid is None else QemuLink(Qtest(device), setup.qemu_pid)
+
+
+def _reserve_what_is_no_ram(zone: Zone) -> None:
+    """Keep the block with a PC's hole at 640 KiB: QEMU's device breaks on a report that reaches into it."""
+    first = zone.allocate(ORDER_MAX)
+    assert first == 0
 
 
 def _obey(channel: Channel, run: GuestRun, started: threading.Event) -> None:

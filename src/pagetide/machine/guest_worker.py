@@ -33,7 +33,10 @@ class CallSource(Protocol):
 
     @property
     def call_fd(self) -> int:
-        """An eventfd that the device writes to."""
+        """Readable when the device calls."""
+
+    def take_call(self) -> None:
+        """Take what made it readable; from the thread that drives."""
 
     @property
     def connection_fd(self) -> int:
@@ -173,7 +176,7 @@ class GuestWorker:
                 continue
             ready = _poll([self._calls.call_fd, self._stop_fd, self._calls.connection_fd], None)
             if self._calls.call_fd in ready:
-                eventfd_read(self._calls.call_fd)
+                self._calls.take_call()
             self._check_connection(ready)
 
     def _check_connection(self, ready: set[int]) -> None:

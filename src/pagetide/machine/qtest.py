@@ -13,9 +13,16 @@ class QtestError(Exception):
 
 
 class Lines:
-    """Puts answers together from what a stream gives; what QEMU says unasked (`IRQ …`) is dropped."""
+    """Puts answers together from what a stream gives; what QEMU says unasked (`IRQ …`) is only counted.
+
+    Attributes:
+        interrupts: how many times an interrupt line was raised.
+    """
+
+    interrupts: int
 
     def __init__(self) -> None:
+        self.interrupts = 0
         self._text = b""
 
     def receive(self, data: bytes) -> None:
@@ -32,6 +39,7 @@ class Lines:
             line, self._text = self._text.split(b"\n", 1)
             words = line.decode(errors="replace").split(maxsplit=1)
             if not words or words[0] == "IRQ":
+                self.interrupts += words[1:] != [] and words[1].startswith("raise")
                 continue
             if words[0] != "OK":
                 raise QtestError(f"QEMU answers {line.decode(errors='replace')!r}")
@@ -83,6 +91,26 @@ class Qtest:
                 raise QtestError(f"QEMU ended at {command!r}")
             self._lines.receive(data)
         return answer
+
+    def intercept_interrupts(self, path: str = "ioapic") -> None:
+        """Have QEMU tell of interrupts that reach this device of its, instead of its CPU."""
+        self.ask(f"irq_intercept_in {path}")
+
+    def take_interrupts(self) -> int:
+        """How many interrupts were raised since the last look; waits for nothing.
+
+        Raises:
+            QtestError: QEMU has ended.
+        """
+        while select.select([self._socket], [], [], 0)[0]:
+            data = self._socket.recv(4096)
+            if not data:
+                raise QtestError("QEMU has ended")
+            self._lines.receive(data)
+            answer = self._lines.next_answer()
+            assert answer is None, "every answer was waited for"
+        interrupts, self._lines.interrupts = self._lines.interrupts, 0
+        return interrupts
 
     def port_out(self, port: int, value: int) -> None:
         """Write 32 bits to an I/O port."""

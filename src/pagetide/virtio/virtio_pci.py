@@ -1,7 +1,7 @@
 """A driver's way to a modern virtio-pci device (virtio 1.2, 4.1), over any means to reach ports and memory.
 
 Only what a machine without firmware needs: the device is found on bus 0, its memory BAR is placed by us, and
-interrupts are not used.
+interrupts are the one line of PCI, without MSI-X.
 """
 
 from typing import NamedTuple, Protocol
@@ -179,6 +179,10 @@ class VirtioPci:
     def take_config_notification(self) -> bool:
         """Whether the device has told of a changed configuration since this was asked (4.1.4.5: reading clears it)."""
         return bool(self._bus.read(self._windows[_ISR].address, 1) & _ISR_CONFIG_CHANGED)
+
+    def acknowledge_interrupt(self) -> int:
+        """Read the ISR status, which takes the interrupt line back (4.1.4.5); what it said."""
+        return self._bus.read(self._windows[_ISR].address, 1)
 
     def read_config(self, offset: int) -> int:
         """Read 32 bits of the device's configuration."""

@@ -73,10 +73,11 @@ def _paused(kind: Queue) -> Callable[[Bench], str]:
                 queue.give_bytes((DATA // PAGE).to_bytes(4, "little"))
                 queue.give_bytes((DATA // PAGE + 1).to_bytes(4, "little"), at=64)
             waited = queue.stays()
+            back = not waited and queue.come_back()
             before_bytes = bench.gone_bytes()
         finally:
             bench.device.pause(paused=False)
-        back = queue.come_back(2 if waited else 1)
+        back = back or queue.come_back(2)
         return f"{'waits' if waited else 'served'}, {before_bytes} B gone; then {bench.outcome(back=back)}"
 
     return play
