@@ -86,11 +86,17 @@ class Qtest:
         while (answer := self._lines.next_answer()) is None:
             if not select.select([self._socket], [], [], self._timeout_s)[0]:
                 raise QtestError(f"QEMU did not answer {command!r} within {self._timeout_s:g} s")
-            data = self._socket.recv(4096)
-            if not data:
-                raise QtestError(f"QEMU ended at {command!r}")
-            self._lines.receive(data)
+            self._lines.receive(self._receive(command))
         return answer
+
+    def _receive(self, wanted: str) -> bytes:
+        try:
+            data = self._socket.recv(4096)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise QtestError(f"QEMU ended at {wanted!r}")
+        return data
 
     def intercept_interrupts(self, path: str = "ioapic") -> None:
         """Have QEMU tell of interrupts that reach this device of its, instead of its CPU."""
@@ -103,10 +109,7 @@ class Qtest:
             QtestError: QEMU has ended.
         """
         while select.select([self._socket], [], [], 0)[0]:
-            data = self._socket.recv(4096)
-            if not data:
-                raise QtestError("QEMU has ended")
-            self._lines.receive(data)
+            self._lines.receive(self._receive("interrupts"))
             answer = self._lines.next_answer()
             assert answer is None, "every answer was waited for"
         interrupts, self._lines.interrupts = self._lines.interrupts, 0
