@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from pagetide.guest.reporting.fits import shared_misfit
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES, format_size
 
 RAM_BYTES_MIN = 16 << 20
@@ -50,7 +51,9 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     """
 
     workload: Literal["burst"] = "burst"
-    design: Literal["off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor"] = "scan"
+    design: Literal["off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor", "shared"] = (
+        "scan"
+    )
     ram_bytes: int = 2 << 30
     bursts: int = 3
     eat_share: float = 0.75
@@ -126,3 +129,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         for holds, sentence in checks:
             if not holds:
                 raise ConfigError(sentence)
+        if self.design == "shared":
+            misfit = shared_misfit(self.order, self.pace, self.wake, self.oom)
+            if misfit is not None:
+                raise ConfigError(misfit)

@@ -79,9 +79,13 @@ class LiveMachine:
         )
         host_control, host_end, guest_control, guest_end = control
         host = HostSetup(config, host_control.fileno(), host_socket.fileno(), ledger_fd)
+        host_fds = [host.control_fd, host.socket_fd, ledger_fd]
+        if config.design == "shared":
+            host.ram_fd, host.arena_fd = ram_fd, arena_fd
+            host_fds += [ram_fd, arena_fd]
         guest = GuestSetup(config, guest_control.fileno(), guest_socket.fileno(), ram_fd, arena_fd)
         for name, setup, fds, end in (
-            ("host", host, [host.control_fd, host.socket_fd, ledger_fd], host_end),
+            ("host", host, host_fds, host_end),
             ("guest", guest, [guest.control_fd, guest.socket_fd, ram_fd, arena_fd], guest_end),
         ):
             self._children.append(Child(name, setup, fds, end))
