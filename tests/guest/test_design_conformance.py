@@ -206,8 +206,8 @@ def test_can_be_switched_off_and_on(name: str, tuning: str) -> None:
     told = len(worker.reported)
     for pfn in held:
         worker.free(pfn, 5)
-    assert worker.design.due_s is None
-    assert worker.design.next_batch(worker.now_s + 100) is None
+    assert worker.due_s is None
+    assert worker.next_batch(worker.now_s + 100) is None
     assert worker.zone.words[SPARES] == 0
     assert len(worker.reported) == told
     worker.zone.check()

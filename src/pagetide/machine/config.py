@@ -32,7 +32,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         eat_share: share of RAM that it eats each time.
         hold_s: how long it keeps what it ate.
         order: the smallest block that is reported, 2^order pages.
-        delay_s: how long after a free the worker starts; None is the design's own (2 s for those that scan, else 0).
+        delay_s: how long after a free the worker starts, with `shared` from one pass of the host to the next; None is
+            the design's own (2 s for those that scan and for `shared`, else 0).
         capacity: blocks in a report, and so isolated at once.
         pace: `drain` reports until nothing is left, `linux` about a sixteenth of each list every delay.
         cool_s: how long a block must have been free before it is reported.
