@@ -14,7 +14,7 @@ from pagetide.atomics import atomic_compare_exchange
 from pagetide.guest.pcp import pcp_drain
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.shared import Shared
-from pagetide.guest.vcpu import ALLOCATE, BAD_FREE, DONE, FREE, NO_MEMORY, NOT_HAD, OPERATION, run_operations
+from pagetide.guest.vcpu import ALLOCATE, DONE, FREE, NO_MEMORY, NOT_HAD, OPERATION, run_operations
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import FALSE_OOMS, FREE_PAGES, REFAULTED_PAGES, STAMP_ERRORS, WAITS_HOST, vcpu_base
 from pagetide.host.ledger import VERIFIED_BYTES, Ledger
@@ -82,7 +82,6 @@ class Churning:
                 cursor[0] += 1
             elif end == len(operations):
                 break
-        assert outcome != BAD_FREE
         pcp_drain(words, pages, vcpu)
 
     def against(self, take: Callable[[], None]) -> None:
