@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import bad_neighbours, find_next, guest_allocator, host_discard, many_guests
+from benchmarks import bad_neighbours, find_next, guest_allocator, host_discard, many_guests, shared
 from benchmarks.rows import Row
 
 _PARTS: dict[str, Callable[[], list[Row]]] = {
@@ -14,6 +14,7 @@ _PARTS: dict[str, Callable[[], list[Row]]] = {
     "next": find_next.run,
     "host": host_discard.run,
     "guests": lambda: many_guests.run() + bad_neighbours.run(),
+    "shared": shared.run,
 }
 
 

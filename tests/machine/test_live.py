@@ -114,7 +114,15 @@ def test_linuxs_pace_takes_its_passes() -> None:
 @pytest.mark.jit
 @pytest.mark.parametrize(
     ("design", "share"),
-    [("cursor", 0.95), ("notify", 0.8), ("notify-array", 0.8), ("hybrid", 0.8), ("scan-restart", 0.95), ("sync", 0.6)],
+    [
+        ("cursor", 0.95),
+        ("notify", 0.8),
+        ("notify-array", 0.8),
+        ("hybrid", 0.8),
+        ("scan-restart", 0.95),
+        ("sync", 0.6),
+        ("shared", 0.98),
+    ],
 )
 def test_every_design_of_the_thread_returns_a_burst(design: str, share: float) -> None:
     """Each gives back what it does not leave below a threshold; only in `sync` a vCPU waits for the host."""

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from pagetide.guest.reporting.fits import shared_misfit
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES, format_size
 
 RAM_BYTES_MIN = 16 << 20
@@ -33,7 +34,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         eat_share: share of RAM that it eats each time.
         hold_s: how long it keeps what it ate.
         order: the smallest block that is reported, 2^order pages.
-        delay_s: how long after a free the worker starts; None is the design's own (2 s for those that scan, else 0).
+        delay_s: how long after a free the worker starts, with `shared` from one pass of the host to the next; None is
+            the design's own (2 s for those that scan and for `shared`, else 0).
         capacity: blocks in a report, and so isolated at once.
         pace: `drain` reports until nothing is left, `linux` about a sixteenth of each list every delay.
         cool_s: how long a block must have been free before it is reported.
@@ -53,7 +55,9 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     """
 
     workload: Literal["burst"] = "burst"
-    design: Literal["off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor"] = "scan"
+    design: Literal["off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor", "shared"] = (
+        "scan"
+    )
     ram_bytes: int = 2 << 30
     bursts: int = 3
     eat_share: float = 0.75
@@ -133,6 +137,10 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 f"QEMU's device takes at most {QEMU_CAPACITY_MAX} blocks in a report, not {self.capacity}",
             ),
             (
+                self.device != "qemu" or self.design != "shared",
+                "QEMU's device cannot take frames from a shared table; shared needs our host",
+            ),
+            (
                 self.device != "qemu" or self.backing == "memfd",
                 f"with QEMU's device the backing is memfd, not {self.backing}",
             ),
@@ -142,3 +150,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         for holds, sentence in checks:
             if not holds:
                 raise ConfigError(sentence)
+        if self.design == "shared":
+            misfit = shared_misfit(self.order, self.pace, self.wake, self.oom)
+            if misfit is not None:
+                raise ConfigError(misfit)

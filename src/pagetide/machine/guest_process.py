@@ -19,6 +19,7 @@ from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_run import GuestRun
 from pagetide.machine.guest_warm_up import warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
+from pagetide.machine.in_flight import TakenByHost
 from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
 from pagetide.machine.qemu_device import QemuLink
 from pagetide.machine.qtest import Qtest
@@ -72,7 +73,8 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
         if config.device == "qemu":
             _reserve_what_is_no_ram(zone)
-        driver = BalloonDriver(zone, ram.address, link, config.capacity) if config.design != "off" else None
+        reports = config.design not in ("off", "shared")
+        driver = BalloonDriver(zone, ram.address, link, config.capacity) if reports else None
         design = DESIGNS[config.design](zone, tuning_of(config))
         reconnecting = link if setup.socket_path is not None and isinstance(link, VhostUserLink) else None
         worker = GuestWorker(design, driver, link, reconnecting)
@@ -85,6 +87,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             channel.send,
             waits_before_oom=config.oom == "wait",
             cools=config.cool_s > 0,
+            in_flight=TakenByHost(zone) if config.design == "shared" else None,
         )
         started = threading.Event()
         threading.Thread(target=_obey, args=(channel, run, started), daemon=True).start()

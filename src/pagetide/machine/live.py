@@ -93,11 +93,13 @@ class LiveMachine:
             ledger_fd, ledger_memory = shared_memory(resources, "ledger", LEDGER_WORDS * 8)
             ledger = Ledger(np.frombuffer(ledger_memory, np.int64, LEDGER_WORDS))
             device_socket, host_socket = (resources.enter_context(end) for end in socket.socketpair())
+            host_fds = [host_socket.fileno(), ledger_fd]
+            also = {"ram_fd": ram_fd, "arena_fd": arena_fd} if config.design == "shared" else {}
             self._start_child(
                 resources,
                 "host",
-                lambda control_fd: HostSetup(config, control_fd, host_socket.fileno(), ledger_fd),
-                [host_socket.fileno(), ledger_fd],
+                lambda control_fd: HostSetup(config, control_fd, *host_fds, **also),
+                [*host_fds, *also.values()],
             )
             host_socket.close()  # the guest must see the host's end close
         self._start_child(

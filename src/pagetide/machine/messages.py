@@ -30,12 +30,19 @@ class GuestSetup(msgspec.Struct):
 
 
 class HostSetup(msgspec.Struct):
-    """What the host's process gets on its command line; descriptors are inherited."""
+    """What the host's process gets on its command line; descriptors are inherited.
+
+    Attributes:
+        ram_fd: the guest's memory, where the host takes frames itself; -1 where it gets it from the guest.
+        arena_fd: the file in which the frame table is, or -1.
+    """
 
     config: RunConfig
     control_fd: int
     socket_fd: int
     ledger_fd: int
+    ram_fd: int = -1
+    arena_fd: int = -1
 
 
 class Stage(msgspec.Struct, tag=True):
