@@ -107,11 +107,11 @@ def test_linux_under_a_newer_qemu_gives_back_to_us(attachable: QemuProgram) -> N
 
     3 GiB lie on both sides of a hole below 4 GiB, and both are served.
     """
-    result = run_ours(attachable, msgspec.structs.replace(SMALL, ram_bytes=3 << 30))
+    result = run_ours(attachable, msgspec.structs.replace(SMALL, ram_bytes=3 << 30, bursts=2))
     assert result.outcome == "complete"
     assert attachable.version in result.guest
-    (burst,) = result.bursts
-    assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
+    for burst in result.bursts:
+        assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
     assert result.reported_bytes
     assert result.reported_bytes > 2 << 30
     assert result.verified_bytes == result.discarded_bytes == result.reported_bytes
