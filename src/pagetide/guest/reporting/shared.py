@@ -71,7 +71,9 @@ class Shared:
         words = self._zone.words
         close_table(words)
         frames = int(words[NR_PAGES]) >> FRAME_ORDER
-        taking = sum(int(withdraw_frames(words, frame, _FRAMES_A_HOLD)) for frame in range(0, frames, _FRAMES_A_HOLD))
+        taking = 0
+        for frame in range(0, frames, _FRAMES_A_HOLD):
+            taking += int(withdraw_frames(words, frame, _FRAMES_A_HOLD))
         if not taking:
             leave_table(words)
 
