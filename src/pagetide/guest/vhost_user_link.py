@@ -25,7 +25,8 @@ class VhostUserLink:
 
     def __init__(self, sock: socket.socket, ram: GuestRam, *, timeout_s: float = 60.0) -> None:
         """Take over the socket; the timeout is for each reply."""
-        self.call_fd, self._kick_fd = eventfd(), eventfd()
+        self.call_fd = eventfd()
+        self._kick_fds: dict[int, int] = {}
         self._channel = FrontendChannel(sock, timeout_s=timeout_s)
         self._ram = ram
 
@@ -39,7 +40,8 @@ class VhostUserLink:
         """Close the connection: the device lets go of the guest's memory."""
         self._channel.close()
         os.close(self.call_fd)
-        os.close(self._kick_fd)
+        for fd in self._kick_fds.values():
+            os.close(fd)
 
     @property
     def connection_fd(self) -> int:
@@ -63,15 +65,20 @@ class VhostUserLink:
         """Tell the device where the queue is, in user addresses, and start it."""
         base = self._ram.address
         address = VringAddress(index, 0, base + desc_gpa, base + used_gpa, base + avail_gpa)
-        self._channel.start_queue(address, size, 0, self._kick_fd, self.call_fd)
+        self._kick_fds[index] = eventfd()
+        self._channel.start_queue(address, size, 0, self._kick_fds[index], self.call_fd)
 
     def driver_ok(self) -> None:
         """Say that the driver is ready."""
         self._channel.set_status(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK)
 
     def kick(self, index: int) -> None:
-        """Notify the device; there is one queue, so one eventfd."""
-        eventfd_write(self._kick_fd)
+        """Notify the device that this queue has elements."""
+        eventfd_write(self._kick_fds[index])
+
+    def read_config(self, offset: int) -> int:
+        """Read 32 bits of the device's configuration."""
+        return int.from_bytes(self._channel.get_config(offset, 4), "little")
 
     def write_config(self, offset: int, value: int) -> None:
         """Write 32 bits of the device's configuration."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from pagetide.guest.reporting.fits import shared_misfit
+from pagetide.guest.reporting.fits import balloon_misfit, shared_misfit
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES, format_size
 
 RAM_BYTES_MIN = 16 << 20
@@ -15,6 +15,12 @@ CAPACITY_MAX = 1024
 HINTS_MAX = 1024
 SYNC_CAPACITY_MAX = 512
 _IN_FLIGHT_SHARE = 32
+
+
+DesignName = Literal[
+    "off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor", "shared", "balloon"
+]
+"""The names in guest/reporting/registry.py, which this file does not import: it would load the compiler."""
 
 
 class ConfigError(ValueError):
@@ -33,7 +39,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         hold_s: how long it keeps what it ate.
         order: the smallest block that is reported, 2^order pages.
         delay_s: how long after a free the worker starts, with `shared` from one pass of the host to the next; None is
-            the design's own (2 s for those that scan and for `shared`, else 0).
+            the design's own (2 s for those that scan and for `shared`, else 0). With `balloon` how often the host moves
+            the target (0.5 s) and the guest looks at it (1 s).
         capacity: blocks in a report, and so isolated at once.
         pace: `drain` reports until nothing is left, `linux` about a sixteenth of each list every delay.
         cool_s: how long a block must have been free before it is reported.
@@ -52,9 +59,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     """
 
     workload: Literal["burst"] = "burst"
-    design: Literal["off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor", "shared"] = (
-        "scan"
-    )
+    design: DesignName = "scan"
     ram_bytes: int = 2 << 30
     bursts: int = 3
     eat_share: float = 0.75
@@ -132,5 +137,9 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 raise ConfigError(sentence)
         if self.design == "shared":
             misfit = shared_misfit(self.order, self.pace, self.wake, self.oom)
-            if misfit is not None:
-                raise ConfigError(misfit)
+        elif self.design == "balloon":
+            misfit = balloon_misfit(self.pace, self.wake, self.oom, self.cool_s)
+        else:
+            misfit = None
+        if misfit is not None:
+            raise ConfigError(misfit)

@@ -5,21 +5,25 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import msgspec
 
 from pagetide.guest.driver import BalloonDriver
+from pagetide.guest.inflate_driver import InflateDriver
+from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.vhost_user_link import VhostUserLink
 from pagetide.guest.zone import Zone
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
+from pagetide.machine.balloon_worker import BalloonWorker, InBalloon
 from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_run import GuestRun
 from pagetide.machine.guest_warm_up import warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
-from pagetide.machine.in_flight import TakenByHost
+from pagetide.machine.in_flight import InFlight, TakenByHost
 from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.units import PAGE_SIZE_BYTES
@@ -54,6 +58,22 @@ def tuning_of(config: RunConfig) -> ReportingSettings:
     )
 
 
+def make_worker(
+    config: RunConfig, zone: Zone, ram_address: int, link: VhostUserLink
+) -> tuple[GuestWorker, InFlight | None, Callable[[int], int] | None]:
+    """The worker for a design, and what of the zone's free memory is elsewhere meanwhile: `in_flight`, `relieve`."""
+    design = DESIGNS[config.design](zone, tuning_of(config))
+    if isinstance(design, Balloon):
+        deflates = config.oom == "wait"
+        driver = InflateDriver(zone, ram_address, link, deflate_on_oom=deflates)
+        worker = BalloonWorker(design, driver, link)
+        return worker, InBalloon(zone, design, worker), design.deflate_on_oom if deflates else None
+    if config.design in ("off", "shared"):
+        in_flight = TakenByHost(zone) if config.design == "shared" else None
+        return GuestWorker(design, None, link), in_flight, None
+    return GuestWorker(design, BalloonDriver(zone, ram_address, link, config.capacity), link), None, None
+
+
 def run_guest(setup: GuestSetup, channel: Channel) -> None:
     """Start the guest, run its workload once the word comes, and end.
 
@@ -70,10 +90,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             channel.send(Stage("compiling kernels (first run only)"))
         warm_up_guest()
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
-        reports = config.design not in ("off", "shared")
-        driver = BalloonDriver(zone, ram.address, link, config.capacity) if reports else None
-        design = DESIGNS[config.design](zone, tuning_of(config))
-        worker = GuestWorker(design, driver, link)
+        worker, in_flight, relieve = make_worker(config, zone, ram.address, link)
         run = GuestRun(
             zone,
             ram.address,
@@ -83,7 +100,8 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             channel.send,
             waits_before_oom=config.oom == "wait",
             cools=config.cool_s > 0,
-            in_flight=TakenByHost(zone) if config.design == "shared" else None,
+            in_flight=in_flight,
+            relieve=relieve,
         )
         started = threading.Event()
         threading.Thread(target=_obey, args=(channel, run, started), daemon=True).start()

@@ -82,7 +82,9 @@ class LiveMachine:
         host_fds = [host.control_fd, host.socket_fd, ledger_fd]
         if config.design == "shared":
             host.ram_fd, host.arena_fd = ram_fd, arena_fd
-            host_fds += [ram_fd, arena_fd]
+        elif config.design == "balloon":
+            host.arena_fd = arena_fd
+        host_fds += [fd for fd in (host.ram_fd, host.arena_fd) if fd >= 0]
         guest = GuestSetup(config, guest_control.fileno(), guest_socket.fileno(), ram_fd, arena_fd)
         for name, setup, fds, end in (
             ("host", host, host_fds, host_end),

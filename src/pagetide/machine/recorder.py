@@ -4,15 +4,18 @@ import mmap
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from pagetide.host.ledger import (
     CHECKED_BYTES,
     DISCARDED_BYTES,
+    INFLATE_ACCOUNT,
     LEDGER_WORDS,
+    REPORT_ACCOUNT,
     REPORTED_BYTES,
     REPORTS,
+    SKIP_REASONS,
     VERIFIED_BYTES,
-    Ledger,
 )
 from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_view import GuestView
@@ -27,7 +30,7 @@ class Recorder:
     def __init__(self, config: RunConfig, resident: Callable[[], int], guest: GuestView, ledger: mmap.mmap) -> None:
         """Take the shared memory of a run that has not begun; `resident` says what the host holds for the guest."""
         self._config, self._resident, self._guest = config, resident, guest
-        self._ledger = Ledger(np.frombuffer(ledger, np.int64, LEDGER_WORDS))
+        self._ledger = np.frombuffer(ledger, np.int64, LEDGER_WORDS)
         self._samples: list[Sample] = []
         self._verified_bytes: list[int] = []
         self._spans: list[Span] = []
@@ -62,8 +65,12 @@ class Recorder:
             return None
         sample = Sample(now_s - self._start_s, *self._guest.memory(), self._resident())
         self._samples.append(sample)
-        self._verified_bytes.append(int(self._ledger.words[VERIFIED_BYTES]))
+        self._verified_bytes.append(int(self._account()[VERIFIED_BYTES]))
         return sample
+
+    def _account(self) -> npt.NDArray[np.int64]:
+        """What became of all that the guest gave back, reported or inflated."""
+        return self._ledger[REPORT_ACCOUNT] + self._ledger[INFLATE_ACCOUNT]
 
     def begin(self, cpu_s: dict[str, float | None]) -> None:
         """The run is about to start; CPU time of both processes so far."""
@@ -78,7 +85,7 @@ class Recorder:
 
     def result(self, outcome: str) -> RunResult:
         """Everything that was measured; both processes have ended."""
-        ledger = self._ledger
+        account = self._account()
         columns = Samples(**{name: [getattr(sample, name) for sample in self._samples] for name in Sample._fields})
         series = Series(
             np.array(columns.t_s),
@@ -93,12 +100,12 @@ class Recorder:
             peak_resident_bytes=max(columns.host_resident_bytes, default=0),
             floor_resident_bytes=min(columns.host_resident_bytes, default=0),
             **self._guest.totals()._asdict(),
-            reports=int(ledger.words[REPORTS]),
-            reported_bytes=int(ledger.words[REPORTED_BYTES]),
-            discarded_bytes=int(ledger.words[DISCARDED_BYTES]),
-            checked_bytes=int(ledger.words[CHECKED_BYTES]),
-            verified_bytes=int(ledger.words[VERIFIED_BYTES]),
-            skipped_bytes=ledger.skipped_bytes(),
+            reports=int(account[REPORTS]),
+            reported_bytes=int(account[REPORTED_BYTES]),
+            discarded_bytes=int(account[DISCARDED_BYTES]),
+            checked_bytes=int(account[CHECKED_BYTES]),
+            verified_bytes=int(account[VERIFIED_BYTES]),
+            skipped_bytes={reason: int(account[word]) for reason, word in SKIP_REASONS.items()},
             guest_cpu_s=self._cpu_s.get("guest"),
             host_cpu_s=self._cpu_s.get("host"),
             samples=columns,
