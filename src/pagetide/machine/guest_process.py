@@ -21,7 +21,7 @@ from pagetide.linux import set_parent_death_signal
 from pagetide.machine.balloon_worker import BalloonWorker, InBalloon
 from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_run import GuestRun
-from pagetide.machine.guest_warm_up import warm_up_guest
+from pagetide.machine.guest_warm_up import warm_up_design, warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.in_flight import InFlight, TakenByHost
 from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
@@ -29,6 +29,9 @@ from pagetide.memory.guest_ram import GuestRam
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.burst import Burst
 from pagetide.workload.phases import Workload
+
+HOST_SILENT_MAX_S = 600.0
+"""How long the host may take to answer on the connection: stopping it for a while is what some runs are about."""
 
 
 def make_workload(config: RunConfig) -> Workload:
@@ -84,11 +87,12 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
     with (
         GuestRam.from_fd(setup.ram_fd, config.ram_bytes) as ram,
         socket.socket(fileno=setup.socket_fd) as connection,
-        VhostUserLink(connection, ram) as link,
+        VhostUserLink(connection, ram, timeout_s=HOST_SILENT_MAX_S) as link,
     ):
         if not kernels_are_cached():
             channel.send(Stage("compiling kernels (first run only)"))
         warm_up_guest()
+        warm_up_design(config.design)
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
         worker, in_flight, relieve = make_worker(config, zone, ram.address, link)
         run = GuestRun(

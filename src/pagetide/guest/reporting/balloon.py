@@ -92,6 +92,7 @@ class Balloon:
         assert not self._out
         self.deflate_on_oom(self.held_pages)
         assert not self.held_pages
+        self._relieved = False
         self.due_s = None
 
     def woken(self, now_s: float) -> None:
