@@ -109,6 +109,7 @@ def test_an_allocation_that_fails_gets_pages_back_at_once(guest: Ballooned) -> N
     guest.settle(NR_PAGES)
     assert guest.zone.allocate(0) is None
     assert guest.balloon.deflate_on_oom(1) == 256
+    assert guest.balloon.reliefs == 1
     assert guest.zone.allocate(0) is not None
     assert len(guest.told) == NR_PAGES
     guest.batches.clear()
@@ -133,6 +134,7 @@ def test_a_large_allocation_gets_what_it_needs(guest: Ballooned) -> None:
 def test_an_empty_balloon_gives_nothing(guest: Ballooned) -> None:
     """Then memory is really out."""
     assert guest.balloon.deflate_on_oom(1) == 0
+    assert guest.balloon.reliefs == 0
 
 
 @pytest.mark.parametrize(("inflates", "held"), [(True, 0), (False, 300)])

@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
+from pagetide.guest.reporting.balloon import Balloon
+from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.off import Off
+from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import BALLOON_PAGES, FREE_PAGES, NR_PAGES
 from pagetide.machine.balloon_policy import SLACK_PAGES, BalloonPolicy, reserve_pages, settled, wanted_pages
+from pagetide.machine.balloon_worker import InBalloon
 from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.live import LiveMachine
 from tests.machine.watcher import Watcher
 
@@ -75,6 +81,23 @@ def test_without_deflating_on_oom_allocations_fail_falsely() -> None:
     assert result.outcome == "complete"
     assert result.false_ooms
     assert result.stamp_errors == 0
+
+
+def test_another_vcpus_relief_is_not_taken_for_running_out() -> None:
+    """An allocation that failed just before another vCPU emptied the balloon is tried again."""
+    zone = Zone(4096, watermarks=Watermarks(0, 0, 0))
+    balloon = Balloon(zone, ReportingSettings(delay_s=0.0))
+    balloon.start(0.0)
+    balloon.wanted_pages = 4096
+    while (batch := balloon.next_batch(0.0)) is not None:
+        balloon.done(batch, True, 0.0)
+    with GuestWorker(Off(zone, ReportingSettings()), None, None) as worker:
+        in_balloon = InBalloon(zone, balloon, worker)
+        seen = in_balloon.ended
+        assert in_balloon.begun != in_balloon.ended, "while pages are in it, memory has not run out"
+        assert balloon.deflate_on_oom(4096) == 4096  # the other vCPU's
+        assert balloon.deflate_on_oom(1) == 0
+        assert in_balloon.begun == in_balloon.ended != seen
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

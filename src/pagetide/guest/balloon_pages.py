@@ -15,6 +15,9 @@ from pagetide.jit import kernel
 
 HELD = 0
 UNTOLD = 1
+RELIEFS = 2
+COUNTS = 3
+"""The counts array: how many pages are on each stack, and how often pages came back at once."""
 
 
 @kernel
@@ -82,5 +85,6 @@ def deflate_now(words: Any, pages: Any, stacks: Any, counts: Any, most: int) -> 
         stacks[UNTOLD, counts[UNTOLD]] = pfn
         counts[UNTOLD] += 1
     words[BALLOON_PAGES] -= freed
+    counts[RELIEFS] += int(freed > 0)
     unlock(words, ZONE_LOCK)
     return freed  # type: ignore[no-any-return]

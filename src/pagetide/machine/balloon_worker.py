@@ -58,13 +58,13 @@ class InBalloon:
 
     @property
     def begun(self) -> int:
-        """Batches begun; one that does not end is counted for as long as pages are in the balloon."""
-        return self._worker.batches_begun + (self._balloon.held_pages > 0)
+        """Batches begun and reliefs; one that has not ended is counted for as long as pages are in the balloon."""
+        return self._worker.batches_begun + self._balloon.reliefs + (self._balloon.held_pages > 0)
 
     @property
     def ended(self) -> int:
-        """Batches ended."""
-        return self._worker.batches_done
+        """Batches ended, and reliefs: after another vCPU's an allocation that failed before it is tried again."""
+        return self._worker.batches_done + self._balloon.reliefs
 
     @property
     def pages(self) -> int:

@@ -21,7 +21,9 @@ from typing import ClassVar
 import numpy as np
 
 from pagetide.guest.balloon_pages import (
+    COUNTS,
     HELD,
+    RELIEFS,
     UNTOLD,
     deflate_now,
     free_pages,
@@ -72,7 +74,7 @@ class Balloon:
         self._zone = zone
         self._delay_s = OWN_DELAY_S if settings.delay_s is None else settings.delay_s
         self._stacks = np.zeros((2, int(zone.words[NR_PAGES])), np.int64)
-        self._counts = np.zeros(2, np.int64)
+        self._counts = np.zeros(COUNTS, np.int64)
         self._batch = np.zeros(PFNS_A_BATCH, np.int64)
         self._out = 0
         self._frees = self._relieved = False
@@ -82,6 +84,11 @@ class Balloon:
     def held_pages(self) -> int:
         """Pages in the balloon, those included that the host is just being told of."""
         return int(self._zone.words[BALLOON_PAGES])
+
+    @property
+    def reliefs(self) -> int:
+        """How often `deflate_on_oom` gave pages back."""
+        return int(self._counts[RELIEFS])
 
     def start(self, now_s: float) -> None:
         """Look at what the host wants after the delay."""
