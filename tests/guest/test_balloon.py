@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from pagetide.guest.reporting.balloon import PFNS_A_BATCH, Balloon
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.zone import Watermarks, Zone
-from pagetide.guest.zone_layout import BALLOON, BALLOON_PAGES, FREE_PAGES
+from pagetide.guest.zone_layout import BALLOON, BALLOON_PAGES, FREE_PAGES, HELD
 from pagetide.virtio.balloon import Queue
 
 NR_PAGES = 4096
@@ -54,7 +54,7 @@ class Ballooned:
 
     @property
     def in_balloon(self) -> set[int]:
-        return {block.pfn for block in self.zone.blocks() if block.kind == BALLOON}
+        return {block.pfn for block in self.zone.blocks() if block.kind in (BALLOON, HELD)}
 
 
 @pytest.fixture
@@ -129,6 +129,18 @@ def test_a_large_allocation_gets_what_it_needs(guest: Ballooned) -> None:
     assert guest.zone.allocate(10) is None
     assert guest.balloon.deflate_on_oom(1024) == 1024
     assert guest.zone.allocate(10) is not None
+
+
+def test_pages_come_out_by_position(guest: Ballooned) -> None:
+    """Whatever the order in which they went in: what comes out merges into whole blocks again."""
+    held = [guest.zone.allocate(3) for _ in range(NR_PAGES // 8)]
+    for pfn in [*held[::2], *held[1::2]]:
+        assert pfn is not None
+        guest.zone.free(pfn, 3)
+        guest.settle(guest.balloon.wanted_pages + 8)
+    assert guest.balloon.held_pages == NR_PAGES
+    assert guest.balloon.deflate_on_oom(1) == 256
+    assert guest.zone.allocate(8) is not None
 
 
 def test_an_empty_balloon_gives_nothing(guest: Ballooned) -> None:

@@ -11,9 +11,10 @@ It is told before any further page goes to the balloon, so that it hears of each
 happened. Linux's notifier waits for the host there; a vCPU of ours does not. A pass that was inflating meanwhile ends:
 what it would take is what the allocation needs.
 
-Linux goes through the per-CPU lists; here a batch is taken from the buddy allocator under one hold of the zone lock.
-`order`, `capacity` and `in_flight_max_bytes` have no meaning, `oom none` is a balloon without DEFLATE_ON_OOM. What the
-host wants comes in as `wanted_pages`; who decides that is the host's policy, not the design's.
+Linux goes through the per-CPU lists; here a batch is taken from the buddy allocator under one hold of the zone lock,
+and pages come out by position (balloon_pages.py says why). `order`, `capacity` and `in_flight_max_bytes` have no
+meaning, `oom none` is a balloon without DEFLATE_ON_OOM. What the host wants comes in as `wanted_pages`; who decides
+that is the host's policy, not the design's.
 """
 
 from typing import ClassVar
@@ -22,13 +23,13 @@ import numpy as np
 
 from pagetide.guest.balloon_pages import (
     COUNTS,
-    HELD,
     RELIEFS,
-    UNTOLD,
     deflate_now,
     free_pages,
-    pop_pages,
-    push_pages,
+    hold_pages,
+    pick_held,
+    pop_untold,
+    push_untold,
     take_pages,
 )
 from pagetide.guest.reporting.design import Batch, ReportingSettings
@@ -73,7 +74,7 @@ class Balloon:
             raise ValueError(sentence)
         self._zone = zone
         self._delay_s = OWN_DELAY_S if settings.delay_s is None else settings.delay_s
-        self._stacks = np.zeros((2, int(zone.words[NR_PAGES])), np.int64)
+        self._untold = np.zeros(int(zone.words[NR_PAGES]), np.int64)
         self._counts = np.zeros(COUNTS, np.int64)
         self._batch = np.zeros(PFNS_A_BATCH, np.int64)
         self._out = 0
@@ -120,36 +121,36 @@ class Balloon:
 
     def _next_pages(self) -> int:
         """Fill the batch, and say in `queue` and `_frees` what it is for; how many pages."""
-        words, pages, stacks, counts = self._zone.words, self._zone.pages, self._stacks, self._counts
+        words, pages, untold, counts = self._zone.words, self._zone.pages, self._untold, self._counts
         self.queue, self._frees = Queue.DEFLATE, False
-        count = int(pop_pages(words, stacks, counts, UNTOLD, self._batch, PFNS_A_BATCH))
+        count = int(pop_untold(words, untold, counts, self._batch))
         missing = self.wanted_pages - self.held_pages
         if count or missing == 0:
             return count
         most = min(abs(missing), PFNS_A_BATCH)
         if missing < 0:
             self._frees = True
-            return int(pop_pages(words, stacks, counts, HELD, self._batch, most))
+            return int(pick_held(words, pages, counts, self._batch, most))
         self.queue = Queue.INFLATE
         return 0 if self._relieved else int(take_pages(words, pages, counts, self._batch[:most]))
 
     def done(self, batch: Batch, reported: bool, now_s: float) -> None:
         """Keep what was inflated, free what was deflated; after a failure all is as it was before the batch."""
-        words, pages, stacks, counts = self._zone.words, self._zone.pages, self._stacks, self._counts
+        words, pages, untold, counts = self._zone.words, self._zone.pages, self._untold, self._counts
         assert len(batch) == self._out > 0
         self._out = 0
         if self.queue is Queue.INFLATE:
             if reported:
-                push_pages(words, stacks, counts, HELD, batch, len(batch))
+                hold_pages(words, pages, counts, batch, len(batch))
             else:
                 free_pages(words, pages, batch, len(batch))
         elif not self._frees:
             if not reported:
-                push_pages(words, stacks, counts, UNTOLD, batch, len(batch))
+                push_untold(words, untold, counts, batch, len(batch))
         elif reported:
             free_pages(words, pages, batch, len(batch))
         else:
-            push_pages(words, stacks, counts, HELD, batch, len(batch))
+            hold_pages(words, pages, counts, batch, len(batch))
         if not reported:
             self.due_s = now_s + self._delay_s
 
@@ -157,4 +158,4 @@ class Balloon:
         """Give pages back at once, from any thread: at least so many, if the balloon has them; how many."""
         self._relieved = True
         most = max(nr_pages, OOM_PAGES)
-        return int(deflate_now(self._zone.words, self._zone.pages, self._stacks, self._counts, most))
+        return int(deflate_now(self._zone.words, self._zone.pages, self._untold, self._counts, most))
