@@ -58,13 +58,16 @@ def test_the_target_moves_in_steps() -> None:
 
 
 def test_a_burst_deflates_the_balloon_and_no_vcpu_waits() -> None:
-    """The guest eats three quarters of RAM while nearly all of it is in the balloon: pages come out at once."""
-    config = RunConfig(design="balloon", ram_bytes=128 * MIB, bursts=2, hold_s=0.1, delay_s=0.02)
+    """The guest eats two thirds of RAM while nearly all of it is in the balloon: pages come out at once."""
+    config = RunConfig(design="balloon", ram_bytes=128 * MIB, bursts=2, hold_s=0.1, delay_s=0.02, eat_share=0.65)
     result = LiveMachine(config).run(Watcher())
     assert result.outcome == "complete"
     assert result.stamp_errors == result.false_ooms == 0
-    assert result.skipped_bytes == dict.fromkeys(result.skipped_bytes, 0)
-    assert result.verified_bytes == result.checked_bytes == result.reported_bytes > 100 * MIB
+    assert result.skipped_bytes
+    assert sum(result.skipped_bytes.values()) == 0
+    assert result.reported_bytes
+    assert result.reported_bytes > 100 * MIB
+    assert result.verified_bytes == result.checked_bytes == result.reported_bytes
     assert result.refaulted_bytes
     reported = [sample or 0 for sample in result.samples.reported_bytes]
     assert max(reported) > 100 * MIB
@@ -95,8 +98,9 @@ def test_another_vcpus_relief_is_not_taken_for_running_out() -> None:
         in_balloon = InBalloon(zone, balloon, worker)
         seen = in_balloon.ended
         assert in_balloon.begun != in_balloon.ended, "while pages are in it, memory has not run out"
-        assert balloon.deflate_on_oom(4096) == 4096  # the other vCPU's
-        assert balloon.deflate_on_oom(1) == 0
+        while balloon.deflate_on_oom(10):  # by the other vCPU
+            pass
+        assert balloon.held_pages == 0
         assert in_balloon.begun == in_balloon.ended != seen
 
 

@@ -2,9 +2,10 @@
 
 A page that is in a batch has the state BALLOON, one that the host was told of HELD; BALLOON_PAGES counts both. A batch
 is an int64 array of `pfn << 4 | order`, and the order is 0. Held pages come out by position, from where the last ones
-did, round and round. In the order in which they went in, or its reverse, they would come out scattered, as they were
-freed, and small allocations would then spread over all of memory: a guest was seen to have 40 MiB free and no block of
-2 MiB. (Linux keeps a list in the order of inflation; its balloon pages are movable, and compaction sorts that out.)
+did, round and round, and for a larger block from a place where they leave one behind. In the order in which they went
+in, or its reverse, they would come out scattered, as they were freed, and small allocations would then spread over all
+of memory: a guest was seen to have 40 MiB free and no block of 2 MiB. (Linux keeps a list in the order of inflation;
+its balloon pages are movable, and compaction sorts that out.)
 
 Pages that came back at once, because an allocation would have failed, are on a stack of UNTOLD ones until the host has
 been told. All is under the zone lock.
@@ -16,6 +17,7 @@ from pagetide.guest.buddy import return_block, take_block
 from pagetide.guest.zone_layout import (
     BALLOON,
     BALLOON_PAGES,
+    BUDDY,
     HELD,
     NR_PAGES,
     ORDER_MASK,
@@ -104,9 +106,40 @@ def pick_held(words: Any, pages: Any, counts: Any, batch: Any, most: int) -> int
 
 
 @kernel
-def deflate_now(words: Any, pages: Any, untold: Any, counts: Any, most: int) -> int:
-    """Give up to so many held pages back to the allocator at once, the host still to be told; how many."""
+def _would_be_free(pages: Any, pfn: int, end: int) -> bool:
+    """Whether there would be nothing but free memory from here to there, if the balloon did not hold it."""
+    while pfn < end:
+        state = int(pages[pfn * RECORD_WORDS + STATE])
+        if state == HELD:
+            pfn += 1
+        elif state & TYPE_MASK == BUDDY:
+            pfn += 1 << (state & ORDER_MASK)
+        else:
+            return False
+    return True
+
+
+@kernel
+def _go_to_block(words: Any, pages: Any, counts: Any, order: int) -> None:
+    """Have the next pages come from a block of this order that is free but for held pages, if there is one."""
+    nr_blocks = words[NR_PAGES] >> order
+    first = counts[NEXT_PFN] >> order
+    for index in range(nr_blocks):
+        pfn = (first + index) % nr_blocks << order
+        if _would_be_free(pages, pfn, pfn + (1 << order)):
+            counts[NEXT_PFN] = pfn
+            break
+
+
+@kernel
+def deflate_now(words: Any, pages: Any, untold: Any, counts: Any, most: int, order: int) -> int:
+    """Give up to so many held pages back to the allocator at once, the host still to be told; how many.
+
+    If it can be, they are such that a block of this order can be allocated then.
+    """
     lock(words, ZONE_LOCK)
+    if order > 0 and counts[HELD_PAGES] > 0:
+        _go_to_block(words, pages, counts, order)
     freed = min(most, counts[HELD_PAGES])
     for _ in range(freed):
         pfn = _next_held(words, pages, counts)

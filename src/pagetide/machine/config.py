@@ -12,6 +12,8 @@ RAM_BYTES_MIN = 16 << 20
 
 VCPUS_MAX = 64
 CAPACITY_MAX = 1024
+QEMU_RAM_BYTES_MAX = 3 << 30
+QEMU_CAPACITY_MAX = 32
 HINTS_MAX = 1024
 SYNC_CAPACITY_MAX = 512
 _IN_FLIGHT_SHARE = 32
@@ -55,6 +57,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         vcpus: guest threads that allocate and free.
         backing: `memfd` (small pages) or `hugetmpfs` (2 MiB pages).
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
+        device: who serves the guest's balloon: our host, or a stock QEMU, which does not tell what it did.
         seed: drives every random choice.
     """
 
@@ -77,6 +80,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     vcpus: int = 2
     backing: Literal["memfd", "hugetmpfs"] = "memfd"
     verify_share: float = 1.0
+    device: Literal["pagetide", "qemu"] = "pagetide"
     seed: int = 1
 
     @property
@@ -128,6 +132,22 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             (
                 int(self.ram_bytes * self.eat_share) >= self.vcpus * PAGE_SIZE_BYTES,
                 f"a share of {self.eat_share} of {format_size(self.ram_bytes)} is not a page for each vCPU to eat",
+            ),
+            (
+                self.device != "qemu" or self.ram_bytes <= QEMU_RAM_BYTES_MAX,
+                f"with QEMU's device a guest has at most {format_size(QEMU_RAM_BYTES_MAX)} of RAM",
+            ),
+            (
+                self.device != "qemu" or self.capacity <= QEMU_CAPACITY_MAX,
+                f"QEMU's device takes at most {QEMU_CAPACITY_MAX} blocks in a report, not {self.capacity}",
+            ),
+            (
+                self.device != "qemu" or self.design not in ("shared", "balloon"),
+                f"QEMU's device neither takes frames from a table nor sets a target; {self.design} needs our host",
+            ),
+            (
+                self.device != "qemu" or self.backing == "memfd",
+                f"with QEMU's device the backing is memfd, not {self.backing}",
             ),
             (0 <= self.verify_share <= 1, f"the share verified must be from 0 to 1, not {self.verify_share}"),
             (0 <= self.seed < 1 << 63, f"the seed must be from 0 to 2^63 - 1, not {self.seed}"),

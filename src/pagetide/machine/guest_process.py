@@ -14,7 +14,7 @@ from pagetide.guest.inflate_driver import InflateDriver
 from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.guest.vhost_user_link import VhostUserLink
+from pagetide.guest.vhost_user_link import VhostUserLink, connect
 from pagetide.guest.zone import Zone
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
@@ -25,8 +25,10 @@ from pagetide.machine.guest_warm_up import warm_up_design, warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.in_flight import InFlight, TakenByHost
 from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
+from pagetide.machine.qemu_device import QemuLink
+from pagetide.machine.qtest import Qtest
 from pagetide.memory.guest_ram import GuestRam
-from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 from pagetide.workload.burst import Burst
 from pagetide.workload.phases import Workload
 
@@ -61,22 +63,6 @@ def tuning_of(config: RunConfig) -> ReportingSettings:
     )
 
 
-def make_worker(
-    config: RunConfig, zone: Zone, ram_address: int, link: VhostUserLink
-) -> tuple[GuestWorker, InFlight | None, Callable[[int], int] | None]:
-    """The worker for a design, and what of the zone's free memory is elsewhere meanwhile: `in_flight`, `relieve`."""
-    design = DESIGNS[config.design](zone, tuning_of(config))
-    if isinstance(design, Balloon):
-        deflates = config.oom == "wait"
-        driver = InflateDriver(zone, ram_address, link, deflate_on_oom=deflates)
-        worker = BalloonWorker(design, driver, link)
-        return worker, InBalloon(zone, design, worker), design.deflate_on_oom if deflates else None
-    if config.design in ("off", "shared"):
-        in_flight = TakenByHost(zone) if config.design == "shared" else None
-        return GuestWorker(design, None, link), in_flight, None
-    return GuestWorker(design, BalloonDriver(zone, ram_address, link, config.capacity), link), None, None
-
-
 def run_guest(setup: GuestSetup, channel: Channel) -> None:
     """Start the guest, run its workload once the word comes, and end.
 
@@ -86,15 +72,16 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
     config = setup.config
     with (
         GuestRam.from_fd(setup.ram_fd, config.ram_bytes) as ram,
-        socket.socket(fileno=setup.socket_fd) as connection,
-        VhostUserLink(connection, ram, timeout_s=HOST_SILENT_MAX_S) as link,
+        _link(setup, ram) as link,
     ):
         if not kernels_are_cached():
             channel.send(Stage("compiling kernels (first run only)"))
         warm_up_guest()
         warm_up_design(config.design)
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
-        worker, in_flight, relieve = make_worker(config, zone, ram.address, link)
+        if config.device == "qemu":
+            _reserve_what_is_no_ram(zone)
+        worker, in_flight, relieve = _worker(setup, zone, ram.address, link)
         run = GuestRun(
             zone,
             ram.address,
@@ -113,6 +100,40 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         started.wait()
         with worker:
             run.run()
+
+
+def _worker(
+    setup: GuestSetup, zone: Zone, ram_address: int, link: VhostUserLink | QemuLink
+) -> tuple[GuestWorker, InFlight | None, Callable[[int], int] | None]:
+    """The worker for the design, and what `GuestRun` calls `in_flight` and `relieve`."""
+    config = setup.config
+    design = DESIGNS[config.design](zone, tuning_of(config))
+    if isinstance(design, Balloon):
+        assert isinstance(link, VhostUserLink), "RunConfig.check refuses other devices"
+        deflates = config.oom == "wait"
+        balloon_worker = BalloonWorker(design, InflateDriver(zone, ram_address, link, deflate_on_oom=deflates), link)
+        relieve = design.deflate_on_oom if deflates else None
+        return balloon_worker, InBalloon(zone, design, balloon_worker), relieve
+    if config.design in ("off", "shared"):
+        return GuestWorker(design, None, link), TakenByHost(zone) if config.design == "shared" else None, None
+    reconnecting = link if setup.socket_path is not None and isinstance(link, VhostUserLink) else None
+    return GuestWorker(design, BalloonDriver(zone, ram_address, link, config.capacity), link, reconnecting), None, None
+
+
+def _link(setup: GuestSetup, ram: GuestRam) -> VhostUserLink | QemuLink:
+    """The way to the device."""
+    if setup.socket_path is not None:
+        return VhostUserLink(connect(setup.socket_path), ram, path=setup.socket_path)
+    device = socket.socket(fileno=setup.socket_fd)
+    if setup.qemu_pid is None:
+        return VhostUserLink(device, ram, timeout_s=HOST_SILENT_MAX_S)
+    return QemuLink(Qtest(device), setup.qemu_pid)
+
+
+def _reserve_what_is_no_ram(zone: Zone) -> None:
+    """Keep the block with a PC's hole at 640 KiB: QEMU's device breaks on a report that reaches into it."""
+    first = zone.allocate(ORDER_MAX)
+    assert first == 0
 
 
 def _obey(channel: Channel, run: GuestRun, started: threading.Event) -> None:

@@ -72,8 +72,8 @@ class GuestRun:
                 it counts as a false OOM, and the guest goes on without the block.
             cools: whether the zone's clock is to be kept, since blocks must cool.
             in_flight: what of the free memory the host has at the moment; otherwise the worker's batches.
-            relieve: gets how many pages an allocation that failed needs, and gives as many or some back to the zone at
-                once, if it has any; how many.
+            relieve: gets the order of an allocation that failed, and gives pages for it back to the zone at once, if
+                there are any; how many.
         """
         self._zone, self._ram_address, self._workload, self._worker = zone, ram_address, workload, worker
         self._tell, self._waits_before_oom, self._cools = tell, waits_before_oom, cools
@@ -175,8 +175,8 @@ class GuestRun:
     ) -> None:
         """An allocation failed: truly, or because blocks are out for reporting (S15)."""
         worker, in_flight = self._worker, self._in_flight
-        wanted_pages = 1 << int(operations[cursor[0]]["order"])
-        if self._relieve is not None and self._relieve(wanted_pages) > 0:
+        order = int(operations[cursor[0]]["order"])
+        if self._relieve is not None and self._relieve(order) > 0:
             return
         with worker.came_back:
             if in_flight.begun == in_flight.ended == seen:
@@ -184,7 +184,7 @@ class GuestRun:
         if self._waits_before_oom:
             with self._stalled(vcpu):
                 self._wait_for_isolated(seen)
-        elif in_flight.pages >= wanted_pages:
+        elif in_flight.pages >= 1 << order:
             with worker.came_back:
                 self._zone.words[FALSE_OOMS] += 1
             self._slots[vcpu][operations[cursor[0]]["slot"]] = NOT_HAD

@@ -11,6 +11,7 @@ import time
 import msgspec
 import numpy as np
 
+from pagetide import bus_error
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.ledger import LEDGER_WORDS, Ledger
 from pagetide.host.server import Server
@@ -32,6 +33,7 @@ def run_host(setup: HostSetup, channel: Channel) -> str | None:
 
     if not kernels_are_cached():
         channel.send(Stage("compiling kernels (first run only)"))
+    bus_error.install()
     warm_up_host()
     takes = setup.config.design == "shared"
     if takes:

@@ -14,13 +14,19 @@ from pagetide.machine.config import RunConfig
 
 
 class GuestSetup(msgspec.Struct):
-    """What the guest's process gets on its command line; descriptors are inherited."""
+    """What the guest's process gets on its command line; descriptors are inherited.
+
+    With a `socket_path` there is no `socket_fd`: the guest connects there, and again when its device has gone. With a
+    `qemu_pid` the device is that QEMU's, and the socket is its qtest.
+    """
 
     config: RunConfig
     control_fd: int
     socket_fd: int
     ram_fd: int
     arena_fd: int
+    socket_path: str | None = None
+    qemu_pid: int | None = None
 
 
 class HostSetup(msgspec.Struct):

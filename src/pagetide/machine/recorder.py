@@ -1,21 +1,19 @@
 """What the starting process records of a run: samples of shared memory, and when each phase began and ended."""
 
-import mmap
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from pagetide.host.ledger import (
     CHECKED_BYTES,
     DISCARDED_BYTES,
     INFLATE_ACCOUNT,
-    LEDGER_WORDS,
     REPORT_ACCOUNT,
     REPORTED_BYTES,
     REPORTS,
     SKIP_REASONS,
     VERIFIED_BYTES,
+    Ledger,
 )
 from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_view import GuestView
@@ -27,10 +25,17 @@ from pagetide.machine.result import RunResult, Sample, Samples
 class Recorder:
     """Samples a run and sums it up. Reads what guest and host share with it, and never writes that."""
 
-    def __init__(self, config: RunConfig, resident: Callable[[], int], guest: GuestView, ledger: mmap.mmap) -> None:
-        """Take the shared memory of a run that has not begun; `resident` says what the host holds for the guest."""
+    def __init__(self, config: RunConfig, resident: Callable[[], int], guest: GuestView, ledger: Ledger | None) -> None:
+        """Take what is shared of a run that has not begun.
+
+        Args:
+            config: its settings.
+            resident: says what the host holds for the guest.
+            guest: what can be seen of the guest.
+            ledger: the host's account, as it is at any moment; None if this host does not tell.
+        """
         self._config, self._resident, self._guest = config, resident, guest
-        self._ledger = np.frombuffer(ledger, np.int64, LEDGER_WORDS)
+        self._ledger = ledger
         self._samples: list[Sample] = []
         self._verified_bytes: list[int] = []
         self._spans: list[Span] = []
@@ -65,12 +70,10 @@ class Recorder:
             return None
         sample = Sample(now_s - self._start_s, *self._guest.memory(), self._resident())
         self._samples.append(sample)
-        self._verified_bytes.append(int(self._account()[VERIFIED_BYTES]))
+        verified_bytes = self._told(VERIFIED_BYTES)
+        if verified_bytes is not None:
+            self._verified_bytes.append(verified_bytes)
         return sample
-
-    def _account(self) -> npt.NDArray[np.int64]:
-        """What became of all that the guest gave back, reported or inflated."""
-        return self._ledger[REPORT_ACCOUNT] + self._ledger[INFLATE_ACCOUNT]
 
     def begin(self, cpu_s: dict[str, float | None]) -> None:
         """The run is about to start; CPU time of both processes so far."""
@@ -85,12 +88,12 @@ class Recorder:
 
     def result(self, outcome: str) -> RunResult:
         """Everything that was measured; both processes have ended."""
-        account = self._account()
+        ledger = self._ledger
         columns = Samples(**{name: [getattr(sample, name) for sample in self._samples] for name in Sample._fields})
         series = Series(
             np.array(columns.t_s),
             np.array(columns.host_resident_bytes, np.int64),
-            np.array(self._verified_bytes, np.int64),
+            None if ledger is None else np.array(self._verified_bytes, np.int64),
         )
         return RunResult(
             config=self._config,
@@ -100,13 +103,24 @@ class Recorder:
             peak_resident_bytes=max(columns.host_resident_bytes, default=0),
             floor_resident_bytes=min(columns.host_resident_bytes, default=0),
             **self._guest.totals()._asdict(),
-            reports=int(account[REPORTS]),
-            reported_bytes=int(account[REPORTED_BYTES]),
-            discarded_bytes=int(account[DISCARDED_BYTES]),
-            checked_bytes=int(account[CHECKED_BYTES]),
-            verified_bytes=int(account[VERIFIED_BYTES]),
-            skipped_bytes={reason: int(account[word]) for reason, word in SKIP_REASONS.items()},
+            reports=self._told(REPORTS),
+            reported_bytes=self._told(REPORTED_BYTES),
+            discarded_bytes=self._told(DISCARDED_BYTES),
+            checked_bytes=self._told(CHECKED_BYTES),
+            verified_bytes=self._told(VERIFIED_BYTES),
+            skipped_bytes=self._skipped_bytes(),
             guest_cpu_s=self._cpu_s.get("guest"),
             host_cpu_s=self._cpu_s.get("host"),
             samples=columns,
         )
+
+    def _skipped_bytes(self) -> dict[str, int] | None:
+        if self._ledger is None:
+            return None
+        return {reason: self._told(word) or 0 for reason, word in SKIP_REASONS.items()}
+
+    def _told(self, word: int) -> int | None:
+        """A word of the accounts of what the guest gave back, reported or inflated."""
+        if self._ledger is None:
+            return None
+        return sum(int(self._ledger.words[account][word]) for account in (REPORT_ACCOUNT, INFLATE_ACCOUNT))

@@ -98,7 +98,7 @@ class Balloon:
     def stop(self) -> None:
         """Give every page back; the host is told when the design is switched on again."""
         assert not self._out
-        self.deflate_on_oom(self.held_pages)
+        deflate_now(self._zone.words, self._zone.pages, self._untold, self._counts, self.held_pages, 0)
         assert not self.held_pages
         self._relieved = False
         self.due_s = None
@@ -154,8 +154,8 @@ class Balloon:
         if not reported:
             self.due_s = now_s + self._delay_s
 
-    def deflate_on_oom(self, nr_pages: int) -> int:
-        """Give pages back at once, from any thread: at least so many, if the balloon has them; how many."""
+    def deflate_on_oom(self, order: int) -> int:
+        """Give pages back at once, from any thread, for a block of this order if the balloon has it; how many."""
         self._relieved = True
-        most = max(nr_pages, OOM_PAGES)
-        return int(deflate_now(self._zone.words, self._zone.pages, self._untold, self._counts, most))
+        most = max(1 << order, OOM_PAGES)
+        return int(deflate_now(self._zone.words, self._zone.pages, self._untold, self._counts, most, order))
