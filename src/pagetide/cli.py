@@ -95,7 +95,7 @@ def run(
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
         seed: Drives every random choice. [default: 1]
         design: How free memory is returned: scan (Linux's), scan-restart, cursor, notify, notify-array, hybrid, sync;
-            shared: the host takes it by itself; or off. [default: scan]
+            shared: the host takes it by itself; balloon, whose target the host sets; or off. [default: scan]
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
         delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, otherwise 0]
         capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]

@@ -29,6 +29,7 @@ from pagetide.machine.guest_run import GuestRun, OutOfMemoryError
 from pagetide.machine.guest_worker import GuestWorker, HostGoneError
 from pagetide.machine.messages import PhaseBegan, PhaseEnded
 from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.balloon import Queue
 from pagetide.workload.phases import Phase, operations
 
 NR_PAGES = 4096
@@ -45,7 +46,7 @@ class HeldHost:
         self._answered = 0
         self._submitted = 0
 
-    def submit(self, batch: Batch) -> None:
+    def submit(self, batch: Batch, queue: Queue) -> None:
         self._submitted += 1
         self.submitted.set()
 

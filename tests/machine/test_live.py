@@ -122,6 +122,7 @@ def test_linuxs_pace_takes_its_passes() -> None:
         ("scan-restart", 0.95),
         ("sync", 0.6),
         ("shared", 0.98),
+        ("balloon", 0.9),
     ],
 )
 def test_every_design_of_the_thread_returns_a_burst(design: str, share: float) -> None:

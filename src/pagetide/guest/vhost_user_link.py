@@ -139,6 +139,10 @@ class VhostUserLink:
         """Notify the device; all queues share one eventfd."""
         eventfd_write(self._kick_fd)
 
+    def read_config(self, offset: int) -> int:
+        """Read 32 bits of the device's configuration."""
+        return int.from_bytes(self._channel.get_config(offset, 4), "little")
+
     def write_config(self, offset: int, value: int) -> None:
         """Write 32 bits of the device's configuration."""
         self._channel.set_config(offset, value.to_bytes(4, "little"))

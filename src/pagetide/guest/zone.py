@@ -17,9 +17,12 @@ from pagetide.guest.candidates import map_next
 from pagetide.guest.page_alloc import allocate, free
 from pagetide.guest.pcp import pcp_drain
 from pagetide.guest.zone_layout import (
+    BALLOON,
+    BALLOON_PAGES,
     BUDDY,
     FRAME_TABLE,
     FREE_PAGES,
+    HELD,
     HINT_COUNT,
     HINTS,
     ISOLATED,
@@ -248,6 +251,7 @@ class Zone:
         assert words[REPORTED_PAGES] == sum(1 << block.order for block in buddies if block.reported), "REPORTED_PAGES"
         assert words[ISOLATED_PAGES] == sum(1 << block.order for block in isolated), "ISOLATED_PAGES"
         assert words[ISOLATED_BLOCKS] == len(isolated), "ISOLATED_BLOCKS"
+        assert words[BALLOON_PAGES] == sum(block.kind in (BALLOON, HELD) for block in blocks), "BALLOON_PAGES"
         assert words[SPARES] << words[REPORTING_ORDER] == sum(1 << b.order for b in blocks if b.kind == SPARE), "SPARES"
         assert not any(block.reported for block in blocks if block.kind != BUDDY), "a mark outside the free lists"
         self._check_frames(

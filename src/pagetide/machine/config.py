@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from pagetide.guest.reporting.fits import shared_misfit
+from pagetide.guest.reporting.fits import balloon_misfit, shared_misfit
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES, format_size
 
 RAM_BYTES_MIN = 16 << 20
@@ -17,6 +17,12 @@ QEMU_CAPACITY_MAX = 32
 HINTS_MAX = 1024
 SYNC_CAPACITY_MAX = 512
 _IN_FLIGHT_SHARE = 32
+
+
+DesignName = Literal[
+    "off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor", "shared", "balloon"
+]
+"""The names in guest/reporting/registry.py, which this file does not import: it would load the compiler."""
 
 
 class ConfigError(ValueError):
@@ -35,7 +41,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         hold_s: how long it keeps what it ate.
         order: the smallest block that is reported, 2^order pages.
         delay_s: how long after a free the worker starts, with `shared` from one pass of the host to the next; None is
-            the design's own (2 s for those that scan and for `shared`, else 0).
+            the design's own (2 s for those that scan and for `shared`, else 0). With `balloon` how often the host moves
+            the target (0.5 s) and the guest looks at it (1 s).
         capacity: blocks in a report, and so isolated at once.
         pace: `drain` reports until nothing is left, `linux` about a sixteenth of each list every delay.
         cool_s: how long a block must have been free before it is reported.
@@ -55,9 +62,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     """
 
     workload: Literal["burst"] = "burst"
-    design: Literal["off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor", "shared"] = (
-        "scan"
-    )
+    design: DesignName = "scan"
     ram_bytes: int = 2 << 30
     bursts: int = 3
     eat_share: float = 0.75
@@ -137,8 +142,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 f"QEMU's device takes at most {QEMU_CAPACITY_MAX} blocks in a report, not {self.capacity}",
             ),
             (
-                self.device != "qemu" or self.design != "shared",
-                "QEMU's device cannot take frames from a shared table; shared needs our host",
+                self.device != "qemu" or self.design not in ("shared", "balloon"),
+                f"QEMU's device neither takes frames from a table nor sets a target; {self.design} needs our host",
             ),
             (
                 self.device != "qemu" or self.backing == "memfd",
@@ -152,5 +157,9 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 raise ConfigError(sentence)
         if self.design == "shared":
             misfit = shared_misfit(self.order, self.pace, self.wake, self.oom)
-            if misfit is not None:
-                raise ConfigError(misfit)
+        elif self.design == "balloon":
+            misfit = balloon_misfit(self.pace, self.wake, self.oom, self.cool_s)
+        else:
+            misfit = None
+        if misfit is not None:
+            raise ConfigError(misfit)

@@ -57,6 +57,7 @@ class GuestRun:
         waits_before_oom: bool = True,
         cools: bool = False,
         in_flight: InFlight | None = None,
+        relieve: Callable[[int], int] | None = None,
     ) -> None:
         """Take everything that the run needs.
 
@@ -71,10 +72,13 @@ class GuestRun:
                 it counts as a false OOM, and the guest goes on without the block.
             cools: whether the zone's clock is to be kept, since blocks must cool.
             in_flight: what of the free memory the host has at the moment; otherwise the worker's batches.
+            relieve: gets the order of an allocation that failed, and gives pages for it back to the zone at once, if
+                there are any; how many.
         """
         self._zone, self._ram_address, self._workload, self._worker = zone, ram_address, workload, worker
         self._tell, self._waits_before_oom, self._cools = tell, waits_before_oom, cools
         self._in_flight = Isolated(zone, worker) if in_flight is None else in_flight
+        self._relieve = relieve
         self._stopping = threading.Event()
         self._vcpus = range(vcpus)
         self._slots = [np.full(workload.slots, -1, np.int64) for _ in self._vcpus]
@@ -171,13 +175,16 @@ class GuestRun:
     ) -> None:
         """An allocation failed: truly, or because blocks are out for reporting (S15)."""
         worker, in_flight = self._worker, self._in_flight
+        order = int(operations[cursor[0]]["order"])
+        if self._relieve is not None and self._relieve(order) > 0:
+            return
         with worker.came_back:
             if in_flight.begun == in_flight.ended == seen:
                 raise OutOfMemoryError("it ran out of memory: its workload needs more than it has")
         if self._waits_before_oom:
             with self._stalled(vcpu):
                 self._wait_for_isolated(seen)
-        elif in_flight.pages >= 1 << int(operations[cursor[0]]["order"]):
+        elif in_flight.pages >= 1 << order:
             with worker.came_back:
                 self._zone.words[FALSE_OOMS] += 1
             self._slots[vcpu][operations[cursor[0]]["slot"]] = NOT_HAD

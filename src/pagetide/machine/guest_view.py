@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from pagetide.guest.zone_layout import (
+    BALLOON_PAGES,
     DROPPED_HINTS,
     DROPPED_PAGES,
     FALSE_OOMS,
@@ -75,13 +76,14 @@ class ArenaView:
         self._frames = self._words[table + FRAMES :][: self._ram_pages // FRAME_PAGES]
 
     def memory(self) -> GuestMemoryNow:
-        """How its memory is now; isolated blocks are neither used nor free."""
+        """How its memory is now; isolated blocks are neither used nor free, ballooned ones free and reported."""
         words = self._words
-        free_pages = int(words[FREE_PAGES]) + int(words[self._vcpu_bases + PCP_COUNT].sum())
+        balloon_pages = int(words[BALLOON_PAGES])
+        free_pages = balloon_pages + int(words[FREE_PAGES]) + int(words[self._vcpu_bases + PCP_COUNT].sum())
         used_pages = self._ram_pages - free_pages - int(words[ISOLATED_PAGES])
         # Nothing is reported where the host takes frames by itself, nor is anything taken in the other designs.
         taken_frames = np.count_nonzero(self._frames & STATE_MASK == TAKEN)
-        reported_pages = int(words[REPORTED_PAGES]) + int(taken_frames) * FRAME_PAGES
+        reported_pages = int(words[REPORTED_PAGES]) + int(taken_frames) * FRAME_PAGES + balloon_pages
         return GuestMemoryNow(*(pages * PAGE_SIZE_BYTES for pages in (used_pages, free_pages, reported_pages)))
 
     def totals(self) -> GuestTotals:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pagetide.guest.reporting.design import Batch, Design
 from pagetide.linux import eventfd, eventfd_read, eventfd_write
+from pagetide.virtio.balloon import Queue
 
 
 class HostGoneError(Exception):
@@ -18,8 +19,8 @@ class HostGoneError(Exception):
 class ReportDriver(Protocol):
     """What of a driver the worker needs; BalloonDriver says what each does."""
 
-    def submit(self, batch: Batch) -> None:
-        """Report these blocks."""
+    def submit(self, batch: Batch, queue: Queue) -> None:
+        """Give these blocks to the host, on this virtqueue."""
 
     def completed(self) -> bool:
         """Whether the host has dealt with them."""
@@ -170,7 +171,7 @@ class GuestWorker:
         """Report one batch and sleep until the host has dealt with it, or the worker is stopped."""
         assert self._driver is not None
         assert self._calls is not None
-        self._driver.submit(batch)
+        self._driver.submit(batch, self._design.queue)
         while not self._driver.completed() and not self._stopping:
             if self._driver.arm():
                 continue

@@ -17,6 +17,7 @@ from pagetide.host.ledger import LEDGER_WORDS, Ledger
 from pagetide.host.server import Server
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
+from pagetide.machine.host_ballooning import serve_and_balloon
 from pagetide.machine.host_taking import taking_frames
 from pagetide.machine.host_warm_up import warm_up_host, warm_up_taking
 from pagetide.machine.messages import Channel, Ended, HostSetup, Ready, Stage
@@ -34,14 +35,18 @@ def run_host(setup: HostSetup, channel: Channel) -> str | None:
         channel.send(Stage("compiling kernels (first run only)"))
     bus_error.install()
     warm_up_host()
-    if setup.arena_fd >= 0:
+    takes = setup.config.design == "shared"
+    if takes:
         warm_up_taking()
     ledger = Ledger(np.frombuffer(mmap.mmap(setup.ledger_fd, LEDGER_WORDS * 8), np.int64, LEDGER_WORDS))
-    taking = taking_frames(setup, ledger) if setup.arena_fd >= 0 else contextlib.nullcontext()
+    taking = taking_frames(setup, ledger) if takes else contextlib.nullcontext()
     with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server, taking:
         server.adopt(socket.socket(fileno=setup.socket_fd), ledger=ledger, name="guest")
         channel.send(Ready())
-        server.run(channel.fileno())
+        if setup.config.design == "balloon":
+            serve_and_balloon(server, setup, channel.fileno(), lambda: bool(reasons))
+        else:
+            server.run(channel.fileno())
     return None if reasons in ([], ["disconnected"]) else reasons[0]
 
 

@@ -94,7 +94,10 @@ class LiveMachine:
             ledger = Ledger(np.frombuffer(ledger_memory, np.int64, LEDGER_WORDS))
             device_socket, host_socket = (resources.enter_context(end) for end in socket.socketpair())
             host_fds = [host_socket.fileno(), ledger_fd]
-            also = {"ram_fd": ram_fd, "arena_fd": arena_fd} if config.design == "shared" else {}
+            also = {
+                "shared": {"ram_fd": ram_fd, "arena_fd": arena_fd},
+                "balloon": {"arena_fd": arena_fd},
+            }.get(config.design, {})
             self._start_child(
                 resources,
                 "host",

@@ -34,7 +34,7 @@ class HostSetup(msgspec.Struct):
 
     Attributes:
         ram_fd: the guest's memory, where the host takes frames itself; -1 where it gets it from the guest.
-        arena_fd: the file in which the frame table is, or -1.
+        arena_fd: the file in which the frame table is, or what a balloon's target is set by; otherwise -1.
     """
 
     config: RunConfig

@@ -7,8 +7,11 @@ import numpy as np
 from pagetide.host.ledger import (
     CHECKED_BYTES,
     DISCARDED_BYTES,
+    INFLATE_ACCOUNT,
+    REPORT_ACCOUNT,
     REPORTED_BYTES,
     REPORTS,
+    SKIP_REASONS,
     VERIFIED_BYTES,
     Ledger,
 )
@@ -67,8 +70,9 @@ class Recorder:
             return None
         sample = Sample(now_s - self._start_s, *self._guest.memory(), self._resident())
         self._samples.append(sample)
-        if self._ledger is not None:
-            self._verified_bytes.append(int(self._ledger.words[VERIFIED_BYTES]))
+        verified_bytes = self._told(VERIFIED_BYTES)
+        if verified_bytes is not None:
+            self._verified_bytes.append(verified_bytes)
         return sample
 
     def begin(self, cpu_s: dict[str, float | None]) -> None:
@@ -104,11 +108,19 @@ class Recorder:
             discarded_bytes=self._told(DISCARDED_BYTES),
             checked_bytes=self._told(CHECKED_BYTES),
             verified_bytes=self._told(VERIFIED_BYTES),
-            skipped_bytes=None if ledger is None else ledger.skipped_bytes(),
+            skipped_bytes=self._skipped_bytes(),
             guest_cpu_s=self._cpu_s.get("guest"),
             host_cpu_s=self._cpu_s.get("host"),
             samples=columns,
         )
 
+    def _skipped_bytes(self) -> dict[str, int] | None:
+        if self._ledger is None:
+            return None
+        return {reason: self._told(word) or 0 for reason, word in SKIP_REASONS.items()}
+
     def _told(self, word: int) -> int | None:
-        return None if self._ledger is None else int(self._ledger.words[word])
+        """A word of the accounts of what the guest gave back, reported or inflated."""
+        if self._ledger is None:
+            return None
+        return sum(int(self._ledger.words[account][word]) for account in (REPORT_ACCOUNT, INFLATE_ACCOUNT))

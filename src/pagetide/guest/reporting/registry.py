@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.cursor import Cursor
 from pagetide.guest.reporting.design import Design, ReportingSettings
 from pagetide.guest.reporting.hybrid import Hybrid
@@ -24,4 +25,5 @@ DESIGNS: dict[str, Callable[[Zone, ReportingSettings], Design]] = {
     "scan-restart": ScanRestart,
     "cursor": Cursor,
     "shared": Shared,
+    "balloon": Balloon,
 }

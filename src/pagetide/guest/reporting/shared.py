@@ -29,6 +29,7 @@ from pagetide.guest.reporting.fits import shared_misfit
 from pagetide.guest.zone import TICKS_PER_S, Zone
 from pagetide.guest.zone_layout import NR_PAGES, NR_VCPUS, RECORD_NOTHING, RECORDING, frame_table_base
 from pagetide.memory.frame_table import FRAME_ORDER
+from pagetide.virtio.balloon import Queue
 
 _FRAMES_A_HOLD = 256
 
@@ -39,6 +40,7 @@ class Shared:
     synchronous: ClassVar[bool] = False
     drops_hints: ClassVar[bool] = False
     leftover_blocks_max = 0
+    queue = Queue.REPORTING
     due_s = None
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
