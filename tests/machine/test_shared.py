@@ -112,7 +112,10 @@ def test_nothing_in_use_is_discarded_while_vcpus_churn() -> None:
     with GuestRam.create(RAM_BYTES, "memfd") as ram:
         guest, ledger = Churning(ram), Ledger()
         taker = taker_of(guest, ledger)
-        guest.against(lambda: take_all(taker))
+        for _ in range(5):  # on a busy machine the host may not get a chance in the first
+            guest.against(lambda: take_all(taker))
+            if guest.total(REFAULTED_PAGES) > 0 and guest.table[INSTALLS] > 10:
+                break
         assert guest.total(STAMP_ERRORS) == 0
         assert guest.total(REFAULTED_PAGES) > 0, "what was taken was used again"
         assert guest.table[INSTALLS] > 10
