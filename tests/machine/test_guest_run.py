@@ -13,7 +13,7 @@ import pytest
 from pagetide import linux
 from pagetide.guest.reporting.design import Batch, ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.guest.vcpu import ALLOCATE, FREE, NO_MEMORY, run_operations
+from pagetide.guest.vcpu import NO_MEMORY, run_operations
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import (
     FALSE_OOMS,
@@ -27,9 +27,11 @@ from pagetide.guest.zone_layout import (
 from pagetide.machine import guest_run
 from pagetide.machine.guest_run import GuestRun, OutOfMemoryError
 from pagetide.machine.guest_worker import GuestWorker, HostGoneError
-from pagetide.machine.messages import PhaseBegan, PhaseEnded
+from pagetide.machine.messages import ClockStarted, Message, PhaseBegan, PhaseEnded
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.phases import Phase, operations
+from pagetide.workload.lives import lives
+from pagetide.workload.lives import stream_of as lives_stream
+from pagetide.workload.stream import Mark, Stream
 
 NR_PAGES = 4096
 BLOCK_PAGES = 1024
@@ -77,16 +79,11 @@ class WatchedCondition(threading.Condition):
         return super().wait_for(predicate, timeout)
 
 
-class Workload:
+def stream_of(blocks: int) -> Stream:
     """One allocation of 4 MiB blocks on one vCPU, and their free."""
-
-    def __init__(self, blocks: int) -> None:
-        orders, slots = np.full(blocks, 10, np.uint8), np.arange(blocks, dtype=np.int32)
-        self.slots = blocks
-        self.phases = (
-            Phase("eating", 0, True, (operations(ALLOCATE, orders, slots),), 0.0, settle=False),
-            Phase("freeing", 0, False, (operations(FREE, orders, slots),), 0.0, settle=True),
-        )
+    each = lives([0.0] * blocks, 0.0, 10, 0)
+    marks = (Mark(0, "eating", 0, eats=True), Mark(blocks, "freeing", 0, settle=True))
+    return lives_stream(each, name="", end_s=0.0)._replace(marks=marks)
 
 
 class Guest:
@@ -102,8 +99,12 @@ class Guest:
         self.ram_address = ram.ctypes.data
 
     def run_of(self, blocks: int, *, waits: bool = True) -> GuestRun:
-        workload = Workload(blocks)
-        return GuestRun(self.zone, self.ram_address, workload, 1, self.worker, self.told.append, waits_before_oom=waits)
+        stream = stream_of(blocks)
+        return GuestRun(self.zone, self.ram_address, stream, 1, self.worker, self.tell, waits_before_oom=waits)
+
+    def tell(self, message: Message) -> None:
+        if not isinstance(message, ClockStarted):
+            self.told.append(message)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import ConfigError, RunConfig, workload_defaults
 from pagetide.units import parse_size
 
 
@@ -33,6 +33,11 @@ SETTINGS: dict[str, Setting] = {
     "bursts": Setting("bursts"),
     "eat-share": Setting("eat_share"),
     "hold": Setting("hold_s"),
+    "duration": Setting("duration_s"),
+    "rate": Setting("rate_per_s"),
+    "mix": Setting("mix"),
+    "stream": Setting("stream"),
+    "fault": Setting("faults"),
     "order": Setting("order"),
     "delay": Setting("delay_s"),
     "capacity": Setting("capacity"),
@@ -70,7 +75,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def make_config(*sources: Mapping[str, Any]) -> RunConfig:
-    """The settings of one run: defaults, overridden by each source in turn.
+    """The settings of one run: the workload's defaults, overridden by each source in turn.
 
     Args:
         sources: settings by public name; a value of None is not given.
@@ -78,13 +83,13 @@ def make_config(*sources: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: a value has the wrong type or is out of its range.
     """
-    fields = {}
+    given: dict[str, Any] = {}
     for source in sources:
         for name, value in source.items():
             if value is None:
                 continue
-            fields[SETTINGS[name].field] = _read(name, value)
-    config = RunConfig(**fields)
+            given[SETTINGS[name].field] = _read(name, value)
+    config = RunConfig(**workload_defaults(given.get("workload", "burst")) | given)
     config.check()
     return config
 
@@ -112,4 +117,4 @@ def _given_kind(kind: Any) -> Any:
     return given
 
 
-_KIND_NAMES = {int: "a whole number", float: "a number"}
+_KIND_NAMES = {int: "a whole number", float: "a number", str: "text", tuple[str, ...]: "a list of texts"}

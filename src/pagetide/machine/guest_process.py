@@ -20,21 +20,9 @@ from pagetide.machine.guest_run import GuestRun
 from pagetide.machine.guest_warm_up import warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
+from pagetide.machine.workloads import make_stream
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.burst import Burst
-from pagetide.workload.phases import Workload
-
-
-def make_workload(config: RunConfig) -> Workload:
-    """The workload that these settings ask for."""
-    return Burst(
-        eat_bytes=int(config.ram_bytes * config.eat_share),
-        bursts=config.bursts,
-        hold_s=config.hold_s,
-        vcpus=config.vcpus,
-        seed=config.seed,
-    )
 
 
 def tuning_of(config: RunConfig) -> ReportingSettings:
@@ -75,7 +63,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         run = GuestRun(
             zone,
             ram.address,
-            make_workload(config),
+            make_stream(config),
             config.vcpus,
             worker,
             channel.send,

@@ -4,6 +4,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -45,6 +46,7 @@ class GuestWorker:
 
     Attributes:
         failure: what ended the worker, if it was not `stop`.
+        on_failure: called once there is one, in the worker's thread.
         batches_begun: how many times a batch was asked for, counted before anything is isolated.
         batches_done: how many of those are over, counted when everything is back in the allocator.
         came_back: notified whenever a batch is back, and when the worker comes to rest or ends.
@@ -55,6 +57,7 @@ class GuestWorker:
     def __init__(self, design: Design, driver: ReportDriver | None, calls: CallSource | None) -> None:
         """Make the thread; a design that never reports needs neither a driver nor its calls."""
         self.failure = None
+        self.on_failure: Callable[[], None] = lambda: None
         self.batches_begun = self.batches_done = 0
         self.came_back = threading.Condition()
         self._sleeping_long = self._woken = False
@@ -101,6 +104,7 @@ class GuestWorker:
                 self.report_all()
         except BaseException as error:
             self.failure = error
+            self.on_failure()
         finally:
             with self.came_back:
                 self.came_back.notify_all()
