@@ -22,10 +22,12 @@ MAP_PRIVATE = _mmap.MAP_PRIVATE
 MAP_ANONYMOUS = _mmap.MAP_ANONYMOUS
 MAP_FIXED = 0x10
 MAP_NORESERVE = 0x4000
+MAP_POPULATE = 0x8000
 
 MADV_DONTNEED = _mmap.MADV_DONTNEED
 MADV_COLD = 20
 MADV_PAGEOUT = 21
+MADV_DONTDUMP = 16
 
 SEAL_SHRINK = fcntl.F_SEAL_SHRINK
 SEAL_GROW = fcntl.F_SEAL_GROW
@@ -48,6 +50,7 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
 _libc.mmap.restype = ctypes.c_ssize_t
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 _libc.syscall.argtypes = [ctypes.c_long] * 7
@@ -132,6 +135,15 @@ def mmap(
     """
     result = _libc.mmap(address, length_bytes, protection, flags, file_descriptor, offset_bytes)
     return _check("mmap", -1) if result == -1 else int(result)
+
+
+def mprotect(address: int, length_bytes: int, protection: int) -> None:
+    """Change what may be done with a range of this process's addresses (mprotect(2)).
+
+    Raises:
+        OSError: the range is not mapped.
+    """
+    _check("mprotect", _libc.mprotect(address, length_bytes, protection))
 
 
 def munmap(address: int, length_bytes: int) -> None:

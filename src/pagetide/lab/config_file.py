@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -98,7 +98,7 @@ def _read(name: str, value: Any) -> Any:
     """The value of a setting as its field's type."""
     setting = SETTINGS[name]
     kind = _given_kind(RunConfig.__annotations__[setting.field])
-    choices = get_args(kind)
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
     if choices and value not in choices:
         raise ConfigError(f"{name} must be {' or '.join(choices)}, not {value!r}")
     try:

@@ -16,10 +16,12 @@ from pagetide.guest.zone import Zone
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
 from pagetide.machine.config import RunConfig
+from pagetide.machine.fault_player import FaultPlayer
+from pagetide.machine.faults import Fault, of_kind, ring_entries
 from pagetide.machine.guest_run import GuestRun
 from pagetide.machine.guest_warm_up import warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
-from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
+from pagetide.machine.messages import Channel, ClockStarted, Command, Ended, GuestSetup, Message, Ready, Stage
 from pagetide.machine.workloads import make_stream
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.units import PAGE_SIZE_BYTES
@@ -30,7 +32,7 @@ def tuning_of(config: RunConfig) -> ReportingSettings:
     return ReportingSettings(
         order=config.order,
         delay_s=config.delay_s,
-        capacity=config.capacity,
+        capacity=config.report_blocks_max,
         pace=config.pace,
         cool_s=config.cool_s,
         wake=config.wake,
@@ -57,16 +59,30 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             channel.send(Stage("compiling kernels (first run only)"))
         warm_up_guest()
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
-        driver = BalloonDriver(zone, ram.address, link, config.capacity) if config.design != "off" else None
+        driver = None
+        if config.design != "off":
+            entries = ring_entries(config.parsed_faults)
+            driver = BalloonDriver(zone, ram.address, link, config.report_blocks_max, entries)
         design = DESIGNS[config.design](zone, tuning_of(config))
         worker = GuestWorker(design, driver, link)
+        player = FaultPlayer(
+            of_kind(config.parsed_faults, "off", "ring-full"),
+            lambda fault: _set_fault(worker, fault, True),
+            lambda fault: _set_fault(worker, fault, False),
+        )
+
+        def tell(message: Message) -> None:
+            if isinstance(message, ClockStarted):
+                player.clock_started(message)
+            channel.send(message)
+
         run = GuestRun(
             zone,
             ram.address,
             make_stream(config),
             config.vcpus,
             worker,
-            channel.send,
+            tell,
             waits_before_oom=config.oom == "wait",
             cools=config.cool_s > 0,
         )
@@ -74,8 +90,15 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         threading.Thread(target=_obey, args=(channel, run, started), daemon=True).start()
         channel.send(Ready())
         started.wait()
-        with worker:
+        with worker, player:
             run.run()
+
+
+def _set_fault(worker: GuestWorker, fault: Fault, begins: bool) -> None:
+    if fault.kind == "off":
+        worker.switch(not begins)
+    else:
+        worker.ring_full = begins
 
 
 def _obey(channel: Channel, run: GuestRun, started: threading.Event) -> None:

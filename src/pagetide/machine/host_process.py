@@ -1,5 +1,6 @@
 """The host's process of a live machine: a server with one guest."""
 
+import contextlib
 import logging
 import mmap
 import signal
@@ -15,8 +16,11 @@ from pagetide.host.ledger import LEDGER_WORDS, Ledger
 from pagetide.host.server import Server
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
+from pagetide.machine.config import RunConfig
+from pagetide.machine.faults import of_kind
 from pagetide.machine.host_warm_up import warm_up_host
 from pagetide.machine.messages import Channel, Ended, HostSetup, Ready, Stage
+from pagetide.machine.mm_lock import MmLockHolder
 
 
 def run_host(setup: HostSetup, channel: Channel) -> str | None:
@@ -33,9 +37,17 @@ def run_host(setup: HostSetup, channel: Channel) -> str | None:
     ledger = Ledger(np.frombuffer(mmap.mmap(setup.ledger_fd, LEDGER_WORDS * 8), np.int64, LEDGER_WORDS))
     with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server:
         server.adopt(socket.socket(fileno=setup.socket_fd), ledger=ledger, name="guest")
-        channel.send(Ready())
-        server.run(channel.fileno())
+        with _contention(setup.config):
+            channel.send(Ready())
+            server.run(channel.fileno())
     return None if reasons in ([], ["disconnected"]) else reasons[0]
+
+
+def _contention(config: RunConfig) -> contextlib.AbstractContextManager[object]:
+    """Who else wants the mm lock of this process (S10), if a fault says so."""
+    for fault in of_kind(config.parsed_faults, "mmlock", "mmlock-split"):
+        return MmLockHolder(config.ram_bytes if fault.kind == "mmlock-split" else 0)
+    return contextlib.nullcontext()
 
 
 def main() -> int:

@@ -15,8 +15,11 @@ from pagetide.guest.zone_layout import arena_bytes
 from pagetide.host.ledger import LEDGER_WORDS
 from pagetide.linux import process_cpu_s
 from pagetide.machine.config import RunConfig
+from pagetide.machine.fault_player import FaultPlayer, SignalledProcess
+from pagetide.machine.faults import of_kind
 from pagetide.machine.guest_view import ArenaView
 from pagetide.machine.messages import (
+    ClockStarted,
     Command,
     Ended,
     GuestSetup,
@@ -61,6 +64,7 @@ class LiveMachine:
             except KeyboardInterrupt:
                 outcome = "interrupted"
             end_s = time.monotonic()
+            self._faults.close()
             for child in reversed(self._children):  # the guest first: it uses the host
                 child.stop()
             cpu_s = {child.name: None if child.ended is None else child.ended.cpu_s for child in self._children}
@@ -89,6 +93,9 @@ class LiveMachine:
         # Whoever is left must see the other's end close.
         for end in (guest_socket, host_socket, host_control, guest_control):
             end.close()
+        host_process = SignalledProcess(self._children[0].process.send_signal)
+        faults = of_kind(config.parsed_faults, "stop", "slow")
+        self._faults = resources.enter_context(FaultPlayer(faults, host_process.begin, host_process.end))
         self._recorder = Recorder(config, lambda: resident_bytes(ram_fd), ArenaView(config, arena), ledger)
 
     def _watch(self, observer: Observer) -> str:
@@ -105,6 +112,7 @@ class LiveMachine:
                     for message in child.channel.receive():
                         self._take(child, message, observer)
                     if child.channel.closed:
+                        self._faults.close()
                         return self._how_it_ended()
             if time.monotonic() >= next_s:
                 next_s = max(next_s + SAMPLE_INTERVAL_S, time.monotonic())
@@ -130,6 +138,8 @@ class LiveMachine:
             child.ready = True
             if all(child.ready for child in self._children):
                 self._start()
+        elif isinstance(message, ClockStarted):
+            self._faults.clock_started(message)
         elif isinstance(message, PhaseBegan):
             observer.stage(message.name)
             self._recorder.phase_began(message)

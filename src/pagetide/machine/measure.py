@@ -19,6 +19,14 @@ class Series(NamedTuple):
     verified_bytes: npt.NDArray[np.int64]
 
 
+class Footprint(NamedTuple):
+    """What a run held on average, as in RunResult; None where nothing was sampled."""
+
+    mean_resident_bytes: int | None
+    mean_used_bytes: int | None
+    return_lag_s_mean: float | None
+
+
 class Span(NamedTuple):
     """When a burst ate and freed, on the run's clock, and how much."""
 
@@ -26,6 +34,25 @@ class Span(NamedTuple):
     free_start_s: float
     free_end_s: float
     eaten_bytes: int
+
+
+def footprint(series: Series, used_bytes: npt.NDArray[np.int64]) -> Footprint:
+    """Averages over the time of the samples, each of which stands until the next one.
+
+    The lag is Little's law: what was kept for nothing, in byte-seconds, is what each byte that came back waited for.
+    """
+    lasts_s = np.diff(series.t_s)
+    whole_s = float(lasts_s.sum())
+    if whole_s <= 0:
+        return Footprint(None, None, None)
+    resident, used = series.resident_bytes[:-1], used_bytes[:-1]
+    fell_bytes = int(np.maximum(-np.diff(series.resident_bytes), 0).sum())
+    kept_byte_s = float((np.maximum(resident - used, 0) * lasts_s).sum())
+    return Footprint(
+        round(float((resident * lasts_s).sum()) / whole_s),
+        round(float((used * lasts_s).sum()) / whole_s),
+        kept_byte_s / fell_bytes if fell_bytes else None,
+    )
 
 
 def bursts(spans: list[Span], series: Series, ram_bytes: int) -> list[Burst]:
