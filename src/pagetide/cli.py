@@ -105,11 +105,11 @@ def run(
         vcpus: Guest threads that allocate and free. [default: 2]
         bursts: How many times the guest eats and frees, for burst and day. [default: 3; 4 for day]
         eat_share: Share of its memory that it eats each time; otherwise, that it holds at most, or for churn on
-            average. [default: 0.75; web 0.3, database 0.8, churn and day 0.5, small 0.95]
+            average. [default: 0.75; web 0.3, database 0.8, churn and day 0.5, small 0.975]
         hold: Seconds for which a burst keeps what it ate. [default: 1]
         duration: Seconds for which the others go on; day squeezes its 24 hours into them. [default: 30]
         rate: How often in a second: requests for web and day, allocations for churn, waves for small. [default: 1000;
-            churn 20000, day 200, small 2]
+            churn 20000, day 200, small 4]
         mix: Shares of the memory by order of the blocks. [default: 9=0.5,4=0.125,2=0.125,0=0.25; web and database
             their own]
         stream: Run the operations of this Parquet file instead, as --save-stream writes it.

@@ -50,7 +50,6 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
 _libc.mmap.restype = ctypes.c_ssize_t
-_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 _libc.syscall.argtypes = [ctypes.c_long] * 7
@@ -135,15 +134,6 @@ def mmap(
     """
     result = _libc.mmap(address, length_bytes, protection, flags, file_descriptor, offset_bytes)
     return _check("mmap", -1) if result == -1 else int(result)
-
-
-def mprotect(address: int, length_bytes: int, protection: int) -> None:
-    """Change what may be done with a range of this process's addresses (mprotect(2)).
-
-    Raises:
-        OSError: the range is not mapped.
-    """
-    _check("mprotect", _libc.mprotect(address, length_bytes, protection))
 
 
 def munmap(address: int, length_bytes: int) -> None:

@@ -14,6 +14,8 @@ RAM_BYTES_MIN = 16 << 20
 """The smallest guest: below it the burst is too small to see."""
 
 CAPACITY_MAX = 1024
+EAT_SHARE_MAX = 0.98
+SMALL_RATE_MAX = 100
 HINTS_MAX = 1024
 SYNC_CAPACITY_MAX = 512
 OPERATIONS_MAX = 1 << 28
@@ -25,7 +27,13 @@ _WORKLOAD_DEFAULTS: dict[str, dict[str, Any]] = {
     "web": {"eat_share": 0.3, "rate_per_s": 1000.0, "mix": "9=0.25,4=0.25,2=0.25,0=0.25"},
     "database": {"eat_share": 0.8, "mix": "9=0.25,4=0.5,0=0.25"},
     "churn": {"eat_share": 0.5, "rate_per_s": 20000.0},
-    "small": {"ram_bytes": 512 << 20, "eat_share": 0.95, "rate_per_s": 2.0},
+    "small": {
+        "ram_bytes": 512 << 20,
+        "eat_share": 0.975,
+        "rate_per_s": 4.0,
+        "delay_s": 0.0,
+        "in_flight_max_bytes": 4 << 20,
+    },
     "day": {"eat_share": 0.5, "rate_per_s": 200.0, "bursts": 4},
 }
 
@@ -136,8 +144,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             ),
             (self.bursts >= 1, f"there must be at least 1 burst, not {self.bursts}"),
             (
-                0 < self.eat_share <= 0.95,
-                f"the share eaten must be above 0 and at most 0.95, not {self.eat_share}",
+                0 < self.eat_share <= EAT_SHARE_MAX,
+                f"the share eaten must be above 0 and at most {EAT_SHARE_MAX}, not {self.eat_share}",
             ),
             (0 <= self.hold_s <= 86400, f"the hold must be from 0 s to a day, not {self.hold_s} s"),
             (
@@ -151,6 +159,10 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             (
                 self.workload != "day" or self.hold_s < self.duration_s / self.bursts,
                 f"{self.bursts} bursts of {self.hold_s} s do not fit into a day of {self.duration_s} s",
+            ),
+            (
+                self.workload != "small" or self.rate_per_s <= SMALL_RATE_MAX,
+                f"the small guest has at most {SMALL_RATE_MAX} waves a second, not {self.rate_per_s}",
             ),
             (
                 self.workload != "small" or self._small_fits(),

@@ -1,8 +1,8 @@
 """A small guest, in which one batch of reports is about a tenth of memory, and which eats close to its limit.
 
-Most of its memory stays. The rest, WAVE_SHARE of RAM in 2 MiB blocks, is freed and eaten again, wave after wave. When
-a wave is eaten it takes nearly all there is: if a batch is out for reporting at that moment, what is missing is the
-batch. That is the thread's false OOM (S15): an allocation fails though there is free memory.
+Most of its memory stays. The rest, WAVE_SHARE of RAM in 2 MiB blocks, is freed and eaten again at once, wave after
+wave. A wave takes nearly all there is: if what it freed is out for reporting when it is to be eaten, then that is what
+is missing. So the thread's false OOM comes about (S15): an allocation fails though the guest has free memory.
 """
 
 import numpy as np
@@ -12,11 +12,11 @@ from pagetide.workload.lives import STAYS, lives, starting_with, stream_of
 from pagetide.workload.mix import Mix, fill
 from pagetide.workload.stream import Stream
 
-WAVE_SHARE = 0.25
-"""How much of RAM a wave frees and eats again: two batches of 32 blocks of 2 MiB in a guest of 512 MiB."""
+WAVE_SHARE = 0.125
+"""How much of RAM a wave frees and eats again: a batch of 32 blocks of 2 MiB in a guest of 512 MiB."""
 
-FREE_SHARE = 0.5
-"""How much of a wave's time passes between its free and its eating."""
+FREE_S = 0.002
+"""How long the memory of a wave stays free."""
 
 _ORDER = 9
 
@@ -29,7 +29,7 @@ def small(
     Args:
         ram_bytes: the guest's memory.
         share_bytes: what it holds at most; more than a wave.
-        rate_per_s: waves a second.
+        rate_per_s: waves a second; each takes longer than it is free.
         duration_s: how long it goes on.
         vcpus: who eat.
         mix: the orders of the blocks that stay.
@@ -40,7 +40,7 @@ def small(
     stays = fill(rng, share_bytes // PAGE_SIZE_BYTES - (wave << _ORDER), mix)
     assert len(stays)
     frees_s = np.arange(1, max(2, int(rate_per_s * duration_s))) / rate_per_s
-    eats_s = np.concatenate([[0.0], frees_s + FREE_SHARE / rate_per_s])
+    eats_s = np.concatenate([[0.0], frees_s + FREE_S])
     ends_s = np.concatenate([frees_s, [STAYS]])
     waves = lives(
         np.repeat(eats_s, wave), np.repeat(ends_s, wave), _ORDER, np.tile(np.arange(wave) % vcpus, len(eats_s))

@@ -6,7 +6,7 @@ so, until the design is at rest); then it goes on from the due time of the opera
 longer on one machine than on another is held for the same time on both.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,11 @@ class Stream(NamedTuple):
     vcpu: npt.NDArray[np.uint16]
     marks: tuple[Mark, ...]
     end_s: float
+
+    @property
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns by name."""
+        return {"at_s": self.at_s, "kind": self.kind, "order": self.order, "slot": self.slot, "vcpu": self.vcpu}
 
     @property
     def nr_operations(self) -> int:

@@ -35,7 +35,7 @@ def save_stream(stream: Stream, path: Path) -> None:
     metadata = msgspec.json.encode(_Metadata(stream.marks, stream.end_s)).decode()
     try:
         with duckdb.connect() as database:
-            database.register("operations", {name: getattr(stream, name) for name in _COLUMNS})
+            database.register("operations", stream.columns)
             database.execute(
                 f"COPY (SELECT * FROM operations) TO {_quoted(str(path))} "  # noqa: S608 - both are quoted
                 f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{pagetide: {_quoted(metadata)}}})"

@@ -30,7 +30,7 @@ def server(
     mix: Mix,
 ) -> tuple[Lives, ...]:
     """The blocks of a web server, as `web` describes them."""
-    half_pages = share_bytes // PAGE_SIZE_BYTES // 2
+    half_pages = max(1, share_bytes // PAGE_SIZE_BYTES // 2)
     stays, comes = fill(rng, half_pages, mix), fill(rng, half_pages, mix)
     requests = int(rate_per_s * duration_s)
     begin_s = np.sort(rng.uniform(0, duration_s, requests))
