@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pagetide.machine.measure import Series, Span, bursts
+from pagetide.machine.measure import Series, Span, bursts, footprint
 
 GIB = 1 << 30
 
@@ -52,3 +52,20 @@ def test_nothing_sampled_gives_no_bursts() -> None:
     empty = Series(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))
     assert bursts([Span(0, 1, 2, GIB)], empty, GIB) == []
     assert bursts([], series((0, 0, 0), (1, 1, 0)), GIB) == []
+
+
+def test_the_footprint_is_averaged_over_time() -> None:
+    """A sample stands until the next one; what was kept for nothing, by what came back, is the mean lag."""
+    seen = series((0, 1, 0), (1, 2, 0), (4, 2, 0), (5, 1, 0), (6, 1, 0))
+    used = (np.array([1, 2, 1, 1, 1]) * GIB).astype(np.int64)
+    found = footprint(seen, used)
+    # held 1, 2, 2, 2, 1 GiB for each second; used 1, 2, 2, 2, 1, 1: from 4 s to 5 s one GiB was kept, and came back.
+    assert found.mean_resident_bytes == round((1 + 6 + 2 + 1) / 6 * GIB)
+    assert found.mean_used_bytes == round((1 + 6 + 1 + 1) / 6 * GIB)
+    assert found.return_lag_s_mean == 1.0
+
+
+def test_a_footprint_needs_time_and_a_lag_needs_a_return() -> None:
+    """One sample gives no averages, and residency that never fell no lag."""
+    assert footprint(series((0, 1, 0)), np.zeros(1, np.int64)) == (None, None, None)
+    assert footprint(series((0, 1, 0), (1, 1, 0)), np.zeros(2, np.int64)).return_lag_s_mean is None

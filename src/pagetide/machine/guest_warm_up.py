@@ -58,4 +58,5 @@ def warm_up_guest() -> None:
         design.done(batch, True, 0.0)
         while (batch := design.next_batch(0.0)) is not None:
             design.done(batch, True, 0.0)
+        design.stop()
         del view
