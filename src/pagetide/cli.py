@@ -81,7 +81,7 @@ def run(
     in_flight: Annotated[str | None, Parameter(group=_REPORTING)] = None,
     hints: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
-    fault: Annotated[tuple[str, ...], Parameter(negative="", group=_REPORTING)] = (),
+    fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, group=_REPORTING)] = (),
     save_stream: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
     config: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
@@ -115,11 +115,11 @@ def run(
         stream: Run the operations of this Parquet file instead, as --save-stream writes it.
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
         seed: Drives every random choice. [default: 1]
-        design: How free memory is reported: scan (Linux's), scan-restart, cursor, notify, notify-array, hybrid, sync,
-        or
-            off for none. [default: scan]
+        design: How free memory is reported: scan (Linux's), scan-restart, cursor, notify, notify-array, hybrid, sync;
+            off for not at all. [default: scan]
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
-        delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, otherwise 0]
+        delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, otherwise 0;
+            0 for the workload small]
         capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]
         pace: drain reports until nothing is left; linux a sixteenth of each list every DELAY. [default: drain]
         cool: Seconds for which a block must have been free before it is reported. [default: 0]
@@ -128,7 +128,8 @@ def run(
         wake_blocks: Unreported blocks that threshold waits for. [default: 16]
         oom: What keeps blocks that are out from making an allocation fail: none; wait for them; cap what is out; swap
             in spare blocks. [default: wait]
-        in_flight: What cap lets out at once, and swap keeps spare. [default: a 32nd of RAM, 4MiB to 64MiB]
+        in_flight: What cap lets out at once, and swap keeps spare. [default: a 32nd of RAM, 4MiB to 64MiB;
+            4MiB for the workload small]
         hints: Length of a vCPU's array of hints, for notify-array and hybrid. [default: 256]
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         fault: What goes wrong, as above; may be given more than once.
