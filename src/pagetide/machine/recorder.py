@@ -91,8 +91,8 @@ class Recorder:
             np.array(columns.t_s),
             np.array(columns.host_resident_bytes, np.int64),
             np.array(self._verified_bytes, np.int64),
+            np.array(columns.guest_used_bytes, np.int64),
         )
-        used_bytes = np.array(columns.guest_used_bytes, np.int64)
         return RunResult(
             config=self._config,
             outcome=outcome,
@@ -100,7 +100,7 @@ class Recorder:
             bursts=bursts(self._spans, series, self._config.ram_bytes),
             peak_resident_bytes=max(columns.host_resident_bytes, default=0),
             floor_resident_bytes=min(columns.host_resident_bytes, default=0),
-            **footprint(series, used_bytes)._asdict(),
+            **footprint(series)._asdict(),
             behind_s_max=self._behind_s,
             **self._guest.totals()._asdict(),
             reports=int(ledger.words[REPORTS]),

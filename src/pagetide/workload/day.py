@@ -15,6 +15,9 @@ from pagetide.workload.web import server
 SERVER_SHARE = 0.2
 """What the server holds at most, of what a burst eats."""
 
+QUIET_SHARE = 0.5
+"""How much of what a burst leaves of its part of the day is quiet after it, at the least."""
+
 HOURS = 24
 
 
@@ -44,7 +47,7 @@ def day(
     rng = np.random.default_rng(seed)
     part_s = duration_s / bursts
     assert hold_s < part_s
-    eats_s = part_s * np.arange(bursts) + rng.uniform(0, part_s - hold_s, bursts)
+    eats_s = part_s * np.arange(bursts) + rng.uniform(0, (1 - QUIET_SHARE) * (part_s - hold_s), bursts)
     served = server(
         rng,
         share_bytes=int(SERVER_SHARE * eat_bytes),
