@@ -28,7 +28,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
 
     def replace(make: Make) -> None:
         original = run_command.run
-        monkeypatch.setattr(cli, "run_once", lambda config, json_path: original(config, json_path, make_machine=make))
+        monkeypatch.setattr(cli, "run_once", lambda *given: original(*given, make_machine=make))
 
     replace(machine_with())
     return replace
@@ -54,6 +54,12 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --json=", "it is a folder"),
         ("run --eat-share 1e-9", "is not a page for each vCPU"),
         ("run --config /nowhere.toml", "cannot be read"),
+        ("run --workload web --rate 0", "the rate must be above 0"),
+        ("run --mix 9=2", "each share of a mix is above 0"),
+        ("run --fault stop@1", "the fault 'stop@1' is not of the form stop@T:D"),
+        ("run --fault stop@1:2 --fault slow@2:1:2", "are both on at 2 s"),
+        ("run --stream /nowhere.parquet", "there is no stream in /nowhere.parquet"),
+        ("run --save-stream /nowhere/s.parquet", "the stream cannot be written to /nowhere/s.parquet"),
         ("walk", "walk"),
     ],
 )
@@ -73,7 +79,7 @@ def test_help_names_every_setting_and_its_default(capsys: pytest.CaptureFixture[
     """`run --help` describes each option, and the exit statuses."""
     assert cli.main(["run", "--help"]) == 0
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
-    for name in ("--ram STR: Guest memory", "[default: 2GiB]", "--json STR: Write", "130 Ctrl-C", "--eat-share"):
+    for name in ("--ram STR: Guest memory", "[default: 2GiB;", "--json STR: Write", "130 Ctrl-C", "--eat-share"):
         assert name in text
 
 
@@ -235,3 +241,32 @@ def test_a_configuration_file_sets_what_the_options_do_not(use: Callable[[Make],
     path.write_text('ram = "64MiB"\norder = 3\n')
     assert cli.main(["run", "--config", str(path), "--order", "4"]) == 0
     assert made == [RunConfig(ram_bytes=64 << 20, order=4)]
+
+
+def test_a_saved_stream_is_what_another_run_runs(
+    use: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--save-stream writes what --stream reads; a guest that is too small for it is told before anything runs."""
+    path = str(tmp_path / "stream.parquet")
+    assert cli.main(["run", "--ram", "64MiB", "--bursts", "1", "--save-stream", path]) == 0
+    assert cli.main(["run", "--ram", "64MiB", "--stream", path]) == 0
+    capsys.readouterr()
+    assert cli.main(["run", "--ram", "32MiB", "--stream", path]) == 2
+    assert "holds up to 48 MiB, and the guest has 32 MiB" in capsys.readouterr().err
+
+
+def test_a_workload_brings_its_own_defaults(use: Callable[[Make], None]) -> None:
+    """What is given overrides them; faults may be given more than once."""
+    seen: list[RunConfig] = []
+
+    def make(config: RunConfig) -> FakeMachine:
+        seen.append(config)
+        return FakeMachine(config)
+
+    use(make)
+    assert cli.main(["run", "--workload", "small", "--rate", "2", "--fault", "ring=8", "--fault", "stop@1:2"]) == 0
+    assert cli.main(["run"]) == 0
+    small, plain = seen
+    assert (small.ram_bytes, small.eat_share, small.rate_per_s) == (512 << 20, 0.975, 2.0)
+    assert small.faults == ("ring=8", "stop@1:2")
+    assert plain == RunConfig()

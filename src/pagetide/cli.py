@@ -47,6 +47,8 @@ Examples:
     pagetide run
     pagetide run --ram 8GiB --delay 0.1 --json run.json
     pagetide run --pace linux --bursts 1
+    pagetide run --workload churn --design cursor --duration 10
+    pagetide run --bursts 1 --hold 1 --fault stop@0.9:10
 
 Exit status: 0 all is well; 1 a wrong stamp, a discard that the kernel contradicts, a process that died, or no memory;
 2 bad arguments; 130 Ctrl-C.
@@ -62,6 +64,10 @@ def run(
     bursts: Annotated[int | None, Parameter(converter=_whole, group=_GUEST)] = None,
     eat_share: Annotated[float | None, Parameter(group=_GUEST)] = None,
     hold: Annotated[float | None, Parameter(group=_GUEST)] = None,
+    duration: Annotated[float | None, Parameter(group=_GUEST)] = None,
+    rate: Annotated[float | None, Parameter(group=_GUEST)] = None,
+    mix: Annotated[str | None, Parameter(group=_GUEST)] = None,
+    stream: Annotated[str | None, Parameter(group=_GUEST)] = None,
     backing: Annotated[str | None, Parameter(group=_GUEST)] = None,
     seed: Annotated[int | None, Parameter(converter=_whole, group=_GUEST)] = None,
     design: Annotated[str | None, Parameter(group=_REPORTING)] = None,
@@ -77,27 +83,45 @@ def run(
     hints: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
     device: Annotated[str | None, Parameter(group=_REPORTING)] = None,
+    fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, group=_REPORTING)] = (),
+    save_stream: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
     config: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
 ) -> int:
     """Run a guest and its host on real memory, and show what each of them holds.
 
-    The guest eats memory, touches every page, holds it and frees it, some times over. It reports what is free through a
-    virtqueue; the host discards that, reads back that it is gone, and acknowledges.
+    The guest eats memory, touches every page, holds it and frees it. It reports what is free through a virtqueue; the
+    host discards that, reads back that it is gone, and acknowledges.
+
+    Faults, at T seconds on the workload's clock, for D seconds: stop@T:D stops the host's process; slow@T:D:FACTOR
+    makes it that many times slower; off@T:D switches reporting off; ring-full@T:D leaves no room in the queue. For the
+    whole run: ring=ENTRIES gives the queue so few; mmlock has a thread hold the host's mm lock; mmlock-split does, with
+    the guest's RAM in two VMAs. The clock stands still while a burst eats or frees: with --hold 1 it shows 1 when the
+    first free begins.
 
     Args:
-        workload: What the guest does: burst. [default: burst]
-        ram: Guest memory, such as 512MiB or 8G. [default: 2GiB]
+        workload: What the guest does: burst, eat and free as fast as it can; web, serve small requests; database, fill
+            memory with cache and keep it; churn, allocate and free all the time; small, eat close to the limit; day,
+            bursts at random hours over a web server. [default: burst]
+        ram: Guest memory, such as 512MiB or 8G. [default: 2GiB; 512MiB for small]
         vcpus: Guest threads that allocate and free. [default: 2]
-        bursts: How many times the guest eats and frees. [default: 3]
-        eat_share: Share of its memory that it eats each time. [default: 0.75]
-        hold: Seconds for which it keeps what it ate. [default: 1]
+        bursts: How many times the guest eats and frees, for burst and day. [default: 3; 4 for day]
+        eat_share: Share of its memory that it eats each time; otherwise, that it holds at most, or for churn on
+            average. [default: 0.75; web 0.3, database 0.8, churn and day 0.5, small 0.975]
+        hold: Seconds for which a burst keeps what it ate. [default: 1]
+        duration: Seconds for which the others go on; day squeezes its 24 hours into them. [default: 30]
+        rate: How often in a second: requests for web and day, allocations for churn, waves for small. [default: 1000;
+            churn 20000, day 200, small 4]
+        mix: Shares of the memory by order of the blocks. [default: 9=0.5,4=0.125,2=0.125,0=0.25; web and database
+            their own]
+        stream: Run the operations of this Parquet file instead, as --save-stream writes it.
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
         seed: Drives every random choice. [default: 1]
         design: How free memory is returned: scan (Linux's), scan-restart, cursor, notify, notify-array, hybrid, sync;
             shared: the host takes it by itself; balloon, whose target the host sets; or off. [default: scan]
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
-        delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, otherwise 0]
+        delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, otherwise 0;
+            0 for the workload small]
         capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]
         pace: drain reports until nothing is left; linux a sixteenth of each list every DELAY. [default: drain]
         cool: Seconds for which a block must have been free before it is reported. [default: 0]
@@ -106,20 +130,24 @@ def run(
         wake_blocks: Unreported blocks that threshold waits for. [default: 16]
         oom: What keeps blocks that are out from making an allocation fail: none; wait for them; cap what is out; swap
             in spare blocks. [default: wait]
-        in_flight: What cap lets out at once, and swap keeps spare. [default: a 32nd of RAM, 4MiB to 64MiB]
+        in_flight: What cap lets out at once, and swap keeps spare. [default: a 32nd of RAM, 4MiB to 64MiB;
+            4MiB for the workload small]
         hints: Length of a vCPU's array of hints, for notify-array and hybrid. [default: 256]
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         device: Who serves the balloon: pagetide, or qemu, a stock QEMU without a guest. [default: pagetide]
+        fault: What goes wrong, as above; may be given more than once.
+        save_stream: Write the workload's operations to this Parquet file before they are run.
         config: A TOML file with any of these settings, by the same names; options given here override it.
         json: Write everything measured to this file; - is standard output.
     """
     given: dict[str, Any] = {
         "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
+        "duration": duration, "rate": rate, "mix": mix, "stream": stream, "fault": fault or None,
         "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay, "capacity": capacity,
         "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
         "hints": hints, "verify": verify, "device": device,
     }  # fmt: skip
-    return run_once(make_config(read_file(config) if config else {}, given), json)
+    return run_once(make_config(read_file(config) if config else {}, given), json, save_stream)
 
 
 _SERVE_EXAMPLES = """

@@ -1,5 +1,6 @@
 """The balloon driver against the device half of the ring, joined in one process."""
 
+import ctypes
 import mmap
 from collections.abc import Iterator
 
@@ -31,7 +32,7 @@ class Device:
         return wanted & self.features
 
     def start_queue(self, index: int, size: int, desc_gpa: int, avail_gpa: int, used_gpa: int) -> None:
-        self.index, self.size = index, size
+        self.index, self.size, self.desc_address = index, size, self.ram_address + desc_gpa
         self.ring = DeviceRing(
             size,
             desc_address=self.ram_address + desc_gpa,
@@ -114,3 +115,21 @@ def test_a_guest_too_full_for_its_queue_says_so(ram_address: int) -> None:
     """No block of the needed size is an error, not a broken queue."""
     with pytest.raises(DriverError, match="in one piece"):
         BalloonDriver(zone_of(4), ram_address, Device(ram_address, ALL), 32)
+
+
+def test_a_ring_of_a_given_size_has_no_indirect_tables(ram_address: int) -> None:
+    """Though the device offers them: a report of as many blocks as there are entries fills the ring as a chain."""
+    device = Device(ram_address, ALL)
+    driver = BalloonDriver(zone_of(), ram_address, device, 8, ring_entries=8)
+    assert device.size == 8
+    blocks = [(1024 + 512 * index, 9) for index in range(8)]
+    for _ in range(3):
+        driver.submit(batch_of(*blocks))
+        descs = np.ctypeslib.as_array((ctypes.c_int64 * 16).from_address(device.desc_address)).reshape(8, 2)
+        assert sorted(descs[:, 0].tolist()) == [pfn * PAGE_SIZE_BYTES for pfn, _ in blocks]
+        element = device.ring.pop(device.regions)
+        assert element is not None
+        assert element.buffers == [(pfn * PAGE_SIZE_BYTES, block_bytes(order), True) for pfn, order in blocks]
+        device.ring.push(element.head, 0)
+        device.ring.publish()
+        assert driver.completed()

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pagetide.guest.operation import ALLOCATE, FREE, operations
 from pagetide.guest.page_alloc import allocate, free
-from pagetide.guest.vcpu import ALLOCATE, BAD_FREE, DONE, FREE, NO_MEMORY, STOPPED, WORKER_WANTED, run_operations
+from pagetide.guest.vcpu import BAD_FREE, DONE, NO_MEMORY, STOPPED, WORKER_WANTED, run_operations
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import (
     FREE_PAGES,
@@ -22,7 +23,6 @@ from pagetide.guest.zone_layout import (
 )
 from pagetide.jit import JIT_DISABLED, kernel
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.phases import operations
 
 NR_PAGES = 256
 BASE = vcpu_base(0)
@@ -40,7 +40,7 @@ class Guest:
     def run(self, kind: int, *blocks: tuple[int, int]) -> int:
         """Run one operation for each (order, slot)."""
         orders, slots = np.array(blocks).T
-        some = operations(kind, orders.astype(np.uint8), slots.astype(np.int32))
+        some = operations(kind, orders, slots)
         self.cursor[0] = 0
         zone, address = self.zone, self.ram.ctypes.data
         return run_operations(zone.words, zone.pages, address, 0, some, self.slots, self.cursor, len(some))

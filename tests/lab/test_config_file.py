@@ -36,7 +36,7 @@ def test_the_command_line_overrides_the_file_and_the_file_the_defaults(tmp_path:
         ("ram = '1MiB'", "at least 16 MiB"),
         ("order = 11", "from 0 to 10, not 11"),
         ("capacity = 0", "from 1 to 1024 blocks, not 0"),
-        ("eat-share = 1.5", "at most 0.95"),
+        ("eat-share = 1.5", "at most 0.98"),
         ("vcpus = 0", "from 1 to 64 vCPUs"),
         ("bursts = 0", "at least 1 burst"),
         ("hold = -1", "hold must be"),

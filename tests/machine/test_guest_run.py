@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -13,12 +14,15 @@ import pytest
 from pagetide import linux
 from pagetide.guest.reporting.design import Batch, ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.guest.vcpu import ALLOCATE, FREE, NO_MEMORY, run_operations
-from pagetide.guest.zone import Watermarks, Zone
+from pagetide.guest.request import unreported_blocks
+from pagetide.guest.vcpu import NO_MEMORY, run_operations
+from pagetide.guest.zone import NEVER, Watermarks, Zone
 from pagetide.guest.zone_layout import (
     FALSE_OOMS,
     FREE_PAGES,
     ISOLATED_PAGES,
+    PCP_COUNT,
+    REPORTING_ORDER,
     WAIT_HOST_NS,
     WAIT_HOST_NS_MAX,
     WAITS_HOST,
@@ -27,10 +31,12 @@ from pagetide.guest.zone_layout import (
 from pagetide.machine import guest_run
 from pagetide.machine.guest_run import GuestRun, OutOfMemoryError
 from pagetide.machine.guest_worker import GuestWorker, HostGoneError
-from pagetide.machine.messages import PhaseBegan, PhaseEnded
+from pagetide.machine.messages import ClockStarted, Message, PhaseBegan, PhaseEnded
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue
-from pagetide.workload.phases import Phase, operations
+from pagetide.workload.lives import STAYS, lives
+from pagetide.workload.lives import stream_of as lives_stream
+from tests.machine.eat_and_free import eat_and_free
 
 NR_PAGES = 4096
 BLOCK_PAGES = 1024
@@ -81,18 +87,6 @@ class WatchedCondition(threading.Condition):
         return super().wait_for(predicate, timeout)
 
 
-class Workload:
-    """One allocation of 4 MiB blocks on one vCPU, and their free."""
-
-    def __init__(self, blocks: int) -> None:
-        orders, slots = np.full(blocks, 10, np.uint8), np.arange(blocks, dtype=np.int32)
-        self.slots = blocks
-        self.phases = (
-            Phase("eating", 0, True, (operations(ALLOCATE, orders, slots),), 0.0, settle=False),
-            Phase("freeing", 0, False, (operations(FREE, orders, slots),), 0.0, settle=True),
-        )
-
-
 class Guest:
     """A zone of four blocks of 4 MiB over real memory, a drain that takes them all at once, and a held host."""
 
@@ -106,8 +100,12 @@ class Guest:
         self.ram_address = ram.ctypes.data
 
     def run_of(self, blocks: int, *, waits: bool = True) -> GuestRun:
-        workload = Workload(blocks)
-        return GuestRun(self.zone, self.ram_address, workload, 1, self.worker, self.told.append, waits_before_oom=waits)
+        stream = eat_and_free(blocks, 10)
+        return GuestRun(self.zone, self.ram_address, stream, 1, self.worker, self.tell, waits_before_oom=waits)
+
+    def tell(self, message: Message) -> None:
+        if not isinstance(message, ClockStarted):
+            self.told.append(message)
 
 
 @contextlib.contextmanager
@@ -252,3 +250,80 @@ def test_a_stop_ends_a_wait(guest: Guest) -> None:
         run.stop()
         eater.join(10)
         assert not eater.is_alive()
+
+
+def timed_run(guest: Guest, born_s: list[float]) -> GuestRun:
+    """A run that allocates a page at each of these times, and keeps them."""
+    stream = lives_stream(lives(born_s, STAYS, 0, 0), name="timed", end_s=max(born_s))
+    return GuestRun(guest.zone, guest.ram_address, stream, 1, guest.worker, guest.tell)
+
+
+def test_no_operation_runs_before_it_is_due(guest: Guest) -> None:
+    """What is due at once runs at once, and the rest waits for the stream's clock; it is told how late it was."""
+    guest.host.answer(reports=1000)
+    held: list[int] = []
+
+    def run() -> None:
+        with guest.worker:
+            timed_run(guest, [0.0, 0.0, 0.3]).run()
+
+    start_s = time.monotonic()
+    thread = threading.Thread(target=run)
+    thread.start()
+    words = guest.zone.words
+    while time.monotonic() < start_s + 0.25:
+        held.append(NR_PAGES - int(words[FREE_PAGES] + words[ISOLATED_PAGES] + words[vcpu_base(0) + PCP_COUNT]))
+    thread.join(10)
+    assert max(held) == 2, "the third was not due"
+    assert time.monotonic() >= start_s + 0.3
+    assert NR_PAGES - int(words[FREE_PAGES]) == 3
+    ended = next(message for message in guest.told if isinstance(message, PhaseEnded))
+    assert 0 < ended.behind_s < 5
+
+
+def test_a_worker_that_fails_ends_a_run_that_waits_for_its_time(guest: Guest) -> None:
+    """A guest with hours to go before its next operation notices at once that its host is gone."""
+    run = timed_run(guest, [0.0, 3600.0])
+    linux.eventfd_write(guest.host.connection_fd)
+    guest.host.answer(reports=1000)
+    with guest.worker, pytest.raises(HostGoneError):
+        run.run()
+
+
+def test_reporting_that_is_switched_off_and_on_loses_nothing(guest: Guest) -> None:
+    """A design that is off reports nothing and is not at rest; switched on, it reports what is free."""
+    guest.host.answer(reports=1000)
+    with guest.worker:
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+        assert unreported_blocks(guest.zone.words) == 0
+        guest.worker.switch(False)
+        pfn = guest.zone.allocate(10)
+        assert pfn is not None
+        guest.zone.free(pfn, 10)
+        guest.worker.wake()
+        give_up_s = time.monotonic() + 20
+        while guest.zone.words[REPORTING_ORDER] != NEVER:
+            assert time.monotonic() < give_up_s
+        assert not guest.worker.at_rest
+        guest.worker.switch(True)
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+        assert unreported_blocks(guest.zone.words) == 0
+    guest.zone.check()
+
+
+def test_a_full_ring_keeps_nothing_out_and_loses_nothing(guest: Guest) -> None:
+    """A report that finds no room fails at once: its blocks come back, and are reported when there is room again."""
+    guest.worker.ring_full = True
+    guest.host.answer(reports=1000)
+    with guest.worker:
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.batches_done >= 2, 10)
+        assert not guest.host.submitted.is_set()
+        assert unreported_blocks(guest.zone.words) == NR_PAGES // BLOCK_PAGES
+        guest.worker.ring_full = False
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+        assert unreported_blocks(guest.zone.words) == 0
+    guest.zone.check()

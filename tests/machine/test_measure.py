@@ -2,15 +2,16 @@
 
 import numpy as np
 
-from pagetide.machine.measure import Series, Span, bursts
+from pagetide.machine.measure import Series, Span, bursts, footprint
 
 GIB = 1 << 30
 
 
-def series(*points: tuple[float, float, float]) -> Series:
-    """Samples of (seconds, resident GiB, verified GiB)."""
+def series(*points: tuple[float, float, float], used: tuple[float, ...] = ()) -> Series:
+    """Samples of (seconds, resident GiB, verified GiB), and used GiB."""
     t_s, resident, verified = np.array(points).T
-    return Series(t_s, (resident * GIB).astype(np.int64), (verified * GIB).astype(np.int64))
+    columns = (resident, verified, np.array(used or [0] * len(t_s)))
+    return Series(t_s, *((column * GIB).astype(np.int64) for column in columns))
 
 
 def test_the_lag_runs_from_the_last_free_to_the_first_sample_near_the_floor() -> None:
@@ -47,8 +48,33 @@ def test_a_lag_is_never_found_before_the_free() -> None:
     assert burst.return_lag_s is None
 
 
+def test_what_the_guest_uses_beside_the_burst_is_not_waited_for() -> None:
+    """A server that grew since the floor may keep what it uses; what is beyond that is not back."""
+    points = (0, 0.1, 0), (1, 1.5, 0), (2, 1.5, 0), (3, 0.45, 1), (4, 0.31, 1.2)
+    (burst,) = bursts([Span(0.5, 1.5, 2, GIB)], series(*points, used=(0.1, 1.3, 0.3, 0.3, 0.3)), GIB)
+    assert burst.return_lag_s == 2.0
+    (burst,) = bursts([Span(0.5, 1.5, 2, GIB)], series(*points, used=(0.1, 1.1, 0.1, 0.1, 0.1)), GIB)
+    assert burst.return_lag_s is None
+
+
 def test_nothing_sampled_gives_no_bursts() -> None:
     """A run that broke off before its first sample, or before its first burst was over, has none."""
-    empty = Series(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    empty = Series(np.zeros(0), *[np.zeros(0, np.int64)] * 3)
     assert bursts([Span(0, 1, 2, GIB)], empty, GIB) == []
     assert bursts([], series((0, 0, 0), (1, 1, 0)), GIB) == []
+
+
+def test_the_footprint_is_averaged_over_time() -> None:
+    """A sample stands until the next one; what was kept for nothing, by what came back, is the mean lag."""
+    seen = series((0, 1, 0), (1, 2, 0), (4, 2, 0), (5, 1, 0), (6, 1, 0), used=(1, 2, 1, 1, 1))
+    found = footprint(seen)
+    # held 1, 2, 2, 2, 1 GiB for each second; used 1, 2, 2, 2, 1, 1: from 4 s to 5 s one GiB was kept, and came back.
+    assert found.mean_resident_bytes == round((1 + 6 + 2 + 1) / 6 * GIB)
+    assert found.mean_used_bytes == round((1 + 6 + 1 + 1) / 6 * GIB)
+    assert found.return_lag_s_mean == 1.0
+
+
+def test_a_footprint_needs_time_and_a_lag_needs_a_return() -> None:
+    """One sample gives no averages, and residency that never fell no lag."""
+    assert footprint(series((0, 1, 0))) == (None, None, None)
+    assert footprint(series((0, 1, 0), (1, 1, 0))).return_lag_s_mean is None

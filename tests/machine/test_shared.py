@@ -11,10 +11,11 @@ import pytest
 
 from pagetide import linux
 from pagetide.atomics import atomic_compare_exchange
+from pagetide.guest.operation import ALLOCATE, FREE, OPERATION
 from pagetide.guest.pcp import pcp_drain
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.shared import Shared
-from pagetide.guest.vcpu import ALLOCATE, DONE, FREE, NO_MEMORY, NOT_HAD, OPERATION, run_operations
+from pagetide.guest.vcpu import DONE, NO_MEMORY, NOT_HAD, run_operations
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import FALSE_OOMS, FREE_PAGES, REFAULTED_PAGES, STAMP_ERRORS, WAITS_HOST, vcpu_base
 from pagetide.host.ledger import VERIFIED_BYTES, Ledger
@@ -30,7 +31,7 @@ from pagetide.memory.frame_table import FRAME_ORDER, FRAMES, INSTALLS, STATE_MAS
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
-from pagetide.workload.phases import Phase, operations
+from tests.machine.eat_and_free import eat_and_free
 from tests.machine.watcher import Watcher
 
 MIB = 1 << 20
@@ -170,19 +171,6 @@ def test_a_wrong_host_is_caught(wrong: Callable[[Churning], None]) -> None:
     assert errors > 0
 
 
-class TwoBlocks:
-    """A workload of two allocations of 4 MiB on one vCPU, and their free."""
-
-    slots = 2
-
-    def __init__(self) -> None:
-        orders, slots = np.full(2, 10, np.uint8), np.arange(2, dtype=np.int32)
-        self.phases = (
-            Phase("eating", 0, True, (operations(ALLOCATE, orders, slots),), 0.0, settle=False),
-            Phase("freeing", 0, False, (operations(FREE, orders, slots),), 0.0, settle=False),
-        )
-
-
 @pytest.mark.parametrize("waits", [True, False])
 def test_an_allocation_that_only_the_host_could_serve(waits: bool) -> None:
     """With all that is free TAKING it waits for the batch, or fails falsely and is counted."""
@@ -195,7 +183,8 @@ def test_an_allocation_that_only_the_host_could_serve(waits: bool) -> None:
         with GuestWorker(design, None, None) as worker:
             in_flight = TakenByHost(zone)
             assert in_flight.pages == 4096
-            run = GuestRun(zone, ram.address, TwoBlocks(), 1, worker, lambda _: None, waits_before_oom=waits,
+            stream = eat_and_free(2, 10, settle=False)
+            run = GuestRun(zone, ram.address, stream, 1, worker, lambda _: None, waits_before_oom=waits,
                            in_flight=in_flight)  # fmt: skip
             eater = threading.Thread(target=run.run)
             eater.start()

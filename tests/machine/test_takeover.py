@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ import pytest
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.scan import Scan
-from pagetide.guest.vcpu import ALLOCATE, FREE
 from pagetide.guest.vhost_user_link import VhostUserLink, connect
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import (
@@ -38,7 +36,7 @@ from pagetide.memory.guest_ram import GuestRam
 from pagetide.memory.residency import resident_blocks, resident_bytes
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.inflight import REGION_HEAD_BYTES, STATE_BYTES
-from pagetide.workload.phases import Phase, operations
+from tests.machine.eat_and_free import eat_and_free
 
 RAM_BYTES = 96 << 20
 BLOCKS = 160
@@ -86,24 +84,6 @@ class Daemons:
             self.end(signal.SIGKILL)
 
 
-class Bursts:
-    """Bursts without an end, until told."""
-
-    def __init__(self) -> None:
-        self.slots = BLOCKS
-        self.done = threading.Event()
-        self.count = 0
-
-    @property
-    def phases(self) -> Iterator[Phase]:
-        orders, slots = np.full(BLOCKS, ORDER, np.uint8), np.arange(BLOCKS, dtype=np.int32)
-        while not self.done.is_set():
-            for kind in (ALLOCATE, FREE):
-                made = (operations(kind, orders, slots),)
-                yield Phase("burst", self.count, kind == ALLOCATE, made, 0.0, settle=kind == FREE)
-            self.count += 1
-
-
 class Guest:
     """A pagetide guest in a thread: driver, zone, stamps, one block a report."""
 
@@ -114,8 +94,9 @@ class Guest:
         driver = BalloonDriver(self.zone, self.ram.address, self.link, 4)
         design = Scan(self.zone, ReportingSettings(order=ORDER, delay_s=0.0, capacity=4))
         self.worker = GuestWorker(design, driver, self.link, self.link)
-        self.bursts = Bursts()
-        self._run = GuestRun(self.zone, self.ram.address, self.bursts, 1, self.worker, lambda _: None)  # type: ignore[arg-type]
+        self._over = threading.Event()
+        self._run: GuestRun | None = None
+        self.bursts = 0
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._main)
         self._thread.start()
@@ -123,7 +104,12 @@ class Guest:
     def _main(self) -> None:
         try:
             with self.worker:
-                self._run.run()
+                while not self._over.is_set():
+                    self._run = GuestRun(
+                        self.zone, self.ram.address, eat_and_free(BLOCKS, ORDER), 1, self.worker, lambda _: None
+                    )
+                    self._run.run()
+                    self.bursts += 1
         except BaseException as error:
             self._failure = error
 
@@ -135,7 +121,7 @@ class Guest:
 
     def end(self) -> None:
         """Let it come to rest; it must, and nothing may have gone wrong."""
-        self.bursts.done.set()
+        self._over.set()
         self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive(), "the guest hangs"
         if self._failure is not None:
@@ -143,7 +129,9 @@ class Guest:
 
     def close(self) -> None:
         """Stop it and give everything back."""
-        self._run.stop()
+        self._over.set()
+        if self._run is not None:
+            self._run.stop()
         self._thread.join(TIMEOUT_S)
         self.link.close()
         self.ram.close()
@@ -181,8 +169,8 @@ def test_guests_live_through_the_death_of_their_daemon(tmp_path: Path, number: s
             amid += any(guest.in_flight() for guest in guests)
             daemons.start()
             for guest in guests:
-                seen = guest.bursts.count
-                _until(lambda guest=guest, seen=seen: guest.bursts.count > seen)
+                seen = guest.bursts
+                _until(lambda guest=guest, seen=seen: guest.bursts > seen)
                 assert guest.link.reconnections == kill
         assert amid or kills < KILLS_ENOUGH, "no kill came amid an element"
         for guest in guests:

@@ -57,7 +57,14 @@ class BalloonDriver:
 
     features: Feature
 
-    def __init__(self, zone: Zone, ram_address: int, transport: BalloonTransport, capacity: int) -> None:
+    def __init__(
+        self,
+        zone: Zone,
+        ram_address: int,
+        transport: BalloonTransport,
+        capacity: int,
+        ring_entries: int | None = None,
+    ) -> None:
         """Negotiate, allocate the queue's memory from the zone, and start it.
 
         Args:
@@ -65,6 +72,8 @@ class BalloonDriver:
             ram_address: where guest-physical address 0 is mapped in this process.
             transport: the way to the device.
             capacity: blocks in a report at most.
+            ring_entries: size of the queue, which then has no indirect tables: at least the capacity. None makes one
+                that is large enough.
 
         Raises:
             DriverError: the device has no reporting, or the zone has no memory for the queue.
@@ -76,8 +85,9 @@ class BalloonDriver:
         if not self.features & Feature.REPORTING:
             raise DriverError("the device does not offer free page reporting (VIRTIO_BALLOON_F_REPORTING)")
         self._index = queues(self.features).index(Queue.REPORTING)
-        size = 1 << max(1, (capacity - 1).bit_length())
-        table_descs = capacity if self.features & Feature.INDIRECT_DESC else 0
+        size = ring_entries or 1 << max(1, (capacity - 1).bit_length())
+        assert capacity <= size
+        table_descs = capacity if self.features & Feature.INDIRECT_DESC and ring_entries is None else 0
         if size * table_descs * DESC_BYTES > _TABLES_BYTES_MAX:
             table_descs = 0
         place = place_ring(size, 0)

@@ -8,9 +8,8 @@ touch is a refault.
 
 from typing import Any
 
-import numpy as np
-
 from pagetide.atomics import atomic_load, load_i64, store_i64
+from pagetide.guest.operation import ALLOCATE
 from pagetide.guest.page_alloc import allocate, free
 from pagetide.guest.zone_layout import (
     GENERATION,
@@ -26,12 +25,6 @@ from pagetide.guest.zone_layout import (
 )
 from pagetide.jit import kernel
 from pagetide.units import PAGE_SHIFT
-
-ALLOCATE = 0
-FREE = 1
-
-OPERATION = np.dtype([("kind", np.uint8), ("order", np.uint8), ("slot", np.int32)])
-"""An operation: ALLOCATE puts a block of the order into the slot, FREE frees what is in it."""
 
 DONE = 0
 STOPPED = 1

@@ -4,11 +4,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import ConfigError, RunConfig, workload_defaults
 from pagetide.units import parse_size
 
 
@@ -33,6 +33,11 @@ SETTINGS: dict[str, Setting] = {
     "bursts": Setting("bursts"),
     "eat-share": Setting("eat_share"),
     "hold": Setting("hold_s"),
+    "duration": Setting("duration_s"),
+    "rate": Setting("rate_per_s"),
+    "mix": Setting("mix"),
+    "stream": Setting("stream"),
+    "fault": Setting("faults"),
     "order": Setting("order"),
     "delay": Setting("delay_s"),
     "capacity": Setting("capacity"),
@@ -71,7 +76,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def make_config(*sources: Mapping[str, Any]) -> RunConfig:
-    """The settings of one run: defaults, overridden by each source in turn.
+    """The settings of one run: the workload's defaults, overridden by each source in turn.
 
     Args:
         sources: settings by public name; a value of None is not given.
@@ -79,13 +84,13 @@ def make_config(*sources: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: a value has the wrong type or is out of its range.
     """
-    fields = {}
+    given: dict[str, Any] = {}
     for source in sources:
         for name, value in source.items():
             if value is None:
                 continue
-            fields[SETTINGS[name].field] = _read(name, value)
-    config = RunConfig(**fields)
+            given[SETTINGS[name].field] = _read(name, value)
+    config = RunConfig(**workload_defaults(given.get("workload", "burst")) | given)
     config.check()
     if config.device == "qemu":  # it reads nothing back
         config = msgspec.structs.replace(config, verify_share=0.0)
@@ -96,7 +101,7 @@ def _read(name: str, value: Any) -> Any:
     """The value of a setting as its field's type."""
     setting = SETTINGS[name]
     kind = _given_kind(RunConfig.__annotations__[setting.field])
-    choices = get_args(kind)
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
     if choices and value not in choices:
         raise ConfigError(f"{name} must be {' or '.join(choices)}, not {value!r}")
     try:
@@ -115,4 +120,4 @@ def _given_kind(kind: Any) -> Any:
     return given
 
 
-_KIND_NAMES = {int: "a whole number", float: "a number"}
+_KIND_NAMES = {int: "a whole number", float: "a number", str: "text", tuple[str, ...]: "a list of texts"}

@@ -12,8 +12,11 @@ from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.live import LiveMachine
 from pagetide.machine.observer import Observer
 from pagetide.machine.result import RunResult
+from pagetide.machine.workloads import make_stream
 from pagetide.memory.available import total_bytes
 from pagetide.units import format_size
+from pagetide.workload.stream import StreamError
+from pagetide.workload.stream_file import save_stream
 
 STATUS_OK = 0
 """The run is complete and nothing was wrong."""
@@ -59,19 +62,42 @@ def _check_writable(path: Path) -> None:
         raise ConfigError(f"the JSON cannot be written to {path}: permission denied")
 
 
-def run(config: RunConfig, json_path: str | None, *, make_machine: Callable[[RunConfig], Machine] = LiveMachine) -> int:
+def prepare_stream(config: RunConfig, save_path: Path | None) -> None:
+    """Check the stream of a run that has one from a file, and keep the one of a run that is to.
+
+    Raises:
+        ConfigError: it cannot be read, run or written.
+    """
+    try:
+        if config.stream is not None or save_path is not None:
+            stream = make_stream(config)
+            if save_path is not None:
+                save_stream(stream, save_path)
+    except StreamError as error:
+        raise ConfigError(str(error)) from error
+
+
+def run(
+    config: RunConfig,
+    json_path: str | None,
+    save_path: Path | None = None,
+    *,
+    make_machine: Callable[[RunConfig], Machine] = LiveMachine,
+) -> int:
     """Run once, show it, and say how it ended as an exit status.
 
     Args:
         config: the settings, checked.
         json_path: where to write what was measured: a file, `-` for standard output (the rest then goes to standard
             error), or None.
+        save_path: where to write the stream of operations that is run, or None.
         make_machine: makes what runs it.
 
     Raises:
         ConfigError: this machine cannot do it; nothing was run.
     """
     check_against_machine(config, json_path)
+    prepare_stream(config, save_path)
     from rich.console import Console
 
     from pagetide.lab.ascii_fallback import fall_back_to_ascii

@@ -41,18 +41,7 @@ def verdict(result: RunResult) -> str:
     sentences = []
     if result.outcome == "interrupted":
         sentences.append("The run was interrupted; this is what it had measured.")
-    lags = [burst.return_lag_s for burst in result.bursts]
-    if lags and all(lag is not None for lag in lags):
-        worst_s = max(lag for lag in lags if lag is not None)
-        sentences.append(f"After each burst the host had its memory back within {_seconds(worst_s)}.")
-    elif lags:
-        stayed = [burst.eaten_bytes - burst.returned_bytes for burst in result.bursts if burst.return_lag_s is None]
-        held = f"up to {format_size(max(0, *stayed))} of a burst stayed"
-        if len(stayed) == len(lags):
-            sentences.append(f"The host did not get its memory back: {held}.")
-        else:
-            back = len(lags) - len(stayed)
-            sentences.append(f"The host had its memory back after {back} of {len(lags)} bursts; {held}.")
+    sentences += _what_came_back(result)
     if result.checked_bytes and result.discarded_bytes:
         share = result.checked_bytes / result.discarded_bytes
         which = "Every discarded byte" if share == 1 else f"{share:.0%} of the discarded was checked, and all of that"
@@ -60,6 +49,27 @@ def verdict(result: RunResult) -> str:
     if result.stamp_errors == 0:
         sentences.append("No stamp was wrong.")
     return " ".join(sentences) or "Nothing was measured."
+
+
+def _what_came_back(result: RunResult) -> Iterator[str]:
+    lags = [burst.return_lag_s for burst in result.bursts]
+    if lags and all(lag is not None for lag in lags):
+        worst_s = max(lag for lag in lags if lag is not None)
+        yield f"After each burst the host had its memory back within {_seconds(worst_s)}."
+    elif lags:
+        stayed = [burst.eaten_bytes - burst.returned_bytes for burst in result.bursts if burst.return_lag_s is None]
+        held = f"up to {format_size(max(0, *stayed))} of a burst stayed"
+        if len(stayed) == len(lags):
+            yield f"The host did not get its memory back: {held}."
+        else:
+            yield f"The host had its memory back after {len(lags) - len(stayed)} of {len(lags)} bursts; {held}."
+    elif result.mean_resident_bytes is not None and result.mean_used_bytes is not None:
+        held, used = format_size(result.mean_resident_bytes), format_size(result.mean_used_bytes)
+        yield f"On average the host held {held} while the guest used {used}."
+    if result.false_ooms:
+        yield f"{result.false_ooms} allocations failed falsely, for want of what was out for reporting."
+    if result.dropped_bytes:
+        yield f"Hints of {format_size(result.dropped_bytes)} were dropped."
 
 
 def summarise(result: RunResult) -> Group:
@@ -95,6 +105,13 @@ def _totals(result: RunResult) -> Table:
 def _rows(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "host held at most", format_size(result.peak_resident_bytes)
     yield "host held at least", format_size(result.floor_resident_bytes)
+    if result.mean_resident_bytes is not None and result.mean_used_bytes is not None:
+        yield "host held on average", format_size(result.mean_resident_bytes)
+        yield "guest used on average", format_size(result.mean_used_bytes)
+    if result.return_lag_s_mean is not None:
+        yield "memory was back after", _seconds(result.return_lag_s_mean)
+    if result.behind_s_max is not None:
+        yield "operations late at most", _seconds(result.behind_s_max)
     yield "reports", _count(result.reports)
     yield "reported", _size(result.reported_bytes)
     yield "discarded", _size(result.discarded_bytes)
@@ -105,6 +122,10 @@ def _rows(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "refaulted", _size(result.refaulted_bytes)
     yield "blocks isolated at most", _count(result.isolated_blocks_max)
     yield "vCPU waited for host at most", _optional_seconds(result.vcpu_wait_host_s_max)
+    if result.false_ooms:
+        yield "false OOMs", str(result.false_ooms)
+    if result.dropped_bytes:
+        yield "dropped hints, of", format_size(result.dropped_bytes)
     yield "zone lock waited for at most", _optional_seconds(result.zone_lock_wait_s_max)
     yield "wrong stamps", _count(result.stamp_errors)
     yield "guest CPU time", _optional_seconds(result.guest_cpu_s)

@@ -1,22 +1,49 @@
 """What one run is made of: every setting, its default, and the checks that make a bad one a clear sentence."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from pagetide.guest.reporting.fits import balloon_misfit, shared_misfit
-from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES, format_size
+from pagetide.machine.faults import Fault, FaultError, parse_faults, ring_entries
+from pagetide.units import HUGE_PAGE_BYTES, ORDER_MAX, PAGE_SIZE_BYTES, format_size
+from pagetide.workload.mix import MixError, parse_mix
+from pagetide.workload.small import WAVE_SHARE
+from pagetide.workload.stream import VCPUS_MAX
 
 RAM_BYTES_MIN = 16 << 20
 """The smallest guest: below it the burst is too small to see."""
 
-VCPUS_MAX = 64
 CAPACITY_MAX = 1024
 QEMU_RAM_BYTES_MAX = 3 << 30
 QEMU_CAPACITY_MAX = 32
+EAT_SHARE_MAX = 0.98
+SMALL_RATE_MAX = 100
 HINTS_MAX = 1024
 SYNC_CAPACITY_MAX = 512
+OPERATIONS_MAX = 1 << 28
 _IN_FLIGHT_SHARE = 32
+
+Workload = Literal["burst", "web", "database", "churn", "small", "day"]
+
+_WORKLOAD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "web": {"eat_share": 0.3, "rate_per_s": 1000.0, "mix": "9=0.25,4=0.25,2=0.25,0=0.25"},
+    "database": {"eat_share": 0.8, "mix": "9=0.25,4=0.5,0=0.25"},
+    "churn": {"eat_share": 0.5, "rate_per_s": 20000.0},
+    "small": {
+        "ram_bytes": 512 << 20,
+        "eat_share": 0.975,
+        "rate_per_s": 4.0,
+        "delay_s": 0.0,
+        "in_flight_max_bytes": 4 << 20,
+    },
+    "day": {"eat_share": 0.5, "rate_per_s": 200.0, "bursts": 4},
+}
+
+
+def workload_defaults(workload: str) -> dict[str, Any]:
+    """What differs for a workload from the defaults of RunConfig, by field."""
+    return {"workload": workload, **_WORKLOAD_DEFAULTS.get(workload, {})}
 
 
 DesignName = Literal[
@@ -36,9 +63,15 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         workload: what the guest does with its memory.
         design: how it reports what is free; `off` reports nothing.
         ram_bytes: guest RAM, a multiple of 4 MiB.
-        bursts: how many times the application eats and frees.
-        eat_share: share of RAM that it eats each time.
-        hold_s: how long it keeps what it ate.
+        bursts: how many times the application eats and frees, with `burst` and `day`.
+        eat_share: share of RAM that it eats each time; for the other workloads, what they hold at most, or on average
+            with `churn`.
+        hold_s: how long it keeps what it ate, with `burst` and `day`.
+        duration_s: how long the workload lasts; `burst` lasts for as long as it takes.
+        rate_per_s: how often in a second: requests of `web` and `day`, allocations of `churn`, waves of `small`.
+        mix: shares of the memory in blocks of which order, as `9=0.5,0=0.5`.
+        stream: a Parquet file whose operations are run in place of the workload's.
+        faults: what goes wrong on purpose, as faults.py reads it.
         order: the smallest block that is reported, 2^order pages.
         delay_s: how long after a free the worker starts, with `shared` from one pass of the host to the next; None is
             the design's own (2 s for those that scan and for `shared`, else 0). With `balloon` how often the host moves
@@ -61,12 +94,17 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         seed: drives every random choice.
     """
 
-    workload: Literal["burst"] = "burst"
+    workload: Workload = "burst"
     design: DesignName = "scan"
     ram_bytes: int = 2 << 30
     bursts: int = 3
     eat_share: float = 0.75
     hold_s: float = 1.0
+    duration_s: float = 30.0
+    rate_per_s: float = 1000.0
+    mix: str = "9=0.5,4=0.125,2=0.125,0=0.25"
+    stream: str | None = None
+    faults: tuple[str, ...] = ()
     order: int = 9
     delay_s: float | None = None
     capacity: int = 32
@@ -90,8 +128,23 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             return self.in_flight_max_bytes
         return min(max(self.ram_bytes // _IN_FLIGHT_SHARE, PAGE_SIZE_BYTES << ORDER_MAX), 64 << 20)
 
+    @property
+    def parsed_faults(self) -> tuple[Fault, ...]:
+        """The faults, read."""
+        return parse_faults(self.faults)
+
+    @property
+    def report_blocks_max(self) -> int:
+        """Blocks in a report at most: the capacity, or what a ring without indirect tables takes."""
+        return min(self.capacity, ring_entries(self.parsed_faults) or self.capacity)
+
     def check(self) -> None:
         """Raise ConfigError for the first setting that is out of its range, whatever the machine."""
+        try:
+            parse_mix(self.mix)
+            parse_faults(self.faults)
+        except (MixError, FaultError) as error:
+            raise ConfigError(str(error)) from error
         block_bytes = PAGE_SIZE_BYTES << ORDER_MAX
         checks = (
             (
@@ -104,10 +157,30 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             ),
             (self.bursts >= 1, f"there must be at least 1 burst, not {self.bursts}"),
             (
-                0 < self.eat_share <= 0.95,
-                f"the share eaten must be above 0 and at most 0.95, not {self.eat_share}",
+                0 < self.eat_share <= EAT_SHARE_MAX,
+                f"the share eaten must be above 0 and at most {EAT_SHARE_MAX}, not {self.eat_share}",
             ),
             (0 <= self.hold_s <= 86400, f"the hold must be from 0 s to a day, not {self.hold_s} s"),
+            (
+                0 < self.duration_s <= 86400,
+                f"the duration must be above 0 s, at most a day, not {self.duration_s} s",
+            ),
+            (
+                self.rate_per_s > 0 and self.rate_per_s * self.duration_s <= OPERATIONS_MAX,
+                f"the rate must be above 0 and make at most {OPERATIONS_MAX} operations, not {self.rate_per_s} /s",
+            ),
+            (
+                self.workload != "day" or self.hold_s < self.duration_s / self.bursts,
+                f"{self.bursts} bursts of {self.hold_s} s do not fit into a day of {self.duration_s} s",
+            ),
+            (
+                self.workload != "small" or self.rate_per_s <= SMALL_RATE_MAX,
+                f"the small guest has at most {SMALL_RATE_MAX} waves a second, not {self.rate_per_s}",
+            ),
+            (
+                self.workload != "small" or self._small_fits(),
+                f"the small guest must hold more than a wave, {WAVE_SHARE:g} of RAM, not {self.eat_share} of it",
+            ),
             (0 <= self.order <= ORDER_MAX, f"the order must be from 0 to {ORDER_MAX}, not {self.order}"),
             (0 <= (self.delay_s or 0) <= 86400, f"the delay must be from 0 s to a day, not {self.delay_s} s"),
             (0 <= self.cool_s <= 86400, f"the time to cool must be from 0 s to a day, not {self.cool_s} s"),
@@ -163,3 +236,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             misfit = None
         if misfit is not None:
             raise ConfigError(misfit)
+
+    def _small_fits(self) -> bool:
+        """Whether `small` has something that stays, besides its waves."""
+        held_bytes = int(self.ram_bytes * self.eat_share)
+        return held_bytes >= WAVE_SHARE * self.ram_bytes + HUGE_PAGE_BYTES

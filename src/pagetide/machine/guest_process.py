@@ -20,31 +20,21 @@ from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
 from pagetide.machine.balloon_worker import BalloonWorker, InBalloon
 from pagetide.machine.config import RunConfig
+from pagetide.machine.fault_player import FaultPlayer
+from pagetide.machine.faults import Fault, of_kind, ring_entries
 from pagetide.machine.guest_run import GuestRun
 from pagetide.machine.guest_warm_up import warm_up_design, warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.in_flight import InFlight, TakenByHost
-from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
+from pagetide.machine.messages import Channel, ClockStarted, Command, Ended, GuestSetup, Message, Ready, Stage
 from pagetide.machine.qemu_device import QemuLink
 from pagetide.machine.qtest import Qtest
+from pagetide.machine.workloads import make_stream
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
-from pagetide.workload.burst import Burst
-from pagetide.workload.phases import Workload
 
 HOST_SILENT_MAX_S = 600.0
 """How long the host may take to answer on the connection: stopping it for a while is what some runs are about."""
-
-
-def make_workload(config: RunConfig) -> Workload:
-    """The workload that these settings ask for."""
-    return Burst(
-        eat_bytes=int(config.ram_bytes * config.eat_share),
-        bursts=config.bursts,
-        hold_s=config.hold_s,
-        vcpus=config.vcpus,
-        seed=config.seed,
-    )
 
 
 def tuning_of(config: RunConfig) -> ReportingSettings:
@@ -52,7 +42,7 @@ def tuning_of(config: RunConfig) -> ReportingSettings:
     return ReportingSettings(
         order=config.order,
         delay_s=config.delay_s,
-        capacity=config.capacity,
+        capacity=config.report_blocks_max,
         pace=config.pace,
         cool_s=config.cool_s,
         wake=config.wake,
@@ -82,13 +72,24 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         if config.device == "qemu":
             _reserve_what_is_no_ram(zone)
         worker, in_flight, relieve = _worker(setup, zone, ram.address, link)
+        player = FaultPlayer(
+            of_kind(config.parsed_faults, "off", "ring-full"),
+            lambda fault: _set_fault(worker, fault, True),
+            lambda fault: _set_fault(worker, fault, False),
+        )
+
+        def tell(message: Message) -> None:
+            if isinstance(message, ClockStarted):
+                player.clock_started(message)
+            channel.send(message)
+
         run = GuestRun(
             zone,
             ram.address,
-            make_workload(config),
+            make_stream(config),
             config.vcpus,
             worker,
-            channel.send,
+            tell,
             waits_before_oom=config.oom == "wait",
             cools=config.cool_s > 0,
             in_flight=in_flight,
@@ -98,7 +99,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         threading.Thread(target=_obey, args=(channel, run, started), daemon=True).start()
         channel.send(Ready())
         started.wait()
-        with worker:
+        with worker, player:
             run.run()
 
 
@@ -117,7 +118,9 @@ def _worker(
     if config.design in ("off", "shared"):
         return GuestWorker(design, None, link), TakenByHost(zone) if config.design == "shared" else None, None
     reconnecting = link if setup.socket_path is not None and isinstance(link, VhostUserLink) else None
-    return GuestWorker(design, BalloonDriver(zone, ram_address, link, config.capacity), link, reconnecting), None, None
+    entries = ring_entries(config.parsed_faults)
+    driver = BalloonDriver(zone, ram_address, link, config.report_blocks_max, entries)
+    return GuestWorker(design, driver, link, reconnecting), None, None
 
 
 def _link(setup: GuestSetup, ram: GuestRam) -> VhostUserLink | QemuLink:
@@ -134,6 +137,13 @@ def _reserve_what_is_no_ram(zone: Zone) -> None:
     """Keep the block with a PC's hole at 640 KiB: QEMU's device breaks on a report that reaches into it."""
     first = zone.allocate(ORDER_MAX)
     assert first == 0
+
+
+def _set_fault(worker: GuestWorker, fault: Fault, begins: bool) -> None:
+    if fault.kind == "off":
+        worker.switch(not begins)
+    else:
+        worker.ring_full = begins
 
 
 def _obey(channel: Channel, run: GuestRun, started: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""A live guest at work: its vCPU threads run a workload's phases over one zone."""
+"""A live guest at work: its vCPU threads run a stream of operations over one zone."""
 
 import contextlib
 import threading
@@ -31,11 +31,17 @@ from pagetide.guest.zone_layout import (
 )
 from pagetide.machine.guest_worker import GuestWorker
 from pagetide.machine.in_flight import InFlight, Isolated
-from pagetide.machine.messages import Message, PhaseBegan, PhaseEnded
-from pagetide.workload.phases import Phase, Workload, allocated_bytes
+from pagetide.machine.messages import ClockStarted, Message, PhaseBegan, PhaseEnded
+from pagetide.workload.stream import Stream, Stretch
 
 SETTLE_MAX_S = 600.0
 """The longest wait for a design to come to rest."""
+
+SLEEP_MIN_S = 0.001
+"""The shortest sleep of a vCPU: operations that are due within it run together."""
+
+IDLE_S = 0.1
+"""A vCPU with nothing to do for this long drains its per-CPU list."""
 
 
 class OutOfMemoryError(Exception):
@@ -49,7 +55,7 @@ class GuestRun:
         self,
         zone: Zone,
         ram_address: int,
-        workload: Workload,
+        stream: Stream,
         vcpus: int,
         worker: GuestWorker,
         tell: Callable[[Message], None],
@@ -64,7 +70,7 @@ class GuestRun:
         Args:
             zone: the guest's memory.
             ram_address: where its frame 0 is mapped.
-            workload: what the vCPUs do.
+            stream: what the vCPUs do; it needs no more vCPUs than there are.
             vcpus: how many there are.
             worker: who reports.
             tell: gets what happens.
@@ -75,13 +81,19 @@ class GuestRun:
             relieve: gets the order of an allocation that failed, and gives pages for it back to the zone at once, if
                 there are any; how many.
         """
-        self._zone, self._ram_address, self._workload, self._worker = zone, ram_address, workload, worker
+        assert stream.vcpus <= vcpus
+        self._zone, self._ram_address, self._stream, self._worker = zone, ram_address, stream, worker
         self._tell, self._waits_before_oom, self._cools = tell, waits_before_oom, cools
         self._in_flight = Isolated(zone, worker) if in_flight is None else in_flight
         self._relieve = relieve
         self._stopping = threading.Event()
         self._vcpus = range(vcpus)
-        self._slots = [np.full(workload.slots, -1, np.int64) for _ in self._vcpus]
+        self._stretches = stream.stretches
+        self._work = [stream.operations_of(vcpu) for vcpu in self._vcpus]
+        self._slots = [np.full(work.slots, -1, np.int64) for work in self._work]
+        self._cursors = [np.zeros(1, np.int64) for _ in self._vcpus]
+        self._zero_s = 0.0  # when the stream's clock showed 0, if it had not stood still
+        worker.on_failure = self.stop
 
     def stop(self) -> None:
         """End the run soon; from any thread."""
@@ -92,21 +104,54 @@ class GuestRun:
             self._worker.came_back.notify_all()
 
     def run(self) -> None:
-        """Run every phase, unless stopped.
+        """Run every operation, unless stopped.
 
         Raises:
             OutOfMemoryError: the guest is too small for its workload.
             Exception: whatever ended the reporting worker.
         """
+        until_s = 0.0
         with ThreadPoolExecutor(len(self._vcpus), "vcpu") as threads, self._ticking():
-            for phase in self._workload.phases:
-                self._tell(PhaseBegan(phase.name, phase.burst, phase.eats, time.monotonic()))
-                list(threads.map(self._run_vcpu, self._vcpus, phase.operations))
+            for number, stretch in enumerate(self._stretches):
+                until_s = stretch.until_s
+                self._start_clock(stretch.from_s, until_s)
+                self._begin(stretch)
+                behind_s = max(threads.map(self._run_vcpu, self._vcpus, [number] * len(self._vcpus)))
                 if self._stopping.is_set():
                     break
-                allocated = sum(map(allocated_bytes, phase.operations))
-                self._tell(PhaseEnded(phase.burst, phase.eats, allocated, time.monotonic()))
-                self._rest(phase)
+                self._end(stretch, behind_s)
+            self._start_clock(until_s, self._stream.end_s)
+            self._wait_until(self._stream.end_s)
+        self._raise_failure()
+
+    def _start_clock(self, from_s: float, until_s: float) -> None:
+        now_s = time.monotonic()
+        self._zero_s = now_s - from_s
+        self._tell(ClockStarted(from_s, until_s, now_s))
+
+    def _begin(self, stretch: Stretch) -> None:
+        mark = stretch.mark
+        if mark.first < stretch.end:
+            self._wait_until(float(self._stream.at_s[mark.first]))
+        self._tell(PhaseBegan(mark.name, mark.burst, mark.eats, time.monotonic()))
+
+    def _end(self, stretch: Stretch, behind_s: float) -> None:
+        mark = stretch.mark
+        allocated = self._stream.allocated_bytes(mark.first, stretch.end)
+        self._tell(PhaseEnded(mark.burst, mark.eats, allocated, time.monotonic(), behind_s))
+        if mark.settle:
+            self._wait(lambda: self._worker.at_rest and self._in_flight.at_rest, SETTLE_MAX_S)
+
+    def _wait_until(self, stream_s: float) -> None:
+        """Until the stream's clock shows this, or the run is stopped."""
+        left_s = self._zero_s + stream_s - time.monotonic()
+        if left_s > 0:
+            with self._worker.came_back:
+                self._worker.came_back.wait_for(self._stopping.is_set, left_s)
+
+    def _raise_failure(self) -> None:
+        if self._worker.failure is not None:
+            raise self._worker.failure
 
     @contextlib.contextmanager
     def _ticking(self) -> Iterator[None]:
@@ -129,19 +174,39 @@ class GuestRun:
             over.set()
             thread.join()
 
-    def _run_vcpu(self, vcpu: int, operations: npt.NDArray[np.void]) -> None:
+    def _run_vcpu(self, vcpu: int, stretch: int) -> float:
         try:
-            self._run_operations(vcpu, operations)
+            return self._run_stretch(vcpu, stretch)
         except BaseException:
             self.stop()
             raise
 
-    def _run_operations(self, vcpu: int, operations: npt.NDArray[np.void]) -> None:
-        cursor = np.zeros(1, np.int64)
+    def _run_stretch(self, vcpu: int, stretch: int) -> float:
+        """Run a vCPU's operations of one stretch, each when it is due; how far it fell behind.
+
+        What is due as the stretch begins is to run as fast as it can, and is never behind.
+        """
+        cursor, work = self._cursors[vcpu], self._work[vcpu]
+        from_s, end, behind_s = self._stretches[stretch].from_s, int(work.ends[stretch]), 0.0
+        while cursor[0] < end and not self._stopping.is_set():
+            now_s = time.monotonic() - self._zero_s
+            due_s = float(work.due_s[cursor[0]])
+            if due_s > now_s:
+                self._idle(vcpu, due_s - now_s)
+                continue
+            if due_s > from_s:
+                behind_s = max(behind_s, now_s - due_s)
+            self._run_until(vcpu, min(end, int(np.searchsorted(work.due_s, now_s, "right"))))
+        self._drain(vcpu)
+        return behind_s
+
+    def _run_until(self, vcpu: int, end: int) -> None:
+        """Run operations up to this one, in as many calls as it takes."""
         words, pages, slots = self._zone.words, self._zone.pages, self._slots[vcpu]
+        operations, cursor = self._work[vcpu].operations, self._cursors[vcpu]
         while not self._stopping.is_set():
             seen = self._in_flight.ended
-            outcome = run_operations(words, pages, self._ram_address, vcpu, operations, slots, cursor, len(operations))
+            outcome = run_operations(words, pages, self._ram_address, vcpu, operations, slots, cursor, end)
             self._pass_on_wake()
             if outcome == HOST_WANTED:
                 with self._stalled(vcpu):
@@ -151,8 +216,15 @@ class GuestRun:
             assert outcome != BAD_FREE, f"vCPU {vcpu} freed what it did not hold"
             if outcome not in (NO_MEMORY, WORKER_WANTED, STOPPED, HOST_WANTED):
                 break
-        # An idle vCPU keeps no pages to itself: they would hold whole blocks apart (Linux's vmstat work does this).
-        pcp_drain(words, pages, vcpu)
+
+    def _idle(self, vcpu: int, for_s: float) -> None:
+        if for_s >= IDLE_S:
+            self._drain(vcpu)
+        self._stopping.wait(max(for_s, SLEEP_MIN_S))
+
+    def _drain(self, vcpu: int) -> None:
+        """An idle vCPU keeps no pages to itself: they would hold whole blocks apart (Linux's vmstat work does this)."""
+        pcp_drain(self._zone.words, self._zone.pages, vcpu)
         self._pass_on_wake()
 
     def _pass_on_wake(self) -> None:
@@ -194,11 +266,6 @@ class GuestRun:
         """Before an allocation fails, wait for blocks that are out for reporting (invariant 5)."""
         self._wait(lambda: self._in_flight.ended != seen)
 
-    def _rest(self, phase: Phase) -> None:
-        if phase.settle:
-            self._wait(lambda: self._worker.at_rest and self._in_flight.at_rest, SETTLE_MAX_S)
-        self._wait(lambda: False, phase.rest_s)
-
     def _wait(self, condition: Callable[[], bool], most_s: float = float("inf")) -> None:
         """Until the condition holds, the run is stopped, or the time is over.
 
@@ -214,5 +281,4 @@ class GuestRun:
             while not over() and (left_s := end_s - time.monotonic()) > 0:
                 look_again_s = min(left_s, self._in_flight.look_again_s)
                 worker.came_back.wait_for(over, None if look_again_s == float("inf") else look_again_s)
-        if worker.failure is not None:
-            raise worker.failure
+        self._raise_failure()

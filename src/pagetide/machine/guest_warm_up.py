@@ -5,16 +5,16 @@ import mmap
 import numpy as np
 
 from pagetide.guest.driver import BalloonDriver
+from pagetide.guest.operation import ALLOCATE, FREE, operations
 from pagetide.guest.pcp import pcp_drain
 from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.reporting.scan import Scan
 from pagetide.guest.request import take_wake
-from pagetide.guest.vcpu import ALLOCATE, FREE, run_operations
+from pagetide.guest.vcpu import run_operations
 from pagetide.guest.zone import Zone
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.phases import operations
 
 _PAGES = 4096
 
@@ -43,10 +43,9 @@ def warm_up_guest() -> None:
     with mmap.mmap(-1, _PAGES * PAGE_SIZE_BYTES) as ram:
         view = np.frombuffer(ram, np.int64)
         zone = Zone(_PAGES)
-        orders, slots = np.array([0, 3], np.uint8), np.array([0, 1], np.int32)
         held = np.full(2, -1, np.int64)
         for kind in (ALLOCATE, FREE):
-            some = operations(kind, orders, slots)
+            some = operations(kind, [0, 3], [0, 1])
             run_operations(zone.words, zone.pages, view.ctypes.data, 0, some, held, np.zeros(1, np.int64), len(some))
         pcp_drain(zone.words, zone.pages, 0)
         take_wake(zone.words)
@@ -61,6 +60,7 @@ def warm_up_guest() -> None:
         design.done(batch, True, 0.0)
         while (batch := design.next_batch(0.0)) is not None:
             design.done(batch, True, 0.0)
+        design.stop()
         del view
 
 

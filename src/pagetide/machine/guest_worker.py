@@ -4,6 +4,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -56,8 +57,10 @@ class GuestWorker:
 
     Attributes:
         failure: what ended the worker, if it was not `stop`.
+        on_failure: called once there is one, in the worker's thread.
         batches_begun: how many times a batch was asked for, counted before anything is isolated.
         batches_done: how many of those are over, counted when everything is back in the allocator.
+        ring_full: a fault: the queue has no room, and a report fails at once.
         came_back: notified whenever a batch is back, and when the worker comes to rest or ends.
     """
 
@@ -75,7 +78,10 @@ class GuestWorker:
         With `reconnecting` a closed connection is waited out, as long as it takes.
         """
         self.failure = None
+        self.on_failure: Callable[[], None] = lambda: None
+        self.ring_full = False
         self.batches_begun = self.batches_done = 0
+        self._on = self._wanted_on = True
         self.came_back = threading.Condition()
         self._sleeping_long = self._woken = False
         self._design, self._driver, self._calls = design, driver, calls
@@ -104,6 +110,11 @@ class GuestWorker:
         self._woken = True
         eventfd_write(self._wake_fd)
 
+    def switch(self, on: bool) -> None:
+        """Switch the design off, or on again, as soon as no batch is out (S14)."""
+        self._wanted_on = on
+        eventfd_write(self._wake_fd)
+
     @property
     def synchronous(self) -> bool:
         """Whether a vCPU with a full batch is to call `report_all` itself."""
@@ -111,8 +122,8 @@ class GuestWorker:
 
     @property
     def at_rest(self) -> bool:
-        """Whether the design wants nothing until something is freed."""
-        return self._sleeping_long and not self._woken
+        """Whether the design is on, and wants nothing until something is freed."""
+        return self._sleeping_long and not self._woken and self._on and self._wanted_on
 
     def _run(self) -> None:
         try:
@@ -123,6 +134,7 @@ class GuestWorker:
                 self.report_all()
         except BaseException as error:
             self.failure = error
+            self.on_failure()
         finally:
             with self.came_back:
                 self.came_back.notify_all()
@@ -157,18 +169,31 @@ class GuestWorker:
                 more = self._report_next()
 
     def _report_next(self) -> bool:
+        if not self._switched_on():
+            return False
         self.batches_begun += 1
         batch = self._design.next_batch(time.monotonic())
         if batch is not None:
-            self._report(batch)
-            self._design.done(batch, not self._stopping, time.monotonic())
+            reported = self._report(batch)
+            self._design.done(batch, reported, time.monotonic())
         with self.came_back:
             self.batches_done += 1
             self.came_back.notify_all()
         return batch is not None
 
-    def _report(self, batch: Batch) -> None:
-        """Report one batch and sleep until the host has dealt with it, or the worker is stopped."""
+    def _switched_on(self) -> bool:
+        """Whether the design is on, after it was switched if that is wanted; no batch is out."""
+        if self._on and not self._wanted_on:
+            self._design.stop()
+        elif self._wanted_on and not self._on:
+            self._design.start(time.monotonic())
+        self._on = self._wanted_on
+        return self._on
+
+    def _report(self, batch: Batch) -> bool:
+        """Report one batch and sleep until the host has dealt with it, or the worker is stopped; whether it has."""
+        if self.ring_full:
+            return False
         assert self._driver is not None
         assert self._calls is not None
         self._driver.submit(batch, self._design.queue)
@@ -179,6 +204,7 @@ class GuestWorker:
             if self._calls.call_fd in ready:
                 self._calls.take_call()
             self._check_connection(ready)
+        return not self._stopping
 
     def _check_connection(self, ready: set[int]) -> None:
         if self._calls is None or self._calls.connection_fd not in ready:

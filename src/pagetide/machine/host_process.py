@@ -17,10 +17,13 @@ from pagetide.host.ledger import LEDGER_WORDS, Ledger
 from pagetide.host.server import Server
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
+from pagetide.machine.config import RunConfig
+from pagetide.machine.faults import of_kind
 from pagetide.machine.host_ballooning import serve_and_balloon
 from pagetide.machine.host_taking import taking_frames
 from pagetide.machine.host_warm_up import warm_up_host, warm_up_taking
 from pagetide.machine.messages import Channel, Ended, HostSetup, Ready, Stage
+from pagetide.machine.mm_lock import MmLockHolder
 
 
 def run_host(setup: HostSetup, channel: Channel) -> str | None:
@@ -42,12 +45,20 @@ def run_host(setup: HostSetup, channel: Channel) -> str | None:
     taking = taking_frames(setup, ledger) if takes else contextlib.nullcontext()
     with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server, taking:
         server.adopt(socket.socket(fileno=setup.socket_fd), ledger=ledger, name="guest")
-        channel.send(Ready())
-        if setup.config.design == "balloon":
-            serve_and_balloon(server, setup, channel.fileno(), lambda: bool(reasons))
-        else:
-            server.run(channel.fileno())
+        with _contention(setup.config):
+            channel.send(Ready())
+            if setup.config.design == "balloon":
+                serve_and_balloon(server, setup, channel.fileno(), lambda: bool(reasons))
+            else:
+                server.run(channel.fileno())
     return None if reasons in ([], ["disconnected"]) else reasons[0]
+
+
+def _contention(config: RunConfig) -> contextlib.AbstractContextManager[object]:
+    """Who else wants the mm lock of this process (S10), if a fault says so."""
+    for fault in of_kind(config.parsed_faults, "mmlock", "mmlock-split"):
+        return MmLockHolder(config.ram_bytes if fault.kind == "mmlock-split" else 0)
+    return contextlib.nullcontext()
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ seen in that file.
 """
 
 import contextlib
+import os
 import select
 import socket
 import time
@@ -21,8 +22,11 @@ from pagetide.guest.zone_layout import arena_bytes
 from pagetide.host.ledger import LEDGER_WORDS, Ledger
 from pagetide.linux import process_cpu_s
 from pagetide.machine.config import RunConfig
+from pagetide.machine.fault_player import FaultPlayer, SignalledProcess
+from pagetide.machine.faults import of_kind
 from pagetide.machine.guest_view import ArenaView
 from pagetide.machine.messages import (
+    ClockStarted,
     Command,
     Ended,
     GuestSetup,
@@ -69,6 +73,7 @@ class LiveMachine:
             except KeyboardInterrupt:
                 outcome = "interrupted"
             end_s = time.monotonic()
+            self._faults.close()
             for child in reversed(self._children):  # the guest first: it uses the host
                 child.stop()
             cpu_s = {child.name: None if child.ended is None else child.ended.cpu_s for child in self._children}
@@ -87,6 +92,7 @@ class LiveMachine:
             qemu = resources.enter_context(QemuProcess(config.ram_bytes))
             ram_fd, device_socket, qemu_pid = qemu.ram_fd, qemu.qtest, qemu.pid
             self._host_cpu_s = lambda: process_cpu_s(qemu.pid)
+            host_process = SignalledProcess(lambda signal: os.kill(qemu.pid, signal))
         else:
             observer.stage("starting the host and the guest")
             ram_fd = resources.enter_context(GuestRam.create(config.ram_bytes, config.backing)).fd
@@ -105,6 +111,7 @@ class LiveMachine:
                 [*host_fds, *also.values()],
             )
             host_socket.close()  # the guest must see the host's end close
+            host_process = SignalledProcess(self._children[0].process.send_signal)
         self._start_child(
             resources,
             "guest",
@@ -114,6 +121,8 @@ class LiveMachine:
             [device_socket.fileno(), ram_fd, arena_fd],
         )
         device_socket.close()
+        faults = of_kind(config.parsed_faults, "stop", "slow")
+        self._faults = resources.enter_context(FaultPlayer(faults, host_process.begin, host_process.end))
         self._recorder = Recorder(config, lambda: resident_bytes(ram_fd), ArenaView(config, arena), ledger)
 
     def _start_child(
@@ -144,6 +153,7 @@ class LiveMachine:
                     for message in child.channel.receive():
                         self._take(child, message, observer)
                     if child.channel.closed:
+                        self._faults.close()
                         return self._how_it_ended()
             if time.monotonic() >= next_s:
                 next_s = max(next_s + SAMPLE_INTERVAL_S, time.monotonic())
@@ -170,6 +180,8 @@ class LiveMachine:
             child.ready = True
             if all(child.ready for child in self._children):
                 self._start()
+        elif isinstance(message, ClockStarted):
+            self._faults.clock_started(message)
         elif isinstance(message, PhaseBegan):
             observer.stage(message.name)
             self._recorder.phase_began(message)

@@ -55,6 +55,14 @@ class Ready(msgspec.Struct, tag=True):
     """The process can begin."""
 
 
+class ClockStarted(msgspec.Struct, tag=True):
+    """The stream's clock goes on from `stream_s` at this time of CLOCK_MONOTONIC, at most to `until_s`."""
+
+    stream_s: float
+    until_s: float
+    at_s: float
+
+
 class PhaseBegan(msgspec.Struct, tag=True):
     """The first operation of a phase is about to run, at this time of CLOCK_MONOTONIC."""
 
@@ -65,12 +73,13 @@ class PhaseBegan(msgspec.Struct, tag=True):
 
 
 class PhaseEnded(msgspec.Struct, tag=True):
-    """The last operation of a phase has run."""
+    """The last operation of a phase has run; none ran later than `behind_s` after it was due."""
 
     burst: int
     eats: bool
     allocated_bytes: int
     at_s: float
+    behind_s: float = 0.0
 
 
 class Ended(msgspec.Struct, tag=True):
@@ -86,7 +95,7 @@ class Command(msgspec.Struct, tag=True):
     name: str
 
 
-Message = Stage | Ready | PhaseBegan | PhaseEnded | Ended | Command
+Message = Stage | Ready | ClockStarted | PhaseBegan | PhaseEnded | Ended | Command
 
 
 class Channel:

@@ -17,9 +17,10 @@ from pagetide.host.ledger import (
 )
 from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_view import GuestView
-from pagetide.machine.measure import Series, Span, bursts
+from pagetide.machine.measure import Series, Span, bursts, footprint
 from pagetide.machine.messages import PhaseBegan, PhaseEnded
 from pagetide.machine.result import RunResult, Sample, Samples
+from pagetide.workload.stream import NO_BURST
 
 
 class Recorder:
@@ -41,6 +42,7 @@ class Recorder:
         self._spans: list[Span] = []
         self._eat: tuple[float, float, int] | None = None
         self._free_start_s = 0.0
+        self._behind_s: float | None = None
         self._start_s: float | None = None
         self._end_s = 0.0
         self._cpu_s: dict[str, float | None] = {}
@@ -49,6 +51,8 @@ class Recorder:
         """A phase began; the first one starts the run's clock."""
         if self._start_s is None:
             self._start_s = message.at_s
+        if message.burst == NO_BURST:
+            return
         if message.eats:
             self._eat = (message.at_s - self._start_s, 0.0, 0)
         else:
@@ -57,6 +61,9 @@ class Recorder:
     def phase_ended(self, message: PhaseEnded) -> None:
         """A phase's operations are done; a burst is complete once it has freed."""
         assert self._start_s is not None
+        if message.burst == NO_BURST:
+            self._behind_s = max(self._behind_s or 0.0, message.behind_s)
+            return
         assert self._eat is not None
         at_s = message.at_s - self._start_s
         if message.eats:
@@ -94,6 +101,7 @@ class Recorder:
             np.array(columns.t_s),
             np.array(columns.host_resident_bytes, np.int64),
             None if ledger is None else np.array(self._verified_bytes, np.int64),
+            np.array(columns.guest_used_bytes, np.int64),
         )
         return RunResult(
             config=self._config,
@@ -102,6 +110,8 @@ class Recorder:
             bursts=bursts(self._spans, series, self._config.ram_bytes),
             peak_resident_bytes=max(columns.host_resident_bytes, default=0),
             floor_resident_bytes=min(columns.host_resident_bytes, default=0),
+            **footprint(series)._asdict(),
+            behind_s_max=self._behind_s,
             **self._guest.totals()._asdict(),
             reports=self._told(REPORTS),
             reported_bytes=self._told(REPORTED_BYTES),

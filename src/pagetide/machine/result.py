@@ -18,7 +18,8 @@ class Burst(msgspec.Struct, kw_only=True):
         returned_bytes: how far the host's residency fell, from its highest in the burst to its lowest after the free.
         verified_bytes: what the ledger read back as gone between this burst's start and the next one's; None if the
             host has no ledger to read.
-        return_lag_s: from the last free until residency was within 2 % of RAM of the run's floor; None if it never was.
+        return_lag_s: from the last free until residency was within 2 % of RAM of the run's floor, or of what the guest
+            used more than then; None if it never was.
     """
 
     eat_start_s: float
@@ -70,6 +71,12 @@ class RunResult(msgspec.Struct, kw_only=True):
         guest: what ran: `pagetide`, or a real kernel by its name and release.
         outcome: `complete`, `interrupted`, or a sentence that says what failed.
         duration_s: from the first operation to the end.
+        mean_resident_bytes: what the host held, on average over the time of the samples.
+        mean_used_bytes: what the guest used, on the same average.
+        return_lag_s_mean: how long a byte that came back had stayed with the host after it was free, on average: what
+            the host held beyond what the guest used, added up over time, by how far its residency fell in all. What
+            never came back counts in the first, so it makes this larger. None if residency never fell.
+        behind_s_max: how late an operation with a time of its own ran at most, outside of bursts; None if it had none.
         discarded_bytes: what the discarding calls covered, by their own word.
         verified_bytes: what was read back as gone before the acknowledgement.
         checked_bytes: how much of the discarded was read back at all (`verify_share`).
@@ -95,6 +102,10 @@ class RunResult(msgspec.Struct, kw_only=True):
     bursts: list[Burst]
     peak_resident_bytes: int
     floor_resident_bytes: int
+    mean_resident_bytes: int | None = None
+    mean_used_bytes: int | None = None
+    return_lag_s_mean: float | None = None
+    behind_s_max: float | None = None
     isolated_blocks_max: int | None
     vcpu_wait_host_s_max: float | None
     vcpu_wait_host_s: float | None

@@ -1,55 +1,64 @@
 """The thread's application: it fires up, eats a massive amount of memory, holds it, frees all of it, and is gone.
 
-Half of the memory is eaten as 2 MiB blocks, as an application with transparent huge pages does; the rest as smaller
-ones, most of them single pages. The vCPUs eat at the same time, each its share, so that their blocks interleave. On
-exit the memory is freed in the order in which it was allocated.
+By default half of the memory is eaten as 2 MiB blocks, as an application with transparent huge pages does; the rest as
+smaller ones, most of them single pages. The vCPUs eat at the same time, each its share, so that their blocks
+interleave. On exit the memory is freed in the order in which it was allocated. It eats and frees as fast as it can, and
+the next burst comes once the design has nothing left to do.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from pagetide.guest.vcpu import ALLOCATE, FREE
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.phases import Phase, operations
-
-ORDER_SHARES = {9: 0.5, 4: 0.125, 2: 0.125, 0: 0.25}
-"""Which share of the memory is eaten in blocks of each order."""
+from pagetide.workload.lives import Lives, lives, stream_of
+from pagetide.workload.mix import Mix, fill
+from pagetide.workload.stream import Mark, Stream
 
 REST_S = 0.5
-"""The least that a guest rests after a burst."""
+"""How long a guest rests after a burst, once the design does."""
 
 
-class Burst:
-    """Eat, hold, free, some times over."""
+def one_burst(
+    rng: np.random.Generator, *, eat_bytes: int, vcpus: int, mix: Mix, eats_at_s: float, frees_at_s: float
+) -> Lives:
+    """The blocks of one burst: `eat_bytes` in all, rounded down to whole pages for each vCPU."""
+    pages = eat_bytes // PAGE_SIZE_BYTES // vcpus
+    assert pages >= 1
+    orders = [fill(rng, pages, mix) for _ in range(vcpus)]
+    owners = np.repeat(np.arange(vcpus), [len(drawn) for drawn in orders])
+    return lives(eats_at_s, frees_at_s, np.concatenate(orders), owners)
 
-    slots: int
-    phases: tuple[Phase, ...]
 
-    def __init__(self, *, eat_bytes: int, bursts: int, hold_s: float, vcpus: int, seed: int) -> None:
-        """Work out the phases: `eat_bytes` in all for each burst, rounded down to whole pages for each vCPU."""
-        assert eat_bytes >= vcpus * PAGE_SIZE_BYTES
-        rng = np.random.default_rng(seed)
-        pages = eat_bytes // PAGE_SIZE_BYTES // vcpus
-        phases = []
-        self.slots = 0
-        for burst in range(bursts):
-            orders = [_draw_orders(rng, pages) for _ in range(vcpus)]
-            slots = [np.arange(len(drawn), dtype=np.int32) for drawn in orders]
-            self.slots = max(self.slots, *(len(drawn) for drawn in orders))
-            label = f"burst {burst + 1} of {bursts}"
-            eat, release = (
-                tuple(operations(kind, drawn, places) for drawn, places in zip(orders, slots, strict=True))
-                for kind in (ALLOCATE, FREE)
+def burst(*, eat_bytes: int, bursts: int, hold_s: float, vcpus: int, mix: Mix, seed: int) -> Stream:
+    """Eat, hold, free, some times over.
+
+    Args:
+        eat_bytes: memory that is eaten in each burst.
+        bursts: how many there are.
+        hold_s: how long the memory is kept.
+        vcpus: who eat it.
+        mix: in blocks of which orders.
+        seed: drives every random choice.
+    """
+    rng = np.random.default_rng(seed)
+    parts: list[Lives] = []
+    marks: list[Mark] = []
+    index = 0
+    for number in range(bursts):
+        eats_at_s = number * (hold_s + REST_S)
+        parts.append(
+            one_burst(
+                rng,
+                eat_bytes=eat_bytes,
+                vcpus=vcpus,
+                mix=mix,
+                eats_at_s=eats_at_s,
+                frees_at_s=eats_at_s + hold_s,
             )
-            phases.append(Phase(f"{label}: eating", burst, True, eat, hold_s, settle=False))
-            phases.append(Phase(f"{label}: freeing", burst, False, release, REST_S, settle=True))
-        self.phases = tuple(phases)
-
-
-def _draw_orders(rng: np.random.Generator, pages: int) -> npt.NDArray[np.uint8]:
-    """Orders of blocks, shuffled, that hold exactly this many pages."""
-    drawn = [np.full(int(pages * share) >> order, order, np.uint8) for order, share in ORDER_SHARES.items()]
-    rest = pages - sum(len(blocks) << int(blocks[0]) for blocks in drawn if len(blocks))
-    blocks = np.concatenate([*drawn, np.zeros(rest, np.uint8)])
-    rng.shuffle(blocks)
-    return blocks
+        )
+        blocks = len(parts[-1].order)
+        name = f"burst {number + 1} of {bursts}"
+        marks.append(Mark(index, f"{name}: eating", number, eats=True))
+        marks.append(Mark(index + blocks, f"{name}: freeing", number, settle=True))
+        index += 2 * blocks
+    end_s = bursts * (hold_s + REST_S)
+    return stream_of(*parts, name="", end_s=end_s)._replace(marks=tuple(marks))

@@ -1,0 +1,124 @@
+"""Plays the faults of a live run when the stream's clock says so, in a thread of its own.
+
+The guest's process keeps that clock and plays the guest's faults. The starting process hears of it (ClockStarted) and
+plays the host's.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from pagetide.machine.faults import Fault
+from pagetide.machine.messages import ClockStarted
+
+SLICE_S = 0.02
+"""A slow host runs for a part of each such slice, and is stopped for the rest."""
+
+
+class FaultPlayer:
+    """Begins and ends faults in time. Use as a context manager, or call `close`; faults that are on then end."""
+
+    def __init__(self, faults: Sequence[Fault], begin: Callable[[Fault], None], end: Callable[[Fault], None]) -> None:
+        """Take faults in the order of their beginnings; `begin` and `end` are called in the player's thread."""
+        self._waiting, self._begin, self._end = list(faults), begin, end
+        self._on: list[tuple[float, Fault]] = []
+        self._clock: ClockStarted | None = None
+        self._changed = threading.Condition()
+        self._over = False
+        self._thread = threading.Thread(target=self._play, name="faults")
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the faults that are on, and play no more; a second call does nothing."""
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+        self._thread.join()
+
+    def clock_started(self, clock: ClockStarted) -> None:
+        """The stream's clock goes on."""
+        with self._changed:
+            self._clock = clock
+            self._changed.notify()
+
+    def _play(self) -> None:
+        while True:
+            with self._changed:
+                next_s = self._next_s()
+                if not self._over and (next_s is None or next_s > time.monotonic()):
+                    self._changed.wait(None if next_s is None else max(0.0, next_s - time.monotonic()))
+                if self._over:
+                    break
+            self._act(time.monotonic())
+        for _, fault in self._on:
+            self._end(fault)
+
+    def _next_s(self) -> float | None:
+        """When there is something to do, as far as the clock tells."""
+        begins_s = self._begins_s()
+        times_s = [ends_s for ends_s, _ in self._on] + ([] if begins_s is None else [begins_s])
+        return min(times_s, default=None)
+
+    def _begins_s(self) -> float | None:
+        """When the next fault begins; None if the clock stands still before that, or there is no other."""
+        clock = self._clock
+        if clock is None or not self._waiting or self._waiting[0].start_s > clock.until_s:
+            return None
+        return clock.at_s + max(0.0, self._waiting[0].start_s - clock.stream_s)
+
+    def _act(self, now_s: float) -> None:
+        for ends_s, fault in list(self._on):
+            if ends_s <= now_s:
+                self._on.remove((ends_s, fault))
+                self._end(fault)
+        while (begins_s := self._begins_s()) is not None and begins_s <= now_s:
+            fault = self._waiting.pop(0)
+            self._begin(fault)
+            self._on.append((now_s + fault.for_s, fault))
+
+
+class SignalledProcess:
+    """A process that is stopped, or slowed down, by signals."""
+
+    def __init__(self, send: Callable[[int], None]) -> None:
+        """Take what sends a signal to it."""
+        self._send = send
+        self._fast = threading.Event()
+        self._slowing: threading.Thread | None = None
+
+    def begin(self, fault: Fault) -> None:
+        """Stop it, or slow it down."""
+        if fault.kind == "stop":
+            self._send(signal.SIGSTOP)
+            return
+        assert fault.kind == "slow"
+        self._fast.clear()
+        self._slowing = threading.Thread(target=self._slow, args=(fault.factor,), name="slow host")
+        self._slowing.start()
+
+    def end(self, fault: Fault) -> None:
+        """Let it run again."""
+        if self._slowing is not None:
+            self._fast.set()
+            self._slowing.join()
+            self._slowing = None
+        self._send(signal.SIGCONT)
+
+    def _slow(self, factor: float) -> None:
+        runs_s = SLICE_S / factor
+        while not self._fast.is_set():
+            self._send(signal.SIGSTOP)
+            self._fast.wait(SLICE_S - runs_s)
+            self._send(signal.SIGCONT)
+            self._fast.wait(runs_s)

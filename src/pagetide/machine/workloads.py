@@ -1,0 +1,117 @@
+"""From settings to the stream of operations that both machines run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pagetide.machine.config import RunConfig
+from pagetide.units import format_size
+from pagetide.workload.burst import burst
+from pagetide.workload.churn import churn
+from pagetide.workload.database import database
+from pagetide.workload.day import day
+from pagetide.workload.mix import parse_mix
+from pagetide.workload.small import small
+from pagetide.workload.stream import Stream, StreamError
+from pagetide.workload.stream_file import load_stream
+from pagetide.workload.web import web
+
+
+def make_stream(config: RunConfig) -> Stream:
+    """The stream that these settings ask for: a workload's, or one from a file. The same settings give the same.
+
+    Raises:
+        StreamError: the file cannot be read, or takes more than the guest has; the message is one sentence.
+    """
+    if config.stream is None:
+        return _WORKLOADS[config.workload](config)
+    stream = load_stream(Path(config.stream))
+    if stream.vcpus > config.vcpus:
+        raise StreamError(f"the stream in {config.stream} takes {stream.vcpus} vCPUs, and the guest has {config.vcpus}")
+    if stream.peak_bytes > config.ram_bytes:
+        raise StreamError(
+            f"the stream in {config.stream} holds up to {format_size(stream.peak_bytes)}, "
+            f"and the guest has {format_size(config.ram_bytes)}"
+        )
+    return stream
+
+
+def _burst(config: RunConfig) -> Stream:
+    return burst(
+        eat_bytes=_share_bytes(config),
+        bursts=config.bursts,
+        hold_s=config.hold_s,
+        vcpus=config.vcpus,
+        mix=parse_mix(config.mix),
+        seed=config.seed,
+    )
+
+
+def _web(config: RunConfig) -> Stream:
+    return web(
+        share_bytes=_share_bytes(config),
+        rate_per_s=config.rate_per_s,
+        duration_s=config.duration_s,
+        vcpus=config.vcpus,
+        mix=parse_mix(config.mix),
+        seed=config.seed,
+    )
+
+
+def _database(config: RunConfig) -> Stream:
+    return database(
+        share_bytes=_share_bytes(config),
+        duration_s=config.duration_s,
+        vcpus=config.vcpus,
+        mix=parse_mix(config.mix),
+        seed=config.seed,
+    )
+
+
+def _churn(config: RunConfig) -> Stream:
+    return churn(
+        share_bytes=_share_bytes(config),
+        rate_per_s=config.rate_per_s,
+        duration_s=config.duration_s,
+        vcpus=config.vcpus,
+        mix=parse_mix(config.mix),
+        seed=config.seed,
+    )
+
+
+def _small(config: RunConfig) -> Stream:
+    return small(
+        ram_bytes=config.ram_bytes,
+        share_bytes=_share_bytes(config),
+        rate_per_s=config.rate_per_s,
+        duration_s=config.duration_s,
+        vcpus=config.vcpus,
+        mix=parse_mix(config.mix),
+        seed=config.seed,
+    )
+
+
+def _day(config: RunConfig) -> Stream:
+    return day(
+        eat_bytes=_share_bytes(config),
+        bursts=config.bursts,
+        hold_s=config.hold_s,
+        rate_per_s=config.rate_per_s,
+        duration_s=config.duration_s,
+        vcpus=config.vcpus,
+        mix=parse_mix(config.mix),
+        seed=config.seed,
+    )
+
+
+def _share_bytes(config: RunConfig) -> int:
+    return int(config.ram_bytes * config.eat_share)
+
+
+_WORKLOADS: dict[str, Callable[[RunConfig], Stream]] = {
+    "burst": _burst,
+    "web": _web,
+    "database": _database,
+    "churn": _churn,
+    "small": _small,
+    "day": _day,
+}

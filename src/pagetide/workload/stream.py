@@ -1,0 +1,175 @@
+"""A workload as one stream of operations: what every machine runs, and what a file of operations holds.
+
+A stream has its own clock. An operation is due when the clock shows its time, and runs then or as soon after as its
+vCPU can. At a mark the clock stands still until every operation before the mark has run (and, where the stretch says
+so, until the design is at rest); then it goes on from the due time of the operation before. So a burst that takes
+longer on one machine than on another is held for the same time on both.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.guest.operation import ALLOCATE, FREE, operations
+from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
+
+VCPUS_MAX = 64
+SLOTS_MAX = 1 << 28
+NO_BURST = -1
+
+
+class StreamError(ValueError):
+    """A stream that cannot be run, read or written; the message is one sentence that says why."""
+
+
+class Mark(NamedTuple):
+    """Where a stretch of a stream begins, and what it is; it ends where the next one begins.
+
+    Attributes:
+        first: the index of its first operation.
+        name: what it is, for people: `burst 2 of 3: eating`.
+        burst: which burst it belongs to, from 0; NO_BURST if to none.
+        eats: whether the burst eats here; otherwise it frees. Means nothing without a burst.
+        settle: whether the clock stands still after it until the design has nothing left to do, too.
+    """
+
+    first: int
+    name: str
+    burst: int = NO_BURST
+    eats: bool = False
+    settle: bool = False
+
+
+class Stretch(NamedTuple):
+    """What lies between two marks.
+
+    Attributes:
+        mark: the first of the two.
+        end: the index after its last operation.
+        from_s: what the clock shows when it begins.
+        until_s: the due time of its last operation: the clock does not pass it before all have run.
+    """
+
+    mark: Mark
+    end: int
+    from_s: float
+    until_s: float
+
+
+class VcpuOperations(NamedTuple):
+    """What one vCPU does in a stream.
+
+    Attributes:
+        operations: array of OPERATION, in the order in which it runs them.
+        due_s: float64 array, when each is due.
+        ends: int64 array, for each stretch the index after its last operation here.
+        slots: how many slots they use.
+    """
+
+    operations: npt.NDArray[np.void]
+    due_s: npt.NDArray[np.float64]
+    ends: npt.NDArray[np.int64]
+    slots: int
+
+
+class Stream(NamedTuple):
+    """Operations as columns, one entry an operation, in the order in which they are due.
+
+    Attributes:
+        at_s: float64, when it is due on the stream's clock; never less than the one before.
+        kind: uint8, ALLOCATE or FREE.
+        order: uint8, of the block.
+        slot: int32, which of the vCPU's blocks. A slot is filled, freed with the same order, and filled again.
+        vcpu: uint16, who runs it.
+        marks: where stretches begin; the first one at 0, and no two at the same operation.
+        end_s: when the stream is over on its clock, at the last operation or later.
+    """
+
+    at_s: npt.NDArray[np.float64]
+    kind: npt.NDArray[np.uint8]
+    order: npt.NDArray[np.uint8]
+    slot: npt.NDArray[np.int32]
+    vcpu: npt.NDArray[np.uint16]
+    marks: tuple[Mark, ...]
+    end_s: float
+
+    @property
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns by name."""
+        return {"at_s": self.at_s, "kind": self.kind, "order": self.order, "slot": self.slot, "vcpu": self.vcpu}
+
+    @property
+    def nr_operations(self) -> int:
+        """How many operations it has."""
+        return len(self.at_s)
+
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs it takes."""
+        return int(self.vcpu.max(initial=0)) + 1
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The stretches between its marks, in order."""
+        ends = [mark.first for mark in self.marks[1:]] + [self.nr_operations]
+        limits = [0.0] + [float(self.at_s[end - 1]) if end else 0.0 for end in ends]
+        return tuple(map(Stretch, self.marks, ends, limits[:-1], limits[1:]))
+
+    def operations_of(self, vcpu: int) -> VcpuOperations:
+        """What one vCPU does."""
+        rows = np.flatnonzero(self.vcpu == vcpu)
+        own = operations(self.kind[rows], self.order[rows], self.slot[rows])
+        ends = np.searchsorted(rows, [stretch.end for stretch in self.stretches])
+        return VcpuOperations(own, self.at_s[rows], ends, int(self.slot[rows].max(initial=-1)) + 1)
+
+    def allocated_bytes(self, first: int, end: int) -> int:
+        """How much memory the operations from `first` up to `end` allocate."""
+        orders = self.order[first:end][self.kind[first:end] == ALLOCATE]
+        return PAGE_SIZE_BYTES * int((1 << orders.astype(np.int64)).sum())
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is allocated at once if every operation runs in its turn."""
+        pages = 1 << self.order.astype(np.int64)
+        return PAGE_SIZE_BYTES * int(np.where(self.kind == ALLOCATE, pages, -pages).cumsum().max(initial=0))
+
+    def check(self) -> None:
+        """Look at a stream that somebody else made.
+
+        Raises:
+            StreamError: it does not keep to what the columns and marks mean.
+        """
+        for holds, sentence in (
+            (self.nr_operations > 0, "has no operations"),
+            (bool(np.isfinite(self.at_s).all()), "has an operation with no finite time"),
+            (not (self.at_s[:1] < 0).any(), "begins before 0 s"),
+            (not (np.diff(self.at_s) < 0).any(), "has an operation that is due before the one that it follows"),
+            (bool(np.isin(self.kind, (ALLOCATE, FREE)).all()), "has an operation that neither allocates nor frees"),
+            (int(self.order.max(initial=0)) <= ORDER_MAX, f"has a block larger than order {ORDER_MAX}"),
+            (self.vcpus <= VCPUS_MAX, f"takes more than {VCPUS_MAX} vCPUs"),
+            (0 <= self.slot.min(initial=0) <= self.slot.max(initial=0) < SLOTS_MAX, "has a slot that is out of range"),
+            (self._marks_are_sound(), "has marks that are out of order"),
+            (np.isfinite(self.end_s) and self.end_s >= self.at_s.max(initial=0), "ends before its last operation"),
+        ):
+            if not holds:
+                raise StreamError(sentence)
+        self._check_slots()
+
+    def _marks_are_sound(self) -> bool:
+        indices = [mark.first for mark in self.marks]
+        return indices[:1] == [0] and indices == sorted(set(indices)) and indices[-1] <= self.nr_operations
+
+    def _check_slots(self) -> None:
+        """Every slot is filled and freed in turn, and freed with the order with which it was filled."""
+        place = self.vcpu.astype(np.int64) * SLOTS_MAX + self.slot
+        rows = np.argsort(place, kind="stable")
+        place, kind, order = place[rows], self.kind[rows], self.order[rows]
+        first = np.concatenate([[True], place[1:] != place[:-1]])
+        follows = ~first[1:]
+        if (kind[first] != ALLOCATE).any() or (follows & (kind[1:] == FREE) & (kind[:-1] == FREE)).any():
+            raise StreamError("frees a slot that holds nothing")
+        if (follows & (kind[1:] == ALLOCATE) & (kind[:-1] == ALLOCATE)).any():
+            raise StreamError("fills a slot that holds a block already")
+        if (follows & (kind[1:] == FREE) & (order[1:] != order[:-1])).any():
+            raise StreamError("frees a block with another order than it was allocated with")
