@@ -6,13 +6,14 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import guest_allocator, host_discard, many_guests
+from benchmarks import guest_allocator, host_discard, many_guests, simulated
 from benchmarks.rows import Row
 
 _PARTS: dict[str, Callable[[], list[Row]]] = {
     "allocator": guest_allocator.run,
     "host": host_discard.run,
     "guests": many_guests.run,
+    "simulated": simulated.run,
 }
 
 

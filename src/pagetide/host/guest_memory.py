@@ -7,7 +7,7 @@ be).
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pagetide import linux
 from pagetide.memory.region_map import Region, RegionMap
@@ -20,6 +20,17 @@ _ADDRESSES = 1 << 64
 
 class GuestMemoryError(Exception):
     """Memory that the frontend named cannot be used, or is not there; the message says why."""
+
+
+class DeviceMemory(Protocol):
+    """What of a guest's memory a device needs; GuestMemory says what each does."""
+
+    @property
+    def region_map(self) -> RegionMap:
+        """From guest-physical addresses to files and to addresses of this process."""
+
+    def address_of(self, user_address: int, length_bytes: int) -> int:
+        """Where in this process the memory is that the frontend has at this address."""
 
 
 class _Mapping(NamedTuple):

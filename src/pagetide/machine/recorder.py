@@ -4,6 +4,7 @@ import mmap
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from pagetide.host.ledger import (
     CHECKED_BYTES,
@@ -24,7 +25,13 @@ from pagetide.machine.result import RunResult, Sample, Samples
 class Recorder:
     """Samples a run and sums it up. Reads what guest and host share with it, and never writes that."""
 
-    def __init__(self, config: RunConfig, resident: Callable[[], int], guest: GuestView, ledger: mmap.mmap) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        resident: Callable[[], int],
+        guest: GuestView,
+        ledger: mmap.mmap | npt.NDArray[np.int64],
+    ) -> None:
         """Take the shared memory of a run that has not begun; `resident` says what the host holds for the guest."""
         self._config, self._resident, self._guest = config, resident, guest
         self._ledger = Ledger(np.frombuffer(ledger, np.int64, LEDGER_WORDS))

@@ -1,0 +1,172 @@
+"""The simulated machine: a guest and a host in one process, in virtual time, on memory that is metadata.
+
+The zone, the design, the driver, the ring and the device are those of the live machine. What differs is time: costs
+(costs.py) move a clock (simulated_loop.py), vCPUs run in one kernel up to the next event (simulated_vcpu.py), the
+worker (simulated_worker.py) and the host (simulated_host.py) are tasks that wait in virtual time. The same settings
+and costs give the same result to the byte.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.guest.driver import BalloonDriver
+from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.zone import TICKS_PER_S, Zone
+from pagetide.host.ledger import Ledger
+from pagetide.machine.config import RunConfig
+from pagetide.machine.costs import PS_PER_S, Costs
+from pagetide.machine.guest_process import make_workload, tuning_of
+from pagetide.machine.guest_run import OutOfMemoryError
+from pagetide.machine.guest_view import ArenaView
+from pagetide.machine.messages import PhaseBegan, PhaseEnded
+from pagetide.machine.observer import SAMPLE_INTERVAL_S, Observer
+from pagetide.machine.recorder import Recorder
+from pagetide.machine.result import RunResult
+from pagetide.machine.simulated_faults import Fault
+from pagetide.machine.simulated_guest import SimulatedGuest
+from pagetide.machine.simulated_host import SimulatedHost, SimulatedRam
+from pagetide.machine.simulated_loop import NEVER_PS, Loop, Task
+from pagetide.machine.simulated_vcpu import (
+    BLOCK_PS,
+    CHECK_PS,
+    COSTS,
+    HUGE_FAULT_PS,
+    MOVED_PAGE_PS,
+    ORDER0_PS,
+    SHARED_WORDS,
+    SMALL_FAULT_PS,
+    STAMP_PS,
+)
+from pagetide.machine.simulated_worker import SimulatedWorker
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.workload.phases import Workload
+
+_SAMPLES_MAX = 50_000
+
+
+class SimulatedMachine:
+    """One run of a guest and its host in virtual time.
+
+    Attributes:
+        operations: how many operations the vCPUs have run.
+    """
+
+    operations: int
+
+    def __init__(self, config: RunConfig, costs: Costs, faults: Sequence[Fault] = ()) -> None:
+        """Take the settings, which the caller has checked, what things cost, and what goes wrong on the host's side.
+
+        Raises:
+            ConfigError: there are no costs of this backing.
+        """
+        self._config, self._costs, self._faults = config, costs, faults
+        self._backing = costs.backing(config.backing)
+        self._loop = Loop()
+        self.operations = 0
+
+    def run(self, observer: Observer) -> RunResult:
+        """Run the workload to its end, to a failure or to Ctrl-C, and say what was measured.
+
+        Raises:
+            OSError: there is no room for so large a guest's addresses.
+        """
+        config = self._config
+        ram = SimulatedRam(config.ram_bytes, huge=config.backing == "hugetmpfs")
+        try:
+            return self._run(ram, observer)
+        finally:
+            ram.close()
+
+    def _run(self, ram: SimulatedRam, observer: Observer) -> RunResult:
+        config, loop = self._config, self._loop
+        ledger = Ledger()
+        zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus)
+        host = SimulatedHost(
+            loop, ram, ledger, self._costs, self._backing, self._faults, verify_share=config.verify_share
+        )
+        driver = BalloonDriver(zone, ram.address, host, config.capacity) if config.design != "off" else None
+        design = DESIGNS[config.design](zone, tuning_of(config))
+        shared = np.zeros(SHARED_WORDS, np.int64)
+        worker = SimulatedWorker(loop, zone, design, driver, host.called, self._costs, shared)
+        workload = make_workload(config)
+        recorder = Recorder(config, lambda: host.resident_bytes, ArenaView(config, zone.words), ledger.words)
+
+        def tell(message: PhaseBegan | PhaseEnded) -> None:
+            if isinstance(message, PhaseBegan):
+                observer.stage(message.name)
+                recorder.phase_began(message)
+            else:
+                recorder.phase_ended(message)
+
+        guest = SimulatedGuest(
+            loop, zone, ram.file, workload, worker, tell, self._vcpu_costs(), shared,
+            waits_before_oom=config.oom == "wait",
+        )  # fmt: skip
+        recorder.begin({"host": 0.0, "guest": 0.0})
+        tasks = [host.run(), worker.run(), guest.run(), _sampling(loop, recorder, observer, _interval_ps(workload))]
+        if config.cool_s > 0:
+            tasks.insert(0, _ticking(loop, zone))
+        outcome = self._drive(guest, tasks)
+        self.operations = guest.operations
+        busy_s: dict[str, float | None] = {
+            "host": host.busy_ps / PS_PER_S,
+            "guest": (guest.busy_ps + worker.busy_ps) / PS_PER_S,
+        }
+        recorder.end(loop.now_s, busy_s)
+        result = recorder.result(outcome)
+        result.machine = "simulated"
+        return result
+
+    def _drive(self, guest: SimulatedGuest, tasks: list[Task]) -> str:
+        """Let time pass until the guest is done; what became of it."""
+        loop = self._loop
+        try:
+            for task in tasks:
+                loop.resume(task)
+            while not guest.over:
+                if not guest.advance():
+                    assert loop.next_ps < NEVER_PS, "nothing would ever happen again"
+                    loop.step()
+        except KeyboardInterrupt:
+            return "interrupted"
+        except OutOfMemoryError as error:
+            return f"the guest stopped: {error}"
+        except Exception as error:
+            what = str(error) or type(error).__name__
+            return f"the simulation broke at {loop.now_s:.9f} s: {what}"
+        return "complete"
+
+    def _vcpu_costs(self) -> npt.NDArray[np.int64]:
+        """A row for each number of vCPUs at work; those beyond the processors take turns."""
+        costs, backing = self._costs, self._backing
+        rows = np.zeros((self._config.vcpus, COSTS), np.int64)
+        for number, row in enumerate(rows):
+            fault = backing.fault if number == 0 else backing.fault_shared
+            row[ORDER0_PS], row[MOVED_PAGE_PS], row[BLOCK_PS] = costs.order0.ps, costs.moved_page.ps, costs.block.ps
+            row[STAMP_PS], row[CHECK_PS] = costs.stamp.ps, costs.check.ps
+            row[HUGE_FAULT_PS if self._config.backing == "hugetmpfs" else SMALL_FAULT_PS] = fault.ps
+        at_work = np.arange(1, self._config.vcpus + 1)[:, np.newaxis]
+        return rows * np.maximum(costs.cpus, at_work) // costs.cpus
+
+
+def _interval_ps(workload: Workload) -> int:
+    """How often to look: as a live machine does, unless the run is so long that nobody could use so much."""
+    rest_s = sum(phase.rest_s for phase in workload.phases)
+    return round(max(SAMPLE_INTERVAL_S, rest_s / _SAMPLES_MAX) * PS_PER_S)
+
+
+def _sampling(loop: Loop, recorder: Recorder, observer: Observer, interval_ps: int) -> Task:
+    while True:
+        sample = recorder.sample(loop.now_s)
+        if sample is not None:
+            observer.sample(sample)
+        yield from loop.sleep(interval_ps)
+
+
+def _ticking(loop: Loop, zone: Zone) -> Task:
+    """Keep the zone's clock."""
+    while True:
+        zone.tick(loop.now_s)
+        yield from loop.sleep(PS_PER_S // TICKS_PER_S)
