@@ -6,14 +6,16 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import guest_allocator, host_discard, many_guests, simulated
+from benchmarks import fidelity, find_next, guest_allocator, host_discard, many_guests, simulated
 from benchmarks.rows import Row
 
 _PARTS: dict[str, Callable[[], list[Row]]] = {
     "allocator": guest_allocator.run,
+    "next": find_next.run,
     "host": host_discard.run,
     "guests": many_guests.run,
     "simulated": simulated.run,
+    "fidelity": fidelity.run,
 }
 
 

@@ -178,3 +178,26 @@ def test_loses_nothing_whatever_happens_meanwhile(name: str, tuning: str, data: 
     worker.zone.check()
     if tuning != "linux":
         worker.check_nothing_is_lost()
+
+
+@every_design
+def test_can_be_switched_off_and_on(name: str, tuning: str) -> None:
+    """While it is off nothing is recorded or asked for; back on, what was freed meanwhile is reported, too."""
+    worker = worker_of(name, tuning)
+    worker.settle()
+    held = [pfn for _ in range(20) if (pfn := worker.zone.allocate(5)) is not None]
+    worker.settle()
+    worker.design.stop()
+    told = len(worker.reported)
+    for pfn in held:
+        worker.free(pfn, 5)
+    assert worker.design.due_s is None
+    assert worker.design.next_batch(worker.now_s + 100) is None
+    assert worker.zone.words[SPARES] == 0
+    assert len(worker.reported) == told
+    worker.zone.check()
+    worker.design.start(worker.now_s)
+    worker.settle()
+    worker.check_nothing_is_lost()
+    assert worker.unreported() == [], "what is free at a start is found without hints"
+    worker.zone.check()

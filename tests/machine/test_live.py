@@ -109,6 +109,21 @@ def test_linuxs_pace_takes_its_passes() -> None:
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize(
+    ("design", "share"),
+    [("cursor", 0.95), ("notify", 0.8), ("notify-array", 0.8), ("hybrid", 0.8), ("scan-restart", 0.95), ("sync", 0.6)],
+)
+def test_every_design_of_the_thread_returns_a_burst(design: str, share: float) -> None:
+    """Each gives back what it does not leave below a threshold; only in `sync` a vCPU waits for the host."""
+    result = run(ram_bytes=256 * MIB, capacity=8, design=design)
+    assert result.outcome == "complete"
+    assert result.stamp_errors == result.dropped_hints == result.false_ooms == 0
+    assert result.checked_bytes == result.verified_bytes > 0
+    assert result.bursts[0].returned_bytes >= share * result.bursts[0].eaten_bytes
+    assert (result.vcpu_waits_host or 0) > 0 if design == "sync" else result.vcpu_waits_host == 0
+
+
+@pytest.mark.jit
 @pytest.mark.parametrize(("delay_s", "lag_s_max"), [(2.0, 3.0), (0.1, 1.0)])
 def test_a_guest_of_the_default_size_is_back_in_time(delay_s: float, lag_s_max: float) -> None:
     """2 GiB, a burst of 75 %: within 3 s of the last free with the default delay, within 1 s with 0.1 s."""

@@ -6,6 +6,7 @@ worker (simulated_worker.py) and the host (simulated_host.py) are tasks that wai
 and costs give the same result to the byte.
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,6 +46,8 @@ from pagetide.workload.phases import Workload
 
 _SAMPLES_MAX = 50_000
 
+_log = logging.getLogger(__name__)
+
 
 class SimulatedMachine:
     """One run of a guest and its host in virtual time.
@@ -55,14 +58,23 @@ class SimulatedMachine:
 
     operations: int
 
-    def __init__(self, config: RunConfig, costs: Costs, faults: Sequence[Fault] = ()) -> None:
-        """Take the settings, which the caller has checked, what things cost, and what goes wrong on the host's side.
+    def __init__(
+        self, config: RunConfig, costs: Costs, faults: Sequence[Fault] = (), *, workload: Workload | None = None
+    ) -> None:
+        """Take everything that a run is made of.
+
+        Args:
+            config: the settings, which the caller has checked.
+            costs: what things cost.
+            faults: what goes wrong on the host's side.
+            workload: what the guest does; None is what the settings ask for.
 
         Raises:
             ConfigError: there are no costs of this backing.
         """
         self._config, self._costs, self._faults = config, costs, faults
         self._backing = costs.backing(config.backing)
+        self._workload = make_workload(config) if workload is None else workload
         self._loop = Loop()
         self.operations = 0
 
@@ -90,7 +102,6 @@ class SimulatedMachine:
         design = DESIGNS[config.design](zone, tuning_of(config))
         shared = np.zeros(SHARED_WORDS, np.int64)
         worker = SimulatedWorker(loop, zone, design, driver, host.called, self._costs, shared)
-        workload = make_workload(config)
         recorder = Recorder(config, lambda: host.resident_bytes, ArenaView(config, zone.words), ledger.words)
 
         def tell(message: PhaseBegan | PhaseEnded) -> None:
@@ -101,11 +112,16 @@ class SimulatedMachine:
                 recorder.phase_ended(message)
 
         guest = SimulatedGuest(
-            loop, zone, ram.file, workload, worker, tell, self._vcpu_costs(), shared,
+            loop, zone, ram.file, self._workload, worker, tell, self._vcpu_costs(), shared,
             waits_before_oom=config.oom == "wait",
         )  # fmt: skip
         recorder.begin({"host": 0.0, "guest": 0.0})
-        tasks = [host.run(), worker.run(), guest.run(), _sampling(loop, recorder, observer, _interval_ps(workload))]
+        tasks = [
+            host.run(),
+            worker.run(),
+            guest.run(),
+            _sampling(loop, recorder, observer, _interval_ps(self._workload)),
+        ]
         if config.cool_s > 0:
             tasks.insert(0, _ticking(loop, zone))
         outcome = self._drive(guest, tasks)
@@ -134,6 +150,7 @@ class SimulatedMachine:
         except OutOfMemoryError as error:
             return f"the guest stopped: {error}"
         except Exception as error:
+            _log.exception("a simulated run broke")
             what = str(error) or type(error).__name__
             return f"the simulation broke at {loop.now_s:.9f} s: {what}"
         return "complete"
