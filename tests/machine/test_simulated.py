@@ -172,3 +172,11 @@ def test_a_guest_of_1_tib_does_not_need_1_tib() -> None:
     is_right(result)
     assert result.bursts[0].returned_bytes >= 0.98 * result.bursts[0].eaten_bytes > 2 << 30
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 6 << 20
+
+
+def test_a_timer_never_rests_and_the_run_ends_all_the_same() -> None:
+    """With a timer something is always due, so that settling lasts as long as it may: ten minutes, in no time."""
+    result = run(design="scan", wake="timer", delay_s=1.0, bursts=1)
+    is_right(result)
+    assert result.duration_s > 600
+    assert result.bursts[0].return_lag_s is not None

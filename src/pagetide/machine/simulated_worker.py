@@ -89,9 +89,10 @@ class SimulatedWorker:
         walked = int(words[WALKED_BLOCKS])
         batch = self._design.next_batch(self._loop.now_s)
         blocks = 0 if batch is None else len(batch)
-        yield from self._work(0, (int(words[WALKED_BLOCKS]) - walked) * costs.walk.ps + blocks * costs.block.ps)
+        # Asking for nothing takes time, too: a design that asks over and over must not stop the clock.
+        work_ps = max(costs.wake.ps, 1000) if batch is None else costs.report.ps + blocks * costs.report_block.ps
+        yield from self._work(work_ps, (int(words[WALKED_BLOCKS]) - walked) * costs.walk.ps + blocks * costs.block.ps)
         if batch is not None:
-            yield from self._work(costs.report.ps + blocks * costs.report_block.ps, 0)
             yield from self._report(batch)
             self._design.done(batch, True, self._loop.now_s)
             yield from self._work(0, blocks * costs.block.ps)
