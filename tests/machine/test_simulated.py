@@ -180,3 +180,14 @@ def test_a_timer_never_rests_and_the_run_ends_all_the_same() -> None:
     is_right(result)
     assert result.duration_s > 600
     assert result.bursts[0].return_lag_s is not None
+
+
+def test_a_day_is_looked_at_where_something_happens() -> None:
+    """Hours of holding make few samples, and every burst's peak, floor and lag are seen as in a short run."""
+    day, short = (run(bursts=3, hold_s=hold_s) for hold_s in (8 * 3600.0, 1.0))
+    is_right(day)
+    assert day.duration_s > 24 * 3600
+    assert len(day.samples.t_s) < 100_000
+    for long_burst, short_burst in zip(day.bursts, short.bursts, strict=True):
+        assert long_burst.returned_bytes == pytest.approx(short_burst.returned_bytes, rel=0.01)
+        assert long_burst.return_lag_s == pytest.approx(short_burst.return_lag_s, abs=0.05)

@@ -28,7 +28,7 @@ from pagetide.machine.result import RunResult
 from pagetide.machine.simulated_faults import Fault
 from pagetide.machine.simulated_guest import SimulatedGuest
 from pagetide.machine.simulated_host import SimulatedHost, SimulatedRam
-from pagetide.machine.simulated_loop import NEVER_PS, Loop, Task
+from pagetide.machine.simulated_loop import NEVER_PS, Loop, Signal, Task
 from pagetide.machine.simulated_vcpu import (
     BLOCK_PS,
     CHECK_PS,
@@ -44,7 +44,8 @@ from pagetide.machine.simulated_worker import SimulatedWorker
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.phases import Workload
 
-_SAMPLES_MAX = 50_000
+_SAMPLES_QUIET = 20_000
+_CHANGE_PARTS = 500
 
 _log = logging.getLogger(__name__)
 
@@ -95,8 +96,9 @@ class SimulatedMachine:
         config, loop = self._config, self._loop
         ledger = Ledger()
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus)
+        happened = Signal(loop)
         host = SimulatedHost(
-            loop, ram, ledger, self._costs, self._backing, self._faults, verify_share=config.verify_share
+            loop, ram, ledger, self._costs, self._backing, self._faults, happened, verify_share=config.verify_share
         )
         driver = BalloonDriver(zone, ram.address, host, config.capacity) if config.design != "off" else None
         design = DESIGNS[config.design](zone, tuning_of(config))
@@ -110,6 +112,7 @@ class SimulatedMachine:
                 recorder.phase_began(message)
             else:
                 recorder.phase_ended(message)
+            happened.notify()
 
         guest = SimulatedGuest(
             loop, zone, ram.file, self._workload, worker, tell, self._vcpu_costs(), shared,
@@ -120,7 +123,7 @@ class SimulatedMachine:
             host.run(),
             worker.run(),
             guest.run(),
-            _sampling(loop, recorder, observer, _interval_ps(self._workload)),
+            _sampling(loop, recorder, observer, happened, self._workload, config.ram_bytes),
         ]
         if config.cool_s > 0:
             tasks.insert(0, _ticking(loop, zone))
@@ -168,18 +171,32 @@ class SimulatedMachine:
         return rows * np.maximum(costs.cpus, at_work) // costs.cpus
 
 
-def _interval_ps(workload: Workload) -> int:
-    """How often to look: as a live machine does, unless the run is so long that nobody could use so much."""
+def _sampling(
+    loop: Loop, recorder: Recorder, observer: Observer, happened: Signal, workload: Workload, ram_bytes: int
+) -> Task:
+    """Look as often as a live machine does; in a run of hours only while something happens, and else seldom.
+
+    Something happens when a phase begins or ends, when the host discards, and when what it holds changes by much.
+    """
     rest_s = sum(phase.rest_s for phase in workload.phases)
-    return round(max(SAMPLE_INTERVAL_S, rest_s / _SAMPLES_MAX) * PS_PER_S)
-
-
-def _sampling(loop: Loop, recorder: Recorder, observer: Observer, interval_ps: int) -> Task:
+    shortest_ps = round(SAMPLE_INTERVAL_S * PS_PER_S)
+    longest_ps = max(shortest_ps, round(rest_s / _SAMPLES_QUIET * PS_PER_S))
+    interval_ps, before_bytes = shortest_ps, 0
     while True:
         sample = recorder.sample(loop.now_s)
         if sample is not None:
             observer.sample(sample)
-        yield from loop.sleep(interval_ps)
+            if abs(sample.host_resident_bytes - before_bytes) * _CHANGE_PARTS > ram_bytes:
+                interval_ps = shortest_ps
+            before_bytes = sample.host_resident_bytes
+        yield None, loop.now_ps + shortest_ps
+        rest_ps = interval_ps - shortest_ps
+        interval_ps = min(2 * interval_ps, longest_ps)
+        if rest_ps > 0:
+            until_ps = loop.now_ps + rest_ps
+            yield happened, until_ps
+            if loop.now_ps < until_ps:
+                interval_ps = shortest_ps
 
 
 def _ticking(loop: Loop, zone: Zone) -> Task:

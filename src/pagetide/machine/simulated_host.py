@@ -11,7 +11,7 @@ from pagetide.host.guest_memory import GuestMemoryError
 from pagetide.host.ledger import BLOCKS, REPORTS, Ledger
 from pagetide.machine.costs import PS_PER_S, BackingCosts, Costs
 from pagetide.machine.simulated_faults import Fault, finish_s
-from pagetide.machine.simulated_loop import Doorbell, Loop, Task, Wait
+from pagetide.machine.simulated_loop import Doorbell, Loop, Signal, Task, Wait
 from pagetide.memory.metadata import PIECE_KINDS, PUNCHED_PAGES, PUNCHES, MetadataFile, stamp_metadata
 from pagetide.memory.region_map import REGION_FD, Region, RegionMap
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
@@ -74,13 +74,14 @@ class SimulatedHost:
         costs: Costs,
         backing: BackingCosts,
         faults: Sequence[Fault],
+        worked: Signal,
         *,
         verify_share: float,
     ) -> None:
-        """Make the device; `run` is its task."""
+        """Make the device; `run` is its task, and `worked` is notified after each turn."""
         self.called = Doorbell(loop)
         self.busy_ps = 0
-        self._loop, self._ram, self._ledger, self._faults = loop, ram, ledger, faults
+        self._loop, self._ram, self._ledger, self._faults, self._worked = loop, ram, ledger, faults, worked
         self._costs, self._punch_ps, self._page_ps = costs, backing.punch.ps, backing.page_ps()
         self._device = BalloonDevice(ram, ledger, verify_share=verify_share)
         self._kicked = Doorbell(loop)
@@ -144,6 +145,7 @@ class SimulatedHost:
         end_ps = self._finish_ps(work_ps)
         self._discarding = (loop.now_ps, max(end_ps, loop.now_ps + 1), int(gone.sum()))
         yield None, end_ps
+        self._worked.notify()
         if turn.call:
             loop.at(loop.now_ps + self._costs.wake.ps, self.called.ring)
         return turn.more
