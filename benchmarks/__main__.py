@@ -6,14 +6,25 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import fidelity, find_next, guest_allocator, host_discard, many_guests, simulated
+from benchmarks import (
+    against_qemu,
+    bad_neighbours,
+    fidelity,
+    find_next,
+    guest_allocator,
+    host_discard,
+    many_guests,
+    shared,
+    simulated,
+)
 from benchmarks.rows import Row
 
 _PARTS: dict[str, Callable[[], list[Row]]] = {
     "allocator": guest_allocator.run,
     "next": find_next.run,
-    "host": host_discard.run,
-    "guests": many_guests.run,
+    "host": lambda: host_discard.run() + against_qemu.run(),
+    "guests": lambda: many_guests.run() + bad_neighbours.run(),
+    "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
 }

@@ -9,16 +9,18 @@ import statistics
 
 from benchmarks.rows import Row
 from pagetide.jit import JIT_DISABLED
+from pagetide.machine.balloon_host import OwnHost
 from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.calibrate import calibrate
 from pagetide.machine.compare import compare, compare_with_kernel
 from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.costs import Costs
+from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.live import LiveMachine
 from pagetide.machine.packages import find_uml
 from pagetide.machine.result import Sample
 from pagetide.machine.simulated import SimulatedMachine
-from pagetide.machine.uml import UmlMachine
+from pagetide.machine.uml_guest import UserModeLinux
 
 _REPEATS = 3
 _CONFIGS = {
@@ -62,7 +64,8 @@ def _against_kernel(order: int, costs: Costs) -> Row:
         parts = find_uml()
     except ConfigError as error:
         return Row(name, None, "%", note=str(error))
-    found = compare_with_kernel(config, lambda given, who: UmlMachine(given, parts).run(who), costs, _Nobody())
+    boot = LinuxMachine(config, UserModeLinux(parts), OwnHost(config))
+    found = compare_with_kernel(config, boot.run, costs, _Nobody())
     return Row(name, 100 * found.off_share, "% of RAM", at_most=5)
 
 

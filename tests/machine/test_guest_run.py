@@ -55,6 +55,9 @@ class HeldHost:
     def arm(self) -> bool:
         return self.completed()
 
+    def take_call(self) -> None:
+        linux.eventfd_read(self.call_fd)
+
     def answer(self, reports: int = 1) -> None:
         """Deal with this many reports more."""
         self._answered += reports

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.machine.config import RunConfig
+from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.costs import Cost, read_costs
 from pagetide.machine.result import RunResult
 from pagetide.machine.simulated import SimulatedMachine
@@ -29,12 +29,13 @@ def is_right(result: RunResult) -> None:
     assert result.machine == "simulated"
     assert result.stamp_errors == 0
     assert result.checked_bytes == result.verified_bytes
+    assert result.skipped_bytes is not None
     assert sum(result.skipped_bytes.values()) == 0
     assert result.isolated_blocks_max is not None
     assert result.isolated_blocks_max <= result.config.capacity
 
 
-@pytest.mark.parametrize("design", sorted(DESIGNS.keys() - {"off"}))
+@pytest.mark.parametrize("design", sorted(DESIGNS.keys() - {"off", "shared"}))
 def test_what_a_burst_ate_comes_back(design: str) -> None:
     """Every design returns nearly all of each burst (`sync` keeps what fills no batch); then it is refaulted."""
     result = run(design=design)
@@ -72,6 +73,7 @@ def test_time_is_what_the_costs_say() -> None:
     results = [SimulatedMachine(SMALL, given).run(Watcher()) for given in (costs, slow)]
     assert results[0].host_cpu_s is not None
     assert results[1].host_cpu_s is not None
+    assert results[0].reports is not None
     more_s = results[1].host_cpu_s - results[0].host_cpu_s
     assert more_s == pytest.approx(9 * costs.element.ns / 1e9 * results[0].reports, rel=1e-6)
 
@@ -191,3 +193,10 @@ def test_a_day_is_looked_at_where_something_happens() -> None:
     for long_burst, short_burst in zip(day.bursts, short.bursts, strict=True):
         assert long_burst.returned_bytes == pytest.approx(short_burst.returned_bytes, rel=0.01)
         assert long_burst.return_lag_s == pytest.approx(short_burst.return_lag_s, abs=0.05)
+
+
+@pytest.mark.parametrize("changes", [{"design": "shared", "order": 9}, {"device": "qemu"}])
+def test_what_is_not_simulated_is_refused(changes: dict[str, Any]) -> None:
+    """A design or a device that only the live machine has is named in one sentence, and nothing is run."""
+    with pytest.raises(ConfigError, match=r"live machine only|our device only"):
+        run(**changes)

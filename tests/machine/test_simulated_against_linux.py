@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from pagetide.machine.balloon_host import OwnHost
 from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.compare import compare_with_kernel
 from pagetide.machine.costs import read_costs
+from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.packages import find_uml
-from pagetide.machine.uml import UmlMachine
+from pagetide.machine.uml_guest import UserModeLinux
 from tests.machine.watcher import MIB, Watcher
 
 ATTEMPTS = 2
@@ -23,9 +25,8 @@ def test_linuxs_pace_is_linuxs() -> None:
     config = BootConfig(bursts=1, hold_s=3.0, order=10)
     off_shares = []
     for _ in range(ATTEMPTS):
-        found = compare_with_kernel(
-            config, lambda given, who: UmlMachine(given, find_uml()).run(who), read_costs(), Watcher()
-        )
+        boot = LinuxMachine(config, UserModeLinux(find_uml()), OwnHost(config))
+        found = compare_with_kernel(config, boot.run, read_costs(), Watcher())
         passes = np.flatnonzero(np.diff(found.simulated) < -100 * MIB)
         assert len(passes) == 3
         assert (np.diff(passes) == 2).all()

@@ -87,19 +87,13 @@ def run_simulated(config: RunConfig, json_path: str | None, costs_path: Path | N
         costs_path: what `pagetide calibrate` wrote; None is what it wrote last, or the built-in costs.
 
     Raises:
-        ConfigError: there are no such costs, or the JSON cannot be written; nothing was run.
+        ConfigError: there are no such costs, this cannot be simulated, or the JSON cannot be written; nothing was run.
     """
     from pagetide.machine.costs import read_costs
+    from pagetide.machine.simulated import SimulatedMachine
 
-    costs = read_costs(costs_path)
-    costs.backing(config.backing)
-
-    def make_machine(config: RunConfig) -> Machine:
-        from pagetide.machine.simulated import SimulatedMachine
-
-        return SimulatedMachine(config, costs)
-
-    status = _run_and_show(config, json_path, make_machine)
+    machine = SimulatedMachine(config, read_costs(costs_path))
+    status = _run_and_show(config, json_path, lambda _: machine)
     if status == STATUS_FAILED:
         print(f"pagetide: the same settings and costs with --seed {config.seed} replay this run", file=sys.stderr)
     return status

@@ -68,7 +68,7 @@ class KernelComparison(NamedTuple):
 
 
 def compare_with_kernel(
-    config: BootConfig, run: Callable[[BootConfig, Observer], RunResult], costs: Costs, observer: Observer
+    config: BootConfig, boot: Callable[[Observer], RunResult], costs: Costs, observer: Observer
 ) -> KernelComparison:
     """Boot a kernel, let it fill and free once, and simulate the same: order, delay, capacity and pace, and when.
 
@@ -76,11 +76,11 @@ def compare_with_kernel(
 
     Args:
         config: the real guest; only its first burst is compared.
-        run: boots it.
+        boot: boots it, and runs it to its end.
         costs: for the simulated one.
         observer: who watches both.
     """
-    real = run(config, observer)
+    real = boot(observer)
     assert real.bursts, f"the real guest freed nothing: {real.outcome}"
     burst, samples = real.bursts[0], real.samples
     kept_bytes = samples.guest_used_bytes[int(np.searchsorted(samples.t_s, burst.eat_start_s, "right")) - 1]

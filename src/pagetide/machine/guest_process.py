@@ -11,7 +11,7 @@ import msgspec
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.guest.vhost_user_link import VhostUserLink
+from pagetide.guest.vhost_user_link import VhostUserLink, connect
 from pagetide.guest.zone import Zone
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
@@ -19,9 +19,12 @@ from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_run import GuestRun
 from pagetide.machine.guest_warm_up import warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
+from pagetide.machine.in_flight import TakenByHost
 from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
+from pagetide.machine.qemu_device import QemuLink
+from pagetide.machine.qtest import Qtest
 from pagetide.memory.guest_ram import GuestRam
-from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 from pagetide.workload.burst import Burst
 from pagetide.workload.phases import Workload
 
@@ -62,16 +65,19 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
     config = setup.config
     with (
         GuestRam.from_fd(setup.ram_fd, config.ram_bytes) as ram,
-        socket.socket(fileno=setup.socket_fd) as connection,
-        VhostUserLink(connection, ram) as link,
+        _link(setup, ram) as link,
     ):
         if not kernels_are_cached():
             channel.send(Stage("compiling kernels (first run only)"))
         warm_up_guest()
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
-        driver = BalloonDriver(zone, ram.address, link, config.capacity) if config.design != "off" else None
+        if config.device == "qemu":
+            _reserve_what_is_no_ram(zone)
+        reports = config.design not in ("off", "shared")
+        driver = BalloonDriver(zone, ram.address, link, config.capacity) if reports else None
         design = DESIGNS[config.design](zone, tuning_of(config))
-        worker = GuestWorker(design, driver, link)
+        reconnecting = link if setup.socket_path is not None and isinstance(link, VhostUserLink) else None
+        worker = GuestWorker(design, driver, link, reconnecting)
         run = GuestRun(
             zone,
             ram.address,
@@ -81,6 +87,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             channel.send,
             waits_before_oom=config.oom == "wait",
             cools=config.cool_s > 0,
+            in_flight=TakenByHost(zone) if config.design == "shared" else None,
         )
         started = threading.Event()
         threading.Thread(target=_obey, args=(channel, run, started), daemon=True).start()
@@ -88,6 +95,20 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         started.wait()
         with worker:
             run.run()
+
+
+def _link(setup: GuestSetup, ram: GuestRam) -> VhostUserLink | QemuLink:
+    """The way to the device."""
+    if setup.socket_path is not None:
+        return VhostUserLink(connect(setup.socket_path), ram, path=setup.socket_path)
+    device = socket.socket(fileno=setup.socket_fd)
+    return VhostUserLink(device, ram) if setup.qemu_pid is None else QemuLink(Qtest(device), setup.qemu_pid)
+
+
+def _reserve_what_is_no_ram(zone: Zone) -> None:
+    """Keep the block with a PC's hole at 640 KiB: QEMU's device breaks on a report that reaches into it."""
+    first = zone.allocate(ORDER_MAX)
+    assert first == 0
 
 
 def _obey(channel: Channel, run: GuestRun, started: threading.Event) -> None:

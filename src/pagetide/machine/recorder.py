@@ -1,15 +1,12 @@
 """What the starting process records of a run: samples of shared memory, and when each phase began and ended."""
 
-import mmap
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from pagetide.host.ledger import (
     CHECKED_BYTES,
     DISCARDED_BYTES,
-    LEDGER_WORDS,
     REPORTED_BYTES,
     REPORTS,
     VERIFIED_BYTES,
@@ -25,16 +22,17 @@ from pagetide.machine.result import RunResult, Sample, Samples
 class Recorder:
     """Samples a run and sums it up. Reads what guest and host share with it, and never writes that."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        resident: Callable[[], int],
-        guest: GuestView,
-        ledger: mmap.mmap | npt.NDArray[np.int64],
-    ) -> None:
-        """Take the shared memory of a run that has not begun; `resident` says what the host holds for the guest."""
+    def __init__(self, config: RunConfig, resident: Callable[[], int], guest: GuestView, ledger: Ledger | None) -> None:
+        """Take what is shared of a run that has not begun.
+
+        Args:
+            config: its settings.
+            resident: says what the host holds for the guest.
+            guest: what can be seen of the guest.
+            ledger: the host's account, as it is at any moment; None if this host does not tell.
+        """
         self._config, self._resident, self._guest = config, resident, guest
-        self._ledger = Ledger(np.frombuffer(ledger, np.int64, LEDGER_WORDS))
+        self._ledger = ledger
         self._samples: list[Sample] = []
         self._verified_bytes: list[int] = []
         self._spans: list[Span] = []
@@ -69,7 +67,8 @@ class Recorder:
             return None
         sample = Sample(now_s - self._start_s, *self._guest.memory(), self._resident())
         self._samples.append(sample)
-        self._verified_bytes.append(int(self._ledger.words[VERIFIED_BYTES]))
+        if self._ledger is not None:
+            self._verified_bytes.append(int(self._ledger.words[VERIFIED_BYTES]))
         return sample
 
     def begin(self, cpu_s: dict[str, float | None]) -> None:
@@ -90,7 +89,7 @@ class Recorder:
         series = Series(
             np.array(columns.t_s),
             np.array(columns.host_resident_bytes, np.int64),
-            np.array(self._verified_bytes, np.int64),
+            None if ledger is None else np.array(self._verified_bytes, np.int64),
         )
         return RunResult(
             config=self._config,
@@ -100,13 +99,16 @@ class Recorder:
             peak_resident_bytes=max(columns.host_resident_bytes, default=0),
             floor_resident_bytes=min(columns.host_resident_bytes, default=0),
             **self._guest.totals()._asdict(),
-            reports=int(ledger.words[REPORTS]),
-            reported_bytes=int(ledger.words[REPORTED_BYTES]),
-            discarded_bytes=int(ledger.words[DISCARDED_BYTES]),
-            checked_bytes=int(ledger.words[CHECKED_BYTES]),
-            verified_bytes=int(ledger.words[VERIFIED_BYTES]),
-            skipped_bytes=ledger.skipped_bytes(),
+            reports=self._told(REPORTS),
+            reported_bytes=self._told(REPORTED_BYTES),
+            discarded_bytes=self._told(DISCARDED_BYTES),
+            checked_bytes=self._told(CHECKED_BYTES),
+            verified_bytes=self._told(VERIFIED_BYTES),
+            skipped_bytes=None if ledger is None else ledger.skipped_bytes(),
             guest_cpu_s=self._cpu_s.get("guest"),
             host_cpu_s=self._cpu_s.get("host"),
             samples=columns,
         )
+
+    def _told(self, word: int) -> int | None:
+        return None if self._ledger is None else int(self._ledger.words[word])

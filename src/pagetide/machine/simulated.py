@@ -16,7 +16,8 @@ from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.zone import TICKS_PER_S, Zone
 from pagetide.host.ledger import Ledger
-from pagetide.machine.config import RunConfig
+from pagetide.jit import kernels_are_cached
+from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.costs import PS_PER_S, Costs
 from pagetide.machine.guest_process import make_workload, tuning_of
 from pagetide.machine.guest_run import OutOfMemoryError
@@ -71,8 +72,9 @@ class SimulatedMachine:
             workload: what the guest does; None is what the settings ask for.
 
         Raises:
-            ConfigError: there are no costs of this backing.
+            ConfigError: there are no costs of this backing, or this cannot be simulated.
         """
+        check_simulated(config)
         self._config, self._costs, self._faults = config, costs, faults
         self._backing = costs.backing(config.backing)
         self._workload = make_workload(config) if workload is None else workload
@@ -86,6 +88,8 @@ class SimulatedMachine:
             OSError: there is no room for so large a guest's addresses.
         """
         config = self._config
+        if not kernels_are_cached():
+            observer.stage("compiling kernels (first run only)")
         ram = SimulatedRam(config.ram_bytes, huge=config.backing == "hugetmpfs")
         try:
             return self._run(ram, observer)
@@ -104,7 +108,7 @@ class SimulatedMachine:
         design = DESIGNS[config.design](zone, tuning_of(config))
         shared = np.zeros(SHARED_WORDS, np.int64)
         worker = SimulatedWorker(loop, zone, design, driver, host.called, self._costs, shared)
-        recorder = Recorder(config, lambda: host.resident_bytes, ArenaView(config, zone.words), ledger.words)
+        recorder = Recorder(config, lambda: host.resident_bytes, ArenaView(config, zone.words), ledger)
 
         def tell(message: PhaseBegan | PhaseEnded) -> None:
             if isinstance(message, PhaseBegan):
@@ -169,6 +173,14 @@ class SimulatedMachine:
             row[HUGE_FAULT_PS if self._config.backing == "hugetmpfs" else SMALL_FAULT_PS] = fault.ps
         at_work = np.arange(1, self._config.vcpus + 1)[:, np.newaxis]
         return rows * np.maximum(costs.cpus, at_work) // costs.cpus
+
+
+def check_simulated(config: RunConfig) -> None:
+    """Raise ConfigError for what only a live machine has."""
+    if config.design == "shared":
+        raise ConfigError("the design shared runs on the live machine only: its host's side is not simulated")
+    if config.device != "pagetide":
+        raise ConfigError(f"the simulated machine has our device only, and not {config.device}'s")
 
 
 def _sampling(

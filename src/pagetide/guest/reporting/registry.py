@@ -10,6 +10,7 @@ from pagetide.guest.reporting.notify_array import NotifyArray
 from pagetide.guest.reporting.off import Off
 from pagetide.guest.reporting.scan import Scan
 from pagetide.guest.reporting.scan_restart import ScanRestart
+from pagetide.guest.reporting.shared import Shared
 from pagetide.guest.reporting.sync import Sync
 from pagetide.guest.zone import Zone
 
@@ -22,4 +23,5 @@ DESIGNS: dict[str, Callable[[Zone, ReportingSettings], Design]] = {
     "scan": Scan,
     "scan-restart": ScanRestart,
     "cursor": Cursor,
+    "shared": Shared,
 }
