@@ -6,7 +6,17 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import against_qemu, bad_neighbours, find_next, guest_allocator, host_discard, many_guests, shared
+from benchmarks import (
+    against_qemu,
+    bad_neighbours,
+    fidelity,
+    find_next,
+    guest_allocator,
+    host_discard,
+    many_guests,
+    shared,
+    simulated,
+)
 from benchmarks.rows import Row
 
 _PARTS: dict[str, Callable[[], list[Row]]] = {
@@ -15,6 +25,8 @@ _PARTS: dict[str, Callable[[], list[Row]]] = {
     "host": lambda: host_discard.run() + against_qemu.run(),
     "guests": lambda: many_guests.run() + bad_neighbours.run(),
     "shared": shared.run,
+    "simulated": simulated.run,
+    "fidelity": fidelity.run,
 }
 
 

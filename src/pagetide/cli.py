@@ -13,7 +13,7 @@ from pagetide.lab.boot_command import BootChoice, make_boot_config
 from pagetide.lab.boot_command import boot as boot_once
 from pagetide.lab.config_file import make_config, read_file
 from pagetide.lab.ctl_command import ctl_command
-from pagetide.lab.run_command import STATUS_INTERRUPTED, STATUS_USAGE
+from pagetide.lab.run_command import STATUS_INTERRUPTED, STATUS_USAGE, run_simulated
 from pagetide.lab.run_command import run as run_once
 from pagetide.lab.serve_command import serve_command
 from pagetide.machine.config import ConfigError
@@ -49,6 +49,7 @@ Examples:
     pagetide run --pace linux --bursts 1
     pagetide run --workload churn --design cursor --duration 10
     pagetide run --bursts 1 --hold 1 --fault stop@0.9:10
+    pagetide run --machine simulated --ram 1TiB --bursts 1
 
 Exit status: 0 all is well; 1 a wrong stamp, a discard that the kernel contradicts, a process that died, or no memory;
 2 bad arguments; 130 Ctrl-C.
@@ -85,10 +86,12 @@ def run(
     device: Annotated[str | None, Parameter(group=_REPORTING)] = None,
     fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, group=_REPORTING)] = (),
     save_stream: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
+    machine: Annotated[Literal["live", "simulated"], Parameter(group=_OUTPUT)] = "live",
+    costs: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
     config: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
 ) -> int:
-    """Run a guest and its host on real memory, and show what each of them holds.
+    """Run a guest and its host on real memory, or simulated, and show what each of them holds.
 
     The guest eats memory, touches every page, holds it and frees it. It reports what is free through a virtqueue; the
     host discards that, reads back that it is gone, and acknowledges.
@@ -137,6 +140,10 @@ def run(
         device: Who serves the balloon: pagetide, or qemu, a stock QEMU without a guest. [default: pagetide]
         fault: What goes wrong, as above; may be given more than once.
         save_stream: Write the workload's operations to this Parquet file before they are run.
+        machine: live: two processes on real memory, in real time. simulated: the same code in virtual time, with only
+            the memory's metadata, and what things cost from --costs.
+        costs: For --machine simulated, a file that `pagetide calibrate` wrote. [default: pagetide/costs.json in
+            XDG_DATA_HOME if there is one, otherwise costs that come with pagetide]
         config: A TOML file with any of these settings, by the same names; options given here override it.
         json: Write everything measured to this file; - is standard output.
     """
@@ -147,7 +154,12 @@ def run(
         "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
         "hints": hints, "verify": verify, "device": device,
     }  # fmt: skip
-    return run_once(make_config(read_file(config) if config else {}, given), json, save_stream)
+    settings = make_config(read_file(config) if config else {}, given)
+    if machine == "simulated":
+        return run_simulated(settings, json, costs, save_stream)
+    if costs is not None:
+        raise ConfigError("--costs goes with --machine simulated: a live machine takes the time that it takes")
+    return run_once(settings, json, save_stream)
 
 
 _SERVE_EXAMPLES = """
@@ -291,6 +303,32 @@ def boot(
     choice = BootChoice(kind, peer, socket, control, qemu, kernel)
     choice.check(given)
     return boot_once(choice, make_boot_config(given), json)
+
+
+_CALIBRATE_EXAMPLES = """
+Examples:
+
+    pagetide calibrate
+    pagetide calibrate --out this-machine.json
+    pagetide run --machine simulated --costs this-machine.json
+
+Exit status: 0 done; 1 no memory, or the file cannot be written; 2 bad arguments; 130 Ctrl-C.
+"""
+
+
+@app.command(help_epilogue=_CALIBRATE_EXAMPLES)
+def calibrate(*, out: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Measure this machine, so that the simulated one takes as long: `run --machine simulated`.
+
+    Takes some 10 s and 200 MiB of memory. What else the machine does meanwhile is measured, too.
+
+    Args:
+        out: The file to write. [default: pagetide/costs.json in XDG_DATA_HOME, where `run` looks]
+        json: Print what was measured as JSON, instead of a table.
+    """
+    from pagetide.lab.calibrate_command import run_calibrate
+
+    return run_calibrate(out, as_json=json)
 
 
 @app.command

@@ -184,3 +184,15 @@ def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool, repor
     if order >= FRAME_ORDER and words[FRAME_TABLE] != 0:
         offer_block(words, first, freed_order)
     return order
+
+
+@kernel
+def free_all(words: Any, pages: Any) -> None:
+    """Put every frame of a new zone on a free list, in blocks as large as they can be, by position."""
+    pfn = 0
+    order = ORDER_MAX
+    while pfn < words[NR_PAGES]:
+        while pfn + (1 << order) > words[NR_PAGES]:
+            order -= 1
+        return_block(words, pages, pfn, order, True, False)
+        pfn += 1 << order

@@ -34,6 +34,7 @@ from pagetide.guest.zone_layout import (
     STATE,
     TYPE_MASK,
     VCPU_WORDS,
+    WALKED_BLOCKS,
     ZONE_LOCK,
     vcpu_base,
 )
@@ -62,6 +63,7 @@ def isolate_at(words: Any, pages: Any, pfn: int, batch: Any, steps: Any) -> int:
         LIST_DONE when it was isolated or nothing is to be done here, else WATERMARK or CAPPED; a block that is too
         young is counted in YOUNG. The caller holds the zone lock.
     """
+    words[WALKED_BLOCKS] += 1
     block = block_at(words, pages, pfn)
     if block < 0:
         return LIST_DONE

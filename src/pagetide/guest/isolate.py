@@ -40,6 +40,7 @@ from pagetide.guest.zone_layout import (
     TICK_SHIFT,
     TYPE_MASK,
     VCPU_WORDS,
+    WALKED_BLOCKS,
     WMARK_MIN,
     ZONE_LOCK,
     vcpu_base,
@@ -209,6 +210,7 @@ def walk_free_list(
             ):
                 following = int(pages[head * RECORD_WORDS + NEXT])  # it merged with a spare
         pfn = following
+    words[WALKED_BLOCKS] += passed_over
     if rotate and pfn != head:
         rotate_to_front(words, pages, pfn, order)
     unlock(words, ZONE_LOCK)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.buddy import return_block
+from pagetide.guest.buddy import free_all
 from pagetide.guest.candidates import map_next
 from pagetide.guest.page_alloc import allocate, free
 from pagetide.guest.pcp import pcp_drain
@@ -164,11 +164,7 @@ class Zone:
         for order in range(ORDERS):
             record = (nr_pages + order) * RECORD_WORDS
             self.pages[record + NEXT] = self.pages[record + PREVIOUS] = nr_pages + order
-        pfn = 0
-        while pfn < nr_pages:
-            order = min(ORDER_MAX, (nr_pages - pfn).bit_length() - 1)
-            return_block(self.words, self.pages, pfn, order, True, False)
-            pfn += 1 << order
+        free_all(self.words, self.pages)
 
     def allocate(self, order: int, vcpu: int = 0) -> int | None:
         """Allocate a block of 2^order pages; its first frame, or None if there is none."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
+from pagetide.host.guest_memory import DeviceMemory, GuestMemoryError
 from pagetide.host.hinting import HintingQueue, HintingRound
 from pagetide.host.ledger import (
     DEFLATE_ACCOUNT,
@@ -121,7 +121,7 @@ class BalloonDevice:
     inhibited: bool
     statistics: dict[str, int]
 
-    def __init__(self, memory: GuestMemory, ledger: Ledger, *, verify_share: float = 1.0) -> None:
+    def __init__(self, memory: DeviceMemory, ledger: Ledger, *, verify_share: float = 1.0) -> None:
         """Start with no queues.
 
         Args:

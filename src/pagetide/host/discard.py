@@ -36,6 +36,7 @@ from pagetide.host.ledger import (
     ZERO_LENGTH_BLOCKS,
 )
 from pagetide.jit import external, int32, int64, kernel
+from pagetide.memory.metadata import gone_metadata, punch_metadata
 from pagetide.memory.region_map import REGION_FD, REGION_GPA, REGION_MARKS, REGION_OFFSET, find_region
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 from pagetide.virtio.ring import DESC_F_WRITE
@@ -137,7 +138,12 @@ def sort_ranges(ranges: npt.NDArray[np.int64], count: int) -> None:
 
 @kernel
 def punch_hole(fd: int, offset_bytes: int, length_bytes: int) -> int:
-    """Punch one hole; 0, or the errno of fallocate(2). Interrupted calls are repeated, up to a hundred times."""
+    """Punch one hole; 0, or the errno of fallocate(2). Interrupted calls are repeated, up to a hundred times.
+
+    A negative descriptor is a file of which only the metadata is kept (memory/metadata.py).
+    """
+    if fd < 0:
+        return punch_metadata(-fd, offset_bytes, length_bytes)
     failure = 0
     for _ in range(_EINTR_MAX):
         if _fallocate(int(fd), _PUNCH_HOLE_KEEP_SIZE, int(offset_bytes), int(length_bytes)) == 0:
@@ -152,8 +158,10 @@ def punch_hole(fd: int, offset_bytes: int, length_bytes: int) -> int:
 def gone_bytes(fd: int, offset_bytes: int, length_bytes: int) -> int:
     """How much of this stretch of the file is hole, by the kernel's word; -1 if the file cannot tell.
 
-    Moves the file's own position, which nothing that is mapped uses.
+    Moves the file's own position, which nothing that is mapped uses. Of a negative descriptor by its metadata.
     """
+    if fd < 0:
+        return gone_metadata(-fd, offset_bytes, length_bytes)
     end = offset_bytes + length_bytes
     position = offset_bytes
     gone: int = 0

@@ -7,7 +7,7 @@ cuts the file short afterwards is found out at the next access beyond its end (`
 import ctypes
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,6 +24,17 @@ _LOOK_PAGES = 1 << 16
 
 class GuestMemoryError(Exception):
     """Memory that the frontend named cannot be used, or is not there; the message says why."""
+
+
+class DeviceMemory(Protocol):
+    """What of a guest's memory a device needs; GuestMemory says what each does."""
+
+    @property
+    def region_map(self) -> RegionMap:
+        """From guest-physical addresses to files and to addresses of this process."""
+
+    def address_of(self, user_address: int, length_bytes: int) -> int:
+        """Where in this process the memory is that the frontend has at this address."""
 
 
 class _Mapping(NamedTuple):

@@ -38,16 +38,19 @@ class Machine(Protocol):
         """Run to the end, and say what was measured."""
 
 
-def check_against_machine(config: RunConfig, json_path: str | None) -> None:
-    """Find out before the run what this machine cannot do.
+def check_against_machine(config: RunConfig) -> None:
+    """Find out before a run on real memory what this machine cannot do.
 
     Raises:
-        ConfigError: the guest is larger than the machine, or the JSON cannot be written.
+        ConfigError: the guest is larger than the machine.
     """
     if config.ram_bytes > total_bytes():
         raise ConfigError(
             f"a guest of {format_size(config.ram_bytes)} is larger than this machine's {format_size(total_bytes())}"
         )
+
+
+def _check_json_path(json_path: str | None) -> None:
     if json_path is not None and json_path != "-":
         _check_writable(Path(json_path).absolute())
 
@@ -96,8 +99,38 @@ def run(
     Raises:
         ConfigError: this machine cannot do it; nothing was run.
     """
-    check_against_machine(config, json_path)
+    check_against_machine(config)
     prepare_stream(config, save_path)
+    return _run_and_show(config, json_path, make_machine)
+
+
+def run_simulated(
+    config: RunConfig, json_path: str | None, costs_path: Path | None, save_path: Path | None = None
+) -> int:
+    """The same in virtual time.
+
+    Args:
+        config: the settings, checked.
+        json_path: as for `run`.
+        costs_path: what `pagetide calibrate` wrote; None is what it wrote last, or the built-in costs.
+        save_path: as for `run`.
+
+    Raises:
+        ConfigError: there are no such costs, this cannot be simulated, or the JSON cannot be written; nothing was run.
+    """
+    from pagetide.machine.costs import read_costs
+    from pagetide.machine.simulated import SimulatedMachine
+
+    prepare_stream(config, save_path)
+    machine = SimulatedMachine(config, read_costs(costs_path))
+    status = _run_and_show(config, json_path, lambda _: machine)
+    if status == STATUS_FAILED:
+        print(f"pagetide: the same settings and costs with --seed {config.seed} replay this run", file=sys.stderr)
+    return status
+
+
+def _run_and_show(config: RunConfig, json_path: str | None, make_machine: Callable[[RunConfig], Machine]) -> int:
+    _check_json_path(json_path)
     from rich.console import Console
 
     from pagetide.lab.ascii_fallback import fall_back_to_ascii

@@ -103,6 +103,8 @@ def _totals(result: RunResult) -> Table:
 
 
 def _rows(result: RunResult) -> Iterator[tuple[str, str]]:
+    if result.machine != "live":
+        yield "machine", result.machine
     yield "host held at most", format_size(result.peak_resident_bytes)
     yield "host held at least", format_size(result.floor_resident_bytes)
     if result.mean_resident_bytes is not None and result.mean_used_bytes is not None:

@@ -18,6 +18,7 @@ from pagetide.units import format_size
 
 _FRAMES_PER_S = 8
 _LINE_EVERY_S = 1.0
+_LINES_BEFORE_FEWER = 60
 _ROWS = 12
 _LINES_BESIDE_ROWS = 9
 _COLUMNS_MAX = 110
@@ -156,7 +157,7 @@ def _free_bars(last: Sample) -> tuple[tuple[str, int, str], ...]:
 
 
 class PlainView:
-    """A line for each stage, and about one a second of how things are."""
+    """A line for each stage, and about one a second of how things are; fewer after a minute."""
 
     def __init__(self, console: Console) -> None:
         """Write to this console, which is no terminal."""
@@ -176,8 +177,8 @@ class PlainView:
         self._line(text)
 
     def sample(self, sample: Sample) -> None:
-        """Write how things are, if the last such line is old enough."""
-        if sample.t_s - self._told_s >= _LINE_EVERY_S:
+        """Write how things are, if the last such line is old enough; less often the longer the run is."""
+        if sample.t_s - self._told_s >= max(_LINE_EVERY_S, sample.t_s / _LINES_BEFORE_FEWER):
             self._told_s = sample.t_s
             reported = "" if sample.reported_bytes is None else f" (reported {format_size(sample.reported_bytes)})"
             self._line(

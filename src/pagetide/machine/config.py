@@ -23,6 +23,7 @@ HINTS_MAX = 1024
 SYNC_CAPACITY_MAX = 512
 OPERATIONS_MAX = 1 << 28
 _IN_FLIGHT_SHARE = 32
+_OWN_DELAY = ("off", "scan", "scan-restart", "cursor")
 
 Workload = Literal["burst", "web", "database", "churn", "small", "day"]
 
@@ -184,6 +185,10 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             (0 <= self.order <= ORDER_MAX, f"the order must be from 0 to {ORDER_MAX}, not {self.order}"),
             (0 <= (self.delay_s or 0) <= 86400, f"the delay must be from 0 s to a day, not {self.delay_s} s"),
             (0 <= self.cool_s <= 86400, f"the time to cool must be from 0 s to a day, not {self.cool_s} s"),
+            (
+                self.wake != "timer" or bool(self.delay_s if self.delay_s is not None else self.design in _OWN_DELAY),
+                f"with the timer {self.design} needs a delay above 0 s, or it would run all the time",
+            ),
             (self.wake_blocks >= 1, f"the threshold must be at least 1 block, not {self.wake_blocks}"),
             (
                 self.in_flight_max_bytes is None or self.in_flight_max_bytes >= block_bytes,

@@ -4,6 +4,7 @@ import mmap
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from pagetide.guest.zone_layout import (
     BALLOON_PAGES,
@@ -66,8 +67,8 @@ class GuestView(Protocol):
 class ArenaView:
     """Our guest: reads the zone's arena, and never writes it."""
 
-    def __init__(self, config: RunConfig, arena: mmap.mmap) -> None:
-        """Take the arena of a guest with these settings."""
+    def __init__(self, config: RunConfig, arena: mmap.mmap | npt.NDArray[np.int64]) -> None:
+        """Take the arena of a guest with these settings, or its words."""
         self._words = np.frombuffer(arena, np.int64, words_count(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus))
         self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
         self._ram_pages = config.ram_bytes // PAGE_SIZE_BYTES

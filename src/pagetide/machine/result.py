@@ -1,6 +1,6 @@
 """What a run measured: the structure of its JSON."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -68,6 +68,7 @@ class RunResult(msgspec.Struct, kw_only=True):
 
     Attributes:
         config: every setting, the seed included.
+        machine: `live`, or `simulated` in virtual time.
         guest: what ran: `pagetide`, or a real kernel by its name and release.
         outcome: `complete`, `interrupted`, or a sentence that says what failed.
         duration_s: from the first operation to the end.
@@ -96,6 +97,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     """
 
     config: RunConfig
+    machine: Literal["live", "simulated"] = "live"
     guest: str = "pagetide"
     outcome: str
     duration_s: float

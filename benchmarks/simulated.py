@@ -1,0 +1,59 @@
+"""What a simulated machine costs: operations a second on one core, all of a run included.
+
+A run of bursts in a 4 GiB guest, from settings to figures: making the workload, the zone, the samples and the result
+are in it. `pages` counts each page that an operation allocates, stamps, checks or frees; `blocks` the operations, most
+of them of one page.
+"""
+
+import statistics
+import time
+
+from benchmarks.rows import Row
+from pagetide.machine.config import RunConfig
+from pagetide.machine.costs import read_costs
+from pagetide.machine.result import Sample
+from pagetide.machine.simulated import SimulatedMachine
+from pagetide.units import PAGE_SIZE_BYTES
+
+_REPEATS = 5
+_CONFIG = RunConfig(ram_bytes=4 << 30, bursts=4)
+_LARGE = RunConfig(ram_bytes=1 << 40, bursts=1, eat_share=0.002)
+
+
+class _Nobody:
+    """Watches nothing."""
+
+    def stage(self, text: str) -> None:
+        """Something new begins."""
+
+    def sample(self, sample: Sample) -> None:
+        """The state of things."""
+
+    def warning(self, text: str) -> None:
+        """Something is not as it should be."""
+
+
+def _run(config: RunConfig) -> tuple[float, int, int]:
+    """Seconds, operations and pages of one run."""
+    machine = SimulatedMachine(config, read_costs())
+    start_s = time.process_time()
+    result = machine.run(_Nobody())
+    spent_s = time.process_time() - start_s
+    assert result.outcome == "complete"
+    pages = 2 * sum(burst.eaten_bytes for burst in result.bursts) // PAGE_SIZE_BYTES
+    return spent_s, machine.operations, pages
+
+
+def run() -> list[Row]:
+    """Measure; one row a figure."""
+    rows = []
+    for design in ("scan", "cursor", "notify"):
+        config = RunConfig(**{name: getattr(_CONFIG, name) for name in _CONFIG.__struct_fields__} | {"design": design})
+        _run(config)
+        runs = [_run(config) for _ in range(_REPEATS)]
+        blocks, pages = (statistics.median(run[which] / run[0] for run in runs) / 1e6 for which in (1, 2))
+        rows.append(Row(f"simulated, {design}, blocks", blocks, "M/s", at_least=5))
+        rows.append(Row(f"simulated, {design}, pages", pages, "M/s"))
+    _run(_LARGE)
+    rows.append(Row("simulated, 1 TiB guest that uses 2 GiB of it", _run(_LARGE)[0], "s"))
+    return rows

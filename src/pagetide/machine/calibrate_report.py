@@ -1,0 +1,137 @@
+"""Measures what a report costs on its way through a real driver, a real socket pair and a host in another process."""
+
+import contextlib
+import select
+import socket
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pagetide.guest.driver import BalloonDriver
+from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.scan import Scan
+from pagetide.guest.vhost_user_link import VhostUserLink
+from pagetide.guest.zone import Zone
+from pagetide.host.ledger import LEDGER_WORDS
+from pagetide.linux import eventfd_read
+from pagetide.machine.config import RunConfig
+from pagetide.machine.messages import HostSetup, Ready
+from pagetide.machine.processes import Child, shared_memory
+from pagetide.memory.guest_ram import GuestRam
+from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
+
+_RAM_BYTES = 256 << 20
+_BLOCKS = 32
+_READY_MAX_S = 120.0
+_CALL_MAX_S = 10.0
+_EACH = 10
+
+
+class ReportCosts(NamedTuple):
+    """Nanoseconds, an entry a stretch in each list; the names are those of Costs."""
+
+    report: list[float]
+    report_block: list[float]
+    element: list[float]
+    element_block: list[float]
+    wake: list[float]
+
+
+class _Spent(NamedTuple):
+    """What a report took: by the clock, of the guest's thread and of the host's process."""
+
+    wall_ns: float
+    guest_ns: float
+    host_ns: float
+
+
+def measure_reports(stretches: int) -> ReportCosts:
+    """Report blocks that are not resident, one at a time and 32 at a time, in so many stretches of each.
+
+    Raises:
+        OSError: the processes or the memory could not be had.
+    """
+    found = ReportCosts([], [], [], [], [])
+    with contextlib.ExitStack() as resources:
+        guest = _Guest(resources)
+        for blocks in (1, _BLOCKS):
+            guest.spent(blocks)  # warms up
+        for _ in range(stretches):
+            one, many = guest.spent(1), guest.spent(_BLOCKS)
+            report_block = (many.guest_ns - one.guest_ns) / (_BLOCKS - 1)
+            element_block = (many.host_ns - one.host_ns) / (_BLOCKS - 1)
+            found.report.append(one.guest_ns - report_block)
+            found.report_block.append(report_block)
+            found.element.append(one.host_ns - element_block)
+            found.element_block.append(element_block)
+            found.wake.append((one.wall_ns - one.guest_ns - one.host_ns) / 2)
+    return found
+
+
+class _Guest:
+    """A guest in this process, whose memory nobody touches, attached to a host in another."""
+
+    def __init__(self, resources: contextlib.ExitStack) -> None:
+        ours, theirs, control, control_end = (
+            resources.enter_context(end) for _ in range(2) for end in socket.socketpair()
+        )
+        ledger_fd, _ = shared_memory(resources, "ledger", LEDGER_WORDS * 8)
+        setup = HostSetup(RunConfig(), control.fileno(), theirs.fileno(), ledger_fd)
+        self._host = Child("host", setup, [control.fileno(), theirs.fileno(), ledger_fd], control_end)
+        resources.callback(self._host.close)
+        theirs.close()
+        control.close()
+        self._await_ready()
+        ram = resources.enter_context(GuestRam.create(_RAM_BYTES, "memfd"))
+        link = resources.enter_context(VhostUserLink(ours, ram))
+        self._zone = Zone(_RAM_BYTES // PAGE_SIZE_BYTES)
+        self._driver = BalloonDriver(self._zone, ram.address, link, _BLOCKS)
+        self._call_fd = link.call_fd
+        self._design = Scan(self._zone, ReportingSettings(order=ORDER_MAX, delay_s=0.0, capacity=_BLOCKS))
+        self._design.start(time.monotonic())
+        self._report_all()
+
+    def _await_ready(self) -> None:
+        deadline_s = time.monotonic() + _READY_MAX_S
+        while time.monotonic() < deadline_s and not self._host.channel.closed:
+            if select.select([self._host.channel], [], [], 1.0)[0] and any(
+                isinstance(message, Ready) for message in self._host.channel.receive()
+            ):
+                return
+        raise OSError(self._host.cause_of_death() or f"the host was not ready after {_READY_MAX_S:g} s")
+
+    def _report_all(self) -> None:
+        """What GuestWorker does, in this thread."""
+        poller = select.poll()
+        poller.register(self._call_fd, select.POLLIN)
+        while (batch := self._design.next_batch(time.monotonic())) is not None:
+            self._driver.submit(batch)
+            while not self._driver.completed():
+                if self._driver.arm():
+                    continue
+                if not poller.poll(_CALL_MAX_S * 1000):
+                    raise OSError(f"the host did not answer a report within {_CALL_MAX_S:g} s")
+                eventfd_read(self._call_fd)
+            self._design.done(batch, True, time.monotonic())
+
+    def spent(self, blocks: int) -> _Spent:
+        """What a report of so many blocks takes, as the mean over a few."""
+        wall_ns = guest_ns = 0
+        host_ns = _cpu_ns(self._host.process.pid)
+        for _ in range(_EACH):
+            held = [self._zone.allocate(ORDER_MAX) for _ in range(blocks)]
+            for pfn in held:
+                assert pfn is not None
+                self._zone.free(pfn, ORDER_MAX)
+            self._design.woken(time.monotonic())
+            start_ns, start_cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
+            self._report_all()
+            guest_ns += time.thread_time_ns() - start_cpu_ns
+            wall_ns += time.perf_counter_ns() - start_ns
+        host_ns = _cpu_ns(self._host.process.pid) - host_ns
+        return _Spent(wall_ns / _EACH, guest_ns / _EACH, host_ns / _EACH)
+
+
+def _cpu_ns(pid: int) -> int:
+    """CPU time of a process's first thread (`/proc/PID/schedstat`, Documentation/scheduler/sched-stats.rst)."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])

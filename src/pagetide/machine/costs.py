@@ -1,0 +1,182 @@
+"""What things cost on a real machine: the simulated machine's clock is made of these.
+
+`pagetide calibrate` measures them (calibrate.py) and writes them to a file. Where there is none, those of
+`costs_default.json` beside this file serve, which `pagetide calibrate --out src/pagetide/machine/costs_default.json`
+wrote.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.machine.config import ConfigError
+from pagetide.memory.guest_ram import Backing
+from pagetide.memory.metadata import PIECE_KINDS
+from pagetide.units import PAGE_SIZE_BYTES, format_size
+
+PS_PER_S = 10**12
+"""Simulated time is counted in picoseconds: a page that is touched again costs only a few thousand of them."""
+
+_COST_MAX_NS = 1e10
+_BUILT_IN = Path(__file__).with_name("costs_default.json")
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One cost in nanoseconds: the median of what was measured, and its 10th and 90th percentile."""
+
+    ns: float
+    low_ns: float
+    high_ns: float
+
+    @property
+    def ps(self) -> int:
+        """The median in picoseconds."""
+        return round(self.ns * 1000)
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What discarding a resident piece of this size costs, all of it."""
+
+    size_bytes: int
+    cost: Cost
+
+
+class BackingCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What depends on the memory's backing.
+
+    Attributes:
+        fault: the first touch of memory: of a page, or with huge pages of 2 MiB.
+        fault_shared: the same while another vCPU does it as well.
+        punch: discarding what is not resident, and reading that back.
+        pieces: discarding what is, by the size of the piece, growing.
+    """
+
+    fault: Cost
+    fault_shared: Cost
+    punch: Cost
+    pieces: tuple[Piece, ...]
+
+    def page_ps(self) -> npt.NDArray[np.int64]:
+        """What discarding a resident page costs besides the call, by the kind of piece (memory/metadata.py)."""
+        pages = np.array([piece.size_bytes // PAGE_SIZE_BYTES for piece in self.pieces])
+        each_ps = [max(0.0, p.cost.ns - self.punch.ns) * 1000 / n for p, n in zip(self.pieces, pages, strict=True)]
+        by_kind: npt.NDArray[np.float64] = np.interp(np.arange(PIECE_KINDS), np.log2(pages), each_ps)
+        return np.rint(by_kind).astype(np.int64)
+
+
+class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that simulated time is made of.
+
+    Attributes:
+        date: when it was measured, as ISO 8601 has it.
+        kernel: on which kernel.
+        cpu: and which processor.
+        cpus: how many there were for vCPUs, worker and host together.
+        order0: an order-0 allocation or free that its per-CPU list serves.
+        moved_page: each page that goes between such a list and the buddy allocator, under the zone lock.
+        block: an allocation or free of a larger block, under the zone lock.
+        stamp: touching a page that is resident.
+        check: looking at a page's stamp before it is freed.
+        report: what a report costs the worker, besides its blocks.
+        report_block: and for each block.
+        walk: what each block that a walk passes over costs, under the zone lock.
+        element: what a report costs the host, besides discarding and its blocks.
+        element_block: and for each block.
+        wake: from a kick or a call until the other side runs.
+        backings: what depends on the backing.
+    """
+
+    date: str
+    kernel: str
+    cpu: str
+    cpus: int
+    order0: Cost
+    moved_page: Cost
+    block: Cost
+    stamp: Cost
+    check: Cost
+    report: Cost
+    report_block: Cost
+    walk: Cost
+    element: Cost
+    element_block: Cost
+    wake: Cost
+    backings: dict[Backing, BackingCosts]
+
+    def backing(self, name: Backing) -> BackingCosts:
+        """The costs of this backing.
+
+        Raises:
+            ConfigError: they were not measured.
+        """
+        found = self.backings.get(name)
+        if found is None:
+            raise ConfigError(
+                f"these costs have none of --backing {name}: run `pagetide calibrate` where it can be had"
+            )
+        return found
+
+    def check_ranges(self) -> None:
+        """Raise ConfigError for a cost that cannot be."""
+        if self.cpus < 1:
+            raise ConfigError(f"costs must be of at least 1 processor, not {self.cpus}")
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, Cost):
+                _check(name, value)
+        for backing, costs in self.backings.items():
+            _check(f"{backing} fault", costs.fault)
+            _check(f"{backing} fault_shared", costs.fault_shared)
+            _check(f"{backing} punch", costs.punch)
+            sizes_bytes = [piece.size_bytes for piece in costs.pieces]
+            if not sizes_bytes or sizes_bytes != sorted(set(sizes_bytes)) or sizes_bytes[0] < PAGE_SIZE_BYTES:
+                raise ConfigError(f"the pieces of {backing} must grow, from a page on")
+            for piece in costs.pieces:
+                _check(f"{backing} piece of {format_size(piece.size_bytes)}", piece.cost)
+
+
+def _check(name: str, cost: Cost) -> None:
+    if not 0 <= cost.low_ns <= cost.ns <= cost.high_ns <= _COST_MAX_NS:
+        raise ConfigError(
+            f"the cost {name!r} must be from 0 to {_COST_MAX_NS:g} ns, and between its low and its high: "
+            f"{cost.low_ns} {cost.ns} {cost.high_ns}"
+        )
+
+
+def default_path() -> Path:
+    """Where `pagetide calibrate` writes, and `run --machine simulated` looks: XDG_DATA_HOME/pagetide/costs.json."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(base) / "pagetide" / "costs.json"
+
+
+def read_costs(path: Path | None = None) -> Costs:
+    """The costs in this file; without a path those at `default_path`, or the built-in ones.
+
+    Raises:
+        ConfigError: the file cannot be read, or does not hold costs.
+    """
+    if path is None:
+        path = default_path() if default_path().is_file() else _BUILT_IN
+    try:
+        costs = msgspec.json.decode(path.read_bytes(), type=Costs)
+    except OSError as error:
+        raise ConfigError(
+            f"the costs {path} cannot be read: {error.strerror}; `pagetide calibrate` makes them"
+        ) from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} does not hold costs as `pagetide calibrate` writes them: {error}") from error
+    costs.check_ranges()
+    return costs
+
+
+def write_costs(costs: Costs, path: Path) -> None:
+    """Write them as JSON, making the folder if need be.
+
+    Raises:
+        OSError: that cannot be.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2) + b"\n")

@@ -1,0 +1,245 @@
+"""The simulated machine: a guest and a host in one process, in virtual time, on memory that is metadata.
+
+The zone, the design, the driver, the ring and the device are those of the live machine. What differs is time: costs
+(costs.py) move a clock (simulated_loop.py), vCPUs run in one kernel up to the next event (simulated_vcpu.py), the
+worker (simulated_worker.py) and the host (simulated_host.py) are tasks that wait in virtual time. The same settings
+and costs give the same result to the byte.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.guest.driver import BalloonDriver
+from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.zone import TICKS_PER_S, Zone
+from pagetide.host.ledger import Ledger
+from pagetide.jit import kernels_are_cached
+from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.costs import PS_PER_S, Costs
+from pagetide.machine.faults import Fault as StreamFault
+from pagetide.machine.faults import of_kind, ring_entries
+from pagetide.machine.guest_process import tuning_of
+from pagetide.machine.guest_run import OutOfMemoryError
+from pagetide.machine.guest_view import ArenaView
+from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
+from pagetide.machine.observer import SAMPLE_INTERVAL_S, Observer
+from pagetide.machine.recorder import Recorder
+from pagetide.machine.result import RunResult
+from pagetide.machine.simulated_faults import Fault, FaultKind
+from pagetide.machine.simulated_guest import SimulatedGuest
+from pagetide.machine.simulated_host import SimulatedHost, SimulatedRam
+from pagetide.machine.simulated_loop import NEVER_PS, Loop, Signal, Task
+from pagetide.machine.simulated_vcpu import (
+    BLOCK_PS,
+    CHECK_PS,
+    COSTS,
+    HUGE_FAULT_PS,
+    MOVED_PAGE_PS,
+    ORDER0_PS,
+    SHARED_WORDS,
+    SMALL_FAULT_PS,
+    STAMP_PS,
+)
+from pagetide.machine.simulated_worker import SimulatedWorker
+from pagetide.machine.workloads import make_stream
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.workload.stream import Stream
+
+_SAMPLES_QUIET = 20_000
+_CHANGE_PARTS = 500
+
+_log = logging.getLogger(__name__)
+
+
+class SimulatedMachine:
+    """One run of a guest and its host in virtual time.
+
+    Attributes:
+        operations: how many operations the vCPUs have run.
+    """
+
+    operations: int
+
+    def __init__(
+        self, config: RunConfig, costs: Costs, faults: Sequence[Fault] = (), *, stream: Stream | None = None
+    ) -> None:
+        """Take everything that a run is made of.
+
+        Args:
+            config: the settings, which the caller has checked.
+            costs: what things cost.
+            faults: what goes wrong on the host's side, beside the faults of the settings.
+            stream: what the guest does; None is what the settings ask for.
+
+        Raises:
+            ConfigError: there are no costs of this backing, or this cannot be simulated.
+        """
+        check_simulated(config)
+        self._config, self._costs, self._faults = config, costs, list(faults)
+        self._backing = costs.backing(config.backing)
+        self._stream = make_stream(config) if stream is None else stream
+        self._loop = Loop()
+        self.operations = 0
+
+    def run(self, observer: Observer) -> RunResult:
+        """Run the workload to its end, to a failure or to Ctrl-C, and say what was measured.
+
+        Raises:
+            OSError: there is no room for so large a guest's addresses.
+        """
+        config = self._config
+        if not kernels_are_cached():
+            observer.stage("compiling kernels (first run only)")
+        ram = SimulatedRam(config.ram_bytes, huge=config.backing == "hugetmpfs")
+        try:
+            return self._run(ram, observer)
+        finally:
+            ram.close()
+
+    def _run(self, ram: SimulatedRam, observer: Observer) -> RunResult:
+        config, loop = self._config, self._loop
+        ledger = Ledger()
+        zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus)
+        happened = Signal(loop)
+        host = SimulatedHost(
+            loop, ram, ledger, self._costs, self._backing, self._faults, happened, verify_share=config.verify_share
+        )
+        entries = ring_entries(config.parsed_faults)
+        driver = None
+        if config.design != "off":
+            driver = BalloonDriver(zone, ram.address, host, config.report_blocks_max, entries)
+        design = DESIGNS[config.design](zone, tuning_of(config))
+        shared = np.zeros(SHARED_WORDS, np.int64)
+        worker = SimulatedWorker(loop, zone, design, driver, host.called, self._costs, shared)
+        recorder = Recorder(config, lambda: host.resident_bytes, ArenaView(config, zone.words), ledger)
+
+        waiting = of_kind(config.parsed_faults, "stop", "slow", "off", "ring-full")
+
+        def tell(message: PhaseBegan | PhaseEnded | ClockStarted) -> None:
+            nonlocal waiting
+            if isinstance(message, ClockStarted):
+                due = tuple(fault for fault in waiting if fault.start_s <= message.until_s)
+                waiting = tuple(fault for fault in waiting if fault not in due)
+                for fault in due:
+                    self._begin_fault(fault, loop.now_s + max(0.0, fault.start_s - message.stream_s), worker)
+                return
+            if isinstance(message, PhaseBegan):
+                observer.stage(message.name)
+                recorder.phase_began(message)
+            else:
+                recorder.phase_ended(message)
+            happened.notify()
+
+        guest = SimulatedGuest(
+            loop, zone, ram.file, self._stream, worker, tell, self._vcpu_costs(), shared,
+            waits_before_oom=config.oom == "wait",
+        )  # fmt: skip
+        recorder.begin({"host": 0.0, "guest": 0.0})
+        tasks = [
+            host.run(),
+            worker.run(),
+            guest.run(),
+            _sampling(loop, recorder, observer, happened, self._stream, config.ram_bytes),
+        ]
+        if config.cool_s > 0:
+            tasks.insert(0, _ticking(loop, zone))
+        outcome = self._drive(guest, tasks)
+        self.operations = guest.operations
+        busy_s: dict[str, float | None] = {
+            "host": host.busy_ps / PS_PER_S,
+            "guest": (guest.busy_ps + worker.busy_ps) / PS_PER_S,
+        }
+        recorder.end(loop.now_s, busy_s)
+        result = recorder.result(outcome)
+        result.machine = "simulated"
+        return result
+
+    def _begin_fault(self, fault: StreamFault, at_s: float, worker: SimulatedWorker) -> None:
+        """The stream's clock will reach a fault of the settings at this time."""
+        loop = self._loop
+        if fault.kind in ("stop", "slow"):
+            kind: FaultKind = "stop" if fault.kind == "stop" else "slow"
+            self._faults.append(Fault(at_s, kind, fault.for_s, fault.factor))
+            return
+        begin_ps, end_ps = (round(when_s * PS_PER_S) for when_s in (at_s, at_s + fault.for_s))
+        loop.at(begin_ps, lambda: worker.set_fault(fault.kind, begins=True))
+        loop.at(end_ps, lambda: worker.set_fault(fault.kind, begins=False))
+
+    def _drive(self, guest: SimulatedGuest, tasks: list[Task]) -> str:
+        """Let time pass until the guest is done; what became of it."""
+        loop = self._loop
+        try:
+            for task in tasks:
+                loop.resume(task)
+            while not guest.over:
+                if not guest.advance():
+                    assert loop.next_ps < NEVER_PS, "nothing would ever happen again"
+                    loop.step()
+        except KeyboardInterrupt:
+            return "interrupted"
+        except OutOfMemoryError as error:
+            return f"the guest stopped: {error}"
+        except Exception as error:
+            _log.exception("a simulated run broke")
+            what = str(error) or type(error).__name__
+            return f"the simulation broke at {loop.now_s:.9f} s: {what}"
+        return "complete"
+
+    def _vcpu_costs(self) -> npt.NDArray[np.int64]:
+        """A row for each number of vCPUs at work; those beyond the processors take turns."""
+        costs, backing = self._costs, self._backing
+        rows = np.zeros((self._config.vcpus, COSTS), np.int64)
+        for number, row in enumerate(rows):
+            fault = backing.fault if number == 0 else backing.fault_shared
+            row[ORDER0_PS], row[MOVED_PAGE_PS], row[BLOCK_PS] = costs.order0.ps, costs.moved_page.ps, costs.block.ps
+            row[STAMP_PS], row[CHECK_PS] = costs.stamp.ps, costs.check.ps
+            row[HUGE_FAULT_PS if self._config.backing == "hugetmpfs" else SMALL_FAULT_PS] = fault.ps
+        at_work = np.arange(1, self._config.vcpus + 1)[:, np.newaxis]
+        return rows * np.maximum(costs.cpus, at_work) // costs.cpus
+
+
+def check_simulated(config: RunConfig) -> None:
+    """Raise ConfigError for what only a live machine has."""
+    if config.design in {"shared", "balloon"}:
+        raise ConfigError(f"the design {config.design} runs on the live machine only: its host's side is not simulated")
+    if of_kind(config.parsed_faults, "mmlock", "mmlock-split"):
+        raise ConfigError("mmlock is contention for a real lock, which only the live machine has")
+    if config.device != "pagetide":
+        raise ConfigError(f"the simulated machine has our device only, and not {config.device}'s")
+
+
+def _sampling(
+    loop: Loop, recorder: Recorder, observer: Observer, happened: Signal, stream: Stream, ram_bytes: int
+) -> Task:
+    """Look as often as a live machine does; in a run of hours only while something happens, and else seldom.
+
+    Something happens when a phase begins or ends, when the host discards, and when what it holds changes by much.
+    """
+    shortest_ps = round(SAMPLE_INTERVAL_S * PS_PER_S)
+    longest_ps = max(shortest_ps, round(stream.end_s / _SAMPLES_QUIET * PS_PER_S))
+    interval_ps, before_bytes = shortest_ps, 0
+    while True:
+        sample = recorder.sample(loop.now_s)
+        if sample is not None:
+            observer.sample(sample)
+            if abs(sample.host_resident_bytes - before_bytes) * _CHANGE_PARTS > ram_bytes:
+                interval_ps = shortest_ps
+            before_bytes = sample.host_resident_bytes
+        yield None, loop.now_ps + shortest_ps
+        rest_ps = interval_ps - shortest_ps
+        interval_ps = min(2 * interval_ps, longest_ps)
+        if rest_ps > 0:
+            until_ps = loop.now_ps + rest_ps
+            yield happened, until_ps
+            if loop.now_ps < until_ps:
+                interval_ps = shortest_ps
+
+
+def _ticking(loop: Loop, zone: Zone) -> Task:
+    """Keep the zone's clock."""
+    while True:
+        zone.tick(loop.now_s)
+        yield from loop.sleep(PS_PER_S // TICKS_PER_S)

@@ -1,0 +1,224 @@
+"""A simulated guest at work: its vCPUs run a workload's operations over one zone. The counterpart of guest_run.py."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.guest.request import take_wake
+from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD
+from pagetide.guest.zone import Zone
+from pagetide.guest.zone_layout import (
+    FALSE_OOMS,
+    ISOLATED_PAGES,
+    WAIT_HOST_NS,
+    WAIT_HOST_NS_MAX,
+    WAITS_HOST,
+    vcpu_base,
+)
+from pagetide.machine.costs import PS_PER_S
+from pagetide.machine.guest_run import SETTLE_MAX_S, OutOfMemoryError
+from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
+from pagetide.machine.simulated_loop import NEVER_PS, Loop, Signal, Task
+from pagetide.machine.simulated_vcpu import (
+    BEHIND_PS,
+    BUSY_PS,
+    CLOCK_PS,
+    CURSOR,
+    END,
+    FROM_PS,
+    OPERATIONS,
+    SLOTS,
+    TIME_UP,
+    VCPU_COLUMNS,
+    WHO,
+    run_vcpus,
+)
+from pagetide.machine.simulated_worker import SimulatedWorker
+from pagetide.memory.metadata import MetadataFile
+from pagetide.workload.stream import Stream, Stretch
+
+
+class SimulatedGuest:
+    """Runs a workload on a zone, in virtual time.
+
+    Attributes:
+        over: whether the workload is done.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        zone: Zone,
+        memory: MetadataFile,
+        stream: Stream,
+        worker: SimulatedWorker,
+        tell: Callable[[PhaseBegan | PhaseEnded | ClockStarted], None],
+        costs: npt.NDArray[np.int64],
+        shared: npt.NDArray[np.int64],
+        *,
+        waits_before_oom: bool = True,
+    ) -> None:
+        """Take everything that the run needs; `run` is its task.
+
+        Args:
+            loop: the clock.
+            zone: the guest's page frames.
+            memory: what is resident of them.
+            stream: what the vCPUs do.
+            worker: who reports.
+            tell: gets what happens.
+            costs: what it costs, a row of simulated_vcpu.py's costs for each number of vCPUs at work, from 1.
+            shared: SHARED_WORDS of simulated_vcpu.py, all 0.
+            waits_before_oom: as for GuestRun.
+        """
+        self.over = False
+        self._loop, self._zone, self._memory, self._stream, self._worker = loop, zone, memory, stream, worker
+        self._tell, self._costs, self._shared, self._waits_before_oom = tell, costs, shared, waits_before_oom
+        self._work = [stream.operations_of(vcpu) for vcpu in range(len(costs))]
+        self._firsts = np.cumsum([0, *(len(work.operations) for work in self._work)])[:-1]
+        slots = np.cumsum([0, *(work.slots for work in self._work)])
+        self._rows = np.zeros((len(costs), VCPU_COLUMNS), np.int64)
+        self._rows[:, SLOTS] = slots[:-1]
+        self._rows[:, CURSOR] = 1
+        self._slots = np.full(slots[-1], -1, np.int64)
+        self._operations = np.concatenate([work.operations for work in self._work])
+        self._due_ps = np.zeros(len(self._operations), np.int64)
+        self._zero_ps = 0
+        self._at_work = 0
+        self._all_done = Signal(loop)
+
+    @property
+    def busy_ps(self) -> int:
+        """How long the vCPUs have worked, in all."""
+        return int(self._rows[:, BUSY_PS].sum())
+
+    @property
+    def operations(self) -> int:
+        """How many operations they have run."""
+        return int(self._shared[OPERATIONS])
+
+    def run(self) -> Task:
+        """Run every operation.
+
+        Raises:
+            OutOfMemoryError: the guest is too small for its workload.
+        """
+        loop, stream, until_s = self._loop, self._stream, 0.0
+        for number, stretch in enumerate(stream.stretches):
+            mark, until_s = stretch.mark, stretch.until_s
+            self._start_clock(stretch.from_s, until_s)
+            if mark.first < stretch.end:
+                yield from self._sleep_until(float(stream.at_s[mark.first]))
+            self._tell(PhaseBegan(mark.name, mark.burst, mark.eats, loop.now_s))
+            self._load(number, stretch)
+            yield from loop.wait_for(self._all_done, lambda: not self._unfinished())
+            allocated = stream.allocated_bytes(mark.first, stretch.end)
+            behind_s = int(self._rows[:, BEHIND_PS].max()) / PS_PER_S
+            self._tell(PhaseEnded(mark.burst, mark.eats, allocated, loop.now_s, behind_s))
+            if mark.settle:
+                settle_max_ps = round(SETTLE_MAX_S * PS_PER_S)
+                yield from loop.wait_for(self._worker.came_back, lambda: self._worker.at_rest, settle_max_ps)
+        self._start_clock(until_s, stream.end_s)
+        yield from self._sleep_until(stream.end_s)
+        self.over = True
+
+    def _start_clock(self, from_s: float, until_s: float) -> None:
+        self._zero_ps = self._loop.now_ps - round(from_s * PS_PER_S)
+        self._tell(ClockStarted(from_s, until_s, self._loop.now_s))
+
+    def _sleep_until(self, stream_s: float) -> Task:
+        """Until the stream's clock shows this."""
+        left_ps = self._zero_ps + round(stream_s * PS_PER_S) - self._loop.now_ps
+        if left_ps > 0:
+            yield from self._loop.sleep(left_ps)
+
+    def advance(self) -> bool:
+        """Let the vCPUs run up to the next event; whether one of them stopped before that."""
+        if self._at_work == 0:
+            return False
+        outcome = run_vcpus(
+            self._zone.words,
+            self._zone.pages,
+            self._memory.address,
+            self._rows,
+            self._operations,
+            self._due_ps,
+            self._slots,
+            self._costs[self._at_work - 1],
+            self._shared,
+            self._loop.next_ps,
+        )
+        if outcome != TIME_UP:
+            self._stopped(int(outcome), int(self._shared[WHO]))
+        return bool(outcome != TIME_UP)
+
+    def _stopped(self, outcome: int, vcpu: int) -> None:
+        row, loop = self._rows[vcpu], self._loop
+        at_ps = int(row[CLOCK_PS])
+        if take_wake(self._zone.words):
+            loop.at(at_ps, self._worker.wake)
+        assert outcome != BAD_FREE, f"vCPU {vcpu} freed what it did not hold"
+        if outcome == DONE and not self._unfinished():
+            loop.at(int(self._rows[:, CLOCK_PS].max()), self._all_done.notify)
+        elif outcome == HOST_WANTED:
+            row[CLOCK_PS] = NEVER_PS
+            loop.at(at_ps, lambda: loop.resume(self._wait(vcpu, self._worker.report_all())))
+        elif outcome == NO_MEMORY:
+            row[CLOCK_PS] = NEVER_PS
+            seen = self._worker.batches_done
+            loop.at(at_ps, lambda: loop.resume(self._out_of_memory(vcpu, seen)))
+        self._count()
+
+    def _load(self, number: int, stretch: Stretch) -> None:
+        """Have each vCPU run its operations of one stretch, each when it is due."""
+        for row, work, first in zip(self._rows, self._work, self._firsts, strict=True):
+            begin = int(work.ends[number - 1]) if number else 0
+            end = int(work.ends[number])
+            due_ps = np.rint(work.due_s[begin:end] * PS_PER_S).astype(np.int64) + self._zero_ps
+            self._due_ps[first + begin : first + end] = due_ps
+            row[CURSOR], row[END] = first + begin, first + end
+            row[FROM_PS], row[BEHIND_PS] = self._zero_ps + round(stretch.from_s * PS_PER_S), 0
+        self._rows[:, CLOCK_PS] = self._loop.now_ps
+        self._count()
+
+    def _unfinished(self) -> int:
+        return int((self._rows[:, CURSOR] <= self._rows[:, END]).sum())
+
+    def _count(self) -> None:
+        """Count the vCPUs at work: they share the processors."""
+        waiting = self._rows[:, CLOCK_PS] >= NEVER_PS
+        self._at_work = self._unfinished() - int(waiting.sum())
+
+    def _wait(self, vcpu: int, what: Task) -> Task:
+        """Let a vCPU wait for the host, account for the time, and let it go on."""
+        start_ps = self._loop.now_ps
+        yield from what
+        words, base = self._zone.words, vcpu_base(vcpu)
+        waited_ns = (self._loop.now_ps - start_ps) // 1000
+        words[base + WAITS_HOST] += 1
+        words[base + WAIT_HOST_NS] += waited_ns
+        words[base + WAIT_HOST_NS_MAX] = max(int(words[base + WAIT_HOST_NS_MAX]), waited_ns)
+        self._go_on(vcpu)
+
+    def _go_on(self, vcpu: int) -> None:
+        self._rows[vcpu, CLOCK_PS] = self._loop.now_ps
+        self._count()
+
+    def _out_of_memory(self, vcpu: int, seen: int) -> Task:
+        """An allocation failed: truly, or because blocks are out for reporting (S15)."""
+        worker, words = self._worker, self._zone.words
+        if worker.batches_begun == worker.batches_done == seen:
+            raise OutOfMemoryError("it ran out of memory: its workload needs more than it has")
+        came_back = self._loop.wait_for(worker.came_back, lambda: worker.batches_done != seen)
+        operation = self._operations[self._rows[vcpu, CURSOR]]
+        if self._waits_before_oom:
+            yield from self._wait(vcpu, came_back)
+        elif words[ISOLATED_PAGES] >= 1 << int(operation["order"]):
+            words[FALSE_OOMS] += 1
+            self._slots[self._rows[vcpu, SLOTS] + operation["slot"]] = NOT_HAD
+            self._rows[vcpu, CURSOR] += 1
+            self._go_on(vcpu)
+        else:
+            yield from came_back
+            self._go_on(vcpu)

@@ -1,0 +1,25 @@
+"""A file that a kernel keeps in memory: written page by page, kept, removed. What a guest of `pagetide boot` does."""
+
+import numpy as np
+
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.workload.lives import STAYS, lives, stream_of
+from pagetide.workload.stream import Mark, Stream
+
+
+def file(*, kept_bytes: int, file_bytes: int, hold_s: float, rest_s: float) -> Stream:
+    """Write and remove a file once, on one vCPU, beside memory that is allocated first and never freed.
+
+    Args:
+        kept_bytes: what is never freed.
+        file_bytes: the file's size.
+        hold_s: for how long it is kept.
+        rest_s: for how long the guest is there after it was removed, at least.
+    """
+    kept, pages = kept_bytes // PAGE_SIZE_BYTES, file_bytes // PAGE_SIZE_BYTES
+    parts = lives(np.zeros(kept), STAYS, 0, 0), lives(np.zeros(pages), hold_s, 0, 0)
+    marks = (
+        Mark(0, "writing the file", 0, eats=True),
+        Mark(kept + pages, "removing the file", 0, settle=True),
+    )
+    return stream_of(*parts, name="file", end_s=hold_s + rest_s)._replace(marks=marks)

@@ -1,0 +1,59 @@
+"""Calibration on this machine, and what it is for: simulated runs that say what live ones do."""
+
+import msgspec
+import pytest
+
+from pagetide.machine.calibrate import calibrate
+from pagetide.machine.compare import compare
+from pagetide.machine.config import RunConfig
+from pagetide.machine.costs import Costs
+from pagetide.machine.live import LiveMachine
+from pagetide.machine.simulated import SimulatedMachine
+from tests.machine.watcher import Watcher
+
+pytestmark = pytest.mark.jit
+
+MIB = 1 << 20
+CONFIG = RunConfig(ram_bytes=256 * MIB, bursts=2, hold_s=1.0, delay_s=1.0)
+ATTEMPTS = 3
+"""A live run beside other work on the machine may take longer than it should; the simulated one never does."""
+
+
+@pytest.fixture(scope="module")
+def costs() -> Costs:
+    """What things cost here, now."""
+    told: list[str] = []
+    measured = calibrate(told.append)
+    assert len(told) >= 3
+    return measured
+
+
+def test_what_is_measured_is_plausible(costs: Costs) -> None:
+    """The costs pass their own checks, and are in the order in which they must be."""
+    costs.check_ranges()
+    memfd = costs.backings["memfd"]
+    assert 1 < costs.order0.ns < costs.block.ns * 10 < 10_000
+    assert costs.stamp.ns < memfd.fault.ns
+    assert 100 < memfd.fault.ns < 100_000
+    assert 0 < costs.walk.ns < 1000
+    prices_ns = [memfd.punch.ns, *(piece.cost.ns for piece in memfd.pieces)]
+    assert prices_ns[1:] == sorted(prices_ns[1:])
+    assert costs.report.ns > 1000
+    assert costs.element.ns > 1000
+
+
+@pytest.mark.parametrize("design", ["scan", "cursor"])
+def test_simulated_runs_say_what_live_ones_do(costs: Costs, design: str) -> None:
+    """On the same seed the mean footprint is within 5 % of a live run's, and the return lag within 20 %."""
+    config = msgspec.structs.replace(CONFIG, design=design)
+    simulated = SimulatedMachine(config, costs).run(Watcher())
+    off = []
+    for _ in range(ATTEMPTS):
+        live = LiveMachine(config).run(Watcher())
+        assert live.outcome == simulated.outcome == "complete"
+        assert [burst.eaten_bytes for burst in live.bursts] == [burst.eaten_bytes for burst in simulated.bursts]
+        off.append(compare(simulated, live))
+        footprint, lag = off[-1]
+        if abs(footprint) <= 0.05 and lag is not None and abs(lag) <= 0.2:
+            return
+    pytest.fail(f"footprint and lag were off by {off}")
