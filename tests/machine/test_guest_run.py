@@ -19,6 +19,7 @@ from pagetide.guest.zone_layout import (
     FALSE_OOMS,
     FREE_PAGES,
     ISOLATED_PAGES,
+    REPORTED_PAGES,
     WAIT_HOST_NS,
     WAIT_HOST_NS_MAX,
     WAITS_HOST,
@@ -89,6 +90,15 @@ class Workload:
         )
 
 
+class Pages(Workload):
+    """The pages of one such block, one by one."""
+
+    def __init__(self) -> None:
+        super().__init__(BLOCK_PAGES)
+        for phase in self.phases:
+            phase.operations[0]["order"] = 0
+
+
 class Guest:
     """A zone of four blocks of 4 MiB over real memory, a drain that takes them all at once, and a held host."""
 
@@ -102,7 +112,9 @@ class Guest:
         self.ram_address = ram.ctypes.data
 
     def run_of(self, blocks: int, *, waits: bool = True) -> GuestRun:
-        workload = Workload(blocks)
+        return self.run_workload(Workload(blocks), waits=waits)
+
+    def run_workload(self, workload: Workload, *, waits: bool = True) -> GuestRun:
         return GuestRun(self.zone, self.ram_address, workload, 1, self.worker, self.told.append, waits_before_oom=waits)
 
 
@@ -177,6 +189,18 @@ def test_a_synchronous_vcpu_stands_still_until_the_host_answers() -> None:
         base = vcpu_base(0)
         assert guest.zone.words[base + WAITS_HOST] == 2
         assert guest.zone.words[base + WAIT_HOST_NS] >= guest.zone.words[base + WAIT_HOST_NS_MAX] > 0
+        guest.zone.check()
+
+
+def test_a_synchronous_vcpu_reports_what_its_idle_drain_completes() -> None:
+    """With `sync` a block that merges only when an idle vCPU's list is drained is reported; the explorer found it."""
+    with guest_with("sync", 1) as guest:
+        guest.host.answer(reports=1000)
+        with guest.worker:
+            with guest.condition:
+                guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+            guest.run_workload(Pages()).run()
+        assert guest.zone.words[REPORTED_PAGES] == NR_PAGES
         guest.zone.check()
 
 
