@@ -6,13 +6,15 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import guest_allocator, host_discard, many_guests
+from benchmarks import against_qemu, bad_neighbours, find_next, guest_allocator, host_discard, many_guests, shared
 from benchmarks.rows import Row
 
 _PARTS: dict[str, Callable[[], list[Row]]] = {
     "allocator": guest_allocator.run,
-    "host": host_discard.run,
-    "guests": many_guests.run,
+    "next": find_next.run,
+    "host": lambda: host_discard.run() + against_qemu.run(),
+    "guests": lambda: many_guests.run() + bad_neighbours.run(),
+    "shared": shared.run,
 }
 
 

@@ -34,6 +34,7 @@ from pagetide.virtio.vhost_user_transport import FrontendChannel
 _CAPACITY = 32
 _RING_BYTES = 2 << 20
 _ROUNDS = 20
+_BESIDES_MAX_US = 40.0
 
 
 class _Case(NamedTuple):
@@ -90,6 +91,10 @@ class _Guest:
     def _attach(self, address: VringAddress) -> None:
         self.channel.negotiate(int(FEATURES))
         self.channel.set_mem_table([MemoryRegion(0, self.ram.size_bytes, 0, 0)], [self.ram.fd])
+        inflight = self.channel.get_inflight(len(Queue), _CAPACITY)
+        if inflight is not None:
+            self.channel.set_inflight(*inflight)
+            os.close(inflight[1])
         self.channel.start_queue(address, _CAPACITY, 0, self.kick_fd, self.call_fd)
 
     def report(self, gpas: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> int:
@@ -169,7 +174,8 @@ def _against_bare(case: _Case, punch: BarePunch) -> list[Row]:
     ]
     if case.block_bytes == PAGE_SIZE_BYTES:
         besides_us = float(np.median(device_ns - bare_ns)) / 1000
-        rows.append(Row(f"discard, {case.name}, a report of {_CAPACITY} besides the punches", besides_us, "µs"))
+        name = f"discard, {case.name}, a report of {_CAPACITY} besides the punches"
+        rows.append(Row(name, besides_us, "µs", at_most=_BESIDES_MAX_US))
     return rows
 
 

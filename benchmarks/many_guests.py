@@ -32,7 +32,7 @@ _IDLE_S = 5.0
 _BUSY_GUESTS = 64
 _BUSY_S = 3.0
 _RING_BYTES = 64 * PAGE_SIZE_BYTES
-_BUSY_RAM_BYTES = 2 * _RING_BYTES
+BUSY_RAM_BYTES = 2 * _RING_BYTES
 _SIZE = 32
 _INDEX = queues(FEATURES).index(Queue.REPORTING)
 
@@ -69,7 +69,7 @@ def _server(folder: Path) -> Iterator[_ServerProcess]:
         os.close(stop_fd)
 
 
-class _Guest:
+class PlayedGuest:
     """One guest, attached and started."""
 
     def __init__(self, path: str, ram_bytes: int, resources: ExitStack) -> None:
@@ -95,6 +95,7 @@ class _Guest:
             table_descs=_SIZE,
             tables_gpa=_RING_BYTES // 2,
         )
+        self.index, self.place, self.channel = _INDEX, place, channel
         assert place.end_gpa <= _RING_BYTES // 2 <= _RING_BYTES - _SIZE * _SIZE * DESC_BYTES
         self._gpas = _RING_BYTES + 2 * PAGE_SIZE_BYTES * np.arange(_SIZE)
         self._lengths = np.full(_SIZE, PAGE_SIZE_BYTES, np.int64)
@@ -113,10 +114,10 @@ class _Guest:
 
 def _idle(server: _ServerProcess) -> list[Row]:
     with ExitStack() as resources:
-        _Guest(server.path, 2 << 20, resources)
+        PlayedGuest(server.path, 2 << 20, resources)
         before_bytes = server.resident_bytes
         for _ in range(_IDLE_GUESTS):
-            _Guest(server.path, 2 << 20, resources)
+            PlayedGuest(server.path, 2 << 20, resources)
         each_bytes = (server.resident_bytes - before_bytes) / _IDLE_GUESTS
         start_s, cpu_start_s = time.monotonic(), process_cpu_s(server.pid) or 0.0
         time.sleep(_IDLE_S)
@@ -130,7 +131,7 @@ def _idle(server: _ServerProcess) -> list[Row]:
 def _busy(server: _ServerProcess) -> list[Row]:
     """Guests whose queues are always full: what does the one that is served least get, against an equal share?"""
     with ExitStack() as resources:
-        guests = [_Guest(server.path, _BUSY_RAM_BYTES, resources) for _ in range(_BUSY_GUESTS)]
+        guests = [PlayedGuest(server.path, BUSY_RAM_BYTES, resources) for _ in range(_BUSY_GUESTS)]
         served = np.zeros(_BUSY_GUESTS, np.int64)
         end_s = time.monotonic() + _BUSY_S
         while time.monotonic() < end_s:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 
-from pagetide.lab.boot_command import boot_uml, make_boot_config
+from pagetide.lab.boot_command import BootChoice, make_boot_config
+from pagetide.lab.boot_command import boot as boot_once
 from pagetide.lab.config_file import make_config, read_file
 from pagetide.lab.ctl_command import ctl_command
 from pagetide.lab.run_command import STATUS_INTERRUPTED, STATUS_USAGE
@@ -75,6 +76,7 @@ def run(
     in_flight: Annotated[str | None, Parameter(group=_REPORTING)] = None,
     hints: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
+    device: Annotated[str | None, Parameter(group=_REPORTING)] = None,
     config: Annotated[Path | None, Parameter(group=_OUTPUT)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
 ) -> int:
@@ -92,9 +94,8 @@ def run(
         hold: Seconds for which it keeps what it ate. [default: 1]
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
         seed: Drives every random choice. [default: 1]
-        design: How free memory is reported: scan (Linux's), scan-restart, cursor, notify, notify-array, hybrid, sync,
-        or
-            off for none. [default: scan]
+        design: How free memory is returned: scan (Linux's), scan-restart, cursor, notify, notify-array, hybrid, sync;
+            shared: the host takes it by itself; balloon, whose target the host sets; or off. [default: scan]
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
         delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, otherwise 0]
         capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]
@@ -108,6 +109,7 @@ def run(
         in_flight: What cap lets out at once, and swap keeps spare. [default: a 32nd of RAM, 4MiB to 64MiB]
         hints: Length of a vCPU's array of hints, for notify-array and hybrid. [default: 256]
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
+        device: Who serves the balloon: pagetide, or qemu, a stock QEMU without a guest. [default: pagetide]
         config: A TOML file with any of these settings, by the same names; options given here override it.
         json: Write everything measured to this file; - is standard output.
     """
@@ -115,7 +117,7 @@ def run(
         "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
         "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay, "capacity": capacity,
         "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
-        "hints": hints, "verify": verify,
+        "hints": hints, "verify": verify, "device": device,
     }  # fmt: skip
     return run_once(make_config(read_file(config) if config else {}, given), json)
 
@@ -125,6 +127,7 @@ Examples:
 
     pagetide serve --socket /run/vm1.sock
     pagetide serve --socket vm1.sock --socket vm2.sock --stats-interval 5 --no-free-page-hint
+    pagetide serve --socket-dir /run/pagetide-guests
 
 Exit status: 0 after SIGTERM or Ctrl-C, when what guests had asked for is answered; 1 if a socket cannot be had; 2 for
 bad arguments.
@@ -149,7 +152,8 @@ def serve(
 
     Args:
         socket: Where guests connect; may be given more than once. A guest is called after its socket.
-        socket_dir: Or a folder; guests connect to guest.sock in it.
+        socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that a killed daemon left
+            there are listened at again.
         control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         verify: Share of the reports whose discarding is read back from the kernel.
         stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
@@ -175,6 +179,7 @@ Examples:
     pagetide ctl list
     pagetide ctl set vm1 target=512MiB
     pagetide ctl pause vm1
+    pagetide ctl add vm3
 
 Exit status: 0 done; 1 the daemon says no, or none answers; 2 bad arguments.
 """
@@ -192,7 +197,8 @@ def ctl(
     """Ask a running `pagetide serve`, or tell it what to do.
 
     Args:
-        command: list; show, set, pause, resume, inhibit or uninhibit, with a guest.
+        command: list; show, set, pause, resume, inhibit, uninhibit or hint, with a guest; add or remove, with the
+            name of a guest whose socket is to be made or removed in the daemon's --socket-dir.
         guest: Its name, as list shows it.
         settings: For set: target=SIZE, the memory that the guest is to make do with.
         control: The daemon's control socket. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
@@ -206,6 +212,8 @@ Examples:
 
     pagetide boot uml
     pagetide boot uml --order 7 --bursts 1 --json boot.json
+    pagetide boot qemu --peer
+    pagetide boot qemu --socket vm1.sock
 
 Exit status: as for `pagetide run`.
 """
@@ -213,15 +221,20 @@ Exit status: as for `pagetide run`.
 
 @app.command(help_epilogue=_BOOT_EXAMPLES)
 def boot(
-    kind: Literal["uml"],
+    kind: Literal["uml", "qemu"],
     /,
     *,
+    kernel: Annotated[Path | None, Parameter(group=_GUEST)] = None,
+    qemu: Annotated[Path | None, Parameter(group=_GUEST)] = None,
     ram: Annotated[str | None, Parameter(group=_GUEST)] = None,
     fill: Annotated[str | None, Parameter(group=_GUEST)] = None,
     bursts: Annotated[int | None, Parameter(converter=_whole, group=_GUEST)] = None,
     hold: Annotated[float | None, Parameter(group=_GUEST)] = None,
     order: Annotated[int | None, Parameter(converter=_whole, group=_REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=_REPORTING)] = None,
+    peer: Annotated[bool, Parameter(negative="", group=_REPORTING)] = False,
+    socket: Annotated[Path | None, Parameter(group=_REPORTING)] = None,
+    control: Annotated[Path | None, Parameter(group=_REPORTING)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=_OUTPUT)] = None,
 ) -> int:
     """Boot a real Linux guest attached to our host, and show what each of them holds.
@@ -230,23 +243,31 @@ def boot(
     What a real guest does not tell, such as stamps, is missing from the summary and null in the JSON.
 
     Args:
-        kind: uml, which is User-Mode Linux: a Linux kernel as a process. Needs no root and no hardware virtualisation.
+        kind: uml, which is User-Mode Linux: a Linux kernel as a process; or qemu, which translates the guest's code.
+            Neither needs root or hardware virtualisation.
+        kernel: The kernel to boot: a linux.uml with its modules in ../lib/uml/modules, or FOLDER/boot/vmlinuz-RELEASE
+            with its modules in FOLDER/lib/modules/RELEASE. [default: the installed one]
+        qemu: The QEMU to use. Without --peer it must have the device vhost-user-test-device-pci, as 10.2 and newer do.
         ram: Guest memory, such as 512MiB or 2G. [default: 1GiB]
         fill: Size of the file. [default: 700MiB]
         bursts: How many times the guest writes and removes it. [default: 3]
         hold: Seconds for which it keeps the file. [default: 1]
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: the kernel's own]
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
+        peer: Give the guest QEMU's own balloon instead of ours, for comparison.
+        socket: Attach the guest to a running `pagetide serve` at this socket.
+        control: Where that daemon answers. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         json: Write everything measured to this file; - is standard output.
     """
-    assert kind == "uml"
     given = {"ram": ram, "fill": fill, "bursts": bursts, "hold": hold, "order": order, "verify": verify}
-    return boot_uml(make_boot_config(given), json)
+    choice = BootChoice(kind, peer, socket, control, qemu, kernel)
+    choice.check(given)
+    return boot_once(choice, make_boot_config(given), json)
 
 
 @app.command
 def conformance(*, device: str = "pagetide", json: bool = False) -> int:
-    """Run the conformance vectors of free page reporting on a balloon device.
+    """Run the conformance vectors on a virtio-balloon device: every queue, rings, features, configuration.
 
     Effects are read from the memory file, not from return codes. What stock QEMU does differently is
     expected of it, and the table says why.

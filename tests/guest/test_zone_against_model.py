@@ -7,9 +7,21 @@ import numpy as np
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pagetide.guest.isolate import LIST_DONE, PASSED_OVER, WATERMARK, put_back, walk_free_list
+from pagetide.guest.by_position import record_all_free, sweep
+from pagetide.guest.isolate import FILLED, LIST_DONE, PASSED_OVER, WATERMARK, put_back, walk_free_list
+from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.switch import switch_on
 from pagetide.guest.zone import Watermarks, Zone
-from pagetide.guest.zone_layout import ISOLATED_BLOCKS_MAX, NR_FREE
+from pagetide.guest.zone_layout import (
+    ISOLATED_BLOCKS_MAX,
+    NR_FREE,
+    RECORD_HINT_ARRAYS,
+    RECORD_HINT_MAP,
+    RECORD_NOTHING,
+    RECORD_UNREPORTED,
+    RECORDING,
+    REPORTING_ORDER,
+)
 from pagetide.units import ORDER_MAX
 from tests.guest.zone_model import ZoneModel
 
@@ -21,11 +33,20 @@ orders = st.one_of(st.just(0), st.integers(0, 5), st.integers(0, ORDER_MAX))
 class ZoneAgainstModel(RuleBasedStateMachine):
     """Allocate, free, drain, isolate and put back, in any order; after each step everything agrees."""
 
-    @initialize(nr_pages=st.sampled_from([64, 96, 333]), low=st.integers(0, 20))
-    def begin(self, nr_pages: int, low: int) -> None:
+    @initialize(
+        nr_pages=st.sampled_from([64, 96, 333]),
+        low=st.integers(0, 20),
+        keep_marks=st.booleans(),
+        recording=st.sampled_from([RECORD_NOTHING, RECORD_UNREPORTED, RECORD_HINT_MAP, RECORD_HINT_ARRAYS]),
+        order=st.integers(0, 4),
+    )
+    def begin(self, nr_pages: int, low: int, recording: int, order: int, *, keep_marks: bool) -> None:
         self.low = low
         self.zone = Zone(nr_pages, vcpus=VCPUS, watermarks=Watermarks(low, low, low), pcp_batch=BATCH, pcp_high=HIGH)
-        self.model = ZoneModel(self.zone, VCPUS, BATCH, HIGH)
+        switch_on(self.zone, ReportingSettings(order=order), recording=recording, keep_marks=keep_marks)
+        if recording in {RECORD_UNREPORTED, RECORD_HINT_MAP}:
+            record_all_free(self.zone)
+        self.model = ZoneModel(self.zone, VCPUS, BATCH, HIGH, keep_marks=keep_marks)
         self.batch = np.zeros(CAPACITY, np.int64)
         self.filled = 0
 
@@ -106,11 +127,31 @@ class ZoneAgainstModel(RuleBasedStateMachine):
             self.model.give(pfn, order, reported)
         self.filled = 0
 
+    @rule(places=st.integers(1, 40))
+    def isolate_by_position(self, places: int) -> None:
+        steps = np.array([self.filled, places, 0, 0])
+        sweep(self.zone.words, self.zone.pages, 0, self.batch, steps)
+        for packed in self.batch[self.filled : int(steps[FILLED])]:
+            pfn, order = int(packed) >> 4, int(packed) & 15
+            assert order >= self.zone.words[REPORTING_ORDER]
+            assert self.model.free.pop(pfn) == (order, False), "only unreported blocks are isolated"
+            self.model.isolated[pfn] = order
+        self.filled = int(steps[FILLED])
+
     @invariant()
     def agrees(self) -> None:
         if hasattr(self, "model"):
             self.model.check()
+            if self.zone.words[RECORDING] == RECORD_HINT_MAP:
+                self.every_unreported_block_has_a_hint()
             assert self.zone.words[ISOLATED_BLOCKS_MAX] <= CAPACITY
+
+    def every_unreported_block_has_a_hint(self) -> None:
+        smallest = int(self.zone.words[REPORTING_ORDER])
+        hinted = self.zone.candidates()
+        for pfn, (order, reported) in self.model.free.items():
+            if order >= smallest and not reported:
+                assert any(pfn <= position << smallest < pfn + (1 << order) for position in hinted)
 
 
 TestZoneAgainstModel = ZoneAgainstModel.TestCase

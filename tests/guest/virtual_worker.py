@@ -8,7 +8,17 @@ from pagetide.guest.reporting.design import Batch, Design, ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.request import take_wake
 from pagetide.guest.zone import Block, Zone
-from pagetide.guest.zone_layout import BUDDY, DROPPED_PAGES, HINT_COUNT, ISOLATED, ISOLATED_BLOCKS, NR_VCPUS, vcpu_base
+from pagetide.guest.zone_layout import (
+    BUDDY,
+    DROPPED_PAGES,
+    HINT_COUNT,
+    ISOLATED,
+    ISOLATED_BLOCKS,
+    ISOLATED_BLOCKS_MAX,
+    NR_VCPUS,
+    REPORTED_PAGES,
+    vcpu_base,
+)
 
 Host = Callable[[Batch], bool]
 
@@ -20,7 +30,10 @@ class VirtualWorker:
         now_s: the virtual clock.
         at_rest: whether the last `settle` ended with nothing due, or with a timer's pass that found nothing.
         reported: every batch that the host took, as lists of (frame, order).
+        looks_by_clock: whether a pass begins at a time that does not depend on when something was freed.
     """
+
+    looks_by_clock = False
 
     def __init__(self, name: str, zone: Zone, settings: ReportingSettings, host: Host = lambda _: True) -> None:
         self.zone, self.settings, self.host = zone, settings, host
@@ -57,7 +70,7 @@ class VirtualWorker:
         """Ask for one batch at the current time and have it reported; whether there was one."""
         if take_wake(self.zone.words):
             self.design.woken(self.now_s)
-        batch = self.design.next_batch(self.now_s)
+        batch = self.next_batch(self.now_s)
         if batch is None:
             return False
         blocks = [(int(packed) >> 4, int(packed) & 15) for packed in batch]
@@ -67,8 +80,36 @@ class VirtualWorker:
         assert np.array_equal(before, batch), "nobody touches a batch while the host has it"
         if taken:
             self.reported.append(blocks)
-        self.design.done(batch, taken, self.now_s)
+        self.done(batch, taken)
         return True
+
+    @property
+    def due_s(self) -> float | None:
+        """When the next pass is due."""
+        return self.design.due_s
+
+    def next_batch(self, now_s: float) -> Batch | None:
+        """The next batch, if there is one."""
+        return self.design.next_batch(now_s)
+
+    def done(self, batch: Batch, taken: bool) -> None:
+        """The host has dealt with a batch."""
+        self.design.done(batch, taken, self.now_s)
+
+    @property
+    def blocks_out(self) -> int:
+        """Blocks that the host has now."""
+        return int(self.zone.words[ISOLATED_BLOCKS])
+
+    @property
+    def blocks_out_max(self) -> int:
+        """Most of them at once so far."""
+        return int(self.zone.words[ISOLATED_BLOCKS_MAX])
+
+    @property
+    def reported_pages(self) -> int:
+        """Free pages that the host has discarded."""
+        return int(self.zone.words[REPORTED_PAGES])
 
     def _check_batch(self, blocks: list[tuple[int, int]]) -> None:
         assert 0 < len(blocks) <= self.settings.capacity
@@ -81,8 +122,8 @@ class VirtualWorker:
         """Let the clock reach the time that is due, and report until there is no batch."""
         if take_wake(self.zone.words):
             self.design.woken(self.now_s)
-        assert self.design.due_s is not None
-        self.tick(max(0.0, self.design.due_s - self.now_s))
+        assert self.due_s is not None
+        self.tick(max(0.0, self.due_s - self.now_s))
         self.passes += 1
         while self.step():
             pass
@@ -92,12 +133,12 @@ class VirtualWorker:
         if take_wake(self.zone.words):
             self.design.woken(self.now_s)
         self.at_rest = False
-        while self.design.due_s is not None and not (self.at_rest and self.settings.wake == "timer"):
+        while self.due_s is not None and not (self.at_rest and self.settings.wake == "timer"):
             before = len(self.reported)
             self.run_pass()
             self.at_rest = len(self.reported) == before
             assert self.passes <= passes_max, "the design does not come to rest"
-        self.at_rest = self.at_rest or self.design.due_s is None
+        self.at_rest = self.at_rest or self.due_s is None
 
     def unreported(self) -> list[Block]:
         """Free blocks that should have been reported and were not."""

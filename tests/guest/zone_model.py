@@ -11,8 +11,9 @@ from pagetide.units import ORDER_MAX
 class ZoneModel:
     """Sets of blocks: free (frame to order and Reported mark), allocated, isolated, and the per-CPU lists."""
 
-    def __init__(self, zone: Zone, vcpus: int, batch: int, high: int) -> None:
+    def __init__(self, zone: Zone, vcpus: int, batch: int, high: int, *, keep_marks: bool) -> None:
         self.zone = zone
+        self.keep_marks = keep_marks
         self.batch, self.high = batch, high
         self.free = {b.pfn: (b.order, b.reported) for b in zone.blocks() if b.kind == BUDDY}
         self.allocated: dict[int, int] = {}
@@ -26,19 +27,22 @@ class ZoneModel:
     def take(self, pfn: int, order: int) -> None:
         """The buddy allocator gave this block: it must come from the smallest free block that could serve it."""
         holder = next(p for p, (o, _) in self.free.items() if p <= pfn < p + (1 << o))
-        holder_order, _ = self.free.pop(holder)
+        holder_order, reported = self.free.pop(holder)
         assert holder_order == min([holder_order, *(o for o, _ in self.free.values() if o >= order)])
         assert pfn == holder, "a split gives the lower half"
         for half in range(order, holder_order):
-            self.free[pfn + (1 << half)] = (half, False)
+            self.free[pfn + (1 << half)] = (half, reported and self.keep_marks)
 
     def give(self, pfn: int, order: int, reported: bool = False) -> None:
-        """The buddy allocator got this block back: it merges as far as it can, and a merge drops the mark."""
+        """The buddy allocator got this block back: it merges as far as it can.
+
+        A merge drops the mark, unless marks are kept and both halves have it.
+        """
         while order < ORDER_MAX and self.free.get(pfn ^ (1 << order), (None, False))[0] == order:
-            del self.free[pfn ^ (1 << order)]
+            _, buddy_reported = self.free.pop(pfn ^ (1 << order))
             pfn &= ~(1 << order)
             order += 1
-            reported = False
+            reported = reported and buddy_reported and self.keep_marks
         self.free[pfn] = (order, reported)
 
     def allocated_order_0(self, vcpu: int, pfn: int) -> None:

@@ -6,6 +6,8 @@ import socket
 from collections.abc import Sequence
 from types import TracebackType
 
+import numpy as np
+
 from pagetide.host.device import FEATURES
 from pagetide.memory.guest_ram import Backing
 from pagetide.virtio.balloon import Queue, queues
@@ -74,6 +76,14 @@ class ServedGuest:
         self.ring.add(blocks)
         if self.ring.driver.publish():
             os.eventfd_write(self.kick_fd, 1)
+
+    def put(self, buffers: Sequence[tuple[int, int]], *, writable: bool) -> None:
+        """Have one element of (gpa, bytes) buffers served, on any queue."""
+        gpas, lengths = (np.array(column, np.int64) for column in zip(*buffers, strict=True))
+        assert self.ring.driver.add_element(gpas, lengths, writable=writable) is not None
+        if self.ring.driver.publish():
+            os.eventfd_write(self.kick_fd, 1)
+        self.wait_used()
 
     def wait_used(self) -> list[tuple[int, int]]:
         """Sleep until elements are used, and take them."""

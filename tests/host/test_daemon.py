@@ -5,8 +5,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,38 +13,9 @@ import pytest
 from pagetide import cli
 from pagetide.virtio.balloon import CONFIG_BYTES, Config
 from pagetide.virtio.vhost_user_messages import Request
+from tests.host.daemon_process import Daemon, show
 from tests.host.guest_ring import PAGE, RING_PAGES
-from tests.host.served_guest import TIMEOUT_S, ServedGuest, wait_readable
-
-
-class Daemon:
-    """A daemon's process, listening."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        """Start it, and wait until its sockets are there."""
-        self.folder = folder
-        self.control = folder / "control"
-        sockets = [word for name in ("one", "two") for word in ("--socket", str(folder / f"{name}.sock"))]
-        command = [sys.executable, "-m", "pagetide.cli", "serve", "--control", str(self.control), *sockets, *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        assert "listening at" in self.process.stderr.readline()
-
-    def guest(self, name: str) -> ServedGuest:
-        """Attach a guest at one of the sockets."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(str(self.folder / f"{name}.sock"))
-        return ServedGuest(sock)
-
-    def ctl(self, *words: str) -> int:
-        """Run `pagetide ctl`; its exit status."""
-        return cli.main(["ctl", *words, "--control", str(self.control)])
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Stop it; its exit status and the rest of its log."""
-        self.process.send_signal(number)
-        log = self.process.communicate(timeout=TIMEOUT_S)[1]
-        return self.process.returncode, log
+from tests.host.served_guest import TIMEOUT_S, wait_readable
 
 
 @pytest.fixture
@@ -54,17 +23,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon with two sockets."""
     daemon = Daemon(tmp_path)
     yield daemon
-    if daemon.process.returncode is None:
-        daemon.process.kill()
-        daemon.process.communicate(timeout=TIMEOUT_S)
-
-
-def show(daemon: Daemon, name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
-    """What ctl shows of a guest, as JSON."""
-    capsys.readouterr()
-    assert daemon.ctl("show", name, "--json") == 0
-    shown: dict[str, object] = json.loads(capsys.readouterr().out)
-    return shown
+    daemon.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -199,6 +158,7 @@ def test_bad_requests_are_one_sentence(
         ("--socket /nowhere/at/all", "there is no folder /nowhere/at"),
         ("--socket a --socket ./a", "same path"),
         ("--socket a --control a", "same path"),
+        ("--socket-dir nowhere", "there is no folder nowhere"),
         ("--socket a --verify 2", "from 0 to 1"),
         ("--socket a --stats-interval -1", "from 0 to 1000000"),
         ("--socket a --stats-interval nan", "from 0 to 1000000"),

@@ -19,6 +19,7 @@ from pagetide.host.discard import (
     RANGE_START,
     discard_element,
     gone_bytes,
+    mark_pages,
     punch_hole,
     sort_ranges,
 )
@@ -273,3 +274,14 @@ def test_huge_pages_are_discarded_and_verified(huge_tmpfs: Path) -> None:
         assert report(regions, [Descriptor(2 * huge + 5 * PAGE, PAGE)], ledger) == 0
         still_there = resident_pages(file.fileno(), 4 * huge)
         assert ledger.snapshot()["verified_bytes"] == huge + (0 if (2 * huge) // PAGE + 5 in still_there else PAGE)
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 200)), max_size=8))
+def test_marks_are_the_bits_of_the_pages(runs: list[tuple[int, int]]) -> None:
+    """Any runs of pages, within a word or over several: their bits are set, and no other."""
+    words = np.zeros(8, np.int64)
+    expected = np.zeros(512, np.uint8)
+    for first, pages in runs:
+        mark_pages(words.ctypes.data, first, first + pages)
+        expected[first : first + pages] = 1
+    assert (np.unpackbits(words.view(np.uint8), bitorder="little") == expected).all()

@@ -30,6 +30,7 @@ from pagetide.machine.guest_run import GuestRun, OutOfMemoryError
 from pagetide.machine.guest_worker import GuestWorker, HostGoneError
 from pagetide.machine.messages import PhaseBegan, PhaseEnded
 from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.balloon import Queue
 from pagetide.workload.phases import Phase, operations
 
 NR_PAGES = 4096
@@ -46,7 +47,7 @@ class HeldHost:
         self._answered = 0
         self._submitted = 0
 
-    def submit(self, batch: Batch) -> None:
+    def submit(self, batch: Batch, queue: Queue) -> None:
         self._submitted += 1
         self.submitted.set()
 
@@ -55,6 +56,9 @@ class HeldHost:
 
     def arm(self) -> bool:
         return self.completed()
+
+    def take_call(self) -> None:
+        linux.eventfd_read(self.call_fd)
 
     def answer(self, reports: int = 1) -> None:
         """Deal with this many reports more."""

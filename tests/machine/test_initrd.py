@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pagetide.machine.initrd import INIT, Entry, cpio_archive, guest_initrd
+from pagetide.machine.kernel_modules import KernelModule
 from pagetide.machine.packages import find_uml
 
 
@@ -48,13 +49,16 @@ def test_names_that_cannot_be_are_refused(name: str) -> None:
         cpio_archive([Entry(name, stat.S_IFREG)])
 
 
-def test_a_guest_has_its_init_busybox_module_and_console() -> None:
-    """An executable init, device nodes, folders to mount on, and every program that init runs."""
-    found = read_archive(guest_initrd(b"busybox", b"module"))
+def test_a_guest_has_its_init_busybox_modules_and_console() -> None:
+    """An executable init, modules in order, device nodes, folders to mount on, and every program that init runs."""
+    found = read_archive(
+        guest_initrd(b"busybox", [KernelModule("virtio", b"first"), KernelModule("virtio_balloon", b"second")])
+    )
     assert found["init"][:2] == (stat.S_IFREG | 0o755, INIT.encode())
     assert found["dev/console"] == (stat.S_IFCHR | 0o600, b"", (5, 1))
-    assert found["virtio_balloon.ko"][1] == b"module"
-    for folder in ("proc", "sys", "mnt"):
+    modules = sorted(name for name in found if name.startswith("modules/"))
+    assert [found[name][1] for name in modules] == [b"first", b"second"]
+    for folder in ("modules", "proc", "sys", "mnt"):
         assert stat.S_ISDIR(found[folder][0])
     for program in ("dd", "insmod", "mount", "poweroff", "rm", "sleep", "stty"):
         assert program in INIT
@@ -64,14 +68,14 @@ def test_a_guest_has_its_init_busybox_module_and_console() -> None:
 def test_busybox_can_read_it(tmp_path: Path) -> None:
     """Another reader of the format, the guest's own, extracts the same."""
     busybox = find_uml().busybox
-    archive = guest_initrd(b"b" * 1001, b"m" * 7)
-    for arguments in (["-t"], ["-i", "init", "virtio_balloon.ko"]):
+    archive = guest_initrd(b"b" * 1001, [KernelModule("virtio_balloon", b"m" * 7)])
+    for arguments in (["-t"], ["-i", "-d", "init", "modules/00-virtio_balloon"]):
         done = subprocess.run(
             [busybox, "cpio", *arguments], input=archive, capture_output=True, cwd=tmp_path, check=True
         )
     assert b"blocks" in done.stderr
     assert (tmp_path / "init").read_text() == INIT
-    assert (tmp_path / "virtio_balloon.ko").read_bytes() == b"m" * 7
+    assert (tmp_path / "modules/00-virtio_balloon").read_bytes() == b"m" * 7
 
 
 def test_the_init_is_a_shell_script_without_errors() -> None:

@@ -6,19 +6,30 @@ from pathlib import Path
 import pytest
 
 from pagetide.machine.config import ConfigError
-from pagetide.machine.packages import find_uml, is_static
+from pagetide.machine.packages import QEMU, find_linux, find_qemu, find_uml, is_static
 
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A folder with a linux.uml that only tells its version, and modules for it."""
-    kernel = tmp_path / "linux.uml"
-    kernel.write_text("#!/bin/sh\necho 6.1.7\n")
-    kernel.chmod(0o755)
-    module = tmp_path / "modules/6.1.7/kernel/drivers/virtio/virtio_balloon.ko"
-    module.parent.mkdir(parents=True)
-    module.touch()
-    return tmp_path
+    """A folder with a linux.uml that only tells its version, beside one with modules for it."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    write_program(programs / "linux.uml", "echo 6.1.7")
+    add_module(tmp_path / "lib/uml/modules/6.1.7", "virtio_balloon", "")
+    return programs
+
+
+def write_program(path: Path, script: str) -> None:
+    """Make a program of a shell script."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def add_module(folder: Path, name: str, needs: str) -> None:
+    """Put a module that says what it needs into a kernel's folder."""
+    path = folder / f"kernel/drivers/virtio/{name}.ko"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x7fELF\0depends=" + needs.encode() + b"\0name=" + name.encode() + b"\0")
 
 
 def with_busybox(programs: Path, program: bytes) -> Path:
@@ -41,20 +52,20 @@ STATIC, DYNAMIC = elf(1), elf(3)
 
 def find(programs: Path) -> object:
     """Look in this folder only."""
-    return find_uml(str(programs), programs / "modules")
+    return find_uml(search_path=str(programs))
 
 
 def test_all_that_is_there_is_found(programs: Path) -> None:
     """Kernel, its own modules, and a static busybox."""
-    found = find_uml(str(with_busybox(programs, STATIC)), programs / "modules")
+    found = find_uml(search_path=str(with_busybox(programs, STATIC)))
     assert found.release == "6.1.7"
-    assert found.module.is_file()
+    assert [module.name for module in found.modules] == ["virtio_balloon"]
     assert found.busybox == programs / "busybox"
 
 
 @pytest.mark.parametrize(
     ("missing", "package"),
-    [("linux.uml", "user-mode-linux"), ("modules", "user-mode-linux"), ("busybox", "busybox-static")],
+    [("linux.uml", "user-mode-linux"), ("../lib/uml/modules", "user-mode-linux"), ("busybox", "busybox-static")],
 )
 def test_what_is_missing_is_named_with_its_package(programs: Path, missing: str, package: str) -> None:
     """The sentence has what is missing and the line that installs it."""
@@ -77,3 +88,83 @@ def test_a_kernel_that_does_not_answer_is_a_sentence(programs: Path) -> None:
     (programs / "linux.uml").write_text("#!/bin/sh\nexit 3\n")
     with pytest.raises(ConfigError, match="does not tell its version"):
         find(programs)
+
+
+def test_another_kernel_brings_its_own_modules(programs: Path, tmp_path: Path) -> None:
+    """A kernel that is named is taken with the modules beside it, and one that is not there is a sentence."""
+    other = tmp_path / "other/usr/bin/linux.uml"
+    other.parent.mkdir(parents=True)
+    write_program(other, "echo 7.2")
+    with pytest.raises(ConfigError, match=r"the module virtio_balloon of .*other.* is missing"):
+        find_uml(other, search_path=str(with_busybox(programs, STATIC)))
+    add_module(tmp_path / "other/usr/lib/uml/modules/7.2", "virtio_balloon", "")
+    assert find_uml(other, search_path=str(programs)).release == "7.2"
+    write_program(other, "echo I am a shell")
+    with pytest.raises(ConfigError, match=r"other.* is no User-Mode Linux: .* it says 'I am a shell'"):
+        find_uml(other, search_path=str(programs))
+    with pytest.raises(ConfigError, match=r"the program /nowhere/linux\.uml is missing"):
+        find_uml(Path("/nowhere/linux.uml"), search_path=str(programs))
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A system with two kernels, and nothing in the guests' folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for release in ("6.1.0-9-amd64", "6.1.0-56-amd64"):
+        modules = tmp_path / "lib/modules" / release
+        add_module(modules, "virtio_pci", "virtio")
+        add_module(modules, "virtio", "")
+        add_module(modules, "virtio_balloon", "virtio")
+        (tmp_path / "boot").mkdir(exist_ok=True)
+        (tmp_path / "boot" / f"vmlinuz-{release}").touch()
+    return tmp_path
+
+
+def test_the_newest_kernel_is_taken_unless_one_is_unpacked_or_named(programs: Path, root: Path) -> None:
+    """Releases are compared by their numbers; the guests' folder goes first, and a kernel that is named before all."""
+    path = str(with_busybox(programs, STATIC))
+    found = find_linux(root=root, search_path=path)
+    assert found.release == "6.1.0-56-amd64"
+    assert [module.name for module in found.modules] == ["virtio", "virtio_pci", "virtio_balloon"]
+    older = root / "boot/vmlinuz-6.1.0-9-amd64"
+    assert find_linux(older, root=root, search_path=path).release == "6.1.0-9-amd64"
+    unpacked = root / "cache/pagetide/guests/linux"
+    shutil.copytree(root / "lib/modules/6.1.0-9-amd64", unpacked / "usr/lib/modules/6.1.0-9-amd64")
+    (unpacked / "boot").mkdir()
+    older.rename(unpacked / "boot" / older.name)
+    assert find_linux(root=root, search_path=path).kernel == unpacked / "boot" / older.name
+
+
+def test_a_kernel_that_is_missing_is_named_with_its_package(programs: Path, root: Path) -> None:
+    """No kernel at all, no modules for it, or a name that leads nowhere."""
+    path = str(with_busybox(programs, STATIC))
+    with pytest.raises(ConfigError, match="there is no kernel /nowhere/vmlinuz-6"):
+        find_linux(Path("/nowhere/vmlinuz-6"), search_path=path)
+    shutil.rmtree(root / "lib/modules")
+    with pytest.raises(ConfigError, match=r"the module virtio_pci of .* apt-get install linux-image-cloud-amd64$"):
+        find_linux(root=root, search_path=path)
+    shutil.rmtree(root / "boot")
+    with pytest.raises(ConfigError, match=r"a Linux kernel .* apt-get install linux-image-cloud-amd64$"):
+        find_linux(root=root, search_path=path)
+
+
+KNOWS = "echo QEMU emulator version 11.1.3; [ $1 != -device ] || echo vhost-user-test-device-pci options:"
+KNOWS_NOT = "echo QEMU emulator version 7.2.22 '(Debian)'"
+
+
+def test_a_qemu_is_asked_what_it_can(programs: Path, root: Path) -> None:
+    """The first QEMU will do for its own balloon; for ours it must have the device, wherever such a QEMU is found."""
+    path = str(programs)
+    with pytest.raises(ConfigError, match=r"qemu-system-x86_64 is missing.* apt-get install qemu-system-x86 seabios$"):
+        find_qemu(generic=False, search_path=path)
+    write_program(programs / QEMU, KNOWS_NOT)
+    assert find_qemu(generic=False, search_path=path) == (programs / QEMU, "7.2.22")
+    with pytest.raises(ConfigError, match=r"no device vhost-user-test-device-pci; .* --qemu .* --peer$"):
+        find_qemu(generic=True, search_path=path)
+    unpacked = root / "cache/pagetide/guests/bin" / QEMU
+    unpacked.parent.mkdir(parents=True)
+    write_program(unpacked, KNOWS)
+    assert find_qemu(generic=True, search_path=path) == (unpacked, "11.1.3")
+    assert find_qemu(generic=False, search_path=path).version == "7.2.22"
+    with pytest.raises(ConfigError, match="cannot attach"):
+        find_qemu(programs / QEMU, generic=True)

@@ -6,7 +6,8 @@ import pytest
 
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.zone import Watermarks, Zone
-from pagetide.machine.qemu_device import QemuDevice, QemuError
+from pagetide.machine.qemu_device import QemuDevice
+from pagetide.machine.qemu_process import QemuError
 from pagetide.memory.residency import resident_bytes, resident_ranges
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES, block_bytes
 from pagetide.virtio.balloon import Feature
@@ -57,6 +58,9 @@ class NoDevices:
         return 0xFFFF_FFFF
 
     def write(self, address: int, value: int, size_bytes: int) -> None:
+        raise AssertionError("there is nothing to write to")
+
+    def write_at_once(self, *writes: tuple[int, int, int]) -> None:
         raise AssertionError("there is nothing to write to")
 
     def read(self, address: int, size_bytes: int) -> int:

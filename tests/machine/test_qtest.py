@@ -9,7 +9,7 @@ from pagetide.machine.qtest import Lines, Qtest, QtestError
 
 
 def test_answers_come_without_their_ok() -> None:
-    """An answer's value is what follows OK; a bare OK is an empty answer; interrupts are dropped."""
+    """An answer's value is what follows OK; a bare OK is an empty answer; interrupts are counted."""
     lines = Lines()
     lines.receive(b"IRQ raise 11\nOK 0x1")
     assert lines.next_answer() is None
@@ -17,6 +17,23 @@ def test_answers_come_without_their_ok() -> None:
     assert lines.next_answer() == "0x1234"
     assert lines.next_answer() == ""
     assert lines.next_answer() is None
+    assert lines.interrupts == 1
+
+
+def test_interrupts_are_taken_once_and_lowering_is_none() -> None:
+    """What was raised since the last look is counted, whether it came alone or beside an answer; an end is an error."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        qtest = Qtest(ours)
+        theirs.sendall(b"IRQ raise 11\nIRQ lower 11\nIRQ raise 11\n")
+        assert qtest.take_interrupts() == 2
+        assert qtest.take_interrupts() == 0
+        theirs.sendall(b"IRQ raise 11\nOK 0x1\n")
+        assert qtest.read(0, 1) == 1
+        assert qtest.take_interrupts() == 1
+        theirs.close()
+        with pytest.raises(QtestError, match="ended"):
+            qtest.take_interrupts()
 
 
 def test_a_refused_command_is_an_error_with_qemus_words() -> None:

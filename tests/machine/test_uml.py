@@ -4,9 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +11,30 @@ import msgspec
 import psutil
 import pytest
 
+from pagetide.machine.balloon_host import OwnHost
 from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.config import ConfigError
-from pagetide.machine.packages import UmlParts, find_uml
+from pagetide.machine.linux_machine import LinuxMachine
+from pagetide.machine.packages import GuestParts, find_uml
 from pagetide.machine.result import RunResult
-from pagetide.machine.uml import UmlMachine
+from pagetide.machine.uml_guest import UserModeLinux
 from pagetide.memory.guest_ram import GuestRamError
+from tests.machine.linux_guests import SMALL, folders_of_guests, gone, kill_guest, processes_of_guests, when_full
 from tests.machine.watcher import MIB, Watcher
 
-SMALL = BootConfig(ram_bytes=256 * MIB, fill_bytes=150 * MIB, bursts=1, hold_s=0.2, order=3)
+pytestmark = pytest.mark.usefixtures("folder_for_guests")
 
 
 def run(watcher: Watcher | None = None, **changes: Any) -> RunResult:
     """Run the small guest with these settings changed."""
     config = msgspec.structs.replace(SMALL, **changes)
     config.check()
-    return UmlMachine(config, find_uml()).run(watcher or Watcher())
+    return LinuxMachine(config, UserModeLinux(find_uml()), OwnHost(config)).run(watcher or Watcher())
 
 
-@pytest.fixture(autouse=True)
-def folder_for_guests(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have this test's guests in a folder of their own, by which they are told from others on this machine."""
-    tmp_path_factory.getbasetemp()  # pytest's own is not to be made in there
-    with tempfile.TemporaryDirectory(prefix="pagetide-test-") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield
-        monkeypatch.undo()
-
-
-def processes_of_uml() -> list[psutil.Process]:
-    """Every process of this test's guests that still has memory."""
-    every = psutil.process_iter(["cmdline"])
-    return [process for process in every if tempfile.gettempdir() in " ".join(process.info["cmdline"] or [])]
-
-
-def folders_of_uml() -> list[str]:
-    """Folders of guests that are left."""
-    return [path.name for path in Path(tempfile.gettempdir()).glob("pagetide-uml-*")]
-
-
-def gone(what: Callable[[], list[Any]]) -> bool:
-    """Whether this is empty, at once or within ten seconds."""
-    deadline_s = time.monotonic() + 10
-    while what() and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    return not what()
-
-
-def when_full(act: Callable[[], None]) -> Watcher:
-    """A watcher that does this once the guest has filled most of its memory."""
-    return Watcher(act, at_bytes=140 * MIB)
-
-
-def kill_guest() -> None:
-    """Kill the kernel's process and none of its helpers."""
-    next(process for process in psutil.Process().children() if "linux.uml" in process.name()).kill()
+def kill_kernel() -> None:
+    """Kill the kernel's process."""
+    kill_guest("linux.uml")
 
 
 def kill_host() -> None:
@@ -88,8 +53,10 @@ def test_linux_gives_back_what_it_freed() -> None:
         assert burst.eaten_bytes == 150 * MIB
         assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
         assert burst.return_lag_s is not None
-    assert result.verified_bytes == result.checked_bytes == result.discarded_bytes == result.reported_bytes > 0
-    assert sum(result.skipped_bytes.values()) == 0
+    assert result.reported_bytes
+    assert result.verified_bytes == result.checked_bytes == result.discarded_bytes == result.reported_bytes
+    assert result.skipped_bytes is not None
+    assert set(result.skipped_bytes.values()) == {0}
     assert result.config.order == 3
     assert result.guest_cpu_s
     assert result.host_cpu_s
@@ -100,8 +67,8 @@ def test_linux_gives_back_what_it_freed() -> None:
     assert len(result.samples.t_s) >= 0.5 * result.duration_s / 0.02
     assert watcher.stages[0] == f"booting Linux {find_uml().release} (User-Mode Linux)"
     assert "burst 2 of 2: freed, reporting" in watcher.stages
-    assert gone(processes_of_uml)
-    assert folders_of_uml() == []
+    assert gone(processes_of_guests)
+    assert folders_of_guests() == []
 
 
 def test_the_kernels_own_order_is_told() -> None:
@@ -113,11 +80,11 @@ def test_the_kernels_own_order_is_told() -> None:
 
 def test_a_guest_that_is_killed_is_noticed() -> None:
     """The sentence names the guest and the signal, the host ends by itself, and what was measured is there."""
-    result = run(when_full(kill_guest), hold_s=30.0)
+    result = run(when_full(kill_kernel), hold_s=30.0)
     assert result.outcome.startswith("the guest's process was killed by SIGKILL")
     assert result.outcome.endswith("the host noticed and ended")
     assert result.peak_resident_bytes > 140 * MIB
-    assert gone(processes_of_uml)
+    assert gone(processes_of_guests)
 
 
 def test_a_host_that_is_killed_is_noticed() -> None:
@@ -125,7 +92,7 @@ def test_a_host_that_is_killed_is_noticed() -> None:
     result = run(when_full(kill_host), hold_s=30.0)
     assert result.outcome.startswith("the host's process was killed by SIGKILL")
     assert result.outcome.endswith("the guest was stopped")
-    assert gone(processes_of_uml)
+    assert gone(processes_of_guests)
 
 
 def test_ctrl_c_ends_all_and_keeps_what_was_measured() -> None:
@@ -138,8 +105,8 @@ def test_ctrl_c_ends_all_and_keeps_what_was_measured() -> None:
     assert result.outcome == "interrupted"
     assert result.duration_s < 20
     assert result.host_cpu_s is not None
-    assert gone(processes_of_uml)
-    assert folders_of_uml() == []
+    assert gone(processes_of_guests)
+    assert folders_of_guests() == []
 
 
 def test_ctrl_c_while_it_boots_ends_all() -> None:
@@ -161,30 +128,32 @@ def test_ctrl_c_while_it_boots_ends_all() -> None:
         signal.signal(signal.SIGALRM, before)
     assert result.outcome == "interrupted"
     assert result.bursts == []
-    assert gone(processes_of_uml)
-    assert folders_of_uml() == []
+    assert gone(processes_of_guests)
+    assert folders_of_guests() == []
 
 
 def test_when_the_starting_process_is_killed_nothing_is_left() -> None:
     """Killed outright, it takes the host, the kernel, its helpers and its folder with it."""
     script = (
         "from pagetide.machine.boot_config import BootConfig; from pagetide.machine.packages import find_uml\n"
-        "from pagetide.machine.uml import UmlMachine\n"
+        "from pagetide.machine.linux_machine import LinuxMachine; from pagetide.machine.balloon_host import OwnHost\n"
+        "from pagetide.machine.uml_guest import UserModeLinux\n"
         "class Watcher:\n"
         "    def stage(self, text): print(text, flush=True)\n"
         "    def sample(self, sample): pass\n"
         "    def warning(self, text): pass\n"
-        "UmlMachine(BootConfig(ram_bytes=256 << 20, fill_bytes=64 << 20, hold_s=60.0), find_uml()).run(Watcher())\n"
+        "config = BootConfig(ram_bytes=256 << 20, fill_bytes=64 << 20, hold_s=60.0)\n"
+        "LinuxMachine(config, UserModeLinux(find_uml()), OwnHost(config)).run(Watcher())\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         while "eating" not in starter.stdout.readline():
             assert starter.poll() is None
-        assert processes_of_uml() != []
+        assert processes_of_guests() != []
         host = [each for each in psutil.Process(starter.pid).children() if "python" in each.name()]
         starter.kill()
-    assert gone(processes_of_uml)
-    assert gone(folders_of_uml)
+    assert gone(processes_of_guests)
+    assert gone(folders_of_guests)
     assert psutil.wait_procs(host, timeout=10)[1] == []
 
 
@@ -193,19 +162,19 @@ def test_a_guest_that_ends_before_it_attaches_is_a_sentence(tmp_path: Path) -> N
     kernel = tmp_path / "linux.uml"
     kernel.write_text("#!/bin/sh\necho no memory for me\nexit 7\n")
     kernel.chmod(0o755)
-    parts = UmlParts(kernel, "6.1", *find_uml()[2:])
+    parts = GuestParts(kernel, "6.1", *find_uml()[2:])
     expected = "the guest's process ended with status 7; its last words were: no memory for me"
     with pytest.raises(ChildProcessError, match=expected):
-        UmlMachine(SMALL, parts).run(Watcher())
-    assert folders_of_uml() == []
+        LinuxMachine(SMALL, UserModeLinux(parts), OwnHost(SMALL)).run(Watcher())
+    assert folders_of_guests() == []
 
 
 def test_a_workload_that_the_guest_cannot_do_says_so() -> None:
     """A file that does not fit ends the run with the guest's own words: its tmpfs is full, or it ran out of memory."""
     config = BootConfig(ram_bytes=64 * MIB, fill_bytes=63 * MIB, order=3)
-    result = UmlMachine(config, find_uml()).run(Watcher())
+    result = LinuxMachine(config, UserModeLinux(find_uml()), OwnHost(config)).run(Watcher())
     assert "Kernel panic" in result.outcome or "could not be written" in result.outcome
-    assert gone(processes_of_uml)
+    assert gone(processes_of_guests)
 
 
 def test_no_room_for_its_memory_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ def test_a_driver_that_rewrites_descriptors_all_the_time_does_no_harm() -> None:
     """Descriptors that change between check and use never lead outside guest memory, which is fenced by guard pages."""
     bells, seen = np.zeros(48, np.int64), np.zeros(-ARRAYS_TOO_SHORT + 1, np.int64)
     wanted = [0, -CHAIN_LOOPS, -NEXT_RANGE, -INDIRECT_WITH_NEXT, -INDIRECT_NESTED, -TABLE_LENGTH, -TABLE_OUTSIDE]
-    pops, batches_max = 100_000, 500
+    pops, batches_max = 100_000, 5000
     with Guest() as guest, ThreadPoolExecutor(1) as pool:
         device = guest.device(indirect=True)
         table_gpa = DESC_GPA + 16 * SIZE  # the second half of what is scribbled over

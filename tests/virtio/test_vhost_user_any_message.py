@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 
 from pagetide.virtio.vhost_user_backend import VhostUserBackend
-from pagetide.virtio.vhost_user_events import DeviceReset, MemoryRegionAdded, MemoryTableSet, QueueStarted
+from pagetide.virtio.vhost_user_events import (
+    DeviceReset,
+    InflightGiven,
+    MemoryRegionAdded,
+    MemoryTableSet,
+    QueueStarted,
+)
 from pagetide.virtio.vhost_user_messages import (
     FLAG_NEED_REPLY,
     FLAG_REPLY,
@@ -66,7 +72,7 @@ def test_every_descriptor_is_given_back_once_whatever_comes(sent: list[tuple[int
             for event in backend.take(message):
                 if isinstance(event, MemoryTableSet):
                     left += event.fds
-                elif isinstance(event, MemoryRegionAdded):
+                elif isinstance(event, MemoryRegionAdded | InflightGiven):
                     left.append(event.fd)
             reply = backend.answer(message)
             assert reply is None or len(encode(reply)) >= 12

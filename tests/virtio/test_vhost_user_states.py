@@ -10,6 +10,8 @@ from pagetide.virtio.vhost_user_events import (
     ConfigWritten,
     DeviceReset,
     FeaturesSet,
+    InflightAsked,
+    InflightGiven,
     MemoryRegionAdded,
     MemoryRegionRemoved,
     MemoryTableSet,
@@ -25,6 +27,7 @@ from pagetide.virtio.vhost_user_messages import (
     VRING_ADDRESS,
     VRING_STATE,
     ConfigSpace,
+    Inflight,
     LocalProtocolError,
     MemoryRegion,
     Message,
@@ -33,9 +36,11 @@ from pagetide.virtio.vhost_user_messages import (
     Request,
     VringAddress,
     decode_config,
+    decode_inflight,
     decode_u64,
     decode_vring_state,
     encode_config,
+    encode_inflight,
     encode_mem_table,
     encode_single_region,
 )
@@ -207,6 +212,38 @@ def test_a_changed_configuration_is_told_on_the_back_ends_channel() -> None:
     assert link.closed == [7]
 
 
+def test_in_flight_memory_is_asked_for_and_given() -> None:
+    """The reply carries what the device made, or nothing if it could not; what is given is an event."""
+    link = negotiated()
+    asked, made = Inflight(0, 0, 5, 128), Inflight(8192, 0, 5, 128)
+
+    def make(event: object) -> bool:
+        if isinstance(event, InflightAsked):
+            link.backend.inflight_made(made, 77)
+        return False
+
+    link.refuses = make
+    for succeeded in (True, False):
+        message = link.frontend.request(Request.GET_INFLIGHT_FD, encode_inflight(asked))
+        for event in link.backend.take(message):
+            assert event == InflightAsked(5, 128)
+            make(event)
+        reply = link.backend.answer(message, succeeded=succeeded)
+        assert reply is not None
+        assert reply.fds == ((77,) if succeeded else ())
+        assert decode_inflight(link.frontend.take(reply)) == (made if succeeded else Inflight(0, 0, 0, 0))
+    link.call(Request.SET_INFLIGHT_FD, encode_inflight(made), (60,))
+    assert link.events == [InflightGiven(made, 60)]
+    assert link.closed == []
+    start(link, 1)
+    link.call(Request.GET_VRING_BASE, VRING_STATE.pack(1, 0))
+    link.call(Request.SET_INFLIGHT_FD, encode_inflight(made), (61,))
+    start(link, 1, kick_fd=11)
+    with pytest.raises(RemoteProtocolError, match="SET_INFLIGHT_FD while queue 1 is started"):
+        link.call(Request.SET_INFLIGHT_FD, encode_inflight(made), (62,))
+    assert link.closed == [10, 62]
+
+
 def test_a_request_that_failed_is_refused_at_its_acknowledgement() -> None:
     """With REPLY_ACK the front-end learns which request the back-end could not do."""
     link = negotiated()
@@ -234,6 +271,8 @@ def test_a_request_that_failed_is_refused_at_its_acknowledgement() -> None:
         (Message(Request.SET_MEM_TABLE, payload=encode_mem_table([REGION]), fds=()), "1 regions with 0"),
         (Message(Request.SET_MEM_TABLE, payload=encode_mem_table([]), fds=(50,)), "0 regions with 1"),
         (Message(Request.ADD_MEM_REG, payload=encode_single_region(REGION)), "without its file descriptor"),
+        (Message(Request.SET_INFLIGHT_FD, payload=bytes(24)), "without its file descriptor"),
+        (Message(Request.GET_INFLIGHT_FD, payload=bytes(25)), "25 bytes"),
         (Message(Request.SET_BACKEND_REQ_FD), "without its file descriptor"),
         (Message(Request.SET_OWNER, fds=(50,)), "SET_OWNER with 1"),
         (Message(Request.GET_CONFIG, payload=bytes(5)), "5 bytes"),

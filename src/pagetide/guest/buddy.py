@@ -10,9 +10,11 @@ undefined.
 from typing import Any
 
 from pagetide.guest.candidates import map_clear, map_set
+from pagetide.guest.frames import claim_block, offer_block
 from pagetide.guest.request import notify_free, record_hint
 from pagetide.guest.zone_layout import (
     BUDDY,
+    FRAME_TABLE,
     FREE_PAGES,
     KEEP_MARKS,
     NEXT,
@@ -35,6 +37,7 @@ from pagetide.guest.zone_layout import (
     WMARK_MIN,
 )
 from pagetide.jit import kernel
+from pagetide.memory.frame_table import FRAME_ORDER
 from pagetide.units import ORDER_MAX, ORDERS
 
 
@@ -115,8 +118,16 @@ def take_block(words: Any, pages: Any, order: int, state: int) -> int:
         if words[NR_FREE + current] == 0:
             continue
         pfn = int(pages[list_head(words, current) * RECORD_WORDS + NEXT])
-        found = int(pages[pfn * RECORD_WORDS + STATE])
-        take_from_free_list(words, pages, pfn, current)
+        if current >= FRAME_ORDER and words[FRAME_TABLE] != 0:
+            pfn = claim_block(words, pages, list_head(words, current), current, order)
+            if pfn < 0:
+                continue
+        head = pfn & ~((1 << current) - 1)
+        found = int(pages[head * RECORD_WORDS + STATE])
+        take_from_free_list(words, pages, head, current)
+        if pfn != head:
+            current -= 1  # noqa: PLW2901 - the lower half stays free: the host is taking it
+            add_to_free_list(words, pages, head, current, False, found >> TICK_SHIFT)
         if current > order:
             _split(words, pages, pfn, current, order, found)
         pages[pfn * RECORD_WORDS + STATE] = state | order
@@ -157,6 +168,7 @@ def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool, repor
     """
     words[FREE_PAGES] += 1 << order
     pages[pfn * RECORD_WORDS + STATE] = 0
+    first, freed_order = pfn, order
     while order < ORDER_MAX and _is_buddy(words, pages, pfn ^ (1 << order), order):
         buddy = pfn ^ (1 << order)
         reported = reported and words[KEEP_MARKS] != 0 and pages[buddy * RECORD_WORDS + STATE] & REPORTED != 0
@@ -169,4 +181,6 @@ def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool, repor
     add_to_free_list(words, pages, pfn, order, tail, words[TICK])
     if reported:
         mark_reported(words, pages, pfn, order)
+    if order >= FRAME_ORDER and words[FRAME_TABLE] != 0:
+        offer_block(words, first, freed_order)
     return order

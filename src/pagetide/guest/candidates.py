@@ -12,17 +12,22 @@ from typing import Any
 
 from pagetide.guest.zone_layout import NR_PAGES, NR_VCPUS, SPARES_MAX_BLOCKS, VCPU_WORDS, vcpu_base
 from pagetide.jit import kernel
+from pagetide.memory.frame_table import FRAME_ORDER, FRAMES
+from pagetide.units import PAGE_SIZE_BYTES
 
 _BITS = 5
 _LOW = 31
 _ALL = 0xFFFF_FFFF
 _VCPU_0 = vcpu_base(0)
+_PAGE_LOW = PAGE_SIZE_BYTES // 8 - 1
 
 
 @kernel
 def map_base(words: Any) -> int:
-    """Index in `words` where the map begins: its leaves, then level by level up to one word."""
-    return _VCPU_0 + words[NR_VCPUS] * VCPU_WORDS + SPARES_MAX_BLOCKS  # type: ignore[no-any-return]
+    """Index in `words` where the map begins, after the frame table: leaves, then level by level up to one word."""
+    spares_end = _VCPU_0 + words[NR_VCPUS] * VCPU_WORDS + SPARES_MAX_BLOCKS
+    table_words = FRAMES + (words[NR_PAGES] >> FRAME_ORDER)
+    return (spares_end + _PAGE_LOW & ~_PAGE_LOW) + (table_words + _PAGE_LOW & ~_PAGE_LOW)  # type: ignore[no-any-return]
 
 
 @kernel

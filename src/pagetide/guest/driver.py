@@ -110,8 +110,9 @@ class BalloonDriver:
             raise DriverError(f"the guest has no {block_bytes(order)} bytes in one piece for its reporting queue")
         return pfn << PAGE_SHIFT
 
-    def submit(self, batch: Batch) -> None:
+    def submit(self, batch: Batch, queue: Queue = Queue.REPORTING) -> None:
         """Report these blocks; `completed` tells when the host has dealt with them."""
+        assert queue is Queue.REPORTING, "there is no other queue"
         assert not self._outstanding, "one report at a time"
         head = self._ring.add_element(batch >> 4 << PAGE_SHIFT, PAGE_SIZE_BYTES << (batch & 0xF), writable=True)
         assert head is not None, "the queue has room for one report"

@@ -17,8 +17,12 @@ from pagetide.guest.candidates import map_next
 from pagetide.guest.page_alloc import allocate, free
 from pagetide.guest.pcp import pcp_drain
 from pagetide.guest.zone_layout import (
+    BALLOON,
+    BALLOON_PAGES,
     BUDDY,
+    FRAME_TABLE,
     FREE_PAGES,
+    HELD,
     HINT_COUNT,
     HINTS,
     ISOLATED,
@@ -55,10 +59,12 @@ from pagetide.guest.zone_layout import (
     WMARK_LOW,
     WMARK_MIN,
     arena_bytes,
+    frame_table_base,
     records_count,
     vcpu_base,
     words_count,
 )
+from pagetide.memory.frame_table import FRAME_ORDER, FRAME_PAGES, FRAMES, GUEST_TICK, OPEN, STATE_MASK, table_words
 from pagetide.units import ORDER_MAX, ORDERS, PAGE_SIZE_BYTES
 
 NEVER = ORDERS
@@ -108,10 +114,12 @@ class Zone:
     Attributes:
         words: int64 array, settings, counters and per-CPU lists.
         pages: uint32 array, four words a frame.
+        frame_table: int64 array, the part of `words` that a host may share (frame_table.py).
     """
 
     words: npt.NDArray[np.int64]
     pages: npt.NDArray[np.uint32]
+    frame_table: npt.NDArray[np.int64]
 
     def __init__(
         self,
@@ -138,6 +146,8 @@ class Zone:
         self._arena = mmap.mmap(arena_fd, arena_bytes(nr_pages, vcpus))
         self.words = np.frombuffer(self._arena, np.int64, words_count(nr_pages, vcpus))
         self.pages = np.frombuffer(self._arena, np.uint32, records_count(nr_pages), self.words.nbytes)
+        table = frame_table_base(vcpus)
+        self.frame_table = self.words[table : table + table_words(nr_pages)]
         marks = linux_watermarks(nr_pages) if watermarks is None else watermarks
         settings = {
             NR_PAGES: nr_pages,
@@ -183,7 +193,7 @@ class Zone:
 
     def tick(self, now_s: float) -> None:
         """Set the clock by which blocks cool."""
-        self.words[TICK] = int(now_s * TICKS_PER_S) & TICK_MASK
+        self.words[TICK] = self.frame_table[GUEST_TICK] = int(now_s * TICKS_PER_S) & TICK_MASK
 
     def _check(self, order: int, vcpu: int) -> None:
         if not 0 <= order <= ORDER_MAX:
@@ -241,11 +251,22 @@ class Zone:
         assert words[REPORTED_PAGES] == sum(1 << block.order for block in buddies if block.reported), "REPORTED_PAGES"
         assert words[ISOLATED_PAGES] == sum(1 << block.order for block in isolated), "ISOLATED_PAGES"
         assert words[ISOLATED_BLOCKS] == len(isolated), "ISOLATED_BLOCKS"
+        assert words[BALLOON_PAGES] == sum(block.kind in (BALLOON, HELD) for block in blocks), "BALLOON_PAGES"
         assert words[SPARES] << words[REPORTING_ORDER] == sum(1 << b.order for b in blocks if b.kind == SPARE), "SPARES"
         assert not any(block.reported for block in blocks if block.kind != BUDDY), "a mark outside the free lists"
+        self._check_frames(
+            {b.pfn + i for b in buddies for i in range(0, 1 << b.order, FRAME_PAGES) if b.order >= FRAME_ORDER}
+        )
         self._check_candidates({b.pfn for b in buddies if b.order >= words[REPORTING_ORDER] and not b.reported})
         listed = [pfn for vcpu in range(int(words[NR_VCPUS])) for pfn in self.pcp_list(vcpu)]
         assert sorted(listed) == [block.pfn for block in blocks if block.kind == PCP], "the per-CPU lists"
+
+    def _check_frames(self, free: set[int]) -> None:
+        if self.words[FRAME_TABLE]:
+            states = self.frame_table[FRAMES : FRAMES + (int(self.words[NR_PAGES]) >> FRAME_ORDER)] & STATE_MASK
+            offered = {int(frame) << FRAME_ORDER for frame in np.flatnonzero(states)}
+            assert offered <= free, "the frame table offers what is not free"
+            assert offered == free or not self.frame_table[OPEN], "the frame table misses what is free"
 
     def _check_candidates(self, unreported: set[int]) -> None:
         words, marked = self.words, self.candidates()

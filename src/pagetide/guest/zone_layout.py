@@ -1,16 +1,17 @@
 """Where everything is in a zone's arena: one shared memory file that a second process can look at.
 
 The arena is two arrays. `words` (int64) has the zone's settings, lock, counters and free-list lengths, then one block
-a vCPU with its per-CPU list, its hints and its own counters, and at its end the map of candidates (candidates.py) and
-the spare blocks (isolate.py). `pages` (uint32) has one record of four words a page frame, and after the last one a
-sentinel record for each order: the head of that order's circular free list. Fields that different processors write are
-on different cache lines.
+a vCPU with its per-CPU list, its hints and its own counters, the spare blocks (isolate.py), on memory pages of its own
+the table of frames that a host may share (frame_table.py), and at its end the map of candidates (candidates.py).
+`pages` (uint32) has one record of four words a page frame, and after the last one a sentinel record for each order: the
+head of that order's circular free list. Fields that different processors write are on different cache lines.
 
 A page record's STATE is 0 in every page of a block but its first; the first has the block's order in bits 0 to 3, what
 the block is in bits 4 to 6 and the Reported mark in bit 7, as Linux has PageBuddy, buddy_order and PageReported in
 `struct page`. A free block's bits 8 to 31 are the tick at which it became free.
 """
 
+from pagetide.memory.frame_table import table_words
 from pagetide.units import ORDERS, PAGE_SIZE_BYTES
 
 # The zone's words, by cache line of eight.
@@ -34,6 +35,7 @@ REPORTED_PAGES = 25
 ISOLATED_PAGES = 26
 ISOLATED_BLOCKS = 27
 ISOLATED_BLOCKS_MAX = 28
+BALLOON_PAGES = 29
 
 REQUEST = 32
 WAKE = 33
@@ -56,6 +58,9 @@ SPARES = 51
 SPARES_MAX = 52
 FALSE_OOMS = 53
 SYNC_HINTS = 54
+
+# Where in `words` the frame table is, once a design has begun to keep it; 0 before and after (frames.py).
+FRAME_TABLE = 55
 
 NR_FREE = 56
 NR_REPORTED = NR_FREE + 16
@@ -105,6 +110,8 @@ ALLOCATED = 0x20
 PCP = 0x30
 ISOLATED = 0x40
 SPARE = 0x50
+BALLOON = 0x60
+HELD = 0x70
 REPORTED = 0x80
 TICK_SHIFT = 8
 TICK_MASK = 0xFF_FFFF
@@ -124,9 +131,15 @@ def map_words(nr_pages: int) -> int:
     return max(1, total)
 
 
+def frame_table_base(vcpus: int) -> int:
+    """Index in `words` where the frame table begins, on a memory page's boundary."""
+    page_words = PAGE_SIZE_BYTES // 8
+    return -(-(vcpu_base(vcpus) + SPARES_MAX_BLOCKS) // page_words) * page_words
+
+
 def words_count(nr_pages: int, vcpus: int) -> int:
     """Length of `words`."""
-    return vcpu_base(vcpus) + SPARES_MAX_BLOCKS + map_words(nr_pages)
+    return frame_table_base(vcpus) + table_words(nr_pages) + map_words(nr_pages)
 
 
 def records_count(nr_pages: int) -> int:

@@ -5,13 +5,18 @@ import functools
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 
+from pagetide import bus_error
 from pagetide.host.device import FEATURES, QUEUES_MAX, BalloonDevice, QueuePlace, write_config
 from pagetide.host.fd_events import EDGE, READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
-from pagetide.host.ledger import Ledger
-from pagetide.virtio.balloon import Config, Queue, Status
+from pagetide.host.inflight_memory import InflightMemory, create_inflight
+from pagetide.host.lag import Lag
+from pagetide.host.ledger import REFAULTED_BYTES, REPORTS, Ledger
+from pagetide.host.wishes import Wishes
+from pagetide.virtio.balloon import Config, Feature, Queue, Status
 from pagetide.virtio.ring import RingError
 from pagetide.virtio.vhost_user_backend import VhostUserBackend
 from pagetide.virtio.vhost_user_events import (
@@ -19,6 +24,8 @@ from pagetide.virtio.vhost_user_events import (
     DeviceReset,
     Event,
     FeaturesSet,
+    InflightAsked,
+    InflightGiven,
     MemoryRegionAdded,
     MemoryRegionRemoved,
     MemoryTableSet,
@@ -47,10 +54,13 @@ class AttachedGuest:
     Attributes:
         name: what the log calls it.
         ledger: what was done for it.
+        lag: how long reports waited, from when the queue was found ready to when they were given back. A report that
+            comes while earlier ones are being served counts from when those came, so no time is told too short.
     """
 
     name: str
     ledger: Ledger
+    lag: Lag
 
     def __init__(
         self,
@@ -62,6 +72,8 @@ class AttachedGuest:
         *,
         verify_share: float,
         features: int = int(FEATURES),
+        wishes: Wishes | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Take over a connected socket.
 
@@ -73,6 +85,8 @@ class AttachedGuest:
             on_work: called whenever `has_work` becomes true.
             verify_share: share of the elements whose discarding is read back.
             features: what to offer the driver.
+            wishes: what the host wants of it, and where to note what it comes to want.
+            clock_ns: the time, the same as that of `events`.
         """
         self.name = name
         self.ledger = ledger
@@ -84,9 +98,18 @@ class AttachedGuest:
         self._memory = GuestMemory()
         self._device = BalloonDevice(self._memory, ledger, verify_share=verify_share)
         self._backend.config = self._device.config
+        self._wishes = Wishes() if wishes is None else wishes
+        self._device.paused, self._device.inhibited = self._wishes.paused, self._wishes.inhibited
+        self.lag = Lag()
+        self._clock_ns = clock_ns
+        self._since_ns: dict[int, int] = {}
+        self._inflight: InflightMemory | None = None
+        self._inflight_made_fd = -1
+        self._faults = bus_error.faults()
         self._kick_fds: dict[int, int] = {}
         self._ready: dict[int, None] = {}  # a set that keeps its order
         self._failure_logged: str | None = None
+        self._resting = False
 
     def fileno(self) -> int:
         """The connection's descriptor."""
@@ -95,15 +118,33 @@ class AttachedGuest:
     @property
     def has_work(self) -> bool:
         """Whether a turn would do something."""
-        return bool(self._ready)
+        return bool(self._ready) and not self._resting
+
+    def rest(self) -> None:
+        """Hear nothing more from the guest, and serve nothing, until `go_on`: messages and elements wait."""
+        self._resting = True
+        for fd in (self.fileno(), *self._kick_fds.values()):
+            self._events.unwatch(fd)
+
+    def go_on(self, talk: Callable[[], None]) -> None:
+        """Hear the guest again: call `talk` when messages come, and look into every queue for what came meanwhile."""
+        self._resting = False
+        self._events.watch(self.fileno(), READABLE, talk)
+        for index, fd in self._kick_fds.items():
+            self._events.watch(fd, EDGE, functools.partial(self._make_ready, index))
+            self._make_ready(index)
 
     def close(self) -> None:
         """Give back all that is held for the guest."""
         for index in list(self._kick_fds):
             self._leave_queue(index)
         self._memory.close()
+        if self._inflight is not None:
+            self._inflight.close()
         for fd in self._backend.close():
             os.close(fd)
+        if self._inflight_made_fd >= 0:
+            os.close(self._inflight_made_fd)
         self._connection.close()
 
     def talk(self) -> None:
@@ -122,6 +163,7 @@ class AttachedGuest:
             raise GuestGoneError(f"broke the protocol: {error}") from error
         except (PeerGoneError, OSError) as error:
             raise GuestGoneError(f"connection lost: {error}") from error
+        self._check_files()
         if self._connection.at_end:
             raise GuestGoneError("disconnected")
 
@@ -129,15 +171,23 @@ class AttachedGuest:
         """Serve one of the queues that have elements waiting, within a turn's limits."""
         index = next(iter(self._ready))
         del self._ready[index]
+        reports = self.ledger.words.item(REPORTS)
         try:
             call, more, config_changed = self._device.process(index, ELEMENTS_PER_TURN)
+            self._check_files()
         except RingError as error:
+            self._check_files()
             self._fail_queue(index, str(error))
             return
-        if more:
-            self._make_ready(index)
         if call:
             self._signal(self._backend.queue_fds(index)[0])
+        reports = self.ledger.words.item(REPORTS) - reports
+        if reports:
+            self.lag.note(self._clock_ns() - self._since_ns[index], reports)
+        if more:
+            self._make_ready(index)
+        elif not self.paused:
+            self._since_ns.pop(index, None)
         if config_changed:
             self._tell_config_changed()
         failure = self._device.take_failure()
@@ -172,7 +222,7 @@ class AttachedGuest:
 
     @paused.setter
     def paused(self, paused: bool) -> None:
-        self._device.paused = paused
+        self._device.paused = self._wishes.paused = paused
         index = self._device.index_of(Queue.REPORTING)
         if not paused and index is not None:
             self._make_ready(index)
@@ -184,7 +234,23 @@ class AttachedGuest:
 
     @inhibited.setter
     def inhibited(self, inhibited: bool) -> None:
-        self._device.inhibited = inhibited
+        self._device.inhibited = self._wishes.inhibited = inhibited
+
+    @property
+    def hinting(self) -> bool:
+        """Whether a round of free page hints is asked for or under way."""
+        return self._device.hinting
+
+    def count_refaulted(self) -> None:
+        """Look which discarded memory is resident again, and count it in the ledger.
+
+        Raises:
+            GuestGoneError: its memory cannot be looked at.
+        """
+        try:
+            self.ledger.words[REFAULTED_BYTES] += self._memory.take_refaulted_bytes()
+        except OSError as error:
+            raise GuestGoneError(f"its memory cannot be looked at: {error}") from error
 
     def set_target_bytes(self, target_bytes: int) -> bool:
         """Want the guest to make do with this much memory; False if it cannot be told, and only sees it by polling.
@@ -194,14 +260,18 @@ class AttachedGuest:
             GuestGoneError: it could not be told because it has gone.
         """
         self._device.set_target_bytes(target_bytes)
+        self._wishes.target_bytes = target_bytes
         return self._tell_config_changed()
 
     def begin_hinting(self) -> bool:
         """Ask for a round of free page hints; False as for `set_target_bytes`.
 
         Raises:
+            ValueError: the guest has not accepted free page hinting.
             GuestGoneError: it could not be told because it has gone.
         """
+        if not self.features & Feature.FREE_PAGE_HINT:
+            raise ValueError(f"{self.name} has not accepted free page hinting (VIRTIO_BALLOON_F_FREE_PAGE_HINT)")
         self._device.begin_hinting()
         return self._tell_config_changed()
 
@@ -212,8 +282,18 @@ class AttachedGuest:
             GuestGoneError: it could not be asked because it has gone.
         """
         asked = self._device.request_statistics()
+        self._check_files()
         if asked is not None and asked[1].call:
             self._signal(self._backend.queue_fds(asked[0])[0])
+
+    def _check_files(self) -> None:
+        """Give the guest up if one of its files was cut short: what was read since then is not what it wrote."""
+        faults = bus_error.faults()
+        if faults == self._faults:
+            return
+        self._faults = faults
+        if self._memory.was_cut or (self._inflight is not None and self._inflight.was_cut):
+            raise GuestGoneError("its memory file was cut short while it was in use")
 
     def _tell_config_changed(self) -> bool:
         told = self._backend.config_changed()
@@ -243,14 +323,6 @@ class AttachedGuest:
 
     def _act(self, event: Event) -> None:
         match event:
-            case MemoryTableSet(regions, fds):
-                self._memory.replace(regions, fds)
-                self._device.memory_changed()
-            case MemoryRegionAdded(region, fd):
-                self._memory.add(region, fd)
-            case MemoryRegionRemoved(region):
-                self._memory.remove(region.gpa, region.size_bytes, region.user_address)
-                self._device.memory_changed()
             case QueueStarted():
                 self._start_queue(event)
             case QueueStopped(index):
@@ -263,11 +335,52 @@ class AttachedGuest:
                 write_config(self._backend.config, config.offset, config.data)
             case FeaturesSet():
                 pass  # they count when a queue is started
+            case _:
+                self._change_memory(event)
+
+    def _change_memory(
+        self, event: MemoryTableSet | MemoryRegionAdded | MemoryRegionRemoved | InflightAsked | InflightGiven
+    ) -> None:
+        match event:
+            case MemoryTableSet(regions, fds):
+                self._memory.replace(regions, fds)
+                self._device.memory_changed()
+            case MemoryRegionAdded(region, fd):
+                self._memory.add(region, fd)
+            case MemoryRegionRemoved(region):
+                self._memory.remove(region.gpa, region.size_bytes, region.user_address)
+                self._device.memory_changed()
+            case InflightAsked(queue_count, queue_size):
+                self._make_inflight(queue_count, queue_size)
+            case InflightGiven(inflight, fd):
+                given = InflightMemory(inflight, fd, QUEUES_MAX)
+                if self._inflight is not None:
+                    self._inflight.close()
+                self._inflight = given
+        self._renew_target()
+
+    def _renew_target(self) -> None:
+        """Ask for the same target of what memory there is now."""
+        target_bytes = self._wishes.target_bytes
+        before = self.config.num_pages
+        if target_bytes is not None and self.ram_bytes:
+            self._device.set_target_bytes(target_bytes)
+            if self.config.num_pages != before:
+                self._tell_config_changed()
+
+    def _make_inflight(self, queue_count: int, queue_size: int) -> None:
+        inflight, fd = create_inflight(queue_count, queue_size, QUEUES_MAX)
+        self._backend.inflight_made(inflight, fd)
+        # It is kept until the reply has gone: no message is taken before that, so not a second one of these either.
+        if self._inflight_made_fd >= 0:
+            os.close(self._inflight_made_fd)
+        self._inflight_made_fd = fd
 
     def _start_queue(self, event: QueueStarted) -> None:
         index, address = event.queue, event.address
         place = QueuePlace(event.size, address.desc, address.avail, address.used)
-        self._device.start_queue(index, place, self._backend.queue_base(index), self._backend.features)
+        inflight = None if self._inflight is None else self._inflight.region(index)
+        self._device.start_queue(index, place, self._backend.queue_base(index), self._backend.features, inflight)
         try:
             self._events.watch(event.kick_fd, EDGE, functools.partial(self._make_ready, index))
         except OSError as error:
@@ -288,6 +401,7 @@ class AttachedGuest:
         if kick_fd is not None:
             self._events.unwatch(kick_fd)
         self._ready.pop(index, None)
+        self._since_ns.pop(index, None)
         return self._device.stop_queue(index)
 
     def _fail_queue(self, index: int, reason: str) -> None:
@@ -307,6 +421,7 @@ class AttachedGuest:
 
     def _make_ready(self, index: int) -> None:
         self._ready[index] = None
+        self._since_ns.setdefault(index, self._events.since_ns)
         self._on_work(self)
 
     def _signal(self, fd: int) -> None:

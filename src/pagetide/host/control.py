@@ -1,10 +1,11 @@
 """What can be asked of a running daemon: requests and answers, each one JSON object on a line. No I/O here.
 
-A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence.
+A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence. `add`
+and `remove` are about the socket for a guest, and are answered with its path.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -15,7 +16,25 @@ from pagetide.virtio.balloon import Feature
 LINE_BYTES_MAX = 4096
 """The longest request."""
 
-Command = Literal["list", "show", "set", "pause", "resume", "inhibit", "uninhibit"]
+Command = Literal["list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove"]
+
+
+class ControlledHost(Protocol):
+    """What is controlled; `Server` says what each does."""
+
+    @property
+    def guests(self) -> tuple[AttachedGuest, ...]:
+        """Those attached now."""
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Names of the sockets at which nobody is attached."""
+
+    def add_socket(self, name: str) -> Path:
+        """Listen for a guest of this name."""
+
+    def remove_socket(self, name: str) -> Path:
+        """Listen for it no more."""
 
 
 class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +62,8 @@ class GuestState(msgspec.Struct, frozen=True):
         features: the balloon's features that were negotiated.
         paused: reports wait in the ring.
         inhibited: nothing is discarded.
+        hinting: a round of free page hints is asked for or under way.
+        lag: how long its reports waited to be acknowledged: `count` of them, and `p50_us`, `p99_us` and `max_us`.
         ledger: every word of its account.
         statistics: its own memory statistics, as told last.
     """
@@ -54,6 +75,8 @@ class GuestState(msgspec.Struct, frozen=True):
     features: list[str]
     paused: bool
     inhibited: bool
+    hinting: bool
+    lag: dict[str, int]
     ledger: dict[str, int]
     statistics: dict[str, int]
 
@@ -63,11 +86,15 @@ class ControlAnswer(msgspec.Struct, frozen=True):
 
     Attributes:
         guests: those that were asked for, as they are now.
+        waiting: for `list`, names of the sockets at which nobody is attached.
+        socket: the path of the socket that was made or removed.
         error: why it could not be done.
         note: what else there is to know.
     """
 
     guests: list[GuestState] = []
+    waiting: list[str] = []
+    socket: str | None = None
     error: str | None = None
     note: str | None = None
 
@@ -88,15 +115,22 @@ def state_of(guest: AttachedGuest) -> GuestState:
         names,
         guest.paused,
         guest.inhibited,
+        guest.hinting,
+        {
+            "count": guest.lag.count,
+            "p50_us": -(-guest.lag.quantile_ns(0.5) // 1000),
+            "p99_us": -(-guest.lag.quantile_ns(0.99) // 1000),
+            "max_us": -(-guest.lag.max_ns // 1000),
+        },
         guest.ledger.snapshot(),
         guest.statistics,
     )
 
 
-def handle(line: bytes, guests: Sequence[AttachedGuest]) -> bytes:
-    """Do what one line asks for, with these guests; the answer's line."""
+def handle(line: bytes, host: ControlledHost) -> bytes:
+    """Do what one line asks for; the answer's line."""
     try:
-        answer = _answer(msgspec.json.decode(line, type=ControlRequest), guests)
+        answer = _answer(msgspec.json.decode(line, type=ControlRequest), host)
     except msgspec.MsgspecError as error:
         answer = ControlAnswer(error=f"not a request: {error}")
     except (ControlError, GuestGoneError, ValueError) as error:
@@ -104,26 +138,38 @@ def handle(line: bytes, guests: Sequence[AttachedGuest]) -> bytes:
     return msgspec.json.encode(answer) + b"\n"
 
 
-def _answer(request: ControlRequest, guests: Sequence[AttachedGuest]) -> ControlAnswer:
+def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
     if request.command == "list":
-        return ControlAnswer([state_of(guest) for guest in guests])
-    guest = next((guest for guest in guests if guest.name == request.guest), None)
+        return ControlAnswer([state_of(guest) for guest in host.guests], list(host.waiting))
+    if request.command == "add":
+        return ControlAnswer(socket=str(host.add_socket(request.guest or "")))
+    if request.command == "remove":
+        return ControlAnswer(socket=str(host.remove_socket(request.guest or "")))
+    guest = next((guest for guest in host.guests if guest.name == request.guest), None)
     if guest is None:
         raise ControlError(f"there is no guest {request.guest!r}")
-    note = None
+    note = _act(request, guest)
+    return ControlAnswer([state_of(guest)], note=note)
+
+
+def _act(request: ControlRequest, guest: AttachedGuest) -> str | None:
+    """Do it; what else there is to know."""
+    told = True
     match request.command:
         case "set":
             if request.target_bytes is None:
                 raise ControlError("set needs a target")
-            if not guest.set_target_bytes(request.target_bytes):
-                note = "the guest cannot be told of the change and sees it when it looks"
+            told = guest.set_target_bytes(request.target_bytes)
+        case "hint":
+            told = guest.begin_hinting()
         case "pause" | "resume":
             guest.paused = request.command == "pause"
         case "inhibit" | "uninhibit":
             guest.inhibited = request.command == "inhibit"
         case _:
             assert request.command == "show"
-    return ControlAnswer([state_of(guest)], note=note)
+            guest.count_refaulted()
+    return None if told else "the guest cannot be told of the change and sees it when it looks"
 
 
 class LineReader:

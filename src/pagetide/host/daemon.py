@@ -32,6 +32,7 @@ def serve(
     sockets: Sequence[Path],
     control: Path,
     *,
+    folder: Path | None = None,
     stats_interval_s: float,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
@@ -41,6 +42,7 @@ def serve(
         server: without guests and sockets yet; the caller closes it.
         sockets: where guests connect.
         control: where control requests come.
+        folder: where sockets are made when they are asked for; those that a dead daemon left are listened at again.
         stats_interval_s: how often guests are asked for their memory statistics; 0 for never.
         on_ready: called once all sockets are there.
 
@@ -61,8 +63,9 @@ def serve(
         server.wake_by(stop_fd)
         for path in sockets:
             server.listen(path)
+        taken = [] if folder is None else server.listen_in(folder, but_not=control)
         server.listen_control(control)
-        _log.info("listening at %s, control at %s", ", ".join(map(str, sockets)), control)
+        _log.info("listening at %s, control at %s", ", ".join(map(str, (*sockets, *taken))) or folder, control)
         on_ready()
         due_s = time.monotonic() + stats_interval_s
         while not stopping:

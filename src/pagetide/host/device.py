@@ -52,6 +52,7 @@ from pagetide.virtio.balloon import (
     Queue,
     queues,
 )
+from pagetide.virtio.inflight import InflightRegion
 from pagetide.virtio.ring import avail_ring_bytes, desc_table_bytes, used_ring_bytes
 from pagetide.virtio.ring_device import AVAIL_ADDRESS, DESC_ADDRESS, USED_ADDRESS, DeviceRing
 
@@ -181,6 +182,11 @@ class BalloonDevice:
             raise ValueError(f"a guest cannot keep {target_bytes} bytes")
         self.set_num_pages(max(0, ram_bytes - target_bytes) // PAGE_SIZE_BYTES)
 
+    @property
+    def hinting(self) -> bool:
+        """Whether a round of free page hints is asked for or under way."""
+        return self._hinting.wanted
+
     def begin_hinting(self) -> None:
         """Ask for a round of free page hints; the driver is to be told of a changed configuration."""
         self._hinting.begin()
@@ -200,20 +206,27 @@ class BalloonDevice:
             self._set_field(field, 0)
         self.statistics = {}
 
-    def start_queue(self, index: int, place: QueuePlace, base: int, features: int) -> None:
+    def start_queue(
+        self, index: int, place: QueuePlace, base: int, features: int, inflight: InflightRegion | None = None
+    ) -> None:
         """Begin to serve a queue; call the driver once afterwards, for an earlier device may have died before it did.
 
         Args:
             index: the queue's, dense over the queues that exist with these features.
             place: where it is.
-            base: the available ring entry to take first.
+            base: the available ring entry to take first, unless `inflight` was left in use.
             features: what was negotiated.
+            inflight: where to keep track of what is taken, so that a successor can go on.
 
         Raises:
             GuestMemoryError: a part of the queue is not in the guest's memory.
-            ValueError: the size, an address or the base is not one that virtio 1.2, 2.7, allows.
+            ValueError: the size, an address or the base is not one that virtio 1.2, 2.7, allows, or the in-flight
+                region is not this queue's.
         """
         desc_address, avail_address, used_address = self._addresses(place)
+        kinds = queues(features)
+        if index >= len(kinds):
+            return
         ring = DeviceRing(
             place.size,
             desc_address=desc_address,
@@ -222,16 +235,18 @@ class BalloonDevice:
             event_idx=bool(features & Feature.EVENT_IDX),
             indirect=bool(features & Feature.INDIRECT_DESC),
             base=base,
+            inflight=inflight,
         )
         self._features = features
-        kinds = queues(features)
-        if index < len(kinds):
-            self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring))
+        self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring))
 
     def stop_queue(self, index: int) -> int | None:
         """Serve a queue no more; the available ring entry to take next, or None if it was not started."""
         started = self._queues.pop(index, None)
-        return None if started is None else started.queue.next_avail
+        if started is None:
+            return None
+        started.queue.ring.stop()
+        return started.queue.next_avail
 
     def memory_changed(self) -> None:
         """Find the started queues again where the guest's memory is now.

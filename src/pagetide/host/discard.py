@@ -19,7 +19,7 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.atomics import errno
+from pagetide.atomics import errno, load_i64, store_i64
 from pagetide.host.ledger import (
     BLOCKS,
     CHECKED_BYTES,
@@ -36,8 +36,8 @@ from pagetide.host.ledger import (
     ZERO_LENGTH_BLOCKS,
 )
 from pagetide.jit import external, int32, int64, kernel
-from pagetide.memory.region_map import REGION_FD, REGION_GPA, REGION_OFFSET, find_region
-from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.memory.region_map import REGION_FD, REGION_GPA, REGION_MARKS, REGION_OFFSET, find_region
+from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 from pagetide.virtio.ring import DESC_F_WRITE
 
 RANGE_START = 0
@@ -174,6 +174,19 @@ def gone_bytes(fd: int, offset_bytes: int, length_bytes: int) -> int:
 
 
 @kernel
+def mark_pages(marks: int, first: int, end: int) -> None:
+    """Set the bits of the pages `first … end` in the words at an address, the first page's lowest."""
+    for word in range(first >> 6, (end - 1 >> 6) + 1):
+        low = max(first - (word << 6), 0)
+        high = end - (word << 6)
+        bits = -1 << low
+        if high < 64:
+            bits &= ~(-1 << high)
+        address = marks + (word << 3)
+        store_i64(address, bits if bits == -1 else load_i64(address) | bits)
+
+
+@kernel
 def punch_ranges(
     regions: npt.NDArray[np.int64],
     ranges: npt.NDArray[np.int64],
@@ -215,6 +228,9 @@ def punch_ranges(
             failure = failed
             continue
         ledger[DISCARDED_BYTES] += end - start
+        if regions[row, REGION_MARKS] != 0:
+            first = start - regions[row, REGION_GPA] >> PAGE_SHIFT
+            mark_pages(regions[row, REGION_MARKS], first, first + (end - start >> PAGE_SHIFT))
         if verify != 0:
             gone = gone_bytes(fd, offset_bytes, end - start)
             if gone >= 0:

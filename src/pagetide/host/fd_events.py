@@ -1,6 +1,7 @@
 """epoll(7), with a function to call for each descriptor."""
 
 import select
+import time
 from collections.abc import Callable
 
 READABLE = select.EPOLLIN
@@ -13,9 +14,17 @@ A read could block: whether it does is for the peer to say, who shares the open 
 
 
 class FdEvents:
-    """Which descriptors are watched, and what is to happen when they are ready."""
+    """Which descriptors are watched, and what is to happen when they are ready.
 
-    def __init__(self) -> None:
+    Attributes:
+        since_ns: no descriptor whose action is being called was ready before this time, by the clock given.
+    """
+
+    since_ns: int
+
+    def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock_ns = clock_ns
+        self._looked_ns = self.since_ns = clock_ns()
         self._epoll = select.epoll()
         self._actions: dict[int, Callable[[], None]] = {}
 
@@ -41,7 +50,13 @@ class FdEvents:
 
     def wait(self, timeout_s: float) -> None:
         """Wait for at most this long (for ever if it is negative), then call the action of each that is ready."""
-        ready = [(fd, self._actions[fd]) for fd, _ in self._epoll.poll(timeout_s)]
+        self.since_ns = self._looked_ns
+        found = self._epoll.poll(0)
+        if not found and timeout_s != 0:
+            found = self._epoll.poll(timeout_s)  # what comes from now on ends the wait as it comes
+            self.since_ns = self._clock_ns()
+        self._looked_ns = self._clock_ns()
+        ready = [(fd, self._actions[fd]) for fd, _ in found]
         for fd, action in ready:
             # An action before this one may have closed the descriptor, and opened another of the same number.
             if self._actions.get(fd) is action:

@@ -1,21 +1,25 @@
 """A guest's memory as a vhost-user frontend shared it: regions of files, mapped into this process.
 
 The frontend is trusted with its own files only. A region must lie within its file when it is mapped; a frontend that
-truncates the file afterwards ends this process by SIGBUS when a ring is read (files sealed with F_SEAL_SHRINK cannot
-be).
+cuts the file short afterwards is found out at the next access beyond its end (`bus_error.py`).
 """
 
+import ctypes
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from pagetide import linux
+from pagetide.bus_error import GuardedRange
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user_messages import MemoryRegion
 from pagetide.virtio.vhost_user_rules import MEM_SLOTS_MAX
 
 _ADDRESSES = 1 << 64
+_LOOK_PAGES = 1 << 16
 
 
 class GuestMemoryError(Exception):
@@ -26,10 +30,33 @@ class _Mapping(NamedTuple):
     shared: MemoryRegion
     fd: int
     address: int
+    marks_address: int
+    guard: GuardedRange
+
+    @property
+    def pages(self) -> int:
+        return self.shared.size_bytes // PAGE_SIZE_BYTES
 
     def close(self) -> None:
+        self.guard.close()
         linux.munmap(self.address, self.shared.size_bytes)
+        linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes))
         os.close(self.fd)
+
+    def take_refaulted_pages(self) -> int:
+        marks_bytes = _marks_bytes(self.shared.size_bytes)
+        marks = np.ctypeslib.as_array((ctypes.c_uint8 * marks_bytes).from_address(self.marks_address))
+        found = 0
+        for start in range(0, self.pages, _LOOK_PAGES):
+            some = marks[start // 8 : (start + _LOOK_PAGES) // 8]
+            if some.any():
+                pages = min(_LOOK_PAGES, self.pages - start)
+                told = linux.mincore(self.address + start * PAGE_SIZE_BYTES, pages * PAGE_SIZE_BYTES)
+                resident = np.packbits(np.frombuffer(told, np.uint8) & 1, bitorder="little")
+                back = some[: len(resident)] & resident
+                found += int(np.unpackbits(back).sum())
+                some[: len(resident)] &= ~back
+        return found
 
 
 class GuestMemory:
@@ -99,6 +126,21 @@ class GuestMemory:
                 return
         raise GuestMemoryError(f"there is no memory region of {size_bytes:#x} bytes at {gpa:#x} to remove")
 
+    @property
+    def was_cut(self) -> bool:
+        """Whether a file was found to be shorter than its region."""
+        return any(mapping.guard.was_cut for mapping in self._mappings)
+
+    def take_refaulted_bytes(self) -> int:
+        """How much of what was discarded is resident again (mincore(2)), each page once for each time it was discarded.
+
+        It takes some 5 ms for each GiB in which anything was discarded.
+
+        Raises:
+            OSError: the kernel does not say.
+        """
+        return sum(mapping.take_refaulted_pages() for mapping in self._mappings) * PAGE_SIZE_BYTES
+
     def address_of(self, user_address: int, length_bytes: int) -> int:
         """Where in this process the memory is that the frontend has at this address.
 
@@ -118,6 +160,11 @@ class GuestMemory:
             self._mappings.pop().close()
 
 
+def _marks_bytes(size_bytes: int) -> int:
+    """Whole words of a bit a page."""
+    return -(-size_bytes // PAGE_SIZE_BYTES // 64) * 8
+
+
 def _map(shared: MemoryRegion, fd: int) -> _Mapping:
     try:
         if (shared.gpa | shared.size_bytes | shared.mmap_offset_bytes) % PAGE_SIZE_BYTES:
@@ -128,19 +175,28 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
             raise GuestMemoryError(f"the memory region at {shared.gpa:#x} reaches beyond the end of its file")
         protection, flags = linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED | linux.MAP_NORESERVE
         address = linux.mmap(0, shared.size_bytes, protection, flags, fd, shared.mmap_offset_bytes)
+        try:
+            flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE
+            marks_address = linux.mmap(0, _marks_bytes(shared.size_bytes), protection, flags)
+        except OSError:
+            linux.munmap(address, shared.size_bytes)
+            raise
     except OSError as error:
         os.close(fd)
         raise GuestMemoryError(f"the memory region at {shared.gpa:#x} cannot be mapped: {error}") from error
     except GuestMemoryError:
         os.close(fd)
         raise
-    return _Mapping(shared, fd, address)
+    return _Mapping(shared, fd, address, marks_address, GuardedRange(address, shared.size_bytes))
 
 
 def _region_map(mappings: list[_Mapping]) -> RegionMap:
     try:
         return RegionMap(
-            [Region(m.shared.gpa, m.shared.size_bytes, m.fd, m.shared.mmap_offset_bytes, m.address) for m in mappings]
+            [
+                Region(m.shared.gpa, m.shared.size_bytes, m.fd, m.shared.mmap_offset_bytes, m.address, m.marks_address)
+                for m in mappings
+            ]
         )
     except ValueError as error:
         raise GuestMemoryError(str(error)) from error

@@ -77,17 +77,20 @@ class HintingQueue:
         before = self._round.cmd_id
         more = True
         self.ring.disarm_kick()
-        for _ in range(budget):
-            element = self.ring.pop(regions)
-            if element is None:
-                if not self.ring.arm_kick():
-                    more = False
-                    break
-                self.ring.disarm_kick()
-                continue
-            self._take(regions, element)
-            self.ring.push(element.head, 0)
-        return Turn(self.ring.publish(), more, config_changed=self._round.cmd_id != before)
+        try:
+            for _ in range(budget):
+                element = self.ring.pop(regions)
+                if element is None:
+                    if not self.ring.arm_kick():
+                        more = False
+                        break
+                    self.ring.disarm_kick()
+                    continue
+                self._take(regions, element)
+                self.ring.push(element.head, 0)
+        finally:
+            call = self.ring.publish()  # before an error too, what was dealt with is given back
+        return Turn(call, more, config_changed=self._round.cmd_id != before)
 
     def _take(self, regions: _Words, element: Element) -> None:
         command = read_bytes(regions, element, _CMD_ID_BYTES)

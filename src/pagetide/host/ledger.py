@@ -87,6 +87,12 @@ HINTS_STALE = HINTS + 2
 """Hints outside such a round, which mean nothing."""
 STATISTICS = HINTS + 3
 """Times that the guest told its memory statistics."""
+REFAULTED_BYTES = HINTS + 4
+"""Discarded pages that were found resident again, each counted once for each time that it was looked for and found.
+
+A page that was discarded, touched and discarded again between two looks is counted once or not at all, so this is the
+least that came back.
+"""
 
 WORD_NAMES = (
     *_ACCOUNT_NAMES,
@@ -96,6 +102,7 @@ WORD_NAMES = (
     "hinted_bytes",
     "hints_stale",
     "statistics",
+    "refaulted_bytes",
 )
 """Name of each word, in the order in which they lie in memory."""
 
@@ -112,6 +119,16 @@ SKIP_REASONS = {
     "inhibited": SKIPPED_INHIBITED,
 }
 """Why reported bytes were not discarded, and the word that counts them."""
+
+
+_ACCOUNTS = (REPORT_ACCOUNT, INFLATE_ACCOUNT, DEFLATE_ACCOUNT)
+_NAMED = np.zeros(LEDGER_WORDS, np.int64)
+_WRONG = np.zeros(LEDGER_WORDS, np.int64)
+for _account in _ACCOUNTS:
+    _NAMED[_account.start + REPORTED_BYTES] = 1
+    for _reason in (SKIPPED_UNALIGNED, SKIPPED_OUT_OF_RANGE, SKIPPED_DEVICE_READABLE):
+        _WRONG[_account.start + _reason] = 1
+_NAMED[HINTED_BYTES] = 1
 
 
 class Ledger:
@@ -142,3 +159,7 @@ class Ledger:
     def skipped_bytes(self) -> dict[str, int]:
         """Bytes that were reported and not discarded, by reason."""
         return {reason: int(self.words[word]) for reason, word in SKIP_REASONS.items()}
+
+    def named_bytes(self) -> tuple[int, int]:
+        """All bytes that the guest has named on any queue, and how many of them wrongly: not its own, or not so."""
+        return int(self.words @ _NAMED), int(self.words @ _WRONG)

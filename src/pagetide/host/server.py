@@ -2,18 +2,22 @@
 
 Guests connect to a socket that the server listens on, or are handed over as connected sockets. What one of them does
 wrong ends its own connection and nobody else's. The loop first takes what has come on any descriptor, then gives each
-guest with elements waiting one bounded turn; while some have, it does not sleep.
+guest with elements waiting one bounded turn; while some have, it does not sleep. A guest that keeps the loop from its
+work, with garbage in its rings or messages without end, rests for a while (allowance.py).
 """
 
 import functools
 import logging
 import os
+import re
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pagetide.host.allowance import GUEST_BURST_S, LISTENER_BURST_S, Allowance
 from pagetide.host.attached_guest import AttachedGuest, GuestGoneError
 from pagetide.host.control import handle
 from pagetide.host.control_socket import ControlSocket
@@ -21,12 +25,18 @@ from pagetide.host.device import FEATURES
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.ledger import Ledger
 from pagetide.host.listener import Listener
+from pagetide.host.wishes import Wishes
 
 FINISH_TURNS_MAX = 256
 """Most turns of one guest in `finish`: enough for five rings of 512 elements each."""
 
 GUESTS_MAX = 1024
 """Most guests at once; more wait to be accepted."""
+
+SOCKET_SUFFIX = ".sock"
+"""What the name of a guest's socket ends with, in a folder of sockets."""
+
+_GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +50,7 @@ class Server:
         verify_share: float = 1.0,
         features: int = int(FEATURES),
         on_guest_gone: Callable[[AttachedGuest, str], None] | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Start without guests.
 
@@ -47,16 +58,24 @@ class Server:
             verify_share: share of the elements whose discarding is read back, from 0 to 1.
             features: what to offer to drivers.
             on_guest_gone: called with each guest that has gone and a sentence why, after all it had is given back.
+            clock_ns: the time, for how long reports wait.
         """
         self._verify_share = verify_share
         self._features = features
         self._control: ControlSocket | None = None
         self._on_guest_gone = on_guest_gone
-        self._events = FdEvents()
+        self._clock_ns = clock_ns
+        self._events = FdEvents(clock_ns)
         self._listeners: list[Listener] = []
+        self._wishes: dict[Listener, Wishes] = {}
+        self._came_by: dict[AttachedGuest, Listener] = {}
+        self._folder: Path | None = None
         self._listening = True
-        self._guests: dict[AttachedGuest, None] = {}
-        self._working: dict[AttachedGuest, None] = {}  # these two are sets that keep their order
+        self._guests: dict[AttachedGuest, Allowance] = {}
+        self._allowances: dict[Listener, Allowance] = {}
+        self._resting: dict[AttachedGuest | Listener, float] = {}  # until when
+        self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
+        self._clock_s = 0.0  # passes while the loop works or sleeps, and not while others have its processor
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -80,8 +99,72 @@ class Server:
         """
         listener = Listener(Path(path))
         self._listeners.append(listener)
+        self._wishes[listener] = Wishes()
+        self._allowances[listener] = Allowance(LISTENER_BURST_S, self._clock_s)
         if self._listening:
             self._watch_listener(listener)
+
+    def listen_in(self, folder: Path, *, but_not: Path | None = None) -> list[Path]:
+        """Have `add_socket` make sockets in this folder, and listen at those that a dead server left; which.
+
+        One that somebody listens at is left alone, and so is `but_not`, the control socket perhaps.
+        """
+        self._folder = folder
+        taken = []
+        for path in sorted(folder.glob(f"*{SOCKET_SUFFIX}")):
+            if not path.is_socket() or (but_not is not None and path.absolute() == but_not.absolute()):
+                continue
+            try:
+                self.listen(path)
+            except OSError as error:
+                _log.warning("%s is left alone: %s", path, error)
+            else:
+                taken.append(path)
+        return taken
+
+    def add_socket(self, name: str) -> Path:
+        """Listen at a socket for a guest of this name; its path.
+
+        Raises:
+            ValueError: there is no folder for sockets, or the name makes none, or it cannot be had.
+        """
+        if self._folder is None:
+            raise ValueError("the daemon was not started with --socket-dir, so it makes no sockets")
+        if not _GUEST_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name for a guest: up to 64 letters, digits, and _ . - after the first")
+        path = self._folder / f"{name}{SOCKET_SUFFIX}"
+        try:
+            self.listen(path)
+        except OSError as error:
+            raise ValueError(f"no socket can be had at {path}: {error}") from error
+        _log.info("listening at %s", path)
+        return path
+
+    def remove_socket(self, name: str) -> Path:
+        """Listen no more at the socket for a guest of this name, and forget what was wanted of it; its path.
+
+        Raises:
+            ValueError: there is none, or its guest is attached.
+        """
+        listener = next((listener for listener in self._listeners if listener.path.stem == name), None)
+        if listener is None:
+            raise ValueError(f"there is no socket for a guest {name!r}")
+        attached = [guest.name for guest, door in self._came_by.items() if door is listener]
+        if attached:
+            raise ValueError(f"{attached[0]} is attached; stop that guest first")
+        self._events.unwatch(listener.socket.fileno())
+        self._listeners.remove(listener)
+        self._resting.pop(listener, None)
+        del self._wishes[listener], self._allowances[listener]
+        listener.close()
+        _log.info("listening no more at %s", listener.path)
+        return listener.path
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Names of the sockets at which no guest is attached."""
+        used = set(self._came_by.values())
+        return tuple(listener.path.stem for listener in self._listeners if listener not in used)
 
     def listen_control(self, path: str | os.PathLike[str]) -> None:
         """Answer control requests at a socket of this path, which only this user may connect to.
@@ -90,7 +173,7 @@ class Server:
             OSError: the path cannot be had, or somebody listens there.
         """
         assert self._control is None, "one control socket"
-        self._control = ControlSocket(Path(path), self._events, lambda line: handle(line, self.guests))
+        self._control = ControlSocket(Path(path), self._events, lambda line: handle(line, self))
 
     def wake_by(self, fd: int) -> None:
         """End waiting in `run_once` whenever this descriptor is readable."""
@@ -101,9 +184,11 @@ class Server:
         self._events.unwatch(fd)
 
     def request_statistics(self) -> None:
-        """Ask every guest for new memory statistics."""
+        """Ask every guest for new memory statistics, and count what has come back of what was discarded."""
         for guest in self.guests:
-            self._attempt(guest, guest.request_statistics)
+            self._attempt(guest, guest.count_refaulted, at_its_cost=False)
+            if guest in self._guests:
+                self._attempt(guest, guest.request_statistics, at_its_cost=False)
 
     def finish(self) -> None:
         """Serve what guests have put in their rings, and no more after that.
@@ -118,13 +203,21 @@ class Server:
             for guest in turns:
                 self._attempt(guest, guest.turn)
 
-    def adopt(self, sock: socket.socket, *, ledger: Ledger | None = None, name: str | None = None) -> AttachedGuest:
+    def adopt(
+        self,
+        sock: socket.socket,
+        *,
+        ledger: Ledger | None = None,
+        name: str | None = None,
+        wishes: Wishes | None = None,
+    ) -> AttachedGuest:
         """Serve the guest at the other end of a connected socket, which is the server's from now on.
 
         Args:
             sock: a Unix stream socket.
             ledger: where to account for it, for example in shared memory; otherwise a new one.
             name: what it is called, followed by a number if another guest is called so.
+            wishes: what the host wants of it, and where to note what it comes to want.
         """
         guest = AttachedGuest(
             self._free_name(name or "guest"),
@@ -134,15 +227,21 @@ class Server:
             self._note_work,
             verify_share=self._verify_share,
             features=self._features,
+            wishes=wishes,
+            clock_ns=self._clock_ns,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
-        self._guests[guest] = None
+        self._guests[guest] = Allowance(GUEST_BURST_S, self._clock_s)
         _log.info("attached", extra={"guest": guest.name})
         return guest
 
     def run_once(self, timeout_s: float) -> None:
         """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
-        self._events.wait(0 if self._working else timeout_s)
+        cpu_start_s = time.thread_time()
+        self._end_rests()
+        start_s = time.monotonic()
+        self._events.wait(0 if self._working else self._until_next(timeout_s))
+        idle_s = time.monotonic() - start_s
         turns = tuple(self._working)
         self._working.clear()
         for guest in turns:
@@ -150,6 +249,7 @@ class Server:
                 self._attempt(guest, guest.turn)
             if guest.has_work:
                 self._note_work(guest)
+        self._clock_s += idle_s + time.thread_time() - cpu_start_s
 
     def run(self, stop_fd: int) -> None:
         """Serve until this descriptor is readable, or `stop` was called."""
@@ -185,7 +285,8 @@ class Server:
     def _note_work(self, guest: AttachedGuest) -> None:
         self._working[guest] = None
 
-    def _attempt(self, guest: AttachedGuest, action: Callable[[], None]) -> None:
+    def _attempt(self, guest: AttachedGuest, action: Callable[[], None], *, at_its_cost: bool = True) -> None:
+        start_s, named = time.thread_time(), guest.ledger.named_bytes()
         try:
             action()
         except GuestGoneError as error:
@@ -193,18 +294,69 @@ class Server:
             _log.log(
                 logging.INFO if reason == "disconnected" else logging.ERROR, "%s", reason, extra={"guest": guest.name}
             )
+            self._charge(guest, time.thread_time() - start_s)
             self._release(guest)
             if self._on_guest_gone is not None:
                 self._on_guest_gone(guest, reason)
+            return
+        if not at_its_cost:
+            return
+        named_bytes, wrong_bytes = (now - before for now, before in zip(guest.ledger.named_bytes(), named, strict=True))
+        in_vain = wrong_bytes / named_bytes if named_bytes > 0 else 1.0
+        self._charge(guest, in_vain * (time.thread_time() - start_s))
+
+    def _charge(self, guest: AttachedGuest, used_s: float) -> None:
+        """Take what a guest used in vain from its allowance; if there is none left, it rests."""
+        now_s = self._clock_s
+        allowance = self._guests[guest]
+        allowance.spend(used_s, now_s)
+        rest_s = allowance.rest_s(now_s)
+        if rest_s > 0 and guest not in self._resting:
+            guest.rest()
+            self._working.pop(guest, None)
+            self._resting[guest] = now_s + rest_s
+
+    def _charge_listener(self, listener: Listener, used_s: float) -> None:
+        now_s = self._clock_s
+        allowance = self._allowances[listener]
+        allowance.spend(used_s, now_s)
+        rest_s = allowance.rest_s(now_s)
+        if rest_s > 0 and listener not in self._resting:
+            self._events.unwatch(listener.socket.fileno())
+            self._resting[listener] = now_s + rest_s
+
+    def _end_rests(self) -> None:
+        """Hear those again whose rest is over."""
+        now_s = self._clock_s
+        for rested in [rested for rested, until_s in self._resting.items() if until_s <= now_s]:
+            del self._resting[rested]
+            if isinstance(rested, AttachedGuest):
+                rested.go_on(functools.partial(self._attempt, rested, rested.talk))
+                self._attempt(rested, rested.talk)
+            elif self._listening:
+                self._watch_listener(rested)
+
+    def _until_next(self, timeout_s: float) -> float:
+        """For how long to wait: not longer than the shortest rest."""
+        if not self._resting:
+            return timeout_s
+        left_s = max(0.0, min(self._resting.values()) - self._clock_s)
+        return left_s if timeout_s < 0 else min(timeout_s, left_s)
 
     def _release(self, guest: AttachedGuest) -> None:
         self._events.unwatch(guest.fileno())
         guest.close()
         assert not guest.has_work
-        del self._guests[guest]
+        self._working.pop(guest, None)
+        self._resting.pop(guest, None)
+        spent_s = self._guests.pop(guest).spent_s
+        origin = self._came_by.pop(guest, None)
+        if origin in self._allowances:
+            self._charge_listener(origin, spent_s)
         self._listen_again()
 
     def _accept(self, listener: Listener) -> None:
+        start_s = time.thread_time()
         try:
             sock, _ = listener.socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -213,7 +365,9 @@ class Server:
             _log.error("no more guests can be accepted until one goes: %s", error)
             self._listen_no_more()
             return
-        self.adopt(sock, name=listener.path.stem)
+        guest = self.adopt(sock, name=listener.path.stem, wishes=self._wishes[listener])
+        self._came_by[guest] = listener
+        self._guests[guest].spend(time.thread_time() - start_s, self._clock_s)
         if len(self._guests) >= GUESTS_MAX:
             self._listen_no_more()
 
@@ -229,4 +383,5 @@ class Server:
         if not self._listening and len(self._guests) < GUESTS_MAX:
             self._listening = True
             for listener in self._listeners:
-                self._watch_listener(listener)
+                if listener not in self._resting:
+                    self._watch_listener(listener)

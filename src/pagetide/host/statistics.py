@@ -73,18 +73,23 @@ class StatisticsQueue:
             RingError: the driver broke a rule of the ring.
         """
         assert skip == 0, "statistics are never skipped"
-        for _ in range(budget):
-            element = self.ring.pop(regions)
-            if element is None:
-                if not self.ring.arm_kick():
-                    return Turn(self.ring.publish(), more=False)
-                continue
-            if self._held is not None:  # two buffers, which no driver has reason to put in: keep the newer
-                self.ring.push(self._held, 0)
-            self._held = element.head
-            self.latest = decode_statistics(read_bytes(regions, element, STATISTICS_BYTES_MAX))
-            self._ledger[STATISTICS] += 1
-        return Turn(self.ring.publish(), more=True)
+        more = True
+        try:
+            for _ in range(budget):
+                element = self.ring.pop(regions)
+                if element is None:
+                    if not self.ring.arm_kick():
+                        more = False
+                        break
+                    continue
+                if self._held is not None:  # two buffers, which no driver has reason to put in: keep the newer
+                    self.ring.push(self._held, 0)
+                self._held = element.head
+                self.latest = decode_statistics(read_bytes(regions, element, STATISTICS_BYTES_MAX))
+                self._ledger[STATISTICS] += 1
+        finally:
+            call = self.ring.publish()  # before an error too, what was dealt with is given back
+        return Turn(call, more)
 
     def request(self) -> Turn:
         """Ask the driver for new figures, unless it has yet to answer an earlier request."""

@@ -1,14 +1,21 @@
 """`pagetide boot`: a real Linux guest, seen live and summed up as `run` does it."""
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+from pagetide.lab.control_path import default_control_path
 from pagetide.lab.run_command import run
+from pagetide.machine.balloon_host import BalloonHost, HypervisorHost, OwnHost
 from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.config import ConfigError
-from pagetide.machine.packages import find_uml
-from pagetide.machine.uml import UmlMachine
-from pagetide.units import parse_size
+from pagetide.machine.daemon_host import DaemonHost
+from pagetide.machine.linux_guest import Hypervisor
+from pagetide.machine.linux_machine import LinuxMachine
+from pagetide.machine.packages import find_linux, find_qemu, find_uml
+from pagetide.machine.qemu_guest import Qemu
+from pagetide.machine.uml_guest import UserModeLinux
+from pagetide.units import format_size, parse_size
 
 _FIELDS = {
     "ram": "ram_bytes",
@@ -18,6 +25,49 @@ _FIELDS = {
     "order": "order",
     "verify": "verify_share",
 }
+
+
+class BootChoice(NamedTuple):
+    """What is booted, and who serves its balloon.
+
+    Attributes:
+        kind: what runs the guest.
+        peer: whether the balloon is QEMU's own.
+        socket: where a running daemon serves, instead of a host's process of ours.
+        control: where that daemon answers questions.
+        qemu: the QEMU to take.
+        kernel: the kernel to boot.
+    """
+
+    kind: Literal["uml", "qemu"]
+    peer: bool = False
+    socket: Path | None = None
+    control: Path | None = None
+    qemu: Path | None = None
+    kernel: Path | None = None
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Raise ConfigError for options that do not go together; `given` are the others."""
+        checks = (
+            (self.peer and self.kind != "qemu", "--peer is QEMU's own balloon: pagetide boot qemu --peer"),
+            (self.qemu is not None and self.kind != "qemu", "--qemu is for pagetide boot qemu"),
+            (
+                self.peer and self.socket is not None,
+                "--peer and --socket exclude each other: whose balloon is it to be?",
+            ),
+            (self.control is not None and self.socket is None, "--control is for --socket, a daemon that runs already"),
+            (
+                given["verify"] is not None and (self.peer or self.socket is not None),
+                "--verify is for a host of our own: a running daemon has its own, and QEMU reads nothing back",
+            ),
+            (
+                self.socket is not None and not self.socket.is_socket(),
+                f"there is no socket {self.socket}: pagetide serve --socket {self.socket} makes one",
+            ),
+        )
+        for wrong, sentence in checks:
+            if wrong:
+                raise ConfigError(sentence)
 
 
 def make_boot_config(given: Mapping[str, Any]) -> BootConfig:
@@ -42,15 +92,34 @@ def make_boot_config(given: Mapping[str, Any]) -> BootConfig:
     return config
 
 
-def boot_uml(config: BootConfig, json_path: str | None) -> int:
-    """Boot User-Mode Linux once, show it, and say how it ended as an exit status.
+def boot(choice: BootChoice, config: BootConfig, json_path: str | None) -> int:
+    """Boot a guest once, show it, and say how it ended as an exit status.
 
     Args:
+        choice: what is booted, checked.
         config: the settings, checked.
         json_path: as for `run`.
 
     Raises:
         ConfigError: this machine cannot do it, or a package is missing; nothing was run.
     """
-    parts = find_uml()
-    return run(config.run_config(), json_path, make_machine=lambda _: UmlMachine(config, parts))
+    hypervisor, host = _find(choice), _host(choice, config)
+    if config.ram_bytes < hypervisor.ram_bytes_min:
+        least, asked = format_size(hypervisor.ram_bytes_min), format_size(config.ram_bytes)
+        raise ConfigError(f"a guest under {hypervisor.name} needs at least {least} of RAM, not {asked}")
+    return run(config.run_config(), json_path, make_machine=lambda _: LinuxMachine(config, hypervisor, host))
+
+
+def _find(choice: BootChoice) -> Hypervisor:
+    if choice.kind == "uml":
+        return UserModeLinux(find_uml(choice.kernel))
+    program = find_qemu(choice.qemu, generic=not choice.peer)
+    return Qemu(find_linux(choice.kernel), program, is_balloon=choice.peer)
+
+
+def _host(choice: BootChoice, config: BootConfig) -> BalloonHost:
+    if choice.peer:
+        return HypervisorHost()
+    if choice.socket is not None:
+        return DaemonHost(choice.socket, choice.control or default_control_path())
+    return OwnHost(config)

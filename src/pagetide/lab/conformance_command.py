@@ -1,20 +1,28 @@
 """`pagetide conformance`: every vector on one device or on both, as a table or as JSON."""
 
 import json
+import logging
 import sys
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pagetide.lab.conformance import RAM_BYTES, Result, run_vectors
+from pagetide.lab.conformance.bench import RAM_BYTES
+from pagetide.lab.conformance.run import run_vectors
+from pagetide.lab.conformance.vector import Result
 from pagetide.machine.devices import OwnDevice, StockQemu, VhostUserDevice
-from pagetide.machine.qemu_device import QemuError
+from pagetide.machine.qemu_process import QemuError
+from pagetide.machine.qmp import QmpError
 from pagetide.machine.qtest import QtestError
 from pagetide.virtio.vhost_user_frontend import RefusedError
 from pagetide.virtio.vhost_user_messages import RemoteProtocolError
 from pagetide.virtio.vhost_user_transport import PeerGoneError
 from pagetide.virtio.virtio_pci import PciError
+
+_NO_DEVICE = (
+    OSError, QemuError, QtestError, QmpError, PciError, PeerGoneError, RefusedError, RemoteProtocolError
+)  # fmt: skip
 
 
 def run_conformance(device: str, *, as_json: bool) -> int:
@@ -24,14 +32,24 @@ def run_conformance(device: str, *, as_json: bool) -> int:
         device: `pagetide`, `qemu`, or the path of a vhost-user socket that somebody serves.
         as_json: JSON instead of a table.
     """
+    logging.getLogger("pagetide").addHandler(logging.NullHandler())  # what our daemon says of bad drivers
     results: list[Result] = []
     try:
         opened = {"pagetide": OwnDevice, "qemu": StockQemu}.get(device)
         with VhostUserDevice(device, RAM_BYTES) if opened is None else opened(RAM_BYTES) as tested:
             for result in run_vectors(tested, is_qemu=device == "qemu"):
                 results.append(result)
-                print(f"{'ok' if result.passed else 'FAILED':<7} {result.name}", file=sys.stderr)
-    except (OSError, QemuError, QtestError, PciError, PeerGoneError, RefusedError, RemoteProtocolError) as error:
+                print(f"{'ok' if result.passed else 'FAILED':<7} {result.topic}: {result.name}", file=sys.stderr)
+    except (
+        OSError,
+        QemuError,
+        QtestError,
+        QmpError,
+        PciError,
+        PeerGoneError,
+        RefusedError,
+        RemoteProtocolError,
+    ) as error:
         print(f"pagetide: {error}", file=sys.stderr)
         return 1
     if as_json:
@@ -42,10 +60,17 @@ def run_conformance(device: str, *, as_json: bool) -> int:
 
 
 def _print_table(device: str, results: list[Result]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"Free page reporting on {device}", title_justify="left")
-    for heading in ("vector", "expected", "found", "", "note"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"A virtio balloon: {device}", title_justify="left")
+    for heading in ("about", "vector", "found", "", "note"):
         table.add_column(heading)
+    topic = ""
     for result in results:
-        found = "not offered" if result.found is None else result.found
-        table.add_row(result.name, result.expected, found, "ok" if result.passed else "FAILED", result.note)
+        about, topic = result.topic if result.topic != topic else "", result.topic
+        verdict = "FAILED" if not result.passed else "ok" if result.found is not None else "-"
+        note = result.note if result.passed else f"expected: {result.expected}. {result.note}"
+        table.add_row(about, result.name, result.found or "", verdict, note)
     Console(highlight=False).print(table)
+    passed = sum(result.passed and result.found is not None for result in results)
+    untested = sum(result.found is None for result in results)
+    failed = len(results) - passed - untested
+    print(f"{passed} passed, {failed} failed, {untested} not testable there")

@@ -2,6 +2,8 @@
 
 import socket
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from pagetide.lab.run_command import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config import ConfigError
 from pagetide.units import format_size, parse_size
 
-COMMANDS = ("list", "show", "set", "pause", "resume", "inhibit", "uninhibit")
+COMMANDS = ("list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove")
 """What can be asked."""
 
 _TIMEOUT_S = 10.0
 _RECEIVE_BYTES = 65536
+_HINTS_MAX_S = 30.0
+_HINTS_LOOK_S = 0.05
 
 
 def make_request(command: str, guest: str | None, settings: tuple[str, ...]) -> dict[str, Any]:
@@ -72,29 +76,53 @@ def ctl_command(command: str, guest: str | None, settings: tuple[str, ...], cont
     path = default_control_path() if control is None else control
     try:
         answer = ask(path, request)
+        if command == "hint" and answer["error"] is None:
+            answer = _await_hints(path, answer)
     except (OSError, msgspec.DecodeError) as error:
         print(f"pagetide: no daemon answers at {path}: {error}", file=sys.stderr)
         return STATUS_FAILED
     if answer["error"] is not None:
         print(f"pagetide: {answer['error']}", file=sys.stderr)
         return STATUS_FAILED
+    if answer["socket"] is not None:
+        print(msgspec.json.encode({"socket": answer["socket"]}).decode() if json else answer["socket"])
+        return STATUS_OK
     if json:
         told = answer["guests"] if command == "list" else answer["guests"][0]
         print(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
     else:
-        print(describe(answer["guests"]) if command == "show" else table(answer["guests"]))
+        print(describe(answer["guests"]) if command == "show" else table(answer["guests"], answer["waiting"]))
     if answer["note"] is not None:
         print(f"pagetide: {answer['note']}", file=sys.stderr)
     return STATUS_OK
 
 
-def table(guests: list[dict[str, Any]]) -> str:
-    """A line a guest, under headings."""
-    rows = [("guest", "memory", "target", "balloon", "reported", "verified gone", "state")]
+def _await_hints(path: Path, begun: dict[str, Any]) -> dict[str, Any]:
+    """Wait until a round of free page hints is over; the guest's state then, with a note of what came."""
+    (guest,) = begun["guests"]
+    before = guest["ledger"]
+    give_up_s = time.monotonic() + _HINTS_MAX_S
+    while True:
+        answer = ask(path, {"command": "show", "guest": guest["name"]})
+        if answer["error"] is not None:
+            return answer
+        (now,) = answer["guests"]
+        if not now["hinting"]:
+            hints, hinted_bytes = (now["ledger"][name] - before[name] for name in ("hints", "hinted_bytes"))
+            return answer | {"note": f"{now['name']} hinted {format_size(hinted_bytes)} in {hints} hints"}
+        if time.monotonic() >= give_up_s:
+            return answer | {"error": f"{now['name']} has not ended the round of hints after {_HINTS_MAX_S:g} s"}
+        time.sleep(_HINTS_LOOK_S)
+
+
+def table(guests: list[dict[str, Any]], waiting: Sequence[str] = ()) -> str:
+    """A line a guest, under headings, and a line for each socket that waits for one."""
+    rows: list[tuple[str, ...]] = [("guest", "memory", "target", "balloon", "reported", "verified gone", "state")]
     for guest in guests:
         sizes = (guest["ram_bytes"], guest["target_bytes"], guest["balloon_bytes"])
         counts = (guest["ledger"]["reported_bytes"], guest["ledger"]["verified_bytes"])
         rows.append((guest["name"], *map(format_size, sizes + counts), _state(guest)))
+    rows += [(name, *["-"] * (len(rows[0]) - 2), "no guest") for name in waiting]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
@@ -104,10 +132,13 @@ def describe(guests: list[dict[str, Any]]) -> str:
     """Everything about a guest that is not zero, a line a figure."""
     (guest,) = guests
     lines = [table(guests), "", f"features: {', '.join(guest['features']) or 'none yet'}"]
+    lag = guest["lag"]
+    if lag["count"]:
+        lines.append(f"lag: p50 {lag['p50_us']} µs, p99 {lag['p99_us']} µs, max {lag['max_us']} µs")
     for title, figures in (("ledger", guest["ledger"]), ("statistics", guest["statistics"])):
         lines += [f"{title} {name}: {value}" for name, value in figures.items() if value]
     return "\n".join(lines)
 
 
 def _state(guest: dict[str, Any]) -> str:
-    return " ".join(word for word in ("paused", "inhibited") if guest[word]) or "serving"
+    return " ".join(word for word in ("paused", "inhibited", "hinting") if guest[word]) or "serving"

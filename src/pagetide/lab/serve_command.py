@@ -9,9 +9,6 @@ from pagetide.lab.control_path import default_control_path, make_private
 from pagetide.lab.run_command import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config import ConfigError
 
-SOCKET_IN_DIR = "guest.sock"
-"""The socket's name in a folder of sockets."""
-
 _SOCKET_PATH_MAX = 107
 """Bytes in a Unix socket's path (unix(7))."""
 
@@ -24,7 +21,9 @@ def check_paths(sockets: Sequence[Path], socket_dir: Path | None, control: Path 
     """
     if bool(sockets) == (socket_dir is not None):
         raise ConfigError("give either --socket, once or more, or --socket-dir")
-    chosen = list(sockets) if socket_dir is None else [socket_dir / SOCKET_IN_DIR]
+    if socket_dir is not None and not socket_dir.is_dir():
+        raise ConfigError(f"there is no folder {socket_dir} for sockets")
+    chosen = list(sockets)
     place = default_control_path() if control is None else control
     for path in (*chosen, *([] if control is None else [control])):
         if not path.absolute().parent.is_dir():
@@ -50,7 +49,7 @@ def serve_command(
 
     Args:
         sockets: where guests connect.
-        socket_dir: or a folder for one socket.
+        socket_dir: or a folder in which sockets are made when `pagetide ctl add` asks for them.
         control: the control socket; None for the default.
         verify_share: share of the elements whose discarding is read back.
         stats_interval_s: seconds between requests for statistics; 0 for never.
@@ -64,6 +63,7 @@ def serve_command(
     if not 0 <= stats_interval_s <= 1e6:
         raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s:g}")
     paths, control_path = check_paths(sockets, socket_dir, control)
+    from pagetide import bus_error
     from pagetide.host.daemon import LineFormatter, serve
     from pagetide.host.device import FEATURES
     from pagetide.host.server import Server
@@ -77,11 +77,12 @@ def serve_command(
     for name in without:
         features &= ~Feature[name]
     try:
+        bus_error.install()
         warm_up_host()
         if control is None:
             make_private(control_path.parent)
         with Server(verify_share=verify_share, features=int(features)) as server:
-            serve(server, paths, control_path, stats_interval_s=stats_interval_s)
+            serve(server, paths, control_path, folder=socket_dir, stats_interval_s=stats_interval_s)
     except OSError as error:
         print(f"pagetide: cannot serve: {error}", file=sys.stderr)
         return STATUS_FAILED

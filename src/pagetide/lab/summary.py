@@ -21,12 +21,14 @@ def problems(result: RunResult) -> list[str]:
     if result.stamp_errors:
         found.append(f"{result.stamp_errors} stamps were wrong: memory in use was discarded or handed out twice.")
     if result.verified_disagrees:
+        assert result.checked_bytes is not None
+        assert result.verified_bytes is not None
         still_bytes = result.checked_bytes - result.verified_bytes
         why = ""
         if result.config.backing == "hugetmpfs" and block_bytes(result.config.order) < HUGE_PAGE_BYTES:
             why = ": the kernel did not split a 2 MiB page of which a part was free; --order 9 reports whole ones"
         found.append(f"{format_size(still_bytes)} were still there after the host had discarded them{why}.")
-    if result.skipped_bytes.get("failed"):
+    if result.skipped_bytes and result.skipped_bytes.get("failed"):
         found.append(f"{format_size(result.skipped_bytes['failed'])} could not be discarded.")
     return found
 
@@ -51,7 +53,7 @@ def verdict(result: RunResult) -> str:
         else:
             back = len(lags) - len(stayed)
             sentences.append(f"The host had its memory back after {back} of {len(lags)} bursts; {held}.")
-    if result.checked_bytes:
+    if result.checked_bytes and result.discarded_bytes:
         share = result.checked_bytes / result.discarded_bytes
         which = "Every discarded byte" if share == 1 else f"{share:.0%} of the discarded was checked, and all of that"
         sentences.append(f"{which} was verified to be gone.")
@@ -74,7 +76,7 @@ def _bursts(result: RunResult) -> Table:
     for number, burst in enumerate(result.bursts, 1):
         lag = "never" if burst.return_lag_s is None else _seconds(burst.return_lag_s)
         sizes = (burst.eaten_bytes, burst.returned_bytes, burst.verified_bytes)
-        table.add_row(str(number), *map(format_size, sizes), lag)
+        table.add_row(str(number), *map(_size, sizes), lag)
     return table
 
 
@@ -93,20 +95,24 @@ def _totals(result: RunResult) -> Table:
 def _rows(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "host held at most", format_size(result.peak_resident_bytes)
     yield "host held at least", format_size(result.floor_resident_bytes)
-    yield "reports", str(result.reports)
-    yield "reported", format_size(result.reported_bytes)
-    yield "discarded", format_size(result.discarded_bytes)
-    yield "verified gone", format_size(result.verified_bytes)
-    for reason, skipped_bytes in result.skipped_bytes.items():
+    yield "reports", _count(result.reports)
+    yield "reported", _size(result.reported_bytes)
+    yield "discarded", _size(result.discarded_bytes)
+    yield "verified gone", _size(result.verified_bytes)
+    for reason, skipped_bytes in (result.skipped_bytes or {}).items():
         if skipped_bytes:
             yield f"skipped, {reason.replace('_', ' ')}", format_size(skipped_bytes)
-    yield "refaulted", _NONE if result.refaulted_bytes is None else format_size(result.refaulted_bytes)
+    yield "refaulted", _size(result.refaulted_bytes)
     yield "blocks isolated at most", _count(result.isolated_blocks_max)
     yield "vCPU waited for host at most", _optional_seconds(result.vcpu_wait_host_s_max)
     yield "zone lock waited for at most", _optional_seconds(result.zone_lock_wait_s_max)
     yield "wrong stamps", _count(result.stamp_errors)
     yield "guest CPU time", _optional_seconds(result.guest_cpu_s)
     yield "host CPU time", _optional_seconds(result.host_cpu_s)
+
+
+def _size(value_bytes: int | None) -> str:
+    return _NONE if value_bytes is None else format_size(value_bytes)
 
 
 def _count(value: int | None) -> str:

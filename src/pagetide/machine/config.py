@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from pagetide.guest.reporting.fits import balloon_misfit, shared_misfit
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES, format_size
 
 RAM_BYTES_MIN = 16 << 20
@@ -11,9 +12,17 @@ RAM_BYTES_MIN = 16 << 20
 
 VCPUS_MAX = 64
 CAPACITY_MAX = 1024
+QEMU_RAM_BYTES_MAX = 3 << 30
+QEMU_CAPACITY_MAX = 32
 HINTS_MAX = 1024
 SYNC_CAPACITY_MAX = 512
 _IN_FLIGHT_SHARE = 32
+
+
+DesignName = Literal[
+    "off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor", "shared", "balloon"
+]
+"""The names in guest/reporting/registry.py, which this file does not import: it would load the compiler."""
 
 
 class ConfigError(ValueError):
@@ -31,7 +40,9 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         eat_share: share of RAM that it eats each time.
         hold_s: how long it keeps what it ate.
         order: the smallest block that is reported, 2^order pages.
-        delay_s: how long after a free the worker starts; None is the design's own (2 s for those that scan, else 0).
+        delay_s: how long after a free the worker starts, with `shared` from one pass of the host to the next; None is
+            the design's own (2 s for those that scan and for `shared`, else 0). With `balloon` how often the host moves
+            the target (0.5 s) and the guest looks at it (1 s).
         capacity: blocks in a report, and so isolated at once.
         pace: `drain` reports until nothing is left, `linux` about a sixteenth of each list every delay.
         cool_s: how long a block must have been free before it is reported.
@@ -46,11 +57,12 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         vcpus: guest threads that allocate and free.
         backing: `memfd` (small pages) or `hugetmpfs` (2 MiB pages).
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
+        device: who serves the guest's balloon: our host, or a stock QEMU, which does not tell what it did.
         seed: drives every random choice.
     """
 
     workload: Literal["burst"] = "burst"
-    design: Literal["off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor"] = "scan"
+    design: DesignName = "scan"
     ram_bytes: int = 2 << 30
     bursts: int = 3
     eat_share: float = 0.75
@@ -68,6 +80,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     vcpus: int = 2
     backing: Literal["memfd", "hugetmpfs"] = "memfd"
     verify_share: float = 1.0
+    device: Literal["pagetide", "qemu"] = "pagetide"
     seed: int = 1
 
     @property
@@ -120,9 +133,33 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 int(self.ram_bytes * self.eat_share) >= self.vcpus * PAGE_SIZE_BYTES,
                 f"a share of {self.eat_share} of {format_size(self.ram_bytes)} is not a page for each vCPU to eat",
             ),
+            (
+                self.device != "qemu" or self.ram_bytes <= QEMU_RAM_BYTES_MAX,
+                f"with QEMU's device a guest has at most {format_size(QEMU_RAM_BYTES_MAX)} of RAM",
+            ),
+            (
+                self.device != "qemu" or self.capacity <= QEMU_CAPACITY_MAX,
+                f"QEMU's device takes at most {QEMU_CAPACITY_MAX} blocks in a report, not {self.capacity}",
+            ),
+            (
+                self.device != "qemu" or self.design not in ("shared", "balloon"),
+                f"QEMU's device neither takes frames from a table nor sets a target; {self.design} needs our host",
+            ),
+            (
+                self.device != "qemu" or self.backing == "memfd",
+                f"with QEMU's device the backing is memfd, not {self.backing}",
+            ),
             (0 <= self.verify_share <= 1, f"the share verified must be from 0 to 1, not {self.verify_share}"),
             (0 <= self.seed < 1 << 63, f"the seed must be from 0 to 2^63 - 1, not {self.seed}"),
         )
         for holds, sentence in checks:
             if not holds:
                 raise ConfigError(sentence)
+        if self.design == "shared":
+            misfit = shared_misfit(self.order, self.pace, self.wake, self.oom)
+        elif self.design == "balloon":
+            misfit = balloon_misfit(self.pace, self.wake, self.oom, self.cool_s)
+        else:
+            misfit = None
+        if misfit is not None:
+            raise ConfigError(misfit)

@@ -1,47 +1,46 @@
-"""Balloon devices to put to the test, all with the same few calls: ours, one behind a socket, and QEMU's."""
+"""Balloon devices to put to the test, all with the same few calls: ours, one behind a socket, and QEMU's.
+
+Some of what a device does is asked of it by its host, not by its driver: a target, statistics, a pause. Ours is asked
+directly, QEMU through its monitor; behind a socket there is nobody to ask, and a call raises NotTestableError.
+"""
 
 import contextlib
 import os
 import select
 import socket
 import threading
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self, cast
 
-from pagetide.guest.driver import BalloonTransport
-from pagetide.guest.vhost_user_link import VhostUserLink
+from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.ledger import Ledger
 from pagetide.host.server import Server
 from pagetide.linux import eventfd, eventfd_read, eventfd_write
+from pagetide.machine.device_under_test import NotTestableError, Probe
 from pagetide.machine.qemu_device import QemuDevice
+from pagetide.machine.qmp import QmpError
+from pagetide.machine.vhost_user_probe import VhostUserProbe
 from pagetide.memory.guest_ram import GuestRam
-from pagetide.virtio.balloon import Status
+from pagetide.virtio.balloon import Stat, Status
 from pagetide.virtio.vhost_user_transport import PeerGoneError
 
-
-class DeviceUnderTest(Protocol):
-    """A device, and a driver's ways to it."""
-
-    ram: GuestRam
-
-    def connect(self) -> BalloonTransport:
-        """A way to the device as a driver finds it that has just been reset."""
-
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until the device may have done something, at most this long."""
-
-    @property
-    def broken(self) -> bool:
-        """Whether the device has given this driver up until a reset."""
-
-    def skipped_bytes(self) -> dict[str, int] | None:
-        """What the device says that it did not discard, by reason; None if it cannot say."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+_NOBODY = "a vhost-user socket has no way to ask for that"
+_BALLOON = "/machine/peripheral/balloon0"
+_EVERYTHING = "free-page-reporting=on,page-poison=on,free-page-hint=on,iothread=iothread0,deflate-on-oom=on"
+_NEVER_TOLD = (1 << 64) - 1
+_QEMU_STATISTICS = {
+    "stat-swap-in": Stat.SWAP_IN,
+    "stat-swap-out": Stat.SWAP_OUT,
+    "stat-major-faults": Stat.MAJFLT,
+    "stat-minor-faults": Stat.MINFLT,
+    "stat-free-memory": Stat.MEMFREE,
+    "stat-total-memory": Stat.MEMTOT,
+    "stat-available-memory": Stat.AVAIL,
+    "stat-disk-caches": Stat.CACHES,
+    "stat-htlb-pgalloc": Stat.HTLB_PGALLOC,
+    "stat-htlb-pgfail": Stat.HTLB_PGFAIL,
+}
 
 
 class VhostUserDevice:
@@ -52,7 +51,7 @@ class VhostUserDevice:
         self.ram = GuestRam.create(ram_bytes, "memfd")
         self._path = path
         self._links = contextlib.ExitStack()
-        self._link: VhostUserLink | None = None
+        self._link: VhostUserProbe | None = None
 
     def _socket(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
@@ -63,10 +62,10 @@ class VhostUserDevice:
             raise
         return sock
 
-    def connect(self) -> BalloonTransport:
+    def connect(self) -> Probe:
         """Hang up, and connect anew."""
         self._links.close()
-        self._link = self._links.enter_context(VhostUserLink(self._socket(), self.ram))
+        self._link = self._links.enter_context(VhostUserProbe(self._socket(), self.ram))
         return self._link
 
     def wait(self, timeout_s: float) -> None:
@@ -84,9 +83,33 @@ class VhostUserDevice:
         except PeerGoneError:
             return True
 
-    def skipped_bytes(self) -> dict[str, int] | None:
+    def account(self) -> dict[str, int] | None:
         """A back-end does not tell."""
         return None
+
+    def set_target_bytes(self, target_bytes: int) -> None:
+        """A socket has no way to ask."""
+        raise NotTestableError(_NOBODY)
+
+    def ask_for_statistics(self) -> None:
+        """A socket has no way to ask."""
+        raise NotTestableError(_NOBODY)
+
+    def statistics(self) -> dict[str, int]:
+        """A socket has no way to ask."""
+        raise NotTestableError(_NOBODY)
+
+    def begin_hinting(self) -> None:
+        """A socket has no way to ask."""
+        raise NotTestableError(_NOBODY)
+
+    def pause(self, *, paused: bool) -> None:
+        """A socket has no way to ask."""
+        raise NotTestableError(_NOBODY)
+
+    def inhibit(self, *, inhibited: bool) -> None:
+        """A socket has no way to ask."""
+        raise NotTestableError(_NOBODY)
 
     def __enter__(self) -> Self:
         return self
@@ -99,29 +122,69 @@ class VhostUserDevice:
 
 
 class OwnDevice(VhostUserDevice):
-    """Our server, in a thread of this process, so that its ledger can be read."""
+    """Our server, in a thread of this process, so that it can be asked and its ledger be read."""
 
     def __init__(self, ram_bytes: int) -> None:
         """Start the server."""
         super().__init__("", ram_bytes)
         self._server = Server()
         self._ledger = Ledger()
+        self._guest: AttachedGuest | None = None
         self._stop_fd = eventfd()
-        self._thread = threading.Thread(target=self._server.run, args=(self._stop_fd,), name="server")
-        self._thread.start()
+        self._go_on()
 
     def _socket(self) -> socket.socket:
         ours, theirs = socket.socketpair()
-        # The server is its thread's: it is stopped for the moment in which a guest is added.
-        self._halt()
-        self._server.adopt(theirs, ledger=self._ledger)
-        self._thread = threading.Thread(target=self._server.run, args=(self._stop_fd,), name="server")
-        self._thread.start()
+        with self._halted():
+            self._guest = self._server.adopt(theirs, ledger=self._ledger)
         return ours
 
-    def skipped_bytes(self) -> dict[str, int] | None:
-        """The ledger's account."""
-        return self._ledger.skipped_bytes()
+    def account(self) -> dict[str, int] | None:
+        """The ledger."""
+        return self._ledger.snapshot()
+
+    def set_target_bytes(self, target_bytes: int) -> None:
+        """As `pagetide ctl set`."""
+        with self._halted() as guest:
+            guest.set_target_bytes(target_bytes)
+
+    def ask_for_statistics(self) -> None:
+        """As `pagetide serve --stats-interval` does."""
+        with self._halted() as guest:
+            guest.request_statistics()
+
+    def statistics(self) -> dict[str, int]:
+        """As in `pagetide ctl show`."""
+        with self._halted() as guest:
+            return guest.statistics
+
+    def begin_hinting(self) -> None:
+        """Begin a round."""
+        with self._halted() as guest:
+            guest.begin_hinting()
+
+    def pause(self, *, paused: bool) -> None:
+        """As `pagetide ctl pause` and `resume`."""
+        with self._halted() as guest:
+            guest.paused = paused
+
+    def inhibit(self, *, inhibited: bool) -> None:
+        """As `pagetide ctl inhibit` and `uninhibit`."""
+        with self._halted() as guest:
+            guest.inhibited = inhibited
+
+    @contextlib.contextmanager
+    def _halted(self) -> Iterator[AttachedGuest]:
+        """The guest, for a moment in which its server, which is a thread's, is stopped."""
+        self._halt()
+        try:
+            yield cast(AttachedGuest, self._guest)
+        finally:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._thread = threading.Thread(target=self._server.run, args=(self._stop_fd,), name="server")
+        self._thread.start()
 
     def _halt(self) -> None:
         eventfd_write(self._stop_fd)
@@ -138,19 +201,26 @@ class OwnDevice(VhostUserDevice):
 
 
 class StockQemu:
-    """QEMU's own device, played through qtest."""
+    """QEMU's own device, its driver played through qtest, and asked through its monitor."""
 
-    def __init__(self, ram_bytes: int, properties: str = "free-page-reporting=on,page-poison=on") -> None:
+    def __init__(self, ram_bytes: int, properties: str = _EVERYTHING) -> None:
         """Start QEMU."""
         self._qemu = QemuDevice(ram_bytes, properties=properties)
         self.ram = self._qemu.ram
+        try:
+            self._qemu.qmp.ask("cont")  # statistics are asked for by the machine's clock
+        except QmpError:
+            self._qemu.close()
+            raise
 
-    def connect(self) -> BalloonTransport:
-        """The same PCI device; negotiating resets it."""
+    def connect(self) -> Probe:
+        """The same PCI device, reset."""
+        self._qemu.pci.reset()
+        self._set("guest-stats-polling-interval", 0)
         return self._qemu.pci
 
     def wait(self, timeout_s: float) -> None:
-        """QEMU has dealt with a kick when it answers it, or soon after: there is no interrupt to wait for."""
+        """QEMU deals with a kick soon after it answers it: there is no interrupt to wait for."""
         select.select([], [], [], min(timeout_s, 0.001))
 
     @property
@@ -158,9 +228,38 @@ class StockQemu:
         """Whether the device set NEEDS_RESET."""
         return bool(self._qemu.pci.status & Status.NEEDS_RESET)
 
-    def skipped_bytes(self) -> dict[str, int] | None:
+    def account(self) -> dict[str, int] | None:
         """QEMU does not tell."""
         return None
+
+    def set_target_bytes(self, target_bytes: int) -> None:
+        """QMP's `balloon`."""
+        self._qemu.qmp.ask("balloon", value=target_bytes)
+
+    def ask_for_statistics(self) -> None:
+        """Every second from now on, which is the shortest interval that QEMU has."""
+        self._set("guest-stats-polling-interval", 1)
+
+    def statistics(self) -> dict[str, int]:
+        """The property `guest-stats`; what was never told is 2^64 - 1 there."""
+        told = self._qemu.qmp.ask("qom-get", path=_BALLOON, property="guest-stats")["stats"]
+        known = {_QEMU_STATISTICS[name]: value for name, value in told.items() if name in _QEMU_STATISTICS}
+        return {stat.name.lower(): value for stat, value in known.items() if value != _NEVER_TOLD}
+
+    def begin_hinting(self) -> None:
+        """Only a migration begins one."""
+        raise NotTestableError("QEMU begins a round of hints only when it migrates the guest")
+
+    def pause(self, *, paused: bool) -> None:
+        """The nearest that QEMU has: the whole machine is stopped."""
+        self._qemu.qmp.ask("stop" if paused else "cont")
+
+    def inhibit(self, *, inhibited: bool) -> None:
+        """Only a device assigned to the guest makes QEMU do so."""
+        raise NotTestableError("QEMU inhibits discarding only for a guest with an assigned device")
+
+    def _set(self, name: str, value: int) -> None:
+        self._qemu.qmp.ask("qom-set", path=_BALLOON, property=name, value=value)
 
     def __enter__(self) -> Self:
         return self

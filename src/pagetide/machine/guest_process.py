@@ -5,25 +5,35 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import msgspec
 
 from pagetide.guest.driver import BalloonDriver
+from pagetide.guest.inflate_driver import InflateDriver
+from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.guest.vhost_user_link import VhostUserLink
+from pagetide.guest.vhost_user_link import VhostUserLink, connect
 from pagetide.guest.zone import Zone
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
+from pagetide.machine.balloon_worker import BalloonWorker, InBalloon
 from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_run import GuestRun
-from pagetide.machine.guest_warm_up import warm_up_guest
+from pagetide.machine.guest_warm_up import warm_up_design, warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
+from pagetide.machine.in_flight import InFlight, TakenByHost
 from pagetide.machine.messages import Channel, Command, Ended, GuestSetup, Ready, Stage
+from pagetide.machine.qemu_device import QemuLink
+from pagetide.machine.qtest import Qtest
 from pagetide.memory.guest_ram import GuestRam
-from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 from pagetide.workload.burst import Burst
 from pagetide.workload.phases import Workload
+
+HOST_SILENT_MAX_S = 600.0
+"""How long the host may take to answer on the connection: stopping it for a while is what some runs are about."""
 
 
 def make_workload(config: RunConfig) -> Workload:
@@ -62,16 +72,16 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
     config = setup.config
     with (
         GuestRam.from_fd(setup.ram_fd, config.ram_bytes) as ram,
-        socket.socket(fileno=setup.socket_fd) as connection,
-        VhostUserLink(connection, ram) as link,
+        _link(setup, ram) as link,
     ):
         if not kernels_are_cached():
             channel.send(Stage("compiling kernels (first run only)"))
         warm_up_guest()
+        warm_up_design(config.design)
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
-        driver = BalloonDriver(zone, ram.address, link, config.capacity) if config.design != "off" else None
-        design = DESIGNS[config.design](zone, tuning_of(config))
-        worker = GuestWorker(design, driver, link)
+        if config.device == "qemu":
+            _reserve_what_is_no_ram(zone)
+        worker, in_flight, relieve = _worker(setup, zone, ram.address, link)
         run = GuestRun(
             zone,
             ram.address,
@@ -81,6 +91,8 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             channel.send,
             waits_before_oom=config.oom == "wait",
             cools=config.cool_s > 0,
+            in_flight=in_flight,
+            relieve=relieve,
         )
         started = threading.Event()
         threading.Thread(target=_obey, args=(channel, run, started), daemon=True).start()
@@ -88,6 +100,40 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         started.wait()
         with worker:
             run.run()
+
+
+def _worker(
+    setup: GuestSetup, zone: Zone, ram_address: int, link: VhostUserLink | QemuLink
+) -> tuple[GuestWorker, InFlight | None, Callable[[int], int] | None]:
+    """The worker for the design, and what `GuestRun` calls `in_flight` and `relieve`."""
+    config = setup.config
+    design = DESIGNS[config.design](zone, tuning_of(config))
+    if isinstance(design, Balloon):
+        assert isinstance(link, VhostUserLink), "RunConfig.check refuses other devices"
+        deflates = config.oom == "wait"
+        balloon_worker = BalloonWorker(design, InflateDriver(zone, ram_address, link, deflate_on_oom=deflates), link)
+        relieve = design.deflate_on_oom if deflates else None
+        return balloon_worker, InBalloon(zone, design, balloon_worker), relieve
+    if config.design in ("off", "shared"):
+        return GuestWorker(design, None, link), TakenByHost(zone) if config.design == "shared" else None, None
+    reconnecting = link if setup.socket_path is not None and isinstance(link, VhostUserLink) else None
+    return GuestWorker(design, BalloonDriver(zone, ram_address, link, config.capacity), link, reconnecting), None, None
+
+
+def _link(setup: GuestSetup, ram: GuestRam) -> VhostUserLink | QemuLink:
+    """The way to the device."""
+    if setup.socket_path is not None:
+        return VhostUserLink(connect(setup.socket_path), ram, path=setup.socket_path)
+    device = socket.socket(fileno=setup.socket_fd)
+    if setup.qemu_pid is None:
+        return VhostUserLink(device, ram, timeout_s=HOST_SILENT_MAX_S)
+    return QemuLink(Qtest(device), setup.qemu_pid)
+
+
+def _reserve_what_is_no_ram(zone: Zone) -> None:
+    """Keep the block with a PC's hole at 640 KiB: QEMU's device breaks on a report that reaches into it."""
+    first = zone.allocate(ORDER_MAX)
+    assert first == 0
 
 
 def _obey(channel: Channel, run: GuestRun, started: threading.Event) -> None:

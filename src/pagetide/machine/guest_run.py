@@ -24,7 +24,6 @@ from pagetide.guest.vcpu import (
 from pagetide.guest.zone import TICKS_PER_S, Zone
 from pagetide.guest.zone_layout import (
     FALSE_OOMS,
-    ISOLATED_PAGES,
     STOP,
     WAIT_HOST_NS,
     WAIT_HOST_NS_MAX,
@@ -32,6 +31,7 @@ from pagetide.guest.zone_layout import (
     vcpu_base,
 )
 from pagetide.machine.guest_worker import GuestWorker
+from pagetide.machine.in_flight import InFlight, Isolated
 from pagetide.machine.messages import Message, PhaseBegan, PhaseEnded
 from pagetide.workload.phases import Phase, Workload, allocated_bytes
 
@@ -57,6 +57,8 @@ class GuestRun:
         *,
         waits_before_oom: bool = True,
         cools: bool = False,
+        in_flight: InFlight | None = None,
+        relieve: Callable[[int], int] | None = None,
     ) -> None:
         """Take everything that the run needs.
 
@@ -70,9 +72,14 @@ class GuestRun:
             waits_before_oom: whether an allocation that fails waits for blocks that are out for reporting; otherwise
                 it counts as a false OOM, and the guest goes on without the block.
             cools: whether the zone's clock is to be kept, since blocks must cool.
+            in_flight: what of the free memory the host has at the moment; otherwise the worker's batches.
+            relieve: gets the order of an allocation that failed, and gives pages for it back to the zone at once, if
+                there are any; how many.
         """
         self._zone, self._ram_address, self._workload, self._worker = zone, ram_address, workload, worker
         self._tell, self._waits_before_oom, self._cools = tell, waits_before_oom, cools
+        self._in_flight = Isolated(zone, worker) if in_flight is None else in_flight
+        self._relieve = relieve
         self._stopping = threading.Event()
         self._vcpus = range(vcpus)
         self._slots = [np.full(workload.slots, -1, np.int64) for _ in self._vcpus]
@@ -134,7 +141,7 @@ class GuestRun:
         cursor = np.zeros(1, np.int64)
         words, pages, slots = self._zone.words, self._zone.pages, self._slots[vcpu]
         while not self._stopping.is_set():
-            seen = self._worker.batches_done
+            seen = self._in_flight.ended
             outcome = run_operations(words, pages, self._ram_address, vcpu, operations, slots, cursor, len(operations))
             self._pass_on_wake()
             if outcome == HOST_WANTED:
@@ -173,14 +180,17 @@ class GuestRun:
         self, vcpu: int, seen: int, operations: npt.NDArray[np.void], cursor: npt.NDArray[np.int64]
     ) -> None:
         """An allocation failed: truly, or because blocks are out for reporting (S15)."""
-        worker = self._worker
+        worker, in_flight = self._worker, self._in_flight
+        order = int(operations[cursor[0]]["order"])
+        if self._relieve is not None and self._relieve(order) > 0:
+            return
         with worker.came_back:
-            if worker.batches_begun == worker.batches_done == seen:
+            if in_flight.begun == in_flight.ended == seen:
                 raise OutOfMemoryError("it ran out of memory: its workload needs more than it has")
         if self._waits_before_oom:
             with self._stalled(vcpu):
                 self._wait_for_isolated(seen)
-        elif self._zone.words[ISOLATED_PAGES] >= 1 << int(operations[cursor[0]]["order"]):
+        elif in_flight.pages >= 1 << order:
             with worker.came_back:
                 self._zone.words[FALSE_OOMS] += 1
             self._slots[vcpu][operations[cursor[0]]["slot"]] = NOT_HAD
@@ -188,21 +198,27 @@ class GuestRun:
 
     def _wait_for_isolated(self, seen: int) -> None:
         """Before an allocation fails, wait for blocks that are out for reporting (invariant 5)."""
-        worker = self._worker
-        with worker.came_back:
-            worker.came_back.wait_for(
-                lambda: worker.batches_done != seen or worker.failure is not None or self._stopping.is_set()
-            )
-        if worker.failure is not None:
-            raise worker.failure
+        self._wait(lambda: self._in_flight.ended != seen)
 
     def _rest(self, phase: Phase) -> None:
-        worker = self._worker
+        if phase.settle:
+            self._wait(lambda: self._worker.at_rest and self._in_flight.at_rest, SETTLE_MAX_S)
+        self._wait(lambda: False, phase.rest_s)
+
+    def _wait(self, condition: Callable[[], bool], most_s: float = float("inf")) -> None:
+        """Until the condition holds, the run is stopped, or the time is over.
+
+        Raises:
+            Exception: whatever ended the reporting worker.
+        """
+        worker, end_s = self._worker, time.monotonic() + most_s
+
+        def over() -> bool:
+            return condition() or worker.failure is not None or self._stopping.is_set()
+
         with worker.came_back:
-            if phase.settle:
-                worker.came_back.wait_for(
-                    lambda: worker.at_rest or worker.failure is not None or self._stopping.is_set(), SETTLE_MAX_S
-                )
-            worker.came_back.wait_for(lambda: worker.failure is not None or self._stopping.is_set(), phase.rest_s)
+            while not over() and (left_s := end_s - time.monotonic()) > 0:
+                look_again_s = min(left_s, self._in_flight.look_again_s)
+                worker.came_back.wait_for(over, None if look_again_s == float("inf") else look_again_s)
         if worker.failure is not None:
             raise worker.failure

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from pagetide.guest.zone_layout import (
+    BALLOON_PAGES,
     DROPPED_HINTS,
     DROPPED_PAGES,
     FALSE_OOMS,
@@ -20,10 +21,12 @@ from pagetide.guest.zone_layout import (
     WAIT_HOST_NS,
     WAIT_HOST_NS_MAX,
     WAITS_HOST,
+    frame_table_base,
     vcpu_base,
     words_count,
 )
 from pagetide.machine.config import RunConfig
+from pagetide.memory.frame_table import FRAME_PAGES, FRAMES, STATE_MASK, TAKEN, TAKING_MAX
 from pagetide.units import PAGE_SIZE_BYTES
 
 
@@ -68,20 +71,26 @@ class ArenaView:
         self._words = np.frombuffer(arena, np.int64, words_count(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus))
         self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
         self._ram_pages = config.ram_bytes // PAGE_SIZE_BYTES
+        table = frame_table_base(config.vcpus)
+        self._taking_max = self._words[table + TAKING_MAX :][:1]
+        self._frames = self._words[table + FRAMES :][: self._ram_pages // FRAME_PAGES]
 
     def memory(self) -> GuestMemoryNow:
-        """How its memory is now; isolated blocks are neither used nor free."""
+        """How its memory is now; isolated blocks are neither used nor free, ballooned ones free and reported."""
         words = self._words
-        free_pages = int(words[FREE_PAGES]) + int(words[self._vcpu_bases + PCP_COUNT].sum())
+        balloon_pages = int(words[BALLOON_PAGES])
+        free_pages = balloon_pages + int(words[FREE_PAGES]) + int(words[self._vcpu_bases + PCP_COUNT].sum())
         used_pages = self._ram_pages - free_pages - int(words[ISOLATED_PAGES])
-        reported_pages = int(words[REPORTED_PAGES])
+        # Nothing is reported where the host takes frames by itself, nor is anything taken in the other designs.
+        taken_frames = np.count_nonzero(self._frames & STATE_MASK == TAKEN)
+        reported_pages = int(words[REPORTED_PAGES]) + int(taken_frames) * FRAME_PAGES + balloon_pages
         return GuestMemoryNow(*(pages * PAGE_SIZE_BYTES for pages in (used_pages, free_pages, reported_pages)))
 
     def totals(self) -> GuestTotals:
         """What it has counted so far."""
         words, bases = self._words, self._vcpu_bases
         return GuestTotals(
-            isolated_blocks_max=int(words[ISOLATED_BLOCKS_MAX]),
+            isolated_blocks_max=int(words[ISOLATED_BLOCKS_MAX] + self._taking_max[0]),
             vcpu_wait_host_s_max=float(words[bases + WAIT_HOST_NS_MAX].max()) / 1e9,
             vcpu_wait_host_s=float(words[bases + WAIT_HOST_NS].sum()) / 1e9,
             vcpu_waits_host=int(words[bases + WAITS_HOST].sum()),

@@ -6,7 +6,9 @@ import numpy as np
 
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.pcp import pcp_drain
+from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.reporting.scan import Scan
 from pagetide.guest.request import take_wake
 from pagetide.guest.vcpu import ALLOCATE, FREE, host_wanted, run_operations
@@ -61,3 +63,15 @@ def warm_up_guest() -> None:
         while (batch := design.next_batch(0.0)) is not None:
             design.done(batch, True, 0.0)
         del view
+
+
+def warm_up_design(name: str) -> None:
+    """Call the kernels of a design: switch it on, let it have a pass, and switch it off."""
+    zone = Zone(_PAGES)
+    design = DESIGNS[name](zone, ReportingSettings(delay_s=0.0, capacity=2))
+    if isinstance(design, Balloon):
+        design.wanted_pages = 1
+    design.start(0.0)
+    while (batch := design.next_batch(0.0)) is not None:
+        design.done(batch, True, 0.0)
+    design.stop()

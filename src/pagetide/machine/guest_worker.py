@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pagetide.guest.reporting.design import Batch, Design
 from pagetide.linux import eventfd, eventfd_read, eventfd_write
+from pagetide.virtio.balloon import Queue
 
 
 class HostGoneError(Exception):
@@ -18,8 +19,8 @@ class HostGoneError(Exception):
 class ReportDriver(Protocol):
     """What of a driver the worker needs; BalloonDriver says what each does."""
 
-    def submit(self, batch: Batch) -> None:
-        """Report these blocks."""
+    def submit(self, batch: Batch, queue: Queue) -> None:
+        """Give these blocks to the host, on this virtqueue."""
 
     def completed(self) -> bool:
         """Whether the host has dealt with them."""
@@ -33,11 +34,21 @@ class CallSource(Protocol):
 
     @property
     def call_fd(self) -> int:
-        """An eventfd that the device writes to."""
+        """Readable when the device calls."""
+
+    def take_call(self) -> None:
+        """Take what made it readable; from the thread that drives."""
 
     @property
     def connection_fd(self) -> int:
         """Readable once the device's end is closed."""
+
+
+class Reconnecting(Protocol):
+    """A way to a device that can be had again; VhostUserLink says what each does."""
+
+    def reconnect(self, now_s: float) -> float | None:
+        """Try once; when to try again, or None."""
 
 
 class GuestWorker:
@@ -52,16 +63,27 @@ class GuestWorker:
 
     failure: BaseException | None
 
-    def __init__(self, design: Design, driver: ReportDriver | None, calls: CallSource | None) -> None:
-        """Make the thread; a design that never reports needs neither a driver nor its calls."""
+    def __init__(
+        self,
+        design: Design,
+        driver: ReportDriver | None,
+        calls: CallSource | None,
+        reconnecting: Reconnecting | None = None,
+    ) -> None:
+        """Make the thread; a design that never reports needs neither a driver nor its calls.
+
+        With `reconnecting` a closed connection is waited out, as long as it takes.
+        """
         self.failure = None
         self.batches_begun = self.batches_done = 0
         self.came_back = threading.Condition()
         self._sleeping_long = self._woken = False
         self._design, self._driver, self._calls = design, driver, calls
+        self._reconnecting = reconnecting
         self._wake_fd, self._stop_fd = eventfd(), eventfd()
         self._stopping = False
         self._driving = threading.Lock()
+        self._reconnects = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="reporting worker")
 
     def __enter__(self) -> "GuestWorker":
@@ -149,18 +171,27 @@ class GuestWorker:
         """Report one batch and sleep until the host has dealt with it, or the worker is stopped."""
         assert self._driver is not None
         assert self._calls is not None
-        self._driver.submit(batch)
+        self._driver.submit(batch, self._design.queue)
         while not self._driver.completed() and not self._stopping:
             if self._driver.arm():
                 continue
             ready = _poll([self._calls.call_fd, self._stop_fd, self._calls.connection_fd], None)
             if self._calls.call_fd in ready:
-                eventfd_read(self._calls.call_fd)
+                self._calls.take_call()
             self._check_connection(ready)
 
     def _check_connection(self, ready: set[int]) -> None:
-        if self._calls is not None and self._calls.connection_fd in ready:
+        if self._calls is None or self._calls.connection_fd not in ready:
+            return
+        if self._reconnecting is None:
             raise HostGoneError("the host closed the connection")
+        with self._reconnects:  # the worker and a synchronous vCPU may both have noticed
+            lost = self._calls.connection_fd in _poll([self._calls.connection_fd], 0.0)
+            while lost and not self._stopping:
+                due_s = self._reconnecting.reconnect(time.monotonic())
+                lost = due_s is not None
+                if due_s is not None:
+                    _poll([self._stop_fd], max(0.0, due_s - time.monotonic()))
 
 
 def _poll(fds: list[int], timeout_s: float | None) -> set[int]:

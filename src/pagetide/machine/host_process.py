@@ -1,5 +1,6 @@
 """The host's process of a live machine: a server with one guest."""
 
+import contextlib
 import logging
 import mmap
 import signal
@@ -10,12 +11,15 @@ import time
 import msgspec
 import numpy as np
 
+from pagetide import bus_error
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.ledger import LEDGER_WORDS, Ledger
 from pagetide.host.server import Server
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
-from pagetide.machine.host_warm_up import warm_up_host
+from pagetide.machine.host_ballooning import serve_and_balloon
+from pagetide.machine.host_taking import taking_frames
+from pagetide.machine.host_warm_up import warm_up_host, warm_up_taking
 from pagetide.machine.messages import Channel, Ended, HostSetup, Ready, Stage
 
 
@@ -29,12 +33,20 @@ def run_host(setup: HostSetup, channel: Channel) -> str | None:
 
     if not kernels_are_cached():
         channel.send(Stage("compiling kernels (first run only)"))
+    bus_error.install()
     warm_up_host()
+    takes = setup.config.design == "shared"
+    if takes:
+        warm_up_taking()
     ledger = Ledger(np.frombuffer(mmap.mmap(setup.ledger_fd, LEDGER_WORDS * 8), np.int64, LEDGER_WORDS))
-    with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server:
+    taking = taking_frames(setup, ledger) if takes else contextlib.nullcontext()
+    with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server, taking:
         server.adopt(socket.socket(fileno=setup.socket_fd), ledger=ledger, name="guest")
         channel.send(Ready())
-        server.run(channel.fileno())
+        if setup.config.design == "balloon":
+            serve_and_balloon(server, setup, channel.fileno(), lambda: bool(reasons))
+        else:
+            server.run(channel.fileno())
     return None if reasons in ([], ["disconnected"]) else reasons[0]
 
 

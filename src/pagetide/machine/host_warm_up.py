@@ -1,9 +1,14 @@
 """Compiles or loads the host's kernels before the clock starts, by serving empty queues of a tiny guest."""
 
+import numpy as np
+
 from pagetide.host.device import FEATURES, BalloonDevice, QueuePlace
 from pagetide.host.guest_memory import GuestMemory
 from pagetide.host.ledger import Ledger
+from pagetide.host.taking import FrameTaker
 from pagetide.linux import ftruncate, memfd_create
+from pagetide.memory.frame_table import FRAME_PAGES, table_words
+from pagetide.memory.region_map import RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import queues
 from pagetide.virtio.vhost_user_messages import MemoryRegion
@@ -21,3 +26,9 @@ def warm_up_host() -> None:
         device.process(index, 1)
         device.stop_queue(index)
     memory.close()
+
+
+def warm_up_taking() -> None:
+    """Call every kernel that takes frames, on a table in which none is free."""
+    table = np.zeros(table_words(FRAME_PAGES), np.int64)
+    assert FrameTaker(table, 1, RegionMap([]), Ledger(), capacity=1).take() is None

@@ -1,4 +1,4 @@
-"""The initial file system of a real Linux guest: busybox, the balloon's module, and an init that takes orders.
+"""The initial file system of a real Linux guest: busybox, modules up to the balloon's, and an init that takes orders.
 
 The init reads commands from the console and answers with marker lines, each of which begins with `@`:
 
@@ -15,7 +15,10 @@ Writing to a tmpfs is kernel work: a guest whose user space faults slowly (User-
 """
 
 import stat
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from pagetide.machine.kernel_modules import KernelModule
 
 INIT = """\
 #!/bin/busybox sh
@@ -24,7 +27,12 @@ stty -echo
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t tmpfs -o size=100% none /mnt
-insmod /virtio_balloon.ko || echo "@failed the kernel module virtio_balloon cannot be loaded"
+for module in /modules/*; do
+    [ -e "$module" ] || break
+    insmod "$module" || echo "@failed the kernel module ${module##*/} cannot be loaded"
+done
+set -- /sys/bus/virtio/drivers/virtio_balloon/virtio*
+[ -e "$1" ] || echo "@failed the guest has found no balloon"
 tell_free() {
     while read -r name value unit; do
         [ "$name" = MemFree: ] && break
@@ -90,9 +98,9 @@ def cpio_archive(entries: list[Entry]) -> bytes:
     return b"".join(_record(inode, entry) for inode, entry in numbered)
 
 
-def guest_initrd(busybox: bytes, module: bytes) -> bytes:
-    """The whole archive for a guest: its init, this busybox (static) and this virtio_balloon.ko."""
-    folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "mnt", "proc", "sys")]
+def guest_initrd(busybox: bytes, modules: Sequence[KernelModule]) -> bytes:
+    """The whole archive for a guest: its init, this busybox (static) and these modules, loaded in this order."""
+    folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "mnt", "modules", "proc", "sys")]
     links = [Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS]
     nodes = [
         Entry(f"dev/{name}", stat.S_IFCHR | 0o600, device=device)
@@ -101,7 +109,10 @@ def guest_initrd(busybox: bytes, module: bytes) -> bytes:
     files = [
         Entry("init", stat.S_IFREG | 0o755, INIT.encode()),
         Entry("bin/busybox", stat.S_IFREG | 0o755, busybox),
-        Entry("virtio_balloon.ko", stat.S_IFREG | 0o644, module),
+        *(
+            Entry(f"modules/{place:02}-{module.name}", stat.S_IFREG | 0o644, module.data)
+            for place, module in enumerate(modules)
+        ),
     ]
     return cpio_archive(folders + nodes + links + files)
 

@@ -4,15 +4,21 @@ The starting process makes everything that outlives one of the two: the guest's 
 ledger (memory files) and the vhost-user connection (a socket pair, so no path is left behind by anyone). Then it only
 looks on: it samples the arena, the ledger and the RAM's residency, none of which needs the children's help, so a run
 that breaks off still tells what was measured. It loads no compiler.
+
+With `device="qemu"` the host is a stock QEMU: RAM is its memory file, and what it did is not told by a ledger but only
+seen in that file.
 """
 
 import contextlib
 import select
 import socket
 import time
+from collections.abc import Callable
+
+import numpy as np
 
 from pagetide.guest.zone_layout import arena_bytes
-from pagetide.host.ledger import LEDGER_WORDS
+from pagetide.host.ledger import LEDGER_WORDS, Ledger
 from pagetide.linux import process_cpu_s
 from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_view import ArenaView
@@ -29,6 +35,7 @@ from pagetide.machine.messages import (
 )
 from pagetide.machine.observer import SAMPLE_INTERVAL_S, Observer
 from pagetide.machine.processes import STOP_MAX_S, Child, shared_memory
+from pagetide.machine.qemu_process import QemuProcess
 from pagetide.machine.recorder import Recorder
 from pagetide.machine.result import RunResult
 from pagetide.memory.guest_ram import GuestRam
@@ -44,7 +51,8 @@ class LiveMachine:
     def __init__(self, config: RunConfig) -> None:
         """Take the settings, which the caller has checked."""
         self._config = config
-        self._children: list[Child] = []
+        self._children: list[Child] = []  # the host, if it is ours, and the guest last
+        self._host_cpu_s: Callable[[], float | None] = lambda: None
         self._started = False
 
     def run(self, observer: Observer) -> RunResult:
@@ -52,7 +60,7 @@ class LiveMachine:
 
         Raises:
             GuestRamError: the memory could not be had.
-            OSError: the processes could not be had.
+            OSError: the processes could not be had (QemuError says what to install).
         """
         with contextlib.ExitStack() as resources:
             self._prepare(resources, observer)
@@ -64,32 +72,63 @@ class LiveMachine:
             for child in reversed(self._children):  # the guest first: it uses the host
                 child.stop()
             cpu_s = {child.name: None if child.ended is None else child.ended.cpu_s for child in self._children}
-            self._recorder.end(end_s, cpu_s)
+            self._recorder.end(end_s, {"host": self._host_cpu_s()} | cpu_s)
             return self._recorder.result(outcome)
 
     def _prepare(self, resources: contextlib.ExitStack, observer: Observer) -> None:
         config = self._config
-        observer.stage("starting the host and the guest")
-        nr_pages = config.ram_bytes // PAGE_SIZE_BYTES
-        ram_fd = resources.enter_context(GuestRam.create(config.ram_bytes, config.backing)).fd
-        arena_fd, arena = shared_memory(resources, "arena", arena_bytes(nr_pages, config.vcpus))
-        ledger_fd, ledger = shared_memory(resources, "ledger", LEDGER_WORDS * 8)
-        guest_socket, host_socket, *control = (
-            resources.enter_context(end) for _ in range(3) for end in socket.socketpair()
+        arena_fd, arena = shared_memory(
+            resources, "arena", arena_bytes(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus)
         )
-        host_control, host_end, guest_control, guest_end = control
-        host = HostSetup(config, host_control.fileno(), host_socket.fileno(), ledger_fd)
-        guest = GuestSetup(config, guest_control.fileno(), guest_socket.fileno(), ram_fd, arena_fd)
-        for name, setup, fds, end in (
-            ("host", host, [host.control_fd, host.socket_fd, ledger_fd], host_end),
-            ("guest", guest, [guest.control_fd, guest.socket_fd, ram_fd, arena_fd], guest_end),
-        ):
-            self._children.append(Child(name, setup, fds, end))
-            resources.callback(self._children[-1].close)
-        # Whoever is left must see the other's end close.
-        for end in (guest_socket, host_socket, host_control, guest_control):
-            end.close()
+        ledger: Ledger | None = None
+        qemu_pid = None
+        if config.device == "qemu":
+            observer.stage("starting QEMU and the guest")
+            qemu = resources.enter_context(QemuProcess(config.ram_bytes))
+            ram_fd, device_socket, qemu_pid = qemu.ram_fd, qemu.qtest, qemu.pid
+            self._host_cpu_s = lambda: process_cpu_s(qemu.pid)
+        else:
+            observer.stage("starting the host and the guest")
+            ram_fd = resources.enter_context(GuestRam.create(config.ram_bytes, config.backing)).fd
+            ledger_fd, ledger_memory = shared_memory(resources, "ledger", LEDGER_WORDS * 8)
+            ledger = Ledger(np.frombuffer(ledger_memory, np.int64, LEDGER_WORDS))
+            device_socket, host_socket = (resources.enter_context(end) for end in socket.socketpair())
+            host_fds = [host_socket.fileno(), ledger_fd]
+            also = {
+                "shared": {"ram_fd": ram_fd, "arena_fd": arena_fd},
+                "balloon": {"arena_fd": arena_fd},
+            }.get(config.design, {})
+            self._start_child(
+                resources,
+                "host",
+                lambda control_fd: HostSetup(config, control_fd, *host_fds, **also),
+                [*host_fds, *also.values()],
+            )
+            host_socket.close()  # the guest must see the host's end close
+        self._start_child(
+            resources,
+            "guest",
+            lambda control_fd: GuestSetup(
+                config, control_fd, device_socket.fileno(), ram_fd, arena_fd, qemu_pid=qemu_pid
+            ),
+            [device_socket.fileno(), ram_fd, arena_fd],
+        )
+        device_socket.close()
         self._recorder = Recorder(config, lambda: resident_bytes(ram_fd), ArenaView(config, arena), ledger)
+
+    def _start_child(
+        self,
+        resources: contextlib.ExitStack,
+        name: str,
+        setup_of: Callable[[int], GuestSetup | HostSetup],
+        fds: list[int],
+    ) -> None:
+        """Start a process of ours, with its end of a channel and these descriptors."""
+        end, theirs = socket.socketpair()
+        resources.callback(end.close)
+        with theirs:
+            self._children.append(Child(name, setup_of(theirs.fileno()), [theirs.fileno(), *fds], end))
+        resources.callback(self._children[-1].close)
 
     def _watch(self, observer: Observer) -> str:
         """Look on until the guest is done; what became of it."""
@@ -120,8 +159,9 @@ class LiveMachine:
     def _start(self) -> None:
         """Both are ready: begin."""
         self._started = True
-        self._recorder.begin({child.name: process_cpu_s(child.process.pid) for child in self._children})
-        self._children[1].channel.send(Command("start"))
+        cpu_s = {child.name: process_cpu_s(child.process.pid) for child in self._children}
+        self._recorder.begin({"host": self._host_cpu_s()} | cpu_s)
+        self._children[-1].channel.send(Command("start"))
 
     def _take(self, child: Child, message: Message, observer: Observer) -> None:
         if isinstance(message, Stage):
@@ -139,14 +179,18 @@ class LiveMachine:
             child.ended = message
 
     def _how_it_ended(self) -> str:
-        """One of the two ended: either the guest was done, or something went wrong, and the other one noticed."""
-        host, guest = self._children
+        """One of them ended: either the guest was done, or something went wrong, and the other one noticed."""
+        guest = self._children[-1]
         deadline_s = time.monotonic() + STOP_MAX_S
-        noticed = {child.name: child.await_end(deadline_s) for child in (guest, host)}
-        causes = {child: cause for child in (host, guest) if (cause := child.cause_of_death()) is not None}
+        noticed = {child: child.await_end(deadline_s) for child in reversed(self._children)}
+        causes = {child: cause for child in self._children if (cause := child.cause_of_death()) is not None}
         if not causes:
             return "complete" if guest.ended is not None else "the guest ended without a word"
         # Who was killed is the cause, and not what the other one says of it.
         first = min(causes, key=lambda child: child.process.poll() or 0)
-        other = guest if first is host else host
-        return f"{causes[first]}; the {other.name} {'noticed and ended' if noticed[other.name] else 'was stopped'}"
+        others = [
+            f"; the {child.name} {'noticed and ended' if ended else 'was stopped'}"
+            for child, ended in noticed.items()
+            if child is not first
+        ]
+        return causes[first] + "".join(others)

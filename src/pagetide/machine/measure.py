@@ -12,11 +12,11 @@ FLOOR_SHARE = 0.02
 
 
 class Series(NamedTuple):
-    """What was sampled, one entry a sample: float64 seconds on the run's clock, and int64 bytes."""
+    """What was sampled, one entry a sample: float64 seconds on the run's clock, and int64 bytes; None is not known."""
 
     t_s: npt.NDArray[np.float64]
     resident_bytes: npt.NDArray[np.int64]
-    verified_bytes: npt.NDArray[np.int64]
+    verified_bytes: npt.NDArray[np.int64] | None
 
 
 class Span(NamedTuple):
@@ -49,6 +49,10 @@ def _burst(span: Span, end_s: float, series: Series, threshold_bytes: float) -> 
         free_end_s=span.free_end_s,
         eaten_bytes=span.eaten_bytes,
         returned_bytes=max(0, returned_bytes),
-        verified_bytes=int(verified[whole][-1] - verified[whole][0]) if whole.any() else 0,
+        verified_bytes=None
+        if verified is None
+        else int(verified[whole][-1] - verified[whole][0])
+        if whole.any()
+        else 0,
         return_lag_s=float(series.t_s[back[0]] - span.free_end_s) if len(back) else None,
     )

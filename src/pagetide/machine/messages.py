@@ -14,22 +14,35 @@ from pagetide.machine.config import RunConfig
 
 
 class GuestSetup(msgspec.Struct):
-    """What the guest's process gets on its command line; descriptors are inherited."""
+    """What the guest's process gets on its command line; descriptors are inherited.
+
+    With a `socket_path` there is no `socket_fd`: the guest connects there, and again when its device has gone. With a
+    `qemu_pid` the device is that QEMU's, and the socket is its qtest.
+    """
 
     config: RunConfig
     control_fd: int
     socket_fd: int
     ram_fd: int
     arena_fd: int
+    socket_path: str | None = None
+    qemu_pid: int | None = None
 
 
 class HostSetup(msgspec.Struct):
-    """What the host's process gets on its command line; descriptors are inherited."""
+    """What the host's process gets on its command line; descriptors are inherited.
+
+    Attributes:
+        ram_fd: the guest's memory, where the host takes frames itself; -1 where it gets it from the guest.
+        arena_fd: the file in which the frame table is, or what a balloon's target is set by; otherwise -1.
+    """
 
     config: RunConfig
     control_fd: int
     socket_fd: int
     ledger_fd: int
+    ram_fd: int = -1
+    arena_fd: int = -1
 
 
 class Stage(msgspec.Struct, tag=True):

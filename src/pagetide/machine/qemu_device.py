@@ -1,29 +1,13 @@
-"""Stock QEMU as a balloon device without a guest: a stopped machine whose CPU is played through qtest.
+"""Stock QEMU's balloon as a device for our own driver, which reaches it through virtio-pci over qtest."""
 
-What we play is only the driver. The machine's RAM is a memory file that is mapped here, so rings and blocks are
-written straight into it, and what the device discarded is read from the file.
-"""
-
-import contextlib
 import os
-import shutil
-import socket
-import subprocess
-from pathlib import Path
 from typing import Self
 
+from pagetide.machine.qemu_process import QEMU, QemuError, QemuProcess
+from pagetide.machine.qmp import Qmp
 from pagetide.machine.qtest import Qtest, QtestError
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.virtio_pci import PciError, VirtioPci
-
-QEMU = "qemu-system-x86_64"
-"""The program; Debian's package qemu-system-x86."""
-
-_END_MAX_S = 5.0
-
-
-class QemuError(Exception):
-    """QEMU is not there, or did not start; the message says what to do."""
 
 
 class QemuDevice:
@@ -33,48 +17,28 @@ class QemuDevice:
         ram: the machine's memory, mapped here; guest-physical address 0 is its first byte.
         pci: the balloon.
         pid: of QEMU.
+        qmp: QEMU's monitor; the balloon is called `balloon0` there.
     """
 
     ram: GuestRam
     pci: VirtioPci
     pid: int
+    qmp: Qmp
 
     def __init__(self, ram_bytes: int, *, properties: str = "free-page-reporting=on", program: str = QEMU) -> None:
-        """Start QEMU and find its balloon.
-
-        Args:
-            ram_bytes: memory of the machine, below 3 GiB so that it is in one piece.
-            properties: of the balloon, as QEMU's `-device` takes them.
-            program: the QEMU to start.
+        """Start QEMU and find its balloon; the arguments are those of QemuProcess.
 
         Raises:
             QemuError: it is not installed, or did not start.
         """
-        if shutil.which(program) is None:
-            raise QemuError(f"{program} is not installed: as root, apt-get install qemu-system-x86 seabios")
-        assert ram_bytes < 3 << 30
-        ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(  # noqa: S603 - the program that the caller asked for
-            [
-                program, "-machine", "pc,memory-backend=ram", "-m", f"{ram_bytes >> 20}M", "-accel", "tcg", "-S",
-                "-object", f"memory-backend-memfd,id=ram,size={ram_bytes},share=on", "-display", "none", "-nodefaults",
-                "-chardev", f"socket,id=qtest,fd={theirs.fileno()}", "-qtest", "chardev:qtest", "-qtest-log", "none",
-                "-device", f"virtio-balloon-pci,{properties}",
-            ],
-            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        theirs.close()
-        self.pid = self._process.pid
-        self._qtest = Qtest(ours)
+        self._process = QemuProcess(ram_bytes, properties=properties, program=program)
+        self.pid, self.qmp = self._process.pid, self._process.qmp
         try:
-            self.pci = VirtioPci(self._qtest)
-            self.ram = GuestRam.from_fd(_open_ram(self.pid), ram_bytes)
-        except (QtestError, PciError, OSError) as error:
-            self._end()
-            assert self._process.stderr is not None
-            said = self._process.stderr.read().strip().splitlines()
-            self._process.stderr.close()
-            raise QemuError(f"{program} did not start: {said[-1] if said else error}") from error
+            self.pci = VirtioPci(Qtest(self._process.qtest))
+        except (QtestError, PciError) as error:
+            self._process.close()
+            raise QemuError(f"{program} has no balloon: {error}") from error
+        self.ram = GuestRam.from_fd(os.dup(self._process.ram_fd), ram_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -84,25 +48,67 @@ class QemuDevice:
 
     def close(self) -> None:
         """End QEMU and let go of the memory."""
-        self._end()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        self._process.close()
         self.ram.close()
 
-    def _end(self) -> None:
+
+class QemuLink:
+    """The guest's way to a QEMU that another process started: a BalloonTransport with calls.
+
+    A call is the device's PCI interrupt. qtest tells of it on the same socket on which commands are answered, so one
+    thread at a time may use the link, and what was raised while a command was under way is not lost: whoever sleeps has
+    looked into the used ring before.
+
+    Attributes:
+        call_fd: readable when the device calls.
+        connection_fd: readable once QEMU has ended.
+    """
+
+    call_fd: int
+    connection_fd: int
+
+    def __init__(self, qtest: Qtest, pid: int) -> None:
+        """Find the balloon.
+
+        Raises:
+            QtestError: QEMU has ended.
+            PciError: there is no balloon.
+        """
+        self._qtest = qtest
+        self._pci = VirtioPci(qtest)
+        qtest.intercept_interrupts()
+        self.call_fd = qtest.fileno()
+        self.connection_fd = os.pidfd_open(pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.connection_fd)
         self._qtest.close()
-        self._process.terminate()
-        try:
-            self._process.wait(_END_MAX_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
+    def negotiate(self, wanted: int) -> int:
+        """Reset the device, and agree on features; those that both sides have."""
+        return self._pci.negotiate(wanted)
 
-def _open_ram(pid: int) -> int:
-    """The memory file of a QEMU's memory-backend-memfd."""
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if str(link.readlink()).startswith("/memfd:memory-backend-memfd"):
-                return os.open(link, os.O_RDWR | os.O_CLOEXEC)
-    raise FileNotFoundError("QEMU has no memory-backend-memfd open")
+    def start_queue(self, index: int, size: int, desc_gpa: int, avail_gpa: int, used_gpa: int) -> None:
+        """Tell the device where a queue is, and enable it."""
+        self._pci.start_queue(index, size, desc_gpa, avail_gpa, used_gpa)
+
+    def driver_ok(self) -> None:
+        """Say that the driver is ready."""
+        self._pci.driver_ok()
+
+    def kick(self, index: int) -> None:
+        """Notify the device. An interrupt from before is taken back first, so that the next one is told of."""
+        self._pci.acknowledge_interrupt()
+        self._pci.kick(index)
+
+    def take_call(self) -> None:
+        """Take what made `call_fd` readable."""
+        if self._qtest.take_interrupts():
+            self._pci.acknowledge_interrupt()
+
+    def write_config(self, offset: int, value: int) -> None:
+        """Write 32 bits of the device's configuration."""
+        self._pci.write_config(offset, value)

@@ -13,9 +13,16 @@ class QtestError(Exception):
 
 
 class Lines:
-    """Puts answers together from what a stream gives; what QEMU says unasked (`IRQ …`) is dropped."""
+    """Puts answers together from what a stream gives; what QEMU says unasked (`IRQ …`) is only counted.
+
+    Attributes:
+        interrupts: how many times an interrupt line was raised.
+    """
+
+    interrupts: int
 
     def __init__(self) -> None:
+        self.interrupts = 0
         self._text = b""
 
     def receive(self, data: bytes) -> None:
@@ -32,6 +39,7 @@ class Lines:
             line, self._text = self._text.split(b"\n", 1)
             words = line.decode(errors="replace").split(maxsplit=1)
             if not words or words[0] == "IRQ":
+                self.interrupts += words[1:] != [] and words[1].startswith("raise")
                 continue
             if words[0] != "OK":
                 raise QtestError(f"QEMU answers {line.decode(errors='replace')!r}")
@@ -65,18 +73,47 @@ class Qtest:
         Raises:
             QtestError: QEMU refused it, did not answer, or ended.
         """
+        self._send(command)
+        return self._answer(command)
+
+    def _send(self, *commands: str) -> None:
         try:
-            self._socket.sendall(command.encode() + b"\n")
+            self._socket.sendall("".join(f"{command}\n" for command in commands).encode())
         except OSError as error:
-            raise QtestError(f"QEMU has ended ({command!r})") from error
+            raise QtestError(f"QEMU has ended ({commands[0]!r})") from error
+
+    def _answer(self, command: str) -> str:
         while (answer := self._lines.next_answer()) is None:
             if not select.select([self._socket], [], [], self._timeout_s)[0]:
                 raise QtestError(f"QEMU did not answer {command!r} within {self._timeout_s:g} s")
-            data = self._socket.recv(4096)
-            if not data:
-                raise QtestError(f"QEMU ended at {command!r}")
-            self._lines.receive(data)
+            self._lines.receive(self._receive(command))
         return answer
+
+    def _receive(self, wanted: str) -> bytes:
+        try:
+            data = self._socket.recv(4096)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise QtestError(f"QEMU ended at {wanted!r}")
+        return data
+
+    def intercept_interrupts(self, path: str = "ioapic") -> None:
+        """Have QEMU tell of interrupts that reach this device of its, instead of its CPU."""
+        self.ask(f"irq_intercept_in {path}")
+
+    def take_interrupts(self) -> int:
+        """How many interrupts were raised since the last look; waits for nothing.
+
+        Raises:
+            QtestError: QEMU has ended.
+        """
+        while select.select([self._socket], [], [], 0)[0]:
+            self._lines.receive(self._receive("interrupts"))
+            answer = self._lines.next_answer()
+            assert answer is None, "every answer was waited for"
+        interrupts, self._lines.interrupts = self._lines.interrupts, 0
+        return interrupts
 
     def port_out(self, port: int, value: int) -> None:
         """Write 32 bits to an I/O port."""
@@ -89,6 +126,13 @@ class Qtest:
     def write(self, address: int, value: int, size_bytes: int) -> None:
         """Write to guest-physical memory, device registers included."""
         self.ask(f"write{_SUFFIX[size_bytes]} {address:#x} {value:#x}")
+
+    def write_at_once(self, *writes: tuple[int, int, int]) -> None:
+        """Make these writes (address, value, bytes) one right after the other: QEMU does nothing else in between."""
+        commands = [f"write{_SUFFIX[size_bytes]} {address:#x} {value:#x}" for address, value, size_bytes in writes]
+        self._send(*commands)
+        for command in commands:
+            self._answer(command)
 
     def read(self, address: int, size_bytes: int) -> int:
         """Read from guest-physical memory, device registers included."""

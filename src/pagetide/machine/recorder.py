@@ -1,6 +1,5 @@
 """What the starting process records of a run: samples of shared memory, and when each phase began and ended."""
 
-import mmap
 from collections.abc import Callable
 
 import numpy as np
@@ -8,9 +7,11 @@ import numpy as np
 from pagetide.host.ledger import (
     CHECKED_BYTES,
     DISCARDED_BYTES,
-    LEDGER_WORDS,
+    INFLATE_ACCOUNT,
+    REPORT_ACCOUNT,
     REPORTED_BYTES,
     REPORTS,
+    SKIP_REASONS,
     VERIFIED_BYTES,
     Ledger,
 )
@@ -24,10 +25,17 @@ from pagetide.machine.result import RunResult, Sample, Samples
 class Recorder:
     """Samples a run and sums it up. Reads what guest and host share with it, and never writes that."""
 
-    def __init__(self, config: RunConfig, resident: Callable[[], int], guest: GuestView, ledger: mmap.mmap) -> None:
-        """Take the shared memory of a run that has not begun; `resident` says what the host holds for the guest."""
+    def __init__(self, config: RunConfig, resident: Callable[[], int], guest: GuestView, ledger: Ledger | None) -> None:
+        """Take what is shared of a run that has not begun.
+
+        Args:
+            config: its settings.
+            resident: says what the host holds for the guest.
+            guest: what can be seen of the guest.
+            ledger: the host's account, as it is at any moment; None if this host does not tell.
+        """
         self._config, self._resident, self._guest = config, resident, guest
-        self._ledger = Ledger(np.frombuffer(ledger, np.int64, LEDGER_WORDS))
+        self._ledger = ledger
         self._samples: list[Sample] = []
         self._verified_bytes: list[int] = []
         self._spans: list[Span] = []
@@ -62,7 +70,9 @@ class Recorder:
             return None
         sample = Sample(now_s - self._start_s, *self._guest.memory(), self._resident())
         self._samples.append(sample)
-        self._verified_bytes.append(int(self._ledger.words[VERIFIED_BYTES]))
+        verified_bytes = self._told(VERIFIED_BYTES)
+        if verified_bytes is not None:
+            self._verified_bytes.append(verified_bytes)
         return sample
 
     def begin(self, cpu_s: dict[str, float | None]) -> None:
@@ -83,7 +93,7 @@ class Recorder:
         series = Series(
             np.array(columns.t_s),
             np.array(columns.host_resident_bytes, np.int64),
-            np.array(self._verified_bytes, np.int64),
+            None if ledger is None else np.array(self._verified_bytes, np.int64),
         )
         return RunResult(
             config=self._config,
@@ -93,13 +103,24 @@ class Recorder:
             peak_resident_bytes=max(columns.host_resident_bytes, default=0),
             floor_resident_bytes=min(columns.host_resident_bytes, default=0),
             **self._guest.totals()._asdict(),
-            reports=int(ledger.words[REPORTS]),
-            reported_bytes=int(ledger.words[REPORTED_BYTES]),
-            discarded_bytes=int(ledger.words[DISCARDED_BYTES]),
-            checked_bytes=int(ledger.words[CHECKED_BYTES]),
-            verified_bytes=int(ledger.words[VERIFIED_BYTES]),
-            skipped_bytes=ledger.skipped_bytes(),
+            reports=self._told(REPORTS),
+            reported_bytes=self._told(REPORTED_BYTES),
+            discarded_bytes=self._told(DISCARDED_BYTES),
+            checked_bytes=self._told(CHECKED_BYTES),
+            verified_bytes=self._told(VERIFIED_BYTES),
+            skipped_bytes=self._skipped_bytes(),
             guest_cpu_s=self._cpu_s.get("guest"),
             host_cpu_s=self._cpu_s.get("host"),
             samples=columns,
         )
+
+    def _skipped_bytes(self) -> dict[str, int] | None:
+        if self._ledger is None:
+            return None
+        return {reason: self._told(word) or 0 for reason, word in SKIP_REASONS.items()}
+
+    def _told(self, word: int) -> int | None:
+        """A word of the accounts of what the guest gave back, reported or inflated."""
+        if self._ledger is None:
+            return None
+        return sum(int(self._ledger.words[account][word]) for account in (REPORT_ACCOUNT, INFLATE_ACCOUNT))

@@ -16,7 +16,8 @@ class Burst(msgspec.Struct, kw_only=True):
         free_end_s: when its last block was freed.
         eaten_bytes: memory allocated and touched.
         returned_bytes: how far the host's residency fell, from its highest in the burst to its lowest after the free.
-        verified_bytes: what the ledger read back as gone between this burst's start and the next one's.
+        verified_bytes: what the ledger read back as gone between this burst's start and the next one's; None if the
+            host has no ledger to read.
         return_lag_s: from the last free until residency was within 2 % of RAM of the run's floor; None if it never was.
     """
 
@@ -25,7 +26,7 @@ class Burst(msgspec.Struct, kw_only=True):
     free_end_s: float
     eaten_bytes: int
     returned_bytes: int
-    verified_bytes: int
+    verified_bytes: int | None
     return_lag_s: float | None
 
 
@@ -81,8 +82,9 @@ class RunResult(msgspec.Struct, kw_only=True):
         dropped_hints: free blocks that a full array of hints did not take.
         dropped_bytes: the memory in those.
         zone_lock_wait_s_max: longest wait of anyone for the zone lock.
-        guest_cpu_s: user and system time of the guest's process, from the first operation to the end.
-        host_cpu_s: the same of the host's process.
+        guest_cpu_s: user and system time of the guest's process, from the first operation to the end; a hypervisor's
+            own balloon is in it.
+        host_cpu_s: the same of the host's process; None if that is not one process that serves this guest alone.
         skipped_bytes: reported but not discarded, by reason.
     """
 
@@ -103,12 +105,12 @@ class RunResult(msgspec.Struct, kw_only=True):
     zone_lock_wait_s_max: float | None
     stamp_errors: int | None
     refaulted_bytes: int | None
-    reports: int
-    reported_bytes: int
-    discarded_bytes: int
-    checked_bytes: int
-    verified_bytes: int
-    skipped_bytes: dict[str, int]
+    reports: int | None
+    reported_bytes: int | None
+    discarded_bytes: int | None
+    checked_bytes: int | None
+    verified_bytes: int | None
+    skipped_bytes: dict[str, int] | None
     guest_cpu_s: float | None
     host_cpu_s: float | None
     samples: Samples

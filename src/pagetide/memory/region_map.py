@@ -16,17 +16,22 @@ REGION_BYTES = 1
 REGION_FD = 2
 REGION_OFFSET = 3
 REGION_ADDRESS = 4
-_COLUMNS = 5
+REGION_MARKS = 5
+_COLUMNS = 6
 
 
 class Region(NamedTuple):
-    """A run of guest-physical addresses backed by one stretch of a file, mapped at an address of this process."""
+    """A run of guest-physical addresses backed by one stretch of a file, mapped at an address of this process.
+
+    `marks_address` is where a bit for each of its pages is kept, which is set when the page is discarded; 0 for none.
+    """
 
     gpa: int
     size_bytes: int
     fd: int
     offset_bytes: int
     address: int
+    marks_address: int = 0
 
 
 @kernel
@@ -50,7 +55,7 @@ class RegionMap:
     """The regions of one guest.
 
     Attributes:
-        table: int64 array of shape (regions, 5), for `find_region` and other kernels.
+        table: int64 array of shape (regions, 6), for `find_region` and other kernels.
     """
 
     table: npt.NDArray[np.int64]

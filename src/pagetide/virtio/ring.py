@@ -6,6 +6,7 @@ little-endian machines only. Addresses are int64 addresses of this process, unle
 
 from typing import NamedTuple
 
+from pagetide.atomics import load_u16_acquire
 from pagetide.jit import kernel
 
 QUEUE_SIZE_MAX = 32768
@@ -185,3 +186,9 @@ def need_event(event: int, new: int, old: int) -> bool:
     and 2.7.10.1; `vring_need_event` in Linux).
     """
     return (new - event - 1 & INDEX_MASK) < (new - old & INDEX_MASK)
+
+
+@kernel
+def used_idx(used_address: int) -> int:
+    """The idx of the used ring at this address of the process."""
+    return load_u16_acquire(used_address + RING_IDX)

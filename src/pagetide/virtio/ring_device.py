@@ -24,6 +24,14 @@ from pagetide.atomics import (
 )
 from pagetide.jit import kernel
 from pagetide.memory.region_map import REGION_ADDRESS, REGION_GPA, find_region
+from pagetide.virtio.inflight import (
+    InflightRegion,
+    begin_tracking,
+    end_tracking,
+    note_given_back,
+    note_published,
+    note_taken,
+)
 from pagetide.virtio.ring import (
     ARRAYS_TOO_SHORT,
     AVAIL_ENTRY_BYTES,
@@ -58,6 +66,7 @@ from pagetide.virtio.ring import (
     check_queue_size,
     checked,
     need_event,
+    used_idx,
 )
 
 _Words = npt.NDArray[np.int64]
@@ -74,7 +83,11 @@ AVAIL_SEEN = 7  # the available idx as last loaded, and checked then
 USED_NEXT = 8  # the used idx once everything pushed is published
 USED_PUBLISHED = 9
 POPPED_HEAD = 10  # of the element popped last
-_STATE_WORDS = 16
+INFLIGHT_ADDRESS = 11  # of the queue's in-flight region; 0 for none
+INFLIGHT_COUNTER = 12  # of the next element that is taken
+RESUBMITS = 13  # elements of a predecessor's that are still to be popped
+INFLIGHT_DESCS = 14
+_STATE_WORDS = 16  # then the heads of those elements, the one to pop first at the end
 
 
 @kernel
@@ -134,6 +147,8 @@ def _look(state: _Words) -> int:
 def pop_element(state: _Words, regions: _Words, gpas: _Words, lengths: _Words, flags: _Words) -> int:
     """Take the next available element: its descriptors in order, those of an indirect table included.
 
+    Elements that a predecessor took and never gave back come first.
+
     The element's head is in `state[POPPED_HEAD]` until the next call. After an error nothing has changed, and the ring
     can only be reset. What 2.7.4.2 demands of the driver, device-readable descriptors before device-writable ones, and
     2.7.5.2, at most 2^32 bytes, is not checked here: the flags and lengths let the device decide.
@@ -152,13 +167,17 @@ def pop_element(state: _Words, regions: _Words, gpas: _Words, lengths: _Words, f
     size, room = state[SIZE], gpas.shape[0]
     if room < size or lengths.shape[0] != room or flags.shape[0] != room:
         return ARRAYS_TOO_SHORT
-    ready = _look(state)
-    if ready <= 0:
-        return ready
-    slot = state[LAST_AVAIL] & size - 1
-    head = load_u16(state[AVAIL_ADDRESS] + RING_ENTRIES + slot * AVAIL_ENTRY_BYTES)
-    if head >= size:
-        return HEAD_RANGE
+    resubmits = state[RESUBMITS]
+    if resubmits > 0:
+        head = state[_STATE_WORDS + resubmits - 1]
+    else:
+        ready = _look(state)
+        if ready <= 0:
+            return ready
+        slot = state[LAST_AVAIL] & size - 1
+        head = load_u16(state[AVAIL_ADDRESS] + RING_ENTRIES + slot * AVAIL_ENTRY_BYTES)
+        if head >= size:
+            return HEAD_RANGE
     count = _follow(state[DESC_ADDRESS], size, head, gpas, lengths, flags, 0)
     if count > 0 and flags[count - 1] & DESC_F_INDIRECT:
         if not state[INDIRECT]:
@@ -166,7 +185,13 @@ def pop_element(state: _Words, regions: _Words, gpas: _Words, lengths: _Words, f
         count = _follow_table(regions, gpas, lengths, flags, count)
     if count > 0:
         state[POPPED_HEAD] = head
-        state[LAST_AVAIL] = state[LAST_AVAIL] + 1 & INDEX_MASK
+        if resubmits > 0:
+            state[RESUBMITS] = resubmits - 1  # it is in flight, and counted as taken, since before our time
+        else:
+            state[LAST_AVAIL] = state[LAST_AVAIL] + 1 & INDEX_MASK
+            if state[INFLIGHT_ADDRESS]:
+                note_taken(state[INFLIGHT_ADDRESS], head, state[INFLIGHT_COUNTER])
+                state[INFLIGHT_COUNTER] += 1
     return count
 
 
@@ -188,6 +213,8 @@ def push_used(state: _Words, head: int, length_bytes: int) -> int:
     entry = state[USED_ADDRESS] + RING_ENTRIES + (used & size - 1) * USED_ENTRY_BYTES
     store_u32(entry, head)
     store_u32(entry + 4, length_bytes)
+    if state[INFLIGHT_ADDRESS]:
+        note_given_back(state[INFLIGHT_ADDRESS], head)
     state[USED_NEXT] = used + 1 & INDEX_MASK
     return 0
 
@@ -200,7 +227,11 @@ def publish_used(state: _Words) -> int:
         return 0
     store_u16_release(state[USED_ADDRESS] + RING_IDX, new)
     state[USED_PUBLISHED] = new
-    fence()  # idx before used_event and flags, or a call is lost (2.7.7, 2.7.14)
+    if state[INFLIGHT_ADDRESS]:
+        # A list that the front-end has spoilt is left alone: it is its own guest that would be taken over wrongly.
+        note_published(state[INFLIGHT_ADDRESS], state[INFLIGHT_DESCS], new - old & INDEX_MASK, new)
+    # idx before used_event and flags, or a call is lost (2.7.7, 2.7.14); used_idx before the next batch's list.
+    fence()
     if state[EVENT_IDX]:
         used_event = load_u16(state[AVAIL_ADDRESS] + RING_ENTRIES + state[SIZE] * AVAIL_ENTRY_BYTES)
         return 1 if need_event(used_event, new, old) else 0
@@ -223,11 +254,6 @@ def disarm_kick(state: _Words) -> None:
     """Ask for no kicks until `arm_kick`; with the event index there are none anyway, once the one armed for came."""
     if not state[EVENT_IDX]:
         store_u16(state[USED_ADDRESS] + RING_FLAGS, USED_F_NO_NOTIFY)
-
-
-@kernel
-def _used_idx(used_address: int) -> int:
-    return load_u16_acquire(used_address + RING_IDX)
 
 
 class Element(NamedTuple):
@@ -260,11 +286,13 @@ class DeviceRing:
         event_idx: bool,
         indirect: bool,
         base: int = 0,
+        inflight: InflightRegion | None = None,
     ) -> None:
         """Start at a given available index, and at the used index that is in memory.
 
-        Elements between the two were popped by a device before this one and never given back. That device may also
-        have died before it called: call the driver once after such a start.
+        Elements between the two were popped by a device before this one and never given back. With an in-flight region
+        that such a device has left in use, they are popped again before all others, and the region says where to start,
+        not `base`. That device may also have died before it called: call the driver once after such a start.
 
         Args:
             size: of the queue, in descriptors.
@@ -275,16 +303,24 @@ class DeviceRing:
             event_idx: whether VIRTIO_F_EVENT_IDX was negotiated.
             indirect: whether VIRTIO_F_INDIRECT_DESC was negotiated.
             base: the available ring entry to pop first (`SET_VRING_BASE`).
+            inflight: where to keep track of what is popped, so that another device can take over at any time.
 
         Raises:
-            ValueError: a size, address or index is not one that virtio 1.2, 2.7, allows.
+            ValueError: a size, address or index is not one that virtio 1.2, 2.7, allows, or the region is another
+                queue's.
         """
         check_queue_size(size)
         check_alignment(desc_address, avail_address, used_address)
-        used_idx = int(_used_idx(used_address))
-        if not 0 <= base <= INDEX_MASK or (base - used_idx & INDEX_MASK) > size:
-            raise ValueError(f"base {base} does not fit the used idx {used_idx} of a queue of {size} (virtio 1.2, 2.7)")
-        self.state = np.zeros(_STATE_WORDS, np.int64)
+        given_back = int(used_idx(used_address))
+        left = None if inflight is None else begin_tracking(inflight, size, given_back)
+        heads, counter = ([], 0) if left is None else left
+        if left is not None:
+            base = given_back + len(heads) & INDEX_MASK
+        if not 0 <= base <= INDEX_MASK or (base - given_back & INDEX_MASK) > size:
+            raise ValueError(
+                f"base {base} does not fit the used idx {given_back} of a queue of {size} (virtio 1.2, 2.7)"
+            )
+        self.state = np.zeros(_STATE_WORDS + len(heads), np.int64)
         self.state[SIZE] = size
         self.state[DESC_ADDRESS] = desc_address
         self.state[AVAIL_ADDRESS] = avail_address
@@ -292,13 +328,24 @@ class DeviceRing:
         self.state[EVENT_IDX] = event_idx
         self.state[INDIRECT] = indirect
         self.state[LAST_AVAIL] = self.state[AVAIL_SEEN] = base
-        self.state[USED_NEXT] = self.state[USED_PUBLISHED] = used_idx
+        self.state[USED_NEXT] = self.state[USED_PUBLISHED] = given_back
+        self._inflight = inflight
+        if inflight is not None:
+            self.state[INFLIGHT_ADDRESS], self.state[INFLIGHT_DESCS] = inflight
+            self.state[INFLIGHT_COUNTER] = counter
+            self.state[RESUBMITS] = len(heads)
+            self.state[_STATE_WORDS:] = heads[::-1]
         self.gpas, self.lengths, self.flags = np.zeros((3, max(size, INDIRECT_DESCS_MAX)), np.int64)
 
     @property
     def last_avail(self) -> int:
         """The available ring entry to pop next (`GET_VRING_BASE`)."""
         return int(self.state[LAST_AVAIL])
+
+    def stop(self) -> None:
+        """Serve the queue no more; what is popped and not given back is for whoever starts it next to pop again."""
+        if self._inflight is not None:
+            end_tracking(self._inflight)
 
     def pop(self, regions: _Words) -> Element | None:
         """Take the next available element, or None if there is none.

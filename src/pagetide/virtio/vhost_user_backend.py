@@ -11,6 +11,7 @@ The rules of a queue's life, from the text ("Ring states") and from what real fr
 - GET_VRING_BASE stops it, as does a kick without a descriptor. So does a new size, address or base; the next kick
   starts it anew.
 - SET_VRING_CALL and SET_VRING_ERR may come at any time, before everything else too, and a new one replaces the old.
+- SET_INFLIGHT_FD counts for queues that are started after it, and comes while none is started.
 - SET_FEATURES may come more than once; RESET_OWNER and RESET_DEVICE stop every queue.
 
 Descriptors of queues belong to the state machine. Those that it no longer needs are for the caller to close, from
@@ -24,6 +25,8 @@ from pagetide.virtio.vhost_user_events import (
     DeviceReset,
     Event,
     FeaturesSet,
+    InflightAsked,
+    InflightGiven,
     MemoryRegionAdded,
     MemoryRegionRemoved,
     MemoryTableSet,
@@ -40,18 +43,21 @@ from pagetide.virtio.vhost_user_messages import (
     U64,
     VRING_STATE,
     BackendRequest,
+    Inflight,
     Message,
     ProtocolFeature,
     RemoteProtocolError,
     Request,
     VringAddress,
     decode_config,
+    decode_inflight,
     decode_mem_table,
     decode_single_region,
     decode_u64,
     decode_vring_address,
     decode_vring_state,
     encode_config,
+    encode_inflight,
 )
 from pagetide.virtio.vhost_user_rules import (
     MEM_SLOTS_MAX,
@@ -60,6 +66,8 @@ from pagetide.virtio.vhost_user_rules import (
     REQUESTS_WITH_FDS,
     REQUESTS_WITH_REPLY,
 )
+
+_NO_INFLIGHT = Inflight(0, 0, 0, 0)
 
 
 class _Queue:
@@ -111,6 +119,7 @@ class VhostUserBackend:
         self._queues = [_Queue() for _ in range(queue_count)]
         self._channel_fd = -1
         self._unneeded_fds: list[int] = []
+        self._inflight, self._inflight_fd = _NO_INFLIGHT, -1
         self._handlers: dict[Request, Callable[[Message], tuple[Event, ...]]] = {
             Request.GET_FEATURES: self._nothing,
             Request.SET_FEATURES: self._set_features,
@@ -131,6 +140,8 @@ class VhostUserBackend:
             Request.SET_BACKEND_REQ_FD: self._set_backend_req_fd,
             Request.GET_CONFIG: self._get_config,
             Request.SET_CONFIG: self._set_config,
+            Request.GET_INFLIGHT_FD: self._get_inflight_fd,
+            Request.SET_INFLIGHT_FD: self._set_inflight_fd,
             Request.RESET_DEVICE: self._reset,
             Request.GET_MAX_MEM_SLOTS: self._nothing,
             Request.ADD_MEM_REG: self._add_mem_reg,
@@ -157,6 +168,9 @@ class VhostUserBackend:
         A request that has no reply of its own is acknowledged with 0, or 1 for a failure, if the front-end wants
         that and REPLY_ACK was negotiated (the text, "VHOST_USER_PROTOCOL_F_REPLY_ACK").
         """
+        if message.request == Request.GET_INFLIGHT_FD:
+            made = (self._inflight_fd,) if succeeded else ()
+            return Message(message.request, FLAG_REPLY, encode_inflight(self._inflight if made else _NO_INFLIGHT), made)
         if message.request in REQUESTS_WITH_REPLY:
             return Message(message.request, FLAG_REPLY, self._reply(message))
         if message.need_reply and self.protocol_features & ProtocolFeature.REPLY_ACK:
@@ -167,6 +181,10 @@ class VhostUserBackend:
         """The queue that an event stopped had this available index next; GET_VRING_BASE answers it."""
         if not self._queues[index].base_is_given:
             self._queues[index].base = base
+
+    def inflight_made(self, inflight: Inflight, fd: int) -> None:
+        """The memory that an event asked for; the descriptor stays the caller's, and open until the reply is sent."""
+        self._inflight, self._inflight_fd = inflight, fd
 
     def queue_base(self, index: int) -> int:
         """The available index that a queue begins with."""
@@ -362,6 +380,19 @@ class VhostUserBackend:
             self._unneeded_fds.append(self._channel_fd)
         self._channel_fd = message.fds[0]
         return ()
+
+    def _get_inflight_fd(self, message: Message) -> tuple[Event, ...]:
+        asked = decode_inflight(message.payload)
+        return (InflightAsked(asked.queue_count, asked.queue_size),)
+
+    def _set_inflight_fd(self, message: Message) -> tuple[Event, ...]:
+        inflight = decode_inflight(message.payload)
+        if len(message.fds) != 1:
+            raise RemoteProtocolError("SET_INFLIGHT_FD without its file descriptor")
+        started = [index for index, queue in enumerate(self._queues) if queue.started]
+        if started:
+            raise RemoteProtocolError(f"SET_INFLIGHT_FD while queue {started[0]} is started")
+        return (InflightGiven(inflight, message.fds[0]),)
 
     def _get_config(self, message: Message) -> tuple[Event, ...]:
         decode_config(message.payload)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from pagetide.virtio.vhost_user_messages import ConfigSpace, MemoryRegion, VringAddress
+from pagetide.virtio.vhost_user_messages import ConfigSpace, Inflight, MemoryRegion, VringAddress
 
 
 class FeaturesSet(NamedTuple):
@@ -29,6 +29,20 @@ class MemoryRegionRemoved(NamedTuple):
     """The region with this gpa, size and user address is gone."""
 
     region: MemoryRegion
+
+
+class InflightAsked(NamedTuple):
+    """Memory for what is in flight is to be made, for so many queues of so many descriptors; tell `inflight_made`."""
+
+    queue_count: int
+    queue_size: int
+
+
+class InflightGiven(NamedTuple):
+    """What is in flight is to be tracked there, in queues started from now on; the caller owns the descriptor."""
+
+    inflight: Inflight
+    fd: int
 
 
 class QueueStarted(NamedTuple):
@@ -63,6 +77,8 @@ Event = (
     | MemoryTableSet
     | MemoryRegionAdded
     | MemoryRegionRemoved
+    | InflightAsked
+    | InflightGiven
     | QueueStarted
     | QueueStopped
     | ConfigWritten

@@ -12,6 +12,7 @@ REQUESTS_WITH_REPLY = frozenset(
         Request.GET_QUEUE_NUM,
         Request.GET_VRING_BASE,
         Request.GET_CONFIG,
+        Request.GET_INFLIGHT_FD,
         Request.GET_MAX_MEM_SLOTS,
         Request.GET_STATUS,
     }
@@ -23,6 +24,8 @@ NEEDED_FEATURE = {
     Request.SET_BACKEND_REQ_FD: ProtocolFeature.BACKEND_REQ,
     Request.GET_CONFIG: ProtocolFeature.CONFIG,
     Request.SET_CONFIG: ProtocolFeature.CONFIG,
+    Request.GET_INFLIGHT_FD: ProtocolFeature.INFLIGHT_SHMFD,
+    Request.SET_INFLIGHT_FD: ProtocolFeature.INFLIGHT_SHMFD,
     Request.RESET_DEVICE: ProtocolFeature.RESET_DEVICE,
     Request.GET_MAX_MEM_SLOTS: ProtocolFeature.CONFIGURE_MEM_SLOTS,
     Request.ADD_MEM_REG: ProtocolFeature.CONFIGURE_MEM_SLOTS,
@@ -39,6 +42,7 @@ REQUESTS_WITH_FDS = frozenset(
         Request.SET_VRING_CALL,
         Request.SET_VRING_ERR,
         Request.SET_BACKEND_REQ_FD,
+        Request.SET_INFLIGHT_FD,
         Request.ADD_MEM_REG,
         Request.REM_MEM_REG,
     }
@@ -50,6 +54,7 @@ PROTOCOL_FEATURES = (
     | ProtocolFeature.REPLY_ACK
     | ProtocolFeature.BACKEND_REQ
     | ProtocolFeature.CONFIG
+    | ProtocolFeature.INFLIGHT_SHMFD
     | ProtocolFeature.RESET_DEVICE
     | ProtocolFeature.CONFIGURE_MEM_SLOTS
     | ProtocolFeature.STATUS

@@ -18,6 +18,7 @@ from pagetide.virtio.vhost_user_messages import (
     VRING_ADDRESS,
     VRING_STATE,
     ConfigSpace,
+    Inflight,
     MemoryRegion,
     Message,
     MessageReader,
@@ -26,10 +27,12 @@ from pagetide.virtio.vhost_user_messages import (
     Request,
     VringAddress,
     decode_config,
+    decode_inflight,
     decode_u64,
     decode_vring_state,
     encode,
     encode_config,
+    encode_inflight,
     encode_mem_table,
 )
 from pagetide.virtio.vhost_user_rules import PROTOCOL_FEATURES
@@ -169,19 +172,28 @@ class FrontendChannel:
             RemoteProtocolError: the back-end broke a rule.
             LocalProtocolError: the request needs what was not negotiated.
         """
+        message = self._exchange(request, payload, fds)
+        if message is None:
+            return b""
+        for fd in message.fds:  # nobody asked for them
+            os.close(fd)
+        return self.frontend.take(message)
+
+    def _exchange(self, request: Request, payload: bytes, fds: tuple[int, ...]) -> Message | None:
+        """Send a request; the reply, if one is due."""
         message = self.frontend.request(request, payload, fds)
         if not self._connection.send(message):
             self._wait(select.POLLOUT, request)
             if not self._connection.flush():
                 raise PeerGoneError(f"the back-end takes no more requests ({request.name})")
-        return self._reply(request) if self.frontend.awaits_reply else b""
+        return self._reply(request) if self.frontend.awaits_reply else None
 
-    def _reply(self, request: Request) -> bytes:
+    def _reply(self, request: Request) -> Message:
         while (message := self._connection.receive()) is None:
             if self._connection.at_end:
                 raise PeerGoneError(f"the back-end closed the connection at {request.name}")
             self._wait(select.POLLIN, request)
-        return self.frontend.take(message)
+        return message
 
     def _wait(self, event: int, request: Request) -> None:
         poller = select.poll()
@@ -207,6 +219,33 @@ class FrontendChannel:
     def set_mem_table(self, regions: Sequence[MemoryRegion], fds: Sequence[int]) -> None:
         """Share the guest's memory: one descriptor a region."""
         self.call(Request.SET_MEM_TABLE, encode_mem_table(regions), tuple(fds))
+
+    def get_inflight(self, queue_count: int, queue_size: int) -> tuple[Inflight, int] | None:
+        """Have the back-end make memory for what is in flight: its description and descriptor, for the caller to keep.
+
+        None where the back-end keeps no track (INFLIGHT_SHMFD).
+
+        Raises:
+            RemoteProtocolError: what came is no such memory.
+        """
+        if not self.frontend.protocol_features & ProtocolFeature.INFLIGHT_SHMFD:
+            return None
+        asked = Inflight(0, 0, queue_count, queue_size)
+        message = self._exchange(Request.GET_INFLIGHT_FD, encode_inflight(asked), ())
+        assert message is not None, "it is a request with a reply"
+        try:
+            inflight = decode_inflight(self.frontend.take(message))
+            if len(message.fds) != 1 or inflight.mmap_size_bytes == 0:
+                raise RemoteProtocolError("GET_INFLIGHT_FD was answered without memory")
+        except RemoteProtocolError:
+            for fd in message.fds:
+                os.close(fd)
+            raise
+        return inflight, message.fds[0]
+
+    def set_inflight(self, inflight: Inflight, fd: int) -> None:
+        """Say where what is in flight is tracked, before any queue is started."""
+        self.call(Request.SET_INFLIGHT_FD, encode_inflight(inflight), (fd,))
 
     def start_queue(self, address: VringAddress, size: int, base: int, kick_fd: int, call_fd: int) -> None:
         """Say where a queue is, and start it."""

@@ -1,7 +1,7 @@
 """A driver's way to a modern virtio-pci device (virtio 1.2, 4.1), over any means to reach ports and memory.
 
 Only what a machine without firmware needs: the device is found on bus 0, its memory BAR is placed by us, and
-interrupts are not used.
+interrupts are the one line of PCI, without MSI-X.
 """
 
 from typing import NamedTuple, Protocol
@@ -20,6 +20,9 @@ class Bus(Protocol):
 
     def write(self, address: int, value: int, size_bytes: int) -> None:
         """Write to guest-physical memory."""
+
+    def write_at_once(self, *writes: tuple[int, int, int]) -> None:
+        """Write (address, value, bytes), one right after the other."""
 
     def read(self, address: int, size_bytes: int) -> int:
         """Read from guest-physical memory."""
@@ -44,7 +47,8 @@ _BAR_64BIT = 0x4
 _VENDOR_CAPABILITY = 9
 
 # struct virtio_pci_cap.cfg_type (4.1.4).
-_COMMON, _NOTIFY, _DEVICE = 1, 2, 4
+_COMMON, _NOTIFY, _ISR, _DEVICE = 1, 2, 3, 4
+_ISR_CONFIG_CHANGED = 0x2  # 4.1.4.5
 
 # struct virtio_pci_common_cfg (4.1.4.3): offset and size of each field.
 _DEVICE_FEATURE_SELECT = (0x00, 4)
@@ -90,27 +94,44 @@ class VirtioPci:
         self._notify_offsets: dict[int, int] = {}
         self.queue_count = self._get(_NUM_QUEUES)
 
+    @property
+    def offered(self) -> int:
+        """The features that the device offers."""
+        features = 0
+        for half in range(2):
+            self._put(_DEVICE_FEATURE_SELECT, half)
+            features |= self._get(_DEVICE_FEATURE) << 32 * half
+        return features
+
     def negotiate(self, wanted: int) -> int:
         """Reset the device, and agree on features; those that both sides have (3.1.1).
 
         Raises:
             PciError: the device does not accept them.
         """
-        self._put(_DEVICE_STATUS, 0)
-        self._put(_DEVICE_STATUS, Status.ACKNOWLEDGE)
-        self._put(_DEVICE_STATUS, Status.ACKNOWLEDGE | Status.DRIVER)
-        features = 0
-        for half in range(2):
-            self._put(_DEVICE_FEATURE_SELECT, half)
-            both = self._get(_DEVICE_FEATURE) & wanted >> 32 * half & 0xFFFF_FFFF
-            self._put(_DRIVER_FEATURE_SELECT, half)
-            self._put(_DRIVER_FEATURE, both)
-            features |= both << 32 * half
-        accepted = Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK
-        self._put(_DEVICE_STATUS, accepted)
-        if not self.status & Status.FEATURES_OK:
+        features = self.offered & wanted
+        if not self.accept(features):
             raise PciError(f"the device does not accept the features {features:#x} (virtio 1.2, 3.1.1)")
         return features
+
+    def accept(self, features: int) -> bool:
+        """Reset the device and accept just these features, offered or not; whether it sets FEATURES_OK (3.1.1)."""
+        self.reset()
+        self.set_status(Status.ACKNOWLEDGE)
+        self.set_status(Status.ACKNOWLEDGE | Status.DRIVER)
+        for half in range(2):
+            self._put(_DRIVER_FEATURE_SELECT, half)
+            self._put(_DRIVER_FEATURE, features >> 32 * half & 0xFFFF_FFFF)
+        self.set_status(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK)
+        return bool(self.status & Status.FEATURES_OK)
+
+    def reset(self) -> None:
+        """Reset the device (2.4)."""
+        self.set_status(0)
+
+    def set_status(self, status: int) -> None:
+        """Write the device status."""
+        self._put(_DEVICE_STATUS, status)
 
     @property
     def status(self) -> Status:
@@ -146,6 +167,22 @@ class VirtioPci:
         """Notify the device that a queue has elements (4.1.5.2)."""
         window = self._windows[_NOTIFY]
         self._bus.write(window.address + self._notify_offsets[index] * window.multiplier, index, 2)
+
+    def kick_and_reset(self, index: int) -> None:
+        """Notify the device, and reset it before it does anything else."""
+        window = self._windows[_NOTIFY]
+        self._bus.write_at_once(
+            (window.address + self._notify_offsets[index] * window.multiplier, index, 2),
+            (self._windows[_COMMON].address + _DEVICE_STATUS[0], 0, _DEVICE_STATUS[1]),
+        )
+
+    def take_config_notification(self) -> bool:
+        """Whether the device has told of a changed configuration since this was asked (4.1.4.5: reading clears it)."""
+        return bool(self._bus.read(self._windows[_ISR].address, 1) & _ISR_CONFIG_CHANGED)
+
+    def acknowledge_interrupt(self) -> int:
+        """Read the ISR status, which takes the interrupt line back (4.1.4.5); what it said."""
+        return self._bus.read(self._windows[_ISR].address, 1)
 
     def read_config(self, offset: int) -> int:
         """Read 32 bits of the device's configuration."""
@@ -192,14 +229,14 @@ class VirtioPci:
                 break
             head = self._config_read(self._slot, capability)
             kind = head >> 24
-            if head & 0xFF == _VENDOR_CAPABILITY and kind in (_COMMON, _NOTIFY, _DEVICE):
+            if head & 0xFF == _VENDOR_CAPABILITY and kind in (_COMMON, _NOTIFY, _ISR, _DEVICE):
                 bar = self._config_read(self._slot, capability + 4) & 0xFF
                 address = placed.setdefault(bar, _BAR_ADDRESS + 0x10_0000 * bar)
                 offset = self._config_read(self._slot, capability + 8)
                 multiplier = self._config_read(self._slot, capability + 16) if kind == _NOTIFY else 0
                 windows.setdefault(kind, _Window(address + offset, multiplier))
             capability = head >> 8 & 0xFC
-        if _COMMON not in windows or _NOTIFY not in windows:
+        if not {_COMMON, _NOTIFY, _ISR, _DEVICE} <= windows.keys():
             raise PciError("the device has no modern virtio registers (virtio 1.2, 4.1.4)")
         for bar, address in placed.items():
             is_64bit = self._config_read(self._slot, _BARS + 4 * bar) & _BAR_64BIT

@@ -3,8 +3,9 @@
 A design is driven by a worker that it knows nothing about, live or simulated:
 
 1. `start`; `woken` whenever the free path raised WAKE.
-2. At `due_s` or later the worker asks `next_batch` again and again; each batch is reported to the host and handed back
-   to `done`, before the next is asked for, until there is none.
+2. At `due_s` or later the worker asks `next_batch` again and again; each batch is given to the host, on the virtqueue
+   that `queue` names, and handed back to `done`, before the next is asked for, until there is none. What becomes of the
+   blocks then is the design's: reported ones go back to the allocator, inflated ones stay in the balloon.
 3. `stop` switches it off, at any time at which no batch is out; `start` switches it on again.
 
 Time comes in as an argument; a design never waits and never asks for it. Isolating and putting back is the zone's
@@ -15,6 +16,8 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from pagetide.virtio.balloon import Queue
 
 Batch = npt.NDArray[np.int64]
 """Isolated blocks, each `pfn << 4 | order`."""
@@ -64,6 +67,7 @@ class Design(Protocol):
     """The interface of every design; the conformance suite in tests/guest says what holds for each.
 
     Attributes:
+        queue: the virtqueue on which the batch that is out travels.
         synchronous: the vCPU whose free filled a batch reports it itself, and waits for the host.
         leftover_blocks_max: reportable blocks that it may leave unreported at rest; more only with dropped hints.
         drops_hints: it may lose hints, and counts those in the zone's DROPPED_HINTS and DROPPED_PAGES.
@@ -71,6 +75,10 @@ class Design(Protocol):
 
     synchronous: ClassVar[bool]
     drops_hints: ClassVar[bool]
+
+    @property
+    def queue(self) -> Queue:
+        """The virtqueue on which the batch that is out travels: `reporting`, or one of the balloon's."""
 
     @property
     def leftover_blocks_max(self) -> int:

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from pagetide.guest.reporting.design import Batch, ReportingSettings
 from pagetide.guest.zone import Zone
+from pagetide.virtio.balloon import Queue
 
 
 class Off:
@@ -12,6 +13,7 @@ class Off:
     synchronous: ClassVar[bool] = False
     drops_hints: ClassVar[bool] = False
     leftover_blocks_max = 0
+    queue = Queue.REPORTING
     due_s = None
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:

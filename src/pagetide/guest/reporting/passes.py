@@ -11,6 +11,7 @@ from pagetide.guest.reporting.switch import reserve_missing_spares, switch_off
 from pagetide.guest.request import begin_pass, end_pass
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import HINTS, RECORD_HINT_ARRAYS, RECORD_HINT_MAP, RECORDING, WAKE_BLOCKS
+from pagetide.virtio.balloon import Queue
 
 _RETRY_S = 0.1
 
@@ -99,6 +100,7 @@ class Passes(abc.ABC):
     synchronous: ClassVar[bool] = False
     drops_hints: ClassVar[bool] = False
     own_delay_s: ClassVar[float] = 2.0
+    queue = Queue.REPORTING
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
         """Take the zone to report for; nothing happens before `start`."""

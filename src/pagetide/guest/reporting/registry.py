@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.cursor import Cursor
 from pagetide.guest.reporting.design import Design, ReportingSettings
 from pagetide.guest.reporting.hybrid import Hybrid
@@ -10,6 +11,7 @@ from pagetide.guest.reporting.notify_array import NotifyArray
 from pagetide.guest.reporting.off import Off
 from pagetide.guest.reporting.scan import Scan
 from pagetide.guest.reporting.scan_restart import ScanRestart
+from pagetide.guest.reporting.shared import Shared
 from pagetide.guest.reporting.sync import Sync
 from pagetide.guest.zone import Zone
 
@@ -22,4 +24,6 @@ DESIGNS: dict[str, Callable[[Zone, ReportingSettings], Design]] = {
     "scan": Scan,
     "scan-restart": ScanRestart,
     "cursor": Cursor,
+    "shared": Shared,
+    "balloon": Balloon,
 }

@@ -1,40 +1,43 @@
-"""The machine with a real guest: User-Mode Linux attached to our host's process over vhost-user.
+"""The machine with a real Linux guest, whatever runs it and whoever serves its balloon.
 
-The starting process directs: it tells the guest's init to fill, waits, tells it to remove, and looks on until the host
-has got no report for longer than Linux takes between two passes. It samples as in `live.py`; host residency is read
-from the guest's own memory file. What happens in the guest is stamped here, when its answer arrives.
+The starting process directs: it tells the guest's init to fill, waits, tells it to remove, and looks on until nothing
+more comes back. It samples as in `live.py`; host residency is read from
+the guest's own memory file. What happens in the guest is stamped here, when its answer arrives.
 """
 
 import contextlib
 import os
 import select
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from pagetide.host.ledger import LEDGER_WORDS, REPORTS, Ledger
+from pagetide.host.ledger import REPORTS
 from pagetide.linux import process_cpu_s
+from pagetide.machine.balloon_host import BOOT_MAX_S, BalloonHost
 from pagetide.machine.boot_config import LINUX_DELAY_S, BootConfig
 from pagetide.machine.guest_view import GuestMemoryNow, GuestTotals
-from pagetide.machine.messages import Ended, HostSetup, PhaseBegan, PhaseEnded, Ready, Stage
+from pagetide.machine.linux_guest import Hypervisor, LinuxGuest
+from pagetide.machine.messages import PhaseBegan, PhaseEnded
 from pagetide.machine.observer import SAMPLE_INTERVAL_S, Observer
-from pagetide.machine.packages import UmlParts
-from pagetide.machine.processes import STOP_MAX_S, Child, shared_memory
+from pagetide.machine.processes import STOP_MAX_S
 from pagetide.machine.recorder import Recorder
 from pagetide.machine.result import RunResult
-from pagetide.machine.uml_guest import UmlGuest
 from pagetide.memory.residency import resident_bytes
 
 SETTLED_AFTER_S = LINUX_DELAY_S + 1.5
 """Without a report for this long, Linux has nothing left to report: its passes are one delay apart."""
 
-_BOOT_MAX_S = 120.0
+HELD_AFTER_S = 3.5 * LINUX_DELAY_S
+"""When residency has not fallen for this long, three passes have brought nothing: the rest will not come back."""
+
+TRICKLE_SHARE = 1 / 512
+"""Less than this share of RAM is no fall of residency worth waiting for."""
+
 _ANSWER_MAX_S = 120.0
 
 
@@ -58,12 +61,41 @@ class _LinuxView:
         return GuestTotals()
 
 
-class UmlMachine:
-    """One run of a User-Mode Linux guest and its host."""
+class Quiet:
+    """Finds out that a guest has given back what it had to give.
 
-    def __init__(self, config: BootConfig, parts: UmlParts) -> None:
-        """Take the settings, which the caller has checked, and the guest's files."""
-        self._config, self._parts = config, parts
+    No report for a while is the quick sign, but there may be no account of reports, and some guests never stop: init's
+    own small allocations split a reported block, and what is left of it is reported again in every pass.
+    """
+
+    def __init__(self, trickle_bytes: int) -> None:
+        """Take by how much residency may fall without being taken for more to come."""
+        self._trickle_bytes = trickle_bytes
+        self._report = (0.0, -1)
+        self._fall: tuple[float, int] | None = None
+
+    def by(self, now_s: float, reports: int | None, resident_bytes: int) -> bool:
+        """Whether it is so, at this time, with this many reports so far (None is not known) and this much resident."""
+        if self._fall is None or resident_bytes < self._fall[1] - self._trickle_bytes:
+            self._fall = now_s, resident_bytes
+        if reports is not None and reports != self._report[1]:
+            self._report = now_s, reports
+        silent = reports is not None and now_s - self._report[0] >= SETTLED_AFTER_S
+        return silent or now_s - self._fall[0] >= HELD_AFTER_S
+
+
+class LinuxMachine:
+    """One run of a real Linux guest and its host."""
+
+    def __init__(self, config: BootConfig, hypervisor: Hypervisor, host: BalloonHost) -> None:
+        """Take the settings, which the caller has checked.
+
+        Args:
+            config: the settings.
+            hypervisor: what runs the guest.
+            host: who serves its balloon.
+        """
+        self._config, self._hypervisor, self._host = config, hypervisor, host
         self._view = _LinuxView(config.ram_bytes)
         self._answers: list[str] = []
         self._order: int | None = None
@@ -79,55 +111,31 @@ class UmlMachine:
         """
         with contextlib.ExitStack() as resources:
             self._observer = observer
-            ledger_fd, ledger = shared_memory(resources, "ledger", LEDGER_WORDS * 8)
-            self._ledger = Ledger(np.frombuffer(ledger, np.int64, LEDGER_WORDS))
-            self._recorder = Recorder(
-                self._config.run_config(), lambda: resident_bytes(self._memory_fd), self._view, ledger
-            )
-            outcome = _outcome(lambda: self._start(resources, ledger_fd))
+            self._folder = Path(tempfile.mkdtemp(prefix="pagetide-guest-"))
+            resources.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            balloon = self._host.listen(resources, self._folder, observer)
+            config = msgspec.structs.replace(self._config, verify_share=self._host.verify_share).run_config()
+            self._recorder = Recorder(config, lambda: resident_bytes(self._memory_fd), self._view, self._host.ledger)
+            outcome = _outcome(lambda: self._start(resources, balloon))
             if outcome == "complete":
                 outcome = _outcome(self._bursts)
                 self._end(outcome)
             return self._result(outcome)
 
-    def _start(self, resources: contextlib.ExitStack, ledger_fd: int) -> None:
-        """Boot the guest, start the host once the guest has connected, and wait until both are ready."""
-        self._observer.stage(f"booting Linux {self._parts.release} (User-Mode Linux)")
-        folder = Path(tempfile.mkdtemp(prefix="pagetide-uml-"))
-        resources.callback(shutil.rmtree, folder, ignore_errors=True)
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(folder / "balloon"))
-            listener.listen(1)
-            self._guest = UmlGuest(self._parts, self._config, folder, folder / "balloon")
-            resources.callback(self._guest.stop)
-            connection = resources.enter_context(self._accept(listener))
+    def _start(self, resources: contextlib.ExitStack, balloon: Path | None) -> None:
+        """Boot the guest, have it served, and wait until it and the host are ready."""
+        self._observer.stage(f"booting {self._title()}")
+        self._guest = LinuxGuest(self._hypervisor, self._config, self._folder, balloon)
+        resources.callback(self._guest.stop)
+        self._host.attach(resources, self._guest)
+        self._poller = select.poll()
+        for fd in (self._guest.fileno(), self._guest.pidfd, self._host.fileno()):
+            if fd is not None:
+                self._poller.register(fd, select.POLLIN)
+        self._look_on(lambda: self._host.ready and self._order is not None, BOOT_MAX_S, "booting")
         self._memory_fd = self._guest.open_memory(self._config.ram_bytes)
         resources.callback(os.close, self._memory_fd)
-        host_control, host_end = (resources.enter_context(end) for end in socket.socketpair())
-        setup = HostSetup(self._config.run_config(), host_control.fileno(), connection.fileno(), ledger_fd)
-        self._host = Child("host", setup, [setup.control_fd, setup.socket_fd, ledger_fd], host_end)
-        resources.callback(self._host.close)
-        # Whoever is left must see the other's end close.
-        connection.close()
-        host_control.close()
-        self._poller = select.poll()
-        for fd in (self._guest.fileno(), self._guest.pidfd, self._host.channel.fileno()):
-            self._poller.register(fd, select.POLLIN)
-        self._look_on(lambda: self._host.ready and self._order is not None, _BOOT_MAX_S, "booting")
-        self._recorder.begin({"guest": process_cpu_s(self._guest.pid), "host": process_cpu_s(self._host.process.pid)})
-
-    def _accept(self, listener: socket.socket) -> socket.socket:
-        """Wait for the guest's connection."""
-        deadline_s = time.monotonic() + _BOOT_MAX_S
-        while time.monotonic() < deadline_s:
-            ready = select.select([listener.fileno(), self._guest.fileno(), self._guest.pidfd], [], [], 1.0)[0]
-            if listener.fileno() in ready:
-                return listener.accept()[0]
-            if self._guest.fileno() in ready:
-                self._guest.markers()
-            if self._guest.pidfd in ready:
-                raise ChildProcessError(f"before it attached to the balloon, {self._guest.cause_of_death()}")
-        raise TimeoutError(f"the guest did not attach to the balloon within {_BOOT_MAX_S:g} s")
+        self._recorder.begin({"guest": process_cpu_s(self._guest.pid), "host": self._host.cpu_s()})
 
     def _bursts(self) -> None:
         """Fill, hold, remove and wait until all is reported, some times over; then switch the guest off."""
@@ -151,17 +159,15 @@ class UmlMachine:
         self._recorder.phase_ended(PhaseEnded(burst, eats, allocated_bytes, time.monotonic()))
 
     def _await_quiet(self) -> None:
-        """Look on until no report has come for SETTLED_AFTER_S."""
-        reports, since_s = -1, 0.0
+        """Look on until nothing more comes back."""
+        quiet = Quiet(int(self._config.ram_bytes * TRICKLE_SHARE))
 
-        def quiet() -> bool:
-            nonlocal reports, since_s
-            now_s = time.monotonic()
-            if self._ledger.words[REPORTS] != reports:
-                reports, since_s = int(self._ledger.words[REPORTS]), now_s
-            return now_s - since_s >= SETTLED_AFTER_S
+        def is_quiet() -> bool:
+            ledger = self._host.ledger
+            reports = None if ledger is None else int(ledger.words[REPORTS])
+            return quiet.by(time.monotonic(), reports, resident_bytes(self._memory_fd))
 
-        self._look_on(quiet)
+        self._look_on(is_quiet)
 
     def _look_on(self, until: Callable[[], bool], limit_s: float = float("inf"), doing: str = "") -> None:
         """Take what comes and sample, until this is so."""
@@ -172,12 +178,12 @@ class UmlMachine:
             if self._guest.fileno() in ready:
                 for marker in self._guest.markers():
                     self._take(marker)
-            if self._host.channel.fileno() in ready:
-                self._hear_host()
-            if self._host.channel.closed or self._guest.pidfd in ready:
+            host_is_there = self._host.fileno() not in ready or self._host.hear()
+            if not host_is_there or self._guest.pidfd in ready:
                 raise _RunOverError(self._how_it_ended())
             now_s = time.monotonic()
             if now_s >= self._next_s:
+                self._host.look(now_s)
                 self._next_s = max(self._next_s + SAMPLE_INTERVAL_S, now_s)
                 sample = self._recorder.sample(now_s)
                 if sample is not None:
@@ -196,24 +202,13 @@ class UmlMachine:
         else:
             self._answers.append(kind)
 
-    def _hear_host(self) -> None:
-        for message in self._host.channel.receive():
-            if isinstance(message, Stage):
-                self._observer.stage(message.text)
-            elif isinstance(message, Ready):
-                self._host.ready = True
-            elif isinstance(message, Ended):
-                self._host.ended = message
-
     def _how_it_ended(self) -> str:
         """One of the two ended in the middle: which, and how."""
-        if self._guest.await_end(0):
-            cause = self._guest.cause_of_death()
-            self._guest.stop()  # its helpers hold the connection as well
-            noticed = self._host.await_end(time.monotonic() + STOP_MAX_S)
-            return f"{cause}; the host {'noticed and ended' if noticed else 'was stopped'}"
-        self._host.await_end(time.monotonic() + STOP_MAX_S)
-        return f"{self._host.cause_of_death() or 'the host ended without a word'}; the guest was stopped"
+        if not self._guest.await_end(0):
+            return f"{self._host.how_it_ended()}; the guest was stopped"
+        cause = self._guest.cause_of_death()
+        self._guest.stop()  # its helpers hold the connection as well
+        return cause + self._host.without_guest()
 
     def _end(self, outcome: str) -> None:
         """Note CPU time, then let the guest and the host go."""
@@ -223,9 +218,7 @@ class UmlMachine:
             self._guest.say("stop")
             self._guest.await_end(time.monotonic() + STOP_MAX_S)
         self._guest.stop()
-        self._host.stop()
-        host_cpu_s = None if self._host.ended is None else self._host.ended.cpu_s
-        self._recorder.end(end_s, {"guest": guest_cpu_s, "host": host_cpu_s})
+        self._recorder.end(end_s, {"guest": guest_cpu_s, "host": self._host.stop()})
 
     def _result(self, outcome: str) -> RunResult:
         result = self._recorder.result(outcome)
@@ -233,8 +226,11 @@ class UmlMachine:
         return msgspec.structs.replace(
             result,
             config=msgspec.structs.replace(result.config, order=order),
-            guest=f"Linux {self._parts.release} (User-Mode Linux)",
+            guest=self._title(),
         )
+
+    def _title(self) -> str:
+        return f"Linux {self._hypervisor.parts.release} ({self._hypervisor.name})"
 
 
 def _outcome(part: Callable[[], None]) -> str:

@@ -1,0 +1,173 @@
+"""Our daemon against QEMU's device on the same work: bytes discarded a host CPU second, in one run, by turns.
+
+Both are processes of their own and get the same elements from the same driver's half of a ring, in memory of the same
+kind that the guest, which is this process, has mapped and touched: for large blocks four elements of 32 a kick, for
+adjacent small ones 32 of 32, so that the kick itself, which costs QEMU the reading of a qtest command, is little beside
+them; what an empty kick costs is printed, and not taken off. CPU time is that of all threads of each
+(/proc/PID/task/TID/schedstat, in nanoseconds). Neither reads back what it discarded.
+"""
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.rows import Row
+from pagetide.guest.driver import WANTED, BalloonTransport
+from pagetide.guest.vhost_user_link import VhostUserLink, connect
+from pagetide.machine.qemu_device import QemuDevice
+from pagetide.machine.qemu_process import QemuError
+from pagetide.memory.guest_ram import GuestRam
+from pagetide.memory.residency import resident_bytes
+from pagetide.units import PAGE_SIZE_BYTES, format_size
+from pagetide.virtio.balloon import Feature, Queue, queues
+from pagetide.virtio.ring import place_ring
+from pagetide.virtio.ring_driver import DriverRing
+
+_CAPACITY = 32
+_ROUNDS = 16
+_RING_GPA = 16 << 20
+_TABLES_GPA = 18 << 20
+_DATA_GPA = 32 << 20
+_GIVE_UP_S = 60.0
+
+
+class _Case(NamedTuple):
+    block_bytes: int
+    elements: int
+    at_least: float
+
+    @property
+    def name(self) -> str:
+        return f"{format_size(self.block_bytes)} blocks" + (", adjacent" if self.block_bytes == PAGE_SIZE_BYTES else "")
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * _CAPACITY * self.block_bytes
+
+
+_CASES = (_Case(2 << 20, 4, 1.0), _Case(PAGE_SIZE_BYTES, 32, 2.0))
+
+
+class _Device:
+    """A device with a started reporting queue."""
+
+    def __init__(self, transport: BalloonTransport, ram: GuestRam, pid: int) -> None:
+        self.ram = ram
+        self._transport, self._tasks = transport, Path(f"/proc/{pid}/task")
+        features = Feature(transport.negotiate(WANTED))
+        assert features == WANTED
+        self._index = queues(features).index(Queue.REPORTING)
+        place = place_ring(_CAPACITY, _RING_GPA)
+        assert place.end_gpa <= _TABLES_GPA
+        self.ring = DriverRing(
+            _CAPACITY,
+            ram_address=ram.address,
+            desc_gpa=place.desc_gpa,
+            avail_gpa=place.avail_gpa,
+            used_gpa=place.used_gpa,
+            event_idx=True,
+            table_descs=_CAPACITY,
+            tables_gpa=_TABLES_GPA,
+        )
+        transport.start_queue(self._index, _CAPACITY, place.desc_gpa, place.avail_gpa, place.used_gpa)
+        transport.driver_ok()
+
+    def kick_ns(self, elements: int) -> int:
+        """CPU time of dealing with this many elements, which are in the ring."""
+        start_ns = self._cpu_ns()
+        self._transport.kick(self._index)
+        done, give_up_s = 0, time.monotonic() + _GIVE_UP_S
+        while done < elements:
+            assert time.monotonic() < give_up_s, "the device does not answer"
+            done += len(self.ring.take_used())
+            time.sleep(0.0002)
+        time.sleep(0.001)  # it goes back to sleep
+        return self._cpu_ns() - start_ns
+
+    def _cpu_ns(self) -> int:
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in self._tasks.iterdir())
+
+
+def _discard_ns(device: _Device, case: _Case, order: npt.NDArray[np.int64]) -> int:
+    """Touch the memory, report all of it in this order of elements, and see that it is gone; the device's CPU time."""
+    first = _DATA_GPA // PAGE_SIZE_BYTES
+    device.ram.words.reshape(-1, PAGE_SIZE_BYTES // 8)[first : first + case.bytes // PAGE_SIZE_BYTES, 0] += 1
+    lengths = np.full(_CAPACITY, case.block_bytes, np.int64)
+    for element in order:
+        gpas = _DATA_GPA + (element * _CAPACITY + np.arange(_CAPACITY)) * case.block_bytes
+        assert device.ring.add_element(gpas, lengths, writable=True) is not None
+    device.ring.publish()
+    before_bytes = resident_bytes(device.ram.fd)
+    spent_ns = device.kick_ns(len(order))
+    gone_bytes = before_bytes - resident_bytes(device.ram.fd)
+    assert gone_bytes == case.bytes, f"{gone_bytes} of {case.bytes} bytes are gone"
+    return spent_ns
+
+
+@contextlib.contextmanager
+def _daemon(ram: GuestRam) -> Iterator[_Device]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/vm.sock"
+        command = [sys.executable, "-c", "from pagetide.cli import main; raise SystemExit(main())", "serve"]
+        log = subprocess.DEVNULL
+        with subprocess.Popen([*command, "--socket", path, "--verify", "0"], stderr=log, stdout=log) as daemon:
+            try:
+                give_up_s = time.monotonic() + _GIVE_UP_S
+                while not os.path.exists(path):  # noqa: PTH110
+                    assert time.monotonic() < give_up_s, "the daemon does not listen"
+                    time.sleep(0.02)
+                with VhostUserLink(connect(path), ram) as link:
+                    yield _Device(link, ram, daemon.pid)
+            finally:
+                daemon.terminate()
+
+
+@contextlib.contextmanager
+def _both(case: _Case) -> Iterator[tuple[_Device, _Device]]:
+    ram_bytes = -(-(_DATA_GPA + case.bytes) >> 20 << 20)
+    with (
+        GuestRam.create(ram_bytes, "memfd") as ram,
+        _daemon(ram) as ours,
+        QemuDevice(ram_bytes) as qemu,
+    ):
+        yield ours, _Device(qemu.pci, qemu.ram, qemu.pid)
+
+
+def _case(case: _Case) -> list[Row]:
+    rng = np.random.default_rng(1)
+    spent: list[tuple[int, int]] = []
+    with _both(case) as (ours, qemu):
+        for number in range(1 + _ROUNDS):
+            order = rng.permutation(case.elements)
+            sides = [ours, qemu]
+            took = {side: _discard_ns(side, case, order) for side in (sides if number % 2 else sides[::-1])}
+            spent.append((took[ours], took[qemu]))
+        empty_ns = [statistics.median(side.kick_ns(0) for _ in range(_ROUNDS)) for side in (ours, qemu)]
+    ours_ns, qemu_ns = np.array(spent[1:]).T
+    gib = case.bytes / 2**30
+    unit = "GiB a host CPU second"
+    return [
+        Row(f"discard, {case.name}, ours", gib / (float(np.median(ours_ns)) / 1e9), unit),
+        Row(f"discard, {case.name}, QEMU's device", gib / (float(np.median(qemu_ns)) / 1e9), unit),
+        Row(f"discard, {case.name}, ours / QEMU", float(np.median(qemu_ns / ours_ns)), "ratio", at_least=case.at_least),
+        Row(f"discard, {case.name}, an empty kick's share, ours", empty_ns[0] / float(np.median(ours_ns)), "share"),
+        Row(f"discard, {case.name}, an empty kick's share, QEMU", empty_ns[1] / float(np.median(qemu_ns)), "share"),
+    ]
+
+
+def run() -> list[Row]:
+    """Measure; one row a figure."""
+    try:
+        return [row for case in _CASES for row in _case(case)]
+    except QemuError as error:
+        return [Row("discard, ours / QEMU", None, "ratio", note=str(error))]

@@ -1,0 +1,174 @@
+"""The balloon's pages: order-0 pages that leave the allocator for the host, and come back.
+
+A page that is in a batch has the state BALLOON, one that the host was told of HELD; BALLOON_PAGES counts both. A batch
+is an int64 array of `pfn << 4 | order`, and the order is 0. Held pages come out by position, from where the last ones
+did, round and round, and for a larger block from a place where they leave one behind. In the order in which they went
+in, or its reverse, they would come out scattered, as they were freed, and small allocations would then spread over all
+of memory: a guest was seen to have 40 MiB free and no block of 2 MiB. (Linux keeps a list in the order of inflation;
+its balloon pages are movable, and compaction sorts that out.)
+
+Pages that came back at once, because an allocation would have failed, are on a stack of UNTOLD ones until the host has
+been told. All is under the zone lock.
+"""
+
+from typing import Any
+
+from pagetide.guest.buddy import return_block, take_block
+from pagetide.guest.zone_layout import (
+    BALLOON,
+    BALLOON_PAGES,
+    BUDDY,
+    HELD,
+    NR_PAGES,
+    ORDER_MASK,
+    RECORD_WORDS,
+    STATE,
+    TYPE_MASK,
+    ZONE_LOCK,
+)
+from pagetide.guest.zone_lock import lock, unlock
+from pagetide.jit import kernel
+
+HELD_PAGES = 0
+UNTOLD_PAGES = 1
+RELIEFS = 2
+NEXT_PFN = 3
+COUNTS = 4
+"""The counts array: pages held, pages on the stack, how often pages came back at once, whence the next ones come."""
+
+
+@kernel
+def take_pages(words: Any, pages: Any, counts: Any, batch: Any) -> int:
+    """Allocate pages into the batch, as many as there are without breaking the min watermark; how many.
+
+    None while the host is still to be told of others, lest it hear of one that went back and forth in the wrong order.
+    """
+    taken = 0
+    lock(words, ZONE_LOCK)
+    while taken < batch.shape[0] and counts[UNTOLD_PAGES] == 0:
+        pfn = take_block(words, pages, 0, BALLOON)
+        if pfn < 0:
+            break
+        batch[taken] = pfn << 4
+        taken += 1
+    words[BALLOON_PAGES] += taken
+    unlock(words, ZONE_LOCK)
+    return taken
+
+
+@kernel
+def free_pages(words: Any, pages: Any, batch: Any, count: int) -> None:
+    """Give the batch's first pages back to the allocator."""
+    lock(words, ZONE_LOCK)
+    for index in range(count):
+        return_block(words, pages, batch[index] >> 4, 0, False, False)
+    words[BALLOON_PAGES] -= count
+    unlock(words, ZONE_LOCK)
+
+
+@kernel
+def hold_pages(words: Any, pages: Any, counts: Any, batch: Any, count: int) -> None:
+    """The batch's first pages are in the balloon, and the host knows."""
+    lock(words, ZONE_LOCK)
+    for index in range(count):
+        pages[(batch[index] >> 4) * RECORD_WORDS + STATE] = HELD
+    counts[HELD_PAGES] += count
+    unlock(words, ZONE_LOCK)
+
+
+@kernel
+def _next_held(words: Any, pages: Any, counts: Any) -> int:
+    """Take the next held page by position; there is one, and the caller holds the lock."""
+    pfn = counts[NEXT_PFN]
+    while True:
+        if pfn >= words[NR_PAGES]:
+            pfn = 0
+        state = int(pages[pfn * RECORD_WORDS + STATE])
+        if state == HELD:
+            break
+        pfn += 1 << (state & ORDER_MASK) if state & TYPE_MASK else 1
+    counts[NEXT_PFN] = pfn + 1
+    counts[HELD_PAGES] -= 1
+    return pfn  # type: ignore[no-any-return]
+
+
+@kernel
+def pick_held(words: Any, pages: Any, counts: Any, batch: Any, most: int) -> int:
+    """Take up to so many held pages into the batch; how many."""
+    lock(words, ZONE_LOCK)
+    picked = min(most, counts[HELD_PAGES])
+    for index in range(picked):
+        pfn = _next_held(words, pages, counts)
+        pages[pfn * RECORD_WORDS + STATE] = BALLOON
+        batch[index] = pfn << 4
+    unlock(words, ZONE_LOCK)
+    return picked  # type: ignore[no-any-return]
+
+
+@kernel
+def _would_be_free(pages: Any, pfn: int, end: int) -> bool:
+    """Whether there would be nothing but free memory from here to there, if the balloon did not hold it."""
+    while pfn < end:
+        state = int(pages[pfn * RECORD_WORDS + STATE])
+        if state == HELD:
+            pfn += 1
+        elif state & TYPE_MASK == BUDDY:
+            pfn += 1 << (state & ORDER_MASK)
+        else:
+            return False
+    return True
+
+
+@kernel
+def _go_to_block(words: Any, pages: Any, counts: Any, order: int) -> None:
+    """Have the next pages come from a block of this order that is free but for held pages, if there is one."""
+    nr_blocks = words[NR_PAGES] >> order
+    first = counts[NEXT_PFN] >> order
+    for index in range(nr_blocks):
+        pfn = (first + index) % nr_blocks << order
+        if _would_be_free(pages, pfn, pfn + (1 << order)):
+            counts[NEXT_PFN] = pfn
+            break
+
+
+@kernel
+def deflate_now(words: Any, pages: Any, untold: Any, counts: Any, most: int, order: int) -> int:
+    """Give up to so many held pages back to the allocator at once, the host still to be told; how many.
+
+    If it can be, they are such that a block of this order can be allocated then.
+    """
+    lock(words, ZONE_LOCK)
+    if order > 0 and counts[HELD_PAGES] > 0:
+        _go_to_block(words, pages, counts, order)
+    freed = min(most, counts[HELD_PAGES])
+    for _ in range(freed):
+        pfn = _next_held(words, pages, counts)
+        return_block(words, pages, pfn, 0, False, False)
+        untold[counts[UNTOLD_PAGES]] = pfn
+        counts[UNTOLD_PAGES] += 1
+    words[BALLOON_PAGES] -= freed
+    counts[RELIEFS] += int(freed > 0)
+    unlock(words, ZONE_LOCK)
+    return freed  # type: ignore[no-any-return]
+
+
+@kernel
+def pop_untold(words: Any, untold: Any, counts: Any, batch: Any) -> int:
+    """Take pages that the host is to be told of off the stack, into the batch; how many."""
+    lock(words, ZONE_LOCK)
+    popped = min(batch.shape[0], counts[UNTOLD_PAGES])
+    counts[UNTOLD_PAGES] -= popped
+    for index in range(popped):
+        batch[index] = untold[counts[UNTOLD_PAGES] + index] << 4
+    unlock(words, ZONE_LOCK)
+    return popped  # type: ignore[no-any-return]
+
+
+@kernel
+def push_untold(words: Any, untold: Any, counts: Any, batch: Any, count: int) -> None:
+    """Put the batch's first pages back on the stack: the host could not be told."""
+    lock(words, ZONE_LOCK)
+    for index in range(count):
+        untold[counts[UNTOLD_PAGES] + index] = batch[index] >> 4
+    counts[UNTOLD_PAGES] += count
+    unlock(words, ZONE_LOCK)

@@ -1,0 +1,85 @@
+"""The memory in which a guest's queues keep track of what is in flight: made here, kept by the front-end.
+
+A front-end asks for it once, gives it back to whichever back-end it is connected to, and so carries it from one that
+died to its successor (QEMU's docs/interop/vhost-user.rst, "Inflight I/O tracking").
+"""
+
+import os
+
+from pagetide import linux
+from pagetide.bus_error import GuardedRange
+from pagetide.host.guest_memory import GuestMemoryError
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.inflight import InflightRegion, region_bytes
+from pagetide.virtio.ring import QUEUE_SIZE_MAX
+from pagetide.virtio.vhost_user_messages import Inflight
+
+
+def create_inflight(queue_count: int, queue_size: int, queues_max: int) -> tuple[Inflight, int]:
+    """Make memory for so many queues of so many descriptors: its description, and its descriptor, the caller's.
+
+    Raises:
+        GuestMemoryError: nobody has such queues, or there is no memory.
+    """
+    size_bytes = _size_bytes(queue_count, queue_size, queues_max)
+    try:
+        fd = linux.memfd_create("pagetide-inflight")
+        try:
+            linux.ftruncate(fd, size_bytes)
+            linux.add_seals(fd, linux.SEAL_SHRINK | linux.SEAL_GROW)
+        except OSError:
+            os.close(fd)
+            raise
+    except OSError as error:
+        raise GuestMemoryError(f"no memory for what is in flight: {error}") from error
+    return Inflight(size_bytes, 0, queue_count, queue_size), fd
+
+
+class InflightMemory:
+    """Such memory, mapped."""
+
+    def __init__(self, inflight: Inflight, fd: int, queues_max: int) -> None:
+        """Map it. The descriptor is this object's from now on, in any case.
+
+        Raises:
+            GuestMemoryError: the description is not one of ours, or does not fit the file, or it cannot be mapped.
+        """
+        self._inflight = inflight
+        try:
+            needed_bytes = _size_bytes(inflight.queue_count, inflight.queue_size, queues_max)
+            if inflight.mmap_size_bytes < needed_bytes or inflight.mmap_offset_bytes % PAGE_SIZE_BYTES:
+                raise GuestMemoryError(f"the in-flight memory is not of this device: {inflight}")
+            if inflight.mmap_offset_bytes + inflight.mmap_size_bytes > os.fstat(fd).st_size:
+                raise GuestMemoryError("the in-flight memory reaches beyond the end of its file")
+            self._bytes = needed_bytes
+            self._address = linux.mmap(
+                0, needed_bytes, linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED, fd, inflight.mmap_offset_bytes
+            )
+        except OSError as error:
+            raise GuestMemoryError(f"the in-flight memory cannot be mapped: {error}") from error
+        finally:
+            os.close(fd)
+        self._guard = GuardedRange(self._address, self._bytes)
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the file was found to be shorter than it was."""
+        return self._guard.was_cut
+
+    def region(self, queue: int) -> InflightRegion | None:
+        """A queue's region, if the memory has one for it."""
+        if queue >= self._inflight.queue_count:
+            return None
+        descs = self._inflight.queue_size
+        return InflightRegion(self._address + queue * region_bytes(descs), descs)
+
+    def close(self) -> None:
+        """Unmap it; no queue may use it any more."""
+        self._guard.close()
+        linux.munmap(self._address, self._bytes)
+
+
+def _size_bytes(queue_count: int, queue_size: int, queues_max: int) -> int:
+    if not 1 <= queue_count <= queues_max or not 1 <= queue_size <= QUEUE_SIZE_MAX:
+        raise GuestMemoryError(f"in-flight memory for {queue_count} queues of {queue_size}: no balloon has such queues")
+    return queue_count * region_bytes(queue_size)

@@ -1,0 +1,51 @@
+"""All vectors, and how they run on a device."""
+
+from collections.abc import Iterator
+
+from pagetide.lab.conformance import (
+    vectors_config,
+    vectors_inflate,
+    vectors_negotiation,
+    vectors_reporting,
+    vectors_rings,
+    vectors_statistics,
+)
+from pagetide.lab.conformance.bench import Bench, NotOfferedError
+from pagetide.lab.conformance.vector import Result, Vector
+from pagetide.machine.device_under_test import DeviceUnderTest, NotTestableError
+from pagetide.virtio.ring import RingError
+
+VECTORS: tuple[Vector, ...] = (
+    *vectors_negotiation.VECTORS,
+    *vectors_rings.VECTORS,
+    *vectors_reporting.VECTORS,
+    *vectors_inflate.VECTORS,
+    *vectors_statistics.VECTORS,
+    *vectors_config.VECTORS,
+)
+"""Every vector, in the order in which they run."""
+
+
+def run_vectors(device: DeviceUnderTest, *, is_qemu: bool = False) -> Iterator[Result]:
+    """Run every vector on a device, each after a reset."""
+    bench = Bench(device)
+    for vector in VECTORS:
+        yield run_vector(vector, bench, is_qemu=is_qemu)
+
+
+def run_vector(vector: Vector, bench: Bench, *, is_qemu: bool = False) -> Result:
+    """Run one vector."""
+    expected, note = (vector.qemu, vector.why) if is_qemu and vector.qemu else (vector.expected, "")
+    bench.begin()
+    before = dict(bench.device.account() or {})
+    try:
+        found = vector.play(bench)
+    except (NotOfferedError, NotTestableError) as error:
+        return Result(vector.topic, vector.name, expected, None, True, str(error))
+    except RingError as error:
+        return Result(vector.topic, vector.name, expected, "a broken ring", False, str(error))
+    after = bench.device.account()
+    problem = "" if bench.is_intact() else "memory that was not given away was changed"
+    if after is not None and vector.counted and after[vector.counted] <= before[vector.counted]:
+        problem = f"the ledger does not count {vector.counted}"
+    return Result(vector.topic, vector.name, expected, found, found == expected and not problem, problem or note)

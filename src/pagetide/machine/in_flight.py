@@ -1,0 +1,105 @@
+"""What of the guest's free memory the host has at the moment: what a failing allocation may wait for."""
+
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from pagetide.guest.zone import Zone
+from pagetide.guest.zone_layout import ISOLATED_PAGES, NR_PAGES
+from pagetide.machine.guest_worker import GuestWorker
+from pagetide.memory.frame_table import (
+    BEGUN,
+    ENDED,
+    FRAME_PAGES,
+    FRAMES,
+    FREE,
+    STATE_MASK,
+    TAKING,
+    TAKING_NOW,
+)
+
+_LOOK_AGAIN_S = 0.002
+
+
+class InFlight(Protocol):
+    """Batches of free memory that come and go.
+
+    Attributes:
+        look_again_s: how long to wait at most between two looks, if nobody notifies; else infinity.
+    """
+
+    look_again_s: ClassVar[float]
+
+    @property
+    def begun(self) -> int:
+        """Batches begun, counted before anything is out of the allocator's reach."""
+
+    @property
+    def ended(self) -> int:
+        """Batches ended, counted when everything is within reach again."""
+
+    @property
+    def pages(self) -> int:
+        """Pages that are free and out of reach."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is left to be done before something is freed, besides what the worker knows."""
+
+
+class Isolated:
+    """Blocks that the worker isolated; it notifies when they are back."""
+
+    look_again_s: ClassVar[float] = float("inf")
+    at_rest = True
+
+    def __init__(self, zone: Zone, worker: GuestWorker) -> None:
+        """Look at this worker's batches."""
+        self._zone, self._worker = zone, worker
+
+    @property
+    def begun(self) -> int:
+        """Batches asked for."""
+        return self._worker.batches_begun
+
+    @property
+    def ended(self) -> int:
+        """Batches handed back."""
+        return self._worker.batches_done
+
+    @property
+    def pages(self) -> int:
+        """Pages isolated."""
+        return int(self._zone.words[ISOLATED_PAGES])
+
+
+class TakenByHost:
+    """Frames that the host takes from the shared table; it tells nobody, so whoever waits looks again and again."""
+
+    look_again_s: ClassVar[float] = _LOOK_AGAIN_S
+
+    def __init__(self, zone: Zone) -> None:
+        """Look at this zone's frame table."""
+        self._table = zone.frame_table
+        self._frames = self._table[FRAMES : FRAMES + int(zone.words[NR_PAGES]) // FRAME_PAGES]
+
+    @property
+    def begun(self) -> int:
+        """Batches of frames that became TAKING."""
+        return int(self._table[BEGUN])
+
+    @property
+    def ended(self) -> int:
+        """Batches of frames that became TAKEN."""
+        return int(self._table[ENDED])
+
+    @property
+    def pages(self) -> int:
+        """Pages of frames that are TAKING."""
+        return int(self._table[TAKING_NOW]) * FRAME_PAGES
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the host has taken all that is free."""
+        states = self._frames & STATE_MASK
+        return not np.any((states == FREE) | (states == TAKING))
