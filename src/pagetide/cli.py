@@ -305,8 +305,10 @@ def explore(
     The code is the guest's and the host's own, stopped before each lock, atomic, kick and system call. What breaks an
     invariant is shown with the shortest sequence of steps that leads there.
 
+    shared and balloon are not explored: they report no batches of free blocks to the device that is explored.
+
     Args:
-        design: Explore only this; may be given more than once.
+        design: Explore only this; may be given more than once. [default: all but shared and balloon]
         scenario: start, zone, ring, cap or swap; may be given more than once. [default: all]
         broken: Explore what is broken on purpose instead; each variant must be caught.
         json: Print JSON instead of a table.

@@ -170,7 +170,7 @@ class ExploredMachine:
         self.driver = modules["guest.driver"].BalloonDriver.__new__(modules["guest.driver"].BalloonDriver)
         self.driver.__dict__.update(_ring=driver_ring, _outstanding=False, _index=0, _transport=self)
         device = modules["virtio.ring_device"]
-        vars(device)["_used_idx"] = lambda _: 0
+        vars(device)["used_idx"] = lambda _: 0
         ring = device.DeviceRing(
             size, desc_address=desc, avail_address=avail, used_address=used, event_idx=True, indirect=False
         )
