@@ -22,6 +22,7 @@ from pagetide.guest.zone_layout import (
     FREE_PAGES,
     ISOLATED_PAGES,
     PCP_COUNT,
+    REPORTED_PAGES,
     REPORTING_ORDER,
     WAIT_HOST_NS,
     WAIT_HOST_NS_MAX,
@@ -36,6 +37,7 @@ from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue
 from pagetide.workload.lives import STAYS, lives
 from pagetide.workload.lives import stream_of as lives_stream
+from pagetide.workload.stream import Stream
 from tests.machine.eat_and_free import eat_and_free
 
 NR_PAGES = 4096
@@ -100,7 +102,9 @@ class Guest:
         self.ram_address = ram.ctypes.data
 
     def run_of(self, blocks: int, *, waits: bool = True) -> GuestRun:
-        stream = eat_and_free(blocks, 10)
+        return self.run_stream(eat_and_free(blocks, 10), waits=waits)
+
+    def run_stream(self, stream: Stream, *, waits: bool = True) -> GuestRun:
         return GuestRun(self.zone, self.ram_address, stream, 1, self.worker, self.tell, waits_before_oom=waits)
 
     def tell(self, message: Message) -> None:
@@ -179,6 +183,18 @@ def test_a_synchronous_vcpu_stands_still_until_the_host_answers() -> None:
         base = vcpu_base(0)
         assert guest.zone.words[base + WAITS_HOST] == 2
         assert guest.zone.words[base + WAIT_HOST_NS] >= guest.zone.words[base + WAIT_HOST_NS_MAX] > 0
+        guest.zone.check()
+
+
+def test_a_synchronous_vcpu_reports_what_its_idle_drain_completes() -> None:
+    """With `sync` a block that merges only when an idle vCPU's list is drained is reported; the explorer found it."""
+    with guest_with("sync", 1) as guest:
+        guest.host.answer(reports=1000)
+        with guest.worker:
+            with guest.condition:
+                guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+            guest.run_stream(eat_and_free(BLOCK_PAGES, 0)).run()
+        assert guest.zone.words[REPORTED_PAGES] == NR_PAGES
         guest.zone.check()
 
 

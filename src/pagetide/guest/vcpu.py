@@ -68,6 +68,14 @@ def check_block(words: Any, pages: Any, base: int, ram_address: int, pfn: int, o
 
 
 @kernel
+def host_wanted(words: Any, vcpu: int) -> bool:
+    """Whether this vCPU has a batch full of hints that it is to report itself, as in the `sync` design."""
+    if words[SYNC_HINTS] == 0:
+        return False
+    return words[_VCPU_0 + vcpu * VCPU_WORDS + HINT_COUNT] >= words[SYNC_HINTS]  # type: ignore[no-any-return]
+
+
+@kernel
 def run_operations(
     words: Any, pages: Any, ram_address: int, vcpu: int, operations: Any, slots: Any, cursor: Any, end: int
 ) -> int:
@@ -102,7 +110,7 @@ def run_operations(
                 return BAD_FREE
             slots[slot] = -1
         cursor[0] += 1
-        if words[SYNC_HINTS] > 0 and words[base + HINT_COUNT] >= words[SYNC_HINTS]:
+        if host_wanted(words, vcpu):
             return HOST_WANTED
         if atomic_load(words, WAKE) != 0:
             return WORKER_WANTED

@@ -18,6 +18,7 @@ from pagetide.guest.vcpu import (
     NOT_HAD,
     STOPPED,
     WORKER_WANTED,
+    host_wanted,
     run_operations,
 )
 from pagetide.guest.zone import TICKS_PER_S, Zone
@@ -209,8 +210,7 @@ class GuestRun:
             outcome = run_operations(words, pages, self._ram_address, vcpu, operations, slots, cursor, end)
             self._pass_on_wake()
             if outcome == HOST_WANTED:
-                with self._stalled(vcpu):
-                    self._worker.report_all()
+                self._report(vcpu)
             if outcome == NO_MEMORY:
                 self._out_of_memory(vcpu, seen, operations, cursor)
             assert outcome != BAD_FREE, f"vCPU {vcpu} freed what it did not hold"
@@ -226,6 +226,12 @@ class GuestRun:
         """An idle vCPU keeps no pages to itself: they would hold whole blocks apart (Linux's vmstat work does this)."""
         pcp_drain(self._zone.words, self._zone.pages, vcpu)
         self._pass_on_wake()
+        if host_wanted(self._zone.words, vcpu):  # nobody else would report what the drained pages merged into
+            self._report(vcpu)
+
+    def _report(self, vcpu: int) -> None:
+        with self._stalled(vcpu):
+            self._worker.report_all()
 
     def _pass_on_wake(self) -> None:
         if take_wake(self._zone.words):

@@ -12,7 +12,7 @@ from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.reporting.scan import Scan
 from pagetide.guest.request import take_wake
-from pagetide.guest.vcpu import run_operations
+from pagetide.guest.vcpu import host_wanted, run_operations
 from pagetide.guest.zone import Zone
 from pagetide.units import PAGE_SIZE_BYTES
 
@@ -49,6 +49,7 @@ def warm_up_guest() -> None:
             run_operations(zone.words, zone.pages, view.ctypes.data, 0, some, held, np.zeros(1, np.int64), len(some))
         pcp_drain(zone.words, zone.pages, 0)
         take_wake(zone.words)
+        host_wanted(zone.words, 0)
         driver = BalloonDriver(zone, view.ctypes.data, _NobodyThere(), 2)
         design = Scan(zone, ReportingSettings(order=9, delay_s=0.0, capacity=2))
         design.start(0.0)

@@ -1,0 +1,247 @@
+"""Who acts in an explored machine: two vCPUs, the reporter, the device.
+
+Each is a few *stretches*: generators between which nothing but the actor's attributes is remembered, so that an actor
+can be set back to any point by running one stretch again. What they call is the real code; what is written here is
+only the glue of machine/guest_run.py, guest_worker.py and host/attached_guest.py, step by step. A stretch returns the
+name of the next one, or None at the end.
+"""
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY
+from pagetide.machine.explorer_ground import system_call
+from pagetide.machine.explorer_source import TOUCH, UNTIL, ExploredError, Pause
+from pagetide.machine.explorer_state import Handed
+
+if TYPE_CHECKING:
+    from pagetide.machine.explorer_machine import ExploredMachine
+
+Stretch = Generator[Pause, None, str | None]
+
+_TOUCH = Pause(TOUCH)
+
+
+class Actor:
+    """One of them.
+
+    Attributes:
+        name: what a trace calls it.
+        first: its first stretch.
+    """
+
+    def __init__(self, machine: "ExploredMachine", name: str) -> None:
+        """Join the machine."""
+        self.name, self.first = name, "begin"
+        self.machine = machine
+
+
+class Reporter(Actor):
+    """Reports batch after batch, one at a time (`GuestWorker.report_all`).
+
+    Attributes:
+        batch: the batch that is out.
+        then: the stretch that follows when there is no further batch.
+    """
+
+    def __init__(self, machine: "ExploredMachine", name: str) -> None:
+        """Join the machine."""
+        super().__init__(machine, name)
+        self.batch: Handed | None = None
+        self.then = "begin"
+
+    def next(self) -> Stretch:
+        """Ask the design for a batch."""
+        glue = self.machine.glue
+        if self.machine.design.synchronous:
+            yield Pause(UNTIL, ready=lambda: not glue.driving)
+        glue.driving = True
+        if self.machine.scenario.may_run_out:
+            yield _TOUCH  # the count of batches begun
+        glue.out += 1
+        batch = yield from self.machine.design.next_batch(0.0)
+        self.batch = None if batch is None else Handed(batch)
+        return "came_back" if batch is None else "submit"
+
+    def submit(self) -> Stretch:
+        """Put it into the ring, and kick."""
+        assert self.batch is not None
+        self.machine.glue.at_the_ring = True
+        yield from self.machine.driver.submit(self.batch.blocks)
+        return "completed"
+
+    def completed(self) -> Stretch:
+        """Look whether the host has dealt with it."""
+        done = yield from self.machine.driver.completed()
+        self.machine.glue.at_the_ring = not done
+        return "done" if done else "arm"
+
+    def arm(self) -> Stretch:
+        """Ask for a call."""
+        ready = yield from self.machine.driver.arm()
+        return "completed" if ready else "wait"
+
+    def wait(self) -> Stretch:
+        """Sleep until the call."""
+        glue = self.machine.glue
+        yield Pause(UNTIL, ready=lambda: glue.called)
+        glue.called = False
+        return "completed"
+
+    def done(self) -> Stretch:
+        """Hand the batch back to the design."""
+        assert self.batch is not None
+        yield from self.machine.design.done(self.batch.blocks, True, 0.0)
+        return "came_back"
+
+    def came_back(self) -> Stretch:
+        """Tell who waits for memory."""
+        yield _TOUCH
+        glue, more = self.machine.glue, self.batch is not None
+        self.batch = None
+        glue.out -= 1
+        glue.driving = False
+        for vcpu in self.machine.vcpus:
+            vcpu.came_back_since = vcpu.allocating
+        return "next" if more else self.then
+
+
+class Worker(Reporter):
+    """The guest's reporting worker (`GuestWorker`)."""
+
+    def begin(self) -> Stretch:
+        """Sleep until the design is due, or somebody wakes it. When something is due, the time for it comes."""
+        machine = self.machine
+        yield Pause(UNTIL, ready=lambda: machine.glue.woken or machine.design.due_s is not None)
+        woken, machine.glue.woken = machine.glue.woken, False
+        machine.let_time_pass()
+        if woken:
+            yield from machine.coroutine(machine.design.woken(0.0))
+        return "next"
+
+
+class Vcpu(Reporter):
+    """A vCPU with its share of the workload (`GuestRun`).
+
+    Attributes:
+        cursor: index of its next operation.
+        slots: its blocks.
+        allocating: whether it is in an operation that may find no memory.
+        came_back_since: whether a batch came back since its operation began.
+    """
+
+    def __init__(self, machine: "ExploredMachine", vcpu: int, operations: list[dict[str, int]]) -> None:
+        """Take the operations that this vCPU runs."""
+        super().__init__(machine, f"vCPU {vcpu}")
+        self.vcpu, self.operations = vcpu, operations
+        self.cursor = 0
+        self.slots = tuple([-1] * (1 + max((o["slot"] for o in operations), default=0)))
+        self.came_back_since = self.allocating = False
+        self.ended = False
+        self.then = "go_on"
+        self.first = "begin" if operations else "end"
+
+    def begin(self) -> Stretch:
+        """Run the next operation."""
+        machine = self.machine
+        if machine.scenario.may_run_out:
+            yield _TOUCH  # the count of batches done
+            self.allocating = True
+        slots, cursor = list(self.slots), [self.cursor]
+        outcome = yield from machine.run_operations(
+            machine.words, machine.pages, 0, self.vcpu, self.operations, slots, cursor, self.cursor + 1
+        )
+        self.slots, self.cursor = tuple(slots), cursor[0]
+        if outcome != NO_MEMORY:
+            self.came_back_since = self.allocating = False
+        if outcome == BAD_FREE:
+            raise ExploredError(f"{self.name} cannot free a block that it was given")
+        if outcome == DONE and self.cursor < len(self.operations):
+            return "begin"  # within one run of run_operations
+        self.then = {HOST_WANTED: "report", NO_MEMORY: "out_of_memory"}.get(outcome, "go_on")
+        return "pass_on_wake"
+
+    def pass_on_wake(self) -> Stretch:
+        """Wake the worker, if the free path asked for it."""
+        machine = self.machine
+        if (yield from machine.take_wake(machine.words)):
+            machine.glue.woken = True
+        return self.then
+
+    def report(self) -> Stretch:
+        """Report, and wait for the host: `sync` alone."""
+        if not self.machine.design.synchronous:
+            raise ExploredError(f"{self.name} waits for the host")
+        yield from ()
+        self.then = "go_on"
+        return "next"
+
+    def go_on(self) -> Stretch:
+        """Run on, or go idle."""
+        yield from ()
+        self.then = "go_on"
+        return "begin" if self.cursor < len(self.operations) else "idle"
+
+    def out_of_memory(self) -> Stretch:
+        """An allocation failed, and must not, for the workload fits: a batch is out that it waits for."""
+        glue = self.machine.glue
+        if not self.machine.scenario.may_run_out:
+            raise ExploredError(f"{self.name} fails to allocate")
+        yield _TOUCH
+        if glue.out == 0 and not self.came_back_since:
+            raise ExploredError(f"a false OOM: {self.name} fails to allocate, and nothing is out for reporting")
+        if not self.machine.scenario.waits_before_oom:
+            raise ExploredError(f"a false OOM: {self.name} fails to allocate, and does not wait for what is out")
+        yield Pause(UNTIL, ready=lambda: self.came_back_since)
+        self.came_back_since = self.allocating = False
+        return "go_on"
+
+    def idle(self) -> Stretch:
+        """Give back the per-CPU list, and pass on what that asked for."""
+        machine = self.machine
+        yield from machine.pcp_drain(machine.words, machine.pages, self.vcpu)
+        wanted = yield from machine.host_wanted(machine.words, self.vcpu)
+        self.then = "report" if wanted else "end"
+        return "pass_on_wake"
+
+    def end(self) -> Stretch:
+        """Do nothing more."""
+        yield from ()
+        self.ended = True
+        return None
+
+
+class Device(Actor):
+    """The host's end of the ring (`AttachedGuest`).
+
+    Attributes:
+        more: elements are waiting, and no kick will announce them.
+        idle: it sleeps.
+    """
+
+    def __init__(self, machine: "ExploredMachine", name: str) -> None:
+        """Join the machine."""
+        super().__init__(machine, name)
+        self.more = self.idle = False
+
+    def begin(self) -> Stretch:
+        """Sleep until the kick, unless there is more to do."""
+        glue = self.machine.glue
+        self.idle = not self.more
+        yield Pause(UNTIL, ready=lambda: glue.kicked or self.more)
+        self.idle = False
+        glue.kicked = False
+        return "turn"
+
+    def turn(self) -> Stretch:
+        """Serve the queue."""
+        machine = self.machine
+        turn = yield from machine.queue.process(machine.regions, machine.scenario.elements_per_turn, 0)
+        self.more = turn.more
+        return "call" if turn.call else "begin"
+
+    def call(self) -> Stretch:
+        """Call the driver."""
+        yield from system_call(self.machine.control)
+        self.machine.glue.called = True
+        return "begin"

@@ -1,0 +1,197 @@
+"""What the explored source stands on: atomics, locks and guest memory that belong to no processor.
+
+In a world that pauses they are generators that yield a pause first. Memory is sequentially consistent: what a missing
+fence would let happen is not explored here (tests/virtio proves the fences).
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pagetide.guest.zone_layout import REQUEST, WAKE
+from pagetide.machine.explorer_source import ATOMIC, LOCK, RING, SYSTEM_CALL, Control, ExploredError, Pause
+from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
+
+QUEUE_BYTES = 256
+"""Room for the reporting queue, right behind the zone."""
+
+_ATOMIC = Pause(ATOMIC)
+_RING = Pause(RING)
+_CALL = Pause(SYSTEM_CALL)
+_CONTENDED = frozenset({REQUEST, WAKE})
+_FORMATS = {"u8": "<B", "u16": "<H", "u32": "<I", "i64": "<q"}
+
+Paused = Iterator[Pause]
+
+
+class Ram:
+    """Guest memory: the first word of each of the zone's pages, and the queue.
+
+    Attributes:
+        first_words: what each page begins with; 0 in one that was discarded or never touched.
+        queue: the queue's bytes.
+        queue_gpa: where they are.
+    """
+
+    def __init__(self, nr_pages: int) -> None:
+        """Memory for a zone of so many pages, all of it zero."""
+        self.first_words = [0] * nr_pages
+        self.queue = bytearray(QUEUE_BYTES)
+        self.queue_gpa = nr_pages * PAGE_SIZE_BYTES
+
+    def loader(self, kind: str) -> Callable[[int], int]:
+        """A function that loads such an integer."""
+        form = struct.Struct(_FORMATS[kind])
+
+        def load(address: int) -> int:
+            if address < self.queue_gpa:
+                return self.first_words[address >> PAGE_SHIFT]
+            return int(form.unpack_from(self.queue, address - self.queue_gpa)[0])
+
+        return load
+
+    def storer(self, kind: str) -> Callable[[int, int], None]:
+        """A function that stores such an integer."""
+        form = struct.Struct(_FORMATS[kind])
+
+        def store(address: int, value: int) -> None:
+            if address < self.queue_gpa:
+                self.first_words[address >> PAGE_SHIFT] = value
+            else:
+                form.pack_into(self.queue, address - self.queue_gpa, value)
+
+        return store
+
+
+def _kernel(function: Any) -> Any:
+    return function
+
+
+JIT = {"*": True, "kernel": _kernel, "external": lambda *_: None, "int32": int, "int64": int, "void": None}
+"""Instead of `jit`: kernels stay Python."""
+
+
+def plain_ground(order_max: int) -> dict[str, dict[str, Any]]:
+    """For a world that does not pause: to set a zone up, and to check one at rest."""
+    locks = {"*": True, "lock": lambda *_: None, "unlock": lambda *_: None}
+    return {
+        "jit": JIT,
+        "units": {"ORDER_MAX": order_max, "ORDERS": order_max + 1},
+        "guest.zone_lock": locks,
+        "atomics": {"*": True} | dict.fromkeys(_ATOMICS),
+    }
+
+
+_ATOMICS = (
+    *("abort", "pause", "sched_yield", "monotonic_ns", "errno", "fence"),
+    *("atomic_load", "atomic_store", "atomic_add", "atomic_exchange", "atomic_compare_exchange"),
+    *(f"{what}_{kind}" for what in ("load", "store") for kind in _FORMATS),
+    *("load_u16_acquire", "store_u16_release"),
+)
+
+
+def pausing_ground(
+    order_max: int, ram: Ram, control: Callable[[], Control], *, finely: bool
+) -> dict[str, dict[str, Any]]:
+    """For a world that pauses; `finely`, within ring operations too."""
+
+    def lock(words: Any, index: int) -> Paused:
+        yield Pause(LOCK, index)
+        assert words[index] == 0
+        words[index] = 1
+        control().held += 1
+
+    def unlock(words: Any, index: int) -> None:
+        if words[index] != 1:
+            raise ExploredError("a lock is released that nobody holds")
+        words[index] = 0
+        control().held -= 1
+
+    class NoMemset:
+        memset = staticmethod(lambda *_: None)
+
+    return {
+        "jit": JIT,
+        "units": {"ORDER_MAX": order_max, "ORDERS": order_max + 1},
+        "guest.zone_lock": {"*": True, "lock": lock, "unlock": unlock},
+        "atomics": _atomics() | _accesses(ram, finely),
+        "virtio.ring": {"INDIRECT_DESCS_MAX": 4},
+        "virtio.ring_driver": {"ctypes": NoMemset},
+        "host.inflate": {"PFNS_MAX": 4},
+    }
+
+
+def _atomics() -> dict[str, Any]:
+    def load(words: Any, index: int) -> Any:
+        if index in _CONTENDED:
+            yield _ATOMIC
+        return words[index]
+
+    def store(words: Any, index: int, value: int) -> Paused:
+        if index in _CONTENDED:
+            yield _ATOMIC
+        words[index] = value
+
+    def exchange(words: Any, index: int, value: int) -> Any:
+        yield _ATOMIC
+        old, words[index] = words[index], value
+        return old
+
+    def compare_exchange(words: Any, index: int, expected: int, value: int) -> Any:
+        yield _ATOMIC
+        old = words[index]
+        if old == expected:
+            words[index] = value
+        return old
+
+    def add(words: Any, index: int, value: int) -> Any:
+        yield _ATOMIC
+        old = words[index]
+        words[index] = old + value
+        return old
+
+    return {
+        **dict.fromkeys(_ATOMICS),
+        "*": True,
+        "atomic_load": load,
+        "atomic_store": store,
+        "atomic_add": add,
+        "atomic_exchange": exchange,
+        "atomic_compare_exchange": compare_exchange,
+    }
+
+
+def _accesses(ram: Ram, finely: bool) -> dict[str, Any]:
+    load_now, store_now = ram.loader("u16"), ram.storer("u16")
+
+    def load_u16(address: int) -> Any:
+        if finely:
+            yield _RING
+        return load_now(address)
+
+    def store_u16(address: int, value: int) -> Paused:
+        if finely:
+            yield _RING
+        store_now(address, value)
+
+    plain: dict[str, Any] = {f"load_{kind}": ram.loader(kind) for kind in _FORMATS}
+    plain |= {f"store_{kind}": ram.storer(kind) for kind in _FORMATS}
+    return {
+        **plain,
+        "fence": lambda: None,
+        "load_u16": load_u16,
+        "load_u16_acquire": load_u16,
+        "store_u16": store_u16,
+        "store_u16_release": store_u16,
+    }
+
+
+def system_call(control: Control) -> Paused:
+    """Pause before a system call or a kick.
+
+    Raises:
+        ExploredError: a lock is held (invariant 4).
+    """
+    if control.held:
+        raise ExploredError("a lock is held across a kick or a system call")
+    yield _CALL

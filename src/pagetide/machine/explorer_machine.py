@@ -1,0 +1,282 @@
+"""The machine that is explored: a tiny zone, a design, a ring, a device; all of its state can be taken and set."""
+
+import types
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pagetide.guest.operation import ALLOCATE, FREE
+from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.zone_layout import (
+    ALLOCATED,
+    BUDDY,
+    DROPPED_PAGES,
+    HINT_COUNT,
+    ISOLATED,
+    ISOLATED_BLOCKS,
+    ORDER_MASK,
+    PCP_LOCK,
+    RECORD_WORDS,
+    REPORTING_ORDER,
+    STAMP_ERRORS,
+    STATE,
+    TYPE_MASK,
+    ZONE_LOCK,
+    vcpu_base,
+)
+from pagetide.machine.explorer_actors import Actor, Device, Vcpu, Worker
+from pagetide.machine.explorer_ground import Paused, Ram, pausing_ground, plain_ground, system_call
+from pagetide.machine.explorer_source import Control, Edit, ExploredError, World
+from pagetide.machine.explorer_state import HINTS_SEEN_MAX, MachineState, State
+from pagetide.memory.region_map import Region
+from pagetide.units import PAGE_SHIFT
+from pagetide.virtio.ring import place_ring
+
+_VCPUS = 2
+_QUEUE_SIZE = 2
+
+
+class Scenario(NamedTuple):
+    """What two vCPUs do, and in how small a guest.
+
+    Attributes:
+        programs: for each vCPU its operations: `aN` allocates a block of order N, `f` frees the oldest it has.
+        settings: of the design.
+        nr_pages: in the zone.
+        order_max: the largest block.
+        pcp_batch: pages moved to and from a per-CPU list at once.
+        watermark_min: pages that an allocation leaves.
+        settled: whether all that is free was reported before the vCPUs begin.
+        may_run_out: whether an allocation may find the memory out for reporting.
+        waits_before_oom: whether an allocation that fails waits for what is out for reporting.
+        ring_finely: whether ring operations are explored access by access, or are a step each.
+        elements_per_turn: the device's budget.
+    """
+
+    programs: tuple[str, str]
+    settings: ReportingSettings
+    nr_pages: int = 8
+    order_max: int = 2
+    pcp_batch: int = 1
+    watermark_min: int = 0
+    settled: bool = False
+    may_run_out: bool = False
+    waits_before_oom: bool = True
+    ring_finely: bool = False
+    elements_per_turn: int = 2
+
+
+def _nothing(result: Any) -> Generator[Any, Any, Any]:
+    yield from ()
+    return result
+
+
+def operations_of(program: str) -> list[dict[str, int]]:
+    """The operations that a program such as `a1 a0 f f` stands for.
+
+    Raises:
+        ValueError: a word is not `aN` or `f`, or frees what was not allocated.
+    """
+    operations: list[dict[str, int]] = []
+    held: list[tuple[int, int]] = []
+    for word in program.split():
+        if word == "f" and held:
+            slot, order = held.pop(0)
+            operations.append({"kind": FREE, "order": order, "slot": slot})
+        elif word[0] == "a" and word[1:].isdigit():
+            slot = len(operations)
+            held.append((slot, int(word[1:])))
+            operations.append({"kind": ALLOCATE, "order": int(word[1:]), "slot": slot})
+        else:
+            raise ValueError(f"{word!r} in {program!r} is no operation: aN allocates a block of order N, f frees one")
+    return operations
+
+
+class _Array(list[int]):
+    """A list that says its shape: much faster than an array, one element at a time."""
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self),)
+
+
+class Glue:
+    """What the actors share besides the zone and the ring.
+
+    Attributes:
+        kicked: the kick's eventfd is signalled.
+        called: so is the call's.
+        woken: so is the worker's.
+        driving: somebody reports.
+        at_the_ring: and is between putting the batch into the ring and taking it out.
+        out: batches asked for and not yet over.
+    """
+
+    def __init__(self) -> None:
+        self.kicked = self.called = self.woken = self.driving = self.at_the_ring = False
+        self.out = 0
+
+
+class ExploredMachine:
+    """A machine whose every step can be taken back."""
+
+    def __init__(self, design: str, scenario: Scenario, edits: tuple[Edit, ...] = ()) -> None:
+        """Build it, with the design started and nothing done yet."""
+        self.scenario, self.glue = scenario, Glue()
+        self.ram = Ram(scenario.nr_pages)
+        self.plain_zone = self._make_zone()
+        self.words = _Array(self.plain_zone.words.tolist())
+        self.pages = _Array(self.plain_zone.pages.tolist())
+        ground = pausing_ground(scenario.order_max, self.ram, lambda: self.control, finely=scenario.ring_finely)
+        world = World(ground, edits, pausing=True)
+        self.control: Control = world.control
+        names = ["guest.reporting.registry", "guest.vcpu", "guest.pcp", "guest.request", "guest.driver"]
+        names += ["virtio.ring_driver", "virtio.ring_device", "host.turn", "host.discard", "memory.region_map"]
+        modules = dict(zip(names, world.load(*names), strict=True))
+        vars(modules["host.discard"])["punch_hole"] = self._punch_hole
+        self.run_operations = modules["guest.vcpu"].run_operations
+        self.host_wanted = modules["guest.vcpu"].host_wanted
+        self.pcp_drain, self.take_wake = modules["guest.pcp"].pcp_drain, modules["guest.request"].take_wake
+        self._join_ring(modules)
+        zone = types.SimpleNamespace(words=self.words, pages=self.pages)
+        self.design = modules["guest.reporting.registry"].DESIGNS[design](zone, scenario.settings)
+        self.finish(self.coroutine(self.design.start(0.0)))
+        self.vcpus = [Vcpu(self, i, operations_of(program)) for i, program in enumerate(scenario.programs)]
+        self.device = Device(self, "device")
+        self.actors: list[Actor] = [*self.vcpus, Worker(self, "reporter"), self.device]
+        self._state = MachineState(self)
+        self._sound: set[Any] = set()
+
+    def _make_zone(self) -> Any:
+        scenario = self.scenario
+        (zone,) = World(plain_ground(scenario.order_max), (), pausing=False).load("guest.zone")
+        return zone.Zone(
+            scenario.nr_pages,
+            vcpus=_VCPUS,
+            watermarks=zone.Watermarks(*[scenario.watermark_min] * 3),
+            pcp_batch=scenario.pcp_batch,
+            pcp_high=scenario.pcp_batch,
+        )
+
+    def _join_ring(self, modules: dict[str, Any]) -> None:
+        size = 1 << max(_QUEUE_SIZE - 1, self.scenario.settings.capacity - 1).bit_length()
+        gpa = self.ram.queue_gpa
+        desc, avail, used, _ = place_ring(size, gpa)
+        driver_ring = modules["virtio.ring_driver"].DriverRing(
+            size, ram_address=0, desc_gpa=desc, avail_gpa=avail, used_gpa=used, event_idx=True
+        )
+        self.ring_places = used - gpa + 2, avail - gpa + 4 + 2 * size
+        self.driver = modules["guest.driver"].BalloonDriver.__new__(modules["guest.driver"].BalloonDriver)
+        self.driver.__dict__.update(_ring=driver_ring, _outstanding=False, _index=0, _transport=self)
+        device = modules["virtio.ring_device"]
+        vars(device)["used_idx"] = lambda _: 0
+        ring = device.DeviceRing(
+            size, desc_address=desc, avail_address=avail, used_address=used, event_idx=True, indirect=False
+        )
+        turn = modules["host.turn"]
+        control_words = np.zeros(turn.CONTROL_WORDS, np.int64)
+        self.queue = turn.BlockQueue(turn.Queue.REPORTING, ring, control_words, np.zeros(32, np.int64))
+        self.ring_states = (driver_ring.state, ring.state, control_words)
+        size_bytes = self.scenario.nr_pages << PAGE_SHIFT
+        self.regions = modules["memory.region_map"].RegionMap([Region(0, size_bytes, 0, 0, 0)]).table
+
+    @staticmethod
+    def coroutine(made: Any) -> Generator[Any, Any, Any]:
+        """A design's method as a generator, whether it pauses or not."""
+        return made if isinstance(made, Generator) else _nothing(made)
+
+    def finish(self, stretch: Generator[Any, Any, Any]) -> None:
+        """Run to its end what nobody interrupts."""
+        self.control.fuel = 1 << 20
+        for _ in stretch:
+            pass
+
+    def kick(self, _index: int) -> Paused:
+        """The driver's way to the device."""
+        yield from system_call(self.control)
+        self.glue.kicked = True
+
+    def capture(self) -> State:
+        """All of the machine's state; equal states are equal."""
+        return self._state.capture()
+
+    def restore(self, state: State) -> None:
+        """Set the machine back."""
+        self._state.restore(state)
+
+    def let_time_pass(self) -> None:
+        """Whatever is due in the future is due now."""
+        for thing in self._state.objects:
+            if vars(thing).get("due_s") is not None:
+                vars(thing)["due_s"] = 0.0
+
+    def _punch_hole(self, _fd: int, offset_bytes: int, length_bytes: int) -> Any:
+        yield from system_call(self.control)
+        first = offset_bytes >> PAGE_SHIFT
+        for page in range(first, first + (length_bytes >> PAGE_SHIFT)):
+            kind = self._kind_of(page)
+            if kind != ISOLATED:
+                what = "while it is allocated" if kind == ALLOCATED else "while it is not isolated"
+                raise ExploredError(f"page {page} is discarded {what}")
+            self.ram.first_words[page] = 0
+        return 0
+
+    def check(self, at_rest: bool) -> None:
+        """Check the invariants; with `at_rest`, when nobody is about to touch the zone, recount it as well.
+
+        Raises:
+            ExploredError: one of them does not hold.
+        """
+        words = self.words
+        for vcpu in range(_VCPUS):
+            if words[vcpu_base(vcpu) + STAMP_ERRORS]:
+                raise ExploredError(f"vCPU {vcpu} found a page of its own without its stamp")
+            assert words[vcpu_base(vcpu) + HINT_COUNT] <= HINTS_SEEN_MAX
+        if words[ISOLATED_BLOCKS] > self.scenario.settings.capacity:
+            raise ExploredError(f"{words[ISOLATED_BLOCKS]} blocks are isolated, and a batch has fewer")
+        locks = [ZONE_LOCK, *(vcpu_base(vcpu) + PCP_LOCK for vcpu in range(_VCPUS))]
+        if at_rest and not any(words[lock] for lock in locks):
+            self._recount()
+
+    def _recount(self) -> None:
+        state = self._state.zone_state()
+        if state in self._sound:
+            return
+        zone = self.plain_zone
+        zone.words[:], zone.pages[:] = self.words, self.pages
+        try:
+            zone.check()
+        except AssertionError as error:
+            raise ExploredError(f"the zone is not sound: {error}") from error
+        self._sound.add(state)
+
+    def check_end(self) -> None:
+        """Check what holds once nothing can happen any more.
+
+        Raises:
+            ExploredError: somebody waits for ever, or a block is lost.
+        """
+        waiting = [vcpu.name for vcpu in self.vcpus if not vcpu.ended]
+        if self.glue.out:
+            waiting.append("reporter")
+        if waiting:
+            raise ExploredError(f"a deadlock: {' and '.join(waiting)} cannot go on")
+        settings, zone = self.scenario.settings, self.plain_zone
+        zone.words[:], zone.pages[:] = self.words, self.pages
+        if zone.words[REPORTING_ORDER] > self.scenario.order_max:
+            return
+        unreported = [b for b in zone.blocks() if b.kind == BUDDY and b.order >= settings.order and not b.reported]
+        unreported.sort(key=lambda block: -block.order)
+        lost = unreported[self.design.leftover_blocks_max :]
+        dropped = int(zone.words[DROPPED_PAGES]) if self.design.drops_hints else 0
+        if sum(1 << block.order for block in lost) > dropped:
+            frames = ", ".join(f"{b.pfn} (order {b.order})" for b in lost)
+            raise ExploredError(f"never reported: the free blocks at frames {frames}")
+
+    def _kind_of(self, page: int) -> int:
+        for order in range(self.scenario.order_max + 1):
+            state = self.pages[(page & ~((1 << order) - 1)) * RECORD_WORDS + STATE]
+            if state & TYPE_MASK and state & ORDER_MASK >= order:
+                return state & TYPE_MASK
+        return 0

@@ -1,0 +1,176 @@
+"""What is explored: the scenarios that every design must pass, and the broken variants that must not."""
+
+from typing import NamedTuple
+
+from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.machine.explorer_machine import Scenario
+from pagetide.machine.explorer_source import Edit
+
+_SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2)
+
+SCENARIOS = {
+    # Both blocks of the zone are out at once, and somebody needs one: invariant 5.
+    "start": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True),
+    # A block and a page of another one come and go while reports are under way; per-CPU lists are drained.
+    "zone": Scenario(("a2 f", "a0 f"), _SMALL, settled=True, may_run_out=True),
+    # The handshake of the ring, access by access: every report must be noticed, and its end.
+    "ring": Scenario(("", ""), _SMALL, ring_finely=True, elements_per_turn=1),
+    "cap": Scenario(("a1 f", ""), _SMALL._replace(oom="cap", in_flight_max_bytes=4 * 4096), may_run_out=True),
+    "swap": Scenario(("a2 f", ""), _SMALL._replace(oom="swap"), may_run_out=True),
+}
+"""By name; each for every design."""
+
+DESIGNS_EXPLORED = tuple(name for name in DESIGNS if name not in ("shared", "balloon"))
+"""The designs that report free blocks batch by batch, which is what the explored machine has a ring and a device for.
+
+`shared` gives out no batch, and its host is another actor: one that takes frames from the table. `balloon` allocates
+what it hands to the host, over two queues and at the bidding of a policy.
+"""
+
+
+class Variant(NamedTuple):
+    """Something that is broken on purpose.
+
+    Attributes:
+        what: is wrong with it.
+        design: in which design it shows.
+        scenario: where.
+        edits: how it is made; none where the scenario itself is at fault.
+        found: part of what the explorer must say of it.
+    """
+
+    what: str
+    design: str
+    scenario: Scenario
+    edits: tuple[Edit, ...]
+    found: str
+
+
+_ZONE, _START, _RING = SCENARIOS["zone"], SCENARIOS["start"], SCENARIOS["ring"]
+_LOCKED, _UNLOCKED = "    lock(words, ZONE_LOCK)\n", "    unlock(words, ZONE_LOCK)\n"
+
+
+def _without_lock(module: str, function: str) -> tuple[Edit, ...]:
+    return Edit(module, f"def {function}(", _LOCKED, ""), Edit(module, f"def {function}(", _UNLOCKED, "")
+
+
+VARIANTS = {
+    "put back without the lock": Variant(
+        "blocks are put back without the zone lock", "cursor", _START, _without_lock("guest.isolate", "put_back"), ""
+    ),
+    "isolate without the lock": Variant(
+        "blocks are isolated without the zone lock",
+        "cursor",
+        _START,
+        _without_lock("guest.by_position", "take_candidates"),
+        "",
+    ),
+    "allocated meanwhile": Variant(
+        "the lock is given up between finding a block and isolating it",
+        "cursor",
+        _START,
+        (
+            Edit(
+                "guest.by_position",
+                "def isolate_at(",
+                "    outcome = isolate_block(",
+                f"{_UNLOCKED}{_LOCKED}    outcome = isolate_block(",
+            ),
+        ),
+        "",
+    ),
+    "acknowledged before it is discarded": Variant(
+        "the device gives an element back before it punches the hole",
+        "cursor",
+        _START._replace(ring_finely=True),
+        (
+            Edit(
+                "host.turn",
+                "def _take_turn(",
+                "        served += 1\n        if queue in",
+                "        served += 1\n        push_used(ring, ring[POPPED_HEAD], 0)\n"
+                "        publish_used(ring)\n        if queue in",
+            ),
+            Edit("host.turn", "def _take_turn(", "count = push_used(ring, ring[POPPED_HEAD], 0)", "count = 0"),
+            Edit("host.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
+        ),
+        "is discarded while",
+    ),
+    "request lost at the end of a pass": Variant(
+        "a pass looks for what is left first, and then ends without a look at what was requested meanwhile",
+        "notify",
+        _ZONE,
+        (
+            Edit(
+                "guest.request",
+                "def end_pass(",
+                "return atomic_compare_exchange(words, REQUEST, REQUEST_ACTIVE, REQUEST_IDLE) == REQUEST_REQUESTED",
+                "return atomic_exchange(words, REQUEST, REQUEST_IDLE) == REQUEST_IDLE",
+            ),
+            Edit(
+                "guest.reporting.passes",
+                "def _end_pass(",
+                "again, left = bool(end_pass(self._zone.words)), self._left()",
+                "left, again = self._left(), bool(end_pass(self._zone.words))",
+            ),
+        ),
+        "never reported",
+    ),
+    "call missed": Variant(
+        "the driver asks for a call and sleeps without another look",
+        "scan",
+        _RING,
+        (
+            Edit(
+                "virtio.ring_driver",
+                "def arm_call(",
+                "return 1 if load_u16_acquire(state[USED_ADDRESS] + RING_IDX) != state[USED_SEEN] else 0",
+                "return 0",
+            ),
+        ),
+        "a deadlock",
+    ),
+    "kick missed": Variant(
+        "the device asks for a kick and sleeps without another look",
+        "scan",
+        _RING,
+        (
+            Edit(
+                "virtio.ring_device",
+                "def arm_kick(",
+                "return 1 if load_u16_acquire(state[AVAIL_ADDRESS] + RING_IDX) != state[LAST_AVAIL] else 0",
+                "return 0",
+            ),
+        ),
+        "a deadlock",
+    ),
+    "kick under the lock": Variant(
+        "a batch is reported with the zone lock held",
+        "cursor",
+        _START,
+        (
+            Edit(
+                "guest.driver",
+                "def submit(",
+                "            self._transport",
+                "            lock(self._transport.words, 8)\n            self._transport",
+            ),
+            Edit(
+                "guest.driver",
+                "from typing",
+                "import Protocol",
+                "import Protocol\nfrom pagetide.guest.zone_lock import lock",
+            ),
+        ),
+        "a lock is held across a kick",
+    ),
+    "nobody waits for what is out": Variant(
+        "an allocation fails although blocks are out for reporting",
+        "cursor",
+        _START._replace(waits_before_oom=False),
+        (),
+        "a false OOM",
+    ),
+}
+"""By name."""
