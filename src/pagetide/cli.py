@@ -371,22 +371,29 @@ def explore(
     The code is the guest's and the host's own, stopped before each lock, atomic, kick and system call. What breaks an
     invariant is shown with the shortest sequence of steps that leads there.
 
-    shared and balloon are not explored: they report no batches of free blocks to the device that is explored.
+    shared is explored with a host that takes frames, in scenarios of its own. balloon is not explored: it allocates
+    what it hands over, and neither its queues nor its policy are part of the explored machine.
 
     Args:
-        design: Explore only this; may be given more than once. [default: all but shared and balloon]
-        scenario: start, zone, ring, cap or swap; may be given more than once. [default: all]
+        design: Explore only this; may be given more than once. [default: all but balloon]
+        scenario: start, zone, ring, cap or swap; frames or take of shared; may be given more than once. [default: all]
         broken: Explore what is broken on purpose instead; each variant must be caught.
         json: Print JSON instead of a table.
     """
     from pagetide.lab.explore_command import explore as explore_all
-    from pagetide.machine.explorer_scenarios import DESIGNS_EXPLORED, SCENARIOS
+    from pagetide.machine.explorer_scenarios import DESIGNS_EXPLORED, scenarios_of
 
-    for chosen, known, what in ((design, DESIGNS_EXPLORED, "design"), (scenario, tuple(SCENARIOS), "scenario")):
+    designs = design or DESIGNS_EXPLORED
+    scenarios = tuple(dict.fromkeys(name for one in DESIGNS_EXPLORED for name in scenarios_of(one)))
+    for chosen, known, what in ((design, DESIGNS_EXPLORED, "design"), (scenario, scenarios, "scenario")):
         for name in chosen:
             if name not in known:
                 raise ConfigError(f"there is no {what} {name!r}; choose from {', '.join(known)}")
-    return explore_all(design or DESIGNS_EXPLORED, scenario or tuple(SCENARIOS), broken=broken, as_json=json)
+    if not broken and not any(name in scenarios_of(one) for one in designs for name in scenario or scenarios):
+        raise ConfigError(
+            f"{', '.join(designs)} has no scenario {', '.join(scenario)}; shared has frames and take alone"
+        )
+    return explore_all(designs, scenario or scenarios, broken=broken, as_json=json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

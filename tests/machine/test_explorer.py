@@ -8,11 +8,12 @@ import pytest
 from pagetide.cli import main
 from pagetide.machine.explorer import Exploration, Explorer
 from pagetide.machine.explorer_machine import operations_of
-from pagetide.machine.explorer_scenarios import DESIGNS_EXPLORED, SCENARIOS, VARIANTS
+from pagetide.machine.explorer_scenarios import DESIGNS_EXPLORED, SCENARIOS, VARIANTS, scenarios_of
 from pagetide.machine.explorer_source import Edit
 
 STATES_MAX = 100_000
-EXPLORED = [(design, scenario) for design in DESIGNS_EXPLORED for scenario in ("start", "ring")]
+TESTED = ("start", "ring", "frames", "take")
+EXPLORED = [(design, name) for design in DESIGNS_EXPLORED for name in scenarios_of(design) if name in TESTED]
 EXPLORED += [(design, "zone") for design in ("sync", "notify", "scan", "cursor")]
 """What there is time for in a test: `pagetide explore` runs every scenario for every design."""
 
@@ -25,7 +26,7 @@ def told(found: Exploration) -> str:
 @pytest.mark.parametrize(("design", "scenario"), EXPLORED)
 def test_no_interleaving_breaks_an_invariant(design: str, scenario: str) -> None:
     """From the first state to every end, whatever the order of steps, the invariants hold."""
-    found = Explorer(design, SCENARIOS[scenario]).run(STATES_MAX)
+    found = Explorer(design, scenarios_of(design)[scenario]).run(STATES_MAX)
     sys.stdout.write(f"{found.states} states, {found.transitions} steps, {found.seconds:.1f} s\n")
     assert found.violation is None, told(found)
     assert found.complete
@@ -94,3 +95,9 @@ def test_command_refuses_unknown_names(capsys: pytest.CaptureFixture[str]) -> No
     """An unknown design is one sentence on standard error, with those that there are."""
     assert main(["explore", "--design", "magic"]) == 2
     assert "choose from off, sync" in capsys.readouterr().err
+
+
+def test_command_refuses_a_scenario_of_another_design(capsys: pytest.CaptureFixture[str]) -> None:
+    """A scenario that the chosen design does not have is refused, instead of nothing being explored."""
+    assert main(["explore", "--design", "scan", "--scenario", "take"]) == 2
+    assert "scan has no scenario take" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pagetide.machine.explorer import Exploration, Explorer
-from pagetide.machine.explorer_scenarios import SCENARIOS, VARIANTS
+from pagetide.machine.explorer_scenarios import VARIANTS, scenarios_of
 
 STATES_MAX = 1_000_000
 """More states than these are not explored: a scenario is meant to be small."""
@@ -19,7 +19,7 @@ def explore(designs: tuple[str, ...], scenarios: tuple[str, ...], *, broken: boo
 
     Args:
         designs: names from the registry.
-        scenarios: names of SCENARIOS.
+        scenarios: names of scenarios; of a design are explored those that fit it.
         broken: instead, the variants that are broken on purpose, each of which must be caught.
         as_json: JSON instead of a table.
     """
@@ -39,8 +39,9 @@ _Row = tuple[str, Exploration, bool]
 def _sound(designs: tuple[str, ...], scenarios: tuple[str, ...]) -> list[_Row]:
     rows = []
     for design in designs:
-        for name in scenarios:
-            found = Explorer(design, SCENARIOS[name]).run(STATES_MAX, _progress)
+        fitting = scenarios_of(design)
+        for name in [name for name in scenarios if name in fitting]:
+            found = Explorer(design, fitting[name]).run(STATES_MAX, _progress)
             rows.append((name, found, found.violation is None and found.complete))
     return rows
 

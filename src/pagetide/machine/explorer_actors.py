@@ -1,4 +1,4 @@
-"""Who acts in an explored machine: two vCPUs, the reporter, the device.
+"""Who acts in an explored machine: two vCPUs, the reporter, and the device or, with `shared`, a host that takes frames.
 
 Each is a few *stretches*: generators between which nothing but the actor's attributes is remembered, so that an actor
 can be set back to any point by running one stretch again. What they call is the real code; what is written here is
@@ -9,7 +9,11 @@ name of the next one, or None at the end.
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY
+from pagetide.host.discard import RANGE_COLUMNS
+from pagetide.host.ledger import ACCOUNT_WORDS
 from pagetide.machine.explorer_ground import system_call
 from pagetide.machine.explorer_source import TOUCH, UNTIL, ExploredError, Pause
 from pagetide.machine.explorer_state import Handed
@@ -209,6 +213,36 @@ class Vcpu(Reporter):
         yield from ()
         self.ended = True
         return None
+
+
+class Taker(Actor):
+    """The host that takes frames from the table (`FrameTaker`), pass after pass.
+
+    Attributes:
+        picked: the frames of the batch.
+        count: how many there are.
+    """
+
+    def __init__(self, machine: "ExploredMachine", name: str) -> None:
+        """Join the machine."""
+        super().__init__(machine, name)
+        self.picked = np.zeros(machine.scenario.settings.capacity, np.int64)
+        self.count = np.zeros(1, np.int64)
+
+    def begin(self) -> Stretch:
+        """Wait until there is something to take."""
+        yield Pause(UNTIL, ready=self.machine.offers_frames)
+        return "take"
+
+    def take(self) -> Stretch:
+        """Take the first batch of a pass."""
+        machine = self.machine
+        ranges, ledger = np.zeros((len(self.picked), RANGE_COLUMNS), np.int64), np.zeros(ACCOUNT_WORDS, np.int64)
+        yield from machine.take_batch(
+            machine.table, 0, machine.frames, machine.regions, self.picked, self.count, ranges, 0, ledger
+        )
+        self.picked[:] = self.count[:] = 0
+        return "begin"
 
 
 class Device(Actor):

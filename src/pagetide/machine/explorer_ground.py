@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pagetide.guest.zone_layout import REQUEST, WAKE
+from pagetide.guest.zone_layout import NR_VCPUS, REQUEST, WAKE, frame_table_base
 from pagetide.machine.explorer_source import ATOMIC, LOCK, RING, SYSTEM_CALL, Control, ExploredError, Pause
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
@@ -67,6 +67,11 @@ def _kernel(function: Any) -> Any:
     return function
 
 
+FRAME_ORDER = 1
+"""Of the frames that are taken: as in a real guest, a largest block may be two of them."""
+
+_FRAMES = {"FRAME_ORDER": FRAME_ORDER, "FRAME_PAGES": 1 << FRAME_ORDER, "FRAME_SHIFT": FRAME_ORDER + PAGE_SHIFT}
+
 JIT = {"*": True, "kernel": _kernel, "external": lambda *_: None, "int32": int, "int64": int, "void": None}
 """Instead of `jit`: kernels stay Python."""
 
@@ -78,6 +83,7 @@ def plain_ground(order_max: int) -> dict[str, dict[str, Any]]:
         "jit": JIT,
         "units": {"ORDER_MAX": order_max, "ORDERS": order_max + 1},
         "guest.zone_lock": locks,
+        "memory.frame_table": _FRAMES,
         "atomics": {"*": True} | dict.fromkeys(_ATOMICS),
     }
 
@@ -114,6 +120,7 @@ def pausing_ground(
         "jit": JIT,
         "units": {"ORDER_MAX": order_max, "ORDERS": order_max + 1},
         "guest.zone_lock": {"*": True, "lock": lock, "unlock": unlock},
+        "memory.frame_table": _FRAMES,
         "atomics": _atomics() | _accesses(ram, finely),
         "virtio.ring": {"INDIRECT_DESCS_MAX": 4},
         "virtio.ring_driver": {"ctypes": NoMemset},
@@ -121,14 +128,32 @@ def pausing_ground(
     }
 
 
+class TableView:
+    """The frame table as the host maps it: a part of the zone's words."""
+
+    def __init__(self, words: Any, base: int) -> None:
+        """See the table that begins at this word."""
+        self.words, self.base = words, base
+
+    def __getitem__(self, index: int) -> int:
+        return int(self.words[self.base + index])
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self.words[self.base + index] = value
+
+
+def _is_frame(words: Any, index: int) -> bool:
+    return isinstance(words, TableView) or index >= frame_table_base(words[NR_VCPUS])
+
+
 def _atomics() -> dict[str, Any]:
     def load(words: Any, index: int) -> Any:
-        if index in _CONTENDED:
+        if index in _CONTENDED or _is_frame(words, index):
             yield _ATOMIC
         return words[index]
 
     def store(words: Any, index: int, value: int) -> Paused:
-        if index in _CONTENDED:
+        if index in _CONTENDED or _is_frame(words, index):
             yield _ATOMIC
         words[index] = value
 

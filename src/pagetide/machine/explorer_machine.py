@@ -23,17 +23,32 @@ from pagetide.guest.zone_layout import (
     STATE,
     TYPE_MASK,
     ZONE_LOCK,
+    frame_table_base,
     vcpu_base,
 )
-from pagetide.machine.explorer_actors import Actor, Device, Vcpu, Worker
-from pagetide.machine.explorer_ground import Paused, Ram, pausing_ground, plain_ground, system_call
+from pagetide.machine.explorer_actors import Actor, Device, Taker, Vcpu, Worker
+from pagetide.machine.explorer_ground import (
+    FRAME_ORDER,
+    Paused,
+    Ram,
+    TableView,
+    pausing_ground,
+    plain_ground,
+    system_call,
+)
 from pagetide.machine.explorer_source import Control, Edit, ExploredError, World
 from pagetide.machine.explorer_state import HINTS_SEEN_MAX, MachineState, State
+from pagetide.memory.frame_table import FRAMES, STATE_MASK
+from pagetide.memory.frame_table import FREE as FREE_FRAME
 from pagetide.memory.region_map import Region
 from pagetide.units import PAGE_SHIFT
 from pagetide.virtio.ring import place_ring
 
 _VCPUS = 2
+_READ_OF_A_FRAME = Edit(
+    "host.taking", "def begin_batch(", "old = table[FRAMES + frame]", "old = atomic_load(table, FRAMES + frame)"
+)
+"""No change, but a place to pause: the guest changes frames between the host's looks at two of them."""
 _QUEUE_SIZE = 2
 
 
@@ -129,22 +144,33 @@ class ExploredMachine:
         self.words = _Array(self.plain_zone.words.tolist())
         self.pages = _Array(self.plain_zone.pages.tolist())
         ground = pausing_ground(scenario.order_max, self.ram, lambda: self.control, finely=scenario.ring_finely)
-        world = World(ground, edits, pausing=True)
+        world = World(ground, (*edits, _READ_OF_A_FRAME), pausing=True)
         self.control: Control = world.control
         names = ["guest.reporting.registry", "guest.vcpu", "guest.pcp", "guest.request", "guest.driver"]
-        names += ["virtio.ring_driver", "virtio.ring_device", "host.turn", "host.discard", "memory.region_map"]
+        names += [
+            "virtio.ring_driver",
+            "virtio.ring_device",
+            "host.turn",
+            "host.discard",
+            "memory.region_map",
+            "host.taking",
+        ]
         modules = dict(zip(names, world.load(*names), strict=True))
         vars(modules["host.discard"])["punch_hole"] = self._punch_hole
         self.run_operations = modules["guest.vcpu"].run_operations
         self.host_wanted = modules["guest.vcpu"].host_wanted
         self.pcp_drain, self.take_wake = modules["guest.pcp"].pcp_drain, modules["guest.request"].take_wake
+        self.take_batch = modules["host.taking"].take_batch
+        self.takes_frames, self.frames = design == "shared", scenario.nr_pages >> FRAME_ORDER
+        self.table = TableView(self.words, frame_table_base(_VCPUS))
         self._join_ring(modules)
         zone = types.SimpleNamespace(words=self.words, pages=self.pages)
         self.design = modules["guest.reporting.registry"].DESIGNS[design](zone, scenario.settings)
         self.finish(self.coroutine(self.design.start(0.0)))
         self.vcpus = [Vcpu(self, i, operations_of(program)) for i, program in enumerate(scenario.programs)]
         self.device = Device(self, "device")
-        self.actors: list[Actor] = [*self.vcpus, Worker(self, "reporter"), self.device]
+        host = Taker(self, "host") if self.takes_frames else self.device
+        self.actors: list[Actor] = [*self.vcpus, Worker(self, "reporter"), host]
         self._state = MachineState(self)
         self._sound: set[Any] = set()
 
@@ -216,11 +242,16 @@ class ExploredMachine:
         first = offset_bytes >> PAGE_SHIFT
         for page in range(first, first + (length_bytes >> PAGE_SHIFT)):
             kind = self._kind_of(page)
-            if kind != ISOLATED:
-                what = "while it is allocated" if kind == ALLOCATED else "while it is not isolated"
+            if kind != (BUDDY if self.takes_frames else ISOLATED):
+                apart = "free" if self.takes_frames else "isolated"
+                what = "while it is allocated" if kind == ALLOCATED else f"while it is not {apart}"
                 raise ExploredError(f"page {page} is discarded {what}")
             self.ram.first_words[page] = 0
         return 0
+
+    def offers_frames(self) -> bool:
+        """Whether there is a frame that the host may take."""
+        return any(self.table[FRAMES + frame] & STATE_MASK == FREE_FRAME for frame in range(self.frames))
 
     def check(self, at_rest: bool) -> None:
         """Check the invariants; with `at_rest`, when nobody is about to touch the zone, recount it as well.

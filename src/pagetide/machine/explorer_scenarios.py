@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.machine.explorer_ground import FRAME_ORDER
 from pagetide.machine.explorer_machine import Scenario
 from pagetide.machine.explorer_source import Edit
 
@@ -19,14 +20,25 @@ SCENARIOS = {
     "cap": Scenario(("a1 f", ""), _SMALL._replace(oom="cap", in_flight_max_bytes=4 * 4096), may_run_out=True),
     "swap": Scenario(("a2 f", ""), _SMALL._replace(oom="swap"), may_run_out=True),
 }
-"""By name; each for every design."""
+"""By name; each for every design that reports batches."""
 
-DESIGNS_EXPLORED = tuple(name for name in DESIGNS if name not in ("shared", "balloon"))
-"""The designs that report free blocks batch by batch, which is what the explored machine has a ring and a device for.
+_FRAMES = _SMALL._replace(order=FRAME_ORDER)
 
-`shared` gives out no batch, and its host is another actor: one that takes frames from the table. `balloon` allocates
-what it hands to the host, over two queues and at the bidding of a policy.
-"""
+SCENARIOS_SHARED = {
+    # Frames that the host has taken are allocated, and freed again, while it takes others.
+    "frames": Scenario(("a1 f", "a0 f"), _FRAMES, settled=True),
+    # All is free, and the host is about to take two frames at once.
+    "take": Scenario(("a1 f", ""), _FRAMES._replace(capacity=2)),
+}
+"""By name; for `shared` alone, whose host takes frames of order 1 here instead of 9."""
+
+DESIGNS_EXPLORED = tuple(name for name in DESIGNS if name != "balloon")
+"""A balloon allocates what it hands to the host, over two queues and at the bidding of a policy: nobody plays these."""
+
+
+def scenarios_of(design: str) -> dict[str, Scenario]:
+    """The scenarios that fit a design, by name."""
+    return SCENARIOS_SHARED if design == "shared" else SCENARIOS
 
 
 class Variant(NamedTuple):
@@ -171,6 +183,34 @@ VARIANTS = {
         _START._replace(waits_before_oom=False),
         (),
         "a false OOM",
+    ),
+    "a frame that is being taken is allocated": Variant(
+        "the guest allocates a frame while the host discards it",
+        "shared",
+        SCENARIOS_SHARED["take"],
+        (
+            Edit(
+                "memory.frame_states",
+                "def claimed(",
+                "return REFUSED if old & STATE_MASK == TAKING else IN_USE",
+                "return IN_USE",
+            ),
+        ),
+        "is discarded while it is allocated",
+    ),
+    "taken without a comparison": Variant(
+        "the host looks whether a frame is free, and then stores that it takes it",
+        "shared",
+        SCENARIOS_SHARED["take"],
+        (
+            Edit(
+                "host.taking",
+                "def begin_batch(",
+                "atomic_compare_exchange(table, FRAMES + frame, old, new) == old",
+                "atomic_store(table, FRAMES + frame, new) is None",
+            ),
+        ),
+        "the frame table offers what is not free",
     ),
 }
 """By name."""

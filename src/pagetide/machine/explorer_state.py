@@ -1,8 +1,9 @@
 """All of an explored machine's state, as one value that can be compared, kept and set again.
 
 Two states that nobody could tell apart are made equal: what is beyond the end of a per-CPU list, of hints or of spares
-is zeroed, of a page's generation only counts whether the page bears its stamp, and a ring with nothing in it and nobody
-at it is as it was at first, except for when the driver wants to be called.
+is zeroed, of a page's generation only counts whether the page bears its stamp, of a frame table's counters only whether
+a batch is under way, and a ring with nothing in it and nobody at it is as it was at first, except for when the driver
+wants to be called.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 
 from pagetide.guest.zone_layout import (
     FALSE_OOMS,
+    FRAME_TABLE,
     FREE_PAGES,
     GENERATION,
     HINT_BLOCKS,
@@ -29,12 +31,13 @@ from pagetide.guest.zone_layout import (
     RECORD_WORDS,
     REQUEST,
     SPARES,
-    SPARES_MAX_BLOCKS,
     STAMP_ERRORS,
     WAKE,
     ZONE_LOCK,
+    frame_table_base,
     vcpu_base,
 )
+from pagetide.memory.frame_table import BEGUN, ENDED, FRAMES, INSTALLS, TAKING_MAX, table_words
 
 if TYPE_CHECKING:
     from pagetide.machine.explorer_machine import ExploredMachine
@@ -137,7 +140,11 @@ class MachineState:
             yield base + HINT_BLOCKS, base + HINT_BLOCKS + HINTS_SEEN_MAX
         self._spares = vcpu_base(words[NR_VCPUS])
         yield self._spares, self._spares + _SPARES_SEEN_MAX
-        yield self._spares + SPARES_MAX_BLOCKS, len(words)
+        table = frame_table_base(words[NR_VCPUS])
+        if machine.takes_frames:
+            yield FRAME_TABLE, FRAME_TABLE + 1
+            yield table, table + FRAMES + machine.frames
+        yield table + table_words(machine.scenario.nr_pages), len(words)
 
     def _forget_what_nobody_sees(self) -> None:
         words, pages, first_words = self._words, self._pages, self._ram.first_words
@@ -151,6 +158,11 @@ class MachineState:
         if not words[ZONE_LOCK]:
             start, end = self._spares + words[SPARES], self._spares + _SPARES_SEEN_MAX
             words[start:end] = [0] * (end - start)
+        if self._machine.takes_frames:
+            table = self._machine.table
+            table[INSTALLS] = table[TAKING_MAX] = 0
+            if table[BEGUN] == table[ENDED]:
+                table[BEGUN] = table[ENDED] = 0
         for page, first in enumerate(first_words):
             place = page * RECORD_WORDS + GENERATION
             if first == 0:
