@@ -65,6 +65,7 @@ def run(
     bursts: Annotated[int | None, Parameter(converter=_whole, group=_GUEST)] = None,
     eat_share: Annotated[float | None, Parameter(group=_GUEST)] = None,
     hold: Annotated[float | None, Parameter(group=_GUEST)] = None,
+    rest: Annotated[float | None, Parameter(group=_GUEST)] = None,
     duration: Annotated[float | None, Parameter(group=_GUEST)] = None,
     rate: Annotated[float | None, Parameter(group=_GUEST)] = None,
     mix: Annotated[str | None, Parameter(group=_GUEST)] = None,
@@ -112,6 +113,7 @@ def run(
         eat_share: Share of its memory that it eats each time; otherwise, that it holds at most, or for churn on
             average. [default: 0.75; web 0.3, database 0.8, churn and day 0.5, small 0.975]
         hold: Seconds for which a burst keeps what it ate. [default: 1]
+        rest: Seconds between one burst and the next, for burst. [default: until the design is done, and 0.5]
         duration: Seconds for which the others go on; day squeezes its 24 hours into them. [default: 30]
         rate: How often in a second: requests for web and day, allocations for churn, waves for small. [default: 1000;
             churn 20000, day 200, small 4]
@@ -149,7 +151,7 @@ def run(
     """
     given: dict[str, Any] = {
         "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
-        "duration": duration, "rate": rate, "mix": mix, "stream": stream, "fault": fault or None,
+        "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "fault": fault or None,
         "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay, "capacity": capacity,
         "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
         "hints": hints, "verify": verify, "device": device,

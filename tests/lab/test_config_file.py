@@ -35,6 +35,7 @@ def test_the_command_line_overrides_the_file_and_the_file_the_defaults(tmp_path:
         ("eat-share = 1e-9", "is not a page for each vCPU"),
         ("ram = '1MiB'", "at least 16 MiB"),
         ("order = 11", "from 0 to 10, not 11"),
+        ("rest = 0", "the rest must be above 0 s"),
         ("capacity = 0", "from 1 to 1024 blocks, not 0"),
         ("eat-share = 1.5", "at most 0.98"),
         ("vcpus = 0", "from 1 to 64 vCPUs"),

@@ -48,6 +48,15 @@ def test_it_holds_for_as_long_as_it_is_to() -> None:
     assert stream.end_s == 2 * (1.0 + REST_S)
 
 
+def test_a_set_rest_is_the_same_for_every_design() -> None:
+    """With a rest of its own a burst waits for no design: the next one comes when the clock says so."""
+    stream = burst(eat_bytes=4 << 20, bursts=2, hold_s=1.0, vcpus=2, mix=MIX, seed=1, rest_s=9.0)
+    assert not any(mark.settle for mark in stream.marks)
+    assert [stretch.until_s for stretch in stream.stretches] == [0.0, 1.0, 10.0, 11.0]
+    assert stream.end_s == 20.0
+    stream.check()
+
+
 def test_the_same_seed_gives_the_same_operations_and_another_one_does_not() -> None:
     """A run can be repeated from its seed."""
     first, same, other = (burst_of(seed=seed).order for seed in (1, 1, 2))

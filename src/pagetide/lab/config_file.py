@@ -33,6 +33,7 @@ SETTINGS: dict[str, Setting] = {
     "bursts": Setting("bursts"),
     "eat-share": Setting("eat_share"),
     "hold": Setting("hold_s"),
+    "rest": Setting("rest_s"),
     "duration": Setting("duration_s"),
     "rate": Setting("rate_per_s"),
     "mix": Setting("mix"),

@@ -68,6 +68,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         eat_share: share of RAM that it eats each time; for the other workloads, what they hold at most, or on average
             with `churn`.
         hold_s: how long it keeps what it ate, with `burst` and `day`.
+        rest_s: how long it rests after each, with `burst`; None is until the design is done, and 0.5 s more.
         duration_s: how long the workload lasts; `burst` lasts for as long as it takes.
         rate_per_s: how often in a second: requests of `web` and `day`, allocations of `churn`, waves of `small`.
         mix: shares of the memory in blocks of which order, as `9=0.5,0=0.5`.
@@ -101,6 +102,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     bursts: int = 3
     eat_share: float = 0.75
     hold_s: float = 1.0
+    rest_s: float | None = None
     duration_s: float = 30.0
     rate_per_s: float = 1000.0
     mix: str = "9=0.5,4=0.125,2=0.125,0=0.25"
@@ -162,6 +164,10 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 f"the share eaten must be above 0 and at most {EAT_SHARE_MAX}, not {self.eat_share}",
             ),
             (0 <= self.hold_s <= 86400, f"the hold must be from 0 s to a day, not {self.hold_s} s"),
+            (
+                self.rest_s is None or 0 < self.rest_s <= 86400,
+                f"the rest must be above 0 s, at most a day, not {self.rest_s} s",
+            ),
             (
                 0 < self.duration_s <= 86400,
                 f"the duration must be above 0 s, at most a day, not {self.duration_s} s",

@@ -40,6 +40,7 @@ def _burst(config: RunConfig) -> Stream:
         eat_bytes=_share_bytes(config),
         bursts=config.bursts,
         hold_s=config.hold_s,
+        rest_s=config.rest_s,
         vcpus=config.vcpus,
         mix=parse_mix(config.mix),
         seed=config.seed,

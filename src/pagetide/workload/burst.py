@@ -3,7 +3,7 @@
 By default half of the memory is eaten as 2 MiB blocks, as an application with transparent huge pages does; the rest as
 smaller ones, most of them single pages. The vCPUs eat at the same time, each its share, so that their blocks
 interleave. On exit the memory is freed in the order in which it was allocated. It eats and frees as fast as it can, and
-the next burst comes once the design has nothing left to do.
+the next burst comes once the design has nothing left to do; or after a set time, so that designs share a schedule.
 """
 
 import numpy as np
@@ -28,7 +28,9 @@ def one_burst(
     return lives(eats_at_s, frees_at_s, np.concatenate(orders), owners)
 
 
-def burst(*, eat_bytes: int, bursts: int, hold_s: float, vcpus: int, mix: Mix, seed: int) -> Stream:
+def burst(
+    *, eat_bytes: int, bursts: int, hold_s: float, vcpus: int, mix: Mix, seed: int, rest_s: float | None = None
+) -> Stream:
     """Eat, hold, free, some times over.
 
     Args:
@@ -38,13 +40,16 @@ def burst(*, eat_bytes: int, bursts: int, hold_s: float, vcpus: int, mix: Mix, s
         vcpus: who eat it.
         mix: in blocks of which orders.
         seed: drives every random choice.
+        rest_s: how long the guest rests after each burst, above 0, whether the design is done or not; None is until
+            it is, and REST_S more.
     """
+    period_s = hold_s + (REST_S if rest_s is None else rest_s)
     rng = np.random.default_rng(seed)
     parts: list[Lives] = []
     marks: list[Mark] = []
     index = 0
     for number in range(bursts):
-        eats_at_s = number * (hold_s + REST_S)
+        eats_at_s = number * period_s
         parts.append(
             one_burst(
                 rng,
@@ -58,7 +63,6 @@ def burst(*, eat_bytes: int, bursts: int, hold_s: float, vcpus: int, mix: Mix, s
         blocks = len(parts[-1].order)
         name = f"burst {number + 1} of {bursts}"
         marks.append(Mark(index, f"{name}: eating", number, eats=True))
-        marks.append(Mark(index + blocks, f"{name}: freeing", number, settle=True))
+        marks.append(Mark(index + blocks, f"{name}: freeing", number, settle=rest_s is None))
         index += 2 * blocks
-    end_s = bursts * (hold_s + REST_S)
-    return stream_of(*parts, name="", end_s=end_s)._replace(marks=tuple(marks))
+    return stream_of(*parts, name="", end_s=bursts * period_s)._replace(marks=tuple(marks))
