@@ -28,7 +28,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
 
     def replace(make: Make) -> None:
         original = run_command.run
-        monkeypatch.setattr(cli, "run_once", lambda *given: original(*given, make_machine=make))
+        monkeypatch.setattr("pagetide.cli.guests.run_once", lambda *given: original(*given, make_machine=make))
 
     replace(machine_with())
     return replace

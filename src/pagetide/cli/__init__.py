@@ -1,0 +1,28 @@
+"""The commands. Only parsing: nothing heavy is imported before the arguments are known to be good."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError
+
+from pagetide.cli import checks, daemon, guests  # noqa: F401 - each adds its commands
+from pagetide.cli.app import app
+from pagetide.lab.run_command import STATUS_INTERRUPTED, STATUS_USAGE
+from pagetide.machine.config import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status. Bad arguments are one sentence on standard error."""
+    try:
+        result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
+    except (CycloptsError, ConfigError) as error:
+        sentence = " ".join(str(error).split())
+        print(f"pagetide: {sentence}", file=sys.stderr)
+        return STATUS_USAGE
+    except KeyboardInterrupt:
+        return STATUS_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,99 @@
+"""`pagetide calibrate`, `conformance` and `explore`: what a machine costs, what a device keeps to, and the designs."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pagetide.cli.app import app
+from pagetide.machine.config import ConfigError
+
+_CALIBRATE_EXAMPLES = """
+Examples:
+
+    pagetide calibrate
+    pagetide calibrate --out this-machine.json
+    pagetide run --machine simulated --costs this-machine.json
+
+Exit status: 0 done; 1 no memory, or the file cannot be written; 2 bad arguments; 130 Ctrl-C.
+"""
+
+
+@app.command(help_epilogue=_CALIBRATE_EXAMPLES)
+def calibrate(*, out: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Measure this machine, so that the simulated one takes as long: `run --machine simulated`.
+
+    Takes some 10 s and 200 MiB of memory. What else the machine does meanwhile is measured, too.
+
+    Args:
+        out: The file to write. [default: pagetide/costs.json in XDG_DATA_HOME, where `run` looks]
+        json: Print what was measured as JSON, instead of a table.
+    """
+    from pagetide.lab.calibrate_command import run_calibrate
+
+    return run_calibrate(out, as_json=json)
+
+
+@app.command
+def conformance(*, device: str = "pagetide", json: bool = False) -> int:
+    """Run the conformance vectors on a virtio-balloon device: every queue, rings, features, configuration.
+
+    Effects are read from the memory file, not from return codes. What stock QEMU does differently is
+    expected of it, and the table says why.
+
+    Args:
+        device: pagetide, qemu (a stock QEMU without a guest), or the path of a vhost-user socket.
+        json: Print JSON instead of a table.
+    """
+    from pagetide.lab.conformance_command import run_conformance
+
+    return run_conformance(device, as_json=json)
+
+
+_EXPLORE_EXAMPLES = """
+Examples:
+
+    pagetide explore
+    pagetide explore --design cursor --scenario zone
+    pagetide explore --broken
+
+Exit status: 0 if every invariant holds in every state (with --broken: if every variant is caught); 1 otherwise.
+"""
+
+
+@app.command(help_epilogue=_EXPLORE_EXAMPLES)
+def explore(
+    *,
+    design: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    scenario: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    broken: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run every interleaving of two vCPUs, reporter and device over a tiny guest, and check each state.
+
+    The code is the guest's and the host's own, stopped before each lock, atomic, kick and system call. What breaks an
+    invariant is shown with the shortest sequence of steps that leads there.
+
+    shared is explored with a host that takes frames, in scenarios of its own. balloon is not explored: it allocates
+    what it hands over, and neither its queues nor its policy are part of the explored machine.
+
+    Args:
+        design: Explore only this; may be given more than once. [default: all but balloon]
+        scenario: start, zone, ring, cap or swap; frames or take of shared; may be given more than once. [default: all]
+        broken: Explore what is broken on purpose instead; each variant must be caught.
+        json: Print JSON instead of a table.
+    """
+    from pagetide.lab.explore_command import explore as explore_all
+    from pagetide.machine.explorer_scenarios import DESIGNS_EXPLORED, scenarios_of
+
+    designs = design or DESIGNS_EXPLORED
+    scenarios = tuple(dict.fromkeys(name for one in DESIGNS_EXPLORED for name in scenarios_of(one)))
+    for chosen, known, what in ((design, DESIGNS_EXPLORED, "design"), (scenario, scenarios, "scenario")):
+        for name in chosen:
+            if name not in known:
+                raise ConfigError(f"there is no {what} {name!r}; choose from {', '.join(known)}")
+    if not broken and not any(name in scenarios_of(one) for one in designs for name in scenario or scenarios):
+        raise ConfigError(
+            f"{', '.join(designs)} has no scenario {', '.join(scenario)}; shared has frames and take alone"
+        )
+    return explore_all(designs, scenario or scenarios, broken=broken, as_json=json)

@@ -1,0 +1,94 @@
+"""`pagetide serve` and `pagetide ctl`: the balloon device of real guests, and its remote control."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pagetide.cli.app import app
+from pagetide.lab.ctl_command import ctl_command
+from pagetide.lab.serve_command import serve_command
+
+_SERVE_EXAMPLES = """
+Examples:
+
+    pagetide serve --socket /run/vm1.sock
+    pagetide serve --socket vm1.sock --socket vm2.sock --stats-interval 5 --no-free-page-hint
+    pagetide serve --socket-dir /run/pagetide-guests
+
+Exit status: 0 after SIGTERM or Ctrl-C, when what guests had asked for is answered; 1 if a socket cannot be had; 2 for
+bad arguments.
+"""
+
+
+@app.command(help_epilogue=_SERVE_EXAMPLES)
+def serve(
+    *,
+    socket: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
+    socket_dir: Path | None = None,
+    control: Path | None = None,
+    verify: float = 1.0,
+    stats_interval: float = 0.0,
+    stats: bool = True,
+    deflate_on_oom: bool = True,
+    free_page_hint: bool = True,
+    page_poison: bool = True,
+    reporting: bool = True,
+) -> int:
+    """Be the balloon device of real guests, each attached to a vhost-user socket.
+
+    Args:
+        socket: Where guests connect; may be given more than once. A guest is called after its socket.
+        socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that a killed daemon left
+            there are listened at again.
+        control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        verify: Share of the reports whose discarding is read back from the kernel.
+        stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
+        stats: Offer the statistics queue.
+        deflate_on_oom: Let a guest take pages out of its balloon when it runs out of memory.
+        free_page_hint: Offer free page hinting.
+        page_poison: Offer to be told of the guest's page poison.
+        reporting: Offer free page reporting.
+    """
+    offered = {
+        "STATS_VQ": stats, "DEFLATE_ON_OOM": deflate_on_oom, "FREE_PAGE_HINT": free_page_hint,
+        "PAGE_POISON": page_poison, "REPORTING": reporting,
+    }  # fmt: skip
+    without = frozenset(name for name, wanted in offered.items() if not wanted)
+    return serve_command(
+        socket, socket_dir, control, verify_share=verify, stats_interval_s=stats_interval, without=without
+    )
+
+
+_CTL_EXAMPLES = """
+Examples:
+
+    pagetide ctl list
+    pagetide ctl set vm1 target=512MiB
+    pagetide ctl pause vm1
+    pagetide ctl add vm3
+
+Exit status: 0 done; 1 the daemon says no, or none answers; 2 bad arguments.
+"""
+
+
+@app.command(help_epilogue=_CTL_EXAMPLES)
+def ctl(
+    command: str,
+    guest: str | None = None,
+    /,
+    *settings: str,
+    control: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Ask a running `pagetide serve`, or tell it what to do.
+
+    Args:
+        command: list; show, set, pause, resume, inhibit, uninhibit or hint, with a guest; add or remove, with the
+            name of a guest whose socket is to be made or removed in the daemon's --socket-dir.
+        guest: Its name, as list shows it.
+        settings: For set: target=SIZE, the memory that the guest is to make do with.
+        control: The daemon's control socket. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        json: Print JSON.
+    """
+    return ctl_command(command, guest, settings, control, json=json)

@@ -1,0 +1,194 @@
+"""`pagetide run` and `pagetide boot`: a guest and its host, once."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from pagetide.cli.app import GUEST, OUTPUT, REPORTING, app, whole
+from pagetide.lab.boot_command import BootChoice, make_boot_config
+from pagetide.lab.boot_command import boot as boot_once
+from pagetide.lab.config_file import make_config, read_file
+from pagetide.lab.run_command import run as run_once
+from pagetide.lab.run_command import run_simulated
+from pagetide.machine.config import ConfigError
+
+_USAGE_EXAMPLES = """
+Examples:
+
+    pagetide run
+    pagetide run --ram 8GiB --delay 0.1 --json run.json
+    pagetide run --pace linux --bursts 1
+    pagetide run --workload churn --design cursor --duration 10
+    pagetide run --bursts 1 --hold 1 --fault stop@0.9:10
+    pagetide run --machine simulated --ram 1TiB --bursts 1
+
+Exit status: 0 all is well; 1 a wrong stamp, a discard that the kernel contradicts, a process that died, or no memory;
+2 bad arguments; 130 Ctrl-C.
+"""
+
+
+@app.command(help_epilogue=_USAGE_EXAMPLES)
+def run(
+    *,
+    workload: Annotated[str | None, Parameter(group=GUEST)] = None,
+    ram: Annotated[str | None, Parameter(group=GUEST)] = None,
+    vcpus: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
+    bursts: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
+    eat_share: Annotated[float | None, Parameter(group=GUEST)] = None,
+    hold: Annotated[float | None, Parameter(group=GUEST)] = None,
+    rest: Annotated[float | None, Parameter(group=GUEST)] = None,
+    duration: Annotated[float | None, Parameter(group=GUEST)] = None,
+    rate: Annotated[float | None, Parameter(group=GUEST)] = None,
+    mix: Annotated[str | None, Parameter(group=GUEST)] = None,
+    stream: Annotated[str | None, Parameter(group=GUEST)] = None,
+    backing: Annotated[str | None, Parameter(group=GUEST)] = None,
+    seed: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
+    design: Annotated[str | None, Parameter(group=REPORTING)] = None,
+    order: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
+    delay: Annotated[float | None, Parameter(group=REPORTING)] = None,
+    capacity: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
+    pace: Annotated[str | None, Parameter(group=REPORTING)] = None,
+    cool: Annotated[float | None, Parameter(group=REPORTING)] = None,
+    wake: Annotated[str | None, Parameter(group=REPORTING)] = None,
+    wake_blocks: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
+    oom: Annotated[str | None, Parameter(group=REPORTING)] = None,
+    in_flight: Annotated[str | None, Parameter(group=REPORTING)] = None,
+    hints: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
+    verify: Annotated[float | None, Parameter(group=REPORTING)] = None,
+    device: Annotated[str | None, Parameter(group=REPORTING)] = None,
+    fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, group=REPORTING)] = (),
+    save_stream: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    machine: Annotated[Literal["live", "simulated"], Parameter(group=OUTPUT)] = "live",
+    costs: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    config: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=OUTPUT)] = None,
+) -> int:
+    """Run a guest and its host on real memory, or simulated, and show what each of them holds.
+
+    The guest eats memory, touches every page, holds it and frees it. It reports what is free through a virtqueue; the
+    host discards that, reads back that it is gone, and acknowledges.
+
+    Faults, at T seconds on the workload's clock, for D seconds: stop@T:D stops the host's process; slow@T:D:FACTOR
+    makes it that many times slower; off@T:D switches reporting off; ring-full@T:D leaves no room in the queue. For the
+    whole run: ring=ENTRIES gives the queue so few; mmlock has a thread hold the host's mm lock; mmlock-split does, with
+    the guest's RAM in two VMAs. The clock stands still while a burst eats or frees: with --hold 1 it shows 1 when the
+    first free begins.
+
+    Args:
+        workload: What the guest does: burst, eat and free as fast as it can; web, serve small requests; database, fill
+            memory with cache and keep it; churn, allocate and free all the time; small, eat close to the limit; day,
+            bursts at random hours over a web server. [default: burst]
+        ram: Guest memory, such as 512MiB or 8G. [default: 2GiB; 512MiB for small]
+        vcpus: Guest threads that allocate and free. [default: 2]
+        bursts: How many times the guest eats and frees, for burst and day. [default: 3; 4 for day]
+        eat_share: Share of its memory that it eats each time; otherwise, that it holds at most, or for churn on
+            average. [default: 0.75; web 0.3, database 0.8, churn and day 0.5, small 0.975]
+        hold: Seconds for which a burst keeps what it ate. [default: 1]
+        rest: Seconds between one burst and the next, for burst. [default: until the design is done, and 0.5]
+        duration: Seconds for which the others go on; day squeezes its 24 hours into them. [default: 30]
+        rate: How often in a second: requests for web and day, allocations for churn, waves for small. [default: 1000;
+            churn 20000, day 200, small 4]
+        mix: Shares of the memory by order of the blocks. [default: 9=0.5,4=0.125,2=0.125,0=0.25; web and database
+            their own]
+        stream: Run the operations of this Parquet file instead, as --save-stream writes it.
+        backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
+        seed: Drives every random choice. [default: 1]
+        design: How free memory is returned: scan (Linux's), scan-restart, cursor, notify, notify-array, hybrid, sync;
+            shared: the host takes it by itself; balloon, whose target the host sets; or off. [default: scan]
+        order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
+        delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, otherwise 0;
+            0 for the workload small]
+        capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]
+        pace: drain reports until nothing is left; linux a sixteenth of each list every DELAY. [default: drain]
+        cool: Seconds for which a block must have been free before it is reported. [default: 0]
+        wake: What makes the worker run: merge, a free block of that order; threshold, WAKE_BLOCKS of them; timer, only
+            the clock. [default: threshold for designs that are notified, otherwise merge]
+        wake_blocks: Unreported blocks that threshold waits for. [default: 16]
+        oom: What keeps blocks that are out from making an allocation fail: none; wait for them; cap what is out; swap
+            in spare blocks. [default: wait]
+        in_flight: What cap lets out at once, and swap keeps spare. [default: a 32nd of RAM, 4MiB to 64MiB;
+            4MiB for the workload small]
+        hints: Length of a vCPU's array of hints, for notify-array and hybrid. [default: 256]
+        verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
+        device: Who serves the balloon: pagetide, or qemu, a stock QEMU without a guest. [default: pagetide]
+        fault: What goes wrong, as above; may be given more than once.
+        save_stream: Write the workload's operations to this Parquet file before they are run.
+        machine: live: two processes on real memory, in real time. simulated: the same code in virtual time, with only
+            the memory's metadata, and what things cost from --costs.
+        costs: For --machine simulated, a file that `pagetide calibrate` wrote. [default: pagetide/costs.json in
+            XDG_DATA_HOME if there is one, otherwise costs that come with pagetide]
+        config: A TOML file with any of these settings, by the same names; options given here override it.
+        json: Write everything measured to this file; - is standard output.
+    """
+    given: dict[str, Any] = {
+        "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
+        "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "fault": fault or None,
+        "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay, "capacity": capacity,
+        "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
+        "hints": hints, "verify": verify, "device": device,
+    }  # fmt: skip
+    settings = make_config(read_file(config) if config else {}, given)
+    if machine == "simulated":
+        return run_simulated(settings, json, costs, save_stream)
+    if costs is not None:
+        raise ConfigError("--costs goes with --machine simulated: a live machine takes the time that it takes")
+    return run_once(settings, json, save_stream)
+
+
+_BOOT_EXAMPLES = """
+Examples:
+
+    pagetide boot uml
+    pagetide boot uml --order 7 --bursts 1 --json boot.json
+    pagetide boot qemu --peer
+    pagetide boot qemu --socket vm1.sock
+
+Exit status: as for `pagetide run`.
+"""
+
+
+@app.command(help_epilogue=_BOOT_EXAMPLES)
+def boot(
+    kind: Literal["uml", "qemu"],
+    /,
+    *,
+    kernel: Annotated[Path | None, Parameter(group=GUEST)] = None,
+    qemu: Annotated[Path | None, Parameter(group=GUEST)] = None,
+    ram: Annotated[str | None, Parameter(group=GUEST)] = None,
+    fill: Annotated[str | None, Parameter(group=GUEST)] = None,
+    bursts: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
+    hold: Annotated[float | None, Parameter(group=GUEST)] = None,
+    order: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
+    verify: Annotated[float | None, Parameter(group=REPORTING)] = None,
+    peer: Annotated[bool, Parameter(negative="", group=REPORTING)] = False,
+    socket: Annotated[Path | None, Parameter(group=REPORTING)] = None,
+    control: Annotated[Path | None, Parameter(group=REPORTING)] = None,
+    json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=OUTPUT)] = None,
+) -> int:
+    """Boot a real Linux guest attached to our host, and show what each of them holds.
+
+    The guest writes a file to a tmpfs, keeps it and removes it, some times over. Its own kernel reports what is free.
+    What a real guest does not tell, such as stamps, is missing from the summary and null in the JSON.
+
+    Args:
+        kind: uml, which is User-Mode Linux: a Linux kernel as a process; or qemu, which translates the guest's code.
+            Neither needs root or hardware virtualisation.
+        kernel: The kernel to boot: a linux.uml with its modules in ../lib/uml/modules, or FOLDER/boot/vmlinuz-RELEASE
+            with its modules in FOLDER/lib/modules/RELEASE. [default: the installed one]
+        qemu: The QEMU to use. Without --peer it must have the device vhost-user-test-device-pci, as 10.2 and newer do.
+        ram: Guest memory, such as 512MiB or 2G. [default: 1GiB]
+        fill: Size of the file. [default: 700MiB]
+        bursts: How many times the guest writes and removes it. [default: 3]
+        hold: Seconds for which it keeps the file. [default: 1]
+        order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: the kernel's own]
+        verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
+        peer: Give the guest QEMU's own balloon instead of ours, for comparison.
+        socket: Attach the guest to a running `pagetide serve` at this socket.
+        control: Where that daemon answers. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        json: Write everything measured to this file; - is standard output.
+    """
+    given = {"ram": ram, "fill": fill, "bursts": bursts, "hold": hold, "order": order, "verify": verify}
+    choice = BootChoice(kind, peer, socket, control, qemu, kernel)
+    choice.check(given)
+    return boot_once(choice, make_boot_config(given), json)
