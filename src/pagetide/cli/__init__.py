@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from pagetide.cli import checks, daemon, guests  # noqa: F401 - each adds its commands
+from pagetide.cli import checks, comparing, daemon, guests  # noqa: F401 - each adds its commands
 from pagetide.cli.app import app
 from pagetide.lab.run_command import STATUS_INTERRUPTED, STATUS_USAGE
 from pagetide.machine.config import ConfigError

@@ -11,7 +11,6 @@ import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +28,7 @@ from pagetide.host.discard import gone_bytes, punch_hole
 from pagetide.jit import kernel
 from pagetide.machine.calibrate_report import measure_reports
 from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece
+from pagetide.machine.versions import cpu_name
 from pagetide.memory.guest_ram import Backing, GuestRam, GuestRamError
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
 
@@ -83,7 +83,7 @@ def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) 
     return Costs(
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         kernel=platform.release(),
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cpus=len(os.sched_getaffinity(0)),
         order0=cost_of(order0),
         moved_page=cost_of(moved_page),
@@ -104,11 +104,6 @@ def cost_of(measured_ns: list[float]) -> Cost:
     """Median and spread; what came out negative, as the difference of two, is nothing."""
     low_ns, ns, high_ns = np.percentile(np.maximum(measured_ns, 0.0), (10, 50, 90)).round(3).tolist()
     return Cost(ns=ns, low_ns=low_ns, high_ns=high_ns)
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _timed_ns(function: Callable[..., Any], *arguments: Any) -> int:

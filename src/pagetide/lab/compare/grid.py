@@ -1,0 +1,177 @@
+"""From options to cells: every combination of designs, workloads, faults and answers to OOM, some times over.
+
+A fault of the grid is one that matters in the workload: `stop` stops the host's process while much is freed, `slow`
+makes it slower than the guest frees, for the whole run. Their times are those of the workload's clock.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, get_args
+
+import msgspec
+
+from pagetide.lab.compare.cells import Cell, MachineName, repeats_of, without_duplicates
+from pagetide.lab.compare.store import LeftOut
+from pagetide.lab.config_file import make_config
+from pagetide.machine.config import ConfigError, DesignName, RunConfig, Workload
+from pagetide.machine.faults import FaultError, parse_faults
+
+NO_FAULT = "none"
+FAULTS = (NO_FAULT, "stop", "slow")
+"""Faults of the grid by name; any other is written as `pagetide run --fault` has it."""
+
+STOP_SHARE = 0.2
+"""How long `stop` lasts, of what the workload's clock shows at the end."""
+
+SLOW_FACTOR = 50
+"""How many times slower `slow` makes the host: about as slow as a burst is fast to free."""
+
+REPEATS_MAX = 1000
+
+_BEFORE_S = 0.1  # the host stops a little before the free
+_BURST_REST_S = 9.0  # with a hold of 1 s, three bursts take 30 s, as the other workloads do
+
+QUICK: dict[str, Any] = {"workload": "burst", "ram": "1GiB", "bursts": 1, "hints": 16, "rest": _BURST_REST_S}
+"""Settings of the mail's case: one burst, and the host stopped while its memory is freed."""
+
+QUICK_FAULT = "stop@0.9:6"
+"""And its fault: the free begins at 1 s."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What to compare; None is the default.
+
+    Attributes:
+        designs: names of designs. By default all.
+        workloads: names of workloads. By default all.
+        faults: one condition each: a name in FAULTS, or faults as `pagetide run --fault` has them, joined by `+`.
+        oom: what is done against false OOMs. By default `wait`.
+        machine: what runs it.
+        repeat: how many runs of each that differ by the seed alone. By default 3, for `quick` 1.
+        settings: further settings of every run, by public name.
+        quick: only the mail's case.
+    """
+
+    designs: tuple[str, ...] | None = None
+    workloads: tuple[str, ...] | None = None
+    faults: tuple[str, ...] | None = None
+    oom: tuple[str, ...] | None = None
+    machine: MachineName = "simulated"
+    repeat: int | None = None
+    settings: dict[str, Any] = {}
+    quick: bool = False
+
+    @property
+    def repeats(self) -> int:
+        """`repeat`, or its default."""
+        return self.repeat if self.repeat is not None else 1 if self.quick else 3
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether it is only a part of the default grid, or another one."""
+        return self.quick or bool(self.settings) or any((self.designs, self.workloads, self.faults, self.oom))
+
+
+class Grid(NamedTuple):
+    """Cells in the order in which they run, and what was left out because it does not fit."""
+
+    cells: list[Cell]
+    left_out: list[LeftOut]
+
+
+def make_grid(choice: Choice) -> Grid:
+    """The cells that a choice asks for; all designs of a condition beside each other.
+
+    Raises:
+        ConfigError: a name that there is not, a setting out of its range, or nothing that fits.
+    """
+    _check(choice)
+    designs = choice.designs or get_args(DesignName)
+    workloads = choice.workloads or (("burst",) if choice.quick else get_args(Workload))
+    faults = choice.faults or ((QUICK_FAULT,) if choice.quick else FAULTS)
+    cells: list[Cell] = []
+    left_out: list[LeftOut] = []
+    for workload, fault, oom, design in itertools.product(workloads, faults, choice.oom or ("wait",), designs):
+        given = {**_settings(choice, workload), "workload": workload, "oom": oom, "design": design}
+        try:
+            config = make_config(given | {"fault": _fault_texts(fault, workload, given)})
+            _check_machine(config, choice.machine)
+            if config.seed + choice.repeats > 1 << 63:
+                raise ConfigError(f"the seeds of {choice.repeats} repeats must stay below 2^63")
+        except ConfigError as error:
+            left_out.append(LeftOut(f"{design} on {workload}, fault {fault}, oom {oom}", str(error)))
+        else:
+            cells += repeats_of(config, choice.machine, choice.repeats)
+    if not cells:
+        raise ConfigError(left_out[0].why)
+    return Grid(without_duplicates(cells), left_out)
+
+
+def _check(choice: Choice) -> None:
+    """Names and numbers; whether a combination fits is found out for each."""
+    oom = get_args(RunConfig.__annotations__["oom"])
+    for given, known, what in (
+        (choice.designs, get_args(DesignName), "design"),
+        (choice.workloads, get_args(Workload), "workload"),
+        (choice.oom, oom, "answer to OOM"),
+    ):
+        for name in given or ():
+            if name not in known:
+                raise ConfigError(f"there is no {what} {name!r}; choose from {', '.join(known)}")
+    for fault in choice.faults or ():
+        if fault not in FAULTS:
+            try:
+                parse_faults(fault.split("+"))
+            except FaultError as error:
+                raise ConfigError(f"{error}; or {', '.join(FAULTS)}") from error
+    if not 1 <= choice.repeats <= REPEATS_MAX:
+        raise ConfigError(f"there must be from 1 to {REPEATS_MAX} repeats, not {choice.repeats}")
+
+
+def _settings(choice: Choice, workload: str) -> dict[str, Any]:
+    """Settings of every run on a workload: a grid's own defaults, and over them what was given."""
+    defaults = QUICK if choice.quick else {"rest": _BURST_REST_S} if workload == "burst" else {}
+    return {**defaults, **choice.settings}
+
+
+def _fault_texts(fault: str, workload: str, settings: Mapping[str, Any]) -> list[str]:
+    """The faults of a condition, as RunConfig has them."""
+    if fault == NO_FAULT:
+        return []
+    if fault not in FAULTS:
+        return fault.split("+")
+    config = make_config({name: value for name, value in settings.items() if name in _CLOCK})
+    if workload == "burst":
+        end_s = config.bursts * (config.hold_s + (config.rest_s or 0.0))
+        stop_s = config.hold_s - _BEFORE_S
+    else:
+        # At half of the time the web server's memory shrinks and the database evicts; before its third quarter is over
+        # the day's third burst has been freed; the others free all the time.
+        end_s = config.duration_s
+        stop_s = config.duration_s / 2 - _BEFORE_S
+    if fault == "stop":
+        return [f"stop@{max(stop_s, 0.0):g}:{STOP_SHARE * end_s:g}"]
+    return [f"slow@0:{2 * end_s:g}:{SLOW_FACTOR}"]
+
+
+_CLOCK = ("workload", "bursts", "hold", "rest", "duration")
+"""Settings that a workload's clock depends on."""
+
+
+def _check_machine(config: RunConfig, machine: MachineName) -> None:
+    if machine == "live":
+        from pagetide.lab.run_command import check_against_machine
+
+        check_against_machine(config)
+    else:
+        from pagetide.machine.simulated import check_simulated
+
+        check_simulated(config)
+
+
+def grouped(left_out: list[LeftOut]) -> Iterator[str]:
+    """What was left out as sentences for people, one for each reason."""
+    for why, group in itertools.groupby(sorted(left_out, key=lambda one: one.why), lambda one: one.why):
+        first, *others = (one.what for one in group)
+        more = f" and {len(others)} more" if others else ""
+        yield f"left out: {first}{more}: {why}"

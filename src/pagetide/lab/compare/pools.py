@@ -1,0 +1,118 @@
+"""Where cells run: a pool of processes on this machine, or a Dask cluster. Both are a `concurrent.futures` executor."""
+
+import importlib
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from typing import Any, Protocol
+
+from pagetide.lab.compare.store import Record
+from pagetide.lab.compare.worker import Job, prepare_worker, run_job
+from pagetide.machine.config import ConfigError
+
+_AHEAD = 2  # jobs in flight for each worker, so that none waits for the parent
+_CONNECT_MAX_S = 10
+
+
+class Pool(Protocol):
+    """Where jobs run.
+
+    Attributes:
+        room: how many jobs may be in flight.
+    """
+
+    room: int
+
+    def submit(self, job: Job) -> Future[Record]:
+        """Have a job run. The future fails if its worker is lost."""
+
+    def restart(self) -> None:
+        """Go on after the executor broke."""
+
+    def close(self) -> None:
+        """Let go of the workers; what still runs is stopped, and not waited for."""
+
+
+class ExecutorPool:
+    """Jobs on executors that a function makes; a new one when one broke."""
+
+    def __init__(self, make: Callable[[], Executor], room: int, *, run: Callable[[Job], Record] = run_job) -> None:
+        """Take what makes an executor, and how many jobs it may have in flight."""
+        self.room = room
+        self._make, self._run = make, run
+        self._executor = make()
+
+    def submit(self, job: Job) -> Future[Record]:
+        """Have a job run. The future fails if its worker is lost."""
+        return self._executor.submit(self._run, job)
+
+    def restart(self) -> None:
+        """Make a new executor in place of the broken one."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor = self._make()
+
+    def close(self) -> None:
+        """Stop what runs, and end the workers."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class ProcessPool(ExecutorPool):
+    """Jobs on processes of this machine, which load kernels once each."""
+
+    def __init__(self, jobs: int, *, run: Callable[[Job], Record] = run_job) -> None:
+        """Start as many workers, when there is something to do.
+
+        Args:
+            jobs: how many run at once.
+            run: what is done with each, a function of a module.
+        """
+        context = multiprocessing.get_context("spawn")
+        self._before = set(multiprocessing.active_children())
+        super().__init__(
+            lambda: ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker), _AHEAD * jobs, run=run
+        )
+
+    def close(self) -> None:
+        """Kill the workers: what they were doing is not kept, and a live run's processes end with them."""
+        for process in multiprocessing.active_children():
+            if process not in self._before:
+                process.kill()
+        super().close()
+
+
+class ClusterPool:
+    """Jobs on the workers of a Dask cluster."""
+
+    def __init__(self, address: str) -> None:
+        """Connect to its scheduler.
+
+        Raises:
+            ConfigError: `distributed` is not installed, nothing answers at this address, or the cluster has no workers.
+        """
+        try:
+            distributed: Any = importlib.import_module("distributed")
+        except ImportError:
+            raise ConfigError("--cluster needs distributed: pip install 'pagetide[cluster]'") from None
+        try:
+            self._client = distributed.Client(address, timeout=_CONNECT_MAX_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no Dask scheduler answers at {address}: {error}") from error
+        self._executor = self._client.get_executor(pure=False, retries=0)
+        threads = sum(self._client.nthreads().values())
+        if threads == 0:
+            self.close()
+            raise ConfigError(f"the cluster at {address} has no workers: start some with `dask worker {address}`")
+        self.room = _AHEAD * threads
+
+    def submit(self, job: Job) -> Future[Record]:
+        """Have a job run. The future fails if its worker is lost more often than the scheduler bears."""
+        future: Future[Record] = self._executor.submit(run_job, job)
+        return future
+
+    def restart(self) -> None:
+        """Nothing: the scheduler has its jobs run by the workers that are left, and takes new ones."""
+
+    def close(self) -> None:
+        """Cancel what runs, and disconnect."""
+        self._executor.shutdown(wait=False)
+        self._client.close()

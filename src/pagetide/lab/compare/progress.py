@@ -1,0 +1,87 @@
+"""How far a grid is, and how long it may still take: a bar on a terminal, a line now and then anywhere else."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+_LINE_EVERY_S = 5.0
+
+
+class GridProgress:
+    """Counts cells as they end, on standard error."""
+
+    def __init__(
+        self, console: Console, cells: int, *, live: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin to count.
+
+        Args:
+            console: where to show it.
+            cells: how many are to be run.
+            live: whether to redraw a bar; otherwise lines are written.
+            clock: tells the time in seconds.
+        """
+        self._console, self._cells, self._clock = console, cells, clock
+        self._done = self._failed = 0
+        self._start_s = self._told_s = clock()
+        self._bar = None
+        if live:
+            self._bar = Progress(BarColumn(bar_width=None), TextColumn("{task.description}"), console=console)
+            self._task = self._bar.add_task("", total=cells)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        self.show()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write how far it came."""
+        if self._bar is not None:
+            self.show()
+            self._bar.stop()
+        else:
+            self._line()
+
+    def ended(self, *, failed: bool) -> None:
+        """Another cell is done."""
+        self._done += 1
+        self._failed += failed
+
+    def show(self) -> None:
+        """Bring the bar up to date, or write a line if the last one is old."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, description=self.text())
+        elif self._clock() - self._told_s >= _LINE_EVERY_S:
+            self._line()
+
+    def text(self) -> str:
+        """How far it is: `120 of 540 runs, 2 failed, 14 s so far, about 50 s left`."""
+        so_far_s = self._clock() - self._start_s
+        parts = [f"{self._done} of {self._cells} runs"]
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        parts.append(f"{duration(so_far_s)} so far")
+        if 0 < self._done < self._cells:
+            parts.append(f"about {duration(so_far_s / self._done * (self._cells - self._done))} left")
+        return ", ".join(parts)
+
+    def _line(self) -> None:
+        self._told_s = self._clock()
+        self._console.print(self.text(), soft_wrap=True)
+
+
+def duration(length_s: float) -> str:
+    """Seconds as people say them: `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole_s = round(length_s)
+    if whole_s < 60:
+        return f"{whole_s} s"
+    if whole_s < 3600:
+        return f"{whole_s // 60} min {whole_s % 60:02} s"
+    return f"{whole_s // 3600} h {whole_s % 3600 // 60:02} min"

@@ -1,0 +1,108 @@
+"""What a worker of the grid does: runs one cell, and says what became of it, whatever that is."""
+
+import datetime as dt
+import signal
+import time
+from typing import Protocol
+
+import msgspec
+
+from pagetide.lab.compare.cells import Cell
+from pagetide.lab.compare.store import COMPLETE, Record
+from pagetide.lab.summary import problems
+from pagetide.linux import set_parent_death_signal
+from pagetide.machine.costs import Costs
+from pagetide.machine.observer import Observer
+from pagetide.machine.result import RunResult, Sample
+from pagetide.machine.versions import versions
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A cell to be run.
+
+    Attributes:
+        cell: which.
+        costs: what things cost; None for a live run.
+        costs_name: their name and digest; empty for a live run.
+    """
+
+    cell: Cell
+    costs: Costs | None = None
+    costs_name: str = ""
+
+
+class Machine(Protocol):
+    """What runs a guest and its host."""
+
+    def run(self, observer: Observer) -> RunResult:
+        """Run to the end, and say what was measured."""
+
+
+def prepare_worker() -> None:
+    """Make a process a worker: Ctrl-C is its parent's business, and it does not outlive that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_parent_death_signal(signal.SIGKILL)
+
+
+def run_job(job: Job) -> Record:
+    """Run a cell; a run that fails is a record that says why."""
+    started = dt.datetime.now(dt.UTC)
+    start_s = time.perf_counter()
+    result = None
+    try:
+        result = _machine(job).run(_Nobody())
+        outcome = _outcome(result)
+    except Exception as error:  # whatever broke, it is this run's outcome
+        outcome = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return Record(
+        cell=job.cell,
+        outcome=" ".join(outcome.split()),
+        result=result,
+        failed=outcome != COMPLETE,
+        started=started.isoformat(timespec="milliseconds"),
+        took_s=time.perf_counter() - start_s,
+        versions=versions(),
+        costs=job.costs_name,
+    )
+
+
+def lost_job(job: Job, outcome: str) -> Record:
+    """The record of a cell whose worker was lost, each time that it was tried."""
+    return Record(
+        cell=job.cell,
+        outcome=outcome,
+        result=None,
+        failed=True,
+        started=dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+        took_s=0.0,
+        versions=versions(),
+        costs=job.costs_name,
+    )
+
+
+def _machine(job: Job) -> Machine:
+    if job.cell.machine == "live":
+        from pagetide.machine.live import LiveMachine
+
+        return LiveMachine(job.cell.config)
+    from pagetide.machine.simulated import SimulatedMachine  # brings the compiler in
+
+    assert job.costs is not None
+    return SimulatedMachine(job.cell.config, job.costs)
+
+
+def _outcome(result: RunResult) -> str:
+    """`complete` for a whole run with nothing wrong, otherwise what is."""
+    if result.outcome != COMPLETE:
+        return result.outcome
+    return " ".join(problems(result)) or COMPLETE
+
+
+class _Nobody:
+    """Watches no run."""
+
+    def stage(self, text: str) -> None: ...
+
+    def sample(self, sample: Sample) -> None: ...
+
+    def warning(self, text: str) -> None: ...

@@ -1,0 +1,23 @@
+"""What a run ran on: the versions that its figures may depend on."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+_PACKAGES = ("pagetide", "numpy", "numba")
+
+
+def versions() -> dict[str, str]:
+    """Versions of pagetide, python, numpy and numba, the kernel's release, and the processor's name."""
+    return {
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cpu": cpu_name(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as the kernel has it; its architecture where that has none."""
+    lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
