@@ -1,0 +1,173 @@
+"""The report's parts as HTML: text, tables and pictures put together; no script, and nothing from elsewhere."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from pagetide.lab.compare.conditions import Condition, Configuration
+from pagetide.lab.compare.measures import MEASURES
+from pagetide.lab.compare.palette import LOOKS, variable
+from pagetide.lab.compare.plots import Curve, draw_panel, draw_tradeoff
+from pagetide.lab.compare.store import LeftOut, Run, Store
+from pagetide.lab.compare.tables import Table, html_table, number
+from pagetide.lab.compare.tradeoff import Tradeoff, frontier
+from pagetide.lab.compare.verdicts import Advice, Finding
+
+_MARKS = {"X": "✖", "v": "▼", "s": "■", "p": "⬟", "D": "◆", "o": "●", "<": "◀", "^": "▲", "*": "★", "P": "✚"}
+_GIB = 1 << 30
+
+
+def page(title: str, sections: Sequence[tuple[str, str, str]], head: str) -> str:
+    """The whole page.
+
+    Args:
+        title: of the page, as text.
+        sections: (identifier, heading as text, body as HTML) of each.
+        head: what stands before the sections, as HTML.
+    """
+    links = "".join(f'<li><a href="#{name}">{escape(heading)}</a></li>' for name, heading, _ in sections)
+    bodies = "".join(
+        f'<section id="{name}"><h2>{escape(heading)}</h2>{body}</section>' for name, heading, body in sections
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_style()}</style></head><body>\n"
+        f"<header><h1>{escape(title)}</h1>{head}</header><nav><ul>{links}</ul></nav><main>{bodies}</main></body></html>\n"
+    )
+
+
+def _style() -> str:
+    css = Path(__file__).with_name("report.css").read_text()
+    light = "".join(f"--design-{design}: {look.light};" for design, look in LOOKS.items())
+    dark = "".join(f"--design-{design}: {look.dark};" for design, look in LOOKS.items())
+    return f"{css}:root {{{light}}} @media screen and (prefers-color-scheme: dark) {{:root {{{dark}}}}}"
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """A list of what was run, where and when."""
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def findings_body(found: Sequence[Finding]) -> str:
+    """The findings, each with its verdict in words and in colour."""
+    items = "".join(
+        f'<li class="{one.verdict.replace(" ", "-")}" id="finding-{escape(one.claim_id)}">'
+        f"<p><strong>{escape(one.claim_id)}</strong> {escape(one.claim)} "
+        f'<span class="soft">{escape(one.who)}</span></p>'
+        f'<p><span class="verdict">{escape(one.verdict.capitalize())}.</span> {escape(one.sentence)}</p></li>'
+        for one in found
+    )
+    return f'<ul class="findings">{items}</ul>'
+
+
+def advice_body(advised: Sequence[Advice]) -> str:
+    """Which configuration for which set-up."""
+    items = []
+    for one in advised:
+        choice = escape(one.choice) if one.choice else "no choice"
+        command = f"<pre>{escape(one.command)}</pre>" if one.command else ""
+        linux = f'<p class="soft">In Linux: {escape(one.linux)}</p>' if one.linux else ""
+        items.append(
+            f'<li class="{"held" if one.choice else "undecided"}"><p><strong>{escape(one.setup)}</strong>: '
+            f'<span class="verdict">{choice}</span></p><p>{escape(one.why)} {escape(one.costs)}</p>'
+            f"{command}{linux}</li>"
+        )
+    return f'<ul class="findings">{"".join(items)}</ul>'
+
+
+def tradeoffs_body(tradeoffs: Sequence[Tradeoff], name: str) -> str:
+    """Pictures of trade-offs, with a legend of the marks."""
+    if not tradeoffs:
+        return ""
+    designs = list(dict.fromkeys(point.design for one in tradeoffs for point in one.points))
+    legend = "".join(
+        f'<span><span style="color: {variable(design)}">{_MARKS[LOOKS[design].mark]}</span> {design}</span>'
+        for design in designs
+    )
+    figures = "".join(_tradeoff(one, f"{name}-{index}") for index, one in enumerate(tradeoffs))
+    legend += "<span>- - nothing is better at both</span>"
+    return f'<div class="legend">{legend}</div><div class="tradeoffs">{figures}</div>'
+
+
+def _tradeoff(tradeoff: Tradeoff, name: str) -> str:
+    best = ", ".join(point.label for point in frontier(tradeoff.points))
+    described = "; ".join(
+        f"{one.label}: {number(one.cost.median)}, {number(one.footprint.median)}" for one in tradeoff.points
+    )
+    drawn = draw_tradeoff(
+        tradeoff, name, escape(f"{tradeoff.title} ({tradeoff.cost_label}; {tradeoff.footprint_label}). {described}")
+    )
+    return (
+        f"<figure>{drawn}<figcaption><strong>{escape(tradeoff.title)}</strong> "
+        f'<span class="soft">nothing is better at both: {escape(best)}</span></figcaption></figure>'
+    )
+
+
+def condition_body(table: Table, tradeoffs: Sequence[Tradeoff], store: Store) -> str:
+    """One condition: curves of every configuration, the table, the trade-offs."""
+    condition = table.condition
+    details = f'<p class="soft">{escape(condition.details)}</p>' if condition.details else ""
+    return (
+        f'<h3 id="{condition.name}">{escape(condition.title)}</h3>{details}{_panels(table, store)}'
+        f"{html_table(table)}{tradeoffs_body(tradeoffs, f'{condition.name}-trade')}"
+    )
+
+
+def _panels(table: Table, store: Store) -> str:
+    shown = [one for one in table.condition.configurations if one.runs]
+    curves = [_curve(store, one.runs[0]) for one in shown]
+    if not curves:
+        return ""
+    end_s = max(curve.t_s[-1] for curve in curves)
+    top_bytes = max(max(curve.host_resident_bytes.max(), curve.guest_used_bytes.max()) for curve in curves)
+    drawn = "".join(
+        _panel(table.condition, one, curve, end_s, top_bytes, index)
+        for index, (one, curve) in enumerate(zip(shown, curves, strict=True))
+    )
+    legend = (
+        '<div class="legend"><span><span class="swatch" style="background: var(--guest)"></span>the guest uses</span>'
+        "<span>a line in the design's colour: the host holds</span>"
+        f"<span>the run with seed {shown[0].runs[0].cell.config.seed}</span></div>"
+    )
+    return f'{legend}<div class="panels">{drawn}</div>'
+
+
+def _curve(store: Store, run: Run) -> Curve:
+    samples = store.samples(run.key)
+    return Curve(samples["t_s"], samples["guest_used_bytes"], samples["host_resident_bytes"])
+
+
+def _panel(condition: Condition, one: Configuration, curve: Curve, end_s: float, top_bytes: float, index: int) -> str:
+    held = one.runs[0].figures["mean_resident_bytes"]
+    described = f"{condition.title}: guest use and host residency over time with {one.label}"
+    drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", escape(described))
+    mean = "" if held is None else f'<span class="soft">mean {number(held / _GIB)} GiB</span>'
+    return (
+        f'<figure><figcaption><span><span class="swatch" style="background: {variable(one.design)}"></span>'
+        f"{escape(one.label)}</span>{mean}</figcaption>{drawn}</figure>"
+    )
+
+
+def troubles_body(failed: Sequence[Run], left_out: Sequence[LeftOut]) -> str:
+    """Runs that failed, with what replays them, and combinations that do not fit."""
+    items = "".join(f"<li>{escape(run.outcome)}<pre>{escape(run.cell.replay)}</pre></li>" for run in failed)
+    body = f"<p>{len(failed)} runs failed. These commands run them again.</p><ul>{items}</ul>" if failed else ""
+    if left_out:
+        rows = "".join(f"<li>{escape(one.what)}: {escape(one.why)}</li>" for one in left_out)
+        body += f"<details><summary>{len(left_out)} combinations do not fit together</summary><ul>{rows}</ul></details>"
+    return body
+
+
+def measures_body() -> str:
+    """What each column means."""
+    rows = "".join(
+        f"<dt>{escape(', '.join(filter(None, (one.group, one.heading, one.unit))))}</dt><dd>{escape(one.meaning)}</dd>"
+        for one in MEASURES
+    )
+    return (
+        "<p>A figure is the median over the repeats, which differ by the seed alone; below it stand the least and the "
+        "largest where they differ. A value is marked as best only if its worst repeat is better than the best repeat "
+        f'of every other; off takes no part in that.</p><dl class="facts">{rows}</dl>'
+    )

@@ -1,0 +1,92 @@
+"""Writes the report of a comparison: one HTML file that needs nothing else."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from pagetide.lab.compare.advice import advice
+from pagetide.lab.compare.conditions import Condition, conditions_of
+from pagetide.lab.compare.findings import findings
+from pagetide.lab.compare.page import (
+    advice_body,
+    condition_body,
+    facts,
+    findings_body,
+    measures_body,
+    page,
+    tradeoffs_body,
+    troubles_body,
+)
+from pagetide.lab.compare.store import Run, Store
+from pagetide.lab.compare.tables import table_of
+from pagetide.lab.compare.tradeoff import overall, tradeoffs_of
+
+REPORT = "report.html"
+"""The report's name in its folder."""
+
+
+def write_report(folder: Path) -> Path:
+    """Make the report of the results in a folder, beside them; its path.
+
+    Raises:
+        StoreError: there are no results, or this version cannot read them.
+        OSError: it cannot be written.
+    """
+    with Store.open(folder, read_only=True) as store:
+        text = report_html(store)
+    path = folder / REPORT
+    unfinished = path.with_suffix(".html.new")
+    unfinished.write_text(text, encoding="utf-8")
+    return unfinished.replace(path)
+
+
+def report_html(store: Store) -> str:
+    """The report's text."""
+    runs = store.runs()
+    conditions = conditions_of(runs)
+    full = [one for one in conditions if len({way.design for way in one.configurations}) > 2]
+    others = [one for one in conditions if one not in full]
+    sections = [
+        ("findings", "What the figures say to the thread's claims", findings_body(findings(store))),
+        ("advice", "Which configuration for which guest", advice_body(advice(store))),
+        ("tradeoff", "What less memory costs", tradeoffs_body(overall(conditions), "overall")),
+        *_condition_sections(full, store),
+        ("special", "Conditions that test single claims", "".join(_body(one, store) for one in others)),
+        (
+            "troubles",
+            "What failed and what was left out",
+            troubles_body([run for run in runs if run.failed], store.left_out()),
+        ),
+        ("measures", "How to read the tables", measures_body()),
+    ]
+    return page("pagetide compare", [one for one in sections if one[2]], _head(store, runs))
+
+
+def _condition_sections(conditions: Sequence[Condition], store: Store) -> list[tuple[str, str, str]]:
+    """One section a workload."""
+    return [
+        (
+            workload,
+            f"The workload {workload}",
+            "".join(_body(one, store) for one in conditions if one.workload == workload),
+        )
+        for workload in dict.fromkeys(one.workload for one in conditions)
+    ]
+
+
+def _body(condition: Condition, store: Store) -> str:
+    return condition_body(table_of(condition), tradeoffs_of(condition), store)
+
+
+def _head(store: Store, runs: Sequence[Run]) -> str:
+    versions = runs[0].versions if runs else {}
+    machines = " and ".join(sorted({run.cell.machine for run in runs}))
+    pairs = [
+        ("runs", f"{len(runs)} of {len(store.planned())} planned, {sum(run.failed for run in runs)} failed"),
+        ("machine", machines),
+        ("begun", min((run.started for run in runs), default="")[:16].replace("T", " ") + " UTC"),
+        ("costs", ", ".join(sorted({run.costs for run in runs if run.costs}))),
+        ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
+        ("made again by", shlex.join(["pagetide", "report", str(store.folder)])),
+    ]
+    return facts([(name, value) for name, value in pairs if value])

@@ -1,0 +1,49 @@
+"""What a comparison concludes: findings about the claims of the thread, and advice."""
+
+from typing import Literal
+
+import msgspec
+
+Verdict = Literal["held", "not held", "undecided", "not tested"]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one claim.
+
+    Attributes:
+        claim_id: S1 to S17 as in the thread's list of mechanisms, or a name for an argument besides.
+        who: who said it, and when.
+        claim: what was said, in a sentence.
+        verdict: what the figures say to it; `undecided` if they are too close or spread too far.
+        sentence: why, with the figures that decide it; for a claim that was not tested, why not.
+        runs: keys of the runs that the figures come from.
+    """
+
+    claim_id: str
+    who: str
+    claim: str
+    verdict: Verdict
+    sentence: str
+    runs: tuple[str, ...] = ()
+
+
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """Which configuration to use for one set-up.
+
+    Attributes:
+        setup: what the guest does, in a few words.
+        choice: the configuration's label; None if the figures allow no choice.
+        why: a sentence with the figures that decide it, or why there is no choice.
+        costs: a sentence on what it costs, and the runner-up; empty without a choice.
+        command: the `pagetide run` command line that runs it; empty without a choice.
+        linux: what to set in a Linux guest to have the same, or that it has no such design.
+        runs: keys of the runs that the figures come from.
+    """
+
+    setup: str
+    choice: str | None
+    why: str
+    costs: str = ""
+    command: str = ""
+    linux: str = ""
+    runs: tuple[str, ...] = ()
