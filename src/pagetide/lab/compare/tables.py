@@ -1,0 +1,123 @@
+"""The results as tables for other programs: every run, and every configuration with medians over its repeats."""
+
+import csv
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import msgspec
+
+from pagetide.lab.compare.cells import condition_of
+from pagetide.lab.compare.columns import FIGURES
+from pagetide.lab.compare.store import Run, Store
+
+
+class Table(NamedTuple):
+    """A table: the names of its columns, and a value for each in every row."""
+
+    columns: Sequence[str]
+    rows: list[tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]]) -> "Table":
+        """A table of rows that have the same columns."""
+        columns = list(rows[0]) if rows else []
+        return cls(columns, [tuple(row[name] for name in columns) for row in rows])
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """A dictionary for each row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def write_csv(self, file: TextIO) -> None:
+        """Write it as CSV, with a line of names first; what is not known is empty."""
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """A row for every run: key, condition, outcome, the command that replays it, and every figure."""
+    return Table.of(
+        [
+            {
+                "key": run.key,
+                "machine": run.cell.machine,
+                "repeat": run.cell.repeat,
+                **condition_of(run.cell.config),
+                "outcome": run.outcome,
+                "failed": run.failed,
+                "started": run.started,
+                "took_s": run.took_s,
+                "costs": run.costs,
+                "replay": run.cell.replay,
+                **{name: run.figures.get(name) for name in FIGURES},
+            }
+            for run in runs
+        ]
+    )
+
+
+def configurations_table(runs: Sequence[Run]) -> Table:
+    """A row for all runs that differ by their seeds alone.
+
+    For each figure there are the median over the runs that did not fail, and the least and the most, with `_min` and
+    `_max` after its name; None where none of them could measure it.
+    """
+    return Table.of([_configuration(group) for group in _configurations(runs)])
+
+
+def _configurations(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    groups: dict[tuple[str, bytes], list[Run]] = {}
+    for run in runs:
+        settings = msgspec.json.encode(msgspec.structs.replace(run.cell.config, seed=0))
+        groups.setdefault((run.cell.machine, settings), []).append(run)
+    yield from groups.values()
+
+
+def _configuration(runs: list[Run]) -> dict[str, Any]:
+    cell = runs[0].cell
+    condition = condition_of(cell.config)
+    del condition["seed"]
+    row = {
+        "machine": cell.machine,
+        **condition,
+        "runs": len(runs),
+        "failed": sum(run.failed for run in runs),
+        "replay": cell.replay,
+    }
+    for name in FIGURES:
+        found = [value for run in runs if not run.failed and (value := run.figures.get(name)) is not None]
+        row[name] = statistics.median(found) if found else None
+        row[f"{name}_min"], row[f"{name}_max"] = min(found, default=None), max(found, default=None)
+    return row
+
+
+def write_csv_folder(store: Store, folder: Path) -> None:
+    """Write runs.csv, configurations.csv, bursts.csv and samples.csv into a folder, which is made if need be.
+
+    Raises:
+        OSError: that cannot be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = store.runs()
+    bursts = [
+        {"key": run.key, "number": number, **msgspec.structs.asdict(burst)}
+        for run in runs
+        for number, burst in enumerate(store.bursts(run.key))
+    ]
+    for name, table in {
+        "runs": runs_table(runs),
+        "configurations": configurations_table(runs),
+        "bursts": Table.of(bursts),
+    }.items():
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            table.write_csv(file)
+    with (folder / "samples.csv").open("w", newline="") as file:
+        for number, run in enumerate(runs):
+            samples = store.result(run).samples
+            columns = ("key", *samples.__struct_fields__)
+            rows = zip(*(getattr(samples, name) for name in columns[1:]), strict=True)
+            csv.writer(file, lineterminator="\n").writerows(
+                [columns] * (number == 0) + [(run.key, *row) for row in rows]
+            )
