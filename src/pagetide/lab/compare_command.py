@@ -154,7 +154,7 @@ def _execute(jobs: Sequence[Job], pool: Pool, store: Store) -> tuple[bool, str |
             return interrupt.happened
 
         try:
-            Execution(jobs, pool).run(take, is_stopped)
+            Execution(jobs, pool).run(take, is_stopped, progress.note)
         except (PoolError, StoreError) as error:
             return False, str(error)
         return interrupt.happened, None
