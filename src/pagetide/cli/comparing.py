@@ -95,6 +95,65 @@ def compare(
     return compare_all(choice if choice != Choice() or machine else None, manner)
 
 
+_REPORT_EXAMPLES = """
+Examples:
+
+    pagetide report compare-20261123-0410
+    pagetide report compare-20261123-0410 --json - | jq '.configurations[] | {design, workload, mean_resident_bytes}'
+    pagetide report compare-20261123-0410 --csv tables
+
+Exit status: 0 done; 1 a file cannot be written; 2 bad arguments, or no results.
+"""
+
+
+@app.command(help_epilogue=_REPORT_EXAMPLES)
+def report(
+    folder: Path,
+    /,
+    *,
+    json: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    csv: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+) -> int:
+    """Make the report of a comparison again from its results; or give its tables to other programs.
+
+    With --json or --csv no report is made. Tables are of all runs, of configurations (medians over the repeats that
+    did not fail, with the least and the most), and as CSV also of bursts and samples.
+
+    Args:
+        folder: Where `pagetide compare` wrote its results.
+        json: Write the tables to this file as JSON; - is standard output.
+        csv: Write all tables into this folder as CSV; or the runs alone into a file if it ends in .csv; - is standard
+            output.
+    """
+    from pagetide.lab.report_command import report as report_on
+
+    return report_on(folder, json, csv)
+
+
+_SHOW_EXAMPLES = """
+Examples:
+
+    pagetide show
+    pagetide show 3f9a
+    pagetide show 3f9a --in compare-20261123-0410 | less
+
+Exit status: 0 done; 1 the run had failed; 2 bad arguments, no results, or no such run.
+"""
+
+
+@app.command(help_epilogue=_SHOW_EXAMPLES)
+def show(run: str | None = None, /, *, in_: Annotated[Path | None, Parameter(name="--in")] = None) -> int:
+    """Show the curves and figures of one run of a comparison, as `pagetide run` did; or list its runs.
+
+    Args:
+        run: The run's key, or as much of its beginning as no other one has. [default: list all]
+        in_: Where the results are. [default: this folder, or the newest compare-* in it]
+    """
+    from pagetide.lab.show_command import show as show_run
+
+    return show_run(run, in_)
+
+
 def _listed(words: tuple[str, ...]) -> tuple[str, ...] | None:
     """The words of a list, written with commas or given one by one, each once; None if there is none."""
     return tuple(dict.fromkeys(name for word in words for name in word.split(","))) or None

@@ -112,7 +112,7 @@ def compare(choice: Choice | None, manner: Manner, *, make_pool: Callable[[int],
         interrupted, problem = _execute([Job(cell, costs, costs_name) for cell in cells], pool, store)
         status = _sum_up(store, manner, interrupted=interrupted, problem=problem)
     if status != STATUS_INTERRUPTED and problem is None:
-        _write_report(folder)
+        write_report(folder)
     return status
 
 
@@ -154,7 +154,7 @@ def _execute(jobs: Sequence[Job], pool: Pool, store: Store) -> tuple[bool, str |
             return interrupt.happened
 
         try:
-            Execution(jobs, pool).run(take, is_stopped)
+            Execution(jobs, pool).run(take, is_stopped, progress.note)
         except (PoolError, StoreError) as error:
             return False, str(error)
         return interrupt.happened, None
@@ -183,10 +183,11 @@ def _sum_up(store: Store, manner: Manner, *, interrupted: bool, problem: str | N
     return STATUS_FAILED if problem is not None or failed else STATUS_OK
 
 
-def _write_report(folder: Path) -> None:
-    write_report = _if_there("report", "write_report")
-    if write_report is not None:
-        print(f"report: {write_report(folder)}", flush=True)
+def write_report(folder: Path) -> None:
+    """Write the report of the results in a folder, and say where it is."""
+    write = _if_there("report", "write_report")
+    if write is not None:
+        print(f"report: {write(folder)}", flush=True)
 
 
 def _if_there(module: str, name: str) -> Callable[..., Any] | None:

@@ -35,12 +35,13 @@ class Execution:
         self._alone = False  # whether what runs is a suspect
         self._pool = pool
 
-    def run(self, take: Callable[[Record], None], is_stopped: Callable[[], bool]) -> None:
+    def run(self, take: Callable[[Record], None], is_stopped: Callable[[], bool], note: Callable[[str], None]) -> None:
         """Run all of it.
 
         Args:
             take: called with what became of each, in the order in which they end.
             is_stopped: asked several times a second; True ends the execution, whatever is in flight.
+            note: called with a sentence for people when a worker was lost.
 
         Raises:
             PoolError: the workers die of whatever they are given.
@@ -50,7 +51,7 @@ class Execution:
             done, _ = wait(self._running, timeout=_TICK_S, return_when=FIRST_COMPLETED)
             if any(isinstance(_failure(future), BrokenExecutor) for future in done):
                 done, _ = wait(self._running)  # a broken executor ends all of its futures
-            broken = False
+            broken, suspects = False, len(self._suspects)
             for future in done:
                 job, error = self._running.pop(future), _failure(future)
                 if error is None:
@@ -59,6 +60,8 @@ class Execution:
                 else:
                     broken = broken or isinstance(error, BrokenExecutor)
                     self._lost(job, error, take)
+            if len(self._suspects) > suspects:
+                note(f"a worker was lost: runs that were in flight are tried again ({len(self._suspects) - suspects})")
             if broken:
                 self._pool.restart()
 

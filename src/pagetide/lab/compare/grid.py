@@ -92,9 +92,8 @@ def make_grid(choice: Choice) -> Grid:
     cells: list[Cell] = []
     left_out: list[LeftOut] = []
     for workload, fault, oom, design in itertools.product(workloads, faults, choice.oom or ("wait",), designs):
-        given = {**_settings(choice, workload), "workload": workload, "oom": oom, "design": design}
         try:
-            config = make_config(given | {"fault": _fault_texts(fault, workload, given)})
+            config = condition_config(workload, fault, oom, design, _settings(choice, workload))
             _check_machine(config, choice.machine)
             if config.seed + choice.repeats > 1 << 63:
                 raise ConfigError(f"the seeds of {choice.repeats} repeats must stay below 2^63")
@@ -105,6 +104,28 @@ def make_grid(choice: Choice) -> Grid:
     if not cells:
         raise ConfigError(left_out[0].why)
     return Grid(without_duplicates(cells), left_out)
+
+
+def condition_config(workload: str, fault: str, oom: str, design: str, settings: Mapping[str, Any]) -> RunConfig:
+    """What a design runs with on a condition of the grid.
+
+    Args:
+        workload: its name.
+        fault: a name in FAULTS, or faults as `pagetide run --fault` has them, joined by `+`.
+        oom: what is done against false OOMs.
+        design: its name.
+        settings: further settings by public name; `grid_defaults` are not added.
+
+    Raises:
+        ConfigError: they do not fit together.
+    """
+    given = {**settings, "workload": workload, "oom": oom, "design": design}
+    return make_config(given | {"fault": _fault_texts(fault, workload, given)})
+
+
+def grid_defaults(workload: str) -> dict[str, Any]:
+    """What the grid sets on a workload, by public name, beside the workload's own defaults."""
+    return {"rest": _BURST_REST_S} if workload == "burst" else {}
 
 
 def _check(choice: Choice) -> None:
@@ -130,7 +151,7 @@ def _check(choice: Choice) -> None:
 
 def _settings(choice: Choice, workload: str) -> dict[str, Any]:
     """Settings of every run on a workload: a grid's own defaults, and over them what was given."""
-    defaults = QUICK if choice.quick else {"rest": _BURST_REST_S} if workload == "burst" else {}
+    defaults = QUICK if choice.quick else grid_defaults(workload)
     return {**defaults, **choice.settings}
 
 

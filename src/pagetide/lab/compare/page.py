@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from pagetide.lab.compare.condition_table import Table, html_table, number
 from pagetide.lab.compare.conditions import Condition, Configuration
 from pagetide.lab.compare.measures import MEASURES
 from pagetide.lab.compare.palette import LOOKS, variable
 from pagetide.lab.compare.plots import Curve, draw_panel, draw_tradeoff
 from pagetide.lab.compare.store import LeftOut, Run, Store
-from pagetide.lab.compare.tables import Table, html_table, number
 from pagetide.lab.compare.tradeoff import Tradeoff, frontier
 from pagetide.lab.compare.verdicts import Advice, Finding
 

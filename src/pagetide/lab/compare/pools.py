@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pagetide.lab.compare.store import Record
 from pagetide.lab.compare.worker import Job, prepare_worker, run_job
 from pagetide.machine.config import ConfigError
+from pagetide.machine.versions import versions
 
 _AHEAD = 2  # jobs in flight for each worker, so that none waits for the parent
 _CONNECT_MAX_S = 10
@@ -98,11 +99,24 @@ class ClusterPool:
         except (OSError, ValueError) as error:
             raise ConfigError(f"no Dask scheduler answers at {address}: {error}") from error
         self._executor = self._client.get_executor(pure=False, retries=0)
-        threads = sum(self._client.nthreads().values())
-        if threads == 0:
+        try:
+            self.room = _AHEAD * self._threads(address)
+        except BaseException:
             self.close()
+            raise
+
+    def _threads(self, address: str) -> int:
+        """How many runs the cluster's workers take at once; all must have this version of pagetide."""
+        threads = self._client.nthreads()
+        if not threads:
             raise ConfigError(f"the cluster at {address} has no workers: start some with `dask worker {address}`")
-        self.room = _AHEAD * threads
+        here = versions()["pagetide"]
+        for worker, found in self._client.run(versions, on_error="return").items():
+            if isinstance(found, Exception):
+                raise ConfigError(f"the worker {worker} cannot run pagetide: {found}")
+            if found["pagetide"] != here:
+                raise ConfigError(f"the worker {worker} has pagetide {found['pagetide']}, and this is {here}")
+        return sum(threads.values())
 
     def submit(self, job: Job) -> Future[Record]:
         """Have a job run. The future fails if its worker is lost more often than the scheduler bears."""

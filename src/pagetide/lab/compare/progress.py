@@ -27,7 +27,8 @@ class GridProgress:
         """
         self._console, self._cells, self._clock = console, cells, clock
         self._done = self._failed = 0
-        self._start_s = self._told_s = clock()
+        self._start_s = clock()
+        self._told_s: float | None = None
         self._bar = None
         if live:
             self._bar = Progress(BarColumn(bar_width=None), TextColumn("{task.description}"), console=console)
@@ -55,11 +56,15 @@ class GridProgress:
         self._failed += failed
 
     def show(self) -> None:
-        """Bring the bar up to date, or write a line if the last one is old."""
+        """Bring the bar up to date; or write a line once something is done, and again if the last one is old."""
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, description=self.text())
-        elif self._clock() - self._told_s >= _LINE_EVERY_S:
+        elif self._done and (self._told_s is None or self._clock() - self._told_s >= _LINE_EVERY_S):
             self._line()
+
+    def note(self, text: str) -> None:
+        """Say what is out of the ordinary, above the bar."""
+        self._console.print(text, soft_wrap=True)
 
     def text(self) -> str:
         """How far it is: `120 of 540 runs, 2 failed, 14 s so far, about 50 s left`."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pagetide.lab.compare.advice import advice
+from pagetide.lab.compare.condition_table import table_of
 from pagetide.lab.compare.conditions import Condition, conditions_of
 from pagetide.lab.compare.findings import findings
 from pagetide.lab.compare.page import (
@@ -18,7 +19,6 @@ from pagetide.lab.compare.page import (
     troubles_body,
 )
 from pagetide.lab.compare.store import Run, Store
-from pagetide.lab.compare.tables import table_of
 from pagetide.lab.compare.tradeoff import overall, tradeoffs_of
 
 REPORT = "report.html"

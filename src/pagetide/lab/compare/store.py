@@ -224,6 +224,34 @@ class Store:
         names = [column[0] for column in cursor.description or ()]
         return [self._run(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
 
+    def find(self, prefix: str) -> Run:
+        """The one run whose key begins so.
+
+        Raises:
+            StoreError: none does, or more than one.
+        """
+        found = [run for run in self.runs() if run.key.startswith(prefix.lower())]
+        if not found:
+            raise StoreError(f"no run in {self.folder} has a key that begins with {prefix!r}")
+        if len(found) > 1:
+            keys = ", ".join(run.key for run in found[:3])
+            raise StoreError(f"{len(found)} runs in {self.folder} have keys that begin with {prefix!r}: {keys} ...")
+        return found[0]
+
+    def result(self, run: Run) -> RunResult:
+        """All that a run measured, as `pagetide run --json` has it; figures that this version added since are None."""
+        columns = self.samples(run.key)
+        return RunResult(
+            config=run.cell.config,
+            machine=run.cell.machine,
+            guest=run.guest or "pagetide",
+            outcome=run.outcome,
+            bursts=self.bursts(run.key),
+            skipped_bytes=run.skipped_bytes,
+            samples=Samples(**{name: _listed(name, column) for name, column in columns.items()}),
+            **{name: run.figures.get(name) for name in FIGURES},  # type: ignore[arg-type]
+        )
+
     def samples(self, key: str) -> dict[str, _Column]:
         """Time series of a run, a float64 column each: t_s, guest_used_bytes, host_resident_bytes and so on.
 
@@ -329,6 +357,12 @@ def _run_row(record: Record) -> tuple[Any, ...]:
         **{name: None if result is None else getattr(result, name) for name in FIGURES},
     }
     return tuple(row[name] for name in TABLES["runs"])
+
+
+def _listed(name: str, column: _Column) -> list[Any]:
+    """A column of samples as Samples has it."""
+    kind = float if SAMPLE_COLUMNS[name] == "DOUBLE" else int
+    return [None if np.isnan(value) else kind(value) for value in column]
 
 
 def _dtype(name: str) -> type[np.generic]:

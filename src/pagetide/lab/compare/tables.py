@@ -1,162 +1,123 @@
-"""The tables of a comparison: as HTML, as JSON and as CSV, all from the same rows."""
+"""The results as tables for other programs: every run, and every configuration with medians over its repeats."""
 
 import csv
-import io
-from collections.abc import Sequence
-from html import escape
-from typing import Any, NamedTuple
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
 
-from pagetide.lab.compare.conditions import Condition, Configuration, conditions_of
-from pagetide.lab.compare.measures import MEASURES, Measure
-from pagetide.lab.compare.palette import variable
-from pagetide.lab.compare.spread import Spread, best_of, spread_of
-from pagetide.lab.compare.store import Store
+import msgspec
 
-
-class Row(NamedTuple):
-    """One configuration on one condition, and its measures by name."""
-
-    configuration: Configuration
-    spreads: dict[str, Spread | None]
+from pagetide.lab.compare.cells import condition_of
+from pagetide.lab.compare.columns import FIGURES
+from pagetide.lab.compare.store import Run, Store
 
 
 class Table(NamedTuple):
-    """A condition's rows, and which row is best at a measure, by its name; those without a best one are left out."""
+    """A table: the names of its columns, and a value for each in every row."""
 
-    condition: Condition
-    rows: list[Row]
-    best: dict[str, int]
+    columns: Sequence[str]
+    rows: list[tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]]) -> "Table":
+        """A table of rows that have the same columns."""
+        columns = list(rows[0]) if rows else []
+        return cls(columns, [tuple(row[name] for name in columns) for row in rows])
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """A dictionary for each row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def write_csv(self, file: TextIO) -> None:
+        """Write it as CSV, with a line of names first; what is not known is empty."""
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
 
 
-def table_of(condition: Condition) -> Table:
-    """The condition's table. The control takes no part in what is best: it pays for nothing and returns nothing."""
-    rows = [
-        Row(one, {measure.name: _spread(measure, one, condition) for measure in MEASURES})
-        for one in condition.configurations
+def runs_table(runs: Sequence[Run]) -> Table:
+    """A row for every run: key, condition, outcome, the command that replays it, and every figure."""
+    return Table.of(
+        [
+            {
+                "key": run.key,
+                "machine": run.cell.machine,
+                "repeat": run.cell.repeat,
+                **condition_of(run.cell.config),
+                "outcome": run.outcome,
+                "failed": run.failed,
+                "started": run.started,
+                "took_s": run.took_s,
+                "costs": run.costs,
+                "replay": run.cell.replay,
+                **{name: run.figures.get(name) for name in FIGURES},
+            }
+            for run in runs
+        ]
+    )
+
+
+def configurations_table(runs: Sequence[Run]) -> Table:
+    """A row for all runs that differ by their seeds alone.
+
+    For each figure there are the median over the runs that did not fail, and the least and the most, with `_min` and
+    `_max` after its name; None where none of them could measure it.
+    """
+    return Table.of([_configuration(group) for group in _configurations(runs)])
+
+
+def _configurations(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    groups: dict[tuple[str, bytes], list[Run]] = {}
+    for run in runs:
+        settings = msgspec.json.encode(msgspec.structs.replace(run.cell.config, seed=0))
+        groups.setdefault((run.cell.machine, settings), []).append(run)
+    yield from groups.values()
+
+
+def _configuration(runs: list[Run]) -> dict[str, Any]:
+    cell = runs[0].cell
+    condition = condition_of(cell.config)
+    del condition["seed"]
+    row = {
+        "machine": cell.machine,
+        **condition,
+        "runs": len(runs),
+        "failed": sum(run.failed for run in runs),
+        "replay": cell.replay,
+    }
+    for name in FIGURES:
+        found = [value for run in runs if not run.failed and (value := run.figures.get(name)) is not None]
+        row[name] = statistics.median(found) if found else None
+        row[f"{name}_min"], row[f"{name}_max"] = min(found, default=None), max(found, default=None)
+    return row
+
+
+def write_csv_folder(store: Store, folder: Path) -> None:
+    """Write runs.csv, configurations.csv, bursts.csv and samples.csv into a folder, which is made if need be.
+
+    Raises:
+        OSError: that cannot be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = store.runs()
+    bursts = [
+        {"key": run.key, "number": number, **msgspec.structs.asdict(burst)}
+        for run in runs
+        for number, burst in enumerate(store.bursts(run.key))
     ]
-    rivals = [index for index, row in enumerate(rows) if row.configuration.design != "off"]
-    best = {}
-    for measure in MEASURES:
-        winner = best_of([rows[index].spreads[measure.name] for index in rivals], measure.better)
-        if winner is not None:
-            best[measure.name] = rivals[winner]
-    return Table(condition, rows, best)
-
-
-def _spread(measure: Measure, configuration: Configuration, condition: Condition) -> Spread | None:
-    return spread_of([measure.read(run, condition.off(run.cell.config.seed)) for run in configuration.runs])
-
-
-def number(value: float) -> str:
-    """A number for people: three digits that count, and no exponent."""
-    if value == 0:
-        return "0"
-    size = abs(value)
-    if size >= 1000 or value == int(value):
-        return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-    return (
-        f"{value:.0f}"
-        if size >= 100
-        else f"{value:.1f}"
-        if size >= 10
-        else f"{value:.2f}"
-        if size >= 0.1
-        else f"{value:.2g}"
-    )
-
-
-def html_table(table: Table) -> str:
-    """The table, its first column the configuration; a best value is marked with a class and a word for readers."""
-    groups: list[tuple[str, int]] = []
-    for measure in MEASURES:
-        if groups and groups[-1][0] == measure.group:
-            groups[-1] = measure.group, groups[-1][1] + 1
-        else:
-            groups.append((measure.group, 1))
-    first = "".join(f'<th colspan="{count}" scope="colgroup">{escape(name)}</th>' for name, count in groups)
-    second = "".join(_heading(measure) for measure in MEASURES)
-    body = "".join(_html_row(table, index) for index in range(len(table.rows)))
-    return (
-        f'<div class="wide"><table><caption class="hidden">{escape(table.condition.title)}</caption><thead>'
-        f'<tr><th rowspan="2" scope="col">configuration</th>{first}</tr><tr>{second}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _heading(measure: Measure) -> str:
-    unit = f'<span class="unit">{escape(measure.unit)}</span>' if measure.unit else ""
-    return f'<th scope="col" title="{escape(measure.meaning)}">{escape(measure.heading)}{unit}</th>'
-
-
-def _html_row(table: Table, index: int) -> str:
-    row = table.rows[index]
-    one = row.configuration
-    cells = "".join(
-        _html_cell(measure, row.spreads[measure.name], table.best.get(measure.name) == index) for measure in MEASURES
-    )
-    mark = f'<span class="swatch" style="background: {variable(one.design)}"></span>'
-    return f'<tr data-configuration="{escape(one.label)}"><th scope="row">{mark}{escape(one.label)}</th>{cells}</tr>'
-
-
-def _html_cell(measure: Measure, spread: Spread | None, is_best: bool) -> str:
-    if spread is None:
-        return f'<td data-measure="{measure.name}">–</td>'  # noqa: RUF001 - no figure
-    low, high = number(spread.low), number(spread.high)
-    around = f'<span class="spread">{low} … {high}</span>' if low != high else ""
-    best = ' class="best"' if is_best else ""
-    word = '<span class="hidden"> best</span>' if is_best else ""
-    data = f'data-measure="{measure.name}" data-median="{spread.median!r}"'
-    return f"<td {data}{best}>{number(spread.median)}{word}{around}</td>"
-
-
-def tables_json(store: Store) -> list[dict[str, Any]]:
-    """Every condition with its rows, for `msgspec.json`: medians, least, largest and number of runs by measure."""
-    return [
-        {
-            "machine": table.condition.machine,
-            "workload": table.condition.workload,
-            "faults": list(table.condition.faults),
-            "details": table.condition.details,
-            "rows": [
-                {
-                    "configuration": row.configuration.label,
-                    "design": row.configuration.design,
-                    "settings": row.configuration.settings,
-                    "runs": [run.key for run in row.configuration.runs],
-                    "failed": [run.key for run in row.configuration.failed],
-                    "best_at": [name for name, best in table.best.items() if best == index],
-                    "measures": {name: None if one is None else one._asdict() for name, one in row.spreads.items()},
-                }
-                for index, row in enumerate(table.rows)
-            ],
-        }
-        for table in map(table_of, conditions_of(store.runs()))
-    ]  # fmt: skip
-
-
-_SPREAD_COLUMNS = ("median", "low", "high")
-
-
-def tables_csv(store: Store) -> str:
-    """The same as CSV: one line a configuration on a condition, three columns a measure."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    measured = [f"{measure.name}_{column}" for measure in MEASURES for column in _SPREAD_COLUMNS]
-    writer.writerow(
-        ["machine", "workload", "faults", "details", "design", "configuration", "runs", "failed", *measured]
-    )
-    for table in map(table_of, conditions_of(store.runs())):
-        writer.writerows(_csv_row(table.condition, row) for row in table.rows)
-    return file.getvalue()
-
-
-def _csv_row(condition: Condition, row: Row) -> Sequence[Any]:
-    one = row.configuration
-    measured: list[float | str] = []
-    for measure in MEASURES:
-        spread = row.spreads[measure.name]
-        measured += ["", "", ""] if spread is None else [spread.median, spread.low, spread.high]
-    return [
-        condition.machine, condition.workload, " ".join(condition.faults), condition.details, one.design, one.label,
-        len(one.runs), len(one.failed), *measured,
-    ]  # fmt: skip
+    for name, table in {
+        "runs": runs_table(runs),
+        "configurations": configurations_table(runs),
+        "bursts": Table.of(bursts),
+    }.items():
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            table.write_csv(file)
+    with (folder / "samples.csv").open("w", newline="") as file:
+        for number, run in enumerate(runs):
+            samples = store.result(run).samples
+            columns = ("key", *samples.__struct_fields__)
+            rows = zip(*(getattr(samples, name) for name in columns[1:]), strict=True)
+            csv.writer(file, lineterminator="\n").writerows(
+                [columns] * (number == 0) + [(run.key, *row) for row in rows]
+            )

@@ -1,0 +1,105 @@
+"""A condition's table in the report: a row for each configuration, a column for each measure, the best marked."""
+
+from html import escape
+from typing import NamedTuple
+
+from pagetide.lab.compare.conditions import Condition, Configuration
+from pagetide.lab.compare.measures import MEASURES, Measure
+from pagetide.lab.compare.palette import variable
+from pagetide.lab.compare.spread import Spread, best_of, spread_of
+
+
+class Row(NamedTuple):
+    """One configuration on one condition, and its measures by name."""
+
+    configuration: Configuration
+    spreads: dict[str, Spread | None]
+
+
+class Table(NamedTuple):
+    """A condition's rows, and which row is best at a measure, by its name; those without a best one are left out."""
+
+    condition: Condition
+    rows: list[Row]
+    best: dict[str, int]
+
+
+def table_of(condition: Condition) -> Table:
+    """The condition's table. The control takes no part in what is best: it pays for nothing and returns nothing."""
+    rows = [
+        Row(one, {measure.name: _spread(measure, one, condition) for measure in MEASURES})
+        for one in condition.configurations
+    ]
+    rivals = [index for index, row in enumerate(rows) if row.configuration.design != "off"]
+    best = {}
+    for measure in MEASURES:
+        winner = best_of([rows[index].spreads[measure.name] for index in rivals], measure.better)
+        if winner is not None:
+            best[measure.name] = rivals[winner]
+    return Table(condition, rows, best)
+
+
+def _spread(measure: Measure, configuration: Configuration, condition: Condition) -> Spread | None:
+    return spread_of([measure.read(run, condition.off(run.cell.config.seed)) for run in configuration.runs])
+
+
+def number(value: float) -> str:
+    """A number for people: three digits that count, and no exponent."""
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1000 or value == int(value):
+        return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return (
+        f"{value:.0f}"
+        if size >= 100
+        else f"{value:.1f}"
+        if size >= 10
+        else f"{value:.2f}"
+        if size >= 0.1
+        else f"{value:.2g}"
+    )
+
+
+def html_table(table: Table) -> str:
+    """The table, its first column the configuration; a best value is marked with a class and a word for readers."""
+    groups: list[tuple[str, int]] = []
+    for measure in MEASURES:
+        if groups and groups[-1][0] == measure.group:
+            groups[-1] = measure.group, groups[-1][1] + 1
+        else:
+            groups.append((measure.group, 1))
+    first = "".join(f'<th colspan="{count}" scope="colgroup">{escape(name)}</th>' for name, count in groups)
+    second = "".join(_heading(measure) for measure in MEASURES)
+    body = "".join(_html_row(table, index) for index in range(len(table.rows)))
+    return (
+        f'<div class="wide"><table><caption class="hidden">{escape(table.condition.title)}</caption><thead>'
+        f'<tr><th rowspan="2" scope="col">configuration</th>{first}</tr><tr>{second}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _heading(measure: Measure) -> str:
+    unit = f'<span class="unit">{escape(measure.unit)}</span>' if measure.unit else ""
+    return f'<th scope="col" title="{escape(measure.meaning)}">{escape(measure.heading)}{unit}</th>'
+
+
+def _html_row(table: Table, index: int) -> str:
+    row = table.rows[index]
+    one = row.configuration
+    cells = "".join(
+        _html_cell(measure, row.spreads[measure.name], table.best.get(measure.name) == index) for measure in MEASURES
+    )
+    mark = f'<span class="swatch" style="background: {variable(one.design)}"></span>'
+    return f'<tr data-configuration="{escape(one.label)}"><th scope="row">{mark}{escape(one.label)}</th>{cells}</tr>'
+
+
+def _html_cell(measure: Measure, spread: Spread | None, is_best: bool) -> str:
+    if spread is None:
+        return f'<td data-measure="{measure.name}">–</td>'  # noqa: RUF001 - no figure
+    low, high = number(spread.low), number(spread.high)
+    around = f'<span class="spread">{low} … {high}</span>' if low != high else ""
+    best = ' class="best"' if is_best else ""
+    word = '<span class="hidden"> best</span>' if is_best else ""
+    data = f'data-measure="{measure.name}" data-median="{spread.median!r}"'
+    return f"<td {data}{best}>{number(spread.median)}{word}{around}</td>"

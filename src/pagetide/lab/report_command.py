@@ -1,0 +1,70 @@
+"""`pagetide report`: the report of a folder of results again, or their tables for other programs."""
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from pagetide.lab.compare.store import Store
+from pagetide.lab.compare.tables import configurations_table, runs_table, write_csv_folder
+from pagetide.lab.run_command import STATUS_FAILED, STATUS_OK
+
+
+def report(folder: Path, json_path: str | None, csv_path: str | None) -> int:
+    """Write the report of a folder, or with a path the tables instead; an exit status.
+
+    Args:
+        folder: where `pagetide compare` wrote its results.
+        json_path: a file for all tables as JSON, `-` for standard output, or None.
+        csv_path: a file for the table of runs as CSV if it ends in `.csv`, `-` for standard output, otherwise a folder
+            for all tables; or None.
+
+    Raises:
+        StoreError: there are no results, or they cannot be read.
+    """
+    try:
+        if json_path is None and csv_path is None:
+            from pagetide.lab.compare_command import write_report
+
+            Store.open(folder, read_only=True).close()
+            write_report(folder)
+            return STATUS_OK
+        with Store.open(folder, read_only=True) as store:
+            if json_path is not None:
+                _write_json(store, json_path)
+            if csv_path is not None:
+                _write_csv(store, csv_path)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"pagetide: {error}", file=sys.stderr)
+        return STATUS_FAILED
+    return STATUS_OK
+
+
+def _write_json(store: Store, path: str) -> None:
+    runs = store.runs()
+    tables = {
+        "runs": runs_table(runs).dicts(),
+        "configurations": configurations_table(runs).dicts(),
+        "left_out": [one._asdict() for one in store.left_out()],
+        "planned": len(store.planned()),
+    }
+    written = msgspec.json.format(msgspec.json.encode(tables), indent=2) + b"\n"
+    if path == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(written)
+        sys.stdout.flush()
+    else:
+        Path(path).write_bytes(written)
+
+
+def _write_csv(store: Store, path: str) -> None:
+    if path == "-":
+        runs_table(store.runs()).write_csv(sys.stdout)
+        sys.stdout.flush()
+    elif path.endswith(".csv"):
+        with Path(path).open("w", newline="") as file:
+            runs_table(store.runs()).write_csv(file)
+    else:
+        write_csv_folder(store, Path(path))
