@@ -1,0 +1,125 @@
+"""What a claim is tested by: the runs of a few cases, and comparisons of them that allow for their spread."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pagetide.lab.compare.grid import NO_FAULT, condition_config, grid_defaults
+from pagetide.lab.compare.measures import cpu_s
+from pagetide.lab.compare.spread import Spread, spread_of
+from pagetide.lab.compare.store import Run
+from pagetide.lab.compare.verdicts import Verdict
+from pagetide.machine.config import RunConfig
+
+_MIB = 1 << 20
+
+
+class Case(NamedTuple):
+    """One configuration on one condition.
+
+    Attributes:
+        design: its name.
+        workload: its name.
+        fault: as the grid has it.
+        oom: what is done against false OOMs.
+        settings: further ones, by public name; the grid's own for the workload come besides.
+    """
+
+    design: str
+    workload: str
+    fault: str = NO_FAULT
+    oom: str = "wait"
+    settings: Mapping[str, Any] = {}
+
+    def config(self) -> RunConfig:
+        """Its settings.
+
+        Raises:
+            ConfigError: they do not fit together.
+        """
+        settings = {**grid_defaults(self.workload), **self.settings}
+        return condition_config(self.workload, self.fault, self.oom, self.design, settings)
+
+
+class Evidence:
+    """The runs of a claim's cases."""
+
+    def __init__(self, runs: Mapping[str, Sequence[Run]]) -> None:
+        """Take the runs of each case, none of which failed."""
+        self._runs = runs
+
+    @property
+    def cases(self) -> list[str]:
+        """Names of the cases."""
+        return list(self._runs)
+
+    def spread(self, case: str, figure: str | Callable[[Run], float | None]) -> Spread:
+        """A figure of a case over its repeats, by its name in RunResult or by what reads it; 0 where it has none."""
+        read = figure if callable(figure) else (lambda run: run.figures.get(figure))
+        found = spread_of([read(run) for run in self._runs[case]])
+        return Spread(0, 0, 0, len(self._runs[case])) if found is None else found
+
+    def __call__(self, case: str, figure: str | Callable[[Run], float | None]) -> float:
+        """The median of that."""
+        return self.spread(case, figure).median
+
+    def config(self, case: str) -> RunConfig:
+        """The settings of a case's first run."""
+        return self._runs[case][0].cell.config
+
+
+def kept_bytes(run: Run) -> float | None:
+    """What the host held beyond what the guest used, on average."""
+    held, used = run.figures.get("mean_resident_bytes"), run.figures.get("mean_used_bytes")
+    return None if held is None or used is None else held - used
+
+
+def cpu_of(run: Run) -> float | None:
+    """CPU time of guest and host."""
+    return cpu_s(run)
+
+
+def unreturned_share(run: Run) -> float | None:
+    """What was not returned at the end, as a share of what the host held at most."""
+    left, peak = run.figures.get("unreturned_bytes"), run.figures.get("peak_resident_bytes")
+    return None if left is None or not peak else left / peak
+
+
+def less(one: Spread, other: Spread, factor: float = 1.0) -> bool | None:
+    """Whether one is less than a factor of the other, for certain; None where the spreads do not allow to say."""
+    if one.high < other.low * factor:
+        return True
+    return False if one.low >= other.high * factor else None
+
+
+def at_most(one: Spread, limit: float) -> bool | None:
+    """Whether it stays within a limit in every repeat, or in none; None if in some."""
+    return True if one.high <= limit else False if one.low > limit else None
+
+
+def at_least(one: Spread, limit: float) -> bool | None:
+    """Whether it reaches a limit in every repeat, or in none; None if in some."""
+    return True if one.low >= limit else False if one.high < limit else None
+
+
+def verdict_of(*tests: bool | None) -> Verdict:
+    """A claim holds if all of its tests do, and does not if one does not."""
+    if False in tests:
+        return "not held"
+    return "undecided" if None in tests else "held"
+
+
+def size(nr_bytes: float) -> str:
+    """Bytes for a sentence, in MiB or GiB."""
+    return f"{nr_bytes / (1 << 30):.2f} GiB" if nr_bytes >= 1 << 30 else f"{nr_bytes / _MIB:.4g} MiB"
+
+
+def seconds(time_s: float) -> str:
+    """Seconds for a sentence."""
+    if time_s == 0 or time_s >= 1:
+        return f"{time_s:.3g} s"
+    return f"{time_s * 1e3:.3g} ms" if time_s >= 1e-3 else f"{time_s * 1e6:.3g} µs"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
