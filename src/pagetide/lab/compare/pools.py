@@ -12,7 +12,7 @@ from pagetide.machine.config import ConfigError
 from pagetide.machine.versions import versions
 
 _AHEAD = 2  # jobs in flight for each worker, so that none waits for the parent
-_CONNECT_MAX_S = 10
+_CONNECT_MAX_S = 5
 
 
 class Pool(Protocol):
