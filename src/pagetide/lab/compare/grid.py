@@ -68,8 +68,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether it is only a part of the default grid, or another one."""
-        return self.quick or bool(self.settings) or any((self.designs, self.workloads, self.faults, self.oom))
+        """Whether it is only a part of the default grid, or another one; seeds and repeats do not count."""
+        other = self.settings.keys() - {"seed"}
+        return self.quick or bool(other) or any((self.designs, self.workloads, self.faults, self.oom))
 
 
 class Grid(NamedTuple):
