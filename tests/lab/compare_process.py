@@ -18,8 +18,12 @@ from pagetide.lab.compare.store import Run, Store
 WAIT_MAX_S = 120.0
 """How long anything may take: with a cold cache two workers compile kernels first."""
 
-SETTINGS = f"bursts = {3 if JIT_DISABLED else 20}\nrest = 1.0\neat-share = 0.5\ndelay = 0.1\n"
-"""A run of 16 MiB takes some tenths of a second."""
+SIMULATED_BURSTS = 3 if JIT_DISABLED else 20
+SETTINGS = f"bursts = {SIMULATED_BURSTS}\nrest = 1.0\neat-share = 0.5\ndelay = 0.1\n"
+"""A simulated run of 16 MiB takes some tenths of a second."""
+
+LIVE_SETTINGS = "bursts = 1\nhold = 0.1\nrest = 0.1\neat-share = 0.5\n"
+"""A live run takes as long as its processes take to start."""
 
 DESIGNS = ("off", "scan", "cursor", "sync", "notify", "hybrid")
 GRID = ("--workloads", "burst", "--designs", *DESIGNS, "--faults", "none", "--repeat", "4", "--ram", "16MiB")
@@ -30,11 +34,11 @@ RUNS = 24
 class CompareProcess:
     """A grid in a process; use it in a `with` statement, which kills what is left of it."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        """Start it, with its results in this folder."""
-        settings = folder.parent / "settings.toml"
-        settings.write_text(SETTINGS)
-        grid = [] if "--resume" in arguments else ["--config", str(settings), *GRID]
+    def __init__(self, folder: Path, *arguments: str, settings: str = SETTINGS) -> None:
+        """Start it, with its results in this folder, and with these settings for every run."""
+        path = folder.parent / "settings.toml"
+        path.write_text(settings)
+        grid = [] if "--resume" in arguments else ["--config", str(path), *GRID]
         command = [sys.executable, "-m", "pagetide.cli", "compare", "--out", str(folder), *grid, *arguments]
         self._log = folder.parent / f"{folder.name}.log"
         with self._log.open("wb") as log:
@@ -63,11 +67,16 @@ class CompareProcess:
             assert self.process.poll() is None, self.output
             assert time.monotonic() < give_up_s, self.output
             time.sleep(0.005)
-        self.workers |= set(self._workers())
+        below = psutil.Process(self.process.pid).children()
+        self.workers = {child for child in below if "spawn_main" in " ".join(child.cmdline())}
 
-    def _workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    def await_live_guest(self) -> None:
+        """Wait until a worker has started the processes of a live run; they count as workers from then on."""
+        give_up_s = time.monotonic() + WAIT_MAX_S
+        while len(below := psutil.Process(self.process.pid).children(recursive=True)) <= len(self.workers) + 1:
+            assert time.monotonic() < give_up_s, self.output
+            time.sleep(0.005)
+        self.workers |= set(below)
 
     def interrupt(self) -> None:
         """Ctrl-C, as a terminal sends it: to every process of the group."""

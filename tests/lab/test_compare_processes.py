@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pagetide.lab.compare.store import EXPORTED
-from tests.lab.compare_process import RUNS, WAIT_MAX_S, CompareProcess, runs_of
+from tests.lab.compare_process import LIVE_SETTINGS, RUNS, WAIT_MAX_S, CompareProcess, runs_of
 from tests.lab.poisoned_grid import KILLS
 
 
@@ -66,6 +66,20 @@ def test_a_killed_grid_leaves_whole_runs_and_no_worker(tmp_path: Path) -> None:
     after = {run.key: run.started for run in runs_of(folder)}
     assert len(after) == RUNS
     assert {key: after[key] for key in before} == before
+
+
+def test_ctrl_c_ends_a_live_grid_with_its_guests(tmp_path: Path) -> None:
+    """Runs that are done are kept; the one under way ends with all of its processes, and is not."""
+    folder = tmp_path / "results"
+    with CompareProcess(folder, "--machine", "live", settings=LIVE_SETTINGS) as grid:
+        grid.await_first_run()
+        grid.await_live_guest()
+        grid.interrupt()
+        assert grid.status() == 130
+        grid.await_workers_end()
+    runs = runs_of(folder)
+    assert 0 < len(runs) < RUNS
+    assert {(run.cell.machine, run.outcome, run.costs) for run in runs} == {("live", "complete", "")}
 
 
 def test_a_cell_that_kills_its_worker_is_found_out(tmp_path: Path) -> None:
