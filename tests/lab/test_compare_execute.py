@@ -131,8 +131,9 @@ def test_workers_that_die_of_anything_end_the_grid() -> None:
 
 def test_an_executor_that_takes_nothing_ends_the_grid() -> None:
     """One that was shut down, say, or whose cluster is gone."""
-    pool = ExecutorPool(lambda: ThreadPoolExecutor(1), 2)
-    pool.close()
+    gone = ThreadPoolExecutor(1)
+    gone.shutdown()
+    pool = ExecutorPool(lambda: gone, 2)
     with pytest.raises(PoolError, match="the workers take no more work: cannot schedule new futures after shutdown"):
         Execution([job_of(1)], pool).run(lambda record: None, lambda: False, lambda text: None)
 

@@ -42,18 +42,12 @@ def _why(left_out: list[LeftOut], design: str) -> str:
     return next(one.why for one in left_out if one.what.startswith(design))
 
 
-def test_what_only_a_live_machine_has_is_left_out_of_the_simulated_grid() -> None:
-    """A real lock is needed for mmlock, say."""
-    choice = Choice(designs=("scan",), workloads=("web",), faults=("none", "mmlock"), repeat=1)
-    cells, left_out = make_grid(choice)
-    assert [cell.config.faults for cell in cells] == [()]
-    assert [one.what for one in left_out] == ["scan on web, fault mmlock, oom wait"]
-    assert "mmlock" in left_out[0].why
-    assert len(make_grid(Choice(**_fields(choice) | {"machine": "live"})).cells) == 2
-
-
-def _fields(choice: Choice) -> dict[str, Any]:
-    return {name: getattr(choice, name) for name in choice.__struct_fields__}
+def test_what_only_a_live_machine_has_is_no_simulated_grid() -> None:
+    """QEMU's device, say: nothing is left of the simulated grid, and the sentence says why."""
+    settings = {"device": "qemu", "ram": "64MiB"}
+    assert make_grid(Choice(designs=("scan",), settings=settings, machine="live")).cells
+    with pytest.raises(ConfigError, match="the simulated machine has our device only"):
+        make_grid(Choice(designs=("scan",), settings=settings))
 
 
 @pytest.mark.parametrize("workload", get_args(Workload))

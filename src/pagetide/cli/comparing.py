@@ -69,7 +69,7 @@ def compare(
         costs: For --machine simulated, a file that `pagetide calibrate` wrote. [default: as for `pagetide run`]
         out: The folder for results and report. [default: one named after the time, such as compare-20261123-0410]
         resume: Go on with the grid in --out: what is done is not repeated, and the grid's options need not be given.
-        jobs: How many runs at once. [default: one a processor; 1 if live]
+        jobs: How many runs at once. [default: one a processor, fewer where memory is scarce; 1 if live]
         cluster: Have a Dask cluster run them, by its scheduler's address.
     """
     from pagetide.lab.compare.grid import Choice

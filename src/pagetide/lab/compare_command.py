@@ -28,9 +28,11 @@ from pagetide.lab.run_command import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_O
 from pagetide.machine.config import ConfigError
 from pagetide.machine.costs import Costs, default_path, read_costs
 from pagetide.machine.versions import versions
+from pagetide.memory.available import available_bytes
 
 _FAILED_SHOWN_MAX = 10
 _JOBS_MAX = 256
+_WORKER_BYTES = 1 << 30  # more than a worker takes with the largest workload of the default grid
 
 
 class Manner(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +41,7 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         out: the folder for the results; None is a new one named after the time.
         resume: go on with the grid in `out`.
-        jobs: how many runs at once; None is one a processor, and one at a time for live runs.
+        jobs: how many runs at once; None is one a processor, if there is memory for that, and one at a time if live.
         cluster: address of a Dask scheduler that has them run; None for processes of this machine.
         costs: the file of what things cost; None is what `run --machine simulated` takes.
     """
@@ -129,7 +131,14 @@ def _whole_grid(choice: Choice) -> Grid:
 def _pool(manner: Manner, make_pool: Callable[[int], Pool], *, live: bool) -> Pool:
     if manner.cluster is not None:
         return ClusterPool(manner.cluster)
-    return make_pool(manner.jobs or (1 if live else len(os.sched_getaffinity(0))))
+    if live:
+        return make_pool(1)
+    from pagetide.jit import kernels_are_cached
+
+    if not kernels_are_cached():
+        _tell("compiling kernels (first run only)")
+    fitting = max(1, available_bytes() // _WORKER_BYTES)
+    return make_pool(manner.jobs or min(len(os.sched_getaffinity(0)), fitting))
 
 
 def _costs(path: Path | None) -> tuple[Costs, str]:

@@ -31,11 +31,11 @@ REPEATS_MAX = 1000
 _BEFORE_S = 0.1  # the host stops a little before the free
 _BURST_REST_S = 9.0  # with a hold of 1 s, three bursts take 30 s, as the other workloads do
 
-QUICK: dict[str, Any] = {"workload": "burst", "ram": "1GiB", "bursts": 1, "hints": 16, "rest": _BURST_REST_S}
+QUICK: dict[str, Any] = {"workload": "burst", "ram": "1GiB", "bursts": 1, "hints": 16, "rest": 7.5}
 """Settings of the mail's case: one burst, and the host stopped while its memory is freed."""
 
-QUICK_FAULT = "stop@0.9:6"
-"""And its fault: the free begins at 1 s."""
+QUICK_FAULT = "stop@0.9:5"
+"""And its fault: the free begins at 1 s, and after the stop there are some 2.5 s in which to recover."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +68,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether it is only a part of the default grid, or another one."""
-        return self.quick or bool(self.settings) or any((self.designs, self.workloads, self.faults, self.oom))
+        """Whether it is only a part of the default grid, or another one; seeds and repeats do not count."""
+        other = self.settings.keys() - {"seed"}
+        return self.quick or bool(other) or any((self.designs, self.workloads, self.faults, self.oom))
 
 
 class Grid(NamedTuple):

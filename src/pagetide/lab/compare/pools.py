@@ -12,7 +12,7 @@ from pagetide.machine.config import ConfigError
 from pagetide.machine.versions import versions
 
 _AHEAD = 2  # jobs in flight for each worker, so that none waits for the parent
-_CONNECT_MAX_S = 10
+_CONNECT_MAX_S = 5
 
 
 class Pool(Protocol):
@@ -35,26 +35,29 @@ class Pool(Protocol):
 
 
 class ExecutorPool:
-    """Jobs on executors that a function makes; a new one when one broke."""
+    """Jobs on executors that a function makes: the first one when there is a job, a new one when one broke."""
 
     def __init__(self, make: Callable[[], Executor], room: int, *, run: Callable[[Job], Record] = run_job) -> None:
         """Take what makes an executor, and how many jobs it may have in flight."""
         self.room = room
         self._make, self._run = make, run
-        self._executor = make()
+        self._executor: Executor | None = None
 
     def submit(self, job: Job) -> Future[Record]:
         """Have a job run. The future fails if its worker is lost."""
+        if self._executor is None:
+            self._executor = self._make()
         return self._executor.submit(self._run, job)
 
     def restart(self) -> None:
-        """Make a new executor in place of the broken one."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        self._executor = self._make()
+        """Have the next job run on a new executor, in place of the broken one."""
+        ExecutorPool.close(self)
+        self._executor = None
 
     def close(self) -> None:
         """Stop what runs, and end the workers."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 class ProcessPool(ExecutorPool):

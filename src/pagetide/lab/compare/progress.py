@@ -31,7 +31,9 @@ class GridProgress:
         self._told_s: float | None = None
         self._bar = None
         if live:
-            self._bar = Progress(BarColumn(bar_width=None), TextColumn("{task.description}"), console=console)
+            self._bar = Progress(
+                BarColumn(bar_width=None), TextColumn("{task.description}"), console=console, auto_refresh=False
+            )
             self._task = self._bar.add_task("", total=cells)
 
     def __enter__(self) -> Self:
@@ -58,7 +60,7 @@ class GridProgress:
     def show(self) -> None:
         """Bring the bar up to date; or write a line once something is done, and again if the last one is old."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, description=self.text())
+            self._bar.update(self._task, completed=self._done, description=self.text(), refresh=True)
         elif self._done and (self._told_s is None or self._clock() - self._told_s >= _LINE_EVERY_S):
             self._line()
 

@@ -6,7 +6,7 @@ One process writes, one run a transaction, so that whatever ends it leaves whole
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import duckdb
 import msgspec
@@ -15,8 +15,11 @@ import numpy.typing as npt
 
 from pagetide.lab.compare.cells import Cell, MachineName, condition_of
 from pagetide.lab.compare.columns import BURST_COLUMNS, FIGURES, RUN_COLUMNS, SAMPLE_COLUMNS, TABLES
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.lab.compare.records import COMPLETE, LeftOut, Record, Run, StoreError
+from pagetide.machine.config import RunConfig
 from pagetide.machine.result import Burst, RunResult, Samples
+
+__all__ = ["COMPLETE", "DATABASE", "EXPORTED", "LeftOut", "Record", "Run", "Store", "StoreError"]
 
 DATABASE = "results.duckdb"
 """The database's name in its folder."""
@@ -24,79 +27,11 @@ DATABASE = "results.duckdb"
 EXPORTED = ("runs", "samples", "bursts")
 """Tables that are written as Parquet files, each as its name with `.parquet`."""
 
-COMPLETE = "complete"
-"""The outcome of a run that was run to its end."""
-
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
     "memory_limit": "256MB",
 }  # the processors are for the runs
 _Column = npt.NDArray[np.float64]
-
-
-class StoreError(ConfigError):
-    """A folder without results, or with results that cannot be read or added to; the message is one sentence."""
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one cell.
-
-    Attributes:
-        cell: what was to be run.
-        outcome: `complete`, or the sentence that says why not.
-        result: what was measured; None if nothing was.
-        failed: whether the figures are not those of a whole and sound run.
-        started: when it began, as ISO 8601 has it, in UTC.
-        took_s: how long it took in real time.
-        versions: of pagetide and what it runs on, where it ran: pagetide, python, numpy, numba, kernel, cpu.
-        costs: name and digest of what things cost; empty for a live run.
-    """
-
-    cell: Cell
-    outcome: str
-    result: RunResult | None
-    failed: bool
-    started: str
-    took_s: float
-    versions: dict[str, str]
-    costs: str
-
-
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `runs`.
-
-    Attributes:
-        key: the cell's.
-        cell: what was run.
-        failed: whether the figures are not those of a whole and sound run.
-        outcome: `complete`, or the sentence that says why not.
-        figures: every number that was measured, by the name it has in RunResult; None for what could not be.
-        guest: what ran in the guest's place; None if nothing ran.
-        skipped_bytes: reported but not discarded, by reason; None if unknown.
-        started: when it began, as ISO 8601 has it, in UTC.
-        took_s: how long it took in real time.
-        versions: of pagetide and what it runs on.
-        costs: name and digest of what things cost; empty for a live run.
-    """
-
-    key: str
-    cell: Cell
-    failed: bool
-    outcome: str
-    figures: dict[str, float | None]
-    guest: str | None
-    skipped_bytes: dict[str, int] | None
-    started: str
-    took_s: float
-    versions: dict[str, str]
-    costs: str
-
-
-class LeftOut(NamedTuple):
-    """A combination that is not in the grid, and why."""
-
-    what: str
-    why: str
 
 
 class Store:
