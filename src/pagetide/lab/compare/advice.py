@@ -76,8 +76,9 @@ def _advise(workload: str, conditions: Sequence[Condition]) -> Advice:
     chosen = off if gain < GAIN_MIN else best
     runs = tuple(run.key for one in (off, best) for run in one.configuration.runs)
     told = (
-        f"the host held {size(best.held_bytes)} on average instead of {size(off.held_bytes)} ({100 * gain:.2g} % less), "
-        f"for {seconds(best.cpu_s)} of CPU time instead of {seconds(off.cpu_s)}, and {size(best.refaulted_bytes)} refaulted"
+        f"the host held {size(best.held_bytes)} on average instead of {size(off.held_bytes)} "
+        f"({100 * gain:.2g} % less), for {seconds(best.cpu_s)} of CPU time instead of {seconds(off.cpu_s)}, and "
+        f"{size(best.refaulted_bytes)} refaulted"
     )
     if chosen is off:
         why = f"With {best.configuration.label}, the best that is sound, {told}: too little to be worth it."
