@@ -269,10 +269,10 @@ def huge_tmpfs(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_small_pages_are_discarded_in_pieces_and_huge_ones_in_one_call(huge_tmpfs: Path) -> None:
-    """Of 20 MiB that adjoin, calls discard 8 MiB of a memfd each, and all of a file of 2 MiB pages; all is verified."""
+    """Of 20 MiB that adjoin, calls discard 4 MiB of a memfd each, and all of a file of 2 MiB pages; all is verified."""
     size_bytes = 20 << 20
     huge = os.open(huge_tmpfs, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
-    for fd, punches in ((os.memfd_create("test-pieces"), 3), (huge, 1)):
+    for fd, punches in ((os.memfd_create("test-pieces"), 5), (huge, 1)):
         os.ftruncate(fd, size_bytes)
         fill(fd, size_bytes // PAGE)
         memory, ledger = GuestMemory(), Ledger()
