@@ -230,7 +230,8 @@ class AttachedGuest:
 
     @paused.setter
     def paused(self, paused: bool) -> None:
-        self._device.paused = self._wishes.paused = paused
+        self._wishes.want(paused=paused)
+        self._device.paused = paused
         index = self._device.index_of(Queue.REPORTING)
         if not paused and index is not None:
             self._make_ready(index)
@@ -242,7 +243,8 @@ class AttachedGuest:
 
     @inhibited.setter
     def inhibited(self, inhibited: bool) -> None:
-        self._device.inhibited = self._wishes.inhibited = inhibited
+        self._wishes.want(inhibited=inhibited)
+        self._device.inhibited = inhibited
 
     @property
     def hinting(self) -> bool:
@@ -264,11 +266,11 @@ class AttachedGuest:
         """Want the guest to make do with this much memory; False if it cannot be told, and only sees it by polling.
 
         Raises:
-            ValueError: the guest does not have this much.
+            ValueError: the guest has no memory yet, or the target is negative, or it cannot be kept.
             GuestGoneError: it could not be told because it has gone.
         """
         self._device.set_target_bytes(target_bytes)
-        self._wishes.target_bytes = target_bytes
+        self._wishes.want(target_bytes=target_bytes)
         return self._tell_config_changed()
 
     def begin_hinting(self) -> bool:

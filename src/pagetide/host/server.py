@@ -95,12 +95,18 @@ class Server:
     def listen(self, path: str | os.PathLike[str]) -> None:
         """Accept guests at a socket of this path, which only this user may connect to. A dead server's is replaced.
 
+        What an earlier server wanted of the socket's guest is wanted still.
+
         Raises:
-            OSError: the path cannot be had, or somebody listens there.
+            OSError: the path cannot be had, or somebody listens there, or what is wanted cannot be read.
         """
         listener = Listener(Path(path))
+        try:
+            self._wishes[listener] = Wishes(listener.path)
+        except OSError:
+            listener.close()
+            raise
         self._listeners.append(listener)
-        self._wishes[listener] = Wishes()
         self._allowances[listener] = Allowance(LISTENER_BURST_S, self._clock_s)
         if self._listening:
             self._watch_listener(listener)
@@ -156,7 +162,8 @@ class Server:
         self._events.unwatch(listener.socket.fileno())
         self._listeners.remove(listener)
         self._resting.pop(listener, None)
-        del self._wishes[listener], self._allowances[listener]
+        self._wishes.pop(listener).forget()
+        del self._allowances[listener]
         listener.close()
         _log.info("listening no more at %s", listener.path)
         return listener.path
@@ -236,7 +243,8 @@ class Server:
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
         self._guests[guest] = Allowance(GUEST_BURST_S, self._clock_s)
-        _log.info("attached", extra={"guest": guest.name})
+        wanted = "" if wishes is None else str(wishes)
+        _log.info("attached, and as it was left: %s" if wanted else "attached%s", wanted, extra={"guest": guest.name})
         return guest
 
     def run_once(self, timeout_s: float) -> None:
