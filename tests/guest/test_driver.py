@@ -9,6 +9,7 @@ import pytest
 
 from pagetide.guest.driver import BalloonDriver, DriverError
 from pagetide.guest.zone import Watermarks, Zone
+from pagetide.guest.zone_layout import KICKS
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES, block_bytes
 from pagetide.virtio.balloon import Feature
@@ -71,7 +72,8 @@ def zone_of(nr_pages: int = NR_PAGES) -> Zone:
 def test_a_report_arrives_as_one_element(ram_address: int, features: Feature, capacity: int) -> None:
     """Every block of a batch is one writable buffer, in order, chained or indirect; and the report completes once."""
     device = Device(ram_address, features)
-    driver = BalloonDriver(zone_of(), ram_address, device, capacity)
+    zone = zone_of()
+    driver = BalloonDriver(zone, ram_address, device, capacity)
     blocks = [(1024 + index, index % 2) for index in range(0, 2 * capacity, 2)]
     for _ in range(3):
         driver.submit(batch_of(*blocks))
@@ -86,6 +88,7 @@ def test_a_report_arrives_as_one_element(ram_address: int, features: Feature, ca
         assert driver.completed()
         device.ring.arm_kick()
     assert device.kicks == [device.index] * 3
+    assert zone.words[KICKS] == 3
     assert device.ready
 
 

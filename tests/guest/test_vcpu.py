@@ -10,12 +10,14 @@ import pytest
 
 from pagetide.guest.operation import ALLOCATE, FREE, operations
 from pagetide.guest.page_alloc import allocate, free
+from pagetide.guest.reported_again import note_reported
 from pagetide.guest.vcpu import BAD_FREE, DONE, NO_MEMORY, STOPPED, WORKER_WANTED, run_operations
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import (
     FREE_PAGES,
     LOCK_CONTENDED,
     REFAULTED_PAGES,
+    REPEATED_PAGES,
     REPORTING_ORDER,
     STAMP_ERRORS,
     STOP,
@@ -23,6 +25,7 @@ from pagetide.guest.zone_layout import (
 )
 from pagetide.jit import JIT_DISABLED, kernel
 from pagetide.units import PAGE_SIZE_BYTES
+from tests.guest.batches import batch_of
 
 NR_PAGES = 256
 BASE = vcpu_base(0)
@@ -106,6 +109,23 @@ def test_the_first_touch_of_a_discarded_page_is_a_refault(guest: Guest) -> None:
     guest.run(ALLOCATE, (4, 0))
     assert guest.slots[0] == 0
     assert (guest.refaulted_pages, guest.stamp_errors) == (3, 0)
+
+
+def test_what_is_reported_again_untouched_is_counted(guest: Guest) -> None:
+    """A page counts when it is reported twice with no stamp between, and its stamps are right all the same."""
+    guest.run(ALLOCATE, (0, 0), (3, 1))
+    single, block = int(guest.slots[0]), int(guest.slots[1])
+    guest.run(FREE, (0, 0), (3, 1))
+    zone = guest.zone
+    reported = batch_of((single, 0), (block, 3))
+    note_reported(zone.words, zone.pages, reported)
+    assert zone.words[REPEATED_PAGES] == 0
+    guest.run(ALLOCATE, (0, 0))
+    assert guest.slots[0] == single
+    guest.run(FREE, (0, 0))
+    note_reported(zone.words, zone.pages, reported)
+    assert zone.words[REPEATED_PAGES] == 8
+    assert guest.stamp_errors == 0
 
 
 def test_a_failed_allocation_stops_at_its_operation(guest: Guest) -> None:

@@ -80,6 +80,12 @@ def test_what_a_burst_ate_comes_back(changes: dict[str, Any]) -> None:
     assert result.checked_bytes <= result.discarded_bytes == result.reported_bytes
     if result.config.bursts > 1:
         assert result.refaulted_bytes
+    assert result.kicks
+    assert result.zone_lock_hold_s
+    assert result.zone_lock_hold_s_max
+    assert result.repeated_bytes is not None
+    assert result.unreturned_bytes is not None
+    assert result.return_lag_s_p50
     assert result.guest_cpu_s
     assert result.host_cpu_s
 

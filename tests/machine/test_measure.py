@@ -76,5 +76,23 @@ def test_the_footprint_is_averaged_over_time() -> None:
 
 def test_a_footprint_needs_time_and_a_lag_needs_a_return() -> None:
     """One sample gives no averages, and residency that never fell no lag."""
-    assert footprint(series((0, 1, 0))) == (None, None, None)
+    assert footprint(series((0, 1, 0))) == (None,) * 7
     assert footprint(series((0, 1, 0), (1, 1, 0))).return_lag_s_mean is None
+
+
+def test_the_lag_is_told_byte_by_byte() -> None:
+    """Three quarters of what was freed at 1 s is back at 2 s and the rest at 11 s; what is used again has no lag."""
+    seen = series((0, 4, 0), (1, 4, 0), (2, 1, 3), (11, 0, 4), used=(4, 0, 0, 0))
+    kept = footprint(seen)
+    assert (kept.return_lag_s_p50, kept.return_lag_s_p99, kept.return_lag_s_max) == (1, 10, 10)
+    assert kept.unreturned_bytes == 0
+    reused = footprint(series((0, 4, 0), (1, 4, 0), (2, 4, 0), (3, 4, 0), (4, 3, 1), used=(4, 2, 3, 3, 3)))
+    assert (reused.return_lag_s_p50, reused.return_lag_s_max) == (3, 3)
+
+
+def test_what_never_comes_back_counts_with_its_age_at_the_end() -> None:
+    """A design that forgets most of what was freed is not praised for how soon the little else came back."""
+    seen = series((0, 4, 0), (1, 4, 0), (2, 3, 1), (61, 3, 1), used=(4, 0, 0, 0))
+    kept = footprint(seen)
+    assert (kept.return_lag_s_p50, kept.return_lag_s_max) == (60, 60)
+    assert kept.unreturned_bytes == 3 * GIB

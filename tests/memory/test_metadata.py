@@ -12,6 +12,7 @@ from pagetide.memory.metadata import (
     PUNCHED_PAGES,
     PUNCHES,
     REFAULTED_PAGES,
+    REPEATED_PAGES,
     SMALL_FAULTS,
     MetadataFile,
     count_ones,
@@ -46,6 +47,8 @@ class Model:
         self.resident: set[int] = set()
         self.stamped: set[int] = set()
         self.ever: set[int] = set()
+        self.untouched: set[int] = set()
+        self.repeated = 0
         self.small = self.huge_faults = self.refaulted = 0
 
     def stamp(self, pages: range) -> None:
@@ -53,10 +56,12 @@ class Model:
             unit = set(range(page - page % HUGE_PAGES, page - page % HUGE_PAGES + HUGE_PAGES))
             if self.huge and not self.resident & unit:
                 self.resident |= unit
+                self.untouched -= unit
                 self.huge_faults += 1
             elif page not in self.resident:
                 self.resident.add(page)
                 self.small += 1
+            self.untouched.discard(page)
             self.refaulted += page in self.ever and page not in self.stamped
             self.stamped.add(page)
             self.ever.add(page)
@@ -64,12 +69,14 @@ class Model:
     def punch(self, pages: range) -> None:
         self.resident -= set(pages)
         self.stamped -= set(pages)
+        self.repeated += len(self.untouched & set(pages))
+        self.untouched |= set(pages)
 
 
 @pytest.mark.parametrize("huge", [False, True])
 @given(steps=steps())
 def test_it_keeps_what_a_file_would(huge: bool, steps: list[Step]) -> None:
-    """Residency, faults, refaults and lost stamps are those of a set of pages, whatever is stamped and punched."""
+    """Residency, faults, refaults, repeats and lost stamps are those of a set of pages, whatever is done."""
     file, model = MetadataFile(PAGES * PAGE_SIZE_BYTES, huge=huge), Model(huge=huge)
     for stamps, page, count in steps:
         pages = range(page, page + count)
@@ -88,8 +95,8 @@ def test_it_keeps_what_a_file_would(huge: bool, steps: list[Step]) -> None:
         gone_pages = len(set(pages) - model.resident)
         assert gone_bytes(file.fd, page * PAGE_SIZE_BYTES, count * PAGE_SIZE_BYTES) == gone_pages * PAGE_SIZE_BYTES
         assert unstamped_pages(file.address, page, count) == len(set(pages) - model.stamped)
-    counted = [file.words[word] for word in (SMALL_FAULTS, HUGE_FAULTS, REFAULTED_PAGES)]
-    assert counted == [model.small, model.huge_faults, model.refaulted]
+    counted = [file.words[word] for word in (SMALL_FAULTS, HUGE_FAULTS, REFAULTED_PAGES, REPEATED_PAGES)]
+    assert counted == [model.small, model.huge_faults, model.refaulted, model.repeated]
 
 
 @given(st.integers(0, 0xFFFF_FFFF))

@@ -14,6 +14,7 @@ been told. All is under the zone lock.
 from typing import Any
 
 from pagetide.guest.buddy import return_block, take_block
+from pagetide.guest.lock_hold import hold_begins, hold_ends
 from pagetide.guest.zone_layout import (
     BALLOON,
     BALLOON_PAGES,
@@ -45,6 +46,7 @@ def take_pages(words: Any, pages: Any, counts: Any, batch: Any) -> int:
     """
     taken = 0
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     while taken < batch.shape[0] and counts[UNTOLD_PAGES] == 0:
         pfn = take_block(words, pages, 0, BALLOON)
         if pfn < 0:
@@ -52,6 +54,7 @@ def take_pages(words: Any, pages: Any, counts: Any, batch: Any) -> int:
         batch[taken] = pfn << 4
         taken += 1
     words[BALLOON_PAGES] += taken
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return taken
 
@@ -60,9 +63,11 @@ def take_pages(words: Any, pages: Any, counts: Any, batch: Any) -> int:
 def free_pages(words: Any, pages: Any, batch: Any, count: int) -> None:
     """Give the batch's first pages back to the allocator."""
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     for index in range(count):
         return_block(words, pages, batch[index] >> 4, 0, False, False)
     words[BALLOON_PAGES] -= count
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
 
 
@@ -70,9 +75,11 @@ def free_pages(words: Any, pages: Any, batch: Any, count: int) -> None:
 def hold_pages(words: Any, pages: Any, counts: Any, batch: Any, count: int) -> None:
     """The batch's first pages are in the balloon, and the host knows."""
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     for index in range(count):
         pages[(batch[index] >> 4) * RECORD_WORDS + STATE] = HELD
     counts[HELD_PAGES] += count
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
 
 
@@ -96,11 +103,13 @@ def _next_held(words: Any, pages: Any, counts: Any) -> int:
 def pick_held(words: Any, pages: Any, counts: Any, batch: Any, most: int) -> int:
     """Take up to so many held pages into the batch; how many."""
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     picked = min(most, counts[HELD_PAGES])
     for index in range(picked):
         pfn = _next_held(words, pages, counts)
         pages[pfn * RECORD_WORDS + STATE] = BALLOON
         batch[index] = pfn << 4
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return picked  # type: ignore[no-any-return]
 
@@ -156,10 +165,12 @@ def deflate_now(words: Any, pages: Any, untold: Any, counts: Any, most: int, ord
 def pop_untold(words: Any, untold: Any, counts: Any, batch: Any) -> int:
     """Take pages that the host is to be told of off the stack, into the batch; how many."""
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     popped = min(batch.shape[0], counts[UNTOLD_PAGES])
     counts[UNTOLD_PAGES] -= popped
     for index in range(popped):
         batch[index] = untold[counts[UNTOLD_PAGES] + index] << 4
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return popped  # type: ignore[no-any-return]
 
@@ -168,7 +179,9 @@ def pop_untold(words: Any, untold: Any, counts: Any, batch: Any) -> int:
 def push_untold(words: Any, untold: Any, counts: Any, batch: Any, count: int) -> None:
     """Put the batch's first pages back on the stack: the host could not be told."""
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     for index in range(count):
         untold[counts[UNTOLD_PAGES] + index] = batch[index] >> 4
     counts[UNTOLD_PAGES] += count
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)

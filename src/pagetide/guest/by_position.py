@@ -18,6 +18,7 @@ from pagetide.guest.isolate import (
     is_young,
     isolate_block,
 )
+from pagetide.guest.lock_hold import hold_begins, hold_ends
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import (
     BUDDY,
@@ -98,12 +99,14 @@ def sweep(words: Any, pages: Any, start: int, batch: Any, steps: Any) -> int:
         LEFT is used up, or a block cannot be isolated now.
     """
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     pfn = start
     while pfn < words[NR_PAGES] and steps[LEFT] > 0 and steps[FILLED] < batch.shape[0]:
         steps[LEFT] -= 1
         if isolate_at(words, pages, pfn, batch, steps) != LIST_DONE:
             break
         pfn = _after(words, pages, pfn)
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return pfn
 
@@ -124,6 +127,7 @@ def _after(words: Any, pages: Any, pfn: int) -> int:
 def record_free_blocks(words: Any, pages: Any, start: int, places: int) -> int:
     """Record the unreported free blocks of the next places in the candidate map; the frame at which to go on."""
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     pfn = start
     while pfn < words[NR_PAGES] and places > 0:
         places -= 1
@@ -133,6 +137,7 @@ def record_free_blocks(words: Any, pages: Any, start: int, places: int) -> int:
             if fresh and words[RECORDING] == RECORD_HINT_MAP:
                 words[HINTS] += 1
         pfn = _after(words, pages, pfn)
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return pfn
 
@@ -153,6 +158,7 @@ def take_candidates(words: Any, pages: Any, position: int, batch: Any, steps: An
         used up, or a block cannot be isolated now, which then stays in the map.
     """
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     order = words[REPORTING_ORDER]
     position = map_next(words, position)
     while position >= 0 and steps[LEFT] > 0 and steps[FILLED] < batch.shape[0]:
@@ -164,6 +170,7 @@ def take_candidates(words: Any, pages: Any, position: int, batch: Any, steps: An
             map_clear(words, position)
             words[HINTS] -= 1
         position = map_next(words, position + 1)
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return position
 
@@ -175,6 +182,7 @@ def take_hints(words: Any, pages: Any, vcpu: int, batch: Any, steps: Any) -> int
     Hints whose blocks cannot be isolated now, or are too young, stay in the array.
     """
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     base = _VCPU_0 + vcpu * VCPU_WORDS
     kept = 0
     index = 0
@@ -191,5 +199,6 @@ def take_hints(words: Any, pages: Any, vcpu: int, batch: Any, steps: Any) -> int
         kept += 1
     words[base + HINT_COUNT] = kept
     words[HINTS] -= index - kept
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return index - kept

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pagetide.guest.reporting.design import Batch
 from pagetide.guest.zone import Zone
+from pagetide.guest.zone_layout import KICKS
 from pagetide.units import ORDER_MAX, PAGE_SHIFT, PAGE_SIZE_BYTES, block_bytes
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.ring import DESC_BYTES, place_ring
@@ -79,7 +80,7 @@ class BalloonDriver:
             DriverError: the device has no reporting, or the zone has no memory for the queue.
         """
         assert capacity >= 1
-        self._transport = transport
+        self._transport, self._words = transport, zone.words
         self._outstanding = False
         self.features = Feature(transport.negotiate(WANTED))
         if not self.features & Feature.REPORTING:
@@ -128,6 +129,7 @@ class BalloonDriver:
         assert head is not None, "the queue has room for one report"
         self._outstanding = True
         if self._ring.publish():
+            self._words[KICKS] += 1
             self._transport.kick(self._index)
 
     def completed(self) -> bool:

@@ -18,6 +18,7 @@ from pagetide.guest.driver import BalloonTransport, DriverError
 from pagetide.guest.reporting.balloon import PFNS_A_BATCH
 from pagetide.guest.reporting.design import Batch
 from pagetide.guest.zone import Zone
+from pagetide.guest.zone_layout import KICKS
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_NUM_PAGES, Feature, Queue, queues
 from pagetide.virtio.ring import place_ring
@@ -59,7 +60,7 @@ class InflateDriver:
         Raises:
             DriverError: the device does not let it deflate on OOM, or the zone has no memory for the queues.
         """
-        self._transport = transport
+        self._transport, self._words = transport, zone.words
         self._out: DriverRing | None = None
         self.features = Feature(transport.negotiate(WANTED | Feature.DEFLATE_ON_OOM if deflate_on_oom else WANTED))
         if deflate_on_oom and not self.features & Feature.DEFLATE_ON_OOM:
@@ -112,6 +113,7 @@ class InflateDriver:
         assert head is not None, "the queue has room for one element"
         self._out = ring
         if ring.publish():
+            self._words[KICKS] += 1
             self._transport.kick(index)
 
     def completed(self) -> bool:

@@ -12,6 +12,7 @@ allocator never misses a page (SPARES; Tsirkin's hinting buffer). A spare is a b
 from typing import Any
 
 from pagetide.guest.buddy import return_block, rotate_to_front, take_block, take_from_free_list
+from pagetide.guest.lock_hold import hold_begins, hold_ends
 from pagetide.guest.request import record_hint
 from pagetide.guest.zone_layout import (
     BUDDY,
@@ -133,6 +134,7 @@ def _give_back(words: Any, pages: Any, pfn: int, order: int, reported: bool) -> 
 def reserve_spares(words: Any, pages: Any, count: int) -> int:
     """Take blocks of the reporting order out of the allocator, as spares; how many there were. 0 gives them back."""
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     while words[SPARES] > count:
         _release_spare(words, pages)
     while words[SPARES] < count:
@@ -142,6 +144,7 @@ def reserve_spares(words: Any, pages: Any, count: int) -> int:
         words[_spares_base(words) + words[SPARES]] = pfn << 1
         words[SPARES] += 1
     words[SPARES_MAX] = words[SPARES]
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return words[SPARES]  # type: ignore[no-any-return]
 
@@ -174,6 +177,7 @@ def walk_free_list(
         Why it stopped, one of the constants above.
     """
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     head = words[NR_PAGES] + order
     outcome = LIST_DONE
     passed_over = 0
@@ -213,6 +217,7 @@ def walk_free_list(
     words[WALKED_BLOCKS] += passed_over
     if rotate and pfn != head:
         rotate_to_front(words, pages, pfn, order)
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return outcome
 
@@ -226,6 +231,7 @@ def put_back(words: Any, pages: Any, batch: Any, count: int, reported: bool) -> 
     the spares.
     """
     lock(words, ZONE_LOCK)
+    since_ns = hold_begins(words)
     for index in range(count):
         pfn = batch[index] >> 4
         order = batch[index] & ORDER_MASK
@@ -235,6 +241,7 @@ def put_back(words: Any, pages: Any, batch: Any, count: int, reported: bool) -> 
             _become_spares(words, pages, pfn, order, reported)
             continue
         _give_back(words, pages, pfn, order, reported)
+    hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
 
 

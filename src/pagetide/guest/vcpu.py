@@ -46,7 +46,7 @@ def stamp_block(words: Any, pages: Any, base: int, ram_address: int, pfn: int, o
     """Touch and stamp every page of a block just allocated, counting refaults."""
     for page in range(pfn, pfn + (1 << order)):
         address = ram_address + (page << PAGE_SHIFT)
-        generation = int(pages[page * RECORD_WORDS + GENERATION])
+        generation = int(pages[page * RECORD_WORDS + GENERATION]) & _GENERATION_MASK
         found = load_i64(address)
         if generation != 0:
             if found == 0:

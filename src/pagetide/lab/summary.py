@@ -124,14 +124,23 @@ def _rows(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "refaulted", _size(result.refaulted_bytes)
     yield "blocks isolated at most", _count(result.isolated_blocks_max)
     yield "vCPU waited for host at most", _optional_seconds(result.vcpu_wait_host_s_max)
-    if result.false_ooms:
-        yield "false OOMs", str(result.false_ooms)
-    if result.dropped_bytes:
-        yield "dropped hints, of", format_size(result.dropped_bytes)
+    yield from _rare_rows(result)
     yield "zone lock waited for at most", _optional_seconds(result.zone_lock_wait_s_max)
     yield "wrong stamps", _count(result.stamp_errors)
     yield "guest CPU time", _optional_seconds(result.guest_cpu_s)
     yield "host CPU time", _optional_seconds(result.host_cpu_s)
+
+
+def _rare_rows(result: RunResult) -> Iterator[tuple[str, str]]:
+    """What most runs have nothing of."""
+    if result.repeated_bytes:
+        yield "reported again untouched", format_size(result.repeated_bytes)
+    if result.false_ooms:
+        yield "false OOMs", str(result.false_ooms)
+    if result.dropped_bytes:
+        yield "dropped hints, of", format_size(result.dropped_bytes)
+    if result.zone_lock_hold_s_max:
+        yield "reporting held the lock at most", _seconds(result.zone_lock_hold_s_max)
 
 
 def _size(value_bytes: int | None) -> str:

@@ -1,8 +1,10 @@
 """The worker of a live guest with a balloon: it also reads what the host wants, and says what is in the balloon."""
 
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from pagetide.guest.reporting.balloon import Balloon
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import FREE_PAGES
 from pagetide.machine.balloon_policy import settled
@@ -22,9 +24,15 @@ class InflatingDriver(ReportDriver, Protocol):
 class BalloonWorker(GuestWorker):
     """Drives a balloon over its driver in real time. The configuration is read and written by the worker's thread."""
 
-    def __init__(self, balloon: Balloon, driver: InflatingDriver, calls: CallSource) -> None:
+    def __init__(
+        self,
+        balloon: Balloon,
+        driver: InflatingDriver,
+        calls: CallSource,
+        note_reported: Callable[[Batch], None] | None = None,
+    ) -> None:
         """Make the thread."""
-        super().__init__(balloon, driver, calls)
+        super().__init__(balloon, driver, calls, note_reported=note_reported)
         self._balloon, self._config = balloon, driver
         self._told_pages = 0
 

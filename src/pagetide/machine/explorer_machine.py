@@ -15,6 +15,7 @@ from pagetide.guest.zone_layout import (
     HINT_COUNT,
     ISOLATED,
     ISOLATED_BLOCKS,
+    KICKS,
     ORDER_MASK,
     PCP_LOCK,
     RECORD_WORDS,
@@ -194,7 +195,8 @@ class ExploredMachine:
         )
         self.ring_places = used - gpa + 2, avail - gpa + 4 + 2 * size
         self.driver = modules["guest.driver"].BalloonDriver.__new__(modules["guest.driver"].BalloonDriver)
-        self.driver.__dict__.update(_ring=driver_ring, _outstanding=False, _index=0, _transport=self)
+        counted = np.zeros(KICKS + 1, np.int64)  # elsewhere than the state: kicks are only counted
+        self.driver.__dict__.update(_ring=driver_ring, _outstanding=False, _index=0, _transport=self, _words=counted)
         device = modules["virtio.ring_device"]
         vars(device)["used_idx"] = lambda _: 0
         ring = device.DeviceRing(

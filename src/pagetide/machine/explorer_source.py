@@ -30,9 +30,9 @@ _PACKAGE = Path(__file__).parent.parent
 SETTINGS = frozenset({
     "NR_PAGES", "NR_VCPUS", "REPORTING_ORDER", "WMARK_MIN", "WMARK_LOW", "WMARK_HIGH", "PCP_BATCH", "PCP_HIGH",
     "NOTIFY_SPLITS", "KEEP_MARKS", "RECORDING", "WAKE_BLOCKS", "TICK", "COOL_TICKS", "IN_FLIGHT_MAX_PAGES",
-    "HINTS_MAX", "SYNC_HINTS", "WALKED_BLOCKS",
+    "HINTS_MAX", "SYNC_HINTS", "HOLDS_TIMED", "WALKED_BLOCKS", "KICKS",
 })  # fmt: skip
-"""Words that do not change while a design is on, and one that only counts."""
+"""Words that do not change while a design is on, and those that only count."""
 
 _SHARED = frozenset({"words", "pages"})
 _OWN = frozenset({"stamp_block", "check_block"})

@@ -6,16 +6,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.inflate_driver import InflateDriver
+from pagetide.guest.reported_again import note_reported
 from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.vhost_user_link import VhostUserLink, connect
 from pagetide.guest.zone import Zone
+from pagetide.guest.zone_layout import HOLDS_TIMED
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
 from pagetide.machine.balloon_worker import BalloonWorker, InBalloon
@@ -109,10 +112,14 @@ def _worker(
     """The worker for the design, and what `GuestRun` calls `in_flight` and `relieve`."""
     config = setup.config
     design = DESIGNS[config.design](zone, tuning_of(config))
+    zone.words[HOLDS_TIMED] = 1
+    noting = partial(note_reported, zone.words, zone.pages)
     if isinstance(design, Balloon):
         assert isinstance(link, VhostUserLink), "RunConfig.check refuses other devices"
         deflates = config.oom == "wait"
-        balloon_worker = BalloonWorker(design, InflateDriver(zone, ram_address, link, deflate_on_oom=deflates), link)
+        balloon_worker = BalloonWorker(
+            design, InflateDriver(zone, ram_address, link, deflate_on_oom=deflates), link, noting
+        )
         relieve = design.deflate_on_oom if deflates else None
         return balloon_worker, InBalloon(zone, design, balloon_worker), relieve
     if config.design in ("off", "shared"):
@@ -120,7 +127,7 @@ def _worker(
     reconnecting = link if setup.socket_path is not None and isinstance(link, VhostUserLink) else None
     entries = ring_entries(config.parsed_faults)
     driver = BalloonDriver(zone, ram_address, link, config.report_blocks_max, entries)
-    return GuestWorker(design, driver, link, reconnecting), None, None
+    return GuestWorker(design, driver, link, reconnecting, noting), None, None
 
 
 def _link(setup: GuestSetup, ram: GuestRam) -> VhostUserLink | QemuLink:

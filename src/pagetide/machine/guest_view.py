@@ -14,9 +14,14 @@ from pagetide.guest.zone_layout import (
     FREE_PAGES,
     ISOLATED_BLOCKS_MAX,
     ISOLATED_PAGES,
+    KICKS,
+    LOCK_HOLD_NS,
+    LOCK_HOLD_NS_MAX,
+    LOCK_WAIT_NS,
     LOCK_WAIT_NS_MAX,
     PCP_COUNT,
     REFAULTED_PAGES,
+    REPEATED_PAGES,
     REPORTED_PAGES,
     STAMP_ERRORS,
     WAIT_HOST_NS,
@@ -45,6 +50,11 @@ class GuestTotals(NamedTuple):
     isolated_blocks_max: int | None = None
     vcpu_wait_host_s_max: float | None = None
     zone_lock_wait_s_max: float | None = None
+    zone_lock_wait_s: float | None = None
+    zone_lock_hold_s_max: float | None = None
+    zone_lock_hold_s: float | None = None
+    kicks: int | None = None
+    repeated_bytes: int | None = None
     vcpu_wait_host_s: float | None = None
     vcpu_waits_host: int | None = None
     false_ooms: int | None = None
@@ -71,6 +81,7 @@ class ArenaView:
         """Take the arena of a guest with these settings, or its words."""
         self._words = np.frombuffer(arena, np.int64, words_count(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus))
         self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
+        self._taken_by_host = config.design == "shared"
         self._ram_pages = config.ram_bytes // PAGE_SIZE_BYTES
         table = frame_table_base(config.vcpus)
         self._taking_max = self._words[table + TAKING_MAX :][:1]
@@ -99,6 +110,11 @@ class ArenaView:
             dropped_hints=int(words[DROPPED_HINTS]),
             dropped_bytes=int(words[DROPPED_PAGES]) * PAGE_SIZE_BYTES,
             zone_lock_wait_s_max=float(words[LOCK_WAIT_NS_MAX]) / 1e9,
+            zone_lock_wait_s=float(words[LOCK_WAIT_NS]) / 1e9,
+            zone_lock_hold_s_max=float(words[LOCK_HOLD_NS_MAX]) / 1e9,
+            zone_lock_hold_s=float(words[LOCK_HOLD_NS]) / 1e9,
+            kicks=int(words[KICKS]),
+            repeated_bytes=None if self._taken_by_host else int(words[REPEATED_PAGES]) * PAGE_SIZE_BYTES,
             stamp_errors=int(words[bases + STAMP_ERRORS].sum()),
             refaulted_bytes=int(words[bases + REFAULTED_PAGES].sum()) * PAGE_SIZE_BYTES,
         )

@@ -7,6 +7,7 @@ import numpy as np
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.operation import ALLOCATE, FREE, operations
 from pagetide.guest.pcp import pcp_drain
+from pagetide.guest.reported_again import note_reported
 from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS
@@ -58,6 +59,7 @@ def warm_up_guest() -> None:
         driver.submit(batch)
         driver.completed()
         driver.arm()
+        note_reported(zone.words, zone.pages, batch)
         design.done(batch, True, 0.0)
         while (batch := design.next_batch(0.0)) is not None:
             design.done(batch, True, 0.0)

@@ -72,10 +72,12 @@ class GuestWorker:
         driver: ReportDriver | None,
         calls: CallSource | None,
         reconnecting: Reconnecting | None = None,
+        note_reported: Callable[[Batch], None] | None = None,
     ) -> None:
         """Make the thread; a design that never reports needs neither a driver nor its calls.
 
-        With `reconnecting` a closed connection is waited out, as long as it takes.
+        With `reconnecting` a closed connection is waited out, as long as it takes. `note_reported` is told of each
+        batch that is given to the host.
         """
         self.failure = None
         self.on_failure: Callable[[], None] = lambda: None
@@ -85,7 +87,7 @@ class GuestWorker:
         self.came_back = threading.Condition()
         self._sleeping_long = self._woken = False
         self._design, self._driver, self._calls = design, driver, calls
-        self._reconnecting = reconnecting
+        self._reconnecting, self._note_reported = reconnecting, note_reported
         self._wake_fd, self._stop_fd = eventfd(), eventfd()
         self._stopping = False
         self._driving = threading.Lock()
@@ -197,6 +199,8 @@ class GuestWorker:
         assert self._driver is not None
         assert self._calls is not None
         self._driver.submit(batch, self._design.queue)
+        if self._note_reported is not None and self._design.queue is not Queue.DEFLATE:
+            self._note_reported(batch)  # while the host is at it
         while not self._driver.completed() and not self._stopping:
             if self._driver.arm():
                 continue

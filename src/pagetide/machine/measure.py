@@ -29,6 +29,10 @@ class Footprint(NamedTuple):
     mean_resident_bytes: int | None
     mean_used_bytes: int | None
     return_lag_s_mean: float | None
+    return_lag_s_p50: float | None
+    return_lag_s_p99: float | None
+    return_lag_s_max: float | None
+    unreturned_bytes: int | None
 
 
 class Span(NamedTuple):
@@ -48,15 +52,58 @@ def footprint(series: Series) -> Footprint:
     lasts_s = np.diff(series.t_s)
     whole_s = float(lasts_s.sum())
     if whole_s <= 0:
-        return Footprint(None, None, None)
+        return Footprint(None, None, None, None, None, None, None)
     resident, used = series.resident_bytes[:-1], series.used_bytes[:-1]
     fell_bytes = int(np.maximum(-np.diff(series.resident_bytes), 0).sum())
-    kept_byte_s = float((np.maximum(resident - used, 0) * lasts_s).sum())
+    kept = np.maximum(series.resident_bytes - series.used_bytes, 0)
+    kept_byte_s = float((kept[:-1] * lasts_s).sum())
+    lags = _lags(series, kept)
     return Footprint(
         round(float((resident * lasts_s).sum()) / whole_s),
         round(float((used * lasts_s).sum()) / whole_s),
         kept_byte_s / fell_bytes if fell_bytes else None,
+        _lag_quantile_s(lags, 0.5),
+        _lag_quantile_s(lags, 0.99),
+        _lag_quantile_s(lags, 1.0),
+        int(kept[-1]),
     )
+
+
+class _Lags(NamedTuple):
+    """So many bytes stayed for so long, the shortest first."""
+
+    lag_s: npt.NDArray[np.float64]
+    nr_bytes: npt.NDArray[np.float64]
+
+
+def _lags(series: Series, kept: npt.NDArray[np.int64]) -> _Lags:
+    """How long bytes stayed with the host after they were free, the oldest going first.
+
+    What is kept for nothing grows when memory is freed, and shrinks when it is returned, which counts, or used again,
+    which does not. What is left at the end has stayed until then.
+    """
+    change = np.diff(kept, prepend=0)
+    came, went = np.maximum(change, 0), np.maximum(-change, 0)
+    returned = np.minimum(went, np.maximum(-np.diff(series.resident_bytes, prepend=0), 0))
+    went, returned = np.append(went, kept[-1]), np.append(returned, kept[-1])
+    went_at_s = np.append(series.t_s, series.t_s[-1])
+    came_by, went_by = np.cumsum(came), np.cumsum(went)
+    edges = np.unique(np.concatenate(([0], came_by, went_by)))
+    middles = (edges[1:] + edges[:-1]) / 2
+    leaving = np.searchsorted(went_by, middles)
+    lags_s = went_at_s[leaving] - series.t_s[np.searchsorted(came_by, middles)]
+    counted = np.diff(edges) * (returned[leaving] / np.maximum(went[leaving], 1))
+    order = np.argsort(lags_s, kind="stable")
+    order = order[counted[order] > 0]
+    return _Lags(lags_s[order], counted[order])
+
+
+def _lag_quantile_s(lags: _Lags, share: float) -> float | None:
+    """What this share of the bytes did not stay longer than."""
+    if not len(lags.lag_s):
+        return None
+    by = np.cumsum(lags.nr_bytes)
+    return float(lags.lag_s[min(int(np.searchsorted(by, share * by[-1])), len(by) - 1)])
 
 
 def bursts(spans: list[Span], series: Series, ram_bytes: int) -> list[Burst]:

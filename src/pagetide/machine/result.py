@@ -77,6 +77,11 @@ class RunResult(msgspec.Struct, kw_only=True):
         return_lag_s_mean: how long a byte that came back had stayed with the host after it was free, on average: what
             the host held beyond what the guest used, added up over time, by how far its residency fell in all. What
             never came back counts in the first, so it makes this larger. None if residency never fell.
+        return_lag_s_p50: how long the median byte that was free and still with the host stayed there until it was
+            returned, or until the end of the run if it never was; the oldest is taken to go first.
+        return_lag_s_p99: the same of all but a hundredth.
+        return_lag_s_max: the same of the longest.
+        unreturned_bytes: what was free in the guest and still with the host at the end.
         behind_s_max: how late an operation with a time of its own ran at most, outside of bursts; None if it had none.
         discarded_bytes: what the discarding calls covered, by their own word.
         verified_bytes: what was read back as gone before the acknowledgement.
@@ -90,6 +95,12 @@ class RunResult(msgspec.Struct, kw_only=True):
         dropped_hints: free blocks that a full array of hints did not take.
         dropped_bytes: the memory in those.
         zone_lock_wait_s_max: longest wait of anyone for the zone lock.
+        zone_lock_wait_s: all waits for it together.
+        zone_lock_hold_s_max: longest that reporting kept the zone lock at once, to isolate blocks or put them back.
+        zone_lock_hold_s: how long it kept it in all.
+        kicks: notifications of the device.
+        repeated_bytes: reported again, although nothing had touched them since they were reported before; None where
+            the host takes memory by itself and the guest does not see it.
         guest_cpu_s: user and system time of the guest's process, from the first operation to the end; a hypervisor's
             own balloon is in it.
         host_cpu_s: the same of the host's process; None if that is not one process that serves this guest alone.
@@ -107,6 +118,10 @@ class RunResult(msgspec.Struct, kw_only=True):
     mean_resident_bytes: int | None = None
     mean_used_bytes: int | None = None
     return_lag_s_mean: float | None = None
+    return_lag_s_p50: float | None = None
+    return_lag_s_p99: float | None = None
+    return_lag_s_max: float | None = None
+    unreturned_bytes: int | None = None
     behind_s_max: float | None = None
     isolated_blocks_max: int | None
     vcpu_wait_host_s_max: float | None
@@ -116,6 +131,11 @@ class RunResult(msgspec.Struct, kw_only=True):
     dropped_hints: int | None
     dropped_bytes: int | None
     zone_lock_wait_s_max: float | None
+    zone_lock_wait_s: float | None = None
+    zone_lock_hold_s_max: float | None = None
+    zone_lock_hold_s: float | None = None
+    kicks: int | None = None
+    repeated_bytes: int | None = None
     stamp_errors: int | None
     refaulted_bytes: int | None
     reports: int | None

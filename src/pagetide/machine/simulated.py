@@ -45,6 +45,7 @@ from pagetide.machine.simulated_vcpu import (
 )
 from pagetide.machine.simulated_worker import SimulatedWorker
 from pagetide.machine.workloads import make_stream
+from pagetide.memory.metadata import REPEATED_PAGES
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.stream import Stream
 
@@ -155,6 +156,7 @@ class SimulatedMachine:
         recorder.end(loop.now_s, busy_s)
         result = recorder.result(outcome)
         result.machine = "simulated"
+        result.repeated_bytes = int(ram.file.words[REPEATED_PAGES]) * PAGE_SIZE_BYTES
         return result
 
     def _begin_fault(self, fault: StreamFault, at_s: float, worker: SimulatedWorker) -> None:

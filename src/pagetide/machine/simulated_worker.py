@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.reporting.design import Batch, Design
 from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import WALKED_BLOCKS
+from pagetide.guest.zone_layout import LOCK_HOLD_NS, LOCK_HOLD_NS_MAX, WALKED_BLOCKS
 from pagetide.machine.costs import PS_PER_S, Costs
 from pagetide.machine.simulated_loop import NEVER_PS, Doorbell, Loop, Signal, Task, Wait
 from pagetide.machine.simulated_vcpu import hold_zone_lock
@@ -127,7 +127,10 @@ class SimulatedWorker:
         start_ps = self._loop.now_ps
         now_ps = start_ps + work_ps
         if locked_ps:
-            now_ps = int(hold_zone_lock(self._zone.words, self._shared, now_ps, locked_ps))
+            words = self._zone.words
+            now_ps = int(hold_zone_lock(words, self._shared, now_ps, locked_ps))
+            words[LOCK_HOLD_NS] += locked_ps // 1000
+            words[LOCK_HOLD_NS_MAX] = max(words[LOCK_HOLD_NS_MAX], locked_ps // 1000)
         self.busy_ps += now_ps - start_ps
         yield None, now_ps
 

@@ -1,8 +1,8 @@
 """A memory file of which only the metadata is kept: what is resident, and which pages hold what was written to them.
 
-It stands in for guest RAM where time is simulated. Three bits a page: RESIDENT (the file holds it), STAMPED (it holds
-what was last written there) and EVER (it was written to at some time). So it takes some 100 bytes a MiB, and none for
-what was never touched.
+It stands in for guest RAM where time is simulated. Four bits a page: RESIDENT (the file holds it), STAMPED (it holds
+what was last written there), EVER (it was written to at some time) and PUNCHED (it was discarded, and not touched
+since). So it takes 256 bytes a MiB, and none for what was never touched.
 
 Kernels find it by its address, as they find real memory. In a region map its descriptor is the negated address: the
 kernels of host/discard.py, which punch a descriptor, then call `punch_metadata` instead of fallocate(2).
@@ -26,6 +26,8 @@ HUGE_FAULTS = 2
 REFAULTED_PAGES = 3
 """Pages that were stamped, discarded, and stamped again."""
 IS_HUGE = 4
+REPEATED_PAGES = 5
+"""Pages that were discarded although nothing had touched them since they were before."""
 PUNCHES = 8
 """Calls by size of the piece: word PUNCHES + k counts those of 2^k to 2^(k+1) - 1 pages."""
 PIECE_KINDS = 32
@@ -36,7 +38,8 @@ _HEADER_WORDS = PUNCHED_PAGES + PIECE_KINDS
 _RESIDENT = 0
 _STAMPED = 8
 _EVER = 16
-_GROUP_BYTES = 24
+_PUNCHED = 24
+_GROUP_BYTES = 32
 _GROUPS_BYTES = 8 * _HEADER_WORDS
 
 _BITS = 5
@@ -83,11 +86,13 @@ def _fault(address: int, group: int, fresh: int) -> None:
         if here == 0:
             for other in range(first, first + _HUGE_GROUPS):
                 store_i64(groups + other * _GROUP_BYTES + _RESIDENT, _ALL)
+                store_i64(groups + other * _GROUP_BYTES + _PUNCHED, 0)
             _add(address, HUGE_FAULTS, 1)
             _add(address, RESIDENT_PAGES, _HUGE_PAGES)
             return
-    place = groups + group * _GROUP_BYTES + _RESIDENT
-    store_i64(place, load_i64(place) | fresh)
+    place = groups + group * _GROUP_BYTES
+    store_i64(place + _RESIDENT, load_i64(place + _RESIDENT) | fresh)
+    store_i64(place + _PUNCHED, load_i64(place + _PUNCHED) & ~fresh)
     count = count_ones(fresh)
     _add(address, SMALL_FAULTS, count)
     _add(address, RESIDENT_PAGES, count)
@@ -131,6 +136,7 @@ def punch_metadata(address: int, offset_bytes: int, length_bytes: int) -> int:
     page = offset_bytes >> PAGE_SHIFT
     end = offset_bytes + length_bytes >> PAGE_SHIFT
     gone: int = 0
+    repeated: int = 0
     for group in range(page >> _BITS, (end - 1 >> _BITS) + 1):
         mask = _mask(group, page, end)
         place = address + _GROUPS_BYTES + group * _GROUP_BYTES
@@ -139,10 +145,15 @@ def punch_metadata(address: int, offset_bytes: int, length_bytes: int) -> int:
             gone += count_ones(resident & mask)
             store_i64(place + _RESIDENT, resident & ~mask)
             store_i64(place + _STAMPED, load_i64(place + _STAMPED) & ~mask)
+        punched = load_i64(place + _PUNCHED)
+        if punched & mask != 0:
+            repeated += count_ones(punched & mask)
+        store_i64(place + _PUNCHED, punched | mask)
     kind = 0
     while end - page >> kind + 1 > 0:
         kind += 1
     _add(address, RESIDENT_PAGES, -gone)
+    _add(address, REPEATED_PAGES, repeated)
     _add(address, PUNCHES + kind, 1)
     _add(address, PUNCHED_PAGES + kind, gone)
     return 0
