@@ -5,11 +5,11 @@ from collections.abc import Generator
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.reporting.design import Batch, Design
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import LOCK_HOLD_NS, LOCK_HOLD_NS_MAX, WALKED_BLOCKS
 from pagetide.machine.costs import PS_PER_S, Costs
+from pagetide.machine.guest_worker import ReportDriver
 from pagetide.machine.simulated_loop import NEVER_PS, Doorbell, Loop, Signal, Task, Wait
 from pagetide.machine.simulated_vcpu import hold_zone_lock
 
@@ -29,7 +29,7 @@ class SimulatedWorker:
         loop: Loop,
         zone: Zone,
         design: Design,
-        driver: BalloonDriver | None,
+        driver: ReportDriver | None,
         called: Doorbell,
         costs: Costs,
         shared: npt.NDArray[np.int64],
@@ -137,7 +137,7 @@ class SimulatedWorker:
     def _report(self, batch: Batch) -> Task:
         """Report one batch and sleep until the host has dealt with it."""
         assert self._driver is not None
-        self._driver.submit(batch)
+        self._driver.submit(batch, self._design.queue)
         while not self._driver.completed():
             if not self._driver.arm():
                 yield from self._called.wait()
