@@ -113,7 +113,7 @@ class SimulatedMachine:
         host = SimulatedHost(loop, ram, ledger, self._costs, process, happened, verify_share=config.verify_share)
         shared = np.zeros(SHARED_WORDS, np.int64)
         parts = make_parts(
-            Ground(config, loop, zone, ram, ledger, self._costs, process, host, happened, shared)
+            Ground(config, loop, zone, ram, ledger, self._costs, processors, process, host, happened, shared)
         )  # fmt: skip
         worker = parts.worker
         recorder = Recorder(config, lambda: process.resident_bytes, ArenaView(config, zone.words), ledger)

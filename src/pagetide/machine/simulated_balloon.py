@@ -9,6 +9,7 @@ from pagetide.guest.zone import Zone
 from pagetide.machine.costs import Costs
 from pagetide.machine.simulated_host import SimulatedHost
 from pagetide.machine.simulated_loop import Loop, Task
+from pagetide.machine.simulated_process import Processors
 from pagetide.machine.simulated_worker import SimulatedWorker
 
 
@@ -24,9 +25,10 @@ class SimulatedBalloonWorker(SimulatedWorker):
         host: SimulatedHost,
         costs: Costs,
         shared: npt.NDArray[np.int64],
+        processors: Processors,
     ) -> None:
         """As SimulatedWorker, with the host that answers."""
-        super().__init__(loop, zone, balloon, driver, host.called, costs, shared)
+        super().__init__(loop, zone, balloon, driver, host.called, costs, shared, processors)
         self._balloon, self._config, self._host = balloon, driver, host
         self._told_pages = 0
 

@@ -25,7 +25,7 @@ from pagetide.machine.in_flight import InFlight, Isolated, TakenByHost
 from pagetide.machine.simulated_balloon import SimulatedBalloonWorker
 from pagetide.machine.simulated_host import SimulatedHost
 from pagetide.machine.simulated_loop import Loop, Signal, Task
-from pagetide.machine.simulated_process import SimulatedProcess
+from pagetide.machine.simulated_process import Processors, SimulatedProcess
 from pagetide.machine.simulated_ram import SimulatedRam
 from pagetide.machine.simulated_taking import take_frames
 from pagetide.machine.simulated_worker import SimulatedWorker
@@ -41,6 +41,7 @@ class Ground(NamedTuple):
     ram: SimulatedRam
     ledger: Ledger
     costs: Costs
+    processors: Processors
     process: SimulatedProcess
     host: SimulatedHost
     happened: Signal
@@ -74,8 +75,8 @@ def make_parts(ground: Ground) -> Parts:
         entries = ring_entries(config.parsed_faults)
         driver = BalloonDriver(zone, ground.ram.address, ground.host, config.report_blocks_max, entries)
     worker = SimulatedWorker(
-        ground.loop, zone, design, driver, ground.host.called, ground.costs, ground.shared
-    )  # fmt: skip
+        ground.loop, zone, design, driver, ground.host.called, ground.costs, ground.shared, ground.processors
+    )
     if config.design == "shared":
         return Parts(worker, TakenByHost(zone), None, (_taking(ground),))
     return Parts(worker, Isolated(zone, worker))
@@ -85,7 +86,9 @@ def _balloon(ground: Ground, design: Balloon) -> Parts:
     config, zone, host = ground.config, ground.zone, ground.host
     deflates = config.oom == "wait"
     driver = InflateDriver(zone, ground.ram.address, host, deflate_on_oom=deflates)
-    worker = SimulatedBalloonWorker(ground.loop, zone, design, driver, host, ground.costs, ground.shared)
+    worker = SimulatedBalloonWorker(
+        ground.loop, zone, design, driver, host, ground.costs, ground.shared, ground.processors
+    )
     host.set_policy(BalloonPolicy(zone.words), host_ballooning.delay_s(config))
     return Parts(worker, InBalloon(zone, design, worker), design.deflate_on_oom if deflates else None)
 

@@ -21,12 +21,10 @@ _Ps = TypeVar("_Ps", int, npt.NDArray[np.int64])
 class Processors:
     """Who wants a processor; those beyond their number take turns.
 
-    The guest's worker is not counted: while the host is at work on its report it sleeps.
-
     Attributes:
         count: how many processors there are.
         vcpus: vCPUs at work.
-        others: others at work: the host, and a thread that never rests.
+        others: others at work: the host, the guest's worker, and a thread that never rests.
     """
 
     def __init__(self, count: int, others: int = 0) -> None:

@@ -17,7 +17,7 @@ def take_frames(
         process: whose time it takes.
         costs: what it costs besides discarding.
         delay_s: from the end of a pass to the next one.
-        worked: notified after each batch.
+        worked: notified after each batch of frames.
     """
     begun: list[Begun] = []
 
@@ -32,5 +32,6 @@ def take_frames(
             yield from process.goes_on()
             yield from process.work(begin)
             taker.end()
-            worked.notify()
             frames = begun.pop().frames
+            if frames:
+                worked.notify()
