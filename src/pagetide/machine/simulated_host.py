@@ -7,6 +7,7 @@ import numpy as np
 from pagetide import linux
 from pagetide.host.attached_guest import ELEMENTS_PER_TURN
 from pagetide.host.device import FEATURES, BalloonDevice, QueuePlace
+from pagetide.host.discard import piece_bytes
 from pagetide.host.guest_memory import GuestMemoryError
 from pagetide.host.ledger import BLOCKS, REPORTS, Ledger
 from pagetide.machine.costs import PS_PER_S, BackingCosts, Costs
@@ -44,7 +45,8 @@ class SimulatedRam:
             linux.PROT_READ | linux.PROT_WRITE,
             linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE,
         )
-        self.region_map = RegionMap([Region(0, size_bytes, 0, 0, self.address)])
+        piece = piece_bytes((2 << 20) if huge else PAGE_SIZE_BYTES)
+        self.region_map = RegionMap([Region(0, size_bytes, 0, 0, self.address, piece_bytes=piece)])
         self.region_map.table[0, REGION_FD] = self.file.fd
 
     def close(self) -> None:
