@@ -96,7 +96,7 @@ def make_grid(choice: Choice) -> Grid:
         repeats: list[list[Cell]] = []
         for oom, design in itertools.product(choice.oom or ("wait",), designs):
             try:
-                config = _config(choice, workload, fault, {"oom": oom, "design": design})
+                config = _fitting(choice, condition_config(workload, fault, oom, design, _settings(choice, workload)))
             except ConfigError as error:
                 left_out.append(LeftOut(f"{design} on {workload}, fault {fault}, oom {oom}", str(error)))
             else:
@@ -107,10 +107,30 @@ def make_grid(choice: Choice) -> Grid:
     return Grid(without_duplicates(cells), left_out)
 
 
-def _config(choice: Choice, workload: str, fault: str, settings: dict[str, Any]) -> RunConfig:
-    """The settings of one combination, with the first seed; ConfigError if it does not fit."""
-    given = {**_settings(choice, workload), "workload": workload, **settings}
-    config = make_config(given | {"fault": _fault_texts(fault, workload, given)})
+def condition_config(workload: str, fault: str, oom: str, design: str, settings: Mapping[str, Any]) -> RunConfig:
+    """What a design runs with on a condition of the grid.
+
+    Args:
+        workload: its name.
+        fault: a name in FAULTS, or faults as `pagetide run --fault` has them, joined by `+`.
+        oom: what is done against false OOMs.
+        design: its name.
+        settings: further settings by public name; `grid_defaults` are not added.
+
+    Raises:
+        ConfigError: they do not fit together.
+    """
+    given = {**settings, "workload": workload, "oom": oom, "design": design}
+    return make_config(given | {"fault": _fault_texts(fault, workload, given)})
+
+
+def grid_defaults(workload: str) -> dict[str, Any]:
+    """What the grid sets on a workload, by public name, beside the workload's own defaults."""
+    return {"rest": _BURST_REST_S} if workload == "burst" else {}
+
+
+def _fitting(choice: Choice, config: RunConfig) -> RunConfig:
+    """The same settings; ConfigError if the choice's machine and repeats do not fit them."""
     _check_machine(config, choice.machine)
     if config.seed + choice.repeats > 1 << 63:
         raise ConfigError(f"the seeds of {choice.repeats} repeats must stay below 2^63")
@@ -140,7 +160,7 @@ def _check(choice: Choice) -> None:
 
 def _settings(choice: Choice, workload: str) -> dict[str, Any]:
     """Settings of every run on a workload: a grid's own defaults, and over them what was given."""
-    defaults = QUICK if choice.quick else {"rest": _BURST_REST_S} if workload == "burst" else {}
+    defaults = QUICK if choice.quick else grid_defaults(workload)
     return {**defaults, **choice.settings}
 
 
