@@ -81,7 +81,7 @@ def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) 
             if backing == "memfd":
                 raise
     tell("reports through a host process")
-    report = measure_reports(100 * effort)
+    report = measure_reports(100 * effort, backings["memfd"].punch.ns)
     tell("taking frames")
     taking = measure_taking(_STRETCHES * effort)
     return Costs(
