@@ -1,7 +1,7 @@
 """Writes the report of a comparison: one HTML file that needs nothing else."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pagetide.lab.compare.advice import advice
@@ -25,33 +25,42 @@ REPORT = "report.html"
 """The report's name in its folder."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, tell: Callable[[int, int], None] | None = None) -> Path:
     """Make the report of the results in a folder, beside them; its path.
+
+    Args:
+        folder: where the results are.
+        tell: called before each condition is drawn, with its number from 1 and how many there are.
 
     Raises:
         StoreError: there are no results, or this version cannot read them.
         OSError: it cannot be written.
     """
     with Store.open(folder, read_only=True) as store:
-        text = report_html(store)
+        text = report_html(store, tell)
     path = folder / REPORT
     unfinished = path.with_suffix(".html.new")
     unfinished.write_text(text, encoding="utf-8")
     return unfinished.replace(path)
 
 
-def report_html(store: Store) -> str:
-    """The report's text."""
+def report_html(store: Store, tell: Callable[[int, int], None] | None = None) -> str:
+    """The report's text; arguments as for `write_report`."""
     runs = store.runs()
     conditions = conditions_of(runs)
     full = [one for one in conditions if len({way.design for way in one.configurations}) > 2]
     others = [one for one in conditions if one not in full]
+    bodies = {}
+    for number, one in enumerate(conditions, 1):
+        if tell is not None:
+            tell(number, len(conditions))
+        bodies[one.name] = condition_body(table_of(one), tradeoffs_of(one), store)
     sections = [
         ("findings", "What the figures say to the thread's claims", findings_body(findings(store))),
         ("advice", "Which configuration for which guest", advice_body(advice(store))),
         ("tradeoff", "What less memory costs", tradeoffs_body(overall(conditions), "overall")),
-        *_condition_sections(full, store),
-        ("special", "Conditions that test single claims", "".join(_body(one, store) for one in others)),
+        *_condition_sections(full, bodies),
+        ("special", "Conditions that test single claims", "".join(bodies[one.name] for one in others)),
         (
             "troubles",
             "What failed and what was left out",
@@ -62,20 +71,16 @@ def report_html(store: Store) -> str:
     return page("pagetide compare", [one for one in sections if one[2]], _head(store, runs))
 
 
-def _condition_sections(conditions: Sequence[Condition], store: Store) -> list[tuple[str, str, str]]:
+def _condition_sections(conditions: Sequence[Condition], bodies: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """One section a workload."""
     return [
         (
             workload,
             f"The workload {workload}",
-            "".join(_body(one, store) for one in conditions if one.workload == workload),
+            "".join(bodies[one.name] for one in conditions if one.workload == workload),
         )
         for workload in dict.fromkeys(one.workload for one in conditions)
     ]
-
-
-def _body(condition: Condition, store: Store) -> str:
-    return condition_body(table_of(condition), tradeoffs_of(condition), store)
 
 
 def _head(store: Store, runs: Sequence[Run]) -> str:
