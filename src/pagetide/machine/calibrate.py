@@ -27,7 +27,8 @@ from pagetide.guest.zone_layout import WALKED_BLOCKS
 from pagetide.host.discard import gone_bytes, punch_hole
 from pagetide.jit import kernel
 from pagetide.machine.calibrate_report import measure_reports
-from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece
+from pagetide.machine.calibrate_taking import measure_taking
+from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece, TakingCosts
 from pagetide.machine.versions import cpu_name
 from pagetide.memory.guest_ram import Backing, GuestRam, GuestRamError
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
@@ -80,6 +81,8 @@ def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) 
                 raise
     tell("reports through a host process")
     report = measure_reports(100 * effort)
+    tell("taking frames")
+    taking = measure_taking(_STRETCHES * effort)
     return Costs(
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         kernel=platform.release(),
@@ -97,6 +100,7 @@ def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) 
         element_block=cost_of(report.element_block),
         wake=cost_of(report.wake),
         backings=backings,
+        taking=TakingCosts(batch=cost_of(taking.batch), frame=cost_of(taking.frame), look=cost_of(taking.look)),
     )
 
 
