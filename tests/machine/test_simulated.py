@@ -138,6 +138,17 @@ def test_false_ooms_come_with_none_and_with_nothing_else(oom: str, is_false: boo
     assert result.stamp_errors == 0
 
 
+@pytest.mark.parametrize("design", ["off", "scan", "cursor"])
+def test_nobody_waits_for_a_lock_that_is_free(design: str) -> None:
+    """A wait for the zone lock is no longer than those before may hold it: the worker once, each other vCPU once."""
+    result = run(design=design, workload="churn", duration_s=0.5, rate_per_s=400000.0, delay_s=0.05)
+    costs = read_costs()
+    vcpu_s = max(63 * costs.moved_page.ps, costs.block.ps) / 1e12
+    assert result.zone_lock_wait_s_max is not None
+    assert result.zone_lock_hold_s_max is not None
+    assert 0 < result.zone_lock_wait_s_max <= result.zone_lock_hold_s_max + vcpu_s * (result.config.vcpus - 1) + 1e-9
+
+
 def test_a_workload_that_does_not_fit_says_so() -> None:
     """A guest that runs out of memory ends with the same reason as a live one."""
     result = run(ram_bytes=16 * MIB, eat_share=0.99)
