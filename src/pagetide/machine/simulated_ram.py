@@ -1,9 +1,11 @@
 """The memory of a simulated guest: addresses that are real, and pages of which only the metadata is kept."""
 
 from pagetide import linux
+from pagetide.host.discard import piece_bytes
 from pagetide.host.guest_memory import GuestMemoryError
 from pagetide.memory.metadata import MetadataFile
 from pagetide.memory.region_map import REGION_FD, Region, RegionMap
+from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
 
 
 class SimulatedRam:
@@ -29,7 +31,8 @@ class SimulatedRam:
             linux.PROT_READ | linux.PROT_WRITE,
             linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE,
         )
-        self.region_map = RegionMap([Region(0, size_bytes, 0, 0, self.address)])
+        piece = piece_bytes(HUGE_PAGE_BYTES if huge else PAGE_SIZE_BYTES)
+        self.region_map = RegionMap([Region(0, size_bytes, 0, 0, self.address, piece_bytes=piece)])
         self.region_map.table[0, REGION_FD] = self.file.fd
 
     def close(self) -> None:
