@@ -87,11 +87,20 @@ def _heading(measure: Measure) -> str:
 def _html_row(table: Table, index: int) -> str:
     row = table.rows[index]
     one = row.configuration
-    cells = "".join(
+    cells = _all_failed(one) or "".join(
         _html_cell(measure, row.spreads[measure.name], table.best.get(measure.name) == index) for measure in MEASURES
     )
     mark = f'<span class="swatch" style="background: {variable(one.design)}"></span>'
     return f'<tr data-configuration="{escape(one.label)}"><th scope="row">{mark}{escape(one.label)}</th>{cells}</tr>'
+
+
+def _all_failed(one: Configuration) -> str:
+    """One cell that says why, if there is no run to show figures of; else nothing."""
+    if one.runs or not one.failed:
+        return ""
+    return (
+        f'<td class="failed" colspan="{len(MEASURES)}">{len(one.failed)} failed: {escape(one.failed[0].outcome)}</td>'
+    )
 
 
 def _html_cell(measure: Measure, spread: Spread | None, is_best: bool) -> str:
