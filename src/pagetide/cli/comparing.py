@@ -22,7 +22,8 @@ Examples:
     pagetide compare --resume --out compare-20261123-0410
     pagetide compare --cluster tcp://10.0.0.1:8786 --out results
 
-Exit status: 0 every run is complete; 1 some failed, or the results cannot be written; 2 bad arguments; 130 Ctrl-C.
+Exit status: 0 all is well, though guests may have run out of memory; 1 runs failed otherwise, or the results cannot be
+written; 2 bad arguments; 130 Ctrl-C.
 """
 
 

@@ -7,6 +7,7 @@ import importlib
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from pagetide.lab.compare.grid import Choice, Grid, grouped, make_grid
 from pagetide.lab.compare.interrupt import Interrupt
 from pagetide.lab.compare.pools import ClusterPool, Pool, ProcessPool
 from pagetide.lab.compare.progress import GridProgress
+from pagetide.lab.compare.records import Record, Run, StoreError
 from pagetide.lab.compare.resume import cells_left
-from pagetide.lab.compare.store import Record, Store, StoreError
+from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.worker import Job
 from pagetide.lab.run_command import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
 from pagetide.machine.config import ConfigError
@@ -177,10 +179,11 @@ def _sum_up(store: Store, manner: Manner, *, interrupted: bool, problem: str | N
         problem = problem or str(error)
     runs = store.runs()
     failed = [run for run in runs if run.failed]
-    for run in failed[:_FAILED_SHOWN_MAX]:
-        _tell(f"failed: {run.outcome}\n  replay: {run.cell.replay}")
-    if len(failed) > _FAILED_SHOWN_MAX:
-        _tell(f"and {len(failed) - _FAILED_SHOWN_MAX} more failed runs, in `pagetide report {store.folder} --csv -`")
+    broken = [run for run in failed if not run.ran_out_of_memory]
+    _tell_failed(broken, store.folder)
+    without = Counter(f"{run.cell.config.design} on {run.cell.config.workload}" for run in failed if run not in broken)
+    if without:
+        _tell("guests that ran out of memory: " + ", ".join(f"{what} ({count})" for what, count in without.items()))
     unfinished = len(store.planned()) - len(runs)
     print(f"{len(runs)} runs in {store.folder}, {len(failed)} failed", flush=True)
     if problem is not None:
@@ -189,7 +192,15 @@ def _sum_up(store: Store, manner: Manner, *, interrupted: bool, problem: str | N
         _tell(f"{unfinished} runs are left: {manner.resumed(store.folder)}")
     if interrupted:
         return STATUS_INTERRUPTED
-    return STATUS_FAILED if problem is not None or failed else STATUS_OK
+    return STATUS_FAILED if problem is not None or broken else STATUS_OK
+
+
+def _tell_failed(broken: Sequence[Run], folder: Path) -> None:
+    """Say what broke, and how to see it again."""
+    for run in broken[:_FAILED_SHOWN_MAX]:
+        _tell(f"failed: {run.outcome}\n  replay: {run.cell.replay}")
+    if len(broken) > _FAILED_SHOWN_MAX:
+        _tell(f"and {len(broken) - _FAILED_SHOWN_MAX} more failed runs, in `pagetide report {folder} --csv -`")
 
 
 def write_report(folder: Path) -> None:
