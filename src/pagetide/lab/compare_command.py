@@ -121,10 +121,10 @@ def compare(choice: Choice | None, manner: Manner, *, make_pool: Callable[[int],
 
 
 def _whole_grid(choice: Choice) -> Grid:
-    """The cells of a choice; to the default grid come those that test the thread's claims."""
+    """The cells of a choice; to a default grid come those that test the thread's claims."""
     grid = make_grid(choice)
     claims = _if_there("claims", "claim_cells")
-    if choice.is_narrowed or claims is None:
+    if claims is None or (choice.is_narrowed and not choice.is_live_quick):
         return grid
     more: list[Cell] = claims(choice.machine, grid.cells[0].config.seed, choice.repeats)
     return grid._replace(cells=without_duplicates([*grid.cells, *more]))
