@@ -1,6 +1,6 @@
 """What a claim is tested by: the runs of a few cases, and comparisons of them that allow for their spread."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pagetide.lab.compare.grid import NO_FAULT, condition_config, grid_defaults
@@ -79,12 +79,16 @@ class Evidence:
 
         Cases with the same work and seed have the same stream, so they are compared seed by seed.
         """
-        found = {case: self._by_seed(case, figure) for case in (one, other)}
+        found = {case: self.by_seed(case, figure) for case in (one, other)}
         seeds = found[one].keys() & found[other].keys()
-        answers = {found[one][seed] < factor * found[other][seed] for seed in seeds}
-        return answers.pop() if len(answers) == 1 else None
+        return agreed(found[one][seed] < factor * found[other][seed] for seed in seeds)
 
-    def _by_seed(self, case: str, figure: str | Callable[[Run], float | None]) -> dict[int, float]:
+    def by_seed(self, case: str, figure: str | Callable[[Run], float | None]) -> dict[int, float]:
+        """A figure of each of a case's runs, by seed.
+
+        Raises:
+            NotMeasuredError: a run has no such figure.
+        """
         self.spread(case, figure)
         read = figure if callable(figure) else (lambda run: run.figures.get(figure))
         return {run.cell.config.seed: read(run) or 0.0 for run in self._runs[case]}
@@ -131,6 +135,12 @@ def at_least(one: Spread, limit: float) -> bool | None:
 def within(one: Spread, other: Spread, factor: float) -> bool | None:
     """Whether it is at most so many times the other in every pair of repeats, or in none; None if in some."""
     return True if one.high <= factor * other.low else False if one.low > factor * other.high else None
+
+
+def agreed(answers: Iterable[bool]) -> bool | None:
+    """What all of them say; None if they differ, or there is none."""
+    different = set(answers)
+    return different.pop() if len(different) == 1 else None
 
 
 def verdict_of(*tests: bool | None) -> Verdict:
