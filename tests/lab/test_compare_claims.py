@@ -8,11 +8,16 @@ import pytest
 
 from pagetide.lab.compare.cells import Cell
 from pagetide.lab.compare.claims import Claim, all_claims, claim_cells
+from pagetide.lab.compare.columns import FIGURES
+from pagetide.lab.compare.evidence import Evidence
 from pagetide.lab.compare.findings import findings_of
 from pagetide.lab.compare.grid import Choice, make_grid
 from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.verdicts import Finding
+from pagetide.machine.costs import read_costs
+from pagetide.machine.simulated import SimulatedMachine
 from tests.lab.made_up_runs import made_up_run
+from tests.machine.watcher import Watcher
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -341,3 +346,21 @@ def test_on_a_live_machine_only_what_needs_one_is_added() -> None:
     assert Choice(machine="live", quick=True).is_live_quick
     assert not Choice(machine="live", quick=True, designs=("scan",)).is_live_quick
     assert not Choice(quick=True).is_live_quick
+
+
+def test_real_runs_have_the_figures_that_claims_are_decided_by() -> None:
+    """A small guest in virtual time, from its cells to a verdict: a vCPU that reports itself waits out the stop."""
+    claim = CLAIMS["S5"]
+    tiny = {"ram": "32MiB", "order": 4, "rest": 2.0, "delay": 0.1}
+    cases = {
+        name: case._replace(fault="stop@0.9:1", settings={**case.settings, **tiny})
+        for name, case in claim.cases.items()
+    }
+    runs = []
+    for case in cases.values():
+        result = SimulatedMachine(case.config(), read_costs()).run(Watcher())
+        figures = {name: getattr(result, name) for name in FIGURES}
+        runs.append(made_up_run(result.config, **figures))
+    verdict, sentence = claim.judge(Evidence(dict(zip(cases, ([run] for run in runs), strict=True))))
+    assert verdict == "held", sentence
+    assert "stood still for 1 s" in sentence
