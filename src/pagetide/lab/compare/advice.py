@@ -78,7 +78,7 @@ def _advise(workload: str, conditions: Sequence[Condition]) -> Advice:
             setup=setup, choice=None, why=f"The workload {workload} was not run without a fault and beside off."
         )
     by_label = {one.configuration.label: one for one in filter(None, map(_candidate, quiet.configurations))}
-    off = by_label.get("off")
+    off = next((one for one in by_label.values() if one.configuration.design == "off"), None)
     if off is None:
         return Advice(setup=setup, choice=None, why=f"No run of {workload} without reporting got to its end.")
     ranked = _ranked([one for label, one in by_label.items() if one is not off and _is_sound(label, quiet, conditions)])
