@@ -100,6 +100,13 @@ def test_a_gain_of_less_than_a_fiftieth_is_not_worth_it(held_mib: float, choice:
     assert ("too little" in found.why) == (choice == "off")
 
 
+def test_the_gain_is_that_on_the_same_stream() -> None:
+    """Seeds differ by more than designs do: the gain is taken seed by seed."""
+    off = [run for seed, held in enumerate((1000, 2000, 3000)) for run in runs_of("off", held)[seed : seed + 1]]
+    scan = [run for seed, held in enumerate((900, 1990, 2990)) for run in runs_of("scan", held)[seed : seed + 1]]
+    assert advice_of([*off, *scan])[list(SETUPS).index("web")].choice == "off"
+
+
 def test_where_nothing_is_sound_reporting_stays_off() -> None:
     """And the sentence says how many there were."""
     found = advised(runs_of("scan", 500, false_ooms=1), runs_of("notify", 500, dropped_hints=1))
@@ -130,7 +137,8 @@ def test_linux_is_told_how_to_do_the_same() -> None:
     assert "page_reporting.page_reporting_order=4" in advised(runs_of("scan", 500, settings={"order": 4})).linux
     assert "page_reporting_order" not in advised(runs_of("scan", 500)).linux
     for runs in (runs_of("cursor", 500), runs_of("scan", 500, settings={"cool": 2})):
-        assert "no such design in Linux" in advised(runs).linux
+        assert "no such configuration in Linux" in advised(runs).linux
+    assert "with it the host held 700 MiB, for 2 s" in advised(runs_of("cursor", 500), runs_of("scan", 700, 2.0)).linux
 
 
 def test_markdown_has_every_set_up_and_every_claim() -> None:

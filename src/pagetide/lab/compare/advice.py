@@ -11,6 +11,7 @@ The rule, the same for each of the thread's five set-ups (S13):
 4. If that one gains less than a fiftieth over no reporting, or none is sound, the advice is not to report.
 """
 
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ _LINUX_ORDER = (
     "/sys/module/page_reporting/parameters/page_reporting_order (Linux 5.14)"
 )
 _LINUX_FIXED = "; its delay of 2 s and its 32 blocks a report are fixed there"
-_NOT_IN_LINUX = "there is no such design in Linux; free page reporting (scan) is the nearest."
+_NOT_IN_LINUX = "there is no such configuration in Linux; free page reporting (scan) is the nearest"
 
 
 class _Candidate(NamedTuple):
@@ -89,7 +90,7 @@ def _advise(workload: str, conditions: Sequence[Condition]) -> Advice:
             "lost hints, failed falsely, stalled vCPUs or left memory behind on at least one."
         )
     else:
-        gain = 1 - ranked[0].held_bytes / off.held_bytes
+        gain = _gain(ranked[0], off)
         chosen = off if gain < GAIN_MIN else ranked[0]
         why = _why(ranked[0], off, gain, chosen)
     return Advice(
@@ -98,9 +99,17 @@ def _advise(workload: str, conditions: Sequence[Condition]) -> Advice:
         why=why,
         costs=_costs(off, chosen, ranked) + _untested(chosen, conditions) if chosen is not off else "",
         command=chosen.configuration.runs[0].cell.replay,
-        linux=_in_linux(chosen.configuration),
+        linux=_in_linux(chosen.configuration, by_label.get("scan")),
         runs=tuple(run.key for one in (off, *ranked[:1]) for run in one.configuration.runs),
     )
+
+
+def _gain(best: _Candidate, off: _Candidate) -> float:
+    """How much less the host held than without reporting, as a share: the median over the seeds that both have."""
+    without = {run.cell.config.seed: run.figures.get("mean_resident_bytes") for run in off.configuration.runs}
+    held = {run.cell.config.seed: run.figures.get("mean_resident_bytes") for run in best.configuration.runs}
+    gains = [1 - (held[seed] or 0.0) / bytes_off for seed, bytes_off in without.items() if bytes_off and seed in held]
+    return statistics.median(gains) if gains else 1 - best.held_bytes / off.held_bytes
 
 
 def _why(best: _Candidate, off: _Candidate, gain: float, chosen: _Candidate) -> str:
@@ -135,11 +144,12 @@ def _untested(chosen: _Candidate, conditions: Sequence[Condition]) -> str:
     return " It was not run with a host that stops or is slow, as the others were."
 
 
-def _in_linux(configuration: Configuration) -> str:
-    """What to set in a Linux guest; its own defaults are those of Linux 6.1 (mm/page_reporting.c)."""
+def _in_linux(configuration: Configuration, scan: _Candidate | None) -> str:
+    """What to set in a Linux guest (mm/page_reporting.c of Linux 6.1), or what comes nearest there."""
     settings = configuration.settings
     if configuration.design != "scan" or settings["cool_s"] or settings["oom"] not in ("none", "wait"):
-        return _LINUX.get(configuration.design, _NOT_IN_LINUX)
+        nearest = "" if scan is None else f"; with it the host held {size(scan.held_bytes)}, for {seconds(scan.cpu_s)}"
+        return _LINUX.get(configuration.design, _NOT_IN_LINUX + nearest + ".")
     order = settings["order"]
     return _LINUX_SCAN + (_LINUX_ORDER.format(order=order) if order != RunConfig().order else "") + _LINUX_FIXED + "."
 

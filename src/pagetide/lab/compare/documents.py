@@ -15,7 +15,8 @@ _RULE = (
     "thousandth of their time, and after the host's stop returned as much as without it. Of the sound ones that let "
     "the host hold at most 5 % more than the least of them, the one is chosen that takes least CPU time, guest and "
     "host; among those within 2 % of that, the one with the least footprint. If it gains less than 2 % over no "
-    "reporting, the advice is not to report."
+    "reporting, the advice is not to report. Designs run with their own delays: those that scan, and shared, begin 2 s "
+    "after a free, as Linux does; the others at once."
 )
 
 
