@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.zone_layout import PCP_PAGES_MAX
 from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.costs import Cost, read_costs
 from pagetide.machine.result import RunResult
@@ -136,6 +137,19 @@ def test_false_ooms_come_with_none_and_with_nothing_else(oom: str, is_false: boo
     assert result.false_ooms is not None
     assert (result.false_ooms > 0) == is_false
     assert result.stamp_errors == 0
+
+
+@pytest.mark.parametrize("design", ["off", "scan", "cursor"])
+def test_nobody_waits_for_a_lock_that_is_free(design: str) -> None:
+    """Waits for the zone lock are as long as others hold it, and not as the worker's other work or a vCPU's rest."""
+    result = run(
+        design=design, workload="churn", ram_bytes=256 * MIB, order=0, capacity=32, duration_s=1.0, rate_per_s=2e5,
+        delay_s=0.02,
+    )  # fmt: skip
+    list_s = PCP_PAGES_MAX * read_costs().moved_page.ps / 1e12
+    assert result.zone_lock_wait_s_max is not None
+    assert result.zone_lock_hold_s_max is not None
+    assert 0 < result.zone_lock_wait_s_max <= 2 * (list_s + result.zone_lock_hold_s_max)
 
 
 def test_a_workload_that_does_not_fit_says_so() -> None:

@@ -119,9 +119,9 @@ def compare(choice: Choice | None, manner: Manner, *, make_pool: Callable[[int],
 
 
 def _whole_grid(choice: Choice) -> Grid:
-    """The cells of a choice; to the default grid come those that test the thread's claims."""
+    """The cells of a choice; to a default grid come those that test the thread's claims."""
     grid = make_grid(choice)
-    if choice.is_narrowed:
+    if choice.is_narrowed and not choice.is_live_quick:
         return grid
     from pagetide.lab.compare.claims import claim_cells
 

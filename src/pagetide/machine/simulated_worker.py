@@ -126,16 +126,17 @@ class SimulatedWorker:
         """Take time, and time under the zone lock."""
         if work_ps + locked_ps == 0:
             return
-        start_ps, processors = self._loop.now_ps, self._processors
+        processors = self._processors
         processors.others += 1
-        now_ps = start_ps + processors.stretched_ps(work_ps)
-        if locked_ps:
+        if work_ps:
+            yield None, self._loop.now_ps + processors.stretched_ps(work_ps)
+        if locked_ps:  # asked for only now, so that no vCPU waits for a lock that is still free
             words = self._zone.words
-            now_ps = int(hold_zone_lock(words, self._shared, now_ps, locked_ps))
+            until_ps = int(hold_zone_lock(words, self._shared, self._loop.now_ps, locked_ps))
             words[LOCK_HOLD_NS] += locked_ps // 1000
             words[LOCK_HOLD_NS_MAX] = max(words[LOCK_HOLD_NS_MAX], locked_ps // 1000)
+            yield None, until_ps
         self.busy_ps += work_ps + locked_ps
-        yield None, now_ps
         processors.others -= 1
 
     def _report(self, batch: Batch) -> Task:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from pagetide.lab.compare.cells import Cell, MachineName, repeats_of, without_duplicates
 from pagetide.lab.compare.store import LeftOut
@@ -72,6 +73,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         other = self.settings.keys() - {"seed"}
         return self.quick or bool(other) or any((self.designs, self.workloads, self.faults, self.oom))
 
+    @property
+    def is_live_quick(self) -> bool:
+        """Whether it is the whole of the mail's case on the live machine."""
+        return self.machine == "live" and self.quick and not replace(self, quick=False).is_narrowed
+
 
 class Grid(NamedTuple):
     """Cells in the order in which they run, and what was left out because it does not fit."""
@@ -131,7 +137,7 @@ def grid_defaults(workload: str) -> dict[str, Any]:
 
 def _fitting(choice: Choice, config: RunConfig) -> RunConfig:
     """The same settings; ConfigError if the choice's machine and repeats do not fit them."""
-    _check_machine(config, choice.machine)
+    check_machine(config, choice.machine)
     if config.seed + choice.repeats > 1 << 63:
         raise ConfigError(f"the seeds of {choice.repeats} repeats must stay below 2^63")
     return config
@@ -188,7 +194,8 @@ _CLOCK = ("workload", "bursts", "hold", "rest", "duration")
 """Settings that a workload's clock depends on."""
 
 
-def _check_machine(config: RunConfig, machine: MachineName) -> None:
+def check_machine(config: RunConfig, machine: MachineName) -> None:
+    """Raise ConfigError for what this machine does not have."""
     if machine == "live":
         from pagetide.lab.run_command import check_against_machine
 
