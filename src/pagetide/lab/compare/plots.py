@@ -87,7 +87,7 @@ def draw_panel(curve: Curve, design: str, end_s: float, top_bytes: float, name: 
         axes.yaxis.set_major_locator(_few_ticks(3))
         axes.grid(axis="y")
         axes.set_axisbelow(True)
-        axes.set_xlabel("s", loc="right", labelpad=-9)
+        axes.xaxis.set_major_formatter(lambda t_s, _: f"{t_s:g} s" if t_s else "0")
         axes.set_ylabel("GiB", rotation=0, loc="top", labelpad=-6)
         return _svg(figure, name, description, {_CURVE: variable(design)})
 
