@@ -4,11 +4,12 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pagetide.lab.compare.advice import advice
+from pagetide.lab.compare.advice import SETUPS, advice
 from pagetide.lab.compare.condition_table import table_of
 from pagetide.lab.compare.conditions import Condition, conditions_of
 from pagetide.lab.compare.findings import findings
 from pagetide.lab.compare.page import (
+    Section,
     advice_body,
     condition_body,
     facts,
@@ -20,6 +21,7 @@ from pagetide.lab.compare.page import (
 )
 from pagetide.lab.compare.store import Run, Store
 from pagetide.lab.compare.tradeoff import overall, tradeoffs_of
+from pagetide.lab.compare.wording import fault_words
 
 REPORT = "report.html"
 """The report's name in its folder."""
@@ -48,7 +50,8 @@ def report_html(store: Store, tell: Callable[[int, int], None] | None = None) ->
     """The report's text; arguments as for `write_report`."""
     runs = store.runs()
     conditions = conditions_of(runs)
-    full = [one for one in conditions if len({way.design for way in one.configurations}) > 2]
+    most = max((len(one.designs) for one in conditions), default=0)
+    full = [one for one in conditions if 2 * len(one.designs) > most]
     others = [one for one in conditions if one not in full]
     bodies = {}
     for number, one in enumerate(conditions, 1):
@@ -56,31 +59,37 @@ def report_html(store: Store, tell: Callable[[int, int], None] | None = None) ->
             tell(number, len(conditions))
         bodies[one.name] = condition_body(table_of(one), tradeoffs_of(one), store)
     sections = [
-        ("findings", "What the figures say to the thread's claims", findings_body(findings(store))),
-        ("advice", "Which configuration for which guest", advice_body(advice(store))),
-        ("tradeoff", "What less memory costs", tradeoffs_body(overall(conditions), "overall")),
-        *_condition_sections(full, bodies),
-        ("special", "Conditions that test single claims", "".join(bodies[one.name] for one in others)),
-        (
+        Section("findings", "What the figures say to the thread's claims", findings_body(findings(store))),
+        Section("advice", "Which configuration for which guest", advice_body(advice(store))),
+        Section("tradeoff", "What less memory costs", tradeoffs_body(overall(conditions), "overall")),
+        *_workload_sections(full, bodies),
+        _section("special", "Conditions that test single claims", others, bodies),
+        Section(
             "troubles",
             "What failed and what was left out",
             troubles_body([run for run in runs if run.failed], store.left_out()),
         ),
-        ("measures", "How to read the tables", measures_body()),
+        Section("measures", "How to read the tables", measures_body()),
     ]
-    return page("pagetide compare", [one for one in sections if one[2]], _head(store, runs))
+    return page("pagetide compare", [one for one in sections if one.body], _head(store, runs))
 
 
-def _condition_sections(conditions: Sequence[Condition], bodies: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """One section a workload."""
-    return [
-        (
-            workload,
-            f"The workload {workload}",
-            "".join(bodies[one.name] for one in conditions if one.workload == workload),
-        )
-        for workload in dict.fromkeys(one.workload for one in conditions)
-    ]
+def _workload_sections(conditions: Sequence[Condition], bodies: Mapping[str, str]) -> list[Section]:
+    sections = []
+    for workload in dict.fromkeys(one.workload for one in conditions):
+        own = [one for one in conditions if one.workload == workload]
+        heading = f"{workload}: {SETUPS[workload]}" if workload in SETUPS else workload
+        sections.append(_section(workload, heading, own, bodies))
+    return sections
+
+
+def _section(name: str, heading: str, conditions: Sequence[Condition], bodies: Mapping[str, str]) -> Section:
+    workloads = {one.workload for one in conditions}
+    parts = []
+    for one in conditions:
+        wrong = fault_words(one.faults, brief=True)
+        parts.append((one.name, wrong if len(workloads) == 1 else f"{one.workload}, {wrong}"))
+    return Section(name, heading, "".join(bodies[one.name] for one in conditions), parts)
 
 
 def _head(store: Store, runs: Sequence[Run]) -> str:
