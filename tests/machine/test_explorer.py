@@ -12,7 +12,7 @@ from pagetide.machine.explorer_scenarios import DESIGNS_EXPLORED, SCENARIOS, VAR
 from pagetide.machine.explorer_source import Edit
 
 STATES_MAX = 100_000
-TESTED = ("start", "ring", "frames", "take")
+TESTED = ("start", "ring", "full", "switch", "frames", "take")
 EXPLORED = [(design, name) for design in DESIGNS_EXPLORED for name in scenarios_of(design) if name in TESTED]
 EXPLORED += [(design, "zone") for design in ("sync", "notify", "scan", "cursor")]
 """What there is time for in a test: `pagetide explore` runs every scenario for every design."""

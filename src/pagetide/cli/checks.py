@@ -79,7 +79,8 @@ def explore(
 
     Args:
         design: Explore only this; may be given more than once. [default: all but balloon]
-        scenario: start, zone, ring, cap or swap; frames or take of shared; may be given more than once. [default: all]
+        scenario: start, zone, ring, full, switch, cap or swap; frames or take of shared; may be given more than once.
+            [default: all]
         broken: Explore what is broken on purpose instead; each variant must be caught.
         json: Print JSON instead of a table.
     """

@@ -25,6 +25,13 @@ Stretch = Generator[Pause, None, str | None]
 
 _TOUCH = Pause(TOUCH)
 
+# Whether the design is on, where it is switched (S14).
+ON = 0
+ON_UNTIL_REPORTED = 1
+OFF_WANTED = 2
+OFF = 3
+STARTING = 4
+
 
 class Actor:
     """One of them.
@@ -63,9 +70,23 @@ class Reporter(Actor):
         if self.machine.scenario.may_run_out:
             yield _TOUCH  # the count of batches begun
         glue.out += 1
-        batch = yield from self.machine.design.next_batch(0.0)
+        batch = None
+        if glue.switch == OFF_WANTED:
+            yield from self.machine.coroutine(self.machine.design.stop())
+            glue.switch = OFF
+        elif glue.switch != OFF:
+            batch = yield from self.machine.design.next_batch(0.0)
         self.batch = None if batch is None else Handed(batch)
-        return "came_back" if batch is None else "submit"
+        if batch is None:
+            return "came_back"
+        return "fail" if glue.failures else "submit"
+
+    def fail(self) -> Stretch:
+        """There is no room in the queue: the batch goes back unreported."""
+        assert self.batch is not None
+        self.machine.glue.failures -= 1
+        yield from self.machine.design.done(self.batch.blocks, False, 0.0)
+        return "came_back"
 
     def submit(self) -> Stretch:
         """Put it into the ring, and kick."""
@@ -96,6 +117,8 @@ class Reporter(Actor):
         """Hand the batch back to the design."""
         assert self.batch is not None
         yield from self.machine.design.done(self.batch.blocks, True, 0.0)
+        if self.machine.glue.switch == ON_UNTIL_REPORTED:
+            self.machine.glue.switch = OFF_WANTED
         return "came_back"
 
     def came_back(self) -> Stretch:
@@ -115,13 +138,25 @@ class Worker(Reporter):
 
     def begin(self) -> Stretch:
         """Sleep until the design is due, or somebody wakes it. When something is due, the time for it comes."""
-        machine = self.machine
-        yield Pause(UNTIL, ready=lambda: machine.glue.woken or machine.design.due_s is not None)
-        woken, machine.glue.woken = machine.glue.woken, False
+        machine, glue = self.machine, self.machine.glue
+        yield Pause(
+            UNTIL, ready=lambda: glue.woken or machine.design.due_s is not None or glue.switch in (OFF_WANTED, OFF)
+        )
+        if glue.switch == OFF:
+            return "switch_on"
+        woken, glue.woken = glue.woken, False
         machine.let_time_pass()
         if woken:
             yield from machine.coroutine(machine.design.woken(0.0))
         return "next"
+
+    def switch_on(self) -> Stretch:
+        """Begin anew."""
+        yield _TOUCH
+        self.machine.glue.switch = STARTING
+        yield from self.machine.coroutine(self.machine.design.start(0.0))
+        self.machine.glue.switch = ON
+        return "begin"
 
 
 class Vcpu(Reporter):

@@ -27,7 +27,7 @@ from pagetide.guest.zone_layout import (
     frame_table_base,
     vcpu_base,
 )
-from pagetide.machine.explorer_actors import Actor, Device, Taker, Vcpu, Worker
+from pagetide.machine.explorer_actors import ON, ON_UNTIL_REPORTED, STARTING, Actor, Device, Taker, Vcpu, Worker
 from pagetide.machine.explorer_ground import (
     FRAME_ORDER,
     Paused,
@@ -68,6 +68,8 @@ class Scenario(NamedTuple):
         waits_before_oom: whether an allocation that fails waits for what is out for reporting.
         ring_finely: whether ring operations are explored access by access, or are a step each.
         elements_per_turn: the device's budget.
+        failures: how many reports fail at once, from the first on: there is no room in the queue.
+        switches: whether the design is switched off after the first report, and on again at some time.
     """
 
     programs: tuple[str, str]
@@ -81,6 +83,8 @@ class Scenario(NamedTuple):
     waits_before_oom: bool = True
     ring_finely: bool = False
     elements_per_turn: int = 2
+    failures: int = 0
+    switches: bool = False
 
 
 def _nothing(result: Any) -> Generator[Any, Any, Any]:
@@ -127,11 +131,15 @@ class Glue:
         driving: somebody reports.
         at_the_ring: and is between putting the batch into the ring and taking it out.
         out: batches asked for and not yet over.
+        failures: reports that are still to fail.
+        switch: ON_UNTIL_REPORTED, OFF_WANTED, OFF, STARTING or ON.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         self.kicked = self.called = self.woken = self.driving = self.at_the_ring = False
         self.out = 0
+        self.failures = scenario.failures
+        self.switch = ON_UNTIL_REPORTED if scenario.switches else ON
 
 
 class ExploredMachine:
@@ -139,7 +147,7 @@ class ExploredMachine:
 
     def __init__(self, design: str, scenario: Scenario, edits: tuple[Edit, ...] = ()) -> None:
         """Build it, with the design started and nothing done yet."""
-        self.scenario, self.glue = scenario, Glue()
+        self.scenario, self.glue = scenario, Glue(scenario)
         self.ram = Ram(scenario.nr_pages)
         self.plain_zone = self._make_zone()
         self.words = _Array(self.plain_zone.words.tolist())
@@ -269,7 +277,8 @@ class ExploredMachine:
         if words[ISOLATED_BLOCKS] > self.scenario.settings.capacity:
             raise ExploredError(f"{words[ISOLATED_BLOCKS]} blocks are isolated, and a batch has fewer")
         locks = [ZONE_LOCK, *(vcpu_base(vcpu) + PCP_LOCK for vcpu in range(_VCPUS))]
-        if at_rest and not any(words[lock] for lock in locks):
+        starting = self.glue.switch == STARTING  # records are made step by step of what is free already
+        if at_rest and not starting and not any(words[lock] for lock in locks):
             self._recount()
 
     def _recount(self) -> None:

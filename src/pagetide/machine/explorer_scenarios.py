@@ -17,6 +17,10 @@ SCENARIOS = {
     "zone": Scenario(("a2 f", "a0 f"), _SMALL, settled=True, may_run_out=True),
     # The handshake of the ring, access by access: every report must be noticed, and its end.
     "ring": Scenario(("", ""), _SMALL, ring_finely=True, elements_per_turn=1),
+    # The first report fails, since the queue is full: nothing of it may be taken for reported, or be forgotten.
+    "full": Scenario(("a2 f", ""), _SMALL._replace(capacity=2), failures=1, may_run_out=True),
+    # The design is switched off after its first report, and on again, while a block comes and goes.
+    "switch": Scenario(("a1 f", ""), _SMALL, switches=True, may_run_out=True),
     "cap": Scenario(("a1 f", ""), _SMALL._replace(oom="cap", in_flight_max_bytes=4 * 4096), may_run_out=True),
     "swap": Scenario(("a2 f", ""), _SMALL._replace(oom="swap"), may_run_out=True),
 }
@@ -183,6 +187,27 @@ VARIANTS = {
         _START._replace(waits_before_oom=False),
         (),
         "a false OOM",
+    ),
+    "a failed report is forgotten": Variant(
+        "a report fails, and nothing asks for another pass",
+        "scan",
+        SCENARIOS["full"],
+        (
+            Edit(
+                "guest.reporting.passes",
+                "def done(",
+                "            self._end_pass(now_s)",
+                "            self._schedule.due_s, self._in_pass = None, False",
+            ),
+        ),
+        "never reported",
+    ),
+    "switched on without a look": Variant(
+        "a design that is switched on again does not record what became free meanwhile",
+        "notify",
+        SCENARIOS["switch"],
+        (Edit("guest.reporting.notify", "def start(", "        record_all_free(self._zone)\n", ""),),
+        "never reported",
     ),
     "a frame that is being taken is allocated": Variant(
         "the guest allocates a frame while the host discards it",

@@ -21,7 +21,9 @@ from pagetide.guest.zone_layout import (
     HINT_COUNT,
     HINTS,
     ISOLATED_BLOCKS,
+    NOTIFY_SPLITS,
     NR_FREE,
+    NR_PAGES,
     NR_REPORTED,
     NR_VCPUS,
     PCP_BATCH,
@@ -32,6 +34,7 @@ from pagetide.guest.zone_layout import (
     REQUEST,
     SPARES,
     STAMP_ERRORS,
+    SYNC_HINTS,
     WAKE,
     ZONE_LOCK,
     frame_table_base,
@@ -123,6 +126,10 @@ class MachineState:
 
     def _words_that_change(self, machine: "ExploredMachine") -> Iterator[tuple[int, int]]:
         words, orders = machine.words, machine.scenario.order_max + 1
+        if machine.scenario.switches:
+            yield NR_PAGES, NR_VCPUS + 1
+            yield NOTIFY_SPLITS, HINTS
+            yield SYNC_HINTS, SYNC_HINTS + 1
         yield ZONE_LOCK, ZONE_LOCK + 1
         yield FREE_PAGES, ISOLATED_BLOCKS + 1
         yield REQUEST, WAKE + 1
