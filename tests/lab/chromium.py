@@ -103,6 +103,7 @@ class Page:
 
     def pdf(self) -> bytes:
         """The page on paper."""
+        self.call("Emulation.setEmulatedMedia", media="", features=[])
         return base64.b64decode(self.call("Page.printToPDF", preferCSSPageSize=True)["data"])
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:

@@ -3,20 +3,18 @@
 import contextlib
 import datetime as dt
 import hashlib
-import importlib
 import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from rich.console import Console
 
 from pagetide.lab.ascii_fallback import fall_back_to_ascii
-from pagetide.lab.compare.cells import Cell, without_duplicates
+from pagetide.lab.compare.cells import without_duplicates
 from pagetide.lab.compare.execute import Execution, PoolError
 from pagetide.lab.compare.grid import Choice, Grid, grouped, make_grid
 from pagetide.lab.compare.interrupt import Interrupt
@@ -123,10 +121,11 @@ def compare(choice: Choice | None, manner: Manner, *, make_pool: Callable[[int],
 def _whole_grid(choice: Choice) -> Grid:
     """The cells of a choice; to a default grid come those that test the thread's claims."""
     grid = make_grid(choice)
-    claims = _if_there("claims", "claim_cells")
-    if claims is None or (choice.is_narrowed and not choice.is_live_quick):
+    if choice.is_narrowed and not choice.is_live_quick:
         return grid
-    more: list[Cell] = claims(choice.machine, grid.cells[0].config.seed, choice.repeats)
+    from pagetide.lab.compare.claims import claim_cells
+
+    more = claim_cells(choice.machine, grid.cells[0].config.seed, choice.repeats)
     return grid._replace(cells=without_duplicates([*grid.cells, *more]))
 
 
@@ -205,21 +204,20 @@ def _tell_failed(broken: Sequence[Run], folder: Path) -> None:
 
 def write_report(folder: Path) -> None:
     """Write the report of the results in a folder, and say where it is."""
-    write = _if_there("report", "write_report")
-    if write is not None:
-        print(f"report: {write(folder)}", flush=True)
+    from pagetide.lab.compare import report
 
+    shown = sys.stderr.isatty()
 
-def _if_there(module: str, name: str) -> Callable[..., Any] | None:
-    """A function of this package; None if it has no such module."""
-    full_name = f"pagetide.lab.compare.{module}"
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(full_name), name)
-    except ModuleNotFoundError as error:
-        if error.name != full_name:
-            raise
-        return None
-    return found
+    def tell(drawn: int, conditions: int) -> None:
+        if shown:
+            print(f"\rdrawing condition {drawn} of {conditions}", end="", file=sys.stderr, flush=True)
+
+    if not shown:
+        _tell("writing the report")
+    path = report.write_report(folder, tell)
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    print(f"report: {path}", flush=True)
 
 
 def _dated_folder() -> Path:

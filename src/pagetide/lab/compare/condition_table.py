@@ -8,6 +8,9 @@ from pagetide.lab.compare.measures import MEASURES, Measure
 from pagetide.lab.compare.palette import variable
 from pagetide.lab.compare.spread import Spread, best_of, spread_of
 
+_NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
+_BEGIN_GROUPS = frozenset({measure.group: measure.name for measure in reversed(MEASURES)}.values())
+
 
 class Row(NamedTuple):
     """One configuration on one condition, and its measures by name."""
@@ -33,7 +36,7 @@ def table_of(condition: Condition) -> Table:
     rivals = [index for index, row in enumerate(rows) if row.configuration.design != "off"]
     best = {}
     for measure in MEASURES:
-        winner = best_of([rows[index].spreads[measure.name] for index in rivals], measure.better)
+        winner = best_of([_as_shown(rows[index].spreads[measure.name], measure) for index in rivals], measure.better)
         if winner is not None:
             best[measure.name] = rivals[winner]
     return Table(condition, rows, best)
@@ -43,13 +46,28 @@ def _spread(measure: Measure, configuration: Configuration, condition: Condition
     return spread_of([measure.read(run, condition.off(run.cell.config.seed)) for run in configuration.runs])
 
 
+def _as_shown(spread: Spread | None, measure: Measure) -> Spread | None:
+    """With no more digits than a reader sees: what looks the same is no better."""
+    if spread is None:
+        return None
+    median, low, high = (
+        float(shown(value, measure).replace(_NARROW_SPACE, "")) for value in (spread.median, spread.low, spread.high)
+    )
+    return Spread(median, low, high, spread.runs)
+
+
+def shown(value: float, measure: Measure) -> str:
+    """A measure for people; counts have no digits after the point unless they lie between two."""
+    return f"{value:.0f}" if not measure.unit and value == int(value) and value < 1000 else number(value)
+
+
 def number(value: float) -> str:
     """A number for people: three digits that count, and no exponent."""
     if value == 0:
         return "0"
     size = abs(value)
-    if size >= 1000 or value == int(value):
-        return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    if size >= 1000:
+        return f"{value:,.0f}".replace(",", _NARROW_SPACE)
     return (
         f"{value:.0f}"
         if size >= 100
@@ -69,11 +87,13 @@ def html_table(table: Table) -> str:
             groups[-1] = measure.group, groups[-1][1] + 1
         else:
             groups.append((measure.group, 1))
+    faults = " and ".join(table.condition.faults)
+    caption = escape(f"{table.condition.title} ({faults})" if faults else table.condition.title)
     first = "".join(f'<th colspan="{count}" scope="colgroup">{escape(name)}</th>' for name, count in groups)
     second = "".join(_heading(measure) for measure in MEASURES)
     body = "".join(_html_row(table, index) for index in range(len(table.rows)))
     return (
-        f'<div class="wide"><table><caption class="hidden">{escape(table.condition.title)}</caption><thead>'
+        f'<div class="wide"><table><caption class="hidden">{caption}</caption><thead>'
         f'<tr><th rowspan="2" scope="col">configuration</th>{first}</tr><tr>{second}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
@@ -81,7 +101,7 @@ def html_table(table: Table) -> str:
 
 def _heading(measure: Measure) -> str:
     unit = f'<span class="unit">{escape(measure.unit)}</span>' if measure.unit else ""
-    return f'<th scope="col" title="{escape(measure.meaning)}">{escape(measure.heading)}{unit}</th>'
+    return f'<th scope="col"{_classes(measure)} title="{escape(measure.meaning)}">{escape(measure.heading)}{unit}</th>'
 
 
 def _html_row(table: Table, index: int) -> str:
@@ -105,10 +125,14 @@ def _all_failed(one: Configuration) -> str:
 
 def _html_cell(measure: Measure, spread: Spread | None, is_best: bool) -> str:
     if spread is None:
-        return f'<td data-measure="{measure.name}">–</td>'  # noqa: RUF001 - no figure
-    low, high = number(spread.low), number(spread.high)
-    around = f'<span class="spread">{low} … {high}</span>' if low != high else ""
-    best = ' class="best"' if is_best else ""
+        return f'<td data-measure="{measure.name}"{_classes(measure)}>–</td>'  # noqa: RUF001 - no figure
+    low, high = shown(spread.low, measure), shown(spread.high, measure)
+    around = f'<span class="spread">{low}–{high}</span>' if low != high else ""  # noqa: RUF001 - from, to
     word = '<span class="hidden"> best</span>' if is_best else ""
     data = f'data-measure="{measure.name}" data-median="{spread.median!r}"'
-    return f"<td {data}{best}>{number(spread.median)}{word}{around}</td>"
+    return f"<td {data}{_classes(measure, is_best)}>{shown(spread.median, measure)}{word}{around}</td>"
+
+
+def _classes(measure: Measure, is_best: bool = False) -> str:
+    names = ["begins"] * (measure.name in _BEGIN_GROUPS) + ["best"] * is_best
+    return f' class="{" ".join(names)}"' if names else ""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 
 from pagetide.lab.compare.store import Run
+from pagetide.lab.compare.wording import fault_words
 from pagetide.machine.config import DesignName, RunConfig, workload_defaults
 from pagetide.units import format_size
 
@@ -64,7 +65,12 @@ class Condition(NamedTuple):
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.workload}, {' and '.join(self.faults) if self.faults else 'no fault'}"
+        return f"{self.workload}, {fault_words(self.faults)}"
+
+    @property
+    def designs(self) -> set[str]:
+        """Those of its configurations."""
+        return {one.design for one in self.configurations}
 
     def off(self, seed: int) -> Run | None:
         """The control with this seed: nothing reported."""

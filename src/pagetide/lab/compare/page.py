@@ -3,38 +3,58 @@
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple, get_args
 
 from pagetide.lab.compare.condition_table import Table, html_table, number
 from pagetide.lab.compare.conditions import Condition, Configuration
 from pagetide.lab.compare.measures import MEASURES
+from pagetide.lab.compare.orders import order_curves
 from pagetide.lab.compare.palette import LOOKS, variable
-from pagetide.lab.compare.plots import Curve, draw_panel, draw_tradeoff
+from pagetide.lab.compare.plots import Curve, draw_orders, draw_panel, draw_tradeoff
 from pagetide.lab.compare.store import LeftOut, Run, Store
 from pagetide.lab.compare.tradeoff import Tradeoff, frontier
-from pagetide.lab.compare.verdicts import Advice, Finding
+from pagetide.lab.compare.verdicts import Advice, Finding, Verdict
 
-_MARKS = {"X": "✖", "v": "▼", "s": "■", "p": "⬟", "D": "◆", "o": "●", "<": "◀", "^": "▲", "*": "★", "P": "✚"}
 _GIB = 1 << 30
 
 
-def page(title: str, sections: Sequence[tuple[str, str, str]], head: str) -> str:
+class Section(NamedTuple):
+    """A section of the page.
+
+    Attributes:
+        name: its identifier.
+        heading: as text.
+        body: as HTML.
+        parts: (identifier, heading as text) of what is in it and is listed in the table of contents.
+    """
+
+    name: str
+    heading: str
+    body: str
+    parts: Sequence[tuple[str, str]] = ()
+
+
+def page(title: str, sections: Sequence[Section], head: str) -> str:
     """The whole page.
 
     Args:
         title: of the page, as text.
-        sections: (identifier, heading as text, body as HTML) of each.
+        sections: what it is made of.
         head: what stands before the sections, as HTML.
     """
-    links = "".join(f'<li><a href="#{name}">{escape(heading)}</a></li>' for name, heading, _ in sections)
-    bodies = "".join(
-        f'<section id="{name}"><h2>{escape(heading)}</h2>{body}</section>' for name, heading, body in sections
-    )
+    links = "".join(f'<li><a href="#{one.name}">{escape(one.heading)}</a>{_parts(one)}</li>' for one in sections)
+    bodies = "".join(f'<section id="{one.name}"><h2>{escape(one.heading)}</h2>{one.body}</section>' for one in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_style()}</style></head><body>\n"
         f"<header><h1>{escape(title)}</h1>{head}</header><nav><ul>{links}</ul></nav><main>{bodies}</main></body></html>\n"
     )
+
+
+def _parts(section: Section) -> str:
+    links = "".join(f'<li><a href="#{name}">{escape(heading)}</a></li>' for name, heading in section.parts)
+    return f"<ul>{links}</ul>" if links else ""
 
 
 def _style() -> str:
@@ -54,12 +74,33 @@ def findings_body(found: Sequence[Finding]) -> str:
     """The findings, each with its verdict in words and in colour."""
     items = "".join(
         f'<li class="{one.verdict.replace(" ", "-")}" id="finding-{escape(one.claim_id)}">'
-        f"<p><strong>{escape(one.claim_id)}</strong> {escape(one.claim)} "
+        f'<p><strong class="claim">{escape(one.claim_id)}</strong> {escape(one.claim)} '
         f'<span class="soft">{escape(one.who)}</span></p>'
-        f'<p><span class="verdict">{escape(one.verdict.capitalize())}.</span> {escape(one.sentence)}</p></li>'
+        f'<p><span class="verdict">{escape(one.verdict.capitalize())}.</span> {escape(_reason(one))}</p></li>'
         for one in found
     )
-    return f'<ul class="findings">{items}</ul>'
+    return f'{_verdicts(found)}<ul class="findings">{items}</ul>'
+
+
+def _reason(finding: Finding) -> str:
+    """Its sentence, without the verdict if it begins with that."""
+    said = f"{finding.verdict}: "
+    if not finding.sentence.lower().startswith(said):
+        return finding.sentence
+    rest = finding.sentence[len(said) :]
+    return rest[:1].upper() + rest[1:]
+
+
+def _verdicts(found: Sequence[Finding]) -> str:
+    """Which claims have which verdict, at a glance."""
+    rows = []
+    for verdict in get_args(Verdict):
+        claims = [escape(one.claim_id) for one in found if one.verdict == verdict]
+        links = " ".join(f'<a href="#finding-{claim}">{claim}</a>' for claim in claims)
+        if claims:
+            name = verdict.replace(" ", "-")
+            rows.append(f'<dt class="{name}"><span class="verdict">{len(claims)} {verdict}</span></dt><dd>{links}</dd>')
+    return f'<dl class="facts">{"".join(rows)}</dl>'
 
 
 def advice_body(advised: Sequence[Advice]) -> str:
@@ -78,17 +119,11 @@ def advice_body(advised: Sequence[Advice]) -> str:
 
 
 def tradeoffs_body(tradeoffs: Sequence[Tradeoff], name: str) -> str:
-    """Pictures of trade-offs, with a legend of the marks."""
+    """Pictures of trade-offs."""
     if not tradeoffs:
         return ""
-    designs = list(dict.fromkeys(point.design for one in tradeoffs for point in one.points))
-    legend = "".join(
-        f'<span><span style="color: {variable(design)}">{_MARKS[LOOKS[design].mark]}</span> {design}</span>'
-        for design in designs
-    )
     figures = "".join(_tradeoff(one, f"{name}-{index}") for index, one in enumerate(tradeoffs))
-    legend += "<span>- - nothing is better at both</span>"
-    return f'<div class="legend">{legend}</div><div class="tradeoffs">{figures}</div>'
+    return f'<div class="tradeoffs">{figures}</div>'
 
 
 def _tradeoff(tradeoff: Tradeoff, name: str) -> str:
@@ -100,19 +135,42 @@ def _tradeoff(tradeoff: Tradeoff, name: str) -> str:
         tradeoff, name, escape(f"{tradeoff.title} ({tradeoff.cost_label}; {tradeoff.footprint_label}). {described}")
     )
     return (
-        f"<figure>{drawn}<figcaption><strong>{escape(tradeoff.title)}</strong> "
-        f'<span class="soft">nothing is better at both: {escape(best)}</span></figcaption></figure>'
+        f"<figure>{drawn}<figcaption><strong>{escape(tradeoff.title)}.</strong> "
+        f'<span class="soft">Dashed, nothing is better at both: {escape(best)}</span></figcaption></figure>'
     )
 
 
 def condition_body(table: Table, tradeoffs: Sequence[Tradeoff], store: Store) -> str:
-    """One condition: curves of every configuration, the table, the trade-offs."""
+    """One condition: curves of every configuration, the table, the trade-offs, and what the order does."""
     condition = table.condition
-    details = f'<p class="soft">{escape(condition.details)}</p>' if condition.details else ""
     return (
-        f'<h3 id="{condition.name}">{escape(condition.title)}</h3>{details}{_panels(table, store)}'
-        f"{html_table(table)}{tradeoffs_body(tradeoffs, f'{condition.name}-trade')}"
+        f'<article id="{condition.name}"><h3>{escape(condition.title)}</h3>{_details(condition)}'
+        f"{_panels(table, store)}{html_table(table)}{tradeoffs_body(tradeoffs, f'{condition.name}-trade')}"
+        f"{_orders(condition)}</article>"
     )
+
+
+def _details(condition: Condition) -> str:
+    faults = "".join(f" <code>--fault {escape(fault)}</code>" for fault in condition.faults)
+    details = escape(condition.details)
+    return f'<p class="soft">{details}{faults}</p>' if details or faults else ""
+
+
+def _orders(condition: Condition) -> str:
+    """Measures against the reporting order, where there are several."""
+    curves = order_curves(condition)
+    end = max((order for curve in curves for order, _ in curve.spreads), default=0)
+    figures = []
+    for index, curve in enumerate(curves):
+        described = "; ".join(f"order {order}: {number(spread.median)}" for order, spread in curve.spreads)
+        title = escape(f"{curve.design}, {curve.label}, by reporting order. {described}")
+        name = f"{condition.name}-order-{index}"
+        drawn = draw_orders(curve.spreads, curve.label, curve.design, end, name, title)
+        figures.append(f"<figure>{drawn}</figure>")
+    if not figures:
+        return ""
+    design = " and ".join(dict.fromkeys(curve.design for curve in curves))
+    return f'<h4>What the reporting order does ({design})</h4><div class="panels orders">{"".join(figures)}</div>'
 
 
 def _panels(table: Table, store: Store) -> str:
@@ -127,9 +185,9 @@ def _panels(table: Table, store: Store) -> str:
         for index, (one, curve) in enumerate(zip(shown, curves, strict=True))
     )
     legend = (
-        '<div class="legend"><span><span class="swatch" style="background: var(--guest)"></span>the guest uses</span>'
-        "<span>a line in the design's colour: the host holds</span>"
-        f"<span>the run with seed {shown[0].runs[0].cell.config.seed}</span></div>"
+        '<div class="legend"><span><span class="swatch" style="background: var(--guest)"></span>area: the guest uses'
+        '</span><span><span class="stroke"></span>line: the host holds</span>'
+        f"<span>the run with seed {shown[0].runs[0].cell.config.seed}, over the time of the run</span></div>"
     )
     return f'{legend}<div class="panels">{drawn}</div>'
 
@@ -143,7 +201,7 @@ def _panel(condition: Condition, one: Configuration, curve: Curve, end_s: float,
     held = one.runs[0].figures["mean_resident_bytes"]
     described = f"{condition.title}: guest use and host residency over time with {one.label}"
     drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", escape(described))
-    mean = "" if held is None else f'<span class="soft">mean {number(held / _GIB)} GiB</span>'
+    mean = "" if held is None else f'<span class="soft">{number(held / _GIB)} GiB on average</span>'
     return (
         f'<figure><figcaption><span><span class="swatch" style="background: {variable(one.design)}"></span>'
         f"{escape(one.label)}</span>{mean}</figcaption>{drawn}</figure>"

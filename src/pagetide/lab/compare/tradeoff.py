@@ -51,8 +51,8 @@ def tradeoffs_of(condition: Condition) -> list[Tradeoff]:
     cpu = _points(condition.configurations, cpu_s)
     refaults = _points(condition.configurations, lambda run: _in_gib(run, "refaulted_bytes"))
     made = [
-        Tradeoff("footprint against CPU", "CPU, guest and host, s", "footprint, GiB", cpu),
-        Tradeoff("footprint against refaults", "refaulted, GiB", "footprint, GiB", refaults),
+        Tradeoff("Footprint against CPU", "CPU, guest and host, s", "footprint, GiB", cpu),
+        Tradeoff("Footprint against refaults", "refaulted, GiB", "footprint, GiB", refaults),
     ]
     return [one for one in made if len(one.points) > 1]
 
@@ -84,9 +84,11 @@ def overall(conditions: Sequence[Condition]) -> list[Tradeoff]:
             refaults.append(Point(design, label, again, held))
     names = ", ".join(dict.fromkeys(one.workload for one in whole))
     made = [
-        Tradeoff(f"footprint against CPU, mean of {names}", "CPU, % of off", "footprint, % of off", cpu),
         Tradeoff(
-            f"footprint against refaults, mean of {names}", "refaulted, % of RAM", "footprint, % of off", refaults
+            f"Footprint against CPU, mean of {names}", "CPU, guest and host, % of off", "footprint, % of off", cpu
+        ),
+        Tradeoff(
+            f"Footprint against refaults, mean of {names}", "refaulted, % of RAM", "footprint, % of off", refaults
         ),
     ]
     return [one for one in made if len(one.points) > 1]
