@@ -24,7 +24,10 @@ def test_designs_on_the_same_work_are_one_condition() -> None:
     first, *others = conditions_of(runs)
     assert [one.label for one in first.configurations] == ["off", "scan", "scan, order 0"]
     assert [len(one.runs) for one in first.configurations] == [2, 2, 1]
-    assert {one.title for one in others} == {"burst, stop@0.9:6", "web, no fault"}
+    assert {one.title for one in others} == {
+        "burst, the host stands still for 6 s, 0.9 s into the work",
+        "web, no fault",
+    }
     assert len({one.name for one in (first, *others)}) == 3
 
 

@@ -123,7 +123,7 @@ def test_every_configuration_has_a_curve_that_is_seen(folder: Path, page: Page) 
     page.open(folder / "report.html", width=1280)
     pictures = page.evaluate("[...document.querySelectorAll('.panels svg')].map(one => one.textContent)")
     assert len(pictures) == 2 * len(DESIGNS)
-    assert all("GiB" in text and re.search(r"\bs\b", text) for text in pictures)
+    assert all("GiB" in text and re.search(r"\d s", text) for text in pictures)
     colours = page.evaluate(
         """[...document.querySelectorAll('.panels figure')].map(one => [one.querySelector('figcaption').innerText,
             [...one.querySelectorAll('svg path')].map(path => getComputedStyle(path).stroke)])"""

@@ -1,5 +1,6 @@
 """A condition's table in the report: a row for each configuration, a column for each measure, the best marked."""
 
+import math
 from html import escape
 from typing import NamedTuple
 
@@ -68,15 +69,8 @@ def number(value: float) -> str:
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}".replace(",", _NARROW_SPACE)
-    return (
-        f"{value:.0f}"
-        if size >= 100
-        else f"{value:.1f}"
-        if size >= 10
-        else f"{value:.2f}"
-        if size >= 0.1
-        else f"{value:.2g}"
-    )
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 1 - math.floor(math.log10(size))
+    return f"{value:.{digits}f}"
 
 
 def html_table(table: Table) -> str:

@@ -1,5 +1,6 @@
 """The report's parts as HTML: text, tables and pictures put together; no script, and nothing from elsewhere."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -44,12 +45,24 @@ def page(title: str, sections: Sequence[Section], head: str) -> str:
     """
     links = "".join(f'<li><a href="#{one.name}">{escape(one.heading)}</a>{_parts(one)}</li>' for one in sections)
     bodies = "".join(f'<section id="{one.name}"><h2>{escape(one.heading)}</h2>{one.body}</section>' for one in sections)
+    bodies, classes = _shared_styles(bodies)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_style()}</style></head><body>\n"
+        f"<title>{escape(title)}</title><style>{style()}{classes}</style></head><body>\n"
         f"<header><h1>{escape(title)}</h1>{head}</header><nav><ul>{links}</ul></nav><main>{bodies}</main></body></html>\n"
     )
+
+
+def _shared_styles(text: str) -> tuple[str, str]:
+    """Pictures with classes in place of their styles, which are few, and the style sheet of these."""
+    names: dict[str, str] = {}
+
+    def shared(svg: re.Match[str]) -> str:
+        return re.sub(r' style="([^"]*)"', lambda one: f' class="{names.setdefault(one[1], f"p{len(names)}")}"', svg[0])
+
+    text = re.sub(r"<svg.*?</svg>", shared, text, flags=re.DOTALL)
+    return text, "".join(f".{name} {{{style}}}\n" for style, name in names.items())
 
 
 def _parts(section: Section) -> str:
@@ -57,7 +70,8 @@ def _parts(section: Section) -> str:
     return f"<ul>{links}</ul>" if links else ""
 
 
-def _style() -> str:
+def style() -> str:
+    """The page's style sheet, with the designs' colours."""
     css = Path(__file__).with_name("report.css").read_text()
     light = "".join(f"--design-{design}: {look.light};" for design, look in LOOKS.items())
     dark = "".join(f"--design-{design}: {look.dark};" for design, look in LOOKS.items())
@@ -132,7 +146,7 @@ def _tradeoff(tradeoff: Tradeoff, name: str) -> str:
         f"{one.label}: {number(one.cost.median)}, {number(one.footprint.median)}" for one in tradeoff.points
     )
     drawn = draw_tradeoff(
-        tradeoff, name, escape(f"{tradeoff.title} ({tradeoff.cost_label}; {tradeoff.footprint_label}). {described}")
+        tradeoff, name, f"{tradeoff.title} ({tradeoff.cost_label}; {tradeoff.footprint_label}). {described}"
     )
     return (
         f"<figure>{drawn}<figcaption><strong>{escape(tradeoff.title)}.</strong> "
@@ -163,7 +177,7 @@ def _orders(condition: Condition) -> str:
     figures = []
     for index, curve in enumerate(curves):
         described = "; ".join(f"order {order}: {number(spread.median)}" for order, spread in curve.spreads)
-        title = escape(f"{curve.design}, {curve.label}, by reporting order. {described}")
+        title = f"{curve.design}, {curve.label}, by reporting order. {described}"
         name = f"{condition.name}-order-{index}"
         drawn = draw_orders(curve.spreads, curve.label, curve.design, end, name, title)
         figures.append(f"<figure>{drawn}</figure>")
@@ -200,7 +214,7 @@ def _curve(store: Store, run: Run) -> Curve:
 def _panel(condition: Condition, one: Configuration, curve: Curve, end_s: float, top_bytes: float, index: int) -> str:
     held = one.runs[0].figures["mean_resident_bytes"]
     described = f"{condition.title}: guest use and host residency over time with {one.label}"
-    drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", escape(described))
+    drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", described)
     mean = "" if held is None else f'<span class="soft">{number(held / _GIB)} GiB on average</span>'
     return (
         f'<figure><figcaption><span><span class="swatch" style="background: {variable(one.design)}"></span>'
