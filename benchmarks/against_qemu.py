@@ -1,15 +1,16 @@
 """Our daemon against QEMU's device on the same work: bytes discarded a host CPU second, in one run, by turns.
 
-Both are processes of their own and get the same elements from the same driver's half of a ring, in memory of the same
-kind that the guest, which is this process, has mapped and touched: for large blocks four elements of 32 a kick, for
-adjacent small ones 32 of 32, so that the kick itself, which costs QEMU the reading of a qtest command, is little beside
-them; what an empty kick costs is printed, and not taken off. CPU time is that of all threads of each
-(/proc/PID/task/TID/schedstat, in nanoseconds). Neither reads back what it discarded.
+Both are processes of their own and get the same elements from the same driver's half of a ring, in one and the same
+memory file, which the guest, which is this process, has mapped and touched: with a file each, the same device came out
+up to 2 % better or worse from run to run, by which pages its file happened to get. For large blocks there are four
+elements of 32 a kick, for adjacent small ones 32 of 32, so that the kick itself, which costs QEMU the reading of a
+qtest command, is little beside them; what an empty kick costs is printed, and not taken off. CPU time is that of all
+threads of each (/proc/PID/task/TID/schedstat, in nanoseconds). Neither reads back what it discarded.
 
 The guest has a CPU to itself, and the devices share another. Left to the scheduler, the daemon, which an eventfd wakes,
 often shares a CPU with the guest, whose looks into the used ring then preempt it some 190 times a kick, and QEMU some
 12: that alone cost ours 2 to 5 %. On 2 MiB blocks both spend nearly all of their time in fallocate, so the ratio is
-close to 1; two of our own daemons, measured like this, differ by up to 2 %.
+close to 1.
 """
 
 import contextlib
@@ -39,9 +40,9 @@ from pagetide.virtio.ring import place_ring
 from pagetide.virtio.ring_driver import DriverRing
 
 _CAPACITY = 32
-_ROUNDS = 16
-_RING_GPA = 16 << 20
-_TABLES_GPA = 18 << 20
+_ROUNDS = 60
+_OUR_RING_GPA, _QEMU_RING_GPA = 16 << 20, 20 << 20
+_TABLES_BYTES = 2 << 20
 _DATA_GPA = 32 << 20
 _GIVE_UP_S = 60.0
 
@@ -66,14 +67,15 @@ _CASES = (_Case(2 << 20, 4, 1.0), _Case(PAGE_SIZE_BYTES, 32, 2.0))
 class _Device:
     """A device with a started reporting queue."""
 
-    def __init__(self, transport: BalloonTransport, ram: GuestRam, pid: int) -> None:
+    def __init__(self, transport: BalloonTransport, ram: GuestRam, ring_gpa: int, pid: int) -> None:
         self.ram = ram
         self._transport, self._tasks = transport, Path(f"/proc/{pid}/task")
         features = Feature(transport.negotiate(WANTED))
         assert features == WANTED
         self._index = queues(features).index(Queue.REPORTING)
-        place = place_ring(_CAPACITY, _RING_GPA)
-        assert place.end_gpa <= _TABLES_GPA
+        place = place_ring(_CAPACITY, ring_gpa)
+        tables_gpa = ring_gpa + _TABLES_BYTES
+        assert place.end_gpa <= tables_gpa
         self.ring = DriverRing(
             _CAPACITY,
             ram_address=ram.address,
@@ -82,7 +84,7 @@ class _Device:
             used_gpa=place.used_gpa,
             event_idx=True,
             table_descs=_CAPACITY,
-            tables_gpa=_TABLES_GPA,
+            tables_gpa=tables_gpa,
         )
         transport.start_queue(self._index, _CAPACITY, place.desc_gpa, place.avail_gpa, place.used_gpa)
         transport.driver_ok()
@@ -139,7 +141,7 @@ def _daemon(ram: GuestRam) -> Iterator[_Device]:
                     assert time.monotonic() < give_up_s, "the daemon does not listen"
                     time.sleep(0.02)
                 with VhostUserLink(connect(path), ram) as link:
-                    yield _Device(link, ram, daemon.pid)
+                    yield _Device(link, ram, _OUR_RING_GPA, daemon.pid)
             finally:
                 daemon.terminate()
 
@@ -161,12 +163,8 @@ def _on_two_cpus(*devices: _Device) -> Iterator[None]:
 @contextlib.contextmanager
 def _both(case: _Case) -> Iterator[tuple[_Device, _Device]]:
     ram_bytes = -(-(_DATA_GPA + case.bytes) >> 20 << 20)
-    with (
-        GuestRam.create(ram_bytes, "memfd") as ram,
-        _daemon(ram) as ours,
-        QemuDevice(ram_bytes) as qemu,
-    ):
-        theirs = _Device(qemu.pci, qemu.ram, qemu.pid)
+    with QemuDevice(ram_bytes) as qemu, _daemon(qemu.ram) as ours:
+        theirs = _Device(qemu.pci, qemu.ram, _QEMU_RING_GPA, qemu.pid)
         with _on_two_cpus(ours, theirs):
             yield ours, theirs
 

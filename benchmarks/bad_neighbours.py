@@ -73,9 +73,9 @@ class _MeasuredServer(Server):
         if self._waited:
             self._counts[_ROUNDS_S] += time.thread_time() - start_s
 
-    def _attempt(self, guest: AttachedGuest, action: Callable[[], None], *, at_its_cost: bool = True) -> None:
+    def _attempt(self, guest: AttachedGuest, action: Callable[[], float]) -> None:
         start_s = time.thread_time()
-        super()._attempt(guest, action, at_its_cost=at_its_cost)
+        super()._attempt(guest, action)
         if self._waited and guest.name == _GOOD:
             self._counts[_GOODS_S] += time.thread_time() - start_s
 

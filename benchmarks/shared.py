@@ -32,6 +32,7 @@ from pagetide.memory.guest_ram import GuestRam
 from pagetide.memory.region_map import Region, RegionMap
 
 _FRAMES = (16 << 30) >> FRAME_SHIFT
+_NOT_OPEN_FD = 1 << 20
 _CAPACITY = 32
 _REPEATS = 51
 _PAIRS = 9
@@ -60,7 +61,7 @@ def _scan_us() -> float:
 
 def _take_ns() -> float:
     """Taking 16 GiB of free frames in batches of a file that there is not, so that each call fails at once; a frame."""
-    regions, ledger = RegionMap([Region(0, _FRAMES << FRAME_SHIFT, -1, 0, 0)]), Ledger()
+    regions, ledger = RegionMap([Region(0, _FRAMES << FRAME_SHIFT, _NOT_OPEN_FD, 0, 0)]), Ledger()
     spent = []
     for _ in range(_REPEATS):
         table = _table(_FRAMES)

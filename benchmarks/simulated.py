@@ -47,7 +47,7 @@ def _run(config: RunConfig) -> tuple[float, int, int]:
 def run() -> list[Row]:
     """Measure; one row a figure."""
     rows = []
-    for design in ("scan", "cursor", "notify"):
+    for design in ("scan", "cursor", "notify", "shared"):
         config = RunConfig(**{name: getattr(_CONFIG, name) for name in _CONFIG.__struct_fields__} | {"design": design})
         _run(config)
         runs = [_run(config) for _ in range(_REPEATS)]

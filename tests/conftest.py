@@ -23,13 +23,18 @@ _left_open: set[int] = set()
 
 
 def _open_fds() -> dict[int, str]:
-    """This process's descriptors and what they are; the listing's own one fails to be read, and is left out."""
+    """This process's descriptors and what they are; the listing's own one fails to be read, and is left out.
+
+    So are matplotlib's fonts, which it keeps open once it has drawn something.
+    """
     found = {}
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            found[int(entry.name)] = str(entry.readlink())
+            target = str(entry.readlink())
         except FileNotFoundError:
             continue
+        if "/matplotlib/mpl-data/fonts/" not in target:
+            found[int(entry.name)] = target
     return found
 
 

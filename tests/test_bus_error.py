@@ -20,9 +20,9 @@ others[1].close()
 guarded = bus_error.GuardedRange(address, {guarded_pages} * 4096)
 assert not guarded.was_cut
 os.ftruncate(fd, 4096)
-print(word(0).value, guarded.was_cut, word(1).value, guarded.was_cut, bus_error.faults(), flush=True)
+print(word(0).value, guarded.was_cut, word(1).value, guarded.was_cut, bus_error.fault_count().value, flush=True)
 word(1).value = 7
-print(word(1).value, any(other.was_cut for other in others), bus_error.faults(), flush=True)
+print(word(1).value, any(other.was_cut for other in others), bus_error.fault_count().value, flush=True)
 print(word(3).value, flush=True)
 guarded.close()
 again = bus_error.GuardedRange(address, 4096)

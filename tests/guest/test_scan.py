@@ -8,7 +8,7 @@ from pagetide.guest.buddy import rotate_to_front
 from pagetide.guest.isolate import PASS_OVER_MAX
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.zone import Watermarks, Zone
-from pagetide.guest.zone_layout import FREE_PAGES, REPORTED_PAGES
+from pagetide.guest.zone_layout import FREE_PAGES, IDLE_PASSES, PASSES, REPORTED_PAGES
 from tests.guest.virtual_worker import VirtualWorker
 
 NONE = Watermarks(0, 0, 0)
@@ -37,6 +37,15 @@ def test_a_drain_takes_one_pass() -> None:
     worker.settle()
     assert worker.passes == 1
     assert [len(batch) for batch in worker.reported] == [32] * 12
+
+
+def test_passes_are_counted_and_those_that_find_nothing() -> None:
+    """By the timer a zone that is all reported is looked at in vain once every delay."""
+    zone = Zone(4 << 10, watermarks=NONE)
+    worker = VirtualWorker("scan", zone, ReportingSettings(9, 2.0, 2, "drain", wake="timer"))
+    for _ in range(3):
+        worker.run_pass()
+    assert (zone.words[PASSES], zone.words[IDLE_PASSES]) == (3, 2)
 
 
 def test_linuxs_pace_leaves_a_zone_below_its_mark_alone() -> None:

@@ -97,6 +97,11 @@ class VirtualWorker:
         self.design.done(batch, taken, self.now_s)
 
     @property
+    def blocks_max(self) -> int:
+        """How many blocks may be out of the allocator at once."""
+        return self.settings.capacity
+
+    @property
     def blocks_out(self) -> int:
         """Blocks that the host has now."""
         return int(self.zone.words[ISOLATED_BLOCKS])

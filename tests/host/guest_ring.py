@@ -76,11 +76,11 @@ class GuestRing:
         """The queue by user addresses."""
         return QueuePlace(SIZE, *(gpa - GPA + USER for gpa in self.place[:3]))
 
-    def add(self, blocks: Sequence[tuple[int, int]]) -> None:
+    def add(self, blocks: Sequence[tuple[int, int]], *, writable: bool = True) -> None:
         """Add one element of (first page, pages) blocks; `driver.publish` shows it to the device."""
         gpas = np.array([GPA + page * PAGE for page, _ in blocks], np.int64)
         lengths = np.array([pages * PAGE for _, pages in blocks], np.int64)
-        assert self.driver.add_element(gpas, lengths, writable=True) is not None
+        assert self.driver.add_element(gpas, lengths, writable=writable) is not None
 
     def resident_pages(self) -> set[int]:
         """Pages that the host holds."""

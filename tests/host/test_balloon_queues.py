@@ -9,6 +9,7 @@ from pagetide.host.device import FEATURES, write_config
 from pagetide.host.hinting import CMD_ID_FIRST
 from pagetide.host.inflate import PFNS_MAX
 from pagetide.host.statistics import STATISTICS_BYTES_MAX, decode_statistics
+from pagetide.host.turn import NOTHING
 from pagetide.virtio.balloon import CMD_ID_DONE, CMD_ID_STOP, CONFIG_POISON_VAL, STAT, Config, Feature, Queue, Stat
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES
 from tests.host.queue_rig import BUFFER_PAGES, QueueRig
@@ -40,7 +41,9 @@ def test_deflated_pages_are_counted_and_not_touched() -> None:
     """The deflate queue acknowledges; what lies outside of memory is told apart."""
     with QueueRig(Queue.DEFLATE) as rig:
         rig.put_pfns([FREE, FREE + 1, 1 << 20])
-        rig.process()
+        turn = rig.process()
+        assert turn.in_vain == pytest.approx(1 / 3, abs=0.01)
+        assert turn.reports == 0
         assert rig.used() == 1
         assert rig.guest.resident_pages() == set(range(256))
         assert rig.word("deflate_reported_bytes") - rig.word("deflate_skipped_out_of_range_bytes") == 2 * PAGE
@@ -150,7 +153,7 @@ def test_statistics_are_asked_for_by_giving_the_buffer_back() -> None:
     """The first buffer is kept; each request gives it back once, and its new content is read when it comes again."""
     with QueueRig(Queue.STATS) as rig:
         rig.guest.driver.arm_call()
-        assert rig.device.request_statistics() == (rig.index, (False, False, False))
+        assert rig.device.request_statistics() == (rig.index, NOTHING)
         rig.put(stats(memfree=5, memtot=1 << 40))
         rig.process()
         assert rig.used() == 0
@@ -158,7 +161,7 @@ def test_statistics_are_asked_for_by_giving_the_buffer_back() -> None:
         asked = rig.device.request_statistics()
         assert asked is not None
         assert asked[1].call
-        assert rig.device.request_statistics() == (rig.index, (False, False, False))
+        assert rig.device.request_statistics() == (rig.index, NOTHING)
         assert rig.used() == 1
         rig.put(stats(memfree=6))
         rig.process()
@@ -206,7 +209,8 @@ def test_a_hinting_round_runs_from_its_command_to_the_stop() -> None:
         rig.put(CMD_ID_FIRST.to_bytes(4, "little"))
         for n in range(2):
             rig.add([(GPA + (FREE + 64 * n) * PAGE, 64 * PAGE)], writable=True)
-        assert not rig.process().config_changed
+        turn = rig.process()
+        assert (turn.config_changed, turn.in_vain) == (False, 0.0)
         rig.put(CMD_ID_STOP.to_bytes(4, "little"))
         assert rig.process().config_changed
         assert config_of(rig).free_page_hint_cmd_id == CMD_ID_DONE
@@ -225,7 +229,8 @@ def test_hints_outside_a_round_are_stale(command: bytes) -> None:
         if command:
             rig.put(command)
         rig.add([(GPA + FREE * PAGE, PAGE)], writable=True)
-        assert not rig.process().config_changed
+        turn = rig.process()
+        assert (turn.config_changed, turn.in_vain) == (False, 1.0)
         assert rig.used() == 1 + bool(command)
         assert (rig.word("hints"), rig.word("hints_stale")) == (0, 1)
 

@@ -23,8 +23,10 @@ from pagetide.host.discard import (
     punch_hole,
     sort_ranges,
 )
+from pagetide.host.guest_memory import GuestMemory
 from pagetide.host.ledger import Ledger
-from pagetide.memory.region_map import Region, RegionMap
+from pagetide.memory.region_map import WHOLE, Region, RegionMap
+from pagetide.virtio.vhost_user_messages import MemoryRegion
 
 PAGE = 4096
 WRITE = 2
@@ -202,16 +204,19 @@ _DESCRIPTORS = st.lists(
 )
 
 
-@given(st.lists(_DESCRIPTORS, max_size=3), st.booleans())
+@given(st.lists(_DESCRIPTORS, max_size=3), st.booleans(), st.sampled_from([1, 3, WHOLE // PAGE]))
 @settings(max_examples=80)
-def test_any_descriptors_do_what_the_model_does(elements: list[list[Descriptor]], verify: bool) -> None:
+def test_any_descriptors_do_what_the_model_does(
+    elements: list[list[Descriptor]], verify: bool, piece_pages: int
+) -> None:
     """Whatever a guest reports: the file's residency and every word of the ledger are the plain model's."""
     fd = os.memfd_create("test-discard-model")
     os.ftruncate(fd, 64 * PAGE)
     fill(fd, 64)
     # Guest-physical pages 0…31 and 40…63, at file pages 16…47 and 50…63 with 0…9 after them: (gpa, pages, file page).
     placed = [(0, 32, 16), (40, 14, 50), (54, 10, 0)]
-    regions = RegionMap([Region(gpa * PAGE, pages * PAGE, fd, at * PAGE, 0) for gpa, pages, at in placed])
+    piece = piece_pages * PAGE
+    regions = RegionMap([Region(gpa * PAGE, pages * PAGE, fd, at * PAGE, 0, 0, piece) for gpa, pages, at in placed])
     ledger = Ledger()
     resident, expected = set(range(64)), dict.fromkeys(ledger.snapshot(), 0)
     for element in elements:
@@ -240,7 +245,10 @@ def test_any_descriptors_do_what_the_model_does(elements: list[list[Descriptor]]
             expected["checked_bytes"] += PAGE * len(seen)
             expected["verified_bytes"] += PAGE * len(seen)
         region_of = {page: r[0] for r in placed for page in range(r[0], r[0] + r[1])}
-        expected["punches"] += sum(page - 1 not in seen or region_of[page - 1] != region_of[page] for page in seen)
+        run_pages = 0
+        for page in sorted(seen):
+            run_pages = run_pages + 1 if page - 1 in seen and region_of[page - 1] == region_of[page] else 1
+            expected["punches"] += run_pages % piece_pages == 1 % piece_pages
     assert ledger.snapshot() == expected
     assert resident_pages(fd, 64 * PAGE) == resident
     assert expected["reported_bytes"] == expected["discarded_bytes"] + sum(ledger.skipped_bytes().values())
@@ -258,6 +266,23 @@ def huge_tmpfs(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a tmpfs needs root")
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_small_pages_are_discarded_in_pieces_and_huge_ones_in_one_call(huge_tmpfs: Path) -> None:
+    """Of 20 MiB that adjoin, calls discard 4 MiB of a memfd each, and all of a file of 2 MiB pages; all is verified."""
+    size_bytes = 20 << 20
+    huge = os.open(huge_tmpfs, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
+    for fd, punches in ((os.memfd_create("test-pieces"), 5), (huge, 1)):
+        os.ftruncate(fd, size_bytes)
+        fill(fd, size_bytes // PAGE)
+        memory, ledger = GuestMemory(), Ledger()
+        memory.add(MemoryRegion(0, size_bytes, 0, 0), fd)
+        blocks = [Descriptor(start, 2 << 20) for start in range(0, size_bytes, 2 << 20)]
+        assert report(memory.region_map, blocks, ledger) == 0
+        assert os.fstat(fd).st_blocks == 0
+        told = ledger.snapshot()
+        assert (told["punches"], told["verified_bytes"]) == (punches, size_bytes)
+        memory.close()
 
 
 def test_huge_pages_are_discarded_and_verified(huge_tmpfs: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
@@ -16,7 +17,8 @@ from pagetide.lab.compare.columns import FIGURES
 from pagetide.lab.compare.grid import Choice
 from pagetide.lab.compare.pools import ExecutorPool
 from pagetide.lab.compare.progress import GridProgress, duration
-from pagetide.lab.compare.store import LeftOut, Record, Store
+from pagetide.lab.compare.records import LeftOut, Record, Run
+from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.worker import Job
 from pagetide.lab.compare_command import Manner, compare
 from pagetide.machine.config import ConfigError, RunConfig
@@ -105,6 +107,13 @@ def test_help_explains_every_option_and_status(capsys: pytest.CaptureFixture[str
         assert option[1] not in "[-"
 
 
+def run_of(record: Record) -> Run:
+    """A record as it is read again."""
+    with TemporaryDirectory() as folder, Store.create(Path(folder)) as store:
+        store.add(record)
+        return store.runs()[0]
+
+
 def _pool_of(outcomes: dict[int, str], seen: list[Job]) -> ExecutorPool:
     """Workers that run nothing: a run of a seed that is given fails so."""
 
@@ -118,27 +127,43 @@ def _pool_of(outcomes: dict[int, str], seen: list[Job]) -> ExecutorPool:
     return ExecutorPool(InlineExecutor, 2, run=run)
 
 
-CHOICE = Choice(designs=("scan", "balloon"), workloads=("burst",), oom=("wait", "swap"), faults=("none",))
-"""Of these some are left out on any machine: nothing swaps with a balloon."""
+CHOICE = Choice(designs=("scan", "cursor"), workloads=("burst",), oom=("wait", "swap"), faults=("none",))
+"""Two designs, two answers to OOM and three seeds."""
+
+MISFITS = Choice(designs=("scan", "balloon"), workloads=("burst",), oom=("wait", "swap"), machine="live")
+"""Of these some are left out: nothing swaps with a balloon."""
 
 
 def test_what_is_left_out_and_what_failed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run that failed is status 1, a row that says why, and a command that replays it with its seed."""
     seen: list[Job] = []
     folder = tmp_path / "out"
-    assert compare(CHOICE, Manner(out=folder), make_pool=lambda jobs: _pool_of({2: "it broke"}, seen)) == 1
+    assert compare(MISFITS, Manner(out=folder), make_pool=lambda jobs: _pool_of({2: "it broke"}, seen)) == 1
     out, err = capsys.readouterr()
     assert "left out: " in err
     assert "oom must be wait" in err
     assert f"results go to {folder}" in err
     assert "failed: it broke" in err
-    assert re.search(r"replay: pagetide run --machine simulated .*--seed 2", err)
+    assert re.search(r"replay: pagetide run .*--seed 2", err)
     assert f"{len(seen)} runs in {folder}, " in out
     with Store.open(folder, read_only=True) as store:
         runs = store.runs()
         assert {one.what for one in store.left_out()} >= {"balloon on burst, fault none, oom swap"}
     assert {run.key for run in runs} == {job.cell.key for job in seen}
     assert all(run.failed == (run.cell.config.seed == 2) for run in runs)
+
+
+def test_guests_that_ran_out_of_memory_are_counted_and_are_no_failure_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 0: what a design does to its guest is a measurement."""
+    outcome = "the guest stopped: it ran out of memory: its workload needs more than it has"
+    folder = tmp_path / "out"
+    assert compare(CHOICE, Manner(out=folder), make_pool=lambda jobs: _pool_of({2: outcome}, [])) == 0
+    out, err = capsys.readouterr()
+    assert "12 runs in" in out
+    assert ", 4 failed" in out
+    assert "guests that ran out of memory: scan on burst (2), cursor on burst (2)" in err
 
 
 def test_all_well_is_status_0_and_results_are_not_overwritten(

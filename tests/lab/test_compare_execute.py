@@ -11,7 +11,7 @@ from pagetide.lab.compare.cells import Cell
 from pagetide.lab.compare.execute import LOST_IN_A_ROW_MAX, Execution, PoolError
 from pagetide.lab.compare.pools import ExecutorPool
 from pagetide.lab.compare.store import Record
-from pagetide.lab.compare.worker import Job, lost_job, run_job
+from pagetide.lab.compare.worker import Job
 from pagetide.machine.config import RunConfig
 from tests.lab.test_compare_store import record_of
 
@@ -143,13 +143,3 @@ def test_it_stops_when_it_is_told() -> None:
     bench = Bench()
     bench.run(1000, stop_after=10)
     assert 10 <= len(bench.taken) < 20
-
-
-def test_a_run_that_raises_is_a_record_that_says_why() -> None:
-    """What breaks in a worker is an outcome, with the time that it took and the versions."""
-    record = run_job(Job(Cell(RunConfig(ram_bytes=1 << 60), "live")))
-    assert record.failed
-    assert record.result is None
-    assert "Cannot allocate memory" in record.outcome
-    assert record.versions.keys() >= {"pagetide", "python", "numpy", "numba", "kernel", "cpu"}
-    assert lost_job(Job(record.cell), "gone").versions == record.versions

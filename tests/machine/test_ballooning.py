@@ -46,12 +46,12 @@ def test_the_target_moves_in_steps() -> None:
     words[NR_PAGES], words[FREE_PAGES] = 16000, 16000
     policy, guest = BalloonPolicy(words), Guest()
     guest.ram_bytes = 0
-    policy.act(guest)  # type: ignore[arg-type]
+    policy.act(guest)
     assert guest.targets == []
     guest.ram_bytes = 16000 << 12
     for free, held in ((16000, 0), (1000, 15000), (1000 - SLACK_PAGES + 1, 15000), (1000 - SLACK_PAGES, 15000)):
         words[FREE_PAGES], words[BALLOON_PAGES] = free, held
-        policy.act(guest)  # type: ignore[arg-type]
+        policy.act(guest)
     assert guest.targets == [1000, 1000 + SLACK_PAGES]
     assert settled(words, 1000, 15000)
     assert not settled(words, 1000 + SLACK_PAGES, 15000)

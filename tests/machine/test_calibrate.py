@@ -40,9 +40,13 @@ def test_what_is_measured_is_plausible(costs: Costs) -> None:
     assert prices_ns[1:] == sorted(prices_ns[1:])
     assert costs.report.ns > 1000
     assert costs.element.ns > 1000
+    taking = costs.of_taking()
+    assert taking.look.ns < 100
+    assert taking.frame.ns < 1000
+    assert 100 < taking.batch.ns < 100_000
 
 
-@pytest.mark.parametrize("design", ["scan", "cursor"])
+@pytest.mark.parametrize("design", ["scan", "cursor", "shared"])
 def test_simulated_runs_say_what_live_ones_do(costs: Costs, design: str) -> None:
     """On the same seed the mean footprint is within 5 % of a live run's, and the return lag within 20 %."""
     config = msgspec.structs.replace(CONFIG, design=design)

@@ -8,7 +8,6 @@ from pagetide.machine.simulated_faults import Fault, finish_s
 
 STOP = Fault(10.0, "stop", 5.0)
 SLOW = Fault(10.0, "slow", 5.0, factor=10.0)
-LOCK = Fault(10.0, "mm-lock", 5.0, latency_s=0.5)
 
 
 @pytest.mark.parametrize(
@@ -20,13 +19,10 @@ LOCK = Fault(10.0, "mm-lock", 5.0, latency_s=0.5)
         (9.0, 2.0, SLOW, 15.5),
         (10.0, 0.1, SLOW, 11.0),
         (15.0, 2.0, SLOW, 17.0),
-        (9.9, 2.0, LOCK, 11.9),
-        (11.0, 2.0, LOCK, 13.5),
-        (11.0, 0.0, LOCK, 11.0),
     ],
 )
 def test_work_is_done_later_beside_a_fault(start_s: float, work_s: float, fault: Fault, done_s: float) -> None:
-    """A stop adds its length, slowness a multiple of what falls into it, and the lock its latency each time."""
+    """A stop adds its length, and slowness a multiple of what falls into it."""
     assert finish_s(start_s, work_s, [fault]) == pytest.approx(done_s)
 
 

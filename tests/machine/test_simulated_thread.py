@@ -23,7 +23,7 @@ def run(config: RunConfig, **changes: object) -> RunResult:
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("design", ["scan", "cursor", "hybrid", "notify"])
+@pytest.mark.parametrize("design", ["scan", "cursor", "hybrid", "notify", "shared"])
 def test_after_a_stall_of_the_host_everything_comes_back(design: str) -> None:
     """At least 99 % within 10 s after the host goes on, and no vCPU waited meanwhile."""
     result = run(MAILS_CASE, design=design)

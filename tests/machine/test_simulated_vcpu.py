@@ -105,6 +105,17 @@ def test_vcpus_take_turns_and_wait_for_the_zone_lock() -> None:
     assert rig.zone.words[LOCK_WAIT_NS] >= 100
 
 
+def test_an_idle_vcpu_without_pages_does_not_wait_for_the_lock() -> None:
+    """Who has nothing to drain does not ask for the lock that another took long after it fell idle."""
+    rig = Rig(*[[(ALLOCATE, 2, 0, 0), (FREE, 2, 0, 10**12 + vcpu)] for vcpu in range(2)])
+    while TIME_UP != rig.run(10**12 - 1) != DONE:
+        pass
+    before_ns = int(rig.zone.words[LOCK_WAIT_NS])
+    while (rig.rows[:, CURSOR] <= rig.rows[:, END]).any():
+        assert rig.run() == DONE
+    assert rig.zone.words[LOCK_WAIT_NS] - before_ns <= 100
+
+
 @pytest.mark.parametrize(
     ("script", "outcome"),
     [

@@ -100,7 +100,7 @@ def test_umls_order_starts_a_queue() -> None:
         MemoryTableSet((REGION,), (9,)),
         QueueStarted(0, 32, address, 10),
     ]
-    assert link.backend.queue_fds(0) == (8, -1)
+    assert (link.backend.call_fd(0), link.backend.err_fd(0)) == (8, -1)
 
 
 def test_qemus_order_starts_a_queue() -> None:
@@ -121,7 +121,7 @@ def test_qemus_order_starts_a_queue() -> None:
         *(MemoryRegionAdded(region, fd) for fd, region in enumerate(holes, 40)),
         QueueStarted(2, 32, address, 10),
     ]
-    assert link.backend.queue_fds(2) == (22, 32)
+    assert (link.backend.call_fd(2), link.backend.err_fd(2)) == (22, 32)
 
 
 def test_the_base_of_a_stopped_queue_is_where_it_stood() -> None:

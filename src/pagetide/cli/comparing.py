@@ -22,7 +22,8 @@ Examples:
     pagetide compare --resume --out compare-20261123-0410
     pagetide compare --cluster tcp://10.0.0.1:8786 --out results
 
-Exit status: 0 every run is complete; 1 some failed, or the results cannot be written; 2 bad arguments; 130 Ctrl-C.
+Exit status: 0 all is well, though guests may have run out of memory; 1 runs failed otherwise, or the results cannot be
+written; 2 bad arguments; 130 Ctrl-C.
 """
 
 
@@ -101,6 +102,7 @@ Examples:
     pagetide report compare-20261123-0410
     pagetide report compare-20261123-0410 --json - | jq '.configurations[] | {design, workload, mean_resident_bytes}'
     pagetide report compare-20261123-0410 --csv tables
+    pagetide report compare-20261123-0410 --markdown docs/choosing.md
 
 Exit status: 0 done; 1 a file cannot be written; 2 bad arguments, or no results.
 """
@@ -113,21 +115,24 @@ def report(
     *,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     csv: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    markdown: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
 ) -> int:
     """Make the report of a comparison again from its results; or give its tables to other programs.
 
-    With --json or --csv no report is made. Tables are of all runs, of configurations (medians over the repeats that
-    did not fail, with the least and the most), and as CSV also of bursts and samples.
+    With --json, --csv or --markdown no report is made. Tables are of all runs, of configurations (medians over the
+    repeats that did not fail, with the least and the most), and as CSV also of bursts and samples.
 
     Args:
         folder: Where `pagetide compare` wrote its results.
         json: Write the tables to this file as JSON; - is standard output.
         csv: Write all tables into this folder as CSV; or the runs alone into a file if it ends in .csv; - is standard
             output.
+        markdown: Write which configuration to use for which guest, and what became of the thread's claims, to this
+            file as Markdown; - is standard output.
     """
     from pagetide.lab.report_command import report as report_on
 
-    return report_on(folder, json, csv)
+    return report_on(folder, json, csv, markdown)
 
 
 _SHOW_EXAMPLES = """

@@ -45,6 +45,8 @@ KICKS = 31
 
 REQUEST = 32
 WAKE = 33
+PASSES = 34
+IDLE_PASSES = 35
 
 # What a design asked for when it started (request.py, isolate.py).
 NOTIFY_SPLITS = 40

@@ -14,7 +14,7 @@ from pagetide.host.fd_events import EDGE, READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
 from pagetide.host.inflight_memory import InflightMemory, create_inflight
 from pagetide.host.lag import Lag
-from pagetide.host.ledger import REFAULTED_BYTES, REPORTS, Ledger
+from pagetide.host.ledger import REFAULTED_BYTES, Ledger
 from pagetide.host.wishes import Wishes
 from pagetide.virtio.balloon import Config, Feature, Queue, Status
 from pagetide.virtio.ring import RingError
@@ -105,10 +105,11 @@ class AttachedGuest:
         self._since_ns: dict[int, int] = {}
         self._inflight: InflightMemory | None = None
         self._inflight_made_fd = -1
-        self._faults = bus_error.faults()
+        self._fault_count = bus_error.fault_count()
+        self._faults = self._fault_count.value
         self._kick_fds: dict[int, int] = {}
         self._ready: dict[int, None] = {}  # a set that keeps its order
-        self._failure_logged: str | None = None
+        self._failure_logged = 0
         self._resting = False
 
     def fileno(self) -> int:
@@ -147,8 +148,12 @@ class AttachedGuest:
             os.close(self._inflight_made_fd)
         self._connection.close()
 
-    def talk(self) -> None:
-        """Take what messages have come, and answer them; not more than some at a time."""
+    def talk(self) -> float:
+        """Take what messages have come, and answer them; not more than some at a time.
+
+        Returns:
+            The share of this that was in vain: all, for messages return no memory.
+        """
         try:
             for _ in range(_MESSAGES_PER_TURN):
                 if not self._connection.flush():
@@ -166,22 +171,25 @@ class AttachedGuest:
         self._check_files()
         if self._connection.at_end:
             raise GuestGoneError("disconnected")
+        return 1.0
 
-    def turn(self) -> None:
-        """Serve one of the queues that have elements waiting, within a turn's limits."""
+    def turn(self) -> float:
+        """Serve one of the queues that have elements waiting, within a turn's limits.
+
+        Returns:
+            The share of this that was in vain.
+        """
         index = next(iter(self._ready))
         del self._ready[index]
-        reports = self.ledger.words.item(REPORTS)
         try:
-            call, more, config_changed = self._device.process(index, ELEMENTS_PER_TURN)
+            call, more, config_changed, in_vain, reports, failure = self._device.process(index, ELEMENTS_PER_TURN)
             self._check_files()
         except RingError as error:
             self._check_files()
             self._fail_queue(index, str(error))
-            return
+            return 1.0
         if call:
-            self._signal(self._backend.queue_fds(index)[0])
-        reports = self.ledger.words.item(REPORTS) - reports
+            self._signal(self._backend.call_fd(index))
         if reports:
             self.lag.note(self._clock_ns() - self._since_ns[index], reports)
         if more:
@@ -190,10 +198,10 @@ class AttachedGuest:
             self._since_ns.pop(index, None)
         if config_changed:
             self._tell_config_changed()
-        failure = self._device.take_failure()
-        if failure is not None and failure != self._failure_logged:
+        if failure and failure != self._failure_logged:
             self._failure_logged = failure
-            self._log.error("memory that was given back could not be discarded: %s", failure)
+            self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
+        return in_vain
 
     @property
     def features(self) -> int:
@@ -222,7 +230,8 @@ class AttachedGuest:
 
     @paused.setter
     def paused(self, paused: bool) -> None:
-        self._device.paused = self._wishes.paused = paused
+        self._wishes.want(paused=paused)
+        self._device.paused = paused
         index = self._device.index_of(Queue.REPORTING)
         if not paused and index is not None:
             self._make_ready(index)
@@ -234,7 +243,8 @@ class AttachedGuest:
 
     @inhibited.setter
     def inhibited(self, inhibited: bool) -> None:
-        self._device.inhibited = self._wishes.inhibited = inhibited
+        self._wishes.want(inhibited=inhibited)
+        self._device.inhibited = inhibited
 
     @property
     def hinting(self) -> bool:
@@ -256,11 +266,11 @@ class AttachedGuest:
         """Want the guest to make do with this much memory; False if it cannot be told, and only sees it by polling.
 
         Raises:
-            ValueError: the guest does not have this much.
+            ValueError: the guest has no memory yet, or the target is negative, or it cannot be kept.
             GuestGoneError: it could not be told because it has gone.
         """
         self._device.set_target_bytes(target_bytes)
-        self._wishes.target_bytes = target_bytes
+        self._wishes.want(target_bytes=target_bytes)
         return self._tell_config_changed()
 
     def begin_hinting(self) -> bool:
@@ -284,11 +294,11 @@ class AttachedGuest:
         asked = self._device.request_statistics()
         self._check_files()
         if asked is not None and asked[1].call:
-            self._signal(self._backend.queue_fds(asked[0])[0])
+            self._signal(self._backend.call_fd(asked[0]))
 
     def _check_files(self) -> None:
         """Give the guest up if one of its files was cut short: what was read since then is not what it wrote."""
-        faults = bus_error.faults()
+        faults = self._fault_count.value
         if faults == self._faults:
             return
         self._faults = faults
@@ -388,7 +398,7 @@ class AttachedGuest:
         self._kick_fds[index] = event.kick_fd
         # Elements may have come before the kick was watched, and the call for earlier ones may have been lost.
         self._make_ready(index)
-        self._signal(self._backend.queue_fds(index)[0])
+        self._signal(self._backend.call_fd(index))
 
     def _stop_queue(self, index: int) -> None:
         stopped_at = self._leave_queue(index)
@@ -414,7 +424,7 @@ class AttachedGuest:
         for started in list(self._kick_fds):
             self._stop_queue(started)
         self._backend.status |= int(Status.NEEDS_RESET)
-        err_fd = self._backend.queue_fds(index)[1]
+        err_fd = self._backend.err_fd(index)
         if not self._tell_config_changed() and err_fd < 0:
             raise GuestGoneError(f"queue {index}: {reason}")
         self._signal(err_fd)

@@ -48,12 +48,19 @@ class FdEvents:
         if self._actions.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait for at most this long (for ever if it is negative), then call the action of each that is ready."""
+    def wait(self, timeout_s: float) -> float:
+        """Wait for at most this long (for ever if it is negative), then call the action of each that is ready.
+
+        Returns:
+            For how long it slept, in seconds.
+        """
         self.since_ns = self._looked_ns
+        slept_s = 0.0
         found = self._epoll.poll(0)
         if not found and timeout_s != 0:
+            start_s = time.monotonic()
             found = self._epoll.poll(timeout_s)  # what comes from now on ends the wait as it comes
+            slept_s = time.monotonic() - start_s
             self.since_ns = self._clock_ns()
         self._looked_ns = self._clock_ns()
         ready = [(fd, self._actions[fd]) for fd, _ in found]
@@ -61,6 +68,7 @@ class FdEvents:
             # An action before this one may have closed the descriptor, and opened another of the same number.
             if self._actions.get(fd) is action:
                 action()
+        return slept_s
 
     def close(self) -> None:
         """Stop watching."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from pagetide import linux
 from pagetide.bus_error import GuardedRange
+from pagetide.host.discard import piece_bytes
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user_messages import MemoryRegion
@@ -42,6 +43,7 @@ class _Mapping(NamedTuple):
     fd: int
     address: int
     marks_address: int
+    piece_bytes: int
     guard: GuardedRange
 
     @property
@@ -185,6 +187,7 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
         if shared.mmap_offset_bytes + shared.size_bytes > os.fstat(fd).st_size:
             raise GuestMemoryError(f"the memory region at {shared.gpa:#x} reaches beyond the end of its file")
         protection, flags = linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED | linux.MAP_NORESERVE
+        piece = piece_bytes(os.fstat(fd).st_blksize)
         address = linux.mmap(0, shared.size_bytes, protection, flags, fd, shared.mmap_offset_bytes)
         try:
             flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE
@@ -198,14 +201,14 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
     except GuestMemoryError:
         os.close(fd)
         raise
-    return _Mapping(shared, fd, address, marks_address, GuardedRange(address, shared.size_bytes))
+    return _Mapping(shared, fd, address, marks_address, piece, GuardedRange(address, shared.size_bytes))
 
 
 def _region_map(mappings: list[_Mapping]) -> RegionMap:
     try:
         return RegionMap(
             [
-                Region(m.shared.gpa, m.shared.size_bytes, m.fd, m.shared.mmap_offset_bytes, m.address, m.marks_address)
+                Region(*m.shared[:2], m.fd, m.shared.mmap_offset_bytes, m.address, m.marks_address, m.piece_bytes)
                 for m in mappings
             ]
         )

@@ -75,6 +75,7 @@ class HintingQueue:
         """
         assert skip == 0, "hints are never discarded"
         before = self._round.cmd_id
+        hinted_bytes = self._ledger.item(HINTED_BYTES)
         more = True
         self.ring.disarm_kick()
         try:
@@ -90,7 +91,8 @@ class HintingQueue:
                 self.ring.push(element.head, 0)
         finally:
             call = self.ring.publish()  # before an error too, what was dealt with is given back
-        return Turn(call, more, config_changed=self._round.cmd_id != before)
+        in_vain = 1.0 if self._ledger.item(HINTED_BYTES) == hinted_bytes else 0.0
+        return Turn(call, more, config_changed=self._round.cmd_id != before, in_vain=in_vain)
 
     def _take(self, regions: _Words, element: Element) -> None:
         command = read_bytes(regions, element, _CMD_ID_BYTES)

@@ -121,16 +121,6 @@ SKIP_REASONS = {
 """Why reported bytes were not discarded, and the word that counts them."""
 
 
-_ACCOUNTS = (REPORT_ACCOUNT, INFLATE_ACCOUNT, DEFLATE_ACCOUNT)
-_NAMED = np.zeros(LEDGER_WORDS, np.int64)
-_WRONG = np.zeros(LEDGER_WORDS, np.int64)
-for _account in _ACCOUNTS:
-    _NAMED[_account.start + REPORTED_BYTES] = 1
-    for _reason in (SKIPPED_UNALIGNED, SKIPPED_OUT_OF_RANGE, SKIPPED_DEVICE_READABLE):
-        _WRONG[_account.start + _reason] = 1
-_NAMED[HINTED_BYTES] = 1
-
-
 class Ledger:
     """Names for the words of one guest's account.
 
@@ -159,7 +149,3 @@ class Ledger:
     def skipped_bytes(self) -> dict[str, int]:
         """Bytes that were reported and not discarded, by reason."""
         return {reason: int(self.words[word]) for reason, word in SKIP_REASONS.items()}
-
-    def named_bytes(self) -> tuple[int, int]:
-        """All bytes that the guest has named on any queue, and how many of them wrongly: not its own, or not so."""
-        return int(self.words @ _NAMED), int(self.words @ _WRONG)

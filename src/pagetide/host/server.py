@@ -76,6 +76,7 @@ class Server:
         self._resting: dict[AttachedGuest | Listener, float] = {}  # until when
         self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
         self._clock_s = 0.0  # passes while the loop works or sleeps, and not while others have its processor
+        self._lap_end_s = 0.0  # the thread's CPU time when it was last asked
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -94,12 +95,18 @@ class Server:
     def listen(self, path: str | os.PathLike[str]) -> None:
         """Accept guests at a socket of this path, which only this user may connect to. A dead server's is replaced.
 
+        What an earlier server wanted of the socket's guest is wanted still.
+
         Raises:
-            OSError: the path cannot be had, or somebody listens there.
+            OSError: the path cannot be had, or somebody listens there, or what is wanted cannot be read.
         """
         listener = Listener(Path(path))
+        try:
+            self._wishes[listener] = Wishes(listener.path)
+        except OSError:
+            listener.close()
+            raise
         self._listeners.append(listener)
-        self._wishes[listener] = Wishes()
         self._allowances[listener] = Allowance(LISTENER_BURST_S, self._clock_s)
         if self._listening:
             self._watch_listener(listener)
@@ -155,7 +162,8 @@ class Server:
         self._events.unwatch(listener.socket.fileno())
         self._listeners.remove(listener)
         self._resting.pop(listener, None)
-        del self._wishes[listener], self._allowances[listener]
+        self._wishes.pop(listener).forget()
+        del self._allowances[listener]
         listener.close()
         _log.info("listening no more at %s", listener.path)
         return listener.path
@@ -173,7 +181,7 @@ class Server:
             OSError: the path cannot be had, or somebody listens there.
         """
         assert self._control is None, "one control socket"
-        self._control = ControlSocket(Path(path), self._events, lambda line: handle(line, self))
+        self._control = ControlSocket(Path(path), self._events, self._obey)
 
     def wake_by(self, fd: int) -> None:
         """End waiting in `run_once` whenever this descriptor is readable."""
@@ -186,15 +194,18 @@ class Server:
     def request_statistics(self) -> None:
         """Ask every guest for new memory statistics, and count what has come back of what was discarded."""
         for guest in self.guests:
-            self._attempt(guest, guest.count_refaulted, at_its_cost=False)
-            if guest in self._guests:
-                self._attempt(guest, guest.request_statistics, at_its_cost=False)
+            try:
+                guest.count_refaulted()
+                guest.request_statistics()
+            except GuestGoneError as error:
+                self._give_up(guest, str(error))
 
     def finish(self) -> None:
         """Serve what guests have put in their rings, and no more after that.
 
         What comes meanwhile may or may not be served: a guest gets at most as many turns as a full ring takes.
         """
+        self._lap_s()
         self._events.wait(0)  # kicks that have come
         for _ in range(FINISH_TURNS_MAX):
             turns = tuple(guest for guest in self._guests if guest.has_work)
@@ -232,24 +243,26 @@ class Server:
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
         self._guests[guest] = Allowance(GUEST_BURST_S, self._clock_s)
-        _log.info("attached", extra={"guest": guest.name})
+        wanted = "" if wishes is None else str(wishes)
+        _log.info("attached, and as it was left: %s" if wanted else "attached%s", wanted, extra={"guest": guest.name})
         return guest
 
     def run_once(self, timeout_s: float) -> None:
         """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
-        cpu_start_s = time.thread_time()
-        self._end_rests()
-        start_s = time.monotonic()
-        self._events.wait(0 if self._working else self._until_next(timeout_s))
-        idle_s = time.monotonic() - start_s
-        turns = tuple(self._working)
-        self._working.clear()
+        self._lap_s()
+        start_s = self._lap_end_s
+        if self._resting:
+            self._end_rests()
+        slept_s = self._events.wait(0 if self._working else self._until_next(timeout_s))
+        turns, self._working = self._working, {}
         for guest in turns:
             if guest.has_work:
                 self._attempt(guest, guest.turn)
-            if guest.has_work:
-                self._note_work(guest)
-        self._clock_s += idle_s + time.thread_time() - cpu_start_s
+                if guest.has_work:
+                    self._note_work(guest)
+        if not turns:
+            self._lap_s()
+        self._clock_s += slept_s + self._lap_end_s - start_s
 
     def run(self, stop_fd: int) -> None:
         """Serve until this descriptor is readable, or `stop` was called."""
@@ -285,25 +298,35 @@ class Server:
     def _note_work(self, guest: AttachedGuest) -> None:
         self._working[guest] = None
 
-    def _attempt(self, guest: AttachedGuest, action: Callable[[], None], *, at_its_cost: bool = True) -> None:
-        start_s, named = time.thread_time(), guest.ledger.named_bytes()
+    def _lap_s(self) -> float:
+        """The thread's CPU time since this was last asked: one reading ends an action and begins the next."""
+        start_s, self._lap_end_s = self._lap_end_s, time.thread_time()
+        return self._lap_end_s - start_s
+
+    def _attempt(self, guest: AttachedGuest, action: Callable[[], float]) -> None:
+        """Do something for a guest; it is charged with the share that the action says was in vain."""
         try:
-            action()
+            in_vain = action()
         except GuestGoneError as error:
-            reason = str(error)
-            _log.log(
-                logging.INFO if reason == "disconnected" else logging.ERROR, "%s", reason, extra={"guest": guest.name}
-            )
-            self._charge(guest, time.thread_time() - start_s)
-            self._release(guest)
-            if self._on_guest_gone is not None:
-                self._on_guest_gone(guest, reason)
+            self._charge(guest, self._lap_s())
+            self._give_up(guest, str(error))
             return
-        if not at_its_cost:
-            return
-        named_bytes, wrong_bytes = (now - before for now, before in zip(guest.ledger.named_bytes(), named, strict=True))
-        in_vain = wrong_bytes / named_bytes if named_bytes > 0 else 1.0
-        self._charge(guest, in_vain * (time.thread_time() - start_s))
+        used_s = self._lap_s()
+        if in_vain:
+            self._charge(guest, in_vain * used_s)
+
+    def _give_up(self, guest: AttachedGuest, reason: str) -> None:
+        level = logging.INFO if reason == "disconnected" else logging.ERROR
+        _log.log(level, "%s", reason, extra={"guest": guest.name})
+        self._release(guest)
+        if self._on_guest_gone is not None:
+            self._on_guest_gone(guest, reason)
+
+    def _obey(self, line: bytes) -> bytes:
+        """Answer a control request, at nobody's cost."""
+        answer = handle(line, self)
+        self._lap_s()
+        return answer
 
     def _charge(self, guest: AttachedGuest, used_s: float) -> None:
         """Take what a guest used in vain from its allowance; if there is none left, it rests."""
@@ -356,7 +379,7 @@ class Server:
         self._listen_again()
 
     def _accept(self, listener: Listener) -> None:
-        start_s = time.thread_time()
+        self._lap_s()
         try:
             sock, _ = listener.socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -367,7 +390,7 @@ class Server:
             return
         guest = self.adopt(sock, name=listener.path.stem, wishes=self._wishes[listener])
         self._came_by[guest] = listener
-        self._guests[guest].spend(time.thread_time() - start_s, self._clock_s)
+        self._guests[guest].spend(self._lap_s(), self._clock_s)
         if len(self._guests) >= GUESTS_MAX:
             self._listen_no_more()
 

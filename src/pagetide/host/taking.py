@@ -8,6 +8,8 @@ The ledger has it as reports: a batch is a report, a frame a block. The guest's 
 frames are discarded; a frame outside its memory regions is skipped, and counted.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -144,6 +146,18 @@ def recover(table: _Words, end: int) -> None:
     atomic_store(table, ENDED, table[BEGUN])
 
 
+class Begun(NamedTuple):
+    """A batch that was begun.
+
+    Attributes:
+        frames: how many frames are TAKING; with none the pass is over.
+        looked: how many it looked at.
+    """
+
+    frames: int
+    looked: int
+
+
 class FrameTaker:
     """Takes the free frames of one guest, a pass at a time."""
 
@@ -194,10 +208,26 @@ class FrameTaker:
                 self._account,
             )
         )
+        return self._counted(verify) or None
+
+    def begin(self) -> Begun:
+        """Begin the next batch of a pass and discard it; `end` ends it: for who counts the time in between."""
+        verify, first = int(self._verify_credit + self._verify_share >= 1), self._next
+        self._next = int(begin_batch(self._table, first, self._frames, self._picked, self._count))
+        looked = self._next - first
+        if self._count[0]:
+            discard_batch(self._regions.table, self._picked, int(self._count[0]), self._ranges, verify, self._account)
+        return Begun(self._counted(verify), looked)
+
+    def end(self) -> None:
+        """End the batch that was begun."""
+        end_batch(self._table, self._picked, int(self._count[0]))
+
+    def _counted(self, verify: int) -> int:
+        """How many frames the batch has; without any the next one is of another pass."""
         count = int(self._count[0])
         if count:
             self._verify_credit += self._verify_share - verify
-        if not count and self._next == self._frames:
+        else:
             self._next = 0
-            return None
         return count

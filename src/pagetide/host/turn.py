@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from pagetide.host.discard import RANGE_COLUMNS, discard_element
 from pagetide.host.inflate import PFNS_MAX, inflate_element, read_pfns
-from pagetide.host.ledger import DISCARDED_BYTES
+from pagetide.host.ledger import (
+    DISCARDED_BYTES,
+    REPORTED_BYTES,
+    REPORTS,
+    SKIPPED_DEVICE_READABLE,
+    SKIPPED_OUT_OF_RANGE,
+    SKIPPED_UNALIGNED,
+)
 from pagetide.jit import kernel
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.ring import RingError
@@ -33,11 +40,17 @@ SHARE_UNIT = 1 << 20
 # The control array, one for all queues of a device.
 VERIFY_SHARE = 0  # in units of 1 / SHARE_UNIT
 VERIFY_CREDIT = 1  # an element is read back whenever this passes one unit
-FAILURE = 2  # errno of the discarding call that failed last, or 0
+FAILURE = 2  # errno of the discarding call that failed last
 CONTROL_WORDS = 3
 
+# A turn's answer, in one int: three bits, the share in vain, and how many reports were served.
 _CALL = 1
 _MORE = 2
+_FAILED = 4
+_VAIN_SHIFT = 3
+_VAIN_UNIT = 1 << 10
+_VAIN_MASK = 2 * _VAIN_UNIT - 1
+_REPORTS_SHIFT = 14
 
 _REPORTING = int(Queue.REPORTING)
 _INFLATE = int(Queue.INFLATE)
@@ -52,15 +65,35 @@ class Turn(NamedTuple):
         call: the driver wants to be called.
         more: elements are waiting, and no kick will announce them.
         config_changed: the driver is to be told of a changed configuration.
+        in_vain: share of the turn that came to nothing: all of it, but for blocks that the guest rightly named.
+        reports: how many elements of the reporting queue were served.
+        failure: errno of the discarding call that failed last, or 0.
     """
 
     call: bool
     more: bool
     config_changed: bool = False
+    in_vain: float = 1.0
+    reports: int = 0
+    failure: int = 0
 
 
 NOTHING = Turn(call=False, more=False)
 """A turn in which nothing happened, and nothing will before the next kick."""
+
+
+@kernel
+def _wrong_bytes(account: _Words) -> int:
+    """Bytes that the guest named on a queue and had not, or not so."""
+    return int(account[SKIPPED_UNALIGNED] + account[SKIPPED_OUT_OF_RANGE] + account[SKIPPED_DEVICE_READABLE])
+
+
+@kernel
+def _in_vain(named_bytes: int, wrong_bytes: int) -> int:
+    """The share that is wrong, in units of 1 / _VAIN_UNIT: 0 only if nothing is, and all if nothing was named."""
+    if named_bytes == 0:
+        return _VAIN_UNIT
+    return 0 if wrong_bytes == 0 else 1 + int((_VAIN_UNIT - 1) * (wrong_bytes / named_bytes))
 
 
 @kernel
@@ -77,8 +110,12 @@ def _take_turn(
     budget: int,
     skip: int,
 ) -> int:
-    """Serve up to `budget` elements; _CALL and _MORE as bits, or the ring's error code."""
+    """Serve up to `budget` elements; the answer as above, or the ring's error code."""
     full_bytes = ledger[DISCARDED_BYTES] + TURN_BYTES_MAX
+    reports = ledger[REPORTS]
+    named_bytes = ledger[REPORTED_BYTES]
+    wrong_bytes = _wrong_bytes(ledger)
+    failed = 0
     disarm_kick(ring)
     count = 0
     more = _MORE
@@ -105,6 +142,7 @@ def _take_turn(
                 failure = inflate_element(regions, gpas, lengths, flags, count, ranges, verify, skip, ledger)
             if failure != 0:
                 control[FAILURE] = failure
+                failed = _FAILED
         else:
             read_pfns(regions, gpas, lengths, flags, count, ranges, ledger)
         # A length of 0: nothing was written, as every device has it. Later drafts give the length a meaning.
@@ -112,7 +150,11 @@ def _take_turn(
         if count < 0:
             break
     call = publish_used(ring)
-    return count if count < 0 else call | more
+    if count < 0:
+        return count
+    in_vain = _in_vain(ledger[REPORTED_BYTES] - named_bytes, _wrong_bytes(ledger) - wrong_bytes)
+    reports = ledger[REPORTS] - reports if queue == _REPORTING else 0
+    return int(reports << _REPORTS_SHIFT | in_vain << _VAIN_SHIFT | failed | more | call)
 
 
 class BlockQueue:
@@ -166,4 +208,10 @@ class BlockQueue:
         )
         if answer < 0:
             raise RingError(answer)
-        return Turn(bool(answer & _CALL), bool(answer & _MORE))
+        return Turn(
+            call=bool(answer & _CALL),
+            more=bool(answer & _MORE),
+            in_vain=(answer >> _VAIN_SHIFT & _VAIN_MASK) / _VAIN_UNIT,
+            reports=answer >> _REPORTS_SHIFT,
+            failure=self._control.item(FAILURE) if answer & _FAILED else 0,
+        )

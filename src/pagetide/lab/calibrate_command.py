@@ -62,6 +62,10 @@ def _rows(costs: Costs) -> Iterator[tuple[str, Cost]]:
         value = getattr(costs, name)
         if isinstance(value, Cost):
             yield name.replace("_", " "), value
+    if costs.taking is not None:
+        yield "taking frames: a batch", costs.taking.batch
+        yield "taking frames: each frame besides its discard", costs.taking.frame
+        yield "taking frames: looking at one", costs.taking.look
     for backing, found in costs.backings.items():
         yield f"{backing}: fault", found.fault
         yield f"{backing}: fault beside another vCPU's", found.fault_shared

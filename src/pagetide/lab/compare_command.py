@@ -3,26 +3,26 @@
 import contextlib
 import datetime as dt
 import hashlib
-import importlib
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from rich.console import Console
 
 from pagetide.lab.ascii_fallback import fall_back_to_ascii
-from pagetide.lab.compare.cells import Cell, without_duplicates
+from pagetide.lab.compare.cells import without_duplicates
 from pagetide.lab.compare.execute import Execution, PoolError
 from pagetide.lab.compare.grid import Choice, Grid, grouped, make_grid
 from pagetide.lab.compare.interrupt import Interrupt
 from pagetide.lab.compare.pools import ClusterPool, Pool, ProcessPool
 from pagetide.lab.compare.progress import GridProgress
+from pagetide.lab.compare.records import Record, Run, StoreError
 from pagetide.lab.compare.resume import cells_left
-from pagetide.lab.compare.store import Record, Store, StoreError
+from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.worker import Job
 from pagetide.lab.run_command import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
 from pagetide.machine.config import ConfigError
@@ -119,12 +119,13 @@ def compare(choice: Choice | None, manner: Manner, *, make_pool: Callable[[int],
 
 
 def _whole_grid(choice: Choice) -> Grid:
-    """The cells of a choice; to the default grid come those that test the thread's claims."""
+    """The cells of a choice; to a default grid come those that test the thread's claims."""
     grid = make_grid(choice)
-    claims = _if_there("claims", "claim_cells")
-    if choice.is_narrowed or claims is None:
+    if choice.is_narrowed and not choice.is_live_quick:
         return grid
-    more: list[Cell] = claims(choice.machine, grid.cells[0].config.seed, choice.repeats)
+    from pagetide.lab.compare.claims import claim_cells
+
+    more = claim_cells(choice.machine, grid.cells[0].config.seed, choice.repeats)
     return grid._replace(cells=without_duplicates([*grid.cells, *more]))
 
 
@@ -177,10 +178,11 @@ def _sum_up(store: Store, manner: Manner, *, interrupted: bool, problem: str | N
         problem = problem or str(error)
     runs = store.runs()
     failed = [run for run in runs if run.failed]
-    for run in failed[:_FAILED_SHOWN_MAX]:
-        _tell(f"failed: {run.outcome}\n  replay: {run.cell.replay}")
-    if len(failed) > _FAILED_SHOWN_MAX:
-        _tell(f"and {len(failed) - _FAILED_SHOWN_MAX} more failed runs, in `pagetide report {store.folder} --csv -`")
+    broken = [run for run in failed if not run.ran_out_of_memory]
+    _tell_failed(broken, store.folder)
+    without = Counter(f"{run.cell.config.design} on {run.cell.config.workload}" for run in failed if run not in broken)
+    if without:
+        _tell("guests that ran out of memory: " + ", ".join(f"{what} ({count})" for what, count in without.items()))
     unfinished = len(store.planned()) - len(runs)
     print(f"{len(runs)} runs in {store.folder}, {len(failed)} failed", flush=True)
     if problem is not None:
@@ -189,26 +191,33 @@ def _sum_up(store: Store, manner: Manner, *, interrupted: bool, problem: str | N
         _tell(f"{unfinished} runs are left: {manner.resumed(store.folder)}")
     if interrupted:
         return STATUS_INTERRUPTED
-    return STATUS_FAILED if problem is not None or failed else STATUS_OK
+    return STATUS_FAILED if problem is not None or broken else STATUS_OK
+
+
+def _tell_failed(broken: Sequence[Run], folder: Path) -> None:
+    """Say what broke, and how to see it again."""
+    for run in broken[:_FAILED_SHOWN_MAX]:
+        _tell(f"failed: {run.outcome}\n  replay: {run.cell.replay}")
+    if len(broken) > _FAILED_SHOWN_MAX:
+        _tell(f"and {len(broken) - _FAILED_SHOWN_MAX} more failed runs, in `pagetide report {folder} --csv -`")
 
 
 def write_report(folder: Path) -> None:
     """Write the report of the results in a folder, and say where it is."""
-    write = _if_there("report", "write_report")
-    if write is not None:
-        print(f"report: {write(folder)}", flush=True)
+    from pagetide.lab.compare import report
 
+    shown = sys.stderr.isatty()
 
-def _if_there(module: str, name: str) -> Callable[..., Any] | None:
-    """A function of this package; None if it has no such module."""
-    full_name = f"pagetide.lab.compare.{module}"
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(full_name), name)
-    except ModuleNotFoundError as error:
-        if error.name != full_name:
-            raise
-        return None
-    return found
+    def tell(drawn: int, conditions: int) -> None:
+        if shown:
+            print(f"\rdrawing condition {drawn} of {conditions}", end="", file=sys.stderr, flush=True)
+
+    if not shown:
+        _tell("writing the report")
+    path = report.write_report(folder, tell)
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    print(f"report: {path}", flush=True)
 
 
 def _dated_folder() -> Path:

@@ -10,20 +10,21 @@ from pagetide.lab.compare.tables import configurations_table, runs_table, write_
 from pagetide.lab.run_command import STATUS_FAILED, STATUS_OK
 
 
-def report(folder: Path, json_path: str | None, csv_path: str | None) -> int:
-    """Write the report of a folder, or with a path the tables instead; an exit status.
+def report(folder: Path, json_path: str | None, csv_path: str | None, markdown_path: str | None = None) -> int:
+    """Write the report of a folder, or with a path the tables or the conclusions instead; an exit status.
 
     Args:
         folder: where `pagetide compare` wrote its results.
         json_path: a file for all tables as JSON, `-` for standard output, or None.
         csv_path: a file for the table of runs as CSV if it ends in `.csv`, `-` for standard output, otherwise a folder
             for all tables; or None.
+        markdown_path: a file for findings and advice as Markdown, `-` for standard output, or None.
 
     Raises:
         StoreError: there are no results, or they cannot be read.
     """
     try:
-        if json_path is None and csv_path is None:
+        if json_path is None and csv_path is None and markdown_path is None:
             from pagetide.lab.compare_command import write_report
 
             Store.open(folder, read_only=True).close()
@@ -34,6 +35,10 @@ def report(folder: Path, json_path: str | None, csv_path: str | None) -> int:
                 _write_json(store, json_path)
             if csv_path is not None:
                 _write_csv(store, csv_path)
+            if markdown_path is not None:
+                from pagetide.lab.compare.documents import markdown
+
+                _write_text(markdown(store), markdown_path)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -57,6 +62,14 @@ def _write_json(store: Store, path: str) -> None:
         sys.stdout.flush()
     else:
         Path(path).write_bytes(written)
+
+
+def _write_text(text: str, path: str) -> None:
+    if path == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        Path(path).write_text(text, encoding="utf-8")
 
 
 def _write_csv(store: Store, path: str) -> None:

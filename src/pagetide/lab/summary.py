@@ -140,7 +140,7 @@ def _rare_rows(result: RunResult) -> Iterator[tuple[str, str]]:
     if result.dropped_bytes:
         yield "dropped hints, of", format_size(result.dropped_bytes)
     if result.zone_lock_hold_s_max:
-        yield "reporting held the lock at most", _seconds(result.zone_lock_hold_s_max)
+        yield "reporting held lock at most", _seconds(result.zone_lock_hold_s_max)
 
 
 def _size(value_bytes: int | None) -> str:

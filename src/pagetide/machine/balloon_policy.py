@@ -9,13 +9,12 @@ A manager asks the guest for its memory statistics (virtio 1.2, 5.5.6.3), which 
 the zone's words in the shared arena: it is better informed than a real one, never worse.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.zone_layout import BALLOON_PAGES, FREE_PAGES, NR_PAGES
-from pagetide.host.attached_guest import AttachedGuest
 from pagetide.units import PAGE_SIZE_BYTES
 
 SLACK_PAGES = 256
@@ -39,6 +38,17 @@ def settled(words: Any, free_pages: int, held_pages: int) -> bool:
     return abs(wanted_pages(int(words[NR_PAGES]), free_pages, held_pages) - held_pages) < SLACK_PAGES
 
 
+class Ballooned(Protocol):
+    """A guest whose target can be set; AttachedGuest and BalloonDevice say what each does."""
+
+    @property
+    def ram_bytes(self) -> int:
+        """All memory that the guest has shared."""
+
+    def set_target_bytes(self, target_bytes: int) -> object:
+        """Want the guest to make do with this much memory."""
+
+
 class BalloonPolicy:
     """Moves one guest's target."""
 
@@ -47,7 +57,7 @@ class BalloonPolicy:
         self._words = words
         self._target_pages = 0
 
-    def act(self, guest: AttachedGuest) -> None:
+    def act(self, guest: Ballooned) -> None:
         """Move the target, if it is to be moved.
 
         Raises:

@@ -9,6 +9,7 @@ from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import FREE_PAGES
 from pagetide.machine.balloon_policy import settled
 from pagetide.machine.guest_worker import CallSource, GuestWorker, ReportDriver
+from pagetide.machine.in_flight import Batches
 
 
 class InflatingDriver(ReportDriver, Protocol):
@@ -60,7 +61,7 @@ class InBalloon:
 
     look_again_s: ClassVar[float] = 0.01
 
-    def __init__(self, zone: Zone, balloon: Balloon, worker: GuestWorker) -> None:
+    def __init__(self, zone: Zone, balloon: Balloon, worker: Batches) -> None:
         """Look at this balloon."""
         self._zone, self._balloon, self._worker = zone, balloon, worker
 

@@ -1,6 +1,7 @@
 """Measures on this machine what the simulated one's clock is made of, with real memory and real processes.
 
-Each cost is the median of many short stretches, so that what else the machine does disturbs it little. Memory is
+Each cost is the median of many short stretches, in CPU time of the thread that runs them, so that what else the machine
+does disturbs it little: on a busy one, waiting for a processor would double what a discard seems to cost. Memory is
 touched by the vCPUs' own kernel, discarded by the host's; reports go through a host process of their own
 (calibrate_report.py).
 """
@@ -27,7 +28,8 @@ from pagetide.guest.zone_layout import WALKED_BLOCKS
 from pagetide.host.discard import gone_bytes, punch_hole
 from pagetide.jit import kernel
 from pagetide.machine.calibrate_report import measure_reports
-from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece
+from pagetide.machine.calibrate_taking import measure_taking
+from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece, TakingCosts
 from pagetide.machine.versions import cpu_name
 from pagetide.memory.guest_ram import Backing, GuestRam, GuestRamError
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
@@ -79,7 +81,9 @@ def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) 
             if backing == "memfd":
                 raise
     tell("reports through a host process")
-    report = measure_reports(100 * effort)
+    report = measure_reports(100 * effort, backings["memfd"].punch.ns)
+    tell("taking frames")
+    taking = measure_taking(_STRETCHES * effort)
     return Costs(
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         kernel=platform.release(),
@@ -97,6 +101,7 @@ def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) 
         element_block=cost_of(report.element_block),
         wake=cost_of(report.wake),
         backings=backings,
+        taking=TakingCosts(batch=cost_of(taking.batch), frame=cost_of(taking.frame), look=cost_of(taking.look)),
     )
 
 
@@ -107,9 +112,9 @@ def cost_of(measured_ns: list[float]) -> Cost:
 
 
 def _timed_ns(function: Callable[..., Any], *arguments: Any) -> int:
-    start_ns = time.perf_counter_ns()
+    start_ns = time.thread_time_ns()
     function(*arguments)
-    return time.perf_counter_ns() - start_ns
+    return time.thread_time_ns() - start_ns
 
 
 @kernel
@@ -177,11 +182,11 @@ class _Toucher:
         cursor, zone = np.zeros(1, np.int64), self._zone
         found = []
         for end in range(1, _BLOCKS + 1):
-            start_ns = time.perf_counter_ns()
+            start_ns = time.thread_time_ns()
             outcome = run_operations(
                 zone.words, zone.pages, self._ram.address, vcpu, self._made[kind], self._held[vcpu], cursor, end
             )
-            found.append((time.perf_counter_ns() - start_ns) / (1 << _ORDER))
+            found.append((time.thread_time_ns() - start_ns) / (1 << _ORDER))
             assert outcome in (0, WORKER_WANTED)
         return found
 

@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.scan import Scan
 from pagetide.guest.vhost_user_link import VhostUserLink
 from pagetide.guest.zone import Zone
-from pagetide.host.ledger import LEDGER_WORDS
+from pagetide.host.ledger import LEDGER_WORDS, PUNCHES
 from pagetide.linux import eventfd_read
 from pagetide.machine.config import RunConfig
 from pagetide.machine.messages import HostSetup, Ready
@@ -38,31 +40,36 @@ class ReportCosts(NamedTuple):
 
 
 class _Spent(NamedTuple):
-    """What a report took: by the clock, of the guest's thread and of the host's process."""
+    """What a report took: by the clock, of the guest's thread, of the host's process, and of that besides punching."""
 
     wall_ns: float
     guest_ns: float
     host_ns: float
+    besides_ns: float
 
 
-def measure_reports(stretches: int) -> ReportCosts:
+def measure_reports(stretches: int, punch_ns: float) -> ReportCosts:
     """Report blocks that are not resident, one at a time and 32 at a time, in so many stretches of each.
+
+    Args:
+        stretches: how many of each.
+        punch_ns: what a discarding call costs that finds nothing, which counts apart.
 
     Raises:
         OSError: the processes or the memory could not be had.
     """
     found = ReportCosts([], [], [], [], [])
     with contextlib.ExitStack() as resources:
-        guest = _Guest(resources)
+        guest = _Guest(resources, punch_ns)
         for blocks in (1, _BLOCKS):
             guest.spent(blocks)  # warms up
         for _ in range(stretches):
             one, many = guest.spent(1), guest.spent(_BLOCKS)
             report_block = (many.guest_ns - one.guest_ns) / (_BLOCKS - 1)
-            element_block = (many.host_ns - one.host_ns) / (_BLOCKS - 1)
+            element_block = (many.besides_ns - one.besides_ns) / (_BLOCKS - 1)
             found.report.append(one.guest_ns - report_block)
             found.report_block.append(report_block)
-            found.element.append(one.host_ns - element_block)
+            found.element.append(one.besides_ns - element_block)
             found.element_block.append(element_block)
             found.wake.append((one.wall_ns - one.guest_ns - one.host_ns) / 2)
     return found
@@ -71,11 +78,13 @@ def measure_reports(stretches: int) -> ReportCosts:
 class _Guest:
     """A guest in this process, whose memory nobody touches, attached to a host in another."""
 
-    def __init__(self, resources: contextlib.ExitStack) -> None:
+    def __init__(self, resources: contextlib.ExitStack, punch_ns: float) -> None:
+        self._punch_ns = punch_ns
         ours, theirs, control, control_end = (
             resources.enter_context(end) for _ in range(2) for end in socket.socketpair()
         )
-        ledger_fd, _ = shared_memory(resources, "ledger", LEDGER_WORDS * 8)
+        ledger_fd, ledger = shared_memory(resources, "ledger", LEDGER_WORDS * 8)
+        self._ledger = np.frombuffer(ledger, np.int64, LEDGER_WORDS)
         setup = HostSetup(RunConfig(), control.fileno(), theirs.fileno(), ledger_fd)
         self._host = Child("host", setup, [control.fileno(), theirs.fileno(), ledger_fd], control_end)
         resources.callback(self._host.close)
@@ -117,7 +126,7 @@ class _Guest:
     def spent(self, blocks: int) -> _Spent:
         """What a report of so many blocks takes, as the mean over a few."""
         wall_ns = guest_ns = 0
-        host_ns = _cpu_ns(self._host.process.pid)
+        host_ns, punches = _cpu_ns(self._host.process.pid), int(self._ledger[PUNCHES])
         for _ in range(_EACH):
             held = [self._zone.allocate(ORDER_MAX) for _ in range(blocks)]
             for pfn in held:
@@ -129,7 +138,8 @@ class _Guest:
             guest_ns += time.thread_time_ns() - start_cpu_ns
             wall_ns += time.perf_counter_ns() - start_ns
         host_ns = _cpu_ns(self._host.process.pid) - host_ns
-        return _Spent(wall_ns / _EACH, guest_ns / _EACH, host_ns / _EACH)
+        besides_ns = host_ns - (int(self._ledger[PUNCHES]) - punches) * self._punch_ns
+        return _Spent(wall_ns / _EACH, guest_ns / _EACH, host_ns / _EACH, besides_ns / _EACH)
 
 
 def _cpu_ns(pid: int) -> int:

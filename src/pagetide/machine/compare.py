@@ -1,6 +1,6 @@
 """Two runs beside each other: figures that a simulated run must share with the run that it stands for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -44,6 +44,16 @@ def _mean_lag_s(result: RunResult) -> float | None:
     lags_s = [burst.return_lag_s for burst in result.bursts]
     found_s = [lag_s for lag_s in lags_s if lag_s is not None]
     return sum(found_s) / len(found_s) if found_s and len(found_s) == len(lags_s) else None
+
+
+def lags_s(results: Sequence[RunResult]) -> list[float]:
+    """How long memory took to come back, one figure a run: the mean over the bursts, where each of them came back.
+
+    Where one did not, in any of the runs, it is what the median byte took, in all of them.
+    """
+    means_s = [_mean_lag_s(result) for result in results]
+    medians_s = [result.return_lag_s_p50 for result in results]
+    return [value for value in (medians_s if None in means_s else means_s) if value is not None]
 
 
 def resident_each_second(result: RunResult, seconds: int) -> npt.NDArray[np.int64]:

@@ -67,6 +67,20 @@ class BackingCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return np.rint(by_kind).astype(np.int64)
 
 
+class TakingCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What it costs a host to take frames by itself (`shared`), besides discarding them.
+
+    Attributes:
+        batch: each batch, and each end of a pass.
+        frame: each frame of a batch.
+        look: each frame that a pass looks at.
+    """
+
+    batch: Cost
+    frame: Cost
+    look: Cost
+
+
 class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that simulated time is made of.
 
@@ -87,6 +101,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         element_block: and for each block.
         wake: from a kick or a call until the other side runs.
         backings: what depends on the backing.
+        taking: what `shared` costs the host; None in a file of before it was measured.
     """
 
     date: str
@@ -105,6 +120,17 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     element_block: Cost
     wake: Cost
     backings: dict[Backing, BackingCosts]
+    taking: TakingCosts | None = None
+
+    def of_taking(self) -> TakingCosts:
+        """What it costs a host to take frames.
+
+        Raises:
+            ConfigError: it was not measured.
+        """
+        if self.taking is None:
+            raise ConfigError("these costs have none of the design shared: run `pagetide calibrate` to make them anew")
+        return self.taking
 
     def backing(self, name: Backing) -> BackingCosts:
         """The costs of this backing.
@@ -127,6 +153,9 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             value = getattr(self, name)
             if isinstance(value, Cost):
                 _check(name, value)
+        if self.taking is not None:
+            for name in self.taking.__struct_fields__:
+                _check(f"taking {name}", getattr(self.taking, name))
         for backing, costs in self.backings.items():
             _check(f"{backing} fault", costs.fault)
             _check(f"{backing} fault_shared", costs.fault_shared)

@@ -31,6 +31,7 @@ SETTINGS = frozenset({
     "NR_PAGES", "NR_VCPUS", "REPORTING_ORDER", "WMARK_MIN", "WMARK_LOW", "WMARK_HIGH", "PCP_BATCH", "PCP_HIGH",
     "NOTIFY_SPLITS", "KEEP_MARKS", "RECORDING", "WAKE_BLOCKS", "TICK", "COOL_TICKS", "IN_FLIGHT_MAX_PAGES",
     "HINTS_MAX", "SYNC_HINTS", "HOLDS_TIMED", "WALKED_BLOCKS", "KICKS",
+    "PASSES", "IDLE_PASSES",
 })  # fmt: skip
 """Words that do not change while a design is on, and those that only count."""
 

@@ -12,6 +12,7 @@ from pagetide.guest.zone_layout import (
     DROPPED_PAGES,
     FALSE_OOMS,
     FREE_PAGES,
+    IDLE_PASSES,
     ISOLATED_BLOCKS_MAX,
     ISOLATED_PAGES,
     KICKS,
@@ -19,6 +20,7 @@ from pagetide.guest.zone_layout import (
     LOCK_HOLD_NS_MAX,
     LOCK_WAIT_NS,
     LOCK_WAIT_NS_MAX,
+    PASSES,
     PCP_COUNT,
     REFAULTED_PAGES,
     REPEATED_PAGES,
@@ -54,6 +56,8 @@ class GuestTotals(NamedTuple):
     zone_lock_hold_s_max: float | None = None
     zone_lock_hold_s: float | None = None
     kicks: int | None = None
+    passes: int | None = None
+    idle_passes: int | None = None
     repeated_bytes: int | None = None
     vcpu_wait_host_s: float | None = None
     vcpu_waits_host: int | None = None
@@ -82,6 +86,7 @@ class ArenaView:
         self._words = np.frombuffer(arena, np.int64, words_count(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus))
         self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
         self._taken_by_host = config.design == "shared"
+        self._in_passes = config.design not in ("off", "shared", "balloon")
         self._ram_pages = config.ram_bytes // PAGE_SIZE_BYTES
         table = frame_table_base(config.vcpus)
         self._taking_max = self._words[table + TAKING_MAX :][:1]
@@ -114,6 +119,8 @@ class ArenaView:
             zone_lock_hold_s_max=float(words[LOCK_HOLD_NS_MAX]) / 1e9,
             zone_lock_hold_s=float(words[LOCK_HOLD_NS]) / 1e9,
             kicks=int(words[KICKS]),
+            passes=int(words[PASSES]) if self._in_passes else None,
+            idle_passes=int(words[IDLE_PASSES]) if self._in_passes else None,
             repeated_bytes=None if self._taken_by_host else int(words[REPEATED_PAGES]) * PAGE_SIZE_BYTES,
             stamp_errors=int(words[bases + STAMP_ERRORS].sum()),
             refaulted_bytes=int(words[bases + REFAULTED_PAGES].sum()) * PAGE_SIZE_BYTES,

@@ -23,6 +23,11 @@ DELAY_S = 2.0
 _DELAY_S_MIN = 0.001
 
 
+def delay_s(config: RunConfig) -> float:
+    """From the end of a pass to the next one."""
+    return max(DELAY_S if config.delay_s is None else config.delay_s, _DELAY_S_MIN)
+
+
 def batch_frames(config: RunConfig) -> int:
     """How many frames may be TAKING at once: the capacity, and for `oom cap` no more than may be in flight."""
     if config.oom != "cap":
@@ -53,7 +58,7 @@ def taking_frames(setup: HostSetup, ledger: Ledger) -> Iterator[None]:
     over = threading.Event()
 
     def take() -> None:
-        while not over.wait(max(DELAY_S if config.delay_s is None else config.delay_s, _DELAY_S_MIN)):
+        while not over.wait(delay_s(config)):
             while not over.is_set() and taker.take() is not None:
                 pass
 

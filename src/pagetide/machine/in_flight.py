@@ -6,7 +6,6 @@ import numpy as np
 
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import ISOLATED_PAGES, NR_PAGES
-from pagetide.machine.guest_worker import GuestWorker
 from pagetide.memory.frame_table import (
     BEGUN,
     ENDED,
@@ -47,13 +46,25 @@ class InFlight(Protocol):
         """Whether nothing is left to be done before something is freed, besides what the worker knows."""
 
 
+class Batches(Protocol):
+    """What counts batches: a worker.
+
+    Attributes:
+        batches_begun: how many times a batch was asked for, counted before anything is isolated.
+        batches_done: how many of those are over, counted when everything is back in the allocator.
+    """
+
+    batches_begun: int
+    batches_done: int
+
+
 class Isolated:
     """Blocks that the worker isolated; it notifies when they are back."""
 
     look_again_s: ClassVar[float] = float("inf")
     at_rest = True
 
-    def __init__(self, zone: Zone, worker: GuestWorker) -> None:
+    def __init__(self, zone: Zone, worker: Batches) -> None:
         """Look at this worker's batches."""
         self._zone, self._worker = zone, worker
 

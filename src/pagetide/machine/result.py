@@ -99,6 +99,8 @@ class RunResult(msgspec.Struct, kw_only=True):
         zone_lock_hold_s_max: longest that reporting kept the zone lock at once, to isolate blocks or put them back.
         zone_lock_hold_s: how long it kept it in all.
         kicks: notifications of the device.
+        passes: how many times the design looked for something to report; None for one that does not work in passes.
+        idle_passes: those of them that found nothing.
         repeated_bytes: reported again, although nothing had touched them since they were reported before; None where
             the host takes memory by itself and the guest does not see it.
         guest_cpu_s: user and system time of the guest's process, from the first operation to the end; a hypervisor's
@@ -135,6 +137,8 @@ class RunResult(msgspec.Struct, kw_only=True):
     zone_lock_hold_s_max: float | None = None
     zone_lock_hold_s: float | None = None
     kicks: int | None = None
+    passes: int | None = None
+    idle_passes: int | None = None
     repeated_bytes: int | None = None
     stamp_errors: int | None
     refaulted_bytes: int | None

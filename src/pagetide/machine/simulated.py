@@ -12,16 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.driver import BalloonDriver
-from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.zone import TICKS_PER_S, Zone
 from pagetide.host.ledger import Ledger
 from pagetide.jit import kernels_are_cached
 from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.costs import PS_PER_S, Costs
 from pagetide.machine.faults import Fault as StreamFault
-from pagetide.machine.faults import of_kind, ring_entries
-from pagetide.machine.guest_process import tuning_of
+from pagetide.machine.faults import of_kind
 from pagetide.machine.guest_run import OutOfMemoryError
 from pagetide.machine.guest_view import ArenaView
 from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
@@ -30,8 +27,11 @@ from pagetide.machine.recorder import Recorder
 from pagetide.machine.result import RunResult
 from pagetide.machine.simulated_faults import Fault, FaultKind
 from pagetide.machine.simulated_guest import SimulatedGuest
-from pagetide.machine.simulated_host import SimulatedHost, SimulatedRam
+from pagetide.machine.simulated_host import SimulatedHost
 from pagetide.machine.simulated_loop import NEVER_PS, Loop, Signal, Task
+from pagetide.machine.simulated_parts import Ground, make_parts
+from pagetide.machine.simulated_process import Processors, SimulatedProcess
+from pagetide.machine.simulated_ram import SimulatedRam
 from pagetide.machine.simulated_vcpu import (
     BLOCK_PS,
     CHECK_PS,
@@ -81,6 +81,8 @@ class SimulatedMachine:
         check_simulated(config)
         self._config, self._costs, self._faults = config, costs, list(faults)
         self._backing = costs.backing(config.backing)
+        if config.design == "shared":
+            costs.of_taking()
         self._stream = make_stream(config) if stream is None else stream
         self._loop = Loop()
         self.operations = 0
@@ -105,17 +107,16 @@ class SimulatedMachine:
         ledger = Ledger()
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus)
         happened = Signal(loop)
-        host = SimulatedHost(
-            loop, ram, ledger, self._costs, self._backing, self._faults, happened, verify_share=config.verify_share
-        )
-        entries = ring_entries(config.parsed_faults)
-        driver = None
-        if config.design != "off":
-            driver = BalloonDriver(zone, ram.address, host, config.report_blocks_max, entries)
-        design = DESIGNS[config.design](zone, tuning_of(config))
+        holders = len(of_kind(config.parsed_faults, "mmlock", "mmlock-split"))
+        processors = Processors(self._costs.cpus, holders)
+        process = SimulatedProcess(loop, ram.file, self._backing, processors, self._faults)
+        host = SimulatedHost(loop, ram, ledger, self._costs, process, happened, verify_share=config.verify_share)
         shared = np.zeros(SHARED_WORDS, np.int64)
-        worker = SimulatedWorker(loop, zone, design, driver, host.called, self._costs, shared)
-        recorder = Recorder(config, lambda: host.resident_bytes, ArenaView(config, zone.words), ledger)
+        parts = make_parts(
+            Ground(config, loop, zone, ram, ledger, self._costs, processors, process, host, happened, shared)
+        )  # fmt: skip
+        worker = parts.worker
+        recorder = Recorder(config, lambda: process.resident_bytes, ArenaView(config, zone.words), ledger)
 
         waiting = of_kind(config.parsed_faults, "stop", "slow", "off", "ring-full")
 
@@ -125,7 +126,8 @@ class SimulatedMachine:
                 due = tuple(fault for fault in waiting if fault.start_s <= message.until_s)
                 waiting = tuple(fault for fault in waiting if fault not in due)
                 for fault in due:
-                    self._begin_fault(fault, loop.now_s + max(0.0, fault.start_s - message.stream_s), worker)
+                    at_s = loop.now_s + max(0.0, fault.start_s - message.stream_s)
+                    self._begin_fault(fault, at_s, worker, process)
                 return
             if isinstance(message, PhaseBegan):
                 observer.stage(message.name)
@@ -136,13 +138,15 @@ class SimulatedMachine:
 
         guest = SimulatedGuest(
             loop, zone, ram.file, self._stream, worker, tell, self._vcpu_costs(), shared,
-            waits_before_oom=config.oom == "wait",
+            in_flight=parts.in_flight, processors=processors, waits_before_oom=config.oom == "wait",
+            relieve=parts.relieve,
         )  # fmt: skip
         recorder.begin({"host": 0.0, "guest": 0.0})
         tasks = [
             host.run(),
             worker.run(),
             guest.run(),
+            *parts.tasks,
             _sampling(loop, recorder, observer, happened, self._stream, config.ram_bytes),
         ]
         if config.cool_s > 0:
@@ -150,7 +154,7 @@ class SimulatedMachine:
         outcome = self._drive(guest, tasks)
         self.operations = guest.operations
         busy_s: dict[str, float | None] = {
-            "host": host.busy_ps / PS_PER_S,
+            "host": process.busy_ps / PS_PER_S,
             "guest": (guest.busy_ps + worker.busy_ps) / PS_PER_S,
         }
         recorder.end(loop.now_s, busy_s)
@@ -159,12 +163,12 @@ class SimulatedMachine:
         result.repeated_bytes = int(ram.file.words[REPEATED_PAGES]) * PAGE_SIZE_BYTES
         return result
 
-    def _begin_fault(self, fault: StreamFault, at_s: float, worker: SimulatedWorker) -> None:
+    def _begin_fault(self, fault: StreamFault, at_s: float, worker: SimulatedWorker, process: SimulatedProcess) -> None:
         """The stream's clock will reach a fault of the settings at this time."""
         loop = self._loop
         if fault.kind in ("stop", "slow"):
             kind: FaultKind = "stop" if fault.kind == "stop" else "slow"
-            self._faults.append(Fault(at_s, kind, fault.for_s, fault.factor))
+            process.add_fault(Fault(at_s, kind, fault.for_s, fault.factor))
             return
         begin_ps, end_ps = (round(when_s * PS_PER_S) for when_s in (at_s, at_s + fault.for_s))
         loop.at(begin_ps, lambda: worker.set_fault(fault.kind, begins=True))
@@ -191,7 +195,7 @@ class SimulatedMachine:
         return "complete"
 
     def _vcpu_costs(self) -> npt.NDArray[np.int64]:
-        """A row for each number of vCPUs at work; those beyond the processors take turns."""
+        """A row for each number of vCPUs at work."""
         costs, backing = self._costs, self._backing
         rows = np.zeros((self._config.vcpus, COSTS), np.int64)
         for number, row in enumerate(rows):
@@ -199,16 +203,11 @@ class SimulatedMachine:
             row[ORDER0_PS], row[MOVED_PAGE_PS], row[BLOCK_PS] = costs.order0.ps, costs.moved_page.ps, costs.block.ps
             row[STAMP_PS], row[CHECK_PS] = costs.stamp.ps, costs.check.ps
             row[HUGE_FAULT_PS if self._config.backing == "hugetmpfs" else SMALL_FAULT_PS] = fault.ps
-        at_work = np.arange(1, self._config.vcpus + 1)[:, np.newaxis]
-        return rows * np.maximum(costs.cpus, at_work) // costs.cpus
+        return rows
 
 
 def check_simulated(config: RunConfig) -> None:
     """Raise ConfigError for what only a live machine has."""
-    if config.design in {"shared", "balloon"}:
-        raise ConfigError(f"the design {config.design} runs on the live machine only: its host's side is not simulated")
-    if of_kind(config.parsed_faults, "mmlock", "mmlock-split"):
-        raise ConfigError("mmlock is contention for a real lock, which only the live machine has")
     if config.device != "pagetide":
         raise ConfigError(f"the simulated machine has our device only, and not {config.device}'s")
 

@@ -1,11 +1,10 @@
-"""What may go wrong on the host's side, as events, and how long its work takes with them (S9, S10, S12)."""
+"""What may go wrong on the host's side, as events, and how long its work takes with them (S9, S12)."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-FaultKind = Literal["stop", "slow", "mm-lock"]
-"""`stop`: the host does nothing. `slow`: it is slower by a factor. `mm-lock`: discarding waits for a lock, a while each
-time."""
+FaultKind = Literal["stop", "slow"]
+"""`stop`: the host does nothing. `slow`: it is slower by a factor."""
 
 
 class Fault(NamedTuple):
@@ -16,22 +15,17 @@ class Fault(NamedTuple):
         kind: what it is.
         duration_s: how long it lasts.
         factor: for `slow`, by how much.
-        latency_s: for `mm-lock`, how much later each report is done that the host takes up meanwhile.
     """
 
     at_s: float
     kind: FaultKind
     duration_s: float
     factor: float = 1.0
-    latency_s: float = 0.0
 
 
 def finish_s(start_s: float, work_s: float, faults: Sequence[Fault]) -> float:
     """When work that would take `work_s` is done if it is begun at `start_s`."""
     assert work_s >= 0
-    for fault in faults:
-        if work_s > 0 and fault.kind == "mm-lock" and fault.at_s <= start_s < fault.at_s + fault.duration_s:
-            work_s += fault.latency_s
     now_s = start_s
     edges_s = sorted({edge for f in faults for edge in (f.at_s, f.at_s + f.duration_s) if edge > start_s})
     for edge_s in edges_s:

@@ -1,5 +1,6 @@
 """A simulated guest at work: its vCPUs run a workload's operations over one zone. The counterpart of guest_run.py."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,6 @@ from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import (
     FALSE_OOMS,
-    ISOLATED_PAGES,
     WAIT_HOST_NS,
     WAIT_HOST_NS_MAX,
     WAITS_HOST,
@@ -18,10 +18,13 @@ from pagetide.guest.zone_layout import (
 )
 from pagetide.machine.costs import PS_PER_S
 from pagetide.machine.guest_run import SETTLE_MAX_S, OutOfMemoryError
+from pagetide.machine.in_flight import InFlight
 from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
 from pagetide.machine.simulated_loop import NEVER_PS, Loop, Signal, Task
+from pagetide.machine.simulated_process import Processors
 from pagetide.machine.simulated_vcpu import (
     BEHIND_PS,
+    BLOCK_PS,
     BUSY_PS,
     CLOCK_PS,
     CURSOR,
@@ -32,6 +35,7 @@ from pagetide.machine.simulated_vcpu import (
     TIME_UP,
     VCPU_COLUMNS,
     WHO,
+    hold_zone_lock,
     run_vcpus,
 )
 from pagetide.machine.simulated_worker import SimulatedWorker
@@ -57,7 +61,10 @@ class SimulatedGuest:
         costs: npt.NDArray[np.int64],
         shared: npt.NDArray[np.int64],
         *,
+        in_flight: InFlight,
+        processors: Processors,
         waits_before_oom: bool = True,
+        relieve: Callable[[int], int] | None = None,
     ) -> None:
         """Take everything that the run needs; `run` is its task.
 
@@ -68,13 +75,18 @@ class SimulatedGuest:
             stream: what the vCPUs do.
             worker: who reports.
             tell: gets what happens.
-            costs: what it costs, a row of simulated_vcpu.py's costs for each number of vCPUs at work, from 1.
+            costs: what it costs, a row of simulated_vcpu.py's costs for each number of vCPUs at work, from 1, if there
+                is a processor for each.
             shared: SHARED_WORDS of simulated_vcpu.py, all 0.
+            in_flight: as for GuestRun.
+            processors: who wants one of them.
             waits_before_oom: as for GuestRun.
+            relieve: as for GuestRun.
         """
         self.over = False
         self._loop, self._zone, self._memory, self._stream, self._worker = loop, zone, memory, stream, worker
         self._tell, self._costs, self._shared, self._waits_before_oom = tell, costs, shared, waits_before_oom
+        self._in_flight, self._relieve, self._processors = in_flight, relieve, processors
         self._work = [stream.operations_of(vcpu) for vcpu in range(len(costs))]
         self._firsts = np.cumsum([0, *(len(work.operations) for work in self._work)])[:-1]
         slots = np.cumsum([0, *(work.slots for work in self._work)])
@@ -104,7 +116,7 @@ class SimulatedGuest:
         Raises:
             OutOfMemoryError: the guest is too small for its workload.
         """
-        loop, stream, until_s = self._loop, self._stream, 0.0
+        loop, stream, in_flight, until_s = self._loop, self._stream, self._in_flight, 0.0
         for number, stretch in enumerate(stream.stretches):
             mark, until_s = stretch.mark, stretch.until_s
             self._start_clock(stretch.from_s, until_s)
@@ -118,7 +130,7 @@ class SimulatedGuest:
             self._tell(PhaseEnded(mark.burst, mark.eats, allocated, loop.now_s, behind_s))
             if mark.settle:
                 settle_max_ps = round(SETTLE_MAX_S * PS_PER_S)
-                yield from loop.wait_for(self._worker.came_back, lambda: self._worker.at_rest, settle_max_ps)
+                yield from self._look_until(lambda: self._worker.at_rest and in_flight.at_rest, settle_max_ps)
         self._start_clock(until_s, stream.end_s)
         yield from self._sleep_until(stream.end_s)
         self.over = True
@@ -145,7 +157,7 @@ class SimulatedGuest:
             self._operations,
             self._due_ps,
             self._slots,
-            self._costs[self._at_work - 1],
+            self._processors.stretched_ps(self._costs[self._at_work - 1]),
             self._shared,
             self._loop.next_ps,
         )
@@ -166,7 +178,7 @@ class SimulatedGuest:
             loop.at(at_ps, lambda: loop.resume(self._wait(vcpu, self._worker.report_all())))
         elif outcome == NO_MEMORY:
             row[CLOCK_PS] = NEVER_PS
-            seen = self._worker.batches_done
+            seen = self._in_flight.ended
             loop.at(at_ps, lambda: loop.resume(self._out_of_memory(vcpu, seen)))
         self._count()
 
@@ -188,7 +200,7 @@ class SimulatedGuest:
     def _count(self) -> None:
         """Count the vCPUs at work: they share the processors."""
         waiting = self._rows[:, CLOCK_PS] >= NEVER_PS
-        self._at_work = self._unfinished() - int(waiting.sum())
+        self._at_work = self._processors.vcpus = self._unfinished() - int(waiting.sum())
 
     def _wait(self, vcpu: int, what: Task) -> Task:
         """Let a vCPU wait for the host, account for the time, and let it go on."""
@@ -205,19 +217,34 @@ class SimulatedGuest:
         self._rows[vcpu, CLOCK_PS] = self._loop.now_ps
         self._count()
 
+    def _look_until(self, holds: Callable[[], bool], at_most_ps: int = NEVER_PS) -> Task:
+        """Wait until something holds, or for so long; where nobody notifies it is looked at every so often."""
+        loop, look_again_s = self._loop, self._in_flight.look_again_s
+        until_ps = min(NEVER_PS, loop.now_ps + at_most_ps)
+        look_ps = NEVER_PS if math.isinf(look_again_s) else round(look_again_s * PS_PER_S)
+        while not holds() and loop.now_ps < until_ps:
+            yield self._worker.came_back, min(until_ps, loop.now_ps + look_ps)
+
     def _out_of_memory(self, vcpu: int, seen: int) -> Task:
         """An allocation failed: truly, or because blocks are out for reporting (S15)."""
-        worker, words = self._worker, self._zone.words
-        if worker.batches_begun == worker.batches_done == seen:
+        in_flight, words, row = self._in_flight, self._zone.words, self._rows[vcpu]
+        operation = self._operations[row[CURSOR]]
+        order = int(operation["order"])
+        pages = 0 if self._relieve is None else self._relieve(order)
+        if pages:
+            released_ps = hold_zone_lock(words, self._shared, self._loop.now_ps, pages * int(self._costs[0, BLOCK_PS]))
+            yield None, int(released_ps)
+            self._go_on(vcpu)
+            return
+        if in_flight.begun == in_flight.ended == seen:
             raise OutOfMemoryError("it ran out of memory: its workload needs more than it has")
-        came_back = self._loop.wait_for(worker.came_back, lambda: worker.batches_done != seen)
-        operation = self._operations[self._rows[vcpu, CURSOR]]
+        came_back = self._look_until(lambda: in_flight.ended != seen)
         if self._waits_before_oom:
             yield from self._wait(vcpu, came_back)
-        elif words[ISOLATED_PAGES] >= 1 << int(operation["order"]):
+        elif in_flight.pages >= 1 << order:
             words[FALSE_OOMS] += 1
-            self._slots[self._rows[vcpu, SLOTS] + operation["slot"]] = NOT_HAD
-            self._rows[vcpu, CURSOR] += 1
+            self._slots[row[SLOTS] + operation["slot"]] = NOT_HAD
+            row[CURSOR] += 1
             self._go_on(vcpu)
         else:
             yield from came_back

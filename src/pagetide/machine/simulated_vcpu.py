@@ -180,7 +180,7 @@ def _begin(words: Any, pages: Any, vcpus: Any, vcpu: int, due_ps: int, costs: An
     """Get to an operation's time, by way of an idle vCPU's drain; DONE, or why it does not begin yet."""
     if _goes_on_ps(words, vcpus, vcpu, due_ps) >= until_ps:
         return TIME_UP
-    if due_ps - vcpus[vcpu, CLOCK_PS] >= IDLE_PS:
+    if due_ps - vcpus[vcpu, CLOCK_PS] >= IDLE_PS and words[_VCPU_0 + vcpu * VCPU_WORDS + PCP_COUNT] > 0:
         _drain(words, pages, vcpus, vcpu, costs, shared)
         if atomic_load(words, WAKE) != 0:
             return WORKER_WANTED
@@ -242,6 +242,8 @@ def _run_one(
 def _drain(words: Any, pages: Any, vcpus: Any, vcpu: int, costs: Any, shared: Any) -> None:
     """An idle vCPU keeps no pages to itself, as in machine/guest_run.py."""
     listed = words[_VCPU_0 + vcpu * VCPU_WORDS + PCP_COUNT]
+    if listed == 0:
+        return
     pcp_drain(words, pages, vcpu)
     vcpus[vcpu, CLOCK_PS] = hold_zone_lock(words, shared, vcpus[vcpu, CLOCK_PS], listed * costs[MOVED_PAGE_PS])
 

@@ -5,12 +5,13 @@ from collections.abc import Generator
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.reporting.design import Batch, Design
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import LOCK_HOLD_NS, LOCK_HOLD_NS_MAX, WALKED_BLOCKS
 from pagetide.machine.costs import PS_PER_S, Costs
+from pagetide.machine.guest_worker import ReportDriver
 from pagetide.machine.simulated_loop import NEVER_PS, Doorbell, Loop, Signal, Task, Wait
+from pagetide.machine.simulated_process import Processors
 from pagetide.machine.simulated_vcpu import hold_zone_lock
 
 
@@ -29,17 +30,18 @@ class SimulatedWorker:
         loop: Loop,
         zone: Zone,
         design: Design,
-        driver: BalloonDriver | None,
+        driver: ReportDriver | None,
         called: Doorbell,
         costs: Costs,
         shared: npt.NDArray[np.int64],
+        processors: Processors,
     ) -> None:
         """Take the design and its driver; `shared` are the words of simulated_vcpu.py. `run` is its task."""
         self.batches_begun = self.batches_done = 0
         self.came_back = Signal(loop)
         self.busy_ps = 0
         self._loop, self._zone, self._design, self._driver = loop, zone, design, driver
-        self._called, self._costs, self._shared = called, costs, shared
+        self._called, self._costs, self._shared, self._processors = called, costs, shared, processors
         self._woken = self._sleeping_long = self._driving = self._ring_full = False
         self._on = self._wanted_on = True
         self._bell = Doorbell(loop)
@@ -124,20 +126,23 @@ class SimulatedWorker:
         """Take time, and time under the zone lock."""
         if work_ps + locked_ps == 0:
             return
-        start_ps = self._loop.now_ps
-        now_ps = start_ps + work_ps
-        if locked_ps:
+        processors = self._processors
+        processors.others += 1
+        if work_ps:
+            yield None, self._loop.now_ps + processors.stretched_ps(work_ps)
+        if locked_ps:  # asked for only now, so that no vCPU waits for a lock that is still free
             words = self._zone.words
-            now_ps = int(hold_zone_lock(words, self._shared, now_ps, locked_ps))
+            until_ps = int(hold_zone_lock(words, self._shared, self._loop.now_ps, locked_ps))
             words[LOCK_HOLD_NS] += locked_ps // 1000
             words[LOCK_HOLD_NS_MAX] = max(words[LOCK_HOLD_NS_MAX], locked_ps // 1000)
-        self.busy_ps += now_ps - start_ps
-        yield None, now_ps
+            yield None, until_ps
+        self.busy_ps += work_ps + locked_ps
+        processors.others -= 1
 
     def _report(self, batch: Batch) -> Task:
         """Report one batch and sleep until the host has dealt with it."""
         assert self._driver is not None
-        self._driver.submit(batch)
+        self._driver.submit(batch, self._design.queue)
         while not self._driver.completed():
             if not self._driver.arm():
                 yield from self._called.wait()

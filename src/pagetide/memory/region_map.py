@@ -17,13 +17,18 @@ REGION_FD = 2
 REGION_OFFSET = 3
 REGION_ADDRESS = 4
 REGION_MARKS = 5
-_COLUMNS = 6
+REGION_PIECE = 6
+_COLUMNS = 7
+
+WHOLE = 1 << 62
+"""A piece larger than any region."""
 
 
 class Region(NamedTuple):
     """A run of guest-physical addresses backed by one stretch of a file, mapped at an address of this process.
 
     `marks_address` is where a bit for each of its pages is kept, which is set when the page is discarded; 0 for none.
+    `piece_bytes` is how much of it one call is to discard at most.
     """
 
     gpa: int
@@ -32,6 +37,7 @@ class Region(NamedTuple):
     offset_bytes: int
     address: int
     marks_address: int = 0
+    piece_bytes: int = WHOLE
 
 
 @kernel
@@ -55,7 +61,7 @@ class RegionMap:
     """The regions of one guest.
 
     Attributes:
-        table: int64 array of shape (regions, 6), for `find_region` and other kernels.
+        table: int64 array of shape (regions, 7), for `find_region` and other kernels.
     """
 
     table: npt.NDArray[np.int64]

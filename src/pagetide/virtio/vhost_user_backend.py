@@ -68,6 +68,7 @@ from pagetide.virtio.vhost_user_rules import (
 )
 
 _NO_INFLIGHT = Inflight(0, 0, 0, 0)
+_CALL = Request.SET_VRING_CALL  # asked for in every turn, and Python 3.11 finds a member of an enum slowly
 
 
 class _Queue:
@@ -190,10 +191,13 @@ class VhostUserBackend:
         """The available index that a queue begins with."""
         return self._queues[index].base
 
-    def queue_fds(self, index: int) -> tuple[int, int]:
-        """A queue's call and error descriptors as they are now, -1 for none."""
-        fds = self._queues[index].fds
-        return fds[Request.SET_VRING_CALL], fds[Request.SET_VRING_ERR]
+    def call_fd(self, index: int) -> int:
+        """A queue's call descriptor as it is now, -1 for none."""
+        return self._queues[index].fds[_CALL]
+
+    def err_fd(self, index: int) -> int:
+        """A queue's error descriptor as it is now, -1 for none."""
+        return self._queues[index].fds[Request.SET_VRING_ERR]
 
     def config_changed(self) -> tuple[int, Message] | None:
         """The message that tells of a changed configuration, and the descriptor of the channel that it goes to.

@@ -10,7 +10,15 @@ from pagetide.guest.reporting.design import Batch, ReportingSettings
 from pagetide.guest.reporting.switch import reserve_missing_spares, switch_off
 from pagetide.guest.request import begin_pass, end_pass
 from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import HINTS, RECORD_HINT_ARRAYS, RECORD_HINT_MAP, RECORDING, WAKE_BLOCKS
+from pagetide.guest.zone_layout import (
+    HINTS,
+    IDLE_PASSES,
+    PASSES,
+    RECORD_HINT_ARRAYS,
+    RECORD_HINT_MAP,
+    RECORDING,
+    WAKE_BLOCKS,
+)
 from pagetide.virtio.balloon import Queue
 
 _RETRY_S = 0.1
@@ -139,7 +147,8 @@ class Passes(abc.ABC):
         assert not self._out.given, "the batch before was not handed back"
         if not self._schedule.is_due(now_s):
             return None
-        if not self._in_pass:
+        begins = not self._in_pass
+        if begins:
             begin_pass(self._zone.words)
             self._in_pass = True
             self._out.begin()
@@ -147,6 +156,8 @@ class Passes(abc.ABC):
             self._begin()
         self._out.steps[FILLED] = self._out.steps[BLOCKED] = 0
         self._fill()
+        if begins:
+            self._count_pass()
         if self._out.filled:
             return self._out.give()
         self._end_pass(now_s)
@@ -174,6 +185,12 @@ class Passes(abc.ABC):
         words = self._zone.words
         hinted = words[RECORDING] in (RECORD_HINT_MAP, RECORD_HINT_ARRAYS)
         return bool(hinted and words[HINTS] - self._out.steps[YOUNG] >= words[WAKE_BLOCKS])
+
+    def _count_pass(self) -> None:
+        words = self._zone.words
+        words[PASSES] += 1
+        if not self._out.filled:
+            words[IDLE_PASSES] += 1
 
     def _end_pass(self, now_s: float) -> None:
         again, left = bool(end_pass(self._zone.words)), self._left()

@@ -1,6 +1,6 @@
 """What a claim is tested by: the runs of a few cases, and comparisons of them that allow for their spread."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pagetide.lab.compare.grid import NO_FAULT, condition_config, grid_defaults
@@ -40,6 +40,10 @@ class Case(NamedTuple):
         return condition_config(self.workload, self.fault, self.oom, self.design, settings)
 
 
+class NotMeasuredError(Exception):
+    """A run has not the figure that a claim is decided by; the message is its name."""
+
+
 class Evidence:
     """The runs of a claim's cases."""
 
@@ -53,14 +57,41 @@ class Evidence:
         return list(self._runs)
 
     def spread(self, case: str, figure: str | Callable[[Run], float | None]) -> Spread:
-        """A figure of a case over its repeats, by its name in RunResult or by what reads it; 0 where it has none."""
+        """A figure of a case over its repeats, by its name in RunResult or by what reads it.
+
+        Raises:
+            NotMeasuredError: a run has no such figure.
+        """
         read = figure if callable(figure) else (lambda run: run.figures.get(figure))
         found = spread_of([read(run) for run in self._runs[case]])
-        return Spread(0, 0, 0, len(self._runs[case])) if found is None else found
+        if found is None:
+            raise NotMeasuredError(figure.__name__ if callable(figure) else figure)
+        return found
 
     def __call__(self, case: str, figure: str | Callable[[Run], float | None]) -> float:
         """The median of that."""
         return self.spread(case, figure).median
+
+    def is_less(
+        self, one: str, other: str, figure: str | Callable[[Run], float | None], factor: float = 1.0
+    ) -> bool | None:
+        """Whether a figure of one case is less than a factor of the other's for every seed, or for none; None if mixed.
+
+        Cases with the same work and seed have the same stream, so they are compared seed by seed.
+        """
+        found = {case: self.by_seed(case, figure) for case in (one, other)}
+        seeds = found[one].keys() & found[other].keys()
+        return agreed(found[one][seed] < factor * found[other][seed] for seed in seeds)
+
+    def by_seed(self, case: str, figure: str | Callable[[Run], float | None]) -> dict[int, float]:
+        """A figure of each of a case's runs, by seed.
+
+        Raises:
+            NotMeasuredError: a run has no such figure.
+        """
+        self.spread(case, figure)
+        read = figure if callable(figure) else (lambda run: run.figures.get(figure))
+        return {run.cell.config.seed: read(run) or 0.0 for run in self._runs[case]}
 
     def config(self, case: str) -> RunConfig:
         """The settings of a case's first run."""
@@ -99,6 +130,17 @@ def at_most(one: Spread, limit: float) -> bool | None:
 def at_least(one: Spread, limit: float) -> bool | None:
     """Whether it reaches a limit in every repeat, or in none; None if in some."""
     return True if one.low >= limit else False if one.high < limit else None
+
+
+def within(one: Spread, other: Spread, factor: float) -> bool | None:
+    """Whether it is at most so many times the other in every pair of repeats, or in none; None if in some."""
+    return True if one.high <= factor * other.low else False if one.low > factor * other.high else None
+
+
+def agreed(answers: Iterable[bool]) -> bool | None:
+    """What all of them say; None if they differ, or there is none."""
+    different = set(answers)
+    return different.pop() if len(different) == 1 else None
 
 
 def verdict_of(*tests: bool | None) -> Verdict:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from pagetide.lab.compare.cells import Cell, MachineName, repeats_of, without_duplicates
 from pagetide.lab.compare.store import LeftOut
@@ -72,6 +73,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         other = self.settings.keys() - {"seed"}
         return self.quick or bool(other) or any((self.designs, self.workloads, self.faults, self.oom))
 
+    @property
+    def is_live_quick(self) -> bool:
+        """Whether it is the whole of the mail's case on the live machine."""
+        return self.machine == "live" and self.quick and not replace(self, quick=False).is_narrowed
+
 
 class Grid(NamedTuple):
     """Cells in the order in which they run, and what was left out because it does not fit."""
@@ -81,7 +87,7 @@ class Grid(NamedTuple):
 
 
 def make_grid(choice: Choice) -> Grid:
-    """The cells that a choice asks for; all designs of a condition beside each other.
+    """The cells that a choice asks for: condition by condition, and in each seed by seed.
 
     Raises:
         ConfigError: a name that there is not, a setting out of its range, or nothing that fits.
@@ -92,16 +98,16 @@ def make_grid(choice: Choice) -> Grid:
     faults = choice.faults or ((QUICK_FAULT,) if choice.quick else FAULTS)
     cells: list[Cell] = []
     left_out: list[LeftOut] = []
-    for workload, fault, oom, design in itertools.product(workloads, faults, choice.oom or ("wait",), designs):
-        try:
-            config = condition_config(workload, fault, oom, design, _settings(choice, workload))
-            _check_machine(config, choice.machine)
-            if config.seed + choice.repeats > 1 << 63:
-                raise ConfigError(f"the seeds of {choice.repeats} repeats must stay below 2^63")
-        except ConfigError as error:
-            left_out.append(LeftOut(f"{design} on {workload}, fault {fault}, oom {oom}", str(error)))
-        else:
-            cells += repeats_of(config, choice.machine, choice.repeats)
+    for workload, fault in itertools.product(workloads, faults):
+        repeats: list[list[Cell]] = []
+        for oom, design in itertools.product(choice.oom or ("wait",), designs):
+            try:
+                config = _fitting(choice, condition_config(workload, fault, oom, design, _settings(choice, workload)))
+            except ConfigError as error:
+                left_out.append(LeftOut(f"{design} on {workload}, fault {fault}, oom {oom}", str(error)))
+            else:
+                repeats.append(repeats_of(config, choice.machine, choice.repeats))
+        cells += itertools.chain.from_iterable(zip(*repeats, strict=True))  # a worker makes a seed's stream once
     if not cells:
         raise ConfigError(left_out[0].why)
     return Grid(without_duplicates(cells), left_out)
@@ -127,6 +133,14 @@ def condition_config(workload: str, fault: str, oom: str, design: str, settings:
 def grid_defaults(workload: str) -> dict[str, Any]:
     """What the grid sets on a workload, by public name, beside the workload's own defaults."""
     return {"rest": _BURST_REST_S} if workload == "burst" else {}
+
+
+def _fitting(choice: Choice, config: RunConfig) -> RunConfig:
+    """The same settings; ConfigError if the choice's machine and repeats do not fit them."""
+    check_machine(config, choice.machine)
+    if config.seed + choice.repeats > 1 << 63:
+        raise ConfigError(f"the seeds of {choice.repeats} repeats must stay below 2^63")
+    return config
 
 
 def _check(choice: Choice) -> None:
@@ -180,7 +194,8 @@ _CLOCK = ("workload", "bursts", "hold", "rest", "duration")
 """Settings that a workload's clock depends on."""
 
 
-def _check_machine(config: RunConfig, machine: MachineName) -> None:
+def check_machine(config: RunConfig, machine: MachineName) -> None:
+    """Raise ConfigError for what this machine does not have."""
     if machine == "live":
         from pagetide.lab.run_command import check_against_machine
 

@@ -69,6 +69,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     costs: str
 
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether it failed because its guest ran out of memory: the design's doing, and nothing that broke."""
+        return self.failed and "it ran out of memory" in self.outcome
+
 
 class LeftOut(NamedTuple):
     """A combination that is not in the grid, and why."""

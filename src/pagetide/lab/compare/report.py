@@ -1,7 +1,7 @@
 """Writes the report of a comparison: one HTML file that needs nothing else."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pagetide.lab.compare.advice import SETUPS, advice
@@ -27,34 +27,43 @@ REPORT = "report.html"
 """The report's name in its folder."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, tell: Callable[[int, int], None] | None = None) -> Path:
     """Make the report of the results in a folder, beside them; its path.
+
+    Args:
+        folder: where the results are.
+        tell: called before each condition is drawn, with its number from 1 and how many there are.
 
     Raises:
         StoreError: there are no results, or this version cannot read them.
         OSError: it cannot be written.
     """
     with Store.open(folder, read_only=True) as store:
-        text = report_html(store)
+        text = report_html(store, tell)
     path = folder / REPORT
     unfinished = path.with_suffix(".html.new")
     unfinished.write_text(text, encoding="utf-8")
     return unfinished.replace(path)
 
 
-def report_html(store: Store) -> str:
-    """The report's text."""
+def report_html(store: Store, tell: Callable[[int, int], None] | None = None) -> str:
+    """The report's text; arguments as for `write_report`."""
     runs = store.runs()
     conditions = conditions_of(runs)
     most = max((len(one.designs) for one in conditions), default=0)
     full = [one for one in conditions if 2 * len(one.designs) > most]
     others = [one for one in conditions if one not in full]
+    bodies = {}
+    for number, one in enumerate(conditions, 1):
+        if tell is not None:
+            tell(number, len(conditions))
+        bodies[one.name] = condition_body(table_of(one), tradeoffs_of(one), store)
     sections = [
         Section("findings", "What the figures say to the thread's claims", findings_body(findings(store))),
         Section("advice", "Which configuration for which guest", advice_body(advice(store))),
         Section("tradeoff", "What less memory costs", tradeoffs_body(overall(conditions), "overall")),
-        *_workload_sections(full, store),
-        _section("special", "Conditions that test single claims", others, store),
+        *_workload_sections(full, bodies),
+        _section("special", "Conditions that test single claims", others, bodies),
         Section(
             "troubles",
             "What failed and what was left out",
@@ -65,26 +74,22 @@ def report_html(store: Store) -> str:
     return page("pagetide compare", [one for one in sections if one.body], _head(store, runs))
 
 
-def _workload_sections(conditions: Sequence[Condition], store: Store) -> list[Section]:
+def _workload_sections(conditions: Sequence[Condition], bodies: Mapping[str, str]) -> list[Section]:
     sections = []
     for workload in dict.fromkeys(one.workload for one in conditions):
         own = [one for one in conditions if one.workload == workload]
         heading = f"{workload}: {SETUPS[workload]}" if workload in SETUPS else workload
-        sections.append(_section(workload, heading, own, store))
+        sections.append(_section(workload, heading, own, bodies))
     return sections
 
 
-def _section(name: str, heading: str, conditions: Sequence[Condition], store: Store) -> Section:
+def _section(name: str, heading: str, conditions: Sequence[Condition], bodies: Mapping[str, str]) -> Section:
     workloads = {one.workload for one in conditions}
     parts = []
     for one in conditions:
         wrong = fault_words(one.faults, brief=True)
         parts.append((one.name, wrong if len(workloads) == 1 else f"{one.workload}, {wrong}"))
-    return Section(name, heading, "".join(_body(one, store) for one in conditions), parts)
-
-
-def _body(condition: Condition, store: Store) -> str:
-    return condition_body(table_of(condition), tradeoffs_of(condition), store)
+    return Section(name, heading, "".join(bodies[one.name] for one in conditions), parts)
 
 
 def _head(store: Store, runs: Sequence[Run]) -> str:

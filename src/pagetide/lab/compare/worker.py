@@ -1,9 +1,10 @@
 """What a worker of the grid does: runs one cell, and says what became of it, whatever that is."""
 
 import datetime as dt
+import functools
 import signal
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -11,10 +12,18 @@ from pagetide.lab.compare.cells import Cell
 from pagetide.lab.compare.store import COMPLETE, Record
 from pagetide.lab.summary import problems
 from pagetide.linux import set_parent_death_signal
+from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
 from pagetide.machine.observer import Observer
 from pagetide.machine.result import RunResult, Sample
 from pagetide.machine.versions import versions
+from pagetide.machine.workloads import make_stream
+from pagetide.workload.stream import Stream
+
+_STREAM_SETTINGS = (
+    "workload", "ram_bytes", "bursts", "eat_share", "hold_s", "rest_s", "duration_s", "rate_per_s", "mix", "stream",
+    "vcpus", "seed",
+)  # fmt: skip
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -80,6 +89,16 @@ def lost_job(job: Job, outcome: str) -> Record:
     )
 
 
+def stream_of(config: RunConfig) -> Stream:
+    """The stream that these settings ask for; the last one again if it is the same, as it is for the next design."""
+    return _make_stream(*(getattr(config, name) for name in _STREAM_SETTINGS))
+
+
+@functools.lru_cache(maxsize=1)
+def _make_stream(*values: Any) -> Stream:
+    return make_stream(RunConfig(**dict(zip(_STREAM_SETTINGS, values, strict=True))))
+
+
 def _machine(job: Job) -> Machine:
     if job.cell.machine == "live":
         from pagetide.machine.live import LiveMachine
@@ -88,7 +107,7 @@ def _machine(job: Job) -> Machine:
     from pagetide.machine.simulated import SimulatedMachine  # brings the compiler in
 
     assert job.costs is not None
-    return SimulatedMachine(job.cell.config, job.costs)
+    return SimulatedMachine(job.cell.config, job.costs, stream=stream_of(job.cell.config))
 
 
 def _outcome(result: RunResult) -> str:
