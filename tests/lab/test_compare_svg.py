@@ -49,7 +49,7 @@ def test_each_piece_of_a_path_stays_one() -> None:
 
 def test_identifiers_are_the_pictures_own() -> None:
     """What is referred to is named after the picture, everywhere alike, and other identifiers go."""
-    body = '<g id="axes"><defs><clipPath id="p1"/></defs><path d="M 0 0" clip-path="url(#p1)"/><use href="#p1"/></g>'
+    body = '<g id="axes"><defs><path id="p1" d="M 0 0"/></defs><g mask="url(#p1)"><use href="#p1"/></g></g>'
     drawn = for_page(drawing(body), "here", "<what>", {})
     assert set(re.findall(r'id="([^"]*)"', drawn)) == {"here-title", "here-p1"}
     assert "url(#here-p1)" in drawn

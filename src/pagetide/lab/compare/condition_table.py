@@ -123,8 +123,8 @@ def _html_cell(measure: Measure, spread: Spread | None, is_best: bool) -> str:
     low, high = shown(spread.low, measure), shown(spread.high, measure)
     around = f'<span class="spread">{low}–{high}</span>' if low != high else ""  # noqa: RUF001 - from, to
     word = '<span class="hidden"> best</span>' if is_best else ""
-    data = f'data-measure="{measure.name}" data-median="{spread.median!r}"'
-    return f"<td {data}{_classes(measure, is_best)}>{shown(spread.median, measure)}{word}{around}</td>"
+    classes = _classes(measure, is_best)
+    return f'<td data-measure="{measure.name}"{classes}>{shown(spread.median, measure)}{word}{around}</td>'
 
 
 def _classes(measure: Measure, is_best: bool = False) -> str:

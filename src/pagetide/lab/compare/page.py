@@ -187,21 +187,48 @@ def _orders(condition: Condition) -> str:
     return f'<h4>What the reporting order does ({design})</h4><div class="panels orders">{"".join(figures)}</div>'
 
 
-def _panels(table: Table, store: Store) -> str:
-    shown = [one for one in table.condition.configurations if one.runs]
+class Panel(NamedTuple):
+    """A configuration's curve: whose it is, and what is drawn."""
+
+    configuration: Configuration
+    drawn: str
+
+    @property
+    def mean(self) -> str:
+        """What the host held on average; nothing where that is not known."""
+        held = self.configuration.runs[0].figures["mean_resident_bytes"]
+        return "" if held is None else f"{number(held / _GIB)} GiB on average"
+
+
+def panels_of(condition: Condition, store: Store) -> list[Panel]:
+    """A picture of the first run of each configuration, all on the same axes."""
+    shown = [one for one in condition.configurations if one.runs]
     curves = [_curve(store, one.runs[0]) for one in shown]
-    if not curves:
+    end_s = max((curve.t_s[-1] for curve in curves), default=0.0)
+    top_bytes = max((max(one.host_resident_bytes.max(), one.guest_used_bytes.max()) for one in curves), default=0.0)
+    panels = []
+    for index, (one, curve) in enumerate(zip(shown, curves, strict=True)):
+        described = f"{condition.title}: guest use and host residency over time with {one.label}"
+        drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", described)
+        panels.append(Panel(one, drawn))
+    return panels
+
+
+def _panels(table: Table, store: Store) -> str:
+    panels = panels_of(table.condition, store)
+    if not panels:
         return ""
-    end_s = max(curve.t_s[-1] for curve in curves)
-    top_bytes = max(max(curve.host_resident_bytes.max(), curve.guest_used_bytes.max()) for curve in curves)
     drawn = "".join(
-        _panel(table.condition, one, curve, end_s, top_bytes, index)
-        for index, (one, curve) in enumerate(zip(shown, curves, strict=True))
+        '<figure><figcaption><span><span class="swatch" style="background: '
+        f'{variable(panel.configuration.design)}"></span>{escape(panel.configuration.label)}</span>'
+        f'<span class="soft">{panel.mean}</span></figcaption>{panel.drawn}</figure>'
+        for panel in panels
     )
+    seed = panels[0].configuration.runs[0].cell.config.seed
     legend = (
         '<div class="legend"><span><span class="swatch" style="background: var(--guest)"></span>area: the guest uses'
         '</span><span><span class="stroke"></span>line: the host holds</span>'
-        f"<span>the run with seed {shown[0].runs[0].cell.config.seed}, over the time of the run</span></div>"
+        f"<span>the run with seed {seed}, over the time of the run</span></div>"
     )
     return f'{legend}<div class="panels">{drawn}</div>'
 
@@ -209,17 +236,6 @@ def _panels(table: Table, store: Store) -> str:
 def _curve(store: Store, run: Run) -> Curve:
     samples = store.samples(run.key)
     return Curve(samples["t_s"], samples["guest_used_bytes"], samples["host_resident_bytes"])
-
-
-def _panel(condition: Condition, one: Configuration, curve: Curve, end_s: float, top_bytes: float, index: int) -> str:
-    held = one.runs[0].figures["mean_resident_bytes"]
-    described = f"{condition.title}: guest use and host residency over time with {one.label}"
-    drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", described)
-    mean = "" if held is None else f'<span class="soft">{number(held / _GIB)} GiB on average</span>'
-    return (
-        f'<figure><figcaption><span><span class="swatch" style="background: {variable(one.design)}"></span>'
-        f"{escape(one.label)}</span>{mean}</figcaption>{drawn}</figure>"
-    )
 
 
 def troubles_body(failed: Sequence[Run], left_out: Sequence[LeftOut]) -> str:
@@ -241,5 +257,5 @@ def measures_body() -> str:
     return (
         "<p>A figure is the median over the repeats, which differ by the seed alone; below it stand the least and the "
         "largest where they differ. A value is marked as best only if its worst repeat is better than the best repeat "
-        f'of every other; off takes no part in that.</p><dl class="facts">{rows}</dl>'
+        f'of every other, in the digits that are shown; off takes no part in that.</p><dl class="facts">{rows}</dl>'
     )

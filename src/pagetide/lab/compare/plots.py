@@ -16,7 +16,7 @@ from pagetide.lab.compare.spread import Spread
 from pagetide.lab.compare.svg import for_page
 from pagetide.lab.compare.tradeoff import Point, Tradeoff, frontier
 
-_POINTS = 90
+_POINTS = 60
 _GIB = 1 << 30
 _INK, _FAINT, _GUEST, _CURVE, _LINE = (f"#0{number}0{number}0{number}" for number in range(1, 6))
 _VARIABLES = {
