@@ -95,7 +95,8 @@ def html_table(table: Table) -> str:
 
 def _heading(measure: Measure) -> str:
     unit = f'<span class="unit">{escape(measure.unit)}</span>' if measure.unit else ""
-    return f'<th scope="col"{_classes(measure)} title="{escape(measure.meaning)}">{escape(measure.heading)}{unit}</th>'
+    names = f'data-measure="{measure.name}"{_classes(measure)} title="{escape(measure.meaning)}"'
+    return f'<th scope="col" {names}>{escape(measure.heading)}{unit}</th>'
 
 
 def _html_row(table: Table, index: int) -> str:
@@ -119,12 +120,12 @@ def _all_failed(one: Configuration) -> str:
 
 def _html_cell(measure: Measure, spread: Spread | None, is_best: bool) -> str:
     if spread is None:
-        return f'<td data-measure="{measure.name}"{_classes(measure)}>–</td>'  # noqa: RUF001 - no figure
+        return f"<td{_classes(measure)}>–</td>"  # noqa: RUF001 - no figure
     low, high = shown(spread.low, measure), shown(spread.high, measure)
-    around = f'<span class="spread">{low}–{high}</span>' if low != high else ""  # noqa: RUF001 - from, to
+    around = f"<small>{low}–{high}</small>" if low != high else ""  # noqa: RUF001 - from, to
     word = '<span class="hidden"> best</span>' if is_best else ""
     classes = _classes(measure, is_best)
-    return f'<td data-measure="{measure.name}"{classes}>{shown(spread.median, measure)}{word}{around}</td>'
+    return f"<td{classes}>{shown(spread.median, measure)}{word}{around}</td>"
 
 
 def _classes(measure: Measure, is_best: bool = False) -> str:

@@ -34,7 +34,7 @@ def for_page(text: str, name: str, description: str, colours: Mapping[str, str])
     title.text = description
     root.insert(0, title)
     root.attrib = {"role": "img", "aria-labelledby": f"{name}-title", "viewBox": root.attrib["viewBox"]}
-    return ET.tostring(root, encoding="unicode")
+    return ET.tostring(root, encoding="unicode").replace(" />", "/>")
 
 
 _REFERENCE = re.compile(r"(?:^|url\()#([\w-]+)")
@@ -67,7 +67,7 @@ def _shorten(element: ET.Element, name: str, used: set[str]) -> None:
         elif key == "d":
             attributes[key] = _path(value)
         elif key in ("x", "y"):
-            attributes[key] = f"{float(value):.1f}"
+            attributes[key] = f"{round(float(value), 1):g}"
         else:
             attributes[key] = _REFERENCE.sub(lambda found: found[0].replace("#", f"#{name}-"), value)
     if "style" in attributes:
@@ -85,13 +85,25 @@ def _path(text: str) -> str:
 
 
 def _piece(text: str) -> str:
-    """One polyline."""
-    numbers = [round(float(number), 1) for number in re.findall(r"-?[\d.]+", text)]
-    kept = list(_bends(list(zip(numbers[::2], numbers[1::2], strict=True))))
-    return "M" + " ".join(f"{x:g} {y:g}" for x, y in kept) + "z" * text.rstrip().endswith("z")
+    """One polyline, in steps from point to point: whole tenths, so that they add up."""
+    tenths = [round(10 * float(number)) for number in re.findall(r"-?[\d.]+", text)]
+    kept = list(_bends(list(zip(tenths[::2], tenths[1::2], strict=True))))
+    steps = [_step(right - left, high - low) for (left, low), (right, high) in pairwise(kept)]
+    x, y = kept[0]
+    return f"M{_tenths(x)} {_tenths(y)}{''.join(steps)}" + "z" * text.rstrip().endswith("z")
 
 
-def _bends(points: list[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+def _step(across: int, up: int) -> str:
+    if not up:
+        return f"h{_tenths(across)}"
+    return f"l{_tenths(across)} {_tenths(up)}" if across else f"v{_tenths(up)}"
+
+
+def _tenths(number: int) -> str:
+    return f"{number / 10:g}".replace("0.", ".", 1) if abs(number) < 10 else f"{number / 10:g}"
+
+
+def _bends(points: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """The points without those that lie on a straight way along an axis from one to the next."""
     yield points[0]
     last = points[0]
@@ -103,7 +115,7 @@ def _bends(points: list[tuple[float, float]]) -> Iterator[tuple[float, float]]:
         yield points[-1]
 
 
-def _is_between(first: tuple[float, float], here: tuple[float, float], after: tuple[float, float], axis: int) -> bool:
+def _is_between(first: tuple[int, int], here: tuple[int, int], after: tuple[int, int], axis: int) -> bool:
     level, along = axis, 1 - axis
     low, high = sorted((first[along], after[along]))
     return first[level] == here[level] == after[level] and low <= here[along] <= high
