@@ -61,8 +61,23 @@ def _shared_styles(text: str) -> tuple[str, str]:
     def shared(svg: re.Match[str]) -> str:
         return re.sub(r' style="([^"]*)"', lambda one: f' class="{names.setdefault(one[1], f"p{len(names)}")}"', svg[0])
 
-    text = re.sub(r"<svg.*?</svg>", shared, text, flags=re.DOTALL)
+    text = _shared_marks(re.sub(r"<svg.*?</svg>", shared, text, flags=re.DOTALL))
     return text, "".join(f".{name} {{{style}}}\n" for style, name in names.items())
+
+
+def _shared_marks(text: str) -> str:
+    """Pictures that draw the same mark refer to that of the first one."""
+    first: dict[str, str] = {}
+    others: dict[str, str] = {}
+
+    def once(defs: re.Match[str]) -> str:
+        if first.setdefault(defs[2], defs[1]) == defs[1]:
+            return defs[0]
+        others[defs[1]] = first[defs[2]]
+        return ""
+
+    text = re.sub(r'<defs><path id="([^"]*)"([^>]*)/></defs>', once, text)
+    return re.sub(r'href="#([^"]*)"', lambda link: f'href="#{others.get(link[1], link[1])}"', text)
 
 
 def _parts(section: Section) -> str:
