@@ -1,5 +1,6 @@
 """A condition's table in the report: a row for each configuration, a column for each measure, the best marked."""
 
+import math
 from html import escape
 from typing import NamedTuple
 
@@ -68,15 +69,8 @@ def number(value: float) -> str:
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}".replace(",", _NARROW_SPACE)
-    return (
-        f"{value:.0f}"
-        if size >= 100
-        else f"{value:.1f}"
-        if size >= 10
-        else f"{value:.2f}"
-        if size >= 0.1
-        else f"{value:.2g}"
-    )
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 1 - math.floor(math.log10(size))
+    return f"{value:.{digits}f}"
 
 
 def html_table(table: Table) -> str:
@@ -101,7 +95,8 @@ def html_table(table: Table) -> str:
 
 def _heading(measure: Measure) -> str:
     unit = f'<span class="unit">{escape(measure.unit)}</span>' if measure.unit else ""
-    return f'<th scope="col"{_classes(measure)} title="{escape(measure.meaning)}">{escape(measure.heading)}{unit}</th>'
+    names = f'data-measure="{measure.name}"{_classes(measure)} title="{escape(measure.meaning)}"'
+    return f'<th scope="col" {names}>{escape(measure.heading)}{unit}</th>'
 
 
 def _html_row(table: Table, index: int) -> str:
@@ -125,12 +120,12 @@ def _all_failed(one: Configuration) -> str:
 
 def _html_cell(measure: Measure, spread: Spread | None, is_best: bool) -> str:
     if spread is None:
-        return f'<td data-measure="{measure.name}"{_classes(measure)}>–</td>'  # noqa: RUF001 - no figure
+        return f"<td{_classes(measure)}>–</td>"  # noqa: RUF001 - no figure
     low, high = shown(spread.low, measure), shown(spread.high, measure)
-    around = f'<span class="spread">{low}–{high}</span>' if low != high else ""  # noqa: RUF001 - from, to
+    around = f"<small>{low}–{high}</small>" if low != high else ""  # noqa: RUF001 - from, to
     word = '<span class="hidden"> best</span>' if is_best else ""
-    data = f'data-measure="{measure.name}" data-median="{spread.median!r}"'
-    return f"<td {data}{_classes(measure, is_best)}>{shown(spread.median, measure)}{word}{around}</td>"
+    classes = _classes(measure, is_best)
+    return f"<td{classes}>{shown(spread.median, measure)}{word}{around}</td>"
 
 
 def _classes(measure: Measure, is_best: bool = False) -> str:

@@ -1,5 +1,6 @@
 """The report's parts as HTML: text, tables and pictures put together; no script, and nothing from elsewhere."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -44,12 +45,39 @@ def page(title: str, sections: Sequence[Section], head: str) -> str:
     """
     links = "".join(f'<li><a href="#{one.name}">{escape(one.heading)}</a>{_parts(one)}</li>' for one in sections)
     bodies = "".join(f'<section id="{one.name}"><h2>{escape(one.heading)}</h2>{one.body}</section>' for one in sections)
+    bodies, classes = _shared_styles(bodies)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_style()}</style></head><body>\n"
+        f"<title>{escape(title)}</title><style>{style()}{classes}</style></head><body>\n"
         f"<header><h1>{escape(title)}</h1>{head}</header><nav><ul>{links}</ul></nav><main>{bodies}</main></body></html>\n"
     )
+
+
+def _shared_styles(text: str) -> tuple[str, str]:
+    """Pictures with classes in place of their styles, which are few, and the style sheet of these."""
+    names: dict[str, str] = {}
+
+    def shared(svg: re.Match[str]) -> str:
+        return re.sub(r' style="([^"]*)"', lambda one: f' class="{names.setdefault(one[1], f"p{len(names)}")}"', svg[0])
+
+    text = _shared_marks(re.sub(r"<svg.*?</svg>", shared, text, flags=re.DOTALL))
+    return text, "".join(f".{name} {{{style}}}\n" for style, name in names.items())
+
+
+def _shared_marks(text: str) -> str:
+    """Pictures that draw the same mark refer to that of the first one."""
+    first: dict[str, str] = {}
+    others: dict[str, str] = {}
+
+    def once(defs: re.Match[str]) -> str:
+        if first.setdefault(defs[2], defs[1]) == defs[1]:
+            return defs[0]
+        others[defs[1]] = first[defs[2]]
+        return ""
+
+    text = re.sub(r'<defs><path id="([^"]*)"([^>]*)/></defs>', once, text)
+    return re.sub(r'href="#([^"]*)"', lambda link: f'href="#{others.get(link[1], link[1])}"', text)
 
 
 def _parts(section: Section) -> str:
@@ -57,7 +85,8 @@ def _parts(section: Section) -> str:
     return f"<ul>{links}</ul>" if links else ""
 
 
-def _style() -> str:
+def style() -> str:
+    """The page's style sheet, with the designs' colours."""
     css = Path(__file__).with_name("report.css").read_text()
     light = "".join(f"--design-{design}: {look.light};" for design, look in LOOKS.items())
     dark = "".join(f"--design-{design}: {look.dark};" for design, look in LOOKS.items())
@@ -132,7 +161,7 @@ def _tradeoff(tradeoff: Tradeoff, name: str) -> str:
         f"{one.label}: {number(one.cost.median)}, {number(one.footprint.median)}" for one in tradeoff.points
     )
     drawn = draw_tradeoff(
-        tradeoff, name, escape(f"{tradeoff.title} ({tradeoff.cost_label}; {tradeoff.footprint_label}). {described}")
+        tradeoff, name, f"{tradeoff.title} ({tradeoff.cost_label}; {tradeoff.footprint_label}). {described}"
     )
     return (
         f"<figure>{drawn}<figcaption><strong>{escape(tradeoff.title)}.</strong> "
@@ -163,7 +192,7 @@ def _orders(condition: Condition) -> str:
     figures = []
     for index, curve in enumerate(curves):
         described = "; ".join(f"order {order}: {number(spread.median)}" for order, spread in curve.spreads)
-        title = escape(f"{curve.design}, {curve.label}, by reporting order. {described}")
+        title = f"{curve.design}, {curve.label}, by reporting order. {described}"
         name = f"{condition.name}-order-{index}"
         drawn = draw_orders(curve.spreads, curve.label, curve.design, end, name, title)
         figures.append(f"<figure>{drawn}</figure>")
@@ -173,21 +202,48 @@ def _orders(condition: Condition) -> str:
     return f'<h4>What the reporting order does ({design})</h4><div class="panels orders">{"".join(figures)}</div>'
 
 
-def _panels(table: Table, store: Store) -> str:
-    shown = [one for one in table.condition.configurations if one.runs]
+class Panel(NamedTuple):
+    """A configuration's curve: whose it is, and what is drawn."""
+
+    configuration: Configuration
+    drawn: str
+
+    @property
+    def mean(self) -> str:
+        """What the host held on average; nothing where that is not known."""
+        held = self.configuration.runs[0].figures["mean_resident_bytes"]
+        return "" if held is None else f"{number(held / _GIB)} GiB on average"
+
+
+def panels_of(condition: Condition, store: Store) -> list[Panel]:
+    """A picture of the first run of each configuration, all on the same axes."""
+    shown = [one for one in condition.configurations if one.runs]
     curves = [_curve(store, one.runs[0]) for one in shown]
-    if not curves:
+    end_s = max((curve.t_s[-1] for curve in curves), default=0.0)
+    top_bytes = max((max(one.host_resident_bytes.max(), one.guest_used_bytes.max()) for one in curves), default=0.0)
+    panels = []
+    for index, (one, curve) in enumerate(zip(shown, curves, strict=True)):
+        described = f"{condition.title}: guest use and host residency over time with {one.label}"
+        drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", described)
+        panels.append(Panel(one, drawn))
+    return panels
+
+
+def _panels(table: Table, store: Store) -> str:
+    panels = panels_of(table.condition, store)
+    if not panels:
         return ""
-    end_s = max(curve.t_s[-1] for curve in curves)
-    top_bytes = max(max(curve.host_resident_bytes.max(), curve.guest_used_bytes.max()) for curve in curves)
     drawn = "".join(
-        _panel(table.condition, one, curve, end_s, top_bytes, index)
-        for index, (one, curve) in enumerate(zip(shown, curves, strict=True))
+        '<figure><figcaption><span><span class="swatch" style="background: '
+        f'{variable(panel.configuration.design)}"></span>{escape(panel.configuration.label)}</span>'
+        f'<span class="soft">{panel.mean}</span></figcaption>{panel.drawn}</figure>'
+        for panel in panels
     )
+    seed = panels[0].configuration.runs[0].cell.config.seed
     legend = (
         '<div class="legend"><span><span class="swatch" style="background: var(--guest)"></span>area: the guest uses'
         '</span><span><span class="stroke"></span>line: the host holds</span>'
-        f"<span>the run with seed {shown[0].runs[0].cell.config.seed}, over the time of the run</span></div>"
+        f"<span>the run with seed {seed}, over the time of the run</span></div>"
     )
     return f'{legend}<div class="panels">{drawn}</div>'
 
@@ -195,17 +251,6 @@ def _panels(table: Table, store: Store) -> str:
 def _curve(store: Store, run: Run) -> Curve:
     samples = store.samples(run.key)
     return Curve(samples["t_s"], samples["guest_used_bytes"], samples["host_resident_bytes"])
-
-
-def _panel(condition: Condition, one: Configuration, curve: Curve, end_s: float, top_bytes: float, index: int) -> str:
-    held = one.runs[0].figures["mean_resident_bytes"]
-    described = f"{condition.title}: guest use and host residency over time with {one.label}"
-    drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", escape(described))
-    mean = "" if held is None else f'<span class="soft">{number(held / _GIB)} GiB on average</span>'
-    return (
-        f'<figure><figcaption><span><span class="swatch" style="background: {variable(one.design)}"></span>'
-        f"{escape(one.label)}</span>{mean}</figcaption>{drawn}</figure>"
-    )
 
 
 def troubles_body(failed: Sequence[Run], left_out: Sequence[LeftOut]) -> str:
@@ -227,5 +272,5 @@ def measures_body() -> str:
     return (
         "<p>A figure is the median over the repeats, which differ by the seed alone; below it stand the least and the "
         "largest where they differ. A value is marked as best only if its worst repeat is better than the best repeat "
-        f'of every other; off takes no part in that.</p><dl class="facts">{rows}</dl>'
+        f'of every other, in the digits that are shown; off takes no part in that.</p><dl class="facts">{rows}</dl>'
     )

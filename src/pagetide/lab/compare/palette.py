@@ -1,8 +1,9 @@
 """One colour and one mark for each design, the same in every picture.
 
-The hues are those of Paul Tol's *muted* scheme (Colour Schemes, SRON/EPS/TN/09-002), which people with any of the usual
-deficiencies of colour vision can tell apart, and grey for the control; on a dark ground each is lightened or darkened
-to stand out from it. Nothing is told by colour alone: each curve has a panel of its own, each point a mark.
+The hues are near those of Paul Tol's *muted* scheme (Colour Schemes, SRON/EPS/TN/09-002), with grey for the control.
+They were moved until any two are apart for people with any of the usual deficiencies of colour vision, on light ground
+and on dark, and each stands out from its ground: tests/lab/test_compare_palette.py has the measure. Nothing is told by
+colour alone: each curve has a panel of its own, each point a mark and a label.
 """
 
 from typing import NamedTuple
@@ -17,16 +18,16 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    "off": Look("#666666", "#a8a8a8", "X"),
-    "sync": Look("#cc6677", "#e08a98", "v"),
+    "off": Look("#626660", "#a4a8a2", "X"),
+    "sync": Look("#cf5782", "#e9748c", "v"),
     "notify": Look("#b08a1e", "#ddcc77", "s"),
     "notify-array": Look("#7a7a1f", "#b5b54a", "p"),
     "hybrid": Look("#117733", "#3fae66", "D"),
     "scan": Look("#332288", "#8f83e0", "o"),
-    "scan-restart": Look("#2f9fd0", "#88ccee", "<"),
-    "cursor": Look("#2a8c7f", "#44c0aa", "^"),
-    "shared": Look("#882255", "#d45f9c", "*"),
-    "balloon": Look("#aa4499", "#cf7fc2", "P"),
+    "scan-restart": Look("#2899c9", "#88ccee", "<"),
+    "cursor": Look("#328a81", "#5cccc6", "^"),
+    "shared": Look("#7b255a", "#cc629b", "*"),
+    "balloon": Look("#aa4499", "#cd82c2", "P"),
 }
 """By design."""
 

@@ -1,7 +1,6 @@
 """Pictures of the report: matplotlib draws them, and they take their colours from the page, light or dark."""
 
 import io
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -14,9 +13,10 @@ from pagetide.lab.compare.curves import thinned
 from pagetide.lab.compare.labels import Box, placed
 from pagetide.lab.compare.palette import LOOKS, variable
 from pagetide.lab.compare.spread import Spread
+from pagetide.lab.compare.svg import for_page
 from pagetide.lab.compare.tradeoff import Point, Tradeoff, frontier
 
-_POINTS = 90
+_POINTS = 60
 _GIB = 1 << 30
 _INK, _FAINT, _GUEST, _CURVE, _LINE = (f"#0{number}0{number}0{number}" for number in range(1, 6))
 _VARIABLES = {
@@ -215,31 +215,7 @@ def _few_ticks(count: int) -> Any:
     return MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
 
 
-def _shortened(attribute: re.Match[str]) -> str:
-    """A tenth of a point is finer than anyone sees."""
-    return re.sub(r"\s*\n\s*", "", re.sub(r"(\d+\.\d)\d+", r"\1", attribute[0]))
-
-
 def _svg(figure: Any, name: str, description: str, colours: dict[str, str]) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
-    text = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
-    text = re.sub(r'(xlink:)?href="#([^"]+)"', rf'href="#{name}-\2"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
-    text = re.sub(r' (?:d|x|y)="[^"]*"', _shortened, text)
-    for colour, variable_name in (_VARIABLES | colours).items():
-        text = text.replace(colour, variable_name)
-    text = re.sub(r"font-size: ([\d.]+)px; font-family: [^;]*;", "", text)
-    text = re.sub(r' transform="rotate\(-?0 [^"]*"', "", text)
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<g/>|<defs>\s*</defs>", "", text)
-    text = re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg role="img" aria-labelledby="{name}-title"', text)
-    head = text.index(">") + 1
-    text = f'{text[:head]}<title id="{name}-title">{description}</title>{text[head:]}'
-    return re.sub(r"\n\s*", "\n", text)
+    return for_page(file.getvalue(), name, description, _VARIABLES | colours)

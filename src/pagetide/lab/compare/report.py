@@ -61,7 +61,7 @@ def report_html(store: Store, tell: Callable[[int, int], None] | None = None) ->
     sections = [
         Section("findings", "What the figures say to the thread's claims", findings_body(findings(store))),
         Section("advice", "Which configuration for which guest", advice_body(advice(store))),
-        Section("tradeoff", "What less memory costs", tradeoffs_body(overall(conditions), "overall")),
+        Section("tradeoff", "What less memory costs", tradeoffs_body(overall(full), "overall")),
         *_workload_sections(full, bodies),
         _section("special", "Conditions that test single claims", others, bodies),
         Section(
