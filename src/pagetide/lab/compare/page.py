@@ -223,7 +223,7 @@ def panels_of(condition: Condition, store: Store) -> list[Panel]:
     top_bytes = max((max(one.host_resident_bytes.max(), one.guest_used_bytes.max()) for one in curves), default=0.0)
     panels = []
     for index, (one, curve) in enumerate(zip(shown, curves, strict=True)):
-        described = f"{condition.title}: guest use and host residency over time with {one.label}"
+        described = f"{one.label}: guest use and host residency over time"
         drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", described)
         panels.append(Panel(one, drawn))
     return panels

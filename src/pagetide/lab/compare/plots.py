@@ -16,7 +16,7 @@ from pagetide.lab.compare.spread import Spread
 from pagetide.lab.compare.svg import for_page
 from pagetide.lab.compare.tradeoff import Point, Tradeoff, frontier
 
-_POINTS = 60
+_POINTS = 50
 _GIB = 1 << 30
 _INK, _FAINT, _GUEST, _CURVE, _LINE = (f"#0{number}0{number}0{number}" for number in range(1, 6))
 _VARIABLES = {
@@ -105,7 +105,8 @@ def draw_tradeoff(tradeoff: Tradeoff, name: str, description: str) -> str:
             _draw_point(axes, point, colours[point.design], 8 if point in best else 6)
         axes.set_xlabel(tradeoff.cost_label)
         axes.set_ylabel(tradeoff.footprint_label)
-        axes.set_xlim(0, 1.06 * max(point.cost.high for point in tradeoff.points) or 1.0)
+        most = max(point.cost.high for point in tradeoff.points) or 1.0
+        axes.set_xlim(-0.04 * most, 1.06 * most)
         axes.set_ylim(0, 1.12 * max(point.footprint.high for point in tradeoff.points) or 1.0)
         axes.grid()
         axes.set_axisbelow(True)

@@ -90,7 +90,15 @@ def _piece(text: str) -> str:
     kept = list(_bends(list(zip(tenths[::2], tenths[1::2], strict=True))))
     steps = [_step(right - left, high - low) for (left, low), (right, high) in pairwise(kept)]
     x, y = kept[0]
-    return f"M{_tenths(x)} {_tenths(y)}{''.join(steps)}" + "z" * text.rstrip().endswith("z")
+    return f"M{_tenths(x)} {_tenths(y)}{_joined(steps)}" + "z" * text.rstrip().endswith("z")
+
+
+def _joined(steps: list[str]) -> str:
+    """As one text: the letter of a step like the last one may be left out, and the space before a sign."""
+    text = "".join(
+        step if index == 0 or step[0] != steps[index - 1][0] else " " + step[1:] for index, step in enumerate(steps)
+    )
+    return text.replace(" -", "-")
 
 
 def _step(across: int, up: int) -> str:
