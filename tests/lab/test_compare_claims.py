@@ -147,7 +147,7 @@ DOCTORED: list[tuple[str, str, str, Figures]] = [
     ("S14", "undecided", "balloon", left(2, 300, 2)),
     ("S15", "not held", "none", {"false_ooms": 0}),
     ("S15", "not held", "swap", {"false_ooms": 1}),
-    ("S15", "undecided", "none", {"false_ooms": [69, 0, 70]}),
+    ("S15", "undecided", "swap", {"false_ooms": [0, 1, 0]}),
     ("S16", "not held", "cool", mib("refaulted_bytes", 301)),
     ("S16", "undecided", "cool", mib("refaulted_bytes", 50, 301, 50)),
     ("S17", "not held", "web, threshold", {"idle_passes": 1}),
