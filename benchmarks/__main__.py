@@ -4,7 +4,7 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks import (
     against_qemu,
@@ -19,7 +19,7 @@ from benchmarks import (
 )
 from benchmarks.rows import Row
 
-_PARTS: dict[str, Callable[[], list[Row]]] = {
+_PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
     "next": find_next.run,
     "host": lambda: host_discard.run() + against_qemu.run(),
@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     for name in arguments.parts or _PARTS:
         print(f"measuring: {name}", file=sys.stderr)
-        measured = _PARTS[name]()
-        rows += measured
-        if not arguments.json:
-            print("\n".join(map(_line, measured)), flush=True)
+        for row in _PARTS[name]():
+            rows.append(row)
+            if not arguments.json:
+                print(_line(row), flush=True)
     if arguments.json:
         print(json.dumps([row._asdict() | {"ok": row.ok} for row in rows], indent=2))
     missed = [row.name for row in rows if row.ok is False]

@@ -13,7 +13,8 @@ from typing import Self
 import psutil
 
 from pagetide.jit import JIT_DISABLED
-from pagetide.lab.compare.store import Run, Store
+from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.store import Store
 
 WAIT_MAX_S = 120.0
 """How long anything may take: with a cold cache two workers compile kernels first."""

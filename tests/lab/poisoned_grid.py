@@ -12,7 +12,7 @@ from pathlib import Path
 from pagetide.lab.compare.cells import Cell
 from pagetide.lab.compare.execute import Execution
 from pagetide.lab.compare.pools import ProcessPool
-from pagetide.lab.compare.store import Record
+from pagetide.lab.compare.records import Record
 from pagetide.lab.compare.worker import Job, run_job
 from pagetide.machine.config import RunConfig
 

@@ -141,6 +141,8 @@ DOCTORED: list[tuple[str, str, str, Figures]] = [
     ("S11", "not held", "few", {"isolated_blocks_max": 33}),
     ("S11", "undecided", "few", kept(80, 90, 80)),
     ("S12", "not held", "hybrid", left(300)),
+    ("S12", "not held", "balloon", left(300)),
+    ("S12", "not held", "balloon", {"vcpu_wait_host_s_max": 3.0}),
     ("S12", "not held", "shared", {"vcpu_wait_host_s_max": 3.0}),
     ("S12", "undecided", "cursor", left(2, 2, 300)),
     ("S14", "not held", "notify", left(300)),
@@ -284,18 +286,26 @@ def test_a_claim_without_all_its_runs_is_not_tested(claim_id: str) -> None:
     assert ("by --machine live" if claim.live_only else "not among these results") in found.sentence
 
 
+def test_a_balloon_may_leave_its_reserve_and_no_more() -> None:
+    """What its host lets the guest keep free is no loss, and the sentence says how much that is."""
+    figures = HELD["S12"] | {"balloon": left(124)}
+    found = finding("S12", runs_of(CLAIMS["S12"], figures))
+    assert found.verdict == "held"
+    assert "balloon left 124 MiB (its host leaves it a reserve of 128 MiB)" in found.sentence
+
+
 def test_a_claim_whose_run_failed_says_so() -> None:
     """One failed run is enough: its figures are not those of a whole run."""
     runs = runs_of(CLAIMS["S5"], HELD["S5"])
     runs[0] = msgspec.structs.replace(runs[0], failed=True, outcome="the guest stopped")
-    assert finding("S5", runs).sentence == "Not tested: a run of it failed: the guest stopped."
+    assert finding("S5", runs).sentence == "A run of it failed: the guest stopped."
 
 
 def test_a_figure_that_was_not_measured_decides_nothing() -> None:
     """What an older version did not measure is not taken for 0."""
     figures = HELD["S17"] | {"web, threshold": {"passes": None, "idle_passes": None}}
     found = finding("S17", runs_of(CLAIMS["S17"], figures))
-    assert (found.verdict, found.sentence) == ("not tested", "Not tested: its runs do not tell idle_passes.")
+    assert (found.verdict, found.sentence) == ("not tested", "Its runs do not tell idle_passes.")
 
 
 def test_live_runs_decide_before_simulated_ones() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pagetide.lab.compare.cells import Cell
 from pagetide.lab.compare.execute import LOST_IN_A_ROW_MAX, Execution, PoolError
 from pagetide.lab.compare.pools import ExecutorPool
-from pagetide.lab.compare.store import Record
+from pagetide.lab.compare.records import Record
 from pagetide.lab.compare.worker import Job
 from pagetide.machine.config import RunConfig
 from tests.lab.test_compare_store import record_of

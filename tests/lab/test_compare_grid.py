@@ -6,7 +6,7 @@ import pytest
 
 from pagetide.lab.compare.cells import Cell
 from pagetide.lab.compare.grid import Choice, grouped, make_grid
-from pagetide.lab.compare.store import LeftOut
+from pagetide.lab.compare.records import LeftOut
 from pagetide.machine.config import ConfigError, DesignName, Workload
 from pagetide.machine.workloads import make_stream
 

@@ -154,10 +154,10 @@ def test_curves_by_order_are_of_what_differs_by_the_order_alone() -> None:
 
 
 def test_verdicts_are_counted_and_said_once() -> None:
-    """A sentence that begins with its verdict does not say it twice; markup in a claim is text."""
+    """Each verdict stands once in the overview and once with its claim; markup in a claim is text."""
     made = [
         Finding(claim_id="S1", who="A", claim="1 < 2", verdict="held", sentence="It did."),
-        Finding(claim_id="S2", who="B", claim="b", verdict="not tested", sentence="Not tested: no runs."),
+        Finding(claim_id="S2", who="B", claim="b", verdict="not tested", sentence="No runs."),
     ]
     body = findings_body(made)
     assert "1 held" in body

@@ -11,7 +11,8 @@ import pytest
 
 from pagetide.lab.compare.cells import Cell
 from pagetide.lab.compare.columns import FIGURES
-from pagetide.lab.compare.store import LeftOut, Record, Store, StoreError
+from pagetide.lab.compare.records import LeftOut, Record, StoreError
+from pagetide.lab.compare.store import Store
 from pagetide.machine.config import RunConfig
 from pagetide.machine.result import Samples
 from tests.lab.fake_machine import result_of
@@ -148,7 +149,8 @@ def test_another_versions_results_can_be_read_and_not_added_to(tmp_path: Path) -
 def test_two_processes_cannot_both_write(tmp_path: Path) -> None:
     """A second process is told that the first one is at work."""
     script = (
-        "import sys; from pathlib import Path; from pagetide.lab.compare.store import Store, StoreError\n"
+        "import sys; from pathlib import Path; from pagetide.lab.compare.store import Store\n"
+        "from pagetide.lab.compare.records import StoreError\n"
         "try: Store.open(Path(sys.argv[1]))\n"
         "except StoreError as error: print(error)"
     )

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pagetide.lab.ascii_fallback import fall_back_to_ascii
-from pagetide.lab.compare.store import DATABASE, Run, Store, StoreError
+from pagetide.lab.compare.records import Run, StoreError
+from pagetide.lab.compare.store import DATABASE, Store
 from pagetide.lab.run_command import STATUS_FAILED, STATUS_OK
 from pagetide.lab.summary import summarise
 from pagetide.lab.views import chart_text

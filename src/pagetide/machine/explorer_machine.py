@@ -27,7 +27,18 @@ from pagetide.guest.zone_layout import (
     frame_table_base,
     vcpu_base,
 )
-from pagetide.machine.explorer_actors import ON, ON_UNTIL_REPORTED, STARTING, Actor, Device, Taker, Vcpu, Worker
+from pagetide.machine.explorer_actors import (
+    OFF,
+    OFF_WANTED,
+    ON,
+    ON_UNTIL_REPORTED,
+    STARTING,
+    Actor,
+    Device,
+    Taker,
+    Vcpu,
+    Worker,
+)
 from pagetide.machine.explorer_ground import (
     FRAME_ORDER,
     Paused,
@@ -304,8 +315,14 @@ class ExploredMachine:
             waiting.append("reporter")
         if waiting:
             raise ExploredError(f"a deadlock: {' and '.join(waiting)} cannot go on")
+        if self.glue.switch in (OFF_WANTED, OFF, STARTING):
+            raise ExploredError("the design is switched off for good")
         settings, zone = self.scenario.settings, self.plain_zone
         zone.words[:], zone.pages[:] = self.words, self.pages
+        for block in zone.blocks():
+            pages = range(block.pfn, block.pfn + (1 << block.order))
+            if block.reported and any(self.ram.first_words[page] for page in pages):
+                raise ExploredError(f"the block at frame {block.pfn} is marked Reported and was not discarded")
         if zone.words[REPORTING_ORDER] > self.scenario.order_max:
             return
         unreported = [b for b in zone.blocks() if b.kind == BUDDY and b.order >= settings.order and not b.reported]

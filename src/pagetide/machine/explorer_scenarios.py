@@ -202,6 +202,20 @@ VARIANTS = {
         ),
         "never reported",
     ),
+    "marked although it failed": Variant(
+        "blocks whose report failed go back with the Reported mark",
+        "scan",
+        SCENARIOS["full"],
+        (
+            Edit(
+                "guest.reporting.passes",
+                "def take_back(",
+                "put_back(self._zone.words, self._zone.pages, batch, len(batch), reported)",
+                "put_back(self._zone.words, self._zone.pages, batch, len(batch), True)",
+            ),
+        ),
+        "is marked Reported and was not discarded",
+    ),
     "switched on without a look": Variant(
         "a design that is switched on again does not record what became free meanwhile",
         "notify",

@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 from pagetide.lab.compare.claims_cost import GAIN_MIN
 from pagetide.lab.compare.conditions import Condition, Configuration, conditions_of
-from pagetide.lab.compare.evidence import cpu_of, seconds, size
+from pagetide.lab.compare.evidence import seconds, size
+from pagetide.lab.compare.measures import cpu_s
+from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.spread import spread_of
-from pagetide.lab.compare.store import Run, Store
+from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.verdicts import Advice
 from pagetide.machine.config import RunConfig
 from pagetide.machine.faults import of_kind
@@ -200,7 +202,7 @@ def _did_no_harm(run: Run) -> bool:
 
 def _candidate(configuration: Configuration) -> _Candidate | None:
     held = spread_of([run.figures.get("mean_resident_bytes") for run in configuration.runs])
-    cpu = spread_of([cpu_of(run) for run in configuration.runs])
+    cpu = spread_of([cpu_s(run) for run in configuration.runs])
     refaulted = spread_of([run.figures.get("refaulted_bytes") for run in configuration.runs])
     if held is None or cpu is None:
         return None

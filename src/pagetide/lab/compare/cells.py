@@ -35,8 +35,7 @@ class Cell(msgspec.Struct, frozen=True):
 
         It stays the same whatever the order of the fields, and whether a whole number of seconds was given as 1 or 1.0.
         """
-        as_read = msgspec.json.decode(msgspec.json.encode(self.config), type=RunConfig)
-        text = self.machine.encode() + b"\0" + msgspec.json.encode(as_read, order="sorted")
+        text = self.machine.encode() + b"\0" + _canonical(self.config)
         return hashlib.sha256(text).hexdigest()[:KEY_DIGITS]
 
     @property
@@ -44,6 +43,17 @@ class Cell(msgspec.Struct, frozen=True):
         """The `pagetide run` command line that runs it again, apart from what things cost."""
         machine = [] if self.machine == "live" else ["--machine", self.machine]
         return shlex.join(["pagetide", "run", *machine, *_options(self.config)])
+
+
+def seedless(config: RunConfig) -> bytes:
+    """The settings without the seed, the same for all repeats of a configuration."""
+    return _canonical(msgspec.structs.replace(config, seed=0))
+
+
+def _canonical(config: RunConfig) -> bytes:
+    """Every setting, in one way of writing them."""
+    as_read = msgspec.json.decode(msgspec.json.encode(config), type=RunConfig)
+    return msgspec.json.encode(as_read, order="sorted")
 
 
 def repeats_of(config: RunConfig, machine: MachineName, repeats: int) -> list[Cell]:

@@ -9,7 +9,7 @@ from pagetide.lab.compare.cells import Cell, MachineName, repeats_of, without_du
 from pagetide.lab.compare.evidence import Case, Evidence
 from pagetide.lab.compare.grid import check_machine
 from pagetide.lab.compare.verdicts import Verdict
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import ConfigError
 
 Judge = Callable[[Evidence], tuple[Verdict, str]]
 """From the figures of a claim's cases to a verdict, and a sentence that is made of the figures."""
@@ -44,12 +44,6 @@ def all_claims() -> list[Claim]:
     found = [*RETURNING, *RECOVERY, *COST]
     numbered = [one for one in found if one.claim_id.startswith("S")]
     return [*sorted(numbered, key=lambda one: int(one.claim_id[1:])), *(one for one in found if one not in numbered)]
-
-
-def seedless(config: RunConfig) -> bytes:
-    """The settings without the seed, to find runs by."""
-    as_read = msgspec.json.decode(msgspec.json.encode(config), type=RunConfig)
-    return msgspec.json.encode(msgspec.structs.replace(as_read, seed=0), order="sorted")
 
 
 def claim_cells(machine: MachineName, seed: int, repeats: int) -> list[Cell]:

@@ -9,13 +9,12 @@ from pagetide.lab.compare.evidence import (
     agreed,
     at_least,
     at_most,
-    cpu_of,
-    kept_bytes,
     listed,
     seconds,
     size,
     verdict_of,
 )
+from pagetide.lab.compare.measures import cpu_s, kept_bytes
 from pagetide.lab.compare.verdicts import Verdict
 
 ORDERS = (0, 1, 2, 3, 4, 6, 8, 9)
@@ -67,16 +66,15 @@ def _order(of: Evidence) -> tuple[Verdict, str]:
     low, high = "order 0", f"order {ORDERS[-1]}"
     verdict = verdict_of(
         of.is_less(low, high, kept_bytes),
-        of.is_less(high, low, cpu_of),
+        of.is_less(high, low, cpu_s),
     )
     told = [
-        f"{order}: {size(of(f'order {order}', kept_bytes))}, {seconds(of(f'order {order}', cpu_of))}"
-        for order in ORDERS
+        f"{order}: {size(of(f'order {order}', kept_bytes))}, {seconds(of(f'order {order}', cpu_s))}" for order in ORDERS
     ]
     return verdict, (
         f"What was kept beyond what the database used, and the CPU time it took, order by order: {'; '.join(told)}. So "
         f"order 0 kept {of(high, kept_bytes) / max(1.0, of(low, kept_bytes)):.2g} times less than order {ORDERS[-1]}, "
-        f"for {of(low, cpu_of) / of(high, cpu_of):.2g} times the CPU time; HyperAlloc's table (EuroSys 2025) has the "
+        f"for {of(low, cpu_s) / of(high, cpu_s):.2g} times the CPU time; HyperAlloc's table (EuroSys 2025) has the "
         "same shape, with 6.3 instead of 12.7 GiB resident for 8.5 times the system CPU time."
     )
 
@@ -119,7 +117,7 @@ def _gains(of: Evidence, case: str, off: str) -> dict[int, float]:
 def _cooling(of: Evidence) -> tuple[Verdict, str]:
     verdict = verdict_of(of.is_less("cool", "warm", "refaulted_bytes"))
     told = [
-        f"{how}: {size(of(case, 'refaulted_bytes'))} refaulted, {seconds(of(case, cpu_of))} of CPU time, "
+        f"{how}: {size(of(case, 'refaulted_bytes'))} refaulted, {seconds(of(case, cpu_s))} of CPU time, "
         f"{size(of(case, kept_bytes))} kept beyond what the guest used"
         for case, how in (
             ("warm", "reported after 2 s, whatever its age"),

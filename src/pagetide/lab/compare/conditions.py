@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
-from pagetide.lab.compare.store import Run
+from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.wording import fault_words
 from pagetide.machine.config import DesignName, RunConfig, workload_defaults
 from pagetide.units import format_size
@@ -83,14 +83,14 @@ class Condition(NamedTuple):
 
 
 def conditions_of(runs: Iterable[Run]) -> list[Condition]:
-    """All conditions, those with most configurations first and otherwise in the order of their first runs."""
+    """All conditions, those with most designs first and otherwise in the order of their first runs."""
     works: dict[bytes, list[Run]] = {}
     for run in runs:
         settings = msgspec.structs.asdict(run.cell.config)
         work = [run.cell.machine, {name: settings[name] for name in sorted(_WORK)}]
         works.setdefault(msgspec.json.encode(work), []).append(run)
     made = [_condition(number, group) for number, group in enumerate(works.values(), 1)]
-    return sorted(made, key=lambda condition: -len({one.design for one in condition.configurations}))
+    return sorted(made, key=lambda condition: -len(condition.designs))
 
 
 def _condition(number: int, runs: list[Run]) -> Condition:

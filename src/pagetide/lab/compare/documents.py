@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from pagetide.lab.compare.advice import advice
 from pagetide.lab.compare.findings import findings
-from pagetide.lab.compare.store import Run, Store
+from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.verdicts import Advice, Finding
 
 _RULE = (

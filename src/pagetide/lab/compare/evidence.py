@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pagetide.lab.compare.grid import NO_FAULT, condition_config, grid_defaults
-from pagetide.lab.compare.measures import cpu_s
+from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.spread import Spread, spread_of
-from pagetide.lab.compare.store import Run
 from pagetide.lab.compare.verdicts import Verdict
 from pagetide.machine.config import RunConfig
 
@@ -96,17 +95,6 @@ class Evidence:
     def config(self, case: str) -> RunConfig:
         """The settings of a case's first run."""
         return self._runs[case][0].cell.config
-
-
-def kept_bytes(run: Run) -> float | None:
-    """What the host held beyond what the guest used, on average."""
-    held, used = run.figures.get("mean_resident_bytes"), run.figures.get("mean_used_bytes")
-    return None if held is None or used is None else held - used
-
-
-def cpu_of(run: Run) -> float | None:
-    """CPU time of guest and host."""
-    return cpu_s(run)
 
 
 def unreturned_share(run: Run) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 
 from pagetide.lab.compare.pools import Pool
-from pagetide.lab.compare.store import Record
+from pagetide.lab.compare.records import Record
 from pagetide.lab.compare.worker import Job, lost_job
 
 LOST_IN_A_ROW_MAX = 5

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from pagetide.lab.compare.cells import MachineName
-from pagetide.lab.compare.claims import Claim, all_claims, seedless
+from pagetide.lab.compare.cells import MachineName, seedless
+from pagetide.lab.compare.claims import Claim, all_claims
 from pagetide.lab.compare.evidence import Evidence, NotMeasuredError
-from pagetide.lab.compare.store import Run, Store
+from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.verdicts import Finding
 from pagetide.machine.config import ConfigError
 
@@ -57,8 +58,12 @@ def _finding(claim: Claim, by_settings: dict[tuple[str, bytes], list[Run]]) -> F
         who=claim.who,
         claim=claim.claim,
         verdict="not tested",
-        sentence=f"Not tested: {problem or claim.live_only or 'its runs are not among these results'}.",
+        sentence=_sentence(problem or claim.live_only or "its runs are not among these results"),
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _repeats(found: dict[str, list[Run]]) -> str:

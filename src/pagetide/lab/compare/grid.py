@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from pagetide.lab.compare.cells import Cell, MachineName, repeats_of, without_duplicates
-from pagetide.lab.compare.store import LeftOut
+from pagetide.lab.compare.records import LeftOut
 from pagetide.lab.config_file import make_config
 from pagetide.machine.config import ConfigError, DesignName, RunConfig, Workload
 from pagetide.machine.faults import FaultError, parse_faults

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from pagetide.lab.compare.store import Run
+from pagetide.lab.compare.records import Run
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -53,6 +53,12 @@ def cpu_s(run: Run) -> float | None:
     """CPU time of guest and host together, in seconds; None if one of them is not known."""
     guest_s, host_s = run.figures.get("guest_cpu_s"), run.figures.get("host_cpu_s")
     return None if guest_s is None or host_s is None else guest_s + host_s
+
+
+def kept_bytes(run: Run) -> float | None:
+    """What the host held beyond what the guest used, on average."""
+    held, used = run.figures.get("mean_resident_bytes"), run.figures.get("mean_used_bytes")
+    return None if held is None or used is None else held - used
 
 
 MEASURES = (

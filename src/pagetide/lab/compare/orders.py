@@ -6,9 +6,9 @@ from typing import NamedTuple
 import msgspec
 
 from pagetide.lab.compare.conditions import Condition
-from pagetide.lab.compare.measures import cpu_s
+from pagetide.lab.compare.measures import cpu_s, kept_bytes
+from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.spread import Spread, spread_of
-from pagetide.lab.compare.store import Run
 
 ORDERS_MIN = 3
 """Fewer make no curve."""
@@ -59,8 +59,8 @@ def order_curves(condition: Condition) -> list[OrderCurve]:
 
 
 def _kept_mib(run: Run) -> float | None:
-    held, used = run.figures.get("mean_resident_bytes"), run.figures.get("mean_used_bytes")
-    return None if held is None or used is None else (held - used) / _MIB
+    value = kept_bytes(run)
+    return None if value is None else value / _MIB
 
 
 def _refaulted_mib(run: Run) -> float | None:

@@ -12,7 +12,8 @@ from pagetide.lab.compare.measures import MEASURES
 from pagetide.lab.compare.orders import order_curves
 from pagetide.lab.compare.palette import LOOKS, variable
 from pagetide.lab.compare.plots import Curve, draw_orders, draw_panel, draw_tradeoff
-from pagetide.lab.compare.store import LeftOut, Run, Store
+from pagetide.lab.compare.records import LeftOut, Run
+from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.tradeoff import Tradeoff, frontier
 from pagetide.lab.compare.verdicts import Advice, Finding, Verdict
 
@@ -105,19 +106,10 @@ def findings_body(found: Sequence[Finding]) -> str:
         f'<li class="{one.verdict.replace(" ", "-")}" id="finding-{escape(one.claim_id)}">'
         f'<p><strong class="claim">{escape(one.claim_id)}</strong> {escape(one.claim)} '
         f'<span class="soft">{escape(one.who)}</span></p>'
-        f'<p><span class="verdict">{escape(one.verdict.capitalize())}.</span> {escape(_reason(one))}</p></li>'
+        f'<p><span class="verdict">{escape(one.verdict.capitalize())}.</span> {escape(one.sentence)}</p></li>'
         for one in found
     )
     return f'{_verdicts(found)}<ul class="findings">{items}</ul>'
-
-
-def _reason(finding: Finding) -> str:
-    """Its sentence, without the verdict if it begins with that."""
-    said = f"{finding.verdict}: "
-    if not finding.sentence.lower().startswith(said):
-        return finding.sentence
-    rest = finding.sentence[len(said) :]
-    return rest[:1].upper() + rest[1:]
 
 
 def _verdicts(found: Sequence[Finding]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import Any, Protocol
 
-from pagetide.lab.compare.store import Record
+from pagetide.lab.compare.records import Record
 from pagetide.lab.compare.worker import Job, prepare_worker, run_job
 from pagetide.machine.config import ConfigError
 from pagetide.machine.versions import versions

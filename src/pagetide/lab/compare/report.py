@@ -19,7 +19,8 @@ from pagetide.lab.compare.page import (
     tradeoffs_body,
     troubles_body,
 )
-from pagetide.lab.compare.store import Run, Store
+from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.tradeoff import overall, tradeoffs_of
 from pagetide.lab.compare.wording import fault_words
 

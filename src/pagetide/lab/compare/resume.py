@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from pagetide.lab.compare.cells import Cell
-from pagetide.lab.compare.store import Run, Store, StoreError
+from pagetide.lab.compare.records import Run, StoreError
+from pagetide.lab.compare.store import Store
 
 _CODE = ("pagetide", "python", "numpy", "numba")
 _MACHINE = ("kernel", "cpu")

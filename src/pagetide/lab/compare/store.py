@@ -15,11 +15,9 @@ import numpy.typing as npt
 
 from pagetide.lab.compare.cells import Cell, MachineName, condition_of
 from pagetide.lab.compare.columns import BURST_COLUMNS, FIGURES, RUN_COLUMNS, SAMPLE_COLUMNS, TABLES
-from pagetide.lab.compare.records import COMPLETE, LeftOut, Record, Run, StoreError
+from pagetide.lab.compare.records import LeftOut, Record, Run, StoreError
 from pagetide.machine.config import RunConfig
 from pagetide.machine.result import Burst, RunResult, Samples
-
-__all__ = ["COMPLETE", "DATABASE", "EXPORTED", "LeftOut", "Record", "Run", "Store", "StoreError"]
 
 DATABASE = "results.duckdb"
 """The database's name in its folder."""

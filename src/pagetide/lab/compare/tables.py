@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
-from pagetide.lab.compare.cells import condition_of
+from pagetide.lab.compare.cells import condition_of, seedless
 from pagetide.lab.compare.columns import FIGURES
-from pagetide.lab.compare.store import Run, Store
+from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.store import Store
 
 
 class Table(NamedTuple):
@@ -70,8 +71,7 @@ def configurations_table(runs: Sequence[Run]) -> Table:
 def _configurations(runs: Sequence[Run]) -> Iterator[list[Run]]:
     groups: dict[tuple[str, bytes], list[Run]] = {}
     for run in runs:
-        settings = msgspec.json.encode(msgspec.structs.replace(run.cell.config, seed=0))
-        groups.setdefault((run.cell.machine, settings), []).append(run)
+        groups.setdefault((run.cell.machine, seedless(run.cell.config)), []).append(run)
     yield from groups.values()
 
 

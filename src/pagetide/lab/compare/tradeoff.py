@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from pagetide.lab.compare.conditions import Condition, Configuration
 from pagetide.lab.compare.measures import cpu_s
+from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.spread import Spread, spread_of
-from pagetide.lab.compare.store import Run
 
 _GIB = 1 << 30
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from pagetide.lab.compare.cells import Cell
-from pagetide.lab.compare.store import COMPLETE, Record
+from pagetide.lab.compare.records import COMPLETE, Record
 from pagetide.lab.summary import problems
 from pagetide.linux import set_parent_death_signal
 from pagetide.machine.config import RunConfig
