@@ -129,7 +129,7 @@ class Explorer:
 
     def _settle(self, node: _Node) -> _Node:
         """Let reporter and device run, one after the other, until neither can."""
-        steps = range(len(self._machine.vcpus), len(node.positions))
+        steps = [index for index, actor in enumerate(self._machine.actors) if actor.settles]
         for _ in range(_SETTLE_STEPS_MAX):
             self._machine.restore(node.state)
             able = [index for index in steps if self._is_able(node.positions[index])]

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from pagetide.guest.reporting.design import ReportingSettings
-from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.machine.explorer_ground import FRAME_ORDER
 from pagetide.machine.explorer_machine import Scenario
 from pagetide.machine.explorer_source import Edit
@@ -36,13 +35,25 @@ SCENARIOS_SHARED = {
 }
 """By name; for `shared` alone, whose host takes frames of order 1 here instead of 9."""
 
-DESIGNS_EXPLORED = tuple(name for name in DESIGNS if name != "balloon")
-"""A balloon allocates what it hands to the host, over two queues and at the bidding of a policy: nobody plays these."""
+_TWO_PAGES = Scenario(("", ""), _SMALL, nr_pages=2, order_max=1, settled=True, may_run_out=True)
+
+SCENARIOS_BALLOON = {
+    # The host wants three pages and then one, while a block is allocated and freed.
+    "inflate": Scenario(("a1 f", ""), _SMALL, targets=(3, 1), may_run_out=True),
+    # Half of memory is in the balloon, and two vCPUs want it all: whose allocation fails takes pages out.
+    "relief": _TWO_PAGES._replace(programs=("a0 f", "a0"), targets=(1,)),
+    # The host wants all of memory in the balloon, and a vCPU wants it all for a block.
+    "block": _TWO_PAGES._replace(programs=("a1 f", ""), targets=(1, 2)),
+    "ring": Scenario(("", ""), _SMALL, targets=(2, 0), ring_finely=True, elements_per_turn=1),
+    "full": Scenario(("a1 f", ""), _SMALL, targets=(2,), failures=1, may_run_out=True),
+    "switch": Scenario(("a1 f", ""), _SMALL, targets=(2,), switches=True, may_run_out=True),
+}
+"""By name; for `balloon` alone, whose batches are of two pages here instead of 256."""
 
 
 def scenarios_of(design: str) -> dict[str, Scenario]:
     """The scenarios that fit a design, by name."""
-    return SCENARIOS_SHARED if design == "shared" else SCENARIOS
+    return {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON}.get(design, SCENARIOS)
 
 
 class Variant(NamedTuple):
@@ -236,6 +247,48 @@ VARIANTS = {
             ),
         ),
         "is discarded while it is allocated",
+    ),
+    "inflated before the host was told": Variant(
+        "a page that came out of the balloon goes back in before the host was told that it came out",
+        "balloon",
+        SCENARIOS_BALLOON["block"],
+        (Edit("guest.balloon_pages", "def take_pages(", " and counts[UNTOLD_PAGES] == 0", ""),),
+        "is inflated again before the host was told",
+    ),
+    "deflated without the lock": Variant(
+        "an allocation that fails takes pages out of the balloon without the zone lock",
+        "balloon",
+        SCENARIOS_BALLOON["relief"],
+        _without_lock("guest.balloon_pages", "deflate_now"),
+        "",
+    ),
+    "a failed inflation is kept": Variant(
+        "pages that the host could not be told of stay in the balloon",
+        "balloon",
+        SCENARIOS_BALLOON["full"],
+        (
+            Edit(
+                "guest.reporting.balloon",
+                "def done(",
+                "free_pages(words, pages, batch, len(batch))",
+                "hold_pages(words, pages, counts, batch, len(batch))",
+            ),
+        ),
+        "is held in the balloon, and the host was not told",
+    ),
+    "no relief": Variant(
+        "an allocation fails although the balloon has what it needs",
+        "balloon",
+        SCENARIOS_BALLOON["relief"],
+        (
+            Edit(
+                "guest.reporting.balloon",
+                "def deflate_on_oom(",
+                "        most = max(1 << order, OOM_PAGES)\n",
+                "        most = 0\n",
+            ),
+        ),
+        "a livelock",
     ),
     "taken without a comparison": Variant(
         "the host looks whether a frame is free, and then stores that it takes it",

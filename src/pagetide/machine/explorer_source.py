@@ -36,6 +36,9 @@ SETTINGS = frozenset({
 """Words that do not change while a design is on, and those that only count."""
 
 _SHARED = frozenset({"words", "pages"})
+_SHARED_ATTRIBUTES = frozenset({"_relieved", "held_pages"})
+"""Of a design, what a vCPU's thread writes as well as the worker's; and a property that reads the zone's words."""
+
 _OWN = frozenset({"stamp_block", "check_block"})
 """Functions that touch only what belongs to the block's owner."""
 
@@ -118,7 +121,9 @@ class Control:
 
 
 def _is_shared(node: ast.AST) -> bool:
-    """Whether this is an element of the zone's arrays that others may change."""
+    """Whether this is an element of the zone's arrays that others may change, or such an attribute."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in _SHARED_ATTRIBUTES
     if not isinstance(node, ast.Subscript):
         return False
     array = node.value
