@@ -6,39 +6,11 @@ from typing import Any, NamedTuple
 
 from pagetide.guest.operation import ALLOCATE, FREE
 from pagetide.guest.reporting.design import ReportingSettings
-from pagetide.guest.zone_layout import (
-    ALLOCATED,
-    BALLOON,
-    BUDDY,
-    DROPPED_PAGES,
-    HINT_COUNT,
-    ISOLATED,
-    ISOLATED_BLOCKS,
-    ORDER_MASK,
-    PCP_LOCK,
-    RECORD_WORDS,
-    REPORTING_ORDER,
-    STAMP_ERRORS,
-    STATE,
-    TYPE_MASK,
-    ZONE_LOCK,
-    frame_table_base,
-    vcpu_base,
-)
+from pagetide.guest.zone_layout import frame_table_base
 from pagetide.machine import explorer_balloon, explorer_rings
-from pagetide.machine.explorer_actors import (
-    OFF,
-    OFF_WANTED,
-    ON,
-    ON_UNTIL_REPORTED,
-    STARTING,
-    Actor,
-    Device,
-    Taker,
-    Vcpu,
-    Worker,
-)
+from pagetide.machine.explorer_actors import ON, ON_UNTIL_REPORTED, Actor, Device, Taker, Vcpu, Worker
 from pagetide.machine.explorer_balloon import BalloonedVcpu, BalloonWorker, Policy
+from pagetide.machine.explorer_checks import Checks
 from pagetide.machine.explorer_ground import (
     FRAME_ORDER,
     Paused,
@@ -50,7 +22,7 @@ from pagetide.machine.explorer_ground import (
 )
 from pagetide.machine.explorer_rings import inflate_driver, join, report_driver
 from pagetide.machine.explorer_source import Control, Edit, ExploredError, World
-from pagetide.machine.explorer_state import HINTS_SEEN_MAX, MachineState, State
+from pagetide.machine.explorer_state import MachineState, State
 from pagetide.memory.frame_table import FRAMES, STATE_MASK
 from pagetide.memory.frame_table import FREE as FREE_FRAME
 from pagetide.memory.region_map import Region
@@ -186,7 +158,7 @@ class ExploredMachine:
         self.finish(self.coroutine(self.design.start(0.0)))
         self._gather()
         self._state = MachineState(self)
-        self._sound: set[Any] = set()
+        self.checks = Checks(self, self.plain_zone, self._state.zone_state)
 
     def _gather(self) -> None:
         """Everybody who acts; the device, or the host that takes frames, comes last."""
@@ -264,22 +236,11 @@ class ExploredMachine:
         yield from system_call(self.control)
         first = offset_bytes >> PAGE_SHIFT
         for page in range(first, first + (length_bytes >> PAGE_SHIFT)):
-            self._check_discarded(page)
+            self.checks.discarded(page)
             self.ram.first_words[page] = 0
             if self.balloons:
                 self.ram.inflated[page] = True
         return 0
-
-    def _check_discarded(self, page: int) -> None:
-        kind = self._kind_of(page)
-        wanted, name = (BALLOON, "for the balloon") if self.balloons else (ISOLATED, "isolated")
-        if self.takes_frames:
-            wanted, name = BUDDY, "free"
-        if kind != wanted:
-            what = "while it is allocated" if kind == ALLOCATED else f"while it is not {name}"
-            raise ExploredError(f"page {page} is discarded {what}")
-        if self.balloons and self.ram.inflated[page]:
-            raise ExploredError(f"page {page} is inflated again before the host was told that it was deflated")
 
     def _deflated(self, *arguments: Any) -> int:
         """The host reads of pages that were deflated."""
@@ -294,73 +255,3 @@ class ExploredMachine:
     def offers_frames(self) -> bool:
         """Whether there is a frame that the host may take."""
         return any(self.table[FRAMES + frame] & STATE_MASK == FREE_FRAME for frame in range(self.frames))
-
-    def check(self, at_rest: bool) -> None:
-        """Check the invariants; with `at_rest`, when nobody is about to touch the zone, recount it as well.
-
-        Raises:
-            ExploredError: one of them does not hold.
-        """
-        words = self.words
-        for vcpu in range(_VCPUS):
-            if words[vcpu_base(vcpu) + STAMP_ERRORS]:
-                raise ExploredError(f"vCPU {vcpu} found a page of its own without its stamp")
-            assert words[vcpu_base(vcpu) + HINT_COUNT] <= HINTS_SEEN_MAX
-        if self.balloons:
-            explorer_balloon.check_held(self)
-        if words[ISOLATED_BLOCKS] > self.scenario.settings.capacity:
-            raise ExploredError(f"{words[ISOLATED_BLOCKS]} blocks are isolated, and a batch has fewer")
-        locks = [ZONE_LOCK, *(vcpu_base(vcpu) + PCP_LOCK for vcpu in range(_VCPUS))]
-        starting = self.glue.switch == STARTING  # records are made step by step of what is free already
-        if at_rest and not starting and not any(words[lock] for lock in locks):
-            self._recount()
-
-    def _recount(self) -> None:
-        state = self._state.zone_state()
-        if state in self._sound:
-            return
-        zone = self.plain_zone
-        zone.words[:], zone.pages[:] = self.words, self.pages
-        try:
-            zone.check()
-        except AssertionError as error:
-            raise ExploredError(f"the zone is not sound: {error}") from error
-        self._sound.add(state)
-
-    def check_end(self) -> None:
-        """Check what holds once nothing can happen any more.
-
-        Raises:
-            ExploredError: somebody waits for ever, or a block is lost.
-        """
-        waiting = [vcpu.name for vcpu in self.vcpus if not vcpu.ended]
-        if self.glue.out:
-            waiting.append("reporter")
-        if waiting:
-            raise ExploredError(f"a deadlock: {' and '.join(waiting)} cannot go on")
-        if self.glue.switch in (OFF_WANTED, OFF, STARTING):
-            raise ExploredError("the design is switched off for good")
-        if self.balloons:
-            explorer_balloon.check_end(self)
-        settings, zone = self.scenario.settings, self.plain_zone
-        zone.words[:], zone.pages[:] = self.words, self.pages
-        for block in zone.blocks():
-            pages = range(block.pfn, block.pfn + (1 << block.order))
-            if block.reported and any(self.ram.first_words[page] for page in pages):
-                raise ExploredError(f"the block at frame {block.pfn} is marked Reported and was not discarded")
-        if zone.words[REPORTING_ORDER] > self.scenario.order_max:
-            return
-        unreported = [b for b in zone.blocks() if b.kind == BUDDY and b.order >= settings.order and not b.reported]
-        unreported.sort(key=lambda block: -block.order)
-        lost = unreported[self.design.leftover_blocks_max :]
-        dropped = int(zone.words[DROPPED_PAGES]) if self.design.drops_hints else 0
-        if sum(1 << block.order for block in lost) > dropped:
-            frames = ", ".join(f"{b.pfn} (order {b.order})" for b in lost)
-            raise ExploredError(f"never reported: the free blocks at frames {frames}")
-
-    def _kind_of(self, page: int) -> int:
-        for order in range(self.scenario.order_max + 1):
-            state = self.pages[(page & ~((1 << order) - 1)) * RECORD_WORDS + STATE]
-            if state & TYPE_MASK and state & ORDER_MASK >= order:
-                return state & TYPE_MASK
-        return 0
