@@ -9,8 +9,9 @@ from pagetide.cli import main
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.machine.explorer import Exploration, Explorer
 from pagetide.machine.explorer_machine import operations_of
-from pagetide.machine.explorer_scenarios import SCENARIOS, VARIANTS, scenarios_of
+from pagetide.machine.explorer_scenarios import SCENARIOS, scenarios_of
 from pagetide.machine.explorer_source import Edit
+from pagetide.machine.explorer_variants import VARIANTS
 
 STATES_MAX = 100_000
 TESTED = ("start", "ring", "full", "switch", "frames", "take", "inflate", "relief", "block")
