@@ -189,7 +189,7 @@ class AttachedGuest:
             self._fail_queue(index, str(error))
             return 1.0
         if call:
-            self._signal(self._backend.call_fd(index))
+            self._signal(self._backend.vrings.call_fd(index))
         if reports:
             self.lag.note(self._clock_ns() - self._since_ns[index], reports)
         if more:
@@ -294,7 +294,7 @@ class AttachedGuest:
         asked = self._device.request_statistics()
         self._check_files()
         if asked is not None and asked[1].call:
-            self._signal(self._backend.call_fd(asked[0]))
+            self._signal(self._backend.vrings.call_fd(asked[0]))
 
     def _check_files(self) -> None:
         """Give the guest up if one of its files was cut short: what was read since then is not what it wrote."""
@@ -390,7 +390,7 @@ class AttachedGuest:
         index, address = event.queue, event.address
         place = QueuePlace(event.size, address.desc, address.avail, address.used)
         inflight = None if self._inflight is None else self._inflight.region(index)
-        self._device.start_queue(index, place, self._backend.queue_base(index), self._backend.features, inflight)
+        self._device.start_queue(index, place, self._backend.vrings.base(index), self._backend.features, inflight)
         try:
             self._events.watch(event.kick_fd, EDGE, functools.partial(self._make_ready, index))
         except OSError as error:
@@ -398,12 +398,12 @@ class AttachedGuest:
         self._kick_fds[index] = event.kick_fd
         # Elements may have come before the kick was watched, and the call for earlier ones may have been lost.
         self._make_ready(index)
-        self._signal(self._backend.call_fd(index))
+        self._signal(self._backend.vrings.call_fd(index))
 
     def _stop_queue(self, index: int) -> None:
         stopped_at = self._leave_queue(index)
         if stopped_at is not None:
-            self._backend.queue_stopped_at(index, stopped_at)
+            self._backend.vrings.stopped_at(index, stopped_at)
 
     def _leave_queue(self, index: int) -> int | None:
         """Serve a queue no more; where it stood, if it was served."""
@@ -424,7 +424,7 @@ class AttachedGuest:
         for started in list(self._kick_fds):
             self._stop_queue(started)
         self._backend.status |= int(Status.NEEDS_RESET)
-        err_fd = self._backend.err_fd(index)
+        err_fd = self._backend.vrings.err_fd(index)
         if not self._tell_config_changed() and err_fd < 0:
             raise GuestGoneError(f"queue {index}: {reason}")
         self._signal(err_fd)
