@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pagetide.host.attached_guest import AttachedGuest, GuestGoneError
+from pagetide.host.attached_guest import AttachedGuest
+from pagetide.host.guest_gone import GuestGoneError
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
 

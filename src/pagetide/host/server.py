@@ -18,11 +18,12 @@ from types import TracebackType
 from typing import Self
 
 from pagetide.host.allowance import GUEST_BURST_S, LISTENER_BURST_S, Allowance
-from pagetide.host.attached_guest import AttachedGuest, GuestGoneError
+from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.control import handle
 from pagetide.host.control_socket import ControlSocket
 from pagetide.host.device import FEATURES
 from pagetide.host.fd_events import READABLE, FdEvents
+from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.ledger import Ledger
 from pagetide.host.listener import Listener
 from pagetide.host.wishes import Wishes

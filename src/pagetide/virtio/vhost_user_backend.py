@@ -77,18 +77,18 @@ class VhostUserBackend:
     config: bytearray
     vrings: Vrings
 
-    def __init__(self, device_features: int, queue_count: int, config: bytes) -> None:
+    def __init__(self, device_features: int, queue_count: int, config: bytearray) -> None:
         """Start as a front-end finds it.
 
         Args:
             device_features: what the device offers; the bit for protocol features is added.
             queue_count: how many queues there can be.
-            config: the configuration space.
+            config: the configuration space, which stays the caller's to change.
         """
         assert len(config) <= CONFIG_BYTES_MAX
         self.features = self.status = 0
         self.protocol_features = ProtocolFeature(0)
-        self.config = bytearray(config)
+        self.config = config
         self._offered = device_features | F_PROTOCOL_FEATURES
         self._channel_fd = -1
         self._unneeded_fds: list[int] = []
