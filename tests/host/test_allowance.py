@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pagetide.host import server as server_module
 from pagetide.host.allowance import CHARGE_MAX_S, GUEST_BURST_S, SHARE, Allowance
 from pagetide.host.server import Server
-from pagetide.virtio.vhost_user_messages import U64, Request
+from pagetide.virtio.vhost_user_messages import Request
+from pagetide.virtio.vhost_user_payloads import U64
 from tests.host.guest_ring import PAGE, RING_PAGES
 from tests.host.served_guest import ServedGuest
 

@@ -17,16 +17,18 @@ from pagetide.virtio.vhost_user_events import (
 from pagetide.virtio.vhost_user_messages import (
     FLAG_NEED_REPLY,
     FLAG_REPLY,
+    Message,
+    RemoteProtocolError,
+    Request,
+    encode,
+)
+from pagetide.virtio.vhost_user_payloads import (
     U64,
     VRING_ADDRESS,
     VRING_STATE,
     ConfigSpace,
     MemoryRegion,
-    Message,
-    RemoteProtocolError,
-    Request,
     decode_u64,
-    encode,
     encode_config,
     encode_mem_table,
     encode_single_region,

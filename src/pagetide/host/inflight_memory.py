@@ -12,7 +12,7 @@ from pagetide.host.guest_memory import GuestMemoryError
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.inflight import InflightRegion, region_bytes
 from pagetide.virtio.ring import QUEUE_SIZE_MAX
-from pagetide.virtio.vhost_user_messages import Inflight
+from pagetide.virtio.vhost_user_payloads import Inflight
 
 
 def create_inflight(queue_count: int, queue_size: int, queues_max: int) -> tuple[Inflight, int]:

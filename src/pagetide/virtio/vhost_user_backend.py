@@ -26,19 +26,21 @@ from pagetide.virtio.vhost_user_events import (
     MemoryTableSet,
 )
 from pagetide.virtio.vhost_user_messages import (
-    CONFIG_BYTES_MAX,
     F_PROTOCOL_FEATURES,
     FLAG_REPLY,
-    INDEX_MASK,
-    NO_FD,
-    U64,
-    VRING_STATE,
     BackendRequest,
-    Inflight,
     Message,
     ProtocolFeature,
     RemoteProtocolError,
     Request,
+)
+from pagetide.virtio.vhost_user_payloads import (
+    CONFIG_BYTES_MAX,
+    INDEX_MASK,
+    NO_FD,
+    U64,
+    VRING_STATE,
+    Inflight,
     decode_config,
     decode_inflight,
     decode_mem_table,

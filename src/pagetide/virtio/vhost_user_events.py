@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from pagetide.virtio.vhost_user_messages import ConfigSpace, Inflight, MemoryRegion, VringAddress
+from pagetide.virtio.vhost_user_payloads import ConfigSpace, Inflight, MemoryRegion, VringAddress
 
 
 class FeaturesSet(NamedTuple):

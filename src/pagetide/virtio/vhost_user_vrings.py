@@ -13,7 +13,8 @@ The rules, from the text ("Ring states") and from what real front-ends do:
 from collections.abc import Callable
 
 from pagetide.virtio.vhost_user_events import QueueStarted, QueueStopped
-from pagetide.virtio.vhost_user_messages import INDEX_MASK, RemoteProtocolError, VringAddress
+from pagetide.virtio.vhost_user_messages import RemoteProtocolError
+from pagetide.virtio.vhost_user_payloads import INDEX_MASK, VringAddress
 
 VringEvents = tuple[QueueStarted | QueueStopped, ...]
 
