@@ -33,17 +33,8 @@ from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.daemon import LineFormatter
 from pagetide.host.server import Server
 from pagetide.virtio.ring import DESC_F_INDIRECT, DESC_F_WRITE
-from pagetide.virtio.vhost_user_messages import (
-    FLAG_NEED_REPLY,
-    U64,
-    VRING_ADDRESS,
-    VRING_STATE,
-    MemoryRegion,
-    Message,
-    Request,
-    encode,
-    encode_single_region,
-)
+from pagetide.virtio.vhost_user_messages import FLAG_NEED_REPLY, Message, Request, encode
+from pagetide.virtio.vhost_user_payloads import U64, VRING_ADDRESS, VRING_STATE, MemoryRegion, encode_single_region
 
 SLOWER_AT_MOST = 10.0
 _GOOD, _BAD = "good", "bad"

@@ -29,7 +29,7 @@ from pagetide.units import PAGE_SIZE_BYTES, format_size
 from pagetide.virtio.balloon import Queue, queues
 from pagetide.virtio.ring import DESC_BYTES, place_ring
 from pagetide.virtio.ring_driver import DriverRing
-from pagetide.virtio.vhost_user_messages import MemoryRegion, VringAddress
+from pagetide.virtio.vhost_user_payloads import MemoryRegion, VringAddress
 from pagetide.virtio.vhost_user_transport import FrontendChannel
 
 _CAPACITY = 32

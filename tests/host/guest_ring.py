@@ -12,7 +12,7 @@ from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
 from pagetide.virtio.ring import DESC_BYTES, RingPlace, place_ring
 from pagetide.virtio.ring_driver import DriverRing
-from pagetide.virtio.vhost_user_messages import MemoryRegion
+from pagetide.virtio.vhost_user_payloads import MemoryRegion
 
 PAGE = PAGE_SIZE_BYTES
 GPA = 1 << 32

@@ -11,7 +11,8 @@ import numpy as np
 from pagetide.host.device import FEATURES
 from pagetide.memory.guest_ram import Backing
 from pagetide.virtio.balloon import Queue, queues
-from pagetide.virtio.vhost_user_messages import U64, Request, VringAddress
+from pagetide.virtio.vhost_user_messages import Request
+from pagetide.virtio.vhost_user_payloads import U64, VringAddress
 from pagetide.virtio.vhost_user_transport import FrontendChannel
 from tests.host.guest_ring import SIZE, GuestRing
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pagetide.host import server as server_module
 from pagetide.host.allowance import CHARGE_MAX_S, GUEST_BURST_S, SHARE, Allowance
 from pagetide.host.server import Server
-from pagetide.virtio.vhost_user_messages import U64, Request
+from pagetide.virtio.vhost_user_messages import Request
+from pagetide.virtio.vhost_user_payloads import U64
 from tests.host.guest_ring import PAGE, RING_PAGES
 from tests.host.served_guest import ServedGuest
 
@@ -89,18 +90,18 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 def _exhaust(pair: Pair) -> None:
     """Charge the bad guest with all that it may use, twice over."""
-    while pair.bad_guest not in pair.server._resting:
+    while not pair.server._costs.is_resting(pair.bad_guest):
         pair.server._charge(pair.bad_guest, CHARGE_MAX_S)
 
 
 def _rest_until(pair: Pair, until_s: float) -> None:
-    pair.server._resting[pair.bad_guest] = until_s
+    pair.server._costs.rest_until(pair.bad_guest, until_s)
 
 
 def test_a_guest_that_rests_loses_nothing_and_its_neighbour_does_not_wait(pair: Pair) -> None:
     """Elements and messages of the rest are served after it; meanwhile another guest is served at once."""
     _exhaust(pair)
-    _rest_until(pair, pair.server._clock_s + LONG_S)
+    _rest_until(pair, pair.server._costs.clock_s + LONG_S)
     pair.bad.submit([(RING_PAGES, 1)])
     pair.serving(lambda: pair.good.report([(RING_PAGES, 1)]))
     assert pair.bad.ring.driver.take_used() == []
@@ -113,7 +114,7 @@ def test_a_guest_that_rests_loses_nothing_and_its_neighbour_does_not_wait(pair: 
 def test_a_guest_may_go_while_it_rests(pair: Pair) -> None:
     """A guest that hangs up in its rest is let go after it."""
     _exhaust(pair)
-    _rest_until(pair, pair.server._clock_s + LONG_S)
+    _rest_until(pair, pair.server._costs.clock_s + LONG_S)
     pair.bad.channel.close()
     pair.server.run_once(0)
     assert pair.bad_guest in pair.server.guests
@@ -125,19 +126,18 @@ def test_a_guest_may_go_while_it_rests(pair: Pair) -> None:
 def test_the_loop_wakes_for_the_end_of_a_rest(pair: Pair) -> None:
     """A loop with nothing else to do goes on with the guest when its rest is over, of itself."""
     _exhaust(pair)
-    _rest_until(pair, pair.server._clock_s + 0.05)
+    _rest_until(pair, pair.server._costs.clock_s + 0.05)
     pair.bad.submit([(RING_PAGES, 1)])
     pair.serving(pair.bad.wait_used)
-    assert pair.server._resting == {}
+    assert not pair.server._costs.is_resting(pair.bad_guest)
 
 
 def test_reports_of_ones_own_memory_cost_nothing(pair: Pair) -> None:
     """A guest that reports what it has is not charged, and one that reports what it has not is."""
-    allowance = pair.server._guests[pair.bad_guest]
-    spent_s = [allowance.spent_s]
+    spent_s = [pair.server._costs.spent_s(pair.bad_guest)]
     for page in (RING_PAGES, 1 << 30):
         pair.serving(lambda page=page: [pair.bad.report([(page, 4)]) for _ in range(100)])  # type: ignore[misc]
-        spent_s.append(allowance.spent_s)
+        spent_s.append(pair.server._costs.spent_s(pair.bad_guest))
     own_s, others_s = spent_s[1] - spent_s[0], spent_s[2] - spent_s[1]
     assert own_s < others_s / 4
     told = pair.bad_guest.ledger.snapshot()
@@ -149,21 +149,21 @@ def test_who_comes_back_comes_back_to_what_was_spent(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(server_module, "LISTENER_BURST_S", 0.02)
     with Server() as server:
         server.listen(tmp_path / "host")
-        (listener,) = server._listeners
+        (guest_socket,) = server.sockets
         for _ in range(10_000):
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(str(tmp_path / "host"))
                 sock.sendall(U64.pack(99) * 2)
                 server.run_once(0)
                 server.run_once(0)
-            if listener in server._resting:
+            if server._costs.is_resting(guest_socket):
                 break
-        assert listener in server._resting
+        assert server._costs.is_resting(guest_socket)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(tmp_path / "host"))
             server.run_once(0)
             assert server.guests == ()
-            server._resting[listener] = 0.0
+            server._costs.rest_until(guest_socket, 0.0)
             for _ in range(3):
                 server.run_once(0)
             assert len(server.guests) == 1

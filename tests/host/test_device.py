@@ -18,7 +18,7 @@ from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.ring import RING_ENTRIES, RingError
 from pagetide.virtio.ring_driver import AVAIL_ADDRESS
-from pagetide.virtio.vhost_user_messages import MemoryRegion
+from pagetide.virtio.vhost_user_payloads import MemoryRegion
 from pagetide.virtio.vhost_user_rules import MEM_SLOTS_MAX
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER, GuestRing
 

@@ -13,20 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.discard import (
-    RANGE_COLUMNS,
-    RANGE_REGION,
-    RANGE_START,
-    discard_element,
-    gone_bytes,
-    mark_pages,
-    punch_hole,
-    sort_ranges,
-)
+from pagetide.host.discard import discard_element, gone_bytes, mark_pages, punch_hole
 from pagetide.host.guest_memory import GuestMemory
 from pagetide.host.ledger import Ledger
+from pagetide.host.ranges import RANGE_COLUMNS, RANGE_REGION, RANGE_START, sort_ranges
 from pagetide.memory.region_map import WHOLE, Region, RegionMap
-from pagetide.virtio.vhost_user_messages import MemoryRegion
+from pagetide.virtio.vhost_user_payloads import MemoryRegion
 
 PAGE = 4096
 WRITE = 2

@@ -19,17 +19,14 @@ from hypothesis import strategies as st
 
 from pagetide.host.server import Server
 from pagetide.virtio.balloon import Feature
-from pagetide.virtio.vhost_user_messages import (
-    FLAG_NEED_REPLY,
+from pagetide.virtio.vhost_user_messages import FLAG_NEED_REPLY, Message, Request, encode
+from pagetide.virtio.vhost_user_payloads import (
     NO_FD,
     U64,
     VRING_ADDRESS,
     VRING_STATE,
     ConfigSpace,
     MemoryRegion,
-    Message,
-    Request,
-    encode,
     encode_config,
     encode_mem_table,
     encode_single_region,

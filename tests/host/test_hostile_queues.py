@@ -18,7 +18,7 @@ from pagetide.host.ledger import Ledger
 from pagetide.memory.region_map import REGION_BYTES
 from pagetide.virtio.balloon import CONFIG_POISON_VAL, STAT, Queue, queues
 from pagetide.virtio.ring import RingError
-from pagetide.virtio.vhost_user_messages import MemoryRegion
+from pagetide.virtio.vhost_user_payloads import MemoryRegion
 from tests.host.hostile_model import (
     ARRAY,
     AVAIL,

@@ -22,7 +22,8 @@ from pagetide.virtio.inflight import (
     STATE_COUNTER,
     region_bytes,
 )
-from pagetide.virtio.vhost_user_messages import Inflight, RemoteProtocolError
+from pagetide.virtio.vhost_user_messages import RemoteProtocolError
+from pagetide.virtio.vhost_user_payloads import Inflight
 from pagetide.virtio.vhost_user_transport import FrontendChannel
 from tests.host.guest_ring import PAGE, RING_PAGES, SIZE
 from tests.host.queue_rig import QueueRig

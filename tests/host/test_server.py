@@ -20,13 +20,13 @@ from pagetide.host.server import Server
 from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_BYTES, STAT, Feature, Queue, Stat, Status
 from pagetide.virtio.ring import RING_ENTRIES
 from pagetide.virtio.ring_driver import AVAIL_ADDRESS
-from pagetide.virtio.vhost_user_messages import (
+from pagetide.virtio.vhost_user_messages import Request
+from pagetide.virtio.vhost_user_payloads import (
     NO_FD,
     U64,
     VRING_ADDRESS,
     VRING_STATE,
     MemoryRegion,
-    Request,
     VringAddress,
     encode_single_region,
 )

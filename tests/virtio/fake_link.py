@@ -19,7 +19,7 @@ class FakeLink:
 
     def __init__(self, features: int, queue_count: int = 3, config: bytes = bytes(16), piece_bytes: int = 4096) -> None:
         self.frontend = VhostUserFrontend()
-        self.backend = VhostUserBackend(features, queue_count, config)
+        self.backend = VhostUserBackend(features, queue_count, bytearray(config))
         self.events: list[Event] = []
         self.closed: list[int] = []
         self.refuses: Callable[[Event], bool] = lambda _: False

@@ -17,16 +17,18 @@ from pagetide.virtio.vhost_user_events import (
 from pagetide.virtio.vhost_user_messages import (
     FLAG_NEED_REPLY,
     FLAG_REPLY,
+    Message,
+    RemoteProtocolError,
+    Request,
+    encode,
+)
+from pagetide.virtio.vhost_user_payloads import (
     U64,
     VRING_ADDRESS,
     VRING_STATE,
     ConfigSpace,
     MemoryRegion,
-    Message,
-    RemoteProtocolError,
-    Request,
     decode_u64,
-    encode,
     encode_config,
     encode_mem_table,
     encode_single_region,
@@ -60,7 +62,7 @@ messages = st.tuples(
 @given(st.lists(messages, max_size=30))
 def test_every_descriptor_is_given_back_once_whatever_comes(sent: list[tuple[int, int, bytes, int]]) -> None:
     """Each descriptor leaves exactly once: to be closed, or with an event about memory; and each reply can be sent."""
-    backend = VhostUserBackend(0, 3, bytes(16))
+    backend = VhostUserBackend(0, 3, bytearray(16))
     backend.take(NEGOTIATE)
     came: list[int] = []
     left: list[int] = []
@@ -82,7 +84,7 @@ def test_every_descriptor_is_given_back_once_whatever_comes(sent: list[tuple[int
 
 def test_the_descriptor_of_a_malformed_rem_mem_reg_is_given_back_once() -> None:
     """It may come with a descriptor that is not needed, and be refused besides: that is still one close."""
-    backend = VhostUserBackend(0, 3, bytes(16))
+    backend = VhostUserBackend(0, 3, bytearray(16))
     backend.take(NEGOTIATE)
     with pytest.raises(RemoteProtocolError, match="5 bytes"):
         backend.take(Message(Request.REM_MEM_REG, payload=bytes(5), fds=(50,)))

@@ -22,18 +22,20 @@ from pagetide.virtio.vhost_user_frontend import RefusedError, VhostUserFrontend
 from pagetide.virtio.vhost_user_messages import (
     F_PROTOCOL_FEATURES,
     FLAG_REPLY,
+    LocalProtocolError,
+    Message,
+    ProtocolFeature,
+    RemoteProtocolError,
+    Request,
+)
+from pagetide.virtio.vhost_user_payloads import (
     NO_FD,
     U64,
     VRING_ADDRESS,
     VRING_STATE,
     ConfigSpace,
     Inflight,
-    LocalProtocolError,
     MemoryRegion,
-    Message,
-    ProtocolFeature,
-    RemoteProtocolError,
-    Request,
     VringAddress,
     decode_config,
     decode_inflight,
@@ -100,7 +102,7 @@ def test_umls_order_starts_a_queue() -> None:
         MemoryTableSet((REGION,), (9,)),
         QueueStarted(0, 32, address, 10),
     ]
-    assert (link.backend.call_fd(0), link.backend.err_fd(0)) == (8, -1)
+    assert (link.backend.vrings.call_fd(0), link.backend.vrings.err_fd(0)) == (8, -1)
 
 
 def test_qemus_order_starts_a_queue() -> None:
@@ -121,29 +123,29 @@ def test_qemus_order_starts_a_queue() -> None:
         *(MemoryRegionAdded(region, fd) for fd, region in enumerate(holes, 40)),
         QueueStarted(2, 32, address, 10),
     ]
-    assert (link.backend.call_fd(2), link.backend.err_fd(2)) == (22, 32)
+    assert (link.backend.vrings.call_fd(2), link.backend.vrings.err_fd(2)) == (22, 32)
 
 
 def test_the_base_of_a_stopped_queue_is_where_it_stood() -> None:
     """GET_VRING_BASE stops the queue and answers what the device said; the queue then starts there, or where told."""
     link = negotiated()
     start(link, base=5)
-    assert link.backend.queue_base(0) == 5
+    assert link.backend.vrings.base(0) == 5
 
     def stand_at_9(event: object) -> bool:
         if isinstance(event, QueueStopped):
-            link.backend.queue_stopped_at(event.queue, 9)
+            link.backend.vrings.stopped_at(event.queue, 9)
         return False
 
     link.refuses = stand_at_9
     assert decode_vring_state(link.call(Request.GET_VRING_BASE, VRING_STATE.pack(0, 0))) == (0, 9)
     assert link.closed == [10]
     link.call(KICK, U64.pack(0), (11,))
-    assert link.backend.queue_base(0) == 9
+    assert link.backend.vrings.base(0) == 9
     assert [type(event) for event in link.events[-2:]] == [QueueStopped, QueueStarted]
     link.call(Request.SET_VRING_BASE, VRING_STATE.pack(0, 3))
     link.call(KICK, U64.pack(0), (12,))
-    assert link.backend.queue_base(0) == 3, "a base that was given counts, not where the queue stood"
+    assert link.backend.vrings.base(0) == 3, "a base that was given counts, not where the queue stood"
 
 
 def test_a_queue_that_is_redefined_stops_until_the_next_kick() -> None:
@@ -177,7 +179,7 @@ def test_a_reset_stops_every_queue(request_: Request) -> None:
     start(link, 2, 4, 12)
     link.call(request_)
     assert link.events[-1] == DeviceReset((0, 2))
-    assert link.backend.queue_base(0) == 0
+    assert link.backend.vrings.base(0) == 0
     assert sorted(link.closed) == [10, 12]
 
 

@@ -13,7 +13,8 @@ from pagetide.linux import eventfd, eventfd_read, eventfd_write
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.balloon import Queue, Status
 from pagetide.virtio.ring import used_idx
-from pagetide.virtio.vhost_user_messages import Inflight, MemoryRegion, RemoteProtocolError, VringAddress
+from pagetide.virtio.vhost_user_messages import RemoteProtocolError
+from pagetide.virtio.vhost_user_payloads import Inflight, MemoryRegion, VringAddress
 from pagetide.virtio.vhost_user_transport import FrontendChannel, PeerGoneError
 
 RECONNECT_FIRST_S = 0.05

@@ -1,6 +1,5 @@
-"""One guest of the server: its vhost-user connection, its memory and its balloon, joined."""
+"""One guest of the server: its balloon device, its memory and its connection, joined, and what the host wants of it."""
 
-import contextlib
 import functools
 import logging
 import os
@@ -9,43 +8,22 @@ import time
 from collections.abc import Callable
 
 from pagetide import bus_error
-from pagetide.host.device import FEATURES, QUEUES_MAX, BalloonDevice, QueuePlace, write_config
-from pagetide.host.fd_events import EDGE, READABLE, WRITABLE, FdEvents
-from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
-from pagetide.host.inflight_memory import InflightMemory, create_inflight
+from pagetide.host.device import FEATURES, BalloonDevice
+from pagetide.host.fd_events import READABLE, FdEvents
+from pagetide.host.guest_gone import GuestGoneError
+from pagetide.host.guest_memory import GuestMemory
+from pagetide.host.kicks import Kicks
 from pagetide.host.lag import Lag
 from pagetide.host.ledger import REFAULTED_BYTES, Ledger
+from pagetide.host.vhost_user_session import VhostUserSession
 from pagetide.host.wishes import Wishes
-from pagetide.virtio.balloon import Config, Feature, Queue, Status
+from pagetide.virtio.balloon import Config, Feature, Queue
 from pagetide.virtio.ring import RingError
-from pagetide.virtio.vhost_user_backend import VhostUserBackend
-from pagetide.virtio.vhost_user_events import (
-    ConfigWritten,
-    DeviceReset,
-    Event,
-    FeaturesSet,
-    InflightAsked,
-    InflightGiven,
-    MemoryRegionAdded,
-    MemoryRegionRemoved,
-    MemoryTableSet,
-    QueueStarted,
-    QueueStopped,
-)
-from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request, encode
-from pagetide.virtio.vhost_user_transport import Connection, PeerGoneError
 
 ELEMENTS_PER_TURN = 16
 """Most elements served before another guest has its turn."""
 
-_MESSAGES_PER_TURN = 16
-_EVENTFDS_THAT_WE_WRITE = (Request.SET_VRING_CALL, Request.SET_VRING_ERR)
-
 _log = logging.getLogger(__name__)
-
-
-class GuestGoneError(Exception):
-    """The guest is to be given up; the message says why."""
 
 
 class AttachedGuest:
@@ -93,60 +71,50 @@ class AttachedGuest:
         self._log = logging.LoggerAdapter(_log, {"guest": name})
         self._events = events
         self._on_work = on_work
-        self._connection = Connection(sock)
-        self._backend = VhostUserBackend(features, QUEUES_MAX, Config().encode())
         self._memory = GuestMemory()
         self._device = BalloonDevice(self._memory, ledger, verify_share=verify_share)
-        self._backend.config = self._device.config
         self._wishes = Wishes() if wishes is None else wishes
         self._device.paused, self._device.inhibited = self._wishes.paused, self._wishes.inhibited
         self.lag = Lag()
         self._clock_ns = clock_ns
-        self._since_ns: dict[int, int] = {}
-        self._inflight: InflightMemory | None = None
-        self._inflight_made_fd = -1
         self._fault_count = bus_error.fault_count()
         self._faults = self._fault_count.value
-        self._kick_fds: dict[int, int] = {}
-        self._ready: dict[int, None] = {}  # a set that keeps its order
         self._failure_logged = 0
-        self._resting = False
+        self._kicks = Kicks(events, functools.partial(on_work, self))
+        self._session = VhostUserSession(
+            sock,
+            events,
+            self._memory,
+            self._device,
+            self._kicks,
+            features=features,
+            on_memory_changed=self._renew_target,
+            log=self._log,
+        )
 
     def fileno(self) -> int:
         """The connection's descriptor."""
-        return self._connection.fileno()
+        return self._session.fileno()
 
     @property
     def has_work(self) -> bool:
         """Whether a turn would do something."""
-        return bool(self._ready) and not self._resting
+        return self._kicks.any_ready
 
     def rest(self) -> None:
         """Hear nothing more from the guest, and serve nothing, until `go_on`: messages and elements wait."""
-        self._resting = True
-        for fd in (self.fileno(), *self._kick_fds.values()):
-            self._events.unwatch(fd)
+        self._events.unwatch(self.fileno())
+        self._kicks.rest()
 
     def go_on(self, talk: Callable[[], None]) -> None:
         """Hear the guest again: call `talk` when messages come, and look into every queue for what came meanwhile."""
-        self._resting = False
         self._events.watch(self.fileno(), READABLE, talk)
-        for index, fd in self._kick_fds.items():
-            self._events.watch(fd, EDGE, functools.partial(self._make_ready, index))
-            self._make_ready(index)
+        self._kicks.go_on()
 
     def close(self) -> None:
         """Give back all that is held for the guest."""
-        for index in list(self._kick_fds):
-            self._leave_queue(index)
+        self._session.close()
         self._memory.close()
-        if self._inflight is not None:
-            self._inflight.close()
-        for fd in self._backend.close():
-            os.close(fd)
-        if self._inflight_made_fd >= 0:
-            os.close(self._inflight_made_fd)
-        self._connection.close()
 
     def talk(self) -> float:
         """Take what messages have come, and answer them; not more than some at a time.
@@ -154,22 +122,9 @@ class AttachedGuest:
         Returns:
             The share of this that was in vain: all, for messages return no memory.
         """
-        try:
-            for _ in range(_MESSAGES_PER_TURN):
-                if not self._connection.flush():
-                    break
-                message = self._connection.receive()
-                if message is None:
-                    break
-                self._take(message)
-            # A peer that does not read its replies is not listened to.
-            self._events.rewatch(self.fileno(), READABLE if self._connection.flush() else WRITABLE)
-        except RemoteProtocolError as error:
-            raise GuestGoneError(f"broke the protocol: {error}") from error
-        except (PeerGoneError, OSError) as error:
-            raise GuestGoneError(f"connection lost: {error}") from error
+        self._session.talk()
         self._check_files()
-        if self._connection.at_end:
+        if self._session.at_end:
             raise GuestGoneError("disconnected")
         return 1.0
 
@@ -179,25 +134,24 @@ class AttachedGuest:
         Returns:
             The share of this that was in vain.
         """
-        index = next(iter(self._ready))
-        del self._ready[index]
+        index = self._kicks.take_ready()
         try:
             call, more, config_changed, in_vain, reports, failure = self._device.process(index, ELEMENTS_PER_TURN)
             self._check_files()
         except RingError as error:
             self._check_files()
-            self._fail_queue(index, str(error))
+            self._session.fail_queue(index, str(error))
             return 1.0
         if call:
-            self._signal(self._backend.call_fd(index))
+            self._session.call(index)
         if reports:
-            self.lag.note(self._clock_ns() - self._since_ns[index], reports)
+            self.lag.note(self._clock_ns() - self._kicks.since_ns(index), reports)
         if more:
-            self._make_ready(index)
+            self._kicks.make_ready(index)
         elif not self.paused:
-            self._since_ns.pop(index, None)
+            self._kicks.emptied(index)
         if config_changed:
-            self._tell_config_changed()
+            self._session.tell_config_changed()
         if failure and failure != self._failure_logged:
             self._failure_logged = failure
             self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
@@ -206,7 +160,7 @@ class AttachedGuest:
     @property
     def features(self) -> int:
         """What the driver accepted."""
-        return self._backend.features
+        return self._session.features
 
     @property
     def config(self) -> Config:
@@ -234,7 +188,7 @@ class AttachedGuest:
         self._device.paused = paused
         index = self._device.index_of(Queue.REPORTING)
         if not paused and index is not None:
-            self._make_ready(index)
+            self._kicks.make_ready(index)
 
     @property
     def inhibited(self) -> bool:
@@ -271,7 +225,7 @@ class AttachedGuest:
         """
         self._device.set_target_bytes(target_bytes)
         self._wishes.want(target_bytes=target_bytes)
-        return self._tell_config_changed()
+        return self._session.tell_config_changed()
 
     def begin_hinting(self) -> bool:
         """Ask for a round of free page hints; False as for `set_target_bytes`.
@@ -283,7 +237,7 @@ class AttachedGuest:
         if not self.features & Feature.FREE_PAGE_HINT:
             raise ValueError(f"{self.name} has not accepted free page hinting (VIRTIO_BALLOON_F_FREE_PAGE_HINT)")
         self._device.begin_hinting()
-        return self._tell_config_changed()
+        return self._session.tell_config_changed()
 
     def request_statistics(self) -> None:
         """Ask for new memory statistics, if the guest has any to tell.
@@ -294,7 +248,7 @@ class AttachedGuest:
         asked = self._device.request_statistics()
         self._check_files()
         if asked is not None and asked[1].call:
-            self._signal(self._backend.call_fd(asked[0]))
+            self._session.call(asked[0])
 
     def _check_files(self) -> None:
         """Give the guest up if one of its files was cut short: what was read since then is not what it wrote."""
@@ -302,72 +256,8 @@ class AttachedGuest:
         if faults == self._faults:
             return
         self._faults = faults
-        if self._memory.was_cut or (self._inflight is not None and self._inflight.was_cut):
+        if self._memory.was_cut or self._session.inflight.was_cut:
             raise GuestGoneError("its memory file was cut short while it was in use")
-
-    def _tell_config_changed(self) -> bool:
-        told = self._backend.config_changed()
-        if told is not None:
-            self._tell(*told)
-        return told is not None
-
-    def _take(self, message: Message) -> None:
-        events = self._backend.take(message)
-        if message.request in _EVENTFDS_THAT_WE_WRITE:
-            for fd in message.fds:
-                os.set_blocking(fd, False)  # a full one must not hold up the others
-        refusal = None
-        try:
-            for event in events:
-                self._act(event)
-        except (GuestMemoryError, ValueError) as error:
-            refusal = f"{Request(message.request).name} refused: {error}"
-            self._log.error("%s", refusal)
-        for fd in self._backend.take_unneeded_fds():
-            os.close(fd)
-        answer = self._backend.answer(message, succeeded=refusal is None)
-        if answer is not None:
-            self._connection.send(answer)
-        elif refusal is not None:
-            raise GuestGoneError(refusal)
-
-    def _act(self, event: Event) -> None:
-        match event:
-            case QueueStarted():
-                self._start_queue(event)
-            case QueueStopped(index):
-                self._stop_queue(index)
-            case DeviceReset(stopped):
-                for index in stopped:
-                    self._leave_queue(index)
-                self._device.reset()
-            case ConfigWritten(config):
-                write_config(self._backend.config, config.offset, config.data)
-            case FeaturesSet():
-                pass  # they count when a queue is started
-            case _:
-                self._change_memory(event)
-
-    def _change_memory(
-        self, event: MemoryTableSet | MemoryRegionAdded | MemoryRegionRemoved | InflightAsked | InflightGiven
-    ) -> None:
-        match event:
-            case MemoryTableSet(regions, fds):
-                self._memory.replace(regions, fds)
-                self._device.memory_changed()
-            case MemoryRegionAdded(region, fd):
-                self._memory.add(region, fd)
-            case MemoryRegionRemoved(region):
-                self._memory.remove(region.gpa, region.size_bytes, region.user_address)
-                self._device.memory_changed()
-            case InflightAsked(queue_count, queue_size):
-                self._make_inflight(queue_count, queue_size)
-            case InflightGiven(inflight, fd):
-                given = InflightMemory(inflight, fd, QUEUES_MAX)
-                if self._inflight is not None:
-                    self._inflight.close()
-                self._inflight = given
-        self._renew_target()
 
     def _renew_target(self) -> None:
         """Ask for the same target of what memory there is now."""
@@ -376,85 +266,4 @@ class AttachedGuest:
         if target_bytes is not None and self.ram_bytes:
             self._device.set_target_bytes(target_bytes)
             if self.config.num_pages != before:
-                self._tell_config_changed()
-
-    def _make_inflight(self, queue_count: int, queue_size: int) -> None:
-        inflight, fd = create_inflight(queue_count, queue_size, QUEUES_MAX)
-        self._backend.inflight_made(inflight, fd)
-        # It is kept until the reply has gone: no message is taken before that, so not a second one of these either.
-        if self._inflight_made_fd >= 0:
-            os.close(self._inflight_made_fd)
-        self._inflight_made_fd = fd
-
-    def _start_queue(self, event: QueueStarted) -> None:
-        index, address = event.queue, event.address
-        place = QueuePlace(event.size, address.desc, address.avail, address.used)
-        inflight = None if self._inflight is None else self._inflight.region(index)
-        self._device.start_queue(index, place, self._backend.queue_base(index), self._backend.features, inflight)
-        try:
-            self._events.watch(event.kick_fd, EDGE, functools.partial(self._make_ready, index))
-        except OSError as error:
-            raise GuestGoneError(f"queue {index}'s kick descriptor cannot be waited for: {error}") from error
-        self._kick_fds[index] = event.kick_fd
-        # Elements may have come before the kick was watched, and the call for earlier ones may have been lost.
-        self._make_ready(index)
-        self._signal(self._backend.call_fd(index))
-
-    def _stop_queue(self, index: int) -> None:
-        stopped_at = self._leave_queue(index)
-        if stopped_at is not None:
-            self._backend.queue_stopped_at(index, stopped_at)
-
-    def _leave_queue(self, index: int) -> int | None:
-        """Serve a queue no more; where it stood, if it was served."""
-        kick_fd = self._kick_fds.pop(index, None)
-        if kick_fd is not None:
-            self._events.unwatch(kick_fd)
-        self._ready.pop(index, None)
-        self._since_ns.pop(index, None)
-        return self._device.stop_queue(index)
-
-    def _fail_queue(self, index: int, reason: str) -> None:
-        """The driver broke a rule of the ring: say so, and leave its queues alone until it resets the device.
-
-        The driver is told in the ways it has given: NEEDS_RESET in the device status with a notification of a changed
-        configuration (virtio 1.2, 2.1.2), and the queue's error descriptor. With neither, the connection is closed.
-        """
-        self._log.error("queue %d needs a reset: %s", index, reason)
-        for started in list(self._kick_fds):
-            self._stop_queue(started)
-        self._backend.status |= int(Status.NEEDS_RESET)
-        err_fd = self._backend.err_fd(index)
-        if not self._tell_config_changed() and err_fd < 0:
-            raise GuestGoneError(f"queue {index}: {reason}")
-        self._signal(err_fd)
-
-    def _make_ready(self, index: int) -> None:
-        self._ready[index] = None
-        self._since_ns.setdefault(index, self._events.since_ns)
-        self._on_work(self)
-
-    def _signal(self, fd: int) -> None:
-        """Signal an eventfd of the guest's, if it gave one: a driver that polls need not."""
-        if fd < 0:
-            return
-        try:
-            os.eventfd_write(fd, 1)
-        except BlockingIOError:
-            return  # full: the call is there already
-        except OSError as error:
-            raise GuestGoneError(f"cannot be signalled: {error}") from error
-
-    def _tell(self, channel_fd: int, message: Message) -> None:
-        """Send a request of ours on the guest's channel for them."""
-        with contextlib.suppress(BlockingIOError):  # nobody reads there
-            try:
-                channel = socket.socket(fileno=channel_fd)
-                try:
-                    channel.send(encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                finally:
-                    channel.detach()
-            except BlockingIOError:
-                raise
-            except OSError as error:  # it is closed, or no socket at all
-                raise GuestGoneError(f"cannot be told on its channel for requests: {error}") from error
+                self._session.tell_config_changed()

@@ -4,12 +4,13 @@ A request names a command and, for all but `list`, a guest. An answer holds gues
 and `remove` are about the socket for a guest, and are answered with its path.
 """
 
-from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
 
-from pagetide.host.attached_guest import AttachedGuest, GuestGoneError
+from pagetide.host.attached_guest import AttachedGuest
+from pagetide.host.guest_gone import GuestGoneError
+from pagetide.host.guest_sockets import GuestSockets
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
 
@@ -27,14 +28,8 @@ class ControlledHost(Protocol):
         """Those attached now."""
 
     @property
-    def waiting(self) -> tuple[str, ...]:
-        """Names of the sockets at which nobody is attached."""
-
-    def add_socket(self, name: str) -> Path:
-        """Listen for a guest of this name."""
-
-    def remove_socket(self, name: str) -> Path:
-        """Listen for it no more."""
+    def sockets(self) -> GuestSockets:
+        """Where guests connect."""
 
 
 class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,11 +135,11 @@ def handle(line: bytes, host: ControlledHost) -> bytes:
 
 def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
     if request.command == "list":
-        return ControlAnswer([state_of(guest) for guest in host.guests], list(host.waiting))
+        return ControlAnswer([state_of(guest) for guest in host.guests], list(host.sockets.waiting))
     if request.command == "add":
-        return ControlAnswer(socket=str(host.add_socket(request.guest or "")))
+        return ControlAnswer(socket=str(host.sockets.add(request.guest or "")))
     if request.command == "remove":
-        return ControlAnswer(socket=str(host.remove_socket(request.guest or "")))
+        return ControlAnswer(socket=str(host.sockets.remove(request.guest or "")))
     guest = next((guest for guest in host.guests if guest.name == request.guest), None)
     if guest is None:
         raise ControlError(f"there is no guest {request.guest!r}")

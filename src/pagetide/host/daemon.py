@@ -63,7 +63,7 @@ def serve(
         server.wake_by(stop_fd)
         for path in sockets:
             server.listen(path)
-        taken = [] if folder is None else server.listen_in(folder, but_not=control)
+        taken = [] if folder is None else server.sockets.listen_in(folder, but_not=control)
         server.listen_control(control)
         _log.info("listening at %s, control at %s", ", ".join(map(str, (*sockets, *taken))) or folder, control)
         on_ready()

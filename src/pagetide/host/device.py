@@ -52,7 +52,7 @@ from pagetide.virtio.balloon import (
 )
 from pagetide.virtio.inflight import InflightRegion
 from pagetide.virtio.ring import avail_ring_bytes, desc_table_bytes, used_ring_bytes
-from pagetide.virtio.ring_device import AVAIL_ADDRESS, DESC_ADDRESS, USED_ADDRESS, DeviceRing
+from pagetide.virtio.ring_device import DeviceRing
 
 OPTIONAL_FEATURES = (
     Feature.STATS_VQ | Feature.DEFLATE_ON_OOM | Feature.FREE_PAGE_HINT | Feature.PAGE_POISON | Feature.REPORTING
@@ -259,8 +259,7 @@ class BalloonDevice:
         """
         try:
             for _, place, queue in self._queues.values():
-                words = queue.ring.state
-                words[DESC_ADDRESS], words[AVAIL_ADDRESS], words[USED_ADDRESS] = self._addresses(place)
+                queue.ring.move(*self._addresses(place))
         except GuestMemoryError:
             self._queues.clear()
             raise

@@ -24,20 +24,14 @@ import numpy.typing as npt
 
 from pagetide.atomics import errno, load_i64, store_i64
 from pagetide.host.ledger import (
-    BLOCKS,
     CHECKED_BYTES,
     DISCARDED_BYTES,
     PUNCHES,
-    REPORTED_BYTES,
-    REPORTS,
-    SKIPPED_DEVICE_READABLE,
     SKIPPED_FAILED,
-    SKIPPED_OUT_OF_RANGE,
     SKIPPED_REPEATED,
-    SKIPPED_UNALIGNED,
     VERIFIED_BYTES,
-    ZERO_LENGTH_BLOCKS,
 )
+from pagetide.host.ranges import RANGE_END, RANGE_REGION, RANGE_START, classify, count_skipped, sort_ranges
 from pagetide.jit import external, int32, int64, kernel
 from pagetide.memory.metadata import gone_metadata, punch_metadata
 from pagetide.memory.region_map import (
@@ -47,16 +41,8 @@ from pagetide.memory.region_map import (
     REGION_OFFSET,
     REGION_PIECE,
     WHOLE,
-    find_region,
 )
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
-from pagetide.virtio.ring import DESC_F_WRITE
-
-RANGE_START = 0
-RANGE_END = 1
-RANGE_REGION = 2
-RANGE_COLUMNS = 3
-"""A range is a row of int64: first guest-physical address, end, and the region map's row that holds it all."""
 
 PIECE_BYTES = 4 << 20
 """Most that one call discards of a file with small pages: some 0.6 ms, and 64 KiB of the kernel's records of pages.
@@ -75,8 +61,6 @@ _ENXIO = errors.ENXIO
 _SEEK_DATA = os.SEEK_DATA
 _SEEK_HOLE = os.SEEK_HOLE
 
-_PAGE_MASK = PAGE_SIZE_BYTES - 1
-
 _fallocate = external("fallocate", int32, int32, int32, int64, int64)
 _lseek = external("lseek", int64, int32, int64, int32)
 
@@ -84,82 +68,6 @@ _lseek = external("lseek", int64, int32, int64, int32)
 def piece_bytes(page_bytes: int) -> int:
     """Most that one call is to discard of a file whose pages, by its `st_blksize`, are of this size."""
     return WHOLE if page_bytes >= _HUGE_PAGE_BYTES else PIECE_BYTES
-
-
-@kernel
-def classify(
-    regions: npt.NDArray[np.int64],
-    gpas: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int64],
-    flags: npt.NDArray[np.int64],
-    count: int,
-    ranges: npt.NDArray[np.int64],
-    ledger: npt.NDArray[np.int64],
-) -> int:
-    """Sort an element's descriptors into ranges to discard and bytes skipped.
-
-    Args:
-        regions: the region map's table.
-        gpas: guest-physical address of each descriptor.
-        lengths: bytes of each, 0 to 2^32 - 1.
-        flags: virtio's descriptor flags of each.
-        count: how many descriptors there are.
-        ranges: at least `count` rows; receives what may be discarded, in the order of the descriptors.
-        ledger: the ledger's words.
-
-    Returns:
-        How many ranges were written.
-    """
-    kept = 0
-    for index in range(count):
-        gpa = gpas[index]
-        length_bytes = lengths[index]
-        if length_bytes < 1:
-            ledger[ZERO_LENGTH_BLOCKS] += 1
-            continue
-        ledger[REPORTED_BYTES] += length_bytes
-        row = find_region(regions, gpa, length_bytes)
-        if flags[index] & DESC_F_WRITE == 0:
-            ledger[SKIPPED_DEVICE_READABLE] += length_bytes
-        elif row < 0:
-            ledger[SKIPPED_OUT_OF_RANGE] += length_bytes
-        elif (gpa | length_bytes | (regions[row, REGION_OFFSET] - regions[row, REGION_GPA])) & _PAGE_MASK != 0:
-            ledger[SKIPPED_UNALIGNED] += length_bytes
-        else:
-            ranges[kept, RANGE_START] = gpa
-            ranges[kept, RANGE_END] = gpa + length_bytes
-            ranges[kept, RANGE_REGION] = row
-            kept += 1
-    ledger[REPORTS] += 1
-    ledger[BLOCKS] += count
-    return kept
-
-
-@kernel
-def sort_ranges(ranges: npt.NDArray[np.int64], count: int) -> None:
-    """Sort the first `count` ranges by guest-physical address, which is by region and by place in its file as well.
-
-    Shell's sort with Knuth's gaps: a hostile guest's 1024 descriptors cost at most some 10^5 steps, where plain
-    insertion would take 10^6.
-    """
-    gap = 1
-    while gap < count // 3:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for index in range(gap, count):
-            start = ranges[index, RANGE_START]
-            end = ranges[index, RANGE_END]
-            row = ranges[index, RANGE_REGION]
-            place = index
-            while place >= gap and ranges[place - gap, RANGE_START] > start:
-                ranges[place, RANGE_START] = ranges[place - gap, RANGE_START]
-                ranges[place, RANGE_END] = ranges[place - gap, RANGE_END]
-                ranges[place, RANGE_REGION] = ranges[place - gap, RANGE_REGION]
-                place -= gap
-            ranges[place, RANGE_START] = start
-            ranges[place, RANGE_END] = end
-            ranges[place, RANGE_REGION] = row
-        gap //= 3
 
 
 @kernel
@@ -290,13 +198,6 @@ def punch_ranges(
                 failure = failed
             start += length_bytes
     return failure
-
-
-@kernel
-def count_skipped(ranges: npt.NDArray[np.int64], count: int, skip: int, ledger: npt.NDArray[np.int64]) -> None:
-    """Count ranges as skipped, in this word of the ledger."""
-    for index in range(count):
-        ledger[skip] += ranges[index, RANGE_END] - ranges[index, RANGE_START]
 
 
 @kernel

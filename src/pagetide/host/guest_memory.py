@@ -16,7 +16,7 @@ from pagetide.bus_error import GuardedRange
 from pagetide.host.discard import piece_bytes
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.virtio.vhost_user_messages import MemoryRegion
+from pagetide.virtio.vhost_user_payloads import MemoryRegion
 from pagetide.virtio.vhost_user_rules import MEM_SLOTS_MAX
 
 _ADDRESSES = 1 << 64

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.atomics import load_u32
-from pagetide.host.discard import RANGE_END, RANGE_REGION, RANGE_START, count_skipped, punch_ranges, sort_ranges
+from pagetide.host.discard import punch_ranges
 from pagetide.host.ledger import (
     BLOCKS,
     MALFORMED,
@@ -21,6 +21,7 @@ from pagetide.host.ledger import (
     SKIPPED_OUT_OF_RANGE,
     SKIPPED_UNALIGNED,
 )
+from pagetide.host.ranges import RANGE_END, RANGE_REGION, RANGE_START, count_skipped, sort_ranges
 from pagetide.jit import kernel
 from pagetide.memory.region_map import REGION_ADDRESS, REGION_GPA, REGION_OFFSET, find_region
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES

@@ -12,7 +12,7 @@ from pagetide.host.guest_memory import GuestMemoryError
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.inflight import InflightRegion, region_bytes
 from pagetide.virtio.ring import QUEUE_SIZE_MAX
-from pagetide.virtio.vhost_user_messages import Inflight
+from pagetide.virtio.vhost_user_payloads import Inflight
 
 
 def create_inflight(queue_count: int, queue_size: int, queues_max: int) -> tuple[Inflight, int]:
@@ -77,6 +77,64 @@ class InflightMemory:
         """Unmap it; no queue may use it any more."""
         self._guard.close()
         linux.munmap(self._address, self._bytes)
+
+
+class InflightTracking:
+    """The in-flight memory of one connection: what was made for it, and what its queues use."""
+
+    def __init__(self, queues_max: int) -> None:
+        """Have none yet.
+
+        Args:
+            queues_max: how many queues there can be.
+        """
+        self._queues_max = queues_max
+        self._used: InflightMemory | None = None
+        self._made_fd = -1
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the file in use was found to be shorter than it was."""
+        return self._used is not None and self._used.was_cut
+
+    def region(self, queue: int) -> InflightRegion | None:
+        """Where a queue that starts now is to keep track, if the front-end has given memory for it."""
+        return None if self._used is None else self._used.region(queue)
+
+    def make(self, queue_count: int, queue_size: int) -> tuple[Inflight, int]:
+        """Make memory for the front-end to keep, as `create_inflight`; the descriptor is closed by the next `make`.
+
+        It is open until the reply with it has gone: no message is taken before that, so not a second one of these.
+
+        Raises:
+            GuestMemoryError: nobody has such queues, or there is no memory.
+        """
+        inflight, fd = create_inflight(queue_count, queue_size, self._queues_max)
+        self._close_made()
+        self._made_fd = fd
+        return inflight, fd
+
+    def use(self, inflight: Inflight, fd: int) -> None:
+        """Track there from now on, in queues started after this. The descriptor is this object's, in any case.
+
+        Raises:
+            GuestMemoryError: as `InflightMemory`; what was used before is used still.
+        """
+        given = InflightMemory(inflight, fd, self._queues_max)
+        if self._used is not None:
+            self._used.close()
+        self._used = given
+
+    def close(self) -> None:
+        """Unmap and close everything; no queue may use it any more."""
+        if self._used is not None:
+            self._used.close()
+        self._close_made()
+
+    def _close_made(self) -> None:
+        if self._made_fd >= 0:
+            os.close(self._made_fd)
+            self._made_fd = -1
 
 
 def _size_bytes(queue_count: int, queue_size: int, queues_max: int) -> int:

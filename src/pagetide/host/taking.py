@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.atomics import atomic_compare_exchange, atomic_load, atomic_store
-from pagetide.host.discard import RANGE_COLUMNS, RANGE_END, RANGE_REGION, RANGE_START, punch_ranges
+from pagetide.host.discard import punch_ranges
 from pagetide.host.ledger import (
     ACCOUNT_WORDS,
     BLOCKS,
@@ -24,6 +24,7 @@ from pagetide.host.ledger import (
     SKIPPED_OUT_OF_RANGE,
     Ledger,
 )
+from pagetide.host.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, RANGE_START
 from pagetide.jit import kernel
 from pagetide.memory.frame_states import REFUSED, take_abandoned, take_begun, take_ended
 from pagetide.memory.frame_table import (

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.host.discard import RANGE_COLUMNS, discard_element
+from pagetide.host.discard import discard_element
 from pagetide.host.inflate import PFNS_MAX, inflate_element, read_pfns
 from pagetide.host.ledger import (
     DISCARDED_BYTES,
@@ -19,6 +19,7 @@ from pagetide.host.ledger import (
     SKIPPED_OUT_OF_RANGE,
     SKIPPED_UNALIGNED,
 )
+from pagetide.host.ranges import RANGE_COLUMNS
 from pagetide.jit import kernel
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.ring import RingError

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY
-from pagetide.host.discard import RANGE_COLUMNS
 from pagetide.host.ledger import ACCOUNT_WORDS
+from pagetide.host.ranges import RANGE_COLUMNS
 from pagetide.machine.explorer_ground import system_call
 from pagetide.machine.explorer_source import TOUCH, UNTIL, ExploredError, Pause
 from pagetide.machine.explorer_state import Handed

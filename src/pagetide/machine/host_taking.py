@@ -15,7 +15,7 @@ from pagetide.machine.config import RunConfig
 from pagetide.machine.messages import HostSetup
 from pagetide.memory.frame_table import FRAME_PAGES, FRAME_SHIFT, table_words
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.virtio.vhost_user_messages import MemoryRegion
+from pagetide.virtio.vhost_user_payloads import MemoryRegion
 
 DELAY_S = 2.0
 """From the end of a pass to the next one, if nothing else is asked for: as long as scanning designs take."""

@@ -11,7 +11,7 @@ from pagetide.memory.frame_table import FRAME_PAGES, table_words
 from pagetide.memory.region_map import RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import queues
-from pagetide.virtio.vhost_user_messages import MemoryRegion
+from pagetide.virtio.vhost_user_payloads import MemoryRegion
 
 
 def warm_up_host() -> None:

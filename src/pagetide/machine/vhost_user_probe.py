@@ -6,7 +6,8 @@ from pagetide.guest.vhost_user_link import VhostUserLink
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.balloon import Status
 from pagetide.virtio.vhost_user_frontend import RefusedError
-from pagetide.virtio.vhost_user_messages import F_PROTOCOL_FEATURES, U64, ProtocolFeature, Request, decode_u64
+from pagetide.virtio.vhost_user_messages import F_PROTOCOL_FEATURES, ProtocolFeature, Request
+from pagetide.virtio.vhost_user_payloads import U64, decode_u64
 from pagetide.virtio.vhost_user_transport import PeerGoneError
 
 

@@ -1,8 +1,8 @@
 """The device half of a split virtqueue (virtio 1.2, 2.7).
 
 The driver is not trusted: whatever it writes, and whenever, these kernels read nothing but the queue's own three parts
-and indirect tables within the guest's regions, end after a bounded number of steps, and answer a count or an error.
-Each byte of guest memory is loaded once for a decision, so that it cannot change between check and use.
+and what descriptor_chain.py allows, end after a bounded number of steps, and answer a count or an error. Each byte of
+guest memory is loaded once for a decision, so that it cannot change between check and use.
 
 An element is taken by `pop_element`, given back by `push_used`, and the driver sees it after `publish_used`. All calls
 on one ring come from one thread at a time.
@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from pagetide.atomics import (
     fence,
-    load_i64,
     load_u16,
     load_u16_acquire,
     store_u16,
@@ -23,7 +22,7 @@ from pagetide.atomics import (
     store_u32,
 )
 from pagetide.jit import kernel
-from pagetide.memory.region_map import REGION_ADDRESS, REGION_GPA, find_region
+from pagetide.virtio.descriptor_chain import read_chain
 from pagetide.virtio.inflight import (
     InflightRegion,
     begin_tracking,
@@ -38,28 +37,13 @@ from pagetide.virtio.ring import (
     AVAIL_F_NO_INTERRUPT,
     AVAIL_IDX,
     BAD_PUSH,
-    CHAIN_LOOPS,
-    DESC_BYTES,
-    DESC_F_INDIRECT,
-    DESC_F_NEXT,
-    DESC_F_WRITE,
-    DESC_WORD,
-    FLAGS_SHIFT,
     HEAD_RANGE,
     INDEX_MASK,
     INDIRECT_DESCS_MAX,
-    INDIRECT_NESTED,
-    INDIRECT_NOT_NEGOTIATED,
-    INDIRECT_WITH_NEXT,
     LENGTH_MASK,
-    NEXT_RANGE,
-    NEXT_SHIFT,
     RING_ENTRIES,
     RING_FLAGS,
     RING_IDX,
-    TABLE_LENGTH,
-    TABLE_OUTSIDE,
-    TABLE_TOO_LONG,
     USED_ENTRY_BYTES,
     USED_F_NO_NOTIFY,
     check_alignment,
@@ -88,46 +72,6 @@ INFLIGHT_COUNTER = 12  # of the next element that is taken
 RESUBMITS = 13  # elements of a predecessor's that are still to be popped
 INFLIGHT_DESCS = 14
 _STATE_WORDS = 16  # then the heads of those elements, the one to pop first at the end
-
-
-@kernel
-def _follow(table: int, entries: int, index: int, gpas: _Words, lengths: _Words, flags: _Words, count: int) -> int:
-    """Add a chain's descriptors to the arrays, up to one that ends it or is indirect; the new count or an error."""
-    for _ in range(entries):
-        address = table + index * DESC_BYTES
-        gpa = load_i64(address)
-        word = load_i64(address + DESC_WORD)
-        bits = word >> FLAGS_SHIFT
-        gpas[count] = gpa
-        lengths[count] = word & LENGTH_MASK
-        flags[count] = bits & (DESC_F_WRITE | DESC_F_INDIRECT)
-        count += 1
-        if bits & DESC_F_INDIRECT:
-            return INDIRECT_WITH_NEXT if bits & DESC_F_NEXT else count
-        if not bits & DESC_F_NEXT:
-            return count
-        index = word >> NEXT_SHIFT & INDEX_MASK
-        if index >= entries:
-            return NEXT_RANGE
-    return CHAIN_LOOPS
-
-
-@kernel
-def _follow_table(regions: _Words, gpas: _Words, lengths: _Words, flags: _Words, count: int) -> int:
-    """Replace the last descriptor, which is indirect, by those of its table; the new count or an error."""
-    count -= 1
-    table_gpa, table_bytes = gpas[count], lengths[count]
-    if table_bytes == 0 or table_bytes % DESC_BYTES != 0:
-        return TABLE_LENGTH
-    entries = table_bytes // DESC_BYTES
-    if entries > gpas.shape[0] - count:
-        return TABLE_TOO_LONG
-    row = find_region(regions, table_gpa, table_bytes)
-    if row < 0:
-        return TABLE_OUTSIDE
-    table = regions[row, REGION_ADDRESS] + table_gpa - regions[row, REGION_GPA]
-    count = _follow(table, entries, 0, gpas, lengths, flags, count)
-    return INDIRECT_NESTED if count > 0 and flags[count - 1] & DESC_F_INDIRECT else count
 
 
 @kernel
@@ -178,11 +122,7 @@ def pop_element(state: _Words, regions: _Words, gpas: _Words, lengths: _Words, f
         head = load_u16(state[AVAIL_ADDRESS] + RING_ENTRIES + slot * AVAIL_ENTRY_BYTES)
         if head >= size:
             return HEAD_RANGE
-    count = _follow(state[DESC_ADDRESS], size, head, gpas, lengths, flags, 0)
-    if count > 0 and flags[count - 1] & DESC_F_INDIRECT:
-        if not state[INDIRECT]:
-            return INDIRECT_NOT_NEGOTIATED
-        count = _follow_table(regions, gpas, lengths, flags, count)
+    count = read_chain(state[DESC_ADDRESS], size, head, state[INDIRECT], regions, gpas, lengths, flags)
     if count > 0:
         state[POPPED_HEAD] = head
         if resubmits > 0:
@@ -346,6 +286,11 @@ class DeviceRing:
         """Serve the queue no more; what is popped and not given back is for whoever starts it next to pop again."""
         if self._inflight is not None:
             end_tracking(self._inflight)
+
+    def move(self, desc_address: int, avail_address: int, used_address: int) -> None:
+        """Go on with the same three parts at other addresses of this process, where they have been mapped anew."""
+        state = self.state
+        state[DESC_ADDRESS], state[AVAIL_ADDRESS], state[USED_ADDRESS] = desc_address, avail_address, used_address
 
     def pop(self, regions: _Words) -> Element | None:
         """Take the next available element, or None if there is none.

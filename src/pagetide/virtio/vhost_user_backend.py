@@ -3,14 +3,8 @@
 Each message is handled in three steps: `take` checks it and answers what it means for the device, the caller acts on
 that, and `answer` gives the reply, which depends on how that went.
 
-The rules of a queue's life, from the text ("Ring states") and from what real front-ends do:
+What becomes of queues is in vhost_user_vrings.py, and what makes a request legal in vhost_user_rules.py. Beyond that:
 
-- A queue is started once its size, its addresses and a kick descriptor are known, in whatever order they came, unless
-  SET_VRING_ENABLE said 0. The text has a ring disabled until SET_VRING_ENABLE when protocol features are negotiated,
-  but Linux's UML negotiates them and never sends it: a kick enables.
-- GET_VRING_BASE stops it, as does a kick without a descriptor. So does a new size, address or base; the next kick
-  starts it anew.
-- SET_VRING_CALL and SET_VRING_ERR may come at any time, before everything else too, and a new one replaces the old.
 - SET_INFLIGHT_FD counts for queues that are started after it, and comes while none is started.
 - SET_FEATURES may come more than once; RESET_OWNER and RESET_DEVICE stop every queue.
 
@@ -30,25 +24,23 @@ from pagetide.virtio.vhost_user_events import (
     MemoryRegionAdded,
     MemoryRegionRemoved,
     MemoryTableSet,
-    QueueStarted,
-    QueueStopped,
 )
 from pagetide.virtio.vhost_user_messages import (
-    CONFIG_BYTES_MAX,
     F_PROTOCOL_FEATURES,
-    FDS_MAX,
     FLAG_REPLY,
-    INDEX_MASK,
-    NO_FD,
-    U64,
-    VRING_STATE,
     BackendRequest,
-    Inflight,
     Message,
     ProtocolFeature,
     RemoteProtocolError,
     Request,
-    VringAddress,
+)
+from pagetide.virtio.vhost_user_payloads import (
+    CONFIG_BYTES_MAX,
+    INDEX_MASK,
+    NO_FD,
+    U64,
+    VRING_STATE,
+    Inflight,
     decode_config,
     decode_inflight,
     decode_mem_table,
@@ -61,31 +53,13 @@ from pagetide.virtio.vhost_user_messages import (
 )
 from pagetide.virtio.vhost_user_rules import (
     MEM_SLOTS_MAX,
-    NEEDED_FEATURE,
     PROTOCOL_FEATURES,
-    REQUESTS_WITH_FDS,
     REQUESTS_WITH_REPLY,
+    check_request,
 )
+from pagetide.virtio.vhost_user_vrings import Vrings
 
 _NO_INFLIGHT = Inflight(0, 0, 0, 0)
-_CALL = Request.SET_VRING_CALL  # asked for in every turn, and Python 3.11 finds a member of an enum slowly
-
-
-class _Queue:
-    """What is known of a queue."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.address: VringAddress | None = None
-        self.base = 0
-        self.base_is_given = False
-        self.enabled = True
-        self.started = False
-        self.fds = {Request.SET_VRING_KICK: -1, Request.SET_VRING_CALL: -1, Request.SET_VRING_ERR: -1}
-
-    @property
-    def can_start(self) -> bool:
-        return bool(self.size and self.address and self.enabled and self.fds[Request.SET_VRING_KICK] >= 0)
 
 
 class VhostUserBackend:
@@ -96,30 +70,31 @@ class VhostUserBackend:
         protocol_features: what the front-end accepted.
         status: the device status that the front-end set (STATUS).
         config: the configuration space's bytes; the caller changes them.
+        vrings: what is known of the queues; the caller tells it where one stopped.
     """
 
     features: int
     protocol_features: ProtocolFeature
     status: int
     config: bytearray
+    vrings: Vrings
 
-    def __init__(self, device_features: int, queue_count: int, config: bytes) -> None:
+    def __init__(self, device_features: int, queue_count: int, config: bytearray) -> None:
         """Start as a front-end finds it.
 
         Args:
             device_features: what the device offers; the bit for protocol features is added.
             queue_count: how many queues there can be.
-            config: the configuration space.
+            config: the configuration space, which stays the caller's to change.
         """
-        assert queue_count <= INDEX_MASK + 1
         assert len(config) <= CONFIG_BYTES_MAX
         self.features = self.status = 0
         self.protocol_features = ProtocolFeature(0)
-        self.config = bytearray(config)
+        self.config = config
         self._offered = device_features | F_PROTOCOL_FEATURES
-        self._queues = [_Queue() for _ in range(queue_count)]
         self._channel_fd = -1
         self._unneeded_fds: list[int] = []
+        self.vrings = Vrings(queue_count, self._unneeded_fds.append)
         self._inflight, self._inflight_fd = _NO_INFLIGHT, -1
         self._handlers: dict[Request, Callable[[Message], tuple[Event, ...]]] = {
             Request.GET_FEATURES: self._nothing,
@@ -131,9 +106,9 @@ class VhostUserBackend:
             Request.SET_VRING_ADDR: self._set_vring_addr,
             Request.SET_VRING_BASE: self._set_vring_base,
             Request.GET_VRING_BASE: self._get_vring_base,
-            Request.SET_VRING_KICK: self._set_vring_fd,
-            Request.SET_VRING_CALL: self._set_vring_fd,
-            Request.SET_VRING_ERR: self._set_vring_fd,
+            Request.SET_VRING_KICK: self._set_vring_kick,
+            Request.SET_VRING_CALL: self._set_vring_call,
+            Request.SET_VRING_ERR: self._set_vring_err,
             Request.GET_PROTOCOL_FEATURES: self._nothing,
             Request.SET_PROTOCOL_FEATURES: self._set_protocol_features,
             Request.GET_QUEUE_NUM: self._nothing,
@@ -158,7 +133,8 @@ class VhostUserBackend:
             RemoteProtocolError: the front-end broke a rule of the text; its descriptors are among the unneeded.
         """
         try:
-            return self._handler(message)(message)
+            request = check_request(message, self.protocol_features)
+            return self._handlers[request](message)
         except RemoteProtocolError:
             self._unneeded_fds += message.fds
             raise
@@ -178,26 +154,9 @@ class VhostUserBackend:
             return Message(message.request, FLAG_REPLY, U64.pack(0 if succeeded else 1))
         return None
 
-    def queue_stopped_at(self, index: int, base: int) -> None:
-        """The queue that an event stopped had this available index next; GET_VRING_BASE answers it."""
-        if not self._queues[index].base_is_given:
-            self._queues[index].base = base
-
     def inflight_made(self, inflight: Inflight, fd: int) -> None:
         """The memory that an event asked for; the descriptor stays the caller's, and open until the reply is sent."""
         self._inflight, self._inflight_fd = inflight, fd
-
-    def queue_base(self, index: int) -> int:
-        """The available index that a queue begins with."""
-        return self._queues[index].base
-
-    def call_fd(self, index: int) -> int:
-        """A queue's call descriptor as it is now, -1 for none."""
-        return self._queues[index].fds[_CALL]
-
-    def err_fd(self, index: int) -> int:
-        """A queue's error descriptor as it is now, -1 for none."""
-        return self._queues[index].fds[Request.SET_VRING_ERR]
 
     def config_changed(self) -> tuple[int, Message] | None:
         """The message that tells of a changed configuration, and the descriptor of the channel that it goes to.
@@ -210,41 +169,22 @@ class VhostUserBackend:
 
     def take_unneeded_fds(self) -> list[int]:
         """Descriptors for the caller to close, once it has acted on the event."""
-        fds, self._unneeded_fds = self._unneeded_fds, []
+        fds = self._unneeded_fds[:]
+        self._unneeded_fds.clear()  # the queues add to it
         return fds
 
     def close(self) -> list[int]:
         """The connection is over: every descriptor that is left, for the caller to close."""
-        for queue in self._queues:
-            self._unneeded_fds += [fd for fd in queue.fds.values() if fd >= 0]
-            queue.fds = dict.fromkeys(queue.fds, -1)
+        self.vrings.close()
         if self._channel_fd >= 0:
             self._unneeded_fds.append(self._channel_fd)
             self._channel_fd = -1
         return self.take_unneeded_fds()
 
-    def _handler(self, message: Message) -> Callable[[Message], tuple[Event, ...]]:
-        try:
-            request = Request(message.request)
-        except ValueError:
-            raise RemoteProtocolError(f"request {message.request} is not known here") from None
-        handler = self._handlers.get(request)
-        if handler is None:
-            raise RemoteProtocolError(f"{request.name} belongs to a protocol feature that was not offered")
-        needed = NEEDED_FEATURE.get(request)
-        if needed is not None and not self.protocol_features & needed:
-            raise RemoteProtocolError(f"{request.name} without protocol feature {needed.name}")
-        if message.is_reply:
-            raise RemoteProtocolError(f"{request.name} is marked as a reply")
-        limit = FDS_MAX if request is Request.SET_MEM_TABLE else 1
-        if len(message.fds) > (limit if request in REQUESTS_WITH_FDS else 0):
-            raise RemoteProtocolError(f"{request.name} with {len(message.fds)} file descriptors")
-        return handler
-
     def _reply(self, message: Message) -> bytes:
         if message.request == Request.GET_VRING_BASE:
-            index = self._index(decode_vring_state(message.payload)[0])
-            return VRING_STATE.pack(index, self._queues[index].base)
+            index, _ = decode_vring_state(message.payload)
+            return VRING_STATE.pack(index, self.vrings.base(index))
         if message.request == Request.GET_CONFIG:
             asked = decode_config(message.payload)
             data = bytes(self.config[asked.offset : asked.offset + asked.size])
@@ -254,7 +194,7 @@ class VhostUserBackend:
             {
                 Request.GET_FEATURES: self._offered,
                 Request.GET_PROTOCOL_FEATURES: int(PROTOCOL_FEATURES),
-                Request.GET_QUEUE_NUM: len(self._queues),
+                Request.GET_QUEUE_NUM: len(self.vrings),
                 Request.GET_MAX_MEM_SLOTS: MEM_SLOTS_MAX,
                 Request.GET_STATUS: self.status,
             }[Request(message.request)]
@@ -298,84 +238,29 @@ class VhostUserBackend:
         self._unneeded_fds += message.fds
         return (MemoryRegionRemoved(region),)
 
-    def _index(self, index: int) -> int:
-        if index >= len(self._queues):
-            raise RemoteProtocolError(f"there is no queue {index}, only {len(self._queues)}")
-        return index
-
     def _set_vring_num(self, message: Message) -> tuple[Event, ...]:
-        index, size = decode_vring_state(message.payload)
-        queue = self._queues[self._index(index)]
-        changed = queue.size != size
-        queue.size = size
-        return self._redefined(index, changed)
+        return self.vrings.set_size(*decode_vring_state(message.payload))
 
     def _set_vring_addr(self, message: Message) -> tuple[Event, ...]:
-        address = decode_vring_address(message.payload)
-        queue = self._queues[self._index(address.queue)]
-        changed = queue.address != address
-        queue.address = address
-        return self._redefined(address.queue, changed)
+        return self.vrings.set_address(decode_vring_address(message.payload))
 
     def _set_vring_base(self, message: Message) -> tuple[Event, ...]:
-        index, base = decode_vring_state(message.payload)
-        queue = self._queues[self._index(index)]
-        queue.base, queue.base_is_given = base & 0xFFFF, True
-        return self._redefined(index, True)
-
-    def _redefined(self, index: int, changed: bool) -> tuple[Event, ...]:
-        if self._queues[index].started:
-            return self._stop(index) if changed else ()
-        return self._start(index)
-
-    def _start(self, index: int) -> tuple[Event, ...]:
-        queue = self._queues[index]
-        if queue.started or not queue.can_start:
-            return ()
-        assert queue.address is not None
-        queue.started, queue.base_is_given = True, False
-        return (QueueStarted(index, queue.size, queue.address, queue.fds[Request.SET_VRING_KICK]),)
-
-    def _stop(self, index: int) -> tuple[Event, ...]:
-        """Stop a queue, if it is started; it takes a new kick descriptor to start it again."""
-        queue = self._queues[index]
-        was_started, queue.started = queue.started, False
-        self._replace_fd(queue, Request.SET_VRING_KICK, -1)
-        return (QueueStopped(index),) if was_started else ()
-
-    def _replace_fd(self, queue: _Queue, request: Request, fd: int) -> None:
-        if queue.fds[request] >= 0:
-            self._unneeded_fds.append(queue.fds[request])
-        queue.fds[request] = fd
+        return self.vrings.set_base(*decode_vring_state(message.payload))
 
     def _get_vring_base(self, message: Message) -> tuple[Event, ...]:
-        index = self._index(decode_vring_state(message.payload)[0])
-        return self._stop(index)
+        return self.vrings.stop(decode_vring_state(message.payload)[0])
 
     def _set_vring_enable(self, message: Message) -> tuple[Event, ...]:
-        index, enable = decode_vring_state(message.payload)
-        queue = self._queues[self._index(index)]
-        if enable > 1:
-            raise RemoteProtocolError(f"SET_VRING_ENABLE says {enable}, neither 0 nor 1")
-        queue.enabled = bool(enable)
-        if queue.enabled:
-            return self._start(index)
-        was_started, queue.started = queue.started, False
-        return (QueueStopped(index),) if was_started else ()
+        return self.vrings.enable(*decode_vring_state(message.payload))
 
-    def _set_vring_fd(self, message: Message) -> tuple[Event, ...]:
-        request = Request(message.request)
-        value = decode_u64(message.payload)
-        index = self._index(value & INDEX_MASK)
-        if bool(value & NO_FD) == bool(message.fds):
-            raise RemoteProtocolError(f"{request.name} with {len(message.fds)} descriptors says {value:#x}")
-        fd = message.fds[0] if message.fds else -1
-        if request is not Request.SET_VRING_KICK:
-            self._replace_fd(self._queues[index], request, fd)
-            return ()
-        stopped = self._stop(index)
-        self._queues[index].fds[request] = fd
-        return stopped + self._start(index)
+    def _set_vring_kick(self, message: Message) -> tuple[Event, ...]:
+        return self.vrings.set_kick_fd(*_vring_fd(message))
+
+    def _set_vring_call(self, message: Message) -> tuple[Event, ...]:
+        return self.vrings.set_call_fd(*_vring_fd(message))
+
+    def _set_vring_err(self, message: Message) -> tuple[Event, ...]:
+        return self.vrings.set_err_fd(*_vring_fd(message))
 
     def _set_backend_req_fd(self, message: Message) -> tuple[Event, ...]:
         if len(message.fds) != 1:
@@ -393,9 +278,8 @@ class VhostUserBackend:
         inflight = decode_inflight(message.payload)
         if len(message.fds) != 1:
             raise RemoteProtocolError("SET_INFLIGHT_FD without its file descriptor")
-        started = [index for index, queue in enumerate(self._queues) if queue.started]
-        if started:
-            raise RemoteProtocolError(f"SET_INFLIGHT_FD while queue {started[0]} is started")
+        if self.vrings.started:
+            raise RemoteProtocolError(f"SET_INFLIGHT_FD while queue {self.vrings.started[0]} is started")
         return (InflightGiven(inflight, message.fds[0]),)
 
     def _get_config(self, message: Message) -> tuple[Event, ...]:
@@ -414,12 +298,17 @@ class VhostUserBackend:
 
     def _reset(self, message: Message) -> tuple[Event, ...]:
         """Stop every queue; all but RESET_OWNER also forget what queues were told (the text, at both messages)."""
-        stopped = tuple(index for index, queue in enumerate(self._queues) if queue.started)
-        for index, queue in enumerate(self._queues):
-            self._stop(index)
-            queue.base, queue.base_is_given = 0, False
-            if message.request != Request.RESET_OWNER:
-                queue.size, queue.address, queue.enabled = 0, None, True
-        if message.request != Request.RESET_OWNER:
+        forget = message.request != Request.RESET_OWNER
+        stopped = self.vrings.reset(forget=forget)
+        if forget:
             self.status = 0
         return (DeviceReset(stopped),)
+
+
+def _vring_fd(message: Message) -> tuple[int, int]:
+    """The queue that a message names, and the descriptor that came with it or -1."""
+    value = decode_u64(message.payload)
+    if bool(value & NO_FD) == bool(message.fds):
+        name = Request(message.request).name
+        raise RemoteProtocolError(f"{name} with {len(message.fds)} descriptors says {value:#x}")
+    return value & INDEX_MASK, message.fds[0] if message.fds else -1

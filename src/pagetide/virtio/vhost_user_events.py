@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from pagetide.virtio.vhost_user_messages import ConfigSpace, Inflight, MemoryRegion, VringAddress
+from pagetide.virtio.vhost_user_payloads import ConfigSpace, Inflight, MemoryRegion, VringAddress
 
 
 class FeaturesSet(NamedTuple):
@@ -46,7 +46,7 @@ class InflightGiven(NamedTuple):
 
 
 class QueueStarted(NamedTuple):
-    """A queue is to be served, from the available index on that `queue_base` gives."""
+    """A queue is to be served, from the available index on that `vrings.base` gives."""
 
     queue: int
     size: int
@@ -55,7 +55,7 @@ class QueueStarted(NamedTuple):
 
 
 class QueueStopped(NamedTuple):
-    """A queue is to be left alone; tell `queue_stopped_at` where it stood, before anything else."""
+    """A queue is to be left alone; tell `vrings.stopped_at` where it stood, before anything else."""
 
     queue: int
 

@@ -17,8 +17,8 @@ from pagetide.virtio.vhost_user_messages import (
     ProtocolFeature,
     RemoteProtocolError,
     Request,
-    decode_u64,
 )
+from pagetide.virtio.vhost_user_payloads import decode_u64
 from pagetide.virtio.vhost_user_rules import NEEDED_FEATURE, REQUESTS_WITH_REPLY
 
 

@@ -2,8 +2,8 @@
 
 A message is a header of three little-endian 32-bit words (request, flags, payload size), then the payload;
 descriptors travel beside it. `encode` makes one; a `MessageReader` takes bytes and descriptors as they come and gives
-whole messages. Nothing here does I/O, and nothing here closes a descriptor: each belongs to the message that it came
-with.
+whole messages. What is in a payload is for vhost_user_payloads.py. Nothing here does I/O, and nothing here closes a
+descriptor: each belongs to the message that it came with.
 """
 
 import enum
@@ -82,32 +82,14 @@ _VERSION_MASK = 0x3
 FLAG_REPLY = 0x4
 FLAG_NEED_REPLY = 0x8
 
-NO_FD = 0x100
-"""Bit of a SET_VRING_KICK, _CALL or _ERR payload that says that no descriptor comes with it."""
-
-INDEX_MASK = 0xFF
-"""The bits of that payload that hold the queue's index."""
-
 PAYLOAD_BYTES_MAX = 4096
 """The largest payload taken. The text gives no bound; the largest that it defines is a table of 32 regions."""
 
 FDS_MAX = 8
 """Most descriptors with one message (the text, "Communication": at most 8 regions in SET_MEM_TABLE)."""
 
-CONFIG_BYTES_MAX = 256
-"""The largest device configuration (the text, "Virtio device config space")."""
-
 _HEADER = struct.Struct("<3I")
 HEADER_BYTES = _HEADER.size
-
-U64 = struct.Struct("<Q")
-VRING_STATE = struct.Struct("<2I")
-VRING_ADDRESS = struct.Struct("<2I4Q")
-REGION = struct.Struct("<4Q")
-_COUNT_PADDING = struct.Struct("<2I")
-_PADDING = struct.Struct("<Q")
-CONFIG_HEADER = struct.Struct("<3I")
-INFLIGHT = struct.Struct("<2Q2H4x")
 
 
 class Message(NamedTuple):
@@ -136,44 +118,6 @@ class Message(NamedTuple):
         return bool(self.flags & FLAG_REPLY)
 
 
-class VringAddress(NamedTuple):
-    """Where a queue is, by user addresses (the text, "A vring address description")."""
-
-    queue: int
-    flags: int
-    desc: int
-    used: int
-    avail: int
-    log: int = 0
-
-
-class MemoryRegion(NamedTuple):
-    """A region of guest memory (the text, "Memory region description")."""
-
-    gpa: int
-    size_bytes: int
-    user_address: int
-    mmap_offset_bytes: int
-
-
-class ConfigSpace(NamedTuple):
-    """A part of the device's configuration (the text, "Virtio device config space")."""
-
-    offset: int
-    size: int
-    flags: int
-    data: bytes
-
-
-class Inflight(NamedTuple):
-    """The shared buffer for what is in flight (the text, "Inflight description")."""
-
-    mmap_size_bytes: int
-    mmap_offset_bytes: int
-    queue_count: int
-    queue_size: int
-
-
 def encode(message: Message) -> bytes:
     """The message's bytes; its descriptors are to be sent beside them.
 
@@ -183,107 +127,6 @@ def encode(message: Message) -> bytes:
     if len(message.payload) > PAYLOAD_BYTES_MAX or len(message.fds) > FDS_MAX:
         raise LocalProtocolError(f"a message of {len(message.payload)} bytes and {len(message.fds)} descriptors")
     return _HEADER.pack(message.request, VERSION | message.flags, len(message.payload)) + message.payload
-
-
-def encode_mem_table(regions: Sequence[MemoryRegion]) -> bytes:
-    """Payload of SET_MEM_TABLE."""
-    return _COUNT_PADDING.pack(len(regions), 0) + b"".join(REGION.pack(*region) for region in regions)
-
-
-def decode_mem_table(payload: bytes) -> tuple[MemoryRegion, ...]:
-    """Read a SET_MEM_TABLE payload, which may be longer than its regions need: Linux's UML sends its whole union.
-
-    Raises:
-        RemoteProtocolError: the payload is too short for the number of regions that it gives, or that is over FDS_MAX.
-    """
-    count, _ = _unpack(_COUNT_PADDING, payload[: _COUNT_PADDING.size], "SET_MEM_TABLE")
-    if count > FDS_MAX or len(payload) < _COUNT_PADDING.size + count * REGION.size:
-        raise RemoteProtocolError(f"SET_MEM_TABLE names {count} memory regions in {len(payload)} bytes")
-    end = _COUNT_PADDING.size + count * REGION.size
-    return tuple(MemoryRegion(*fields) for fields in REGION.iter_unpack(payload[_COUNT_PADDING.size : end]))
-
-
-def encode_single_region(region: MemoryRegion) -> bytes:
-    """Payload of ADD_MEM_REG and REM_MEM_REG."""
-    return _PADDING.pack(0) + REGION.pack(*region)
-
-
-def decode_single_region(payload: bytes) -> MemoryRegion:
-    """Read an ADD_MEM_REG or REM_MEM_REG payload.
-
-    Raises:
-        RemoteProtocolError: it has the wrong size.
-    """
-    if len(payload) != _PADDING.size + REGION.size:
-        raise RemoteProtocolError(f"a single memory region of {len(payload)} bytes")
-    return MemoryRegion(*REGION.unpack(payload[_PADDING.size :]))
-
-
-def encode_config(config: ConfigSpace) -> bytes:
-    """Payload of GET_CONFIG and SET_CONFIG."""
-    return CONFIG_HEADER.pack(config.offset, config.size, config.flags) + config.data
-
-
-def decode_config(payload: bytes) -> ConfigSpace:
-    """Read a GET_CONFIG or SET_CONFIG payload.
-
-    Raises:
-        RemoteProtocolError: its size is not its own, or more than CONFIG_BYTES_MAX.
-    """
-    offset, size, flags = _unpack(CONFIG_HEADER, payload[: CONFIG_HEADER.size], "a configuration access")
-    data = payload[CONFIG_HEADER.size :]
-    if size > CONFIG_BYTES_MAX or offset > CONFIG_BYTES_MAX or len(data) != size:
-        raise RemoteProtocolError(f"a configuration access to {size} bytes at {offset} that carries {len(data)}")
-    return ConfigSpace(offset, size, flags, data)
-
-
-def decode_u64(payload: bytes) -> int:
-    """Read a payload of one 64-bit number.
-
-    Raises:
-        RemoteProtocolError: it has the wrong size.
-    """
-    (value,) = _unpack(U64, payload, "a 64-bit payload")
-    return value
-
-
-def decode_vring_state(payload: bytes) -> tuple[int, int]:
-    """Read a queue's index and a number.
-
-    Raises:
-        RemoteProtocolError: it has the wrong size.
-    """
-    index, number = _unpack(VRING_STATE, payload, "a queue's state")
-    return index, number
-
-
-def decode_vring_address(payload: bytes) -> VringAddress:
-    """Read a SET_VRING_ADDR payload.
-
-    Raises:
-        RemoteProtocolError: it has the wrong size.
-    """
-    return VringAddress(*_unpack(VRING_ADDRESS, payload, "a queue's addresses"))
-
-
-def encode_inflight(inflight: Inflight) -> bytes:
-    """Payload of GET_INFLIGHT_FD and SET_INFLIGHT_FD."""
-    return INFLIGHT.pack(*inflight)
-
-
-def decode_inflight(payload: bytes) -> Inflight:
-    """Read a GET_INFLIGHT_FD or SET_INFLIGHT_FD payload, padded or not.
-
-    Raises:
-        RemoteProtocolError: it has the wrong size.
-    """
-    return Inflight(*_unpack(INFLIGHT, payload.ljust(INFLIGHT.size, b"\0"), "an in-flight description"))
-
-
-def _unpack(layout: struct.Struct, payload: bytes, what: str) -> tuple[int, ...]:
-    if len(payload) != layout.size:
-        raise RemoteProtocolError(f"{what} of {len(payload)} bytes, not {layout.size}")
-    return layout.unpack(payload)
 
 
 class MessageReader:
@@ -321,8 +164,7 @@ class MessageReader:
 
         Raises:
             RemoteProtocolError: the version is not 1, the payload larger than PAYLOAD_BYTES_MAX, or the descriptors
-            more
-                than FDS_MAX.
+                more than FDS_MAX.
         """
         if len(self._fds) > FDS_MAX:
             raise RemoteProtocolError(f"{len(self._fds)} file descriptors with one message")

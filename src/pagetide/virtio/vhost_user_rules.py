@@ -3,7 +3,7 @@
 All of it from QEMU's docs/interop/vhost-user.rst, "the text".
 """
 
-from pagetide.virtio.vhost_user_messages import ProtocolFeature, Request
+from pagetide.virtio.vhost_user_messages import FDS_MAX, Message, ProtocolFeature, RemoteProtocolError, Request
 
 REQUESTS_WITH_REPLY = frozenset(
     {
@@ -49,6 +49,8 @@ REQUESTS_WITH_FDS = frozenset(
 )
 """Requests that may come with file descriptors."""
 
+_NOT_OFFERED = frozenset({Request.SET_LOG_BASE, Request.SET_LOG_FD})
+
 PROTOCOL_FEATURES = (
     ProtocolFeature.MQ
     | ProtocolFeature.REPLY_ACK
@@ -63,3 +65,30 @@ PROTOCOL_FEATURES = (
 
 MEM_SLOTS_MAX = 32
 """Most memory regions of one guest."""
+
+
+def check_request(message: Message, negotiated: ProtocolFeature) -> Request:
+    """What a message asks for, if a front-end may ask that now, and in this form.
+
+    Args:
+        message: a front-end's.
+        negotiated: the protocol features that the front-end has accepted.
+
+    Raises:
+        RemoteProtocolError: it may not.
+    """
+    try:
+        request = Request(message.request)
+    except ValueError:
+        raise RemoteProtocolError(f"request {message.request} is not known here") from None
+    if request in _NOT_OFFERED:
+        raise RemoteProtocolError(f"{request.name} belongs to a protocol feature that was not offered")
+    needed = NEEDED_FEATURE.get(request)
+    if needed is not None and not negotiated & needed:
+        raise RemoteProtocolError(f"{request.name} without protocol feature {needed.name}")
+    if message.is_reply:
+        raise RemoteProtocolError(f"{request.name} is marked as a reply")
+    limit = FDS_MAX if request is Request.SET_MEM_TABLE else 1
+    if len(message.fds) > (limit if request in REQUESTS_WITH_FDS else 0):
+        raise RemoteProtocolError(f"{request.name} with {len(message.fds)} file descriptors")
+    return request

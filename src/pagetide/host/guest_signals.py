@@ -1,0 +1,46 @@
+"""What is written to descriptors that a guest gave: its eventfds, and its channel for requests of ours.
+
+The guest holds the other ends and may have filled or closed them, or have given something else altogether.
+"""
+
+import contextlib
+import os
+import socket
+
+from pagetide.host.guest_gone import GuestGoneError
+from pagetide.virtio.vhost_user_messages import Message, encode
+
+
+def signal_eventfd(fd: int) -> None:
+    """Signal an eventfd of the guest's, if it gave one (-1 otherwise): a driver that polls need not.
+
+    Raises:
+        GuestGoneError: it cannot be written to.
+    """
+    if fd < 0:
+        return
+    try:
+        os.eventfd_write(fd, 1)
+    except BlockingIOError:
+        return  # full: the call is there already
+    except OSError as error:
+        raise GuestGoneError(f"cannot be signalled: {error}") from error
+
+
+def send_on_channel(channel_fd: int, message: Message) -> None:
+    """Send a request of ours on the guest's channel for them (SET_BACKEND_REQ_FD); not at all if nobody reads there.
+
+    Raises:
+        GuestGoneError: the channel is closed, or no socket at all.
+    """
+    with contextlib.suppress(BlockingIOError):
+        try:
+            channel = socket.socket(fileno=channel_fd)
+            try:
+                channel.send(encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            finally:
+                channel.detach()
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise GuestGoneError(f"cannot be told on its channel for requests: {error}") from error

@@ -1,0 +1,204 @@
+"""The sockets at which guests connect: one a guest, made by path or by name, each with what is wanted of its guest."""
+
+import functools
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pagetide.host.fd_events import READABLE, FdEvents
+from pagetide.host.listener import Listener
+from pagetide.host.wishes import Wishes
+
+SOCKET_SUFFIX = ".sock"
+"""What the name of a guest's socket ends with, in a folder of sockets."""
+
+_GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+_log = logging.getLogger(__name__)
+
+
+class GuestSocket:
+    """One of them, listening.
+
+    Attributes:
+        path: where it is.
+        wishes: what is wanted of the guest that connects there.
+        attached: names of those that did.
+    """
+
+    path: Path
+    wishes: Wishes
+    attached: list[str]
+
+    def __init__(self, path: Path) -> None:
+        """Listen; what an earlier server wanted of the socket's guest is wanted still.
+
+        Raises:
+            OSError: the path cannot be had, or somebody listens there, or what is wanted cannot be read.
+        """
+        self.path = path
+        self.attached = []
+        self._listener = Listener(path)
+        try:
+            self.wishes = Wishes(path)
+        except OSError:
+            self._listener.close()
+            raise
+
+    def fileno(self) -> int:
+        """The listening socket's descriptor."""
+        return self._listener.socket.fileno()
+
+    def accept(self) -> socket.socket | None:
+        """A guest's connection, or None if it has gone already.
+
+        Raises:
+            OSError: there is no room for one more.
+        """
+        try:
+            return self._listener.socket.accept()[0]
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+
+    def close(self) -> None:
+        """Listen no more, and remove the socket."""
+        self._listener.close()
+
+
+class GuestSockets:
+    """All of a server's. One that rests is not listened to, and none is between `pause` and `resume`."""
+
+    def __init__(
+        self,
+        events: FdEvents,
+        *,
+        on_guest: Callable[[GuestSocket], None],
+        on_made: Callable[[GuestSocket], None],
+        on_removed: Callable[[GuestSocket], object],
+    ) -> None:
+        """Start without sockets.
+
+        Args:
+            events: where to watch them.
+            on_guest: called when a guest can be accepted at one.
+            on_made: called with each new one.
+            on_removed: called with each that is removed.
+        """
+        self._events = events
+        self._on_guest = on_guest
+        self._on_made = on_made
+        self._on_removed = on_removed
+        self._sockets: dict[GuestSocket, bool] = {}  # whether it rests
+        self._folder: Path | None = None
+        self._paused = False
+
+    def __iter__(self) -> Iterator[GuestSocket]:
+        return iter(self._sockets)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Names of the sockets at which no guest is attached."""
+        return tuple(sock.path.stem for sock in self._sockets if not sock.attached)
+
+    def listen(self, path: str | os.PathLike[str]) -> None:
+        """Accept guests at a socket of this path, which only this user may connect to. A dead server's is replaced.
+
+        Raises:
+            OSError: as `GuestSocket`.
+        """
+        made = GuestSocket(Path(path))
+        self._sockets[made] = False
+        self._on_made(made)
+        self._watch(made)
+
+    def listen_in(self, folder: Path, *, but_not: Path | None = None) -> list[Path]:
+        """Have `add` make sockets in this folder, and listen at those that a dead server left; which.
+
+        One that somebody listens at is left alone, and so is `but_not`, the control socket perhaps.
+        """
+        self._folder = folder
+        taken = []
+        for path in sorted(folder.glob(f"*{SOCKET_SUFFIX}")):
+            if not path.is_socket() or (but_not is not None and path.absolute() == but_not.absolute()):
+                continue
+            try:
+                self.listen(path)
+            except OSError as error:
+                _log.warning("%s is left alone: %s", path, error)
+            else:
+                taken.append(path)
+        return taken
+
+    def add(self, name: str) -> Path:
+        """Listen at a socket for a guest of this name; its path.
+
+        Raises:
+            ValueError: there is no folder for sockets, or the name makes none, or it cannot be had.
+        """
+        if self._folder is None:
+            raise ValueError("the daemon was not started with --socket-dir, so it makes no sockets")
+        if not _GUEST_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name for a guest: up to 64 letters, digits, and _ . - after the first")
+        path = self._folder / f"{name}{SOCKET_SUFFIX}"
+        try:
+            self.listen(path)
+        except OSError as error:
+            raise ValueError(f"no socket can be had at {path}: {error}") from error
+        _log.info("listening at %s", path)
+        return path
+
+    def remove(self, name: str) -> Path:
+        """Listen no more at the socket for a guest of this name, and forget what was wanted of it; its path.
+
+        Raises:
+            ValueError: there is none, or its guest is attached.
+        """
+        found = next((sock for sock in self._sockets if sock.path.stem == name), None)
+        if found is None:
+            raise ValueError(f"there is no socket for a guest {name!r}")
+        if found.attached:
+            raise ValueError(f"{found.attached[0]} is attached; stop that guest first")
+        self._events.unwatch(found.fileno())
+        del self._sockets[found]
+        self._on_removed(found)
+        found.wishes.forget()
+        found.close()
+        _log.info("listening no more at %s", found.path)
+        return found.path
+
+    def rest(self, sock: GuestSocket) -> None:
+        """Accept nobody at this socket until `go_on`."""
+        self._sockets[sock] = True
+        self._events.unwatch(sock.fileno())
+
+    def go_on(self, sock: GuestSocket) -> None:
+        """Accept guests at this socket again."""
+        self._sockets[sock] = False
+        self._watch(sock)
+
+    def pause(self) -> None:
+        """Accept nobody until `resume`: who connects waits."""
+        self._paused = True
+        for sock in self._sockets:
+            self._events.unwatch(sock.fileno())
+
+    def resume(self) -> None:
+        """Accept guests again, if that was paused."""
+        if self._paused:
+            self._paused = False
+            for sock in self._sockets:
+                self._watch(sock)
+
+    def close(self) -> None:
+        """Remove all sockets; what is wanted of their guests is kept."""
+        for sock in self._sockets:
+            self._events.unwatch(sock.fileno())
+            sock.close()
+        self._sockets.clear()
+
+    def _watch(self, sock: GuestSocket) -> None:
+        if not self._paused and not self._sockets[sock]:
+            self._events.watch(sock.fileno(), READABLE, functools.partial(self._on_guest, sock))

@@ -1,0 +1,215 @@
+"""One guest's vhost-user connection: what its messages do to its memory, its queues and its device, and the answers."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueuePlace, write_config
+from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
+from pagetide.host.guest_gone import GuestGoneError
+from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
+from pagetide.host.guest_signals import send_on_channel, signal_eventfd
+from pagetide.host.inflight_memory import InflightTracking
+from pagetide.host.kicks import Kicks
+from pagetide.virtio.balloon import Status
+from pagetide.virtio.vhost_user_backend import VhostUserBackend
+from pagetide.virtio.vhost_user_events import (
+    ConfigWritten,
+    DeviceReset,
+    Event,
+    FeaturesSet,
+    InflightAsked,
+    InflightGiven,
+    MemoryRegionAdded,
+    MemoryRegionRemoved,
+    MemoryTableSet,
+    QueueStarted,
+    QueueStopped,
+)
+from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request
+from pagetide.virtio.vhost_user_transport import Connection, PeerGoneError
+
+_MESSAGES_PER_TURN = 16
+_EVENTFDS_THAT_WE_WRITE = (Request.SET_VRING_CALL, Request.SET_VRING_ERR)
+
+
+class VhostUserSession:
+    """A connection, from its first message to its end. Its methods raise GuestGoneError when that has come.
+
+    Attributes:
+        inflight: where the guest's queues keep track of what is in flight.
+    """
+
+    inflight: InflightTracking
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        events: FdEvents,
+        memory: GuestMemory,
+        device: BalloonDevice,
+        kicks: Kicks,
+        *,
+        features: int,
+        on_memory_changed: Callable[[], None],
+        log: logging.LoggerAdapter[logging.Logger],
+    ) -> None:
+        """Take over a connected socket.
+
+        Args:
+            sock: the connection.
+            events: where the caller watches it.
+            memory: the guest's.
+            device: the guest's.
+            kicks: the guest's.
+            features: what to offer the driver.
+            on_memory_changed: called after each change of the memory that the guest shares.
+            log: where to say what goes wrong.
+        """
+        self.inflight = InflightTracking(QUEUES_MAX)
+        self._events = events
+        self._memory = memory
+        self._device = device
+        self._kicks = kicks
+        self._on_memory_changed = on_memory_changed
+        self._log = log
+        self._connection = Connection(sock)
+        self._backend = VhostUserBackend(features, QUEUES_MAX, device.config)
+
+    def fileno(self) -> int:
+        """The connection's descriptor."""
+        return self._connection.fileno()
+
+    @property
+    def features(self) -> int:
+        """What the driver accepted."""
+        return self._backend.features
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the peer has hung up, and all that it sent is taken."""
+        return self._connection.at_end
+
+    def talk(self) -> None:
+        """Take what messages have come, and answer them; not more than some at a time."""
+        try:
+            for _ in range(_MESSAGES_PER_TURN):
+                if not self._connection.flush():
+                    break
+                message = self._connection.receive()
+                if message is None:
+                    break
+                self._take(message)
+            # A peer that does not read its replies is not listened to.
+            self._events.rewatch(self.fileno(), READABLE if self._connection.flush() else WRITABLE)
+        except RemoteProtocolError as error:
+            raise GuestGoneError(f"broke the protocol: {error}") from error
+        except (PeerGoneError, OSError) as error:
+            raise GuestGoneError(f"connection lost: {error}") from error
+
+    def call(self, index: int) -> None:
+        """Tell the driver that elements of a queue are given back."""
+        signal_eventfd(self._backend.vrings.call_fd(index))
+
+    def tell_config_changed(self) -> bool:
+        """Tell the driver that the configuration has changed; False if it has given no way to."""
+        told = self._backend.config_changed()
+        if told is not None:
+            send_on_channel(*told)
+        return told is not None
+
+    def fail_queue(self, index: int, reason: str) -> None:
+        """The driver broke a rule of the ring: say so, and leave its queues alone until it resets the device.
+
+        The driver is told in the ways it has given: NEEDS_RESET in the device status with a notification of a changed
+        configuration (virtio 1.2, 2.1.2), and the queue's error descriptor. With neither, the connection is closed.
+        """
+        self._log.error("queue %d needs a reset: %s", index, reason)
+        for started in self._kicks.watched:
+            self._stop_queue(started)
+        self._backend.status |= int(Status.NEEDS_RESET)
+        err_fd = self._backend.vrings.err_fd(index)
+        if not self.tell_config_changed() and err_fd < 0:
+            raise GuestGoneError(f"queue {index}: {reason}")
+        signal_eventfd(err_fd)
+
+    def close(self) -> None:
+        """Leave the queues, and give back what the connection held."""
+        for index in self._kicks.watched:
+            self._leave_queue(index)
+        self.inflight.close()
+        for fd in self._backend.close():
+            os.close(fd)
+        self._connection.close()
+
+    def _take(self, message: Message) -> None:
+        events = self._backend.take(message)
+        if message.request in _EVENTFDS_THAT_WE_WRITE:
+            for fd in message.fds:
+                os.set_blocking(fd, False)  # a full one must not hold up the others
+        refusal = None
+        try:
+            for event in events:
+                self._act(event)
+        except (GuestMemoryError, ValueError) as error:
+            refusal = f"{Request(message.request).name} refused: {error}"
+            self._log.error("%s", refusal)
+        for fd in self._backend.take_unneeded_fds():
+            os.close(fd)
+        answer = self._backend.answer(message, succeeded=refusal is None)
+        if answer is not None:
+            self._connection.send(answer)
+        elif refusal is not None:
+            raise GuestGoneError(refusal)
+
+    def _act(self, event: Event) -> None:
+        match event:
+            case QueueStarted():
+                self._start_queue(event)
+            case QueueStopped(index):
+                self._stop_queue(index)
+            case DeviceReset(stopped):
+                for index in stopped:
+                    self._leave_queue(index)
+                self._device.reset()
+            case ConfigWritten(config):
+                write_config(self._device.config, config.offset, config.data)
+            case FeaturesSet():
+                pass  # they count when a queue is started
+            case InflightAsked(queue_count, queue_size):
+                self._backend.inflight_made(*self.inflight.make(queue_count, queue_size))
+            case InflightGiven(inflight, fd):
+                self.inflight.use(inflight, fd)
+            case _:
+                self._change_memory(event)
+                self._on_memory_changed()
+
+    def _change_memory(self, event: MemoryTableSet | MemoryRegionAdded | MemoryRegionRemoved) -> None:
+        match event:
+            case MemoryTableSet(regions, fds):
+                self._memory.replace(regions, fds)
+                self._device.memory_changed()
+            case MemoryRegionAdded(region, fd):
+                self._memory.add(region, fd)
+            case MemoryRegionRemoved(region):
+                self._memory.remove(region.gpa, region.size_bytes, region.user_address)
+                self._device.memory_changed()
+
+    def _start_queue(self, event: QueueStarted) -> None:
+        index, address = event.queue, event.address
+        place = QueuePlace(event.size, address.desc, address.avail, address.used)
+        base = self._backend.vrings.base(index)
+        self._device.start_queue(index, place, base, self.features, self.inflight.region(index))
+        self._kicks.watch(index, event.kick_fd)
+        self.call(index)  # the call for what was given back before may have been lost
+
+    def _stop_queue(self, index: int) -> None:
+        stopped_at = self._leave_queue(index)
+        if stopped_at is not None:
+            self._backend.vrings.stopped_at(index, stopped_at)
+
+    def _leave_queue(self, index: int) -> int | None:
+        """Serve a queue no more; where it stood, if it was served."""
+        self._kicks.unwatch(index)
+        return self._device.stop_queue(index)
