@@ -163,6 +163,16 @@ def test_a_block_is_reported_only_once_it_is_cool(name: str) -> None:
     assert worker.now_s >= freed_s + 30.0
 
 
+@pytest.mark.parametrize("name", ["notify-array", "hybrid"])
+def test_what_a_sweep_finds_too_young_is_swept_again(name: str) -> None:
+    """No hint names what is free at the start: a sweep that comes too early for some of it is not the last one."""
+    worker = worker_of(name, cool_s=30.0, delay_s=1.0, wake="merge")
+    worker.tick(0.0)
+    worker.settle()
+    assert worker.unreported() == []
+    assert worker.now_s >= 30.0
+
+
 def test_a_cap_bounds_what_is_out() -> None:
     """However large the capacity, no more than `in_flight_max_bytes` are isolated at once."""
     out: list[int] = []

@@ -14,9 +14,10 @@ from pagetide.machine.explorer_source import Edit
 from pagetide.machine.explorer_variants import VARIANTS
 
 STATES_MAX = 100_000
-TESTED = ("start", "ring", "full", "switch", "frames", "take", "inflate", "relief", "block")
+TESTED = ("start", "ring", "full", "switch", "frames", "take", "killed", "inflate", "relief", "block")
 EXPLORED = [(design, name) for design in DESIGNS for name in scenarios_of(design) if name in TESTED]
 EXPLORED += [(design, "zone") for design in ("sync", "notify", "scan", "cursor")]
+EXPLORED += [(design, "cool") for design in ("notify-array", "scan", "shared")]
 """What there is time for in a test: `pagetide explore` runs every scenario for every design."""
 
 

@@ -79,8 +79,8 @@ def explore(
 
     Args:
         design: Explore only this; may be given more than once. [default: all]
-        scenario: start, zone, ring, full, switch, cap or swap; frames or take of shared; inflate, relief, block, ring,
-            full or switch of balloon; may be given more than once. [default: all that the design has]
+        scenario: start, zone, ring, full, switch, cool, cap or swap; frames, take, killed, switch or cool of shared;
+            inflate, relief, block, ring, full or switch of balloon; may be given more than once. [default: all]
         broken: Explore what is broken on purpose instead; each variant must be caught.
         json: Print JSON instead of a table.
     """

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pagetide.guest.reporting.fits import balloon_misfit, shared_misfit
+from pagetide.guest.reporting.fits import balloon_misfit, shared_misfit, sync_misfit
 from pagetide.machine.faults import Fault, FaultError, parse_faults, ring_entries
 from pagetide.units import HUGE_PAGE_BYTES, ORDER_MAX, PAGE_SIZE_BYTES, format_size
 from pagetide.workload.mix import MixError, parse_mix
@@ -239,12 +239,13 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         for holds, sentence in checks:
             if not holds:
                 raise ConfigError(sentence)
-        if self.design == "shared":
+        misfit = None
+        if self.design == "sync":
+            misfit = sync_misfit(self.cool_s)
+        elif self.design == "shared":
             misfit = shared_misfit(self.order, self.pace, self.wake, self.oom)
         elif self.design == "balloon":
             misfit = balloon_misfit(self.pace, self.wake, self.oom, self.cool_s)
-        else:
-            misfit = None
         if misfit is not None:
             raise ConfigError(misfit)
 

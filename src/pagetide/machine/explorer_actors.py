@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pagetide.guest.operation import FREE
 from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY
+from pagetide.guest.zone_layout import TICK
 from pagetide.host.ledger import ACCOUNT_WORDS
 from pagetide.host.ranges import RANGE_COLUMNS
-from pagetide.machine.explorer_ground import system_call
+from pagetide.machine.explorer_ground import HostKilledError, system_call
 from pagetide.machine.explorer_source import TOUCH, UNTIL, ExploredError, Pause
 from pagetide.machine.explorer_state import Handed
+from pagetide.memory.frame_table import BEGUN, ENDED, GUEST_TICK
 
 if TYPE_CHECKING:
     from pagetide.machine.explorer_machine import ExploredMachine
@@ -193,6 +196,9 @@ class Vcpu(Reporter):
             yield _TOUCH  # the count of batches done
             self.allocating = True
         slots, cursor = list(self.slots), [self.cursor]
+        operation = self.operations[self.cursor]
+        if operation["kind"] == FREE:
+            machine.note_freed(slots[operation["slot"]], operation["order"])
         outcome = yield from machine.run_operations(
             machine.words, machine.pages, 0, self.vcpu, self.operations, slots, cursor, self.cursor + 1
         )
@@ -243,7 +249,9 @@ class Vcpu(Reporter):
 
     def may_wait(self) -> bool:
         """Whether something is out that may come back, or has come back already."""
-        return self.machine.glue.out > 0 or self.came_back_since
+        machine = self.machine
+        taking = machine.takes_frames and machine.table[BEGUN] != machine.table[ENDED]
+        return machine.glue.out > 0 or taking or self.came_back_since
 
     def idle(self) -> Stretch:
         """Give back the per-CPU list, and pass on what that asked for."""
@@ -276,17 +284,58 @@ class Taker(Actor):
 
     def begin(self) -> Stretch:
         """Wait until there is something to take."""
-        yield Pause(UNTIL, ready=self.machine.offers_frames)
-        return "take"
+        yield Pause(UNTIL, ready=lambda: self.machine.offers_frames() or self.machine.glue.killed)
+        return "take_over" if self.machine.glue.killed else "take"
 
     def take(self) -> Stretch:
         """Take the first batch of a pass."""
         machine = self.machine
         ranges, ledger = np.zeros((len(self.picked), RANGE_COLUMNS), np.int64), np.zeros(ACCOUNT_WORDS, np.int64)
-        yield from machine.take_batch(
-            machine.table, 0, machine.frames, machine.regions, self.picked, self.count, ranges, 0, ledger
-        )
+        try:
+            yield from machine.take_batch(
+                machine.table, 0, machine.frames, machine.regions, self.picked, self.count, ranges, 0, ledger
+            )
+        except HostKilledError:
+            return "take_over"
+        self.ended()
+        return "begin"
+
+    def ended(self) -> None:
+        """A batch is over: who waits for memory looks at the table (`TakenByHost`)."""
         self.picked[:] = self.count[:] = 0
+        for vcpu in self.machine.vcpus:
+            vcpu.came_back_since = vcpu.allocating
+
+    def take_over(self) -> Stretch:
+        """Be the host that comes after the one that was killed."""
+        machine = self.machine
+        machine.glue.killed = False
+        yield from machine.recover(machine.table, machine.frames)
+        self.ended()
+        return "begin"
+
+
+class Killer(Actor):
+    """Who kills the host's process, once, at any time."""
+
+    settles = False
+
+    def begin(self) -> Stretch:
+        """Do it."""
+        yield _TOUCH
+        self.machine.glue.killed = True
+        return None
+
+
+class Clock(Actor):
+    """Who keeps the zone's clock (`Zone.tick`). It stands still while nothing is about to cool."""
+
+    def begin(self) -> Stretch:
+        """Let it tick once."""
+        machine = self.machine
+        yield Pause(UNTIL, ready=machine.cools)
+        machine.words[TICK] += 1
+        machine.table[GUEST_TICK] = machine.words[TICK]
         return "begin"
 
 

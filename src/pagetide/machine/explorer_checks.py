@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pagetide.guest.zone import TICKS_PER_S
 from pagetide.guest.zone_layout import (
     ALLOCATED,
     BALLOON,
@@ -17,14 +18,17 @@ from pagetide.guest.zone_layout import (
     REPORTING_ORDER,
     STAMP_ERRORS,
     STATE,
+    TICK,
     TYPE_MASK,
     ZONE_LOCK,
     vcpu_base,
 )
 from pagetide.machine import explorer_balloon
 from pagetide.machine.explorer_actors import OFF, OFF_WANTED, STARTING
+from pagetide.machine.explorer_ground import FRAME_ORDER
 from pagetide.machine.explorer_source import ExploredError
 from pagetide.machine.explorer_state import HINTS_SEEN_MAX, State
+from pagetide.memory.frame_table import FRAMES, STATE_MASK, TAKEN
 
 if TYPE_CHECKING:
     from pagetide.machine.explorer_machine import ExploredMachine
@@ -43,6 +47,8 @@ class Checks:
         """
         self._machine, self._zone, self._zone_state = machine, zone, zone_state
         self._sound: set[Any] = set()
+        cool_s = machine.scenario.settings.cool_s
+        self._cool_ticks = int(cool_s * TICKS_PER_S) + 1 if cool_s else 0
 
     def state(self, *, at_rest: bool) -> None:
         """Check what holds always; with `at_rest`, when nobody is about to touch the zone, recount it as well."""
@@ -84,6 +90,9 @@ class Checks:
         if kind != wanted:
             what = "while it is allocated" if kind == ALLOCATED else f"while it is not {name}"
             raise ExploredError(f"page {page} is discarded {what}")
+        free_ticks = machine.words[TICK] - machine.ram.freed_at[page]
+        if not machine.balloons and free_ticks < self._cool_ticks:
+            raise ExploredError(f"page {page} is discarded {free_ticks} ticks after it was freed, too early")
         if machine.balloons and machine.ram.inflated[page]:
             raise ExploredError(f"page {page} is inflated again before the host was told that it was deflated")
 
@@ -108,12 +117,26 @@ class Checks:
         if machine.balloons:
             explorer_balloon.check_end(machine)
         self._fill_zone()
+        if machine.takes_frames:
+            self._check_frames()
         for block in self._zone.blocks():
             pages = range(block.pfn, block.pfn + (1 << block.order))
             if block.reported and any(machine.ram.first_words[page] for page in pages):
                 raise ExploredError(f"the block at frame {block.pfn} is marked Reported and was not discarded")
         if self._zone.words[REPORTING_ORDER] <= machine.scenario.order_max:
             self._check_lost()
+
+    def _check_frames(self) -> None:
+        """All that is free was taken, and what was taken has been discarded."""
+        machine = self._machine
+        for frame in range(machine.frames):
+            pages = range(frame << FRAME_ORDER, (frame + 1) << FRAME_ORDER)
+            state = machine.table[FRAMES + frame] & STATE_MASK
+            free = all(self._kind_of(page) == BUDDY for page in pages)
+            if free != (state == TAKEN):
+                raise ExploredError(f"frame {frame} is {'free' if free else 'not free'}, and its state is {state}")
+            if state == TAKEN and any(machine.ram.first_words[page] for page in pages):
+                raise ExploredError(f"frame {frame} is TAKEN and was not discarded")
 
     def _check_lost(self) -> None:
         design, order, zone = self._machine.design, self._machine.scenario.settings.order, self._zone

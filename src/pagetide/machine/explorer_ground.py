@@ -33,6 +33,7 @@ class Ram:
     Attributes:
         first_words: what each page begins with; 0 in one that was discarded or never touched.
         inflated: of each page whether it is in the balloon, as far as the host was told.
+        freed_at: of each page the zone's tick when it was last about to be freed.
         queue: the queues' bytes.
         queue_gpa: where they are.
     """
@@ -41,6 +42,7 @@ class Ram:
         """Memory for a zone of so many pages and so many queues, all of it zero."""
         self.first_words = [0] * nr_pages
         self.inflated = [False] * nr_pages
+        self.freed_at = [0] * nr_pages
         self.queue = bytearray(queues * QUEUE_BYTES + PFNS_BYTES)
         self.queue_gpa = nr_pages * PAGE_SIZE_BYTES
 
@@ -138,12 +140,20 @@ BALLOON_PAGES_A_BATCH = 2
 """Pages that go into a balloon at once, or come out of it, instead of 256."""
 
 
-class TableView:
-    """The frame table as the host maps it: a part of the zone's words."""
+class HostKilledError(Exception):
+    """The host's process was killed: it does nothing more."""
 
-    def __init__(self, words: Any, base: int) -> None:
+
+class TableView:
+    """The frame table as the host maps it: a part of the zone's words.
+
+    Attributes:
+        go_on: raises HostKilledError when the host does nothing more.
+    """
+
+    def __init__(self, words: Any, base: int, go_on: Callable[[], None]) -> None:
         """See the table that begins at this word."""
-        self.words, self.base = words, base
+        self.words, self.base, self.go_on = words, base, go_on
 
     def __getitem__(self, index: int) -> int:
         return int(self.words[self.base + index])
@@ -156,15 +166,21 @@ def _is_frame(words: Any, index: int) -> bool:
     return isinstance(words, TableView) or index >= frame_table_base(words[NR_VCPUS])
 
 
+def _pause(words: Any) -> Paused:
+    yield _ATOMIC
+    if isinstance(words, TableView):
+        words.go_on()
+
+
 def _atomics() -> dict[str, Any]:
     def load(words: Any, index: int) -> Any:
         if index in _CONTENDED or _is_frame(words, index):
-            yield _ATOMIC
+            yield from _pause(words)
         return words[index]
 
     def store(words: Any, index: int, value: int) -> Paused:
         if index in _CONTENDED or _is_frame(words, index):
-            yield _ATOMIC
+            yield from _pause(words)
         words[index] = value
 
     def exchange(words: Any, index: int, value: int) -> Any:
@@ -173,7 +189,7 @@ def _atomics() -> dict[str, Any]:
         return old
 
     def compare_exchange(words: Any, index: int, expected: int, value: int) -> Any:
-        yield _ATOMIC
+        yield from _pause(words)
         old = words[index]
         if old == expected:
             words[index] = value

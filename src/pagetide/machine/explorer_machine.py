@@ -6,13 +6,35 @@ from typing import Any, NamedTuple
 
 from pagetide.guest.operation import ALLOCATE, FREE
 from pagetide.guest.reporting.design import ReportingSettings
-from pagetide.guest.zone_layout import frame_table_base
+from pagetide.guest.zone_layout import (
+    BUDDY,
+    RECORD_WORDS,
+    REPORTED,
+    STATE,
+    TICK,
+    TICK_SHIFT,
+    TYPE_MASK,
+    frame_table_base,
+)
+from pagetide.guest.zone_layout import COOL_TICKS as COOL_TICKS_OF_ZONE
 from pagetide.machine import explorer_balloon, explorer_rings
-from pagetide.machine.explorer_actors import ON, ON_UNTIL_REPORTED, Actor, Device, Taker, Vcpu, Worker
+from pagetide.machine.explorer_actors import (
+    OFF_WANTED,
+    ON,
+    ON_UNTIL_REPORTED,
+    Actor,
+    Clock,
+    Device,
+    Killer,
+    Taker,
+    Vcpu,
+    Worker,
+)
 from pagetide.machine.explorer_balloon import BalloonedVcpu, BalloonWorker, Policy
 from pagetide.machine.explorer_checks import Checks
 from pagetide.machine.explorer_ground import (
     FRAME_ORDER,
+    HostKilledError,
     Paused,
     Ram,
     TableView,
@@ -23,7 +45,8 @@ from pagetide.machine.explorer_ground import (
 from pagetide.machine.explorer_rings import inflate_driver, join, report_driver
 from pagetide.machine.explorer_source import Control, Edit, ExploredError, World
 from pagetide.machine.explorer_state import MachineState, State
-from pagetide.memory.frame_table import FRAMES, STATE_MASK
+from pagetide.memory.frame_states import REFUSED, take_begun
+from pagetide.memory.frame_table import COOL_TICKS, FRAMES, GUEST_TICK, STATE_MASK
 from pagetide.memory.frame_table import FREE as FREE_FRAME
 from pagetide.memory.region_map import Region
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
@@ -52,7 +75,8 @@ class Scenario(NamedTuple):
         elements_per_turn: the device's budget.
         failures: how many reports fail at once, from the first on: there is no room in the queue.
         targets: how many pages the host wants in the balloon, one after the other.
-        switches: whether the design is switched off after the first report, and on again at some time.
+        switches: whether the design is switched off, after the first report if it reports, and on again at some time.
+        killed: whether the host's process is killed at some time, and another one takes over.
     """
 
     programs: tuple[str, str]
@@ -69,6 +93,7 @@ class Scenario(NamedTuple):
     failures: int = 0
     targets: tuple[int, ...] = ()
     switches: bool = False
+    killed: bool = False
 
 
 def _nothing(result: Any) -> Generator[Any, Any, Any]:
@@ -117,14 +142,17 @@ class Glue:
         out: batches asked for and not yet over.
         failures: reports that are still to fail.
         target_pages: what the host wants in the balloon.
+        killed: the host's process was killed, and nobody has taken over yet.
         switch: ON_UNTIL_REPORTED, OFF_WANTED, OFF, STARTING or ON.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.called = self.woken = self.driving = self.at_the_ring = False
+    def __init__(self, scenario: Scenario, *, reports: bool) -> None:
+        self.called = self.woken = self.driving = self.at_the_ring = self.killed = False
         self.out = self.kicked = self.target_pages = 0
         self.failures = scenario.failures
-        self.switch = ON_UNTIL_REPORTED if scenario.switches else ON
+        self.switch = ON
+        if scenario.switches:
+            self.switch = ON_UNTIL_REPORTED if reports else OFF_WANTED
 
 
 class ExploredMachine:
@@ -132,8 +160,8 @@ class ExploredMachine:
 
     def __init__(self, design: str, scenario: Scenario, edits: tuple[Edit, ...] = ()) -> None:
         """Build it, with the design started and nothing done yet."""
-        self.scenario, self.glue = scenario, Glue(scenario)
         self.takes_frames, self.balloons = design == "shared", design == "balloon"
+        self.scenario, self.glue = scenario, Glue(scenario, reports=not self.takes_frames)
         self.ram = Ram(scenario.nr_pages, queues=2 if self.balloons else 1)
         self.plain_zone = self._make_zone()
         self.words = _Array(self.plain_zone.words.tolist())
@@ -149,9 +177,9 @@ class ExploredMachine:
         self.run_operations = modules["guest.vcpu"].run_operations
         self.host_wanted = modules["guest.vcpu"].host_wanted
         self.pcp_drain, self.take_wake = modules["guest.pcp"].pcp_drain, modules["guest.request"].take_wake
-        self.take_batch = modules["host.taking"].take_batch
+        self.take_batch, self.recover = modules["host.taking"].take_batch, modules["host.taking"].recover
         self.frames = scenario.nr_pages >> FRAME_ORDER
-        self.table = TableView(self.words, frame_table_base(_VCPUS))
+        self.table = TableView(self.words, frame_table_base(_VCPUS), self._host_goes_on)
         self._join_rings(modules)
         zone = types.SimpleNamespace(words=self.words, pages=self.pages)
         self.design = modules["guest.reporting.registry"].DESIGNS[design](zone, scenario.settings)
@@ -171,6 +199,10 @@ class ExploredMachine:
         self.actors: list[Actor] = [*self.vcpus, worker]
         if self.balloons:
             self.actors.append(Policy(self, "host"))
+        if self.scenario.killed:
+            self.actors.append(Killer(self, "killer"))
+        if self.scenario.settings.cool_s:
+            self.actors.append(Clock(self, "clock"))
         self.actors.append(Taker(self, "host") if self.takes_frames else self.device)
 
     def _make_zone(self) -> Any:
@@ -234,6 +266,8 @@ class ExploredMachine:
 
     def _punch_hole(self, _fd: int, offset_bytes: int, length_bytes: int) -> Any:
         yield from system_call(self.control)
+        if self.takes_frames:
+            self._host_goes_on()
         first = offset_bytes >> PAGE_SHIFT
         for page in range(first, first + (length_bytes >> PAGE_SHIFT)):
             self.checks.discarded(page)
@@ -252,6 +286,31 @@ class ExploredMachine:
             self.ram.inflated[page] = False
         return count
 
+    def _host_goes_on(self) -> None:
+        if self.glue.killed:
+            raise HostKilledError
+
+    def note_freed(self, pfn: int, order: int) -> None:
+        """A block is about to be freed: none of its pages is free for longer than from now on."""
+        for page in range(pfn, pfn + (1 << order)):
+            self.ram.freed_at[page] = self.words[TICK]
+
     def offers_frames(self) -> bool:
         """Whether there is a frame that the host may take."""
-        return any(self.table[FRAMES + frame] & STATE_MASK == FREE_FRAME for frame in range(self.frames))
+        return any(self._offered(self.table[FRAMES + frame]) for frame in range(self.frames))
+
+    def _offered(self, word: int) -> bool:
+        table = self.table
+        return take_begun(word, table[GUEST_TICK], table[COOL_TICKS]) != REFUSED
+
+    def cools(self) -> bool:
+        """Whether there is a block or frame that the next tick brings nearer to being reported or taken."""
+        if self.takes_frames:
+            words = [self.table[FRAMES + frame] for frame in range(self.frames)]
+            return any(word & STATE_MASK == FREE_FRAME and not self._offered(word) for word in words)
+        states = [self.pages[pfn * RECORD_WORDS + STATE] for pfn in range(self.scenario.nr_pages)]
+        tick, cool_ticks = self.words[TICK], self.words[COOL_TICKS_OF_ZONE]
+        return any(
+            state & TYPE_MASK == BUDDY and not state & REPORTED and tick - (state >> TICK_SHIFT) < cool_ticks
+            for state in states
+        )

@@ -1,10 +1,13 @@
 """What is explored: the scenarios that every design must pass."""
 
 from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.zone import TICKS_PER_S
 from pagetide.machine.explorer_ground import FRAME_ORDER
 from pagetide.machine.explorer_machine import Scenario
 
 _SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2)
+
+_COOL_S = 0.5 / TICKS_PER_S
 
 SCENARIOS = {
     # Both blocks of the zone are out at once, and somebody needs one: invariant 5.
@@ -17,18 +20,27 @@ SCENARIOS = {
     "full": Scenario(("a2 f", ""), _SMALL._replace(capacity=2), failures=1, may_run_out=True),
     # The design is switched off after its first report, and on again, while a block comes and goes.
     "switch": Scenario(("a1 f", ""), _SMALL, switches=True, may_run_out=True),
+    # A block that is freed is reported only when it has been free for a while.
+    "cool": Scenario(("a2 f", ""), _SMALL._replace(cool_s=_COOL_S), may_run_out=True),
     "cap": Scenario(("a1 f", ""), _SMALL._replace(oom="cap", in_flight_max_bytes=4 * 4096), may_run_out=True),
     "swap": Scenario(("a2 f", ""), _SMALL._replace(oom="swap"), may_run_out=True),
 }
-"""By name; each for every design that reports batches."""
+"""By name; each for every design that reports batches, but for `cool`, which does not fit `sync`."""
 
 _FRAMES = _SMALL._replace(order=FRAME_ORDER)
+
+_TWO_FRAMES = Scenario(("a1 f", ""), _FRAMES, nr_pages=4, order_max=1, may_run_out=True)
 
 SCENARIOS_SHARED = {
     # Frames that the host has taken are allocated, and freed again, while it takes others.
     "frames": Scenario(("a1 f", "a0 f"), _FRAMES, settled=True),
     # All is free, and the host is about to take two frames at once.
     "take": Scenario(("a1 f", ""), _FRAMES._replace(capacity=2)),
+    # The host is killed at some time, perhaps in the middle of a batch, and another one takes over.
+    "killed": _TWO_FRAMES._replace(settings=_FRAMES._replace(capacity=2), killed=True),
+    # The guest withdraws its frames, of which the host may be discarding some, and offers them again.
+    "switch": _TWO_FRAMES._replace(switches=True),
+    "cool": Scenario(("a1 f", ""), _FRAMES._replace(cool_s=_COOL_S)),
 }
 """By name; for `shared` alone, whose host takes frames of order 1 here instead of 9."""
 
@@ -50,4 +62,5 @@ SCENARIOS_BALLOON = {
 
 def scenarios_of(design: str) -> dict[str, Scenario]:
     """The scenarios that fit a design, by name."""
-    return {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON}.get(design, SCENARIOS)
+    own = {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON}.get(design, SCENARIOS)
+    return {name: chosen for name, chosen in own.items() if design != "sync" or not chosen.settings.cool_s}

@@ -36,6 +36,7 @@ from pagetide.guest.zone_layout import (
     SPARES,
     STAMP_ERRORS,
     SYNC_HINTS,
+    TICK,
     WAKE,
     ZONE_LOCK,
     frame_table_base,
@@ -132,6 +133,7 @@ class MachineState:
             yield NR_PAGES, NR_VCPUS + 1
             yield NOTIFY_SPLITS, HINTS
             yield SYNC_HINTS, SYNC_HINTS + 1
+        yield TICK, TICK + 1
         yield ZONE_LOCK, ZONE_LOCK + 1
         yield FREE_PAGES, ISOLATED_BLOCKS + 1
         yield BALLOON_PAGES, BALLOON_PAGES + 1
@@ -207,14 +209,15 @@ class MachineState:
         self._renew_rings()
         known = self._known.setdefault
         words, pages = self._get_words(self._words), tuple(self._pages)
-        ram = bytes(self._ram.queue), tuple(self._ram.first_words), tuple(self._ram.inflated)
+        lists = tuple(self._ram.first_words), tuple(self._ram.inflated), tuple(self._ram.freed_at)
+        ram = bytes(self._ram.queue), *lists
         arrays = tuple([array.tobytes() for array in self._arrays])
         things = tuple([one.capture() for one in self._attributes])
         return (known(words, words), known(pages, pages), known(ram, ram), known(arrays, arrays), known(things, things))
 
     def restore(self, state: State) -> None:
         """Set the machine to this state."""
-        words, pages, (queue, first_words, inflated), arrays, things = state
+        words, pages, (queue, first_words, inflated, freed_at), arrays, things = state
         place = 0
         for start, end in self._stretches:
             self._words[start:end] = words[place : place + end - start]
@@ -222,7 +225,7 @@ class MachineState:
         self._pages[:] = pages
         self._ram.queue[:] = queue
         self._ram.first_words[:] = first_words
-        self._ram.inflated[:] = inflated
+        self._ram.inflated[:], self._ram.freed_at[:] = inflated, freed_at
         for array, content in zip(self._arrays, arrays, strict=True):
             array[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
         for one, values in zip(self._attributes, things, strict=True):

@@ -3,6 +3,13 @@
 from pagetide.memory.frame_table import FRAME_ORDER
 
 
+def sync_misfit(cool_s: float) -> str | None:
+    """Why vCPUs cannot report with this setting (ReportingSettings); None if they can."""
+    if cool_s != 0:
+        return "with sync a vCPU reports what it has just freed, so there is no time to cool"
+    return None
+
+
 def shared_misfit(order: int, pace: str, wake: str | None, oom: str) -> str | None:
     """Why a host cannot take frames itself with these settings (ReportingSettings); None if it can."""
     if order != FRAME_ORDER:

@@ -1,7 +1,7 @@
 """The reader of the vCPUs' arrays of hints, and the sweep that finds what no hint names."""
 
 from pagetide.guest.by_position import sweep, take_hints
-from pagetide.guest.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MAX
+from pagetide.guest.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MAX, YOUNG
 from pagetide.guest.reporting.passes import Outgoing
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import HINT_COUNT, NR_PAGES, NR_VCPUS, vcpu_base
@@ -44,17 +44,25 @@ class Sweep:
         self._zone, self._out = zone, out
         self.over = True
         self._pfn = 0
+        self._met_young = False
 
     def begin(self) -> None:
         """Begin at the first frame."""
-        self.over = False
+        self.over = self._met_young = False
         self._pfn = 0
+
+    def begin_again(self) -> None:
+        """Begin anew if blocks were too young when it came by: no hint names them. For when a pass begins."""
+        if self._met_young:
+            self.begin()
 
     def fill(self) -> None:
         """Isolate on, until the batch is full or the sweep is over."""
         words, out = self._zone.words, self._out
         while not self.over and not out.steps[BLOCKED] and out.steps[FILLED] < len(out.blocks):
             out.steps[LEFT] = PASS_OVER_MAX
+            young = int(out.steps[YOUNG])
             self._pfn = int(sweep(words, self._zone.pages, self._pfn, out.blocks, out.steps))
+            self._met_young |= bool(out.steps[YOUNG] > young)
             self.over = bool(self._pfn >= words[NR_PAGES])
         out.filled = int(out.steps[FILLED])

@@ -45,6 +45,9 @@ class NotifyArray(Passes):
     def _begin_sweep(self) -> None:
         self._sweep.begin()
 
+    def _begin(self) -> None:
+        self._sweep.begin_again()
+
     def _fill(self) -> None:
         self._sweep.fill()
         if self._sweep.over:

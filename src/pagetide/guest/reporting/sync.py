@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from pagetide.guest.isolate import BLOCKED, FILLED
 from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.fits import sync_misfit
 from pagetide.guest.reporting.hint_arrays import HintArrays, Sweep
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.switch import switch_on
@@ -25,7 +26,14 @@ class Sync(Passes):
     own_delay_s: ClassVar[float] = 0.0
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
-        """Take the zone to report for; nothing happens before `start`."""
+        """Take the zone to report for; nothing happens before `start`.
+
+        Raises:
+            ValueError: a setting does not fit.
+        """
+        sentence = sync_misfit(settings.cool_s)
+        if sentence is not None:
+            raise ValueError(sentence)
         super().__init__(zone, settings)
         self._hints = HintArrays(zone, self._out)
         self._sweep = Sweep(zone, self._out)
