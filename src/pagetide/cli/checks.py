@@ -85,27 +85,27 @@ def explore(
     The code is the guest's and the host's own, stopped before each lock, atomic, kick and system call. What breaks an
     invariant is shown with the shortest sequence of steps that leads there.
 
-    shared is explored with a host that takes frames, in scenarios of its own. balloon is not explored: it allocates
-    what it hands over, and neither its queues nor its policy are part of the explored machine.
+    Two designs have scenarios of their own: shared, with a host that takes frames, and balloon, with a host that
+    wants more and fewer pages.
 
     Args:
-        design: Explore only this; may be given more than once. [default: all but balloon]
-        scenario: start, zone, ring, full, switch, cap or swap; frames or take of shared; may be given more than once.
-            [default: all]
+        design: Explore only this; may be given more than once. [default: all]
+        scenario: start, zone, ring, full, switch, cap or swap; frames or take of shared; inflate, relief, block, ring,
+            full or switch of balloon; may be given more than once. [default: all that the design has]
         broken: Explore what is broken on purpose instead; each variant must be caught.
         json: Print JSON instead of a table.
     """
+    from pagetide.guest.reporting.registry import DESIGNS
     from pagetide.lab.explore_command import explore as explore_all
-    from pagetide.machine.explorer_scenarios import DESIGNS_EXPLORED, scenarios_of
+    from pagetide.machine.explorer_scenarios import scenarios_of
 
-    designs = design or DESIGNS_EXPLORED
-    scenarios = tuple(dict.fromkeys(name for one in DESIGNS_EXPLORED for name in scenarios_of(one)))
-    for chosen, known, what in ((design, DESIGNS_EXPLORED, "design"), (scenario, scenarios, "scenario")):
+    designs = design or tuple(DESIGNS)
+    scenarios = tuple(dict.fromkeys(name for one in DESIGNS for name in scenarios_of(one)))
+    for chosen, known, what in ((design, tuple(DESIGNS), "design"), (scenario, scenarios, "scenario")):
         for name in chosen:
             if name not in known:
                 raise ConfigError(f"there is no {what} {name!r}; choose from {', '.join(known)}")
     if not broken and not any(name in scenarios_of(one) for one in designs for name in scenario or scenarios):
-        raise ConfigError(
-            f"{', '.join(designs)} has no scenario {', '.join(scenario)}; shared has frames and take alone"
-        )
+        has = "; ".join(f"{one} has {', '.join(scenarios_of(one))}" for one in designs)
+        raise ConfigError(f"no chosen design has a scenario {', '.join(scenario)}: {has}")
     return explore_all(designs, scenario or scenarios, broken=broken, as_json=json)

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pagetide.machine.explorer import Exploration, Explorer
-from pagetide.machine.explorer_scenarios import VARIANTS, scenarios_of
+from pagetide.machine.explorer_scenarios import scenarios_of
+from pagetide.machine.explorer_variants import VARIANTS
 
 STATES_MAX = 1_000_000
 """More states than these are not explored: a scenario is meant to be small."""

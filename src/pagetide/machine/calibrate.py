@@ -1,9 +1,9 @@
 """Measures on this machine what the simulated one's clock is made of, with real memory and real processes.
 
 Each cost is the median of many short stretches, in CPU time of the thread that runs them, so that what else the machine
-does disturbs it little: on a busy one, waiting for a processor would double what a discard seems to cost. Memory is
-touched by the vCPUs' own kernel, discarded by the host's; reports go through a host process of their own
-(calibrate_report.py).
+does disturbs it little: on a busy one, waiting for a processor would double what a discard seems to cost. Touching is
+measured with the vCPUs' own kernel, discarding with the host's, of what another process has touched (touch_process.py);
+reports go through a host process of their own (calibrate_report.py).
 """
 
 import datetime as dt
@@ -30,6 +30,7 @@ from pagetide.jit import kernel
 from pagetide.machine.calibrate_report import measure_reports
 from pagetide.machine.calibrate_taking import measure_taking
 from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece, TakingCosts
+from pagetide.machine.touch_process import TouchProcess
 from pagetide.machine.versions import cpu_name
 from pagetide.memory.guest_ram import Backing, GuestRam, GuestRamError
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
@@ -229,16 +230,17 @@ def _punch_all(fd: int, offsets: Any, length_bytes: int) -> int:
 def _measure_discarding(ram: GuestRam, touched: _Memory, effort: int, *, huge: bool) -> BackingCosts:
     pieces, holes = [], []
     rng = np.random.default_rng(1)
-    for size_bytes in _PIECE_SIZES_BYTES:
-        stride = max(2 * size_bytes, HUGE_PAGE_BYTES) if huge else 2 * size_bytes
-        offsets = np.arange(0, ram.size_bytes - size_bytes, stride)
-        costs_ns = []
-        for _ in range(_ROUNDS * effort):
-            ram.words[:: PAGE_SIZE_BYTES // 8] += 1
-            for batch in np.array_split(rng.permutation(offsets)[: 8 * 32], min(8, len(offsets))):
-                costs_ns.append(_timed_ns(_punch_all, ram.fd, batch, size_bytes) / len(batch))
-                holes.append(_timed_ns(_punch_all, ram.fd, batch, size_bytes) / len(batch))
-        pieces.append(Piece(size_bytes=size_bytes, cost=cost_of(costs_ns[1:])))
+    with TouchProcess(ram.fd) as guest:
+        for size_bytes in _PIECE_SIZES_BYTES:
+            stride = max(2 * size_bytes, HUGE_PAGE_BYTES) if huge else 2 * size_bytes
+            offsets = np.arange(0, ram.size_bytes - size_bytes, stride)
+            costs_ns = []
+            for _ in range(_ROUNDS * effort):
+                guest.touch()
+                for batch in np.array_split(rng.permutation(offsets)[: 8 * 32], min(8, len(offsets))):
+                    costs_ns.append(_timed_ns(_punch_all, ram.fd, batch, size_bytes) / len(batch))
+                    holes.append(_timed_ns(_punch_all, ram.fd, batch, size_bytes) / len(batch))
+            pieces.append(Piece(size_bytes=size_bytes, cost=cost_of(costs_ns[1:])))
     return BackingCosts(
         fault=_fault(touched.fault, touched.stamp, huge=huge),
         fault_shared=_fault(touched.fault_shared, touched.stamp, huge=huge),

@@ -129,7 +129,7 @@ class Explorer:
 
     def _settle(self, node: _Node) -> _Node:
         """Let reporter and device run, one after the other, until neither can."""
-        steps = range(len(self._machine.vcpus), len(node.positions))
+        steps = [index for index, actor in enumerate(self._machine.actors) if actor.settles]
         for _ in range(_SETTLE_STEPS_MAX):
             self._machine.restore(node.state)
             able = [index for index in steps if self._is_able(node.positions[index])]
@@ -163,7 +163,7 @@ class Explorer:
         number = self._numbers[key] = len(self._came_from)
         self._came_from.append(self._at)
         self._before.append([self._at[0]])
-        self._machine.check(at_rest=not any(position.pause.kind == TOUCH for position in positions))
+        self._machine.checks.state(at_rest=not any(position.pause.kind == TOUCH for position in positions))
         self._waiting.append(_Node(number, state, positions))
 
     def _expand(self, node: _Node) -> None:
@@ -174,7 +174,7 @@ class Explorer:
             able = self._at_the_ring(node, able) or able
         if not able:
             self._at = (node.number, -1, ("", 0))
-            machine.check_end()
+            machine.checks.end()
             self._ends.append(node.number)
         for index in able:
             position = node.positions[index]

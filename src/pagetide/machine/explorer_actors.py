@@ -37,9 +37,12 @@ class Actor:
     """One of them.
 
     Attributes:
+        settles: whether it acts before the vCPUs begin, where they do so only when all has settled.
         name: what a trace calls it.
         first: its first stretch.
     """
+
+    settles = True
 
     def __init__(self, machine: "ExploredMachine", name: str) -> None:
         """Join the machine."""
@@ -92,7 +95,7 @@ class Reporter(Actor):
         """Put it into the ring, and kick."""
         assert self.batch is not None
         self.machine.glue.at_the_ring = True
-        yield from self.machine.driver.submit(self.batch.blocks)
+        yield from self.machine.driver.submit(self.batch.blocks, self.machine.design.queue)
         return "completed"
 
     def completed(self) -> Stretch:
@@ -167,7 +170,10 @@ class Vcpu(Reporter):
         slots: its blocks.
         allocating: whether it is in an operation that may find no memory.
         came_back_since: whether a batch came back since its operation began.
+        waits: whether it waits for that.
     """
+
+    settles = False
 
     def __init__(self, machine: "ExploredMachine", vcpu: int, operations: list[dict[str, int]]) -> None:
         """Take the operations that this vCPU runs."""
@@ -175,7 +181,7 @@ class Vcpu(Reporter):
         self.vcpu, self.operations = vcpu, operations
         self.cursor = 0
         self.slots = tuple([-1] * (1 + max((o["slot"] for o in operations), default=0)))
-        self.came_back_since = self.allocating = False
+        self.came_back_since = self.allocating = self.waits = False
         self.ended = False
         self.then = "go_on"
         self.first = "begin" if operations else "end"
@@ -223,17 +229,21 @@ class Vcpu(Reporter):
 
     def out_of_memory(self) -> Stretch:
         """An allocation failed, and must not, for the workload fits: a batch is out that it waits for."""
-        glue = self.machine.glue
         if not self.machine.scenario.may_run_out:
             raise ExploredError(f"{self.name} fails to allocate")
         yield _TOUCH
-        if glue.out == 0 and not self.came_back_since:
+        if not self.may_wait():
             raise ExploredError(f"a false OOM: {self.name} fails to allocate, and nothing is out for reporting")
         if not self.machine.scenario.waits_before_oom:
             raise ExploredError(f"a false OOM: {self.name} fails to allocate, and does not wait for what is out")
+        self.waits = True
         yield Pause(UNTIL, ready=lambda: self.came_back_since)
-        self.came_back_since = self.allocating = False
+        self.came_back_since = self.allocating = self.waits = False
         return "go_on"
+
+    def may_wait(self) -> bool:
+        """Whether something is out that may come back, or has come back already."""
+        return self.machine.glue.out > 0 or self.came_back_since
 
     def idle(self) -> Stretch:
         """Give back the per-CPU list, and pass on what that asked for."""
@@ -281,32 +291,37 @@ class Taker(Actor):
 
 
 class Device(Actor):
-    """The host's end of the ring (`AttachedGuest`).
+    """The host's end of the queues (`AttachedGuest`).
 
     Attributes:
-        more: elements are waiting, and no kick will announce them.
+        more: queues, a bit each, in which elements are waiting that no kick will announce.
+        serves: the queue whose turn it is.
         idle: it sleeps.
     """
 
     def __init__(self, machine: "ExploredMachine", name: str) -> None:
         """Join the machine."""
         super().__init__(machine, name)
-        self.more = self.idle = False
+        self.more = self.serves = 0
+        self.idle = False
 
     def begin(self) -> Stretch:
         """Sleep until the kick, unless there is more to do."""
         glue = self.machine.glue
         self.idle = not self.more
-        yield Pause(UNTIL, ready=lambda: glue.kicked or self.more)
+        yield Pause(UNTIL, ready=lambda: bool(glue.kicked | self.more))
         self.idle = False
-        glue.kicked = False
+        waiting = glue.kicked | self.more
+        self.serves = (waiting & -waiting).bit_length() - 1
+        glue.kicked &= ~(1 << self.serves)
         return "turn"
 
     def turn(self) -> Stretch:
-        """Serve the queue."""
-        machine = self.machine
-        turn = yield from machine.queue.process(machine.regions, machine.scenario.elements_per_turn, 0)
-        self.more = turn.more
+        """Serve a queue."""
+        machine, bit = self.machine, 1 << self.serves
+        queue = machine.queues[self.serves].served
+        turn = yield from queue.process(machine.regions, machine.scenario.elements_per_turn, 0)
+        self.more = self.more | bit if turn.more else self.more & ~bit
         return "call" if turn.call else "begin"
 
     def call(self) -> Stretch:

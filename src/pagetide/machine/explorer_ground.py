@@ -12,8 +12,11 @@ from pagetide.guest.zone_layout import NR_VCPUS, REQUEST, WAKE, frame_table_base
 from pagetide.machine.explorer_source import ATOMIC, LOCK, RING, SYSTEM_CALL, Control, ExploredError, Pause
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
-QUEUE_BYTES = 256
-"""Room for the reporting queue, right behind the zone."""
+QUEUE_BYTES = 128
+"""Room for a queue; they are right behind the zone."""
+
+PFNS_BYTES = 16
+"""Room for the page frame numbers that a balloon tells of, behind the queues."""
 
 _ATOMIC = Pause(ATOMIC)
 _RING = Pause(RING)
@@ -25,18 +28,20 @@ Paused = Iterator[Pause]
 
 
 class Ram:
-    """Guest memory: the first word of each of the zone's pages, and the queue.
+    """Guest memory: the first word of each of the zone's pages, and the queues.
 
     Attributes:
         first_words: what each page begins with; 0 in one that was discarded or never touched.
-        queue: the queue's bytes.
+        inflated: of each page whether it is in the balloon, as far as the host was told.
+        queue: the queues' bytes.
         queue_gpa: where they are.
     """
 
-    def __init__(self, nr_pages: int) -> None:
-        """Memory for a zone of so many pages, all of it zero."""
+    def __init__(self, nr_pages: int, queues: int) -> None:
+        """Memory for a zone of so many pages and so many queues, all of it zero."""
         self.first_words = [0] * nr_pages
-        self.queue = bytearray(QUEUE_BYTES)
+        self.inflated = [False] * nr_pages
+        self.queue = bytearray(queues * QUEUE_BYTES + PFNS_BYTES)
         self.queue_gpa = nr_pages * PAGE_SIZE_BYTES
 
     def loader(self, kind: str) -> Callable[[int], int]:
@@ -125,7 +130,12 @@ def pausing_ground(
         "virtio.ring": {"INDIRECT_DESCS_MAX": 4},
         "virtio.ring_driver": {"ctypes": NoMemset},
         "host.inflate": {"PFNS_MAX": 4},
+        "guest.reporting.balloon": {"PFNS_A_BATCH": BALLOON_PAGES_A_BATCH, "OOM_PAGES": BALLOON_PAGES_A_BATCH},
     }
+
+
+BALLOON_PAGES_A_BATCH = 2
+"""Pages that go into a balloon at once, or come out of it, instead of 256."""
 
 
 class TableView:

@@ -4,41 +4,13 @@ import types
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from pagetide.guest.operation import ALLOCATE, FREE
 from pagetide.guest.reporting.design import ReportingSettings
-from pagetide.guest.zone_layout import (
-    ALLOCATED,
-    BUDDY,
-    DROPPED_PAGES,
-    HINT_COUNT,
-    ISOLATED,
-    ISOLATED_BLOCKS,
-    KICKS,
-    ORDER_MASK,
-    PCP_LOCK,
-    RECORD_WORDS,
-    REPORTING_ORDER,
-    STAMP_ERRORS,
-    STATE,
-    TYPE_MASK,
-    ZONE_LOCK,
-    frame_table_base,
-    vcpu_base,
-)
-from pagetide.machine.explorer_actors import (
-    OFF,
-    OFF_WANTED,
-    ON,
-    ON_UNTIL_REPORTED,
-    STARTING,
-    Actor,
-    Device,
-    Taker,
-    Vcpu,
-    Worker,
-)
+from pagetide.guest.zone_layout import frame_table_base
+from pagetide.machine import explorer_balloon, explorer_rings
+from pagetide.machine.explorer_actors import ON, ON_UNTIL_REPORTED, Actor, Device, Taker, Vcpu, Worker
+from pagetide.machine.explorer_balloon import BalloonedVcpu, BalloonWorker, Policy
+from pagetide.machine.explorer_checks import Checks
 from pagetide.machine.explorer_ground import (
     FRAME_ORDER,
     Paused,
@@ -48,20 +20,19 @@ from pagetide.machine.explorer_ground import (
     plain_ground,
     system_call,
 )
+from pagetide.machine.explorer_rings import inflate_driver, join, report_driver
 from pagetide.machine.explorer_source import Control, Edit, ExploredError, World
-from pagetide.machine.explorer_state import HINTS_SEEN_MAX, MachineState, State
+from pagetide.machine.explorer_state import MachineState, State
 from pagetide.memory.frame_table import FRAMES, STATE_MASK
 from pagetide.memory.frame_table import FREE as FREE_FRAME
 from pagetide.memory.region_map import Region
-from pagetide.units import PAGE_SHIFT
-from pagetide.virtio.ring import place_ring
+from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
 _VCPUS = 2
 _READ_OF_A_FRAME = Edit(
     "host.taking", "def begin_batch(", "old = table[FRAMES + frame]", "old = atomic_load(table, FRAMES + frame)"
 )
 """No change, but a place to pause: the guest changes frames between the host's looks at two of them."""
-_QUEUE_SIZE = 2
 
 
 class Scenario(NamedTuple):
@@ -80,6 +51,7 @@ class Scenario(NamedTuple):
         ring_finely: whether ring operations are explored access by access, or are a step each.
         elements_per_turn: the device's budget.
         failures: how many reports fail at once, from the first on: there is no room in the queue.
+        targets: how many pages the host wants in the balloon, one after the other.
         switches: whether the design is switched off after the first report, and on again at some time.
     """
 
@@ -95,6 +67,7 @@ class Scenario(NamedTuple):
     ring_finely: bool = False
     elements_per_turn: int = 2
     failures: int = 0
+    targets: tuple[int, ...] = ()
     switches: bool = False
 
 
@@ -136,19 +109,20 @@ class Glue:
     """What the actors share besides the zone and the ring.
 
     Attributes:
-        kicked: the kick's eventfd is signalled.
+        kicked: queues, a bit each, whose kick's eventfd is signalled.
         called: so is the call's.
         woken: so is the worker's.
         driving: somebody reports.
         at_the_ring: and is between putting the batch into the ring and taking it out.
         out: batches asked for and not yet over.
         failures: reports that are still to fail.
+        target_pages: what the host wants in the balloon.
         switch: ON_UNTIL_REPORTED, OFF_WANTED, OFF, STARTING or ON.
     """
 
     def __init__(self, scenario: Scenario) -> None:
-        self.kicked = self.called = self.woken = self.driving = self.at_the_ring = False
-        self.out = 0
+        self.called = self.woken = self.driving = self.at_the_ring = False
+        self.out = self.kicked = self.target_pages = 0
         self.failures = scenario.failures
         self.switch = ON_UNTIL_REPORTED if scenario.switches else ON
 
@@ -159,40 +133,45 @@ class ExploredMachine:
     def __init__(self, design: str, scenario: Scenario, edits: tuple[Edit, ...] = ()) -> None:
         """Build it, with the design started and nothing done yet."""
         self.scenario, self.glue = scenario, Glue(scenario)
-        self.ram = Ram(scenario.nr_pages)
+        self.takes_frames, self.balloons = design == "shared", design == "balloon"
+        self.ram = Ram(scenario.nr_pages, queues=2 if self.balloons else 1)
         self.plain_zone = self._make_zone()
         self.words = _Array(self.plain_zone.words.tolist())
         self.pages = _Array(self.plain_zone.pages.tolist())
         ground = pausing_ground(scenario.order_max, self.ram, lambda: self.control, finely=scenario.ring_finely)
         world = World(ground, (*edits, _READ_OF_A_FRAME), pausing=True)
         self.control: Control = world.control
-        names = ["guest.reporting.registry", "guest.vcpu", "guest.pcp", "guest.request", "guest.driver"]
-        names += [
-            "virtio.ring_driver",
-            "virtio.ring_device",
-            "host.turn",
-            "host.discard",
-            "memory.region_map",
-            "host.taking",
-        ]
+        names = ["guest.reporting.registry", "guest.vcpu", "guest.pcp", "guest.request", "memory.region_map"]
+        names += ["host.discard", "host.taking", *explorer_rings.MODULES]
+        names += ["guest.inflate_driver"] if self.balloons else []
         modules = dict(zip(names, world.load(*names), strict=True))
         vars(modules["host.discard"])["punch_hole"] = self._punch_hole
         self.run_operations = modules["guest.vcpu"].run_operations
         self.host_wanted = modules["guest.vcpu"].host_wanted
         self.pcp_drain, self.take_wake = modules["guest.pcp"].pcp_drain, modules["guest.request"].take_wake
         self.take_batch = modules["host.taking"].take_batch
-        self.takes_frames, self.frames = design == "shared", scenario.nr_pages >> FRAME_ORDER
+        self.frames = scenario.nr_pages >> FRAME_ORDER
         self.table = TableView(self.words, frame_table_base(_VCPUS))
-        self._join_ring(modules)
+        self._join_rings(modules)
         zone = types.SimpleNamespace(words=self.words, pages=self.pages)
         self.design = modules["guest.reporting.registry"].DESIGNS[design](zone, scenario.settings)
         self.finish(self.coroutine(self.design.start(0.0)))
-        self.vcpus = [Vcpu(self, i, operations_of(program)) for i, program in enumerate(scenario.programs)]
-        self.device = Device(self, "device")
-        host = Taker(self, "host") if self.takes_frames else self.device
-        self.actors: list[Actor] = [*self.vcpus, Worker(self, "reporter"), host]
+        self._gather()
         self._state = MachineState(self)
-        self._sound: set[Any] = set()
+        self.checks = Checks(self, self.plain_zone, self._state.zone_state)
+
+    def _gather(self) -> None:
+        """Everybody who acts; the device, or the host that takes frames, comes last."""
+        programs = [operations_of(program) for program in self.scenario.programs]
+        self.vcpus: list[Vcpu] = [
+            (BalloonedVcpu if self.balloons else Vcpu)(self, number, program) for number, program in enumerate(programs)
+        ]
+        self.device = Device(self, "device")
+        worker = (BalloonWorker if self.balloons else Worker)(self, "reporter")
+        self.actors: list[Actor] = [*self.vcpus, worker]
+        if self.balloons:
+            self.actors.append(Policy(self, "host"))
+        self.actors.append(Taker(self, "host") if self.takes_frames else self.device)
 
     def _make_zone(self) -> Any:
         scenario = self.scenario
@@ -205,27 +184,18 @@ class ExploredMachine:
             pcp_high=scenario.pcp_batch,
         )
 
-    def _join_ring(self, modules: dict[str, Any]) -> None:
-        size = 1 << max(_QUEUE_SIZE - 1, self.scenario.settings.capacity - 1).bit_length()
-        gpa = self.ram.queue_gpa
-        desc, avail, used, _ = place_ring(size, gpa)
-        driver_ring = modules["virtio.ring_driver"].DriverRing(
-            size, ram_address=0, desc_gpa=desc, avail_gpa=avail, used_gpa=used, event_idx=True
-        )
-        self.ring_places = used - gpa + 2, avail - gpa + 4 + 2 * size
-        self.driver = modules["guest.driver"].BalloonDriver.__new__(modules["guest.driver"].BalloonDriver)
-        counted = np.zeros(KICKS + 1, np.int64)  # elsewhere than the state: kicks are only counted
-        self.driver.__dict__.update(_ring=driver_ring, _outstanding=False, _index=0, _transport=self, _words=counted)
-        device = modules["virtio.ring_device"]
-        vars(device)["used_idx"] = lambda _: 0
-        ring = device.DeviceRing(
-            size, desc_address=desc, avail_address=avail, used_address=used, event_idx=True, indirect=False
-        )
-        turn = modules["host.turn"]
-        control_words = np.zeros(turn.CONTROL_WORDS, np.int64)
-        self.queue = turn.BlockQueue(turn.Queue.REPORTING, ring, control_words, np.zeros(32, np.int64))
-        self.ring_states = (driver_ring.state, ring.state, control_words)
+    def _join_rings(self, modules: dict[str, Any]) -> None:
+        kinds = modules["host.turn"].Queue
+        capacity = self.scenario.settings.capacity
         size_bytes = self.scenario.nr_pages << PAGE_SHIFT
+        if self.balloons:
+            self.queues = [join(modules, kind, i, 1, self.ram) for i, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))]
+            self.driver = inflate_driver(modules, self.queues, self, self.ram)
+            self._read_pfns, vars(modules["host.turn"])["read_pfns"] = modules["host.turn"].read_pfns, self._deflated
+            size_bytes += PAGE_SIZE_BYTES  # the page frame numbers are in guest memory
+        else:
+            self.queues = [join(modules, kinds.REPORTING, 0, capacity, self.ram)]
+            self.driver = report_driver(modules, self.queues[0], self)
         self.regions = modules["memory.region_map"].RegionMap([Region(0, size_bytes, 0, 0, 0)]).table
 
     @staticmethod
@@ -239,10 +209,10 @@ class ExploredMachine:
         for _ in stretch:
             pass
 
-    def kick(self, _index: int) -> Paused:
+    def kick(self, index: int) -> Paused:
         """The driver's way to the device."""
         yield from system_call(self.control)
-        self.glue.kicked = True
+        self.glue.kicked |= 1 << index
 
     def capture(self) -> State:
         """All of the machine's state; equal states are equal."""
@@ -251,6 +221,10 @@ class ExploredMachine:
     def restore(self, state: State) -> None:
         """Set the machine back."""
         self._state.restore(state)
+
+    def forget_balloon(self) -> None:
+        """Make one of two states that differ in what nobody looks at again."""
+        explorer_balloon.forget_what_nobody_sees(self)
 
     def let_time_pass(self) -> None:
         """Whatever is due in the future is due now."""
@@ -262,80 +236,22 @@ class ExploredMachine:
         yield from system_call(self.control)
         first = offset_bytes >> PAGE_SHIFT
         for page in range(first, first + (length_bytes >> PAGE_SHIFT)):
-            kind = self._kind_of(page)
-            if kind != (BUDDY if self.takes_frames else ISOLATED):
-                apart = "free" if self.takes_frames else "isolated"
-                what = "while it is allocated" if kind == ALLOCATED else f"while it is not {apart}"
-                raise ExploredError(f"page {page} is discarded {what}")
+            self.checks.discarded(page)
             self.ram.first_words[page] = 0
+            if self.balloons:
+                self.ram.inflated[page] = True
         return 0
+
+    def _deflated(self, *arguments: Any) -> int:
+        """The host reads of pages that were deflated."""
+        count = int(self._read_pfns(*arguments))
+        ranges = arguments[5]
+        for page in ranges[:count, 0] >> PAGE_SHIFT:
+            if not self.ram.inflated[page]:
+                raise ExploredError(f"page {page} is deflated, and was not inflated")
+            self.ram.inflated[page] = False
+        return count
 
     def offers_frames(self) -> bool:
         """Whether there is a frame that the host may take."""
         return any(self.table[FRAMES + frame] & STATE_MASK == FREE_FRAME for frame in range(self.frames))
-
-    def check(self, at_rest: bool) -> None:
-        """Check the invariants; with `at_rest`, when nobody is about to touch the zone, recount it as well.
-
-        Raises:
-            ExploredError: one of them does not hold.
-        """
-        words = self.words
-        for vcpu in range(_VCPUS):
-            if words[vcpu_base(vcpu) + STAMP_ERRORS]:
-                raise ExploredError(f"vCPU {vcpu} found a page of its own without its stamp")
-            assert words[vcpu_base(vcpu) + HINT_COUNT] <= HINTS_SEEN_MAX
-        if words[ISOLATED_BLOCKS] > self.scenario.settings.capacity:
-            raise ExploredError(f"{words[ISOLATED_BLOCKS]} blocks are isolated, and a batch has fewer")
-        locks = [ZONE_LOCK, *(vcpu_base(vcpu) + PCP_LOCK for vcpu in range(_VCPUS))]
-        starting = self.glue.switch == STARTING  # records are made step by step of what is free already
-        if at_rest and not starting and not any(words[lock] for lock in locks):
-            self._recount()
-
-    def _recount(self) -> None:
-        state = self._state.zone_state()
-        if state in self._sound:
-            return
-        zone = self.plain_zone
-        zone.words[:], zone.pages[:] = self.words, self.pages
-        try:
-            zone.check()
-        except AssertionError as error:
-            raise ExploredError(f"the zone is not sound: {error}") from error
-        self._sound.add(state)
-
-    def check_end(self) -> None:
-        """Check what holds once nothing can happen any more.
-
-        Raises:
-            ExploredError: somebody waits for ever, or a block is lost.
-        """
-        waiting = [vcpu.name for vcpu in self.vcpus if not vcpu.ended]
-        if self.glue.out:
-            waiting.append("reporter")
-        if waiting:
-            raise ExploredError(f"a deadlock: {' and '.join(waiting)} cannot go on")
-        if self.glue.switch in (OFF_WANTED, OFF, STARTING):
-            raise ExploredError("the design is switched off for good")
-        settings, zone = self.scenario.settings, self.plain_zone
-        zone.words[:], zone.pages[:] = self.words, self.pages
-        for block in zone.blocks():
-            pages = range(block.pfn, block.pfn + (1 << block.order))
-            if block.reported and any(self.ram.first_words[page] for page in pages):
-                raise ExploredError(f"the block at frame {block.pfn} is marked Reported and was not discarded")
-        if zone.words[REPORTING_ORDER] > self.scenario.order_max:
-            return
-        unreported = [b for b in zone.blocks() if b.kind == BUDDY and b.order >= settings.order and not b.reported]
-        unreported.sort(key=lambda block: -block.order)
-        lost = unreported[self.design.leftover_blocks_max :]
-        dropped = int(zone.words[DROPPED_PAGES]) if self.design.drops_hints else 0
-        if sum(1 << block.order for block in lost) > dropped:
-            frames = ", ".join(f"{b.pfn} (order {b.order})" for b in lost)
-            raise ExploredError(f"never reported: the free blocks at frames {frames}")
-
-    def _kind_of(self, page: int) -> int:
-        for order in range(self.scenario.order_max + 1):
-            state = self.pages[(page & ~((1 << order) - 1)) * RECORD_WORDS + STATE]
-            if state & TYPE_MASK and state & ORDER_MASK >= order:
-                return state & TYPE_MASK
-        return 0

@@ -1,12 +1,8 @@
-"""What is explored: the scenarios that every design must pass, and the broken variants that must not."""
-
-from typing import NamedTuple
+"""What is explored: the scenarios that every design must pass."""
 
 from pagetide.guest.reporting.design import ReportingSettings
-from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.machine.explorer_ground import FRAME_ORDER
 from pagetide.machine.explorer_machine import Scenario
-from pagetide.machine.explorer_source import Edit
 
 _SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2)
 
@@ -36,220 +32,22 @@ SCENARIOS_SHARED = {
 }
 """By name; for `shared` alone, whose host takes frames of order 1 here instead of 9."""
 
-DESIGNS_EXPLORED = tuple(name for name in DESIGNS if name != "balloon")
-"""A balloon allocates what it hands to the host, over two queues and at the bidding of a policy: nobody plays these."""
+_TWO_PAGES = Scenario(("", ""), _SMALL, nr_pages=2, order_max=1, settled=True, may_run_out=True)
+
+SCENARIOS_BALLOON = {
+    # The host wants three pages and then one, while a block is allocated and freed.
+    "inflate": Scenario(("a1 f", ""), _SMALL, targets=(3, 1), may_run_out=True),
+    # Half of memory is in the balloon, and two vCPUs want it all: whose allocation fails takes pages out.
+    "relief": _TWO_PAGES._replace(programs=("a0 f", "a0"), targets=(1,)),
+    # The host wants all of memory in the balloon, and a vCPU wants it all for a block.
+    "block": _TWO_PAGES._replace(programs=("a1 f", ""), targets=(1, 2)),
+    "ring": Scenario(("", ""), _SMALL, targets=(2, 0), ring_finely=True, elements_per_turn=1),
+    "full": Scenario(("a1 f", ""), _SMALL, targets=(2,), failures=1, may_run_out=True),
+    "switch": Scenario(("a1 f", ""), _SMALL, targets=(2,), switches=True, may_run_out=True),
+}
+"""By name; for `balloon` alone, whose batches are of two pages here instead of 256."""
 
 
 def scenarios_of(design: str) -> dict[str, Scenario]:
     """The scenarios that fit a design, by name."""
-    return SCENARIOS_SHARED if design == "shared" else SCENARIOS
-
-
-class Variant(NamedTuple):
-    """Something that is broken on purpose.
-
-    Attributes:
-        what: is wrong with it.
-        design: in which design it shows.
-        scenario: where.
-        edits: how it is made; none where the scenario itself is at fault.
-        found: part of what the explorer must say of it.
-    """
-
-    what: str
-    design: str
-    scenario: Scenario
-    edits: tuple[Edit, ...]
-    found: str
-
-
-_ZONE, _START, _RING = SCENARIOS["zone"], SCENARIOS["start"], SCENARIOS["ring"]
-_LOCKED, _UNLOCKED = "    lock(words, ZONE_LOCK)\n", "    unlock(words, ZONE_LOCK)\n"
-
-
-def _without_lock(module: str, function: str) -> tuple[Edit, ...]:
-    return Edit(module, f"def {function}(", _LOCKED, ""), Edit(module, f"def {function}(", _UNLOCKED, "")
-
-
-VARIANTS = {
-    "put back without the lock": Variant(
-        "blocks are put back without the zone lock", "cursor", _START, _without_lock("guest.isolate", "put_back"), ""
-    ),
-    "isolate without the lock": Variant(
-        "blocks are isolated without the zone lock",
-        "cursor",
-        _START,
-        _without_lock("guest.by_position", "take_candidates"),
-        "",
-    ),
-    "allocated meanwhile": Variant(
-        "the lock is given up between finding a block and isolating it",
-        "cursor",
-        _START,
-        (
-            Edit(
-                "guest.by_position",
-                "def isolate_at(",
-                "    outcome = isolate_block(",
-                f"{_UNLOCKED}{_LOCKED}    outcome = isolate_block(",
-            ),
-        ),
-        "",
-    ),
-    "acknowledged before it is discarded": Variant(
-        "the device gives an element back before it punches the hole",
-        "cursor",
-        _START._replace(ring_finely=True),
-        (
-            Edit(
-                "host.turn",
-                "def _take_turn(",
-                "        served += 1\n        if queue in",
-                "        served += 1\n        push_used(ring, ring[POPPED_HEAD], 0)\n"
-                "        publish_used(ring)\n        if queue in",
-            ),
-            Edit("host.turn", "def _take_turn(", "count = push_used(ring, ring[POPPED_HEAD], 0)", "count = 0"),
-            Edit("host.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
-        ),
-        "is discarded while",
-    ),
-    "request lost at the end of a pass": Variant(
-        "a pass looks for what is left first, and then ends without a look at what was requested meanwhile",
-        "notify",
-        _ZONE,
-        (
-            Edit(
-                "guest.request",
-                "def end_pass(",
-                "return atomic_compare_exchange(words, REQUEST, REQUEST_ACTIVE, REQUEST_IDLE) == REQUEST_REQUESTED",
-                "return atomic_exchange(words, REQUEST, REQUEST_IDLE) == REQUEST_IDLE",
-            ),
-            Edit(
-                "guest.reporting.passes",
-                "def _end_pass(",
-                "again, left = bool(end_pass(self._zone.words)), self._left()",
-                "left, again = self._left(), bool(end_pass(self._zone.words))",
-            ),
-        ),
-        "never reported",
-    ),
-    "call missed": Variant(
-        "the driver asks for a call and sleeps without another look",
-        "scan",
-        _RING,
-        (
-            Edit(
-                "virtio.ring_driver",
-                "def arm_call(",
-                "return 1 if load_u16_acquire(state[USED_ADDRESS] + RING_IDX) != state[USED_SEEN] else 0",
-                "return 0",
-            ),
-        ),
-        "a deadlock",
-    ),
-    "kick missed": Variant(
-        "the device asks for a kick and sleeps without another look",
-        "scan",
-        _RING,
-        (
-            Edit(
-                "virtio.ring_device",
-                "def arm_kick(",
-                "return 1 if load_u16_acquire(state[AVAIL_ADDRESS] + RING_IDX) != state[LAST_AVAIL] else 0",
-                "return 0",
-            ),
-        ),
-        "a deadlock",
-    ),
-    "kick under the lock": Variant(
-        "a batch is reported with the zone lock held",
-        "cursor",
-        _START,
-        (
-            Edit(
-                "guest.driver",
-                "def submit(",
-                "            self._transport",
-                "            lock(self._transport.words, 8)\n            self._transport",
-            ),
-            Edit(
-                "guest.driver",
-                "from typing",
-                "import Protocol",
-                "import Protocol\nfrom pagetide.guest.zone_lock import lock",
-            ),
-        ),
-        "a lock is held across a kick",
-    ),
-    "nobody waits for what is out": Variant(
-        "an allocation fails although blocks are out for reporting",
-        "cursor",
-        _START._replace(waits_before_oom=False),
-        (),
-        "a false OOM",
-    ),
-    "a failed report is forgotten": Variant(
-        "a report fails, and nothing asks for another pass",
-        "scan",
-        SCENARIOS["full"],
-        (
-            Edit(
-                "guest.reporting.passes",
-                "def done(",
-                "            self._end_pass(now_s)",
-                "            self._schedule.due_s, self._in_pass = None, False",
-            ),
-        ),
-        "never reported",
-    ),
-    "marked although it failed": Variant(
-        "blocks whose report failed go back with the Reported mark",
-        "scan",
-        SCENARIOS["full"],
-        (
-            Edit(
-                "guest.reporting.passes",
-                "def take_back(",
-                "put_back(self._zone.words, self._zone.pages, batch, len(batch), reported)",
-                "put_back(self._zone.words, self._zone.pages, batch, len(batch), True)",
-            ),
-        ),
-        "is marked Reported and was not discarded",
-    ),
-    "switched on without a look": Variant(
-        "a design that is switched on again does not record what became free meanwhile",
-        "notify",
-        SCENARIOS["switch"],
-        (Edit("guest.reporting.notify", "def start(", "        record_all_free(self._zone)\n", ""),),
-        "never reported",
-    ),
-    "a frame that is being taken is allocated": Variant(
-        "the guest allocates a frame while the host discards it",
-        "shared",
-        SCENARIOS_SHARED["take"],
-        (
-            Edit(
-                "memory.frame_states",
-                "def claimed(",
-                "return REFUSED if old & STATE_MASK == TAKING else IN_USE",
-                "return IN_USE",
-            ),
-        ),
-        "is discarded while it is allocated",
-    ),
-    "taken without a comparison": Variant(
-        "the host looks whether a frame is free, and then stores that it takes it",
-        "shared",
-        SCENARIOS_SHARED["take"],
-        (
-            Edit(
-                "host.taking",
-                "def begin_batch(",
-                "atomic_compare_exchange(table, FRAMES + frame, old, new) == old",
-                "atomic_store(table, FRAMES + frame, new) is None",
-            ),
-        ),
-        "the frame table offers what is not free",
-    ),
-}
-"""By name."""
+    return {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON}.get(design, SCENARIOS)

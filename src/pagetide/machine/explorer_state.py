@@ -2,8 +2,8 @@
 
 Two states that nobody could tell apart are made equal: what is beyond the end of a per-CPU list, of hints or of spares
 is zeroed, of a page's generation only counts whether the page bears its stamp, of a frame table's counters only whether
-a batch is under way, and a ring with nothing in it and nobody at it is as it was at first, except for when the driver
-wants to be called.
+a batch is under way, and rings with nothing in them and nobody at them are as they were at first, except for when the
+driver wants to be called.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pagetide.guest.zone_layout import (
+    BALLOON_PAGES,
     FALSE_OOMS,
     FRAME_TABLE,
     FREE_PAGES,
@@ -115,13 +116,14 @@ class MachineState:
         self._words, self._pages, self._ram = machine.words, machine.pages, machine.ram
         self.objects = [*_objects_of(machine.design), machine.glue, machine.driver, *machine.actors]
         arrays = [value for thing in self.objects for value in vars(thing).values() if isinstance(value, np.ndarray)]
-        self._arrays = [*(array for array in arrays if array.base is None), *machine.ring_states]
+        self._arrays = [array for array in arrays if array.base is None]
+        self._arrays += [state for queue in machine.queues for state in queue.states]
         self._attributes = [_Attributes(thing) for thing in self.objects]
         self._stretches = list(self._words_that_change(machine))
         indices = [index for start, end in self._stretches for index in range(start, end)]
         self._get_words = itemgetter(*indices)
         self._machine = machine
-        self._first_ring = bytes(machine.ram.queue), tuple(state.copy() for state in machine.ring_states[:2])
+        self._first_rings = bytes(machine.ram.queue), [[s.copy() for s in queue.states] for queue in machine.queues]
         self._known: dict[Any, Any] = {}
 
     def _words_that_change(self, machine: "ExploredMachine") -> Iterator[tuple[int, int]]:
@@ -132,6 +134,7 @@ class MachineState:
             yield SYNC_HINTS, SYNC_HINTS + 1
         yield ZONE_LOCK, ZONE_LOCK + 1
         yield FREE_PAGES, ISOLATED_BLOCKS + 1
+        yield BALLOON_PAGES, BALLOON_PAGES + 1
         yield REQUEST, WAKE + 1
         yield HINTS, FALSE_OOMS + 1
         yield NR_FREE, NR_FREE + orders
@@ -178,17 +181,19 @@ class MachineState:
                 pages[place] = 1
                 first_words[page] = 1 << _GENERATION_SHIFT | page
 
-    def _renew_ring(self) -> None:
-        machine = self._machine
+    def _renew_rings(self) -> None:
+        machine, memory = self._machine, self._ram.queue
         if not machine.device.idle or machine.glue.at_the_ring:
             return
-        queue = machine.ram.queue
-        used, used_event = machine.ring_places
-        seen, event = (int.from_bytes(queue[place : place + 2], "little") for place in (used, used_event))
-        queue[:], states = self._first_ring
-        for state, first in zip(machine.ring_states, states, strict=False):
-            state[:] = first
-        queue[used_event : used_event + 2] = (event - seen & 0xFFFF).to_bytes(2, "little")
+        wanted = [self._index(queue.used_event) - self._index(queue.used) & 0xFFFF for queue in machine.queues]
+        memory[:], first = self._first_rings
+        for queue, states, event in zip(machine.queues, first, wanted, strict=True):
+            for state, before in zip(queue.states, states, strict=True):
+                state[:] = before
+            memory[queue.used_event : queue.used_event + 2] = event.to_bytes(2, "little")
+
+    def _index(self, place: int) -> int:
+        return int.from_bytes(self._ram.queue[place : place + 2], "little")
 
     def zone_state(self) -> State:
         """What a recount of the zone depends on."""
@@ -197,17 +202,19 @@ class MachineState:
     def capture(self) -> State:
         """The state."""
         self._forget_what_nobody_sees()
-        self._renew_ring()
+        if self._machine.balloons:
+            self._machine.forget_balloon()
+        self._renew_rings()
         known = self._known.setdefault
         words, pages = self._get_words(self._words), tuple(self._pages)
-        ram = bytes(self._ram.queue), tuple(self._ram.first_words)
+        ram = bytes(self._ram.queue), tuple(self._ram.first_words), tuple(self._ram.inflated)
         arrays = tuple([array.tobytes() for array in self._arrays])
         things = tuple([one.capture() for one in self._attributes])
         return (known(words, words), known(pages, pages), known(ram, ram), known(arrays, arrays), known(things, things))
 
     def restore(self, state: State) -> None:
         """Set the machine to this state."""
-        words, pages, (queue, first_words), arrays, things = state
+        words, pages, (queue, first_words, inflated), arrays, things = state
         place = 0
         for start, end in self._stretches:
             self._words[start:end] = words[place : place + end - start]
@@ -215,6 +222,7 @@ class MachineState:
         self._pages[:] = pages
         self._ram.queue[:] = queue
         self._ram.first_words[:] = first_words
+        self._ram.inflated[:] = inflated
         for array, content in zip(self._arrays, arrays, strict=True):
             array[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
         for one, values in zip(self._attributes, things, strict=True):

@@ -1,10 +1,16 @@
-"""From what was seen during a run to what it means: pure functions over time series."""
+"""From what was seen during a run to what it means: pure functions over time series.
+
+Samples are SAMPLE_INTERVAL_S apart, and a gigabyte comes back in a handful of them. So what changed from one sample to
+the next is taken to have changed steadily, during the last SAMPLE_INTERVAL_S before it was seen: a longer pause between
+samples means that nothing happened until then (simulated.py).
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.machine.observer import SAMPLE_INTERVAL_S
 from pagetide.machine.result import Burst
 
 FLOOR_SHARE = 0.02
@@ -12,6 +18,9 @@ FLOOR_SHARE = 0.02
 
 Where the guest uses more than it did at the floor, as a server beside the burst may, that comes on top.
 """
+
+_LAG_PARTS = 1025
+"""Lags are told apart for at least as many parts of all bytes, less one."""
 
 
 class Series(NamedTuple):
@@ -80,22 +89,41 @@ def _lags(series: Series, kept: npt.NDArray[np.int64]) -> _Lags:
     """How long bytes stayed with the host after they were free, the oldest going first.
 
     What is kept for nothing grows when memory is freed, and shrinks when it is returned, which counts, or used again,
-    which does not. What is left at the end has stayed until then.
+    which does not. Where both happened from one sample to the next, as much as they have in common came and went. What
+    is left at the end has stayed until then.
     """
     change = np.diff(kept, prepend=0)
-    came, went = np.maximum(change, 0), np.maximum(-change, 0)
-    returned = np.minimum(went, np.maximum(-np.diff(series.resident_bytes, prepend=0), 0))
-    went, returned = np.append(went, kept[-1]), np.append(returned, kept[-1])
-    went_at_s = np.append(series.t_s, series.t_s[-1])
+    freed, fell = (np.maximum(-np.diff(column, prepend=0), 0) for column in (series.used_bytes, series.resident_bytes))
+    through = np.minimum(freed, fell)
+    came, went = np.maximum(change, 0) + through, np.maximum(-change, 0) + through
+    returned = np.minimum(went, fell)
     came_by, went_by = np.cumsum(came), np.cumsum(went)
-    edges = np.unique(np.concatenate(([0], came_by, went_by)))
+    edges = np.unique(np.concatenate(([0], came_by, went_by, np.linspace(0, came_by[-1], _LAG_PARTS))))
     middles = (edges[1:] + edges[:-1]) / 2
-    leaving = np.searchsorted(went_by, middles)
-    lags_s = went_at_s[leaving] - series.t_s[np.searchsorted(came_by, middles)]
-    counted = np.diff(edges) * (returned[leaving] / np.maximum(went[leaving], 1))
+    stayed = middles > went_by[-1]
+    went_s = np.where(stayed, series.t_s[-1], _reached_s(series.t_s, went_by, middles))
+    lags_s = went_s - _reached_s(series.t_s, came_by, middles)
+    leaving = np.minimum(np.searchsorted(went_by, middles), len(went_by) - 1)
+    counted = np.diff(edges) * np.where(stayed, 1.0, returned[leaving] / np.maximum(went[leaving], 1))
     order = np.argsort(lags_s, kind="stable")
     order = order[counted[order] > 0]
     return _Lags(lags_s[order], counted[order])
+
+
+def _reached_s(
+    t_s: npt.NDArray[np.float64], by: npt.NDArray[np.int64], amounts: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """When something that only grows, and was `by` at each sample, reached these amounts; the end if it never did."""
+    index = np.minimum(np.searchsorted(by, amounts), len(by) - 1)
+    before = np.maximum(index - 1, 0)
+    share = np.clip((amounts - by[before]) / np.maximum(by[index] - by[before], 1), 0, 1)
+    reached_s: npt.NDArray[np.float64] = t_s[index] - (1 - share) * _change_s(t_s)[index]
+    return reached_s
+
+
+def _change_s(t_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """For how long before each sample what it shows as changed was changing."""
+    return np.minimum(np.diff(t_s, prepend=t_s[0]), SAMPLE_INTERVAL_S)
 
 
 def _lag_quantile_s(lags: _Lags, share: float) -> float | None:
@@ -123,6 +151,7 @@ def _burst(span: Span, end_s: float, series: Series, threshold_bytes: npt.NDArra
     resident, verified = series.resident_bytes, series.verified_bytes
     returned_bytes = int(resident[whole].max() - resident[after].min()) if after.any() else 0
     back = np.flatnonzero(after & (resident <= threshold_bytes))
+    back_s = _crossed_s(series.t_s, resident - threshold_bytes, int(back[0])) if len(back) else None
     return Burst(
         eat_start_s=span.eat_start_s,
         free_start_s=span.free_start_s,
@@ -134,5 +163,12 @@ def _burst(span: Span, end_s: float, series: Series, threshold_bytes: npt.NDArra
         else int(verified[whole][-1] - verified[whole][0])
         if whole.any()
         else 0,
-        return_lag_s=float(series.t_s[back[0]] - span.free_end_s) if len(back) else None,
+        return_lag_s=None if back_s is None else max(0.0, back_s - span.free_end_s),
     )
+
+
+def _crossed_s(t_s: npt.NDArray[np.float64], above_bytes: npt.NDArray[np.float64], index: int) -> float:
+    """When something came down to 0 that is so by this sample."""
+    before, now = above_bytes[max(0, index - 1)], above_bytes[index]
+    left = now / (now - before) if before > 0 else 0.0
+    return float(t_s[index] - left * _change_s(t_s)[index])
