@@ -77,6 +77,15 @@ def test_bad_arguments_are_one_sentence_and_status_2(
     assert err.count("\n") == 1
 
 
+def test_a_device_that_nobody_serves_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`conformance` says at which socket it looked, with status 1, and its help names its statuses."""
+    path = str(tmp_path / "vm1.sock")
+    assert cli.main(["conformance", "--device", path]) == 1
+    assert f"nobody serves a vhost-user socket at {path}" in capsys.readouterr().err
+    assert cli.main(["conformance", "--help"]) == 0
+    assert "Exit status: 0" in capsys.readouterr().out
+
+
 def test_help_names_every_setting_and_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     """`run --help` describes each option, and the exit statuses."""
     assert cli.main(["run", "--help"]) == 0

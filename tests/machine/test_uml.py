@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import psutil
 import pytest
 
@@ -69,6 +70,18 @@ def test_linux_gives_back_what_it_freed() -> None:
     assert "burst 2 of 2: freed, reporting" in watcher.stages
     assert gone(processes_of_guests)
     assert folders_of_guests() == []
+
+
+def test_a_burst_is_back_when_residency_is() -> None:
+    """The guest tells what it uses before it answers, so its lag does not end while the host holds all it freed."""
+    result = run(bursts=2)
+    assert result.outcome == "complete"
+    at_s = np.array(result.samples.t_s)
+    for burst in result.bursts:
+        assert burst.return_lag_s is not None
+        freed, back = np.searchsorted(at_s, (burst.free_end_s, burst.free_end_s + burst.return_lag_s))
+        assert result.samples.guest_used_bytes[freed] <= burst.eaten_bytes / 2
+        assert result.samples.host_resident_bytes[back] <= burst.eaten_bytes / 2
 
 
 def test_the_kernels_own_order_is_told() -> None:

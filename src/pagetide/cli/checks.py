@@ -34,8 +34,19 @@ def calibrate(*, out: Path | None = None, json: Annotated[bool, Parameter(negati
     return run_calibrate(out, as_json=json)
 
 
-@app.command
-def conformance(*, device: str = "pagetide", json: bool = False) -> int:
+_CONFORMANCE_EXAMPLES = """
+Examples:
+
+    pagetide conformance
+    pagetide conformance --device qemu
+    pagetide conformance --device /run/vm1.sock --json
+
+Exit status: 0 every vector that the device can be tested with passed; 1 one did not, or there is no such device.
+"""
+
+
+@app.command(help_epilogue=_CONFORMANCE_EXAMPLES)
+def conformance(*, device: str = "pagetide", json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Run the conformance vectors on a virtio-balloon device: every queue, rings, features, configuration.
 
     Effects are read from the memory file, not from return codes. What stock QEMU does differently is

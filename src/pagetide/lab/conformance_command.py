@@ -40,16 +40,11 @@ def run_conformance(device: str, *, as_json: bool) -> int:
             for result in run_vectors(tested, is_qemu=device == "qemu"):
                 results.append(result)
                 print(f"{'ok' if result.passed else 'FAILED':<7} {result.topic}: {result.name}", file=sys.stderr)
-    except (
-        OSError,
-        QemuError,
-        QtestError,
-        QmpError,
-        PciError,
-        PeerGoneError,
-        RefusedError,
-        RemoteProtocolError,
-    ) as error:
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        hint = "" if device in ("pagetide", "qemu") else "nobody serves a vhost-user socket at "
+        print(f"pagetide: {hint}{device}: {error}", file=sys.stderr)
+        return 1
+    except _NO_DEVICE as error:
         print(f"pagetide: {error}", file=sys.stderr)
         return 1
     if as_json:

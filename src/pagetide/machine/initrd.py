@@ -5,7 +5,7 @@ The init reads commands from the console and answers with marker lines, each of 
 - `fill MIB` writes a file of that size to a tmpfs and answers `@filled`; `remove` removes it and answers `@removed`;
 - `stop` switches the guest off; `@failed TEXT` is the answer to any of them that did not work;
 - on its own it says `@ready RELEASE ORDER` once, with the kernel's release and the reporting order in force, and
-  `@free KIB` before that and then five times a second, from /proc/meminfo's MemFree.
+  `@free KIB` before each answer and five times a second, from /proc/meminfo's MemFree.
 
 `reporting_order=N` on the kernel's command line, which the kernel hands to init as a variable, sets the order. The
 kernel's own `page_reporting.page_reporting_order=N` would not do: Linux 6.1 forgets it when the driver registers
@@ -49,10 +49,10 @@ echo "@ready $release $order"
 while read -r command argument; do
     case $command in
     fill)
-        if why=$(dd if=/dev/zero of=/mnt/fill bs=1M count="$argument" 2>&1); then echo "@filled"
+        if why=$(dd if=/dev/zero of=/mnt/fill bs=1M count="$argument" 2>&1); then tell_free; echo "@filled"
         else echo "@failed the file could not be written (status $?)" $why
         fi ;;
-    remove) rm /mnt/fill && echo "@removed" || echo "@failed the file cannot be removed" ;;
+    remove) rm /mnt/fill && tell_free && echo "@removed" || echo "@failed the file cannot be removed" ;;
     stop) break ;;
     esac
 done
