@@ -99,6 +99,29 @@ def test_an_inhibited_guest_is_acknowledged_and_left_alone(daemon: Daemon, capsy
         assert (ledger["skipped_inhibited_bytes"], ledger["discarded_bytes"]) == (PAGE, PAGE)
 
 
+def test_a_guest_is_inhibited_before_it_is_attached(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wanted can be said while nobody is attached; the guest then finds it so from its first report on."""
+    assert daemon.ctl("inhibit", "one") == 0
+    assert "nobody is attached at" in capsys.readouterr().err
+    assert daemon.ctl("set", "two", "target=1MiB") == 0
+    capsys.readouterr()
+    assert daemon.ctl("list", "--json") == 0
+    one, two = json.loads(capsys.readouterr().out)
+    assert one == {"name": "one", "target_bytes": None, "paused": False, "inhibited": True, "attached": False}
+    assert (two["name"], two["target_bytes"], two["attached"]) == ("two", 1 << 20, False)
+    assert daemon.ctl("show", "one") == 0
+    assert "no guest inhibited" in capsys.readouterr().out
+    assert daemon.ctl("hint", "one") == 1
+    assert "nobody is attached as 'one'" in capsys.readouterr().err
+    with daemon.guest("one") as guest:
+        guest.report([(RING_PAGES, 1)])
+        assert len(guest.ring.resident_pages()) == guest.ring.pages
+        shown = show(daemon, "one", capsys)
+        assert (shown["inhibited"], shown["attached"]) == (True, True)
+    with daemon.guest("two"):
+        assert show(daemon, "two", capsys)["target_bytes"] == 1 << 20
+
+
 def test_a_signal_answers_what_is_in_the_rings(daemon: Daemon) -> None:
     """Elements that were kicked before the signal are all given back, however many turns they take."""
     with daemon.guest("one") as guest:

@@ -2,6 +2,9 @@
 
 A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence. `add`
 and `remove` are about the socket for a guest, and are answered with its path.
+
+What is wanted of a guest can be said before it is attached: where none is, a name stands for the socket of that name,
+and a guest that must not lose a page (device assignment) never does.
 """
 
 from typing import Literal, Protocol
@@ -10,7 +13,8 @@ import msgspec
 
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.guest_gone import GuestGoneError
-from pagetide.host.guest_sockets import GuestSockets
+from pagetide.host.guest_sockets import GuestSocket, GuestSockets
+from pagetide.host.wishes import Wishes
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
 
@@ -51,6 +55,7 @@ class GuestState(msgspec.Struct, frozen=True):
 
     Attributes:
         name: its name.
+        attached: True.
         ram_bytes: memory that it has shared.
         target_bytes: memory that it is to make do with.
         balloon_bytes: what its driver says is in the balloon.
@@ -74,6 +79,25 @@ class GuestState(msgspec.Struct, frozen=True):
     lag: dict[str, int]
     ledger: dict[str, int]
     statistics: dict[str, int]
+    attached: bool = True
+
+
+class WaitingState(msgspec.Struct, frozen=True):
+    """A socket at which nobody is attached.
+
+    Attributes:
+        name: of the guest that will be.
+        attached: False.
+        target_bytes: memory that it is to make do with; None for all of it.
+        paused: its reports will wait in the ring.
+        inhibited: nothing will be discarded.
+    """
+
+    name: str
+    target_bytes: int | None
+    paused: bool
+    inhibited: bool
+    attached: bool = False
 
 
 class ControlAnswer(msgspec.Struct, frozen=True):
@@ -81,14 +105,14 @@ class ControlAnswer(msgspec.Struct, frozen=True):
 
     Attributes:
         guests: those that were asked for, as they are now.
-        waiting: for `list`, names of the sockets at which nobody is attached.
+        waiting: the same of sockets at which nobody is attached.
         socket: the path of the socket that was made or removed.
         error: why it could not be done.
         note: what else there is to know.
     """
 
     guests: list[GuestState] = []
-    waiting: list[str] = []
+    waiting: list[WaitingState] = []
     socket: str | None = None
     error: str | None = None
     note: str | None = None
@@ -135,16 +159,48 @@ def handle(line: bytes, host: ControlledHost) -> bytes:
 
 def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
     if request.command == "list":
-        return ControlAnswer([state_of(guest) for guest in host.guests], list(host.sockets.waiting))
+        return ControlAnswer(
+            [state_of(guest) for guest in host.guests], list(map(_waiting_state, host.sockets.waiting))
+        )
     if request.command == "add":
         return ControlAnswer(socket=str(host.sockets.add(request.guest or "")))
     if request.command == "remove":
         return ControlAnswer(socket=str(host.sockets.remove(request.guest or "")))
     guest = next((guest for guest in host.guests if guest.name == request.guest), None)
-    if guest is None:
+    if guest is not None:
+        note = _act(request, guest)
+        return ControlAnswer([state_of(guest)], note=note)
+    waiting = next((sock for sock in host.sockets.waiting if sock.name == request.guest), None)
+    if waiting is None:
         raise ControlError(f"there is no guest {request.guest!r}")
-    note = _act(request, guest)
-    return ControlAnswer([state_of(guest)], note=note)
+    _want(request, waiting.wishes)
+    note = None if request.command == "show" else f"nobody is attached at {waiting.path} yet; a guest will find it so"
+    return ControlAnswer(waiting=[_waiting_state(waiting)], note=note)
+
+
+def _waiting_state(sock: GuestSocket) -> WaitingState:
+    return WaitingState(sock.name, sock.wishes.target_bytes, sock.wishes.paused, sock.wishes.inhibited)
+
+
+def _want(request: ControlRequest, wishes: Wishes) -> None:
+    """Want it of the guest that will be attached."""
+    match request.command:
+        case "set":
+            wishes.want(target_bytes=_target_bytes(request))
+        case "pause" | "resume":
+            wishes.want(paused=request.command == "pause")
+        case "inhibit" | "uninhibit":
+            wishes.want(inhibited=request.command == "inhibit")
+        case "hint":
+            raise ControlError(f"nobody is attached as {request.guest!r} who could be asked for hints")
+        case _:
+            assert request.command == "show"
+
+
+def _target_bytes(request: ControlRequest) -> int:
+    if request.target_bytes is None:
+        raise ControlError("set needs a target")
+    return request.target_bytes
 
 
 def _act(request: ControlRequest, guest: AttachedGuest) -> str | None:
@@ -152,9 +208,7 @@ def _act(request: ControlRequest, guest: AttachedGuest) -> str | None:
     told = True
     match request.command:
         case "set":
-            if request.target_bytes is None:
-                raise ControlError("set needs a target")
-            told = guest.set_target_bytes(request.target_bytes)
+            told = guest.set_target_bytes(_target_bytes(request))
         case "hint":
             told = guest.begin_hinting()
         case "pause" | "resume":

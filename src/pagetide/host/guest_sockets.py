@@ -48,6 +48,11 @@ class GuestSocket:
             self._listener.close()
             raise
 
+    @property
+    def name(self) -> str:
+        """What its guest is called."""
+        return self.path.stem
+
     def fileno(self) -> int:
         """The listening socket's descriptor."""
         return self._listener.socket.fileno()
@@ -99,9 +104,9 @@ class GuestSockets:
         return iter(self._sockets)
 
     @property
-    def waiting(self) -> tuple[str, ...]:
-        """Names of the sockets at which no guest is attached."""
-        return tuple(sock.path.stem for sock in self._sockets if not sock.attached)
+    def waiting(self) -> tuple[GuestSocket, ...]:
+        """The sockets at which no guest is attached."""
+        return tuple(sock for sock in self._sockets if not sock.attached)
 
     def listen(self, path: str | os.PathLike[str]) -> None:
         """Accept guests at a socket of this path, which only this user may connect to. A dead server's is replaced.
@@ -156,7 +161,7 @@ class GuestSockets:
         Raises:
             ValueError: there is none, or its guest is attached.
         """
-        found = next((sock for sock in self._sockets if sock.path.stem == name), None)
+        found = next((sock for sock in self._sockets if sock.name == name), None)
         if found is None:
             raise ValueError(f"there is no socket for a guest {name!r}")
         if found.attached:

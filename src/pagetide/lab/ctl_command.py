@@ -88,10 +88,12 @@ def ctl_command(command: str, guest: str | None, settings: tuple[str, ...], cont
         print(msgspec.json.encode({"socket": answer["socket"]}).decode() if json else answer["socket"])
         return STATUS_OK
     if json:
-        told = answer["guests"] if command == "list" else answer["guests"][0]
-        print(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        every = answer["guests"] + answer["waiting"]
+        print(msgspec.json.format(msgspec.json.encode(every if command == "list" else every[0]), indent=2).decode())
+    elif command == "show" and answer["guests"]:
+        print(describe(answer["guests"]))
     else:
-        print(describe(answer["guests"]) if command == "show" else table(answer["guests"], answer["waiting"]))
+        print(table(answer["guests"], answer["waiting"]))
     if answer["note"] is not None:
         print(f"pagetide: {answer['note']}", file=sys.stderr)
     return STATUS_OK
@@ -115,14 +117,16 @@ def _await_hints(path: Path, begun: dict[str, Any]) -> dict[str, Any]:
         time.sleep(_HINTS_LOOK_S)
 
 
-def table(guests: list[dict[str, Any]], waiting: Sequence[str] = ()) -> str:
+def table(guests: list[dict[str, Any]], waiting: Sequence[dict[str, Any]] = ()) -> str:
     """A line a guest, under headings, and a line for each socket that waits for one."""
     rows: list[tuple[str, ...]] = [("guest", "memory", "target", "balloon", "reported", "verified gone", "state")]
     for guest in guests:
         sizes = (guest["ram_bytes"], guest["target_bytes"], guest["balloon_bytes"])
         counts = (guest["ledger"]["reported_bytes"], guest["ledger"]["verified_bytes"])
         rows.append((guest["name"], *map(format_size, sizes + counts), _state(guest)))
-    rows += [(name, *["-"] * (len(rows[0]) - 2), "no guest") for name in waiting]
+    for sock in waiting:
+        target = "-" if sock["target_bytes"] is None else format_size(sock["target_bytes"])
+        rows.append((sock["name"], "-", target, "-", "-", "-", " ".join(["no guest", *_wanted(sock)])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
@@ -136,9 +140,17 @@ def describe(guests: list[dict[str, Any]]) -> str:
     if lag["count"]:
         lines.append(f"lag: p50 {lag['p50_us']} µs, p99 {lag['p99_us']} µs, max {lag['max_us']} µs")
     for title, figures in (("ledger", guest["ledger"]), ("statistics", guest["statistics"])):
-        lines += [f"{title} {name}: {value}" for name, value in figures.items() if value]
+        lines += [f"{title} {name}: {_figure(name, value)}" for name, value in figures.items() if value]
     return "\n".join(lines)
 
 
+def _figure(name: str, value: int) -> str:
+    return f"{format_size(value)} ({value})" if name.endswith("_bytes") else str(value)
+
+
+def _wanted(guest: dict[str, Any]) -> list[str]:
+    return [word for word in ("paused", "inhibited") if guest[word]]
+
+
 def _state(guest: dict[str, Any]) -> str:
-    return " ".join(word for word in ("paused", "inhibited", "hinting") if guest[word]) or "serving"
+    return " ".join([*_wanted(guest), *(["hinting"] if guest["hinting"] else [])]) or "serving"
