@@ -31,6 +31,13 @@ def test_the_lag_runs_from_the_last_free_to_the_first_sample_near_the_floor() ->
     assert burst.eaten_bytes == GIB
 
 
+def test_a_burst_that_ate_little_is_not_back_at_once() -> None:
+    """Within 2 % of guest RAM may be all of a small burst: then 5 % of what it ate is what may be left."""
+    seen = series((0, 0, 0), (1, 0.01, 0), (2, 0.01, 0), (3, 0.0006, 0), (4, 0.0004, 0), used=(0, 0.01, 0, 0, 0))
+    (burst,) = bursts([Span(0, 1, 1.5, GIB // 100)], seen, GIB)
+    assert burst.return_lag_s == about(2.5)
+
+
 def test_between_two_samples_residency_falls_steadily() -> None:
     """A lag is told more finely than samples are apart: the floor's neighbourhood is reached on the way."""
     seen = series((0, 0, 0), (1, 1, 0), (1.02, 1, 0), (1.04, 0.12, 1), (1.06, 0, 1), used=(0, 1, 0, 0, 0))

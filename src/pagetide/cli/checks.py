@@ -68,7 +68,8 @@ Examples:
     pagetide explore --design cursor --scenario zone
     pagetide explore --broken
 
-Exit status: 0 if every invariant holds in every state (with --broken: if every variant is caught); 1 otherwise.
+Exit status: 0 if every invariant holds in every state (with --broken: if every variant is caught); 1 otherwise;
+2 bad arguments; 130 Ctrl-C.
 """
 
 

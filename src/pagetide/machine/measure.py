@@ -19,6 +19,9 @@ FLOOR_SHARE = 0.02
 Where the guest uses more than it did at the floor, as a server beside the burst may, that comes on top.
 """
 
+EATEN_SHARE = 0.05
+"""And a burst that ate little is back only when no more than this share of it is left."""
+
 _LAG_PARTS = 1025
 """Lags are told apart for at least as many parts of all bytes, less one."""
 
@@ -140,9 +143,12 @@ def bursts(spans: list[Span], series: Series, ram_bytes: int) -> list[Burst]:
         return []
     floor = int(series.resident_bytes.argmin())
     more_used_bytes = np.maximum(series.used_bytes - series.used_bytes[floor], 0)
-    threshold_bytes = series.resident_bytes[floor] + more_used_bytes + FLOOR_SHARE * ram_bytes
+    floor_bytes = series.resident_bytes[floor] + more_used_bytes
     ends_s = [span.eat_start_s for span in spans[1:]] + [float("inf")]
-    return [_burst(span, end_s, series, threshold_bytes) for span, end_s in zip(spans, ends_s, strict=True)]
+    return [
+        _burst(span, end_s, series, floor_bytes + min(FLOOR_SHARE * ram_bytes, EATEN_SHARE * span.eaten_bytes))
+        for span, end_s in zip(spans, ends_s, strict=True)
+    ]
 
 
 def _burst(span: Span, end_s: float, series: Series, threshold_bytes: npt.NDArray[np.float64]) -> Burst:
