@@ -13,6 +13,8 @@ from pagetide.machine.explorer_scenarios import SCENARIOS, scenarios_of
 from pagetide.machine.explorer_source import Edit
 from pagetide.machine.explorer_variants import VARIANTS
 
+pytestmark = pytest.mark.jit  # what is explored is plain Python either way: once is enough
+
 STATES_MAX = 100_000
 TESTED = ("start", "ring", "full", "switch", "frames", "take", "killed", "inflate", "relief", "block")
 EXPLORED = [(design, name) for design in DESIGNS for name in scenarios_of(design) if name in TESTED]

@@ -10,8 +10,7 @@ has, no lock across a kick or a system call, no vCPU that waits for the host unl
 allocation that fails finds something out that it can wait for). Where nothing can happen any more: 6, nothing is lost,
 and nobody waits for ever. And from every state such an end must be reachable: no livelock.
 
-Explored is sequentially consistent memory; a host that takes every report; time that passes whenever somebody waits for
-it.
+Explored is sequentially consistent memory, and time that passes whenever somebody waits for it.
 """
 
 import linecache

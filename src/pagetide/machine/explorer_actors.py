@@ -1,4 +1,4 @@
-"""Who acts in an explored machine: two vCPUs, the reporter, and the device or, with `shared`, a host that takes frames.
+"""Who acts in an explored machine: two vCPUs, the reporter, the device, and a clock.
 
 Each is a few *stretches*: generators between which nothing but the actor's attributes is remembered, so that an actor
 can be set back to any point by running one stretch again. What they call is the real code; what is written here is
@@ -9,14 +9,10 @@ name of the next one, or None at the end.
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pagetide.guest.operation import FREE
 from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY
 from pagetide.guest.zone_layout import TICK
-from pagetide.host.ledger import ACCOUNT_WORDS
-from pagetide.host.ranges import RANGE_COLUMNS
-from pagetide.machine.explorer_ground import HostKilledError, system_call
+from pagetide.machine.explorer_ground import system_call
 from pagetide.machine.explorer_source import TOUCH, UNTIL, ExploredError, Pause
 from pagetide.machine.explorer_state import Handed
 from pagetide.memory.frame_table import BEGUN, ENDED, GUEST_TICK
@@ -265,65 +261,6 @@ class Vcpu(Reporter):
         """Do nothing more."""
         yield from ()
         self.ended = True
-        return None
-
-
-class Taker(Actor):
-    """The host that takes frames from the table (`FrameTaker`), pass after pass.
-
-    Attributes:
-        picked: the frames of the batch.
-        count: how many there are.
-    """
-
-    def __init__(self, machine: "ExploredMachine", name: str) -> None:
-        """Join the machine."""
-        super().__init__(machine, name)
-        self.picked = np.zeros(machine.scenario.settings.capacity, np.int64)
-        self.count = np.zeros(1, np.int64)
-
-    def begin(self) -> Stretch:
-        """Wait until there is something to take."""
-        yield Pause(UNTIL, ready=lambda: self.machine.offers_frames() or self.machine.glue.killed)
-        return "take_over" if self.machine.glue.killed else "take"
-
-    def take(self) -> Stretch:
-        """Take the first batch of a pass."""
-        machine = self.machine
-        ranges, ledger = np.zeros((len(self.picked), RANGE_COLUMNS), np.int64), np.zeros(ACCOUNT_WORDS, np.int64)
-        try:
-            yield from machine.take_batch(
-                machine.table, 0, machine.frames, machine.regions, self.picked, self.count, ranges, 0, ledger
-            )
-        except HostKilledError:
-            return "take_over"
-        self.ended()
-        return "begin"
-
-    def ended(self) -> None:
-        """A batch is over: who waits for memory looks at the table (`TakenByHost`)."""
-        self.picked[:] = self.count[:] = 0
-        for vcpu in self.machine.vcpus:
-            vcpu.came_back_since = vcpu.allocating
-
-    def take_over(self) -> Stretch:
-        """Be the host that comes after the one that was killed."""
-        machine = self.machine
-        machine.glue.killed = False
-        yield from machine.recover(machine.table, machine.frames)
-        self.ended()
-        return "begin"
-
-
-class Killer(Actor):
-    """Who kills the host's process, once, at any time."""
-
-    settles = False
-
-    def begin(self) -> Stretch:
-        """Do it."""
-        yield _TOUCH
-        self.machine.glue.killed = True
         return None
 
 

@@ -25,8 +25,6 @@ from pagetide.machine.explorer_actors import (
     Actor,
     Clock,
     Device,
-    Killer,
-    Taker,
     Vcpu,
     Worker,
 )
@@ -45,6 +43,7 @@ from pagetide.machine.explorer_ground import (
 from pagetide.machine.explorer_rings import inflate_driver, join, report_driver
 from pagetide.machine.explorer_source import Control, Edit, ExploredError, World
 from pagetide.machine.explorer_state import MachineState, State
+from pagetide.machine.explorer_taking import Killer, Taker
 from pagetide.memory.frame_states import REFUSED, take_begun
 from pagetide.memory.frame_table import COOL_TICKS, FRAMES, GUEST_TICK, STATE_MASK
 from pagetide.memory.frame_table import FREE as FREE_FRAME
