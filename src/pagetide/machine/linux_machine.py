@@ -132,10 +132,13 @@ class LinuxMachine:
         for fd in (self._guest.fileno(), self._guest.pidfd, self._host.fileno()):
             if fd is not None:
                 self._poller.register(fd, select.POLLIN)
-        self._look_on(lambda: self._host.ready and self._order is not None, BOOT_MAX_S, "booting")
+        self._look_on(self._is_ready, BOOT_MAX_S, "booting")
         self._memory_fd = self._guest.open_memory(self._config.ram_bytes)
         resources.callback(os.close, self._memory_fd)
         self._recorder.begin({"guest": process_cpu_s(self._guest.pid), "host": self._host.cpu_s()})
+
+    def _is_ready(self) -> bool:
+        return self._host.ready and self._order is not None and self._view.free_bytes > 0
 
     def _bursts(self) -> None:
         """Fill, hold, remove and wait until all is reported, some times over; then switch the guest off."""

@@ -48,9 +48,10 @@ class Recorder:
         self._cpu_s: dict[str, float | None] = {}
 
     def phase_began(self, message: PhaseBegan) -> None:
-        """A phase began; the first one starts the run's clock."""
+        """A phase began; the first one starts the run's clock, and all was until then as `begin` found it."""
         if self._start_s is None:
             self._start_s = message.at_s
+            self._add(self._first)
         if message.burst == NO_BURST:
             return
         if message.eats:
@@ -75,16 +76,23 @@ class Recorder:
         """Look at everything once; None before the run's clock has started."""
         if self._start_s is None:
             return None
-        sample = Sample(now_s - self._start_s, *self._guest.memory(), self._resident())
-        self._samples.append(sample)
-        verified_bytes = self._told(VERIFIED_BYTES)
-        if verified_bytes is not None:
-            self._verified_bytes.append(verified_bytes)
+        sample = self._look(now_s - self._start_s)
+        self._add((sample, self._told(VERIFIED_BYTES)))
         return sample
 
+    def _look(self, t_s: float) -> Sample:
+        return Sample(t_s, *self._guest.memory(), self._resident())
+
+    def _add(self, seen: tuple[Sample, int | None]) -> None:
+        sample, verified_bytes = seen
+        self._samples.append(sample)
+        if verified_bytes is not None:
+            self._verified_bytes.append(verified_bytes)
+
     def begin(self, cpu_s: dict[str, float | None]) -> None:
-        """The run is about to start; CPU time of both processes so far."""
+        """The run is about to start; CPU time of both processes so far. What is so now is the first sample."""
         self._cpu_s = cpu_s
+        self._first = self._look(0.0), self._told(VERIFIED_BYTES)
 
     def end(self, now_s: float, cpu_s: dict[str, float | None]) -> None:
         """The run is over; CPU time of both processes up to now, None for one that is gone."""
