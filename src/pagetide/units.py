@@ -14,6 +14,9 @@ HUGE_PAGE_BYTES = 2 << 20
 ORDER_MAX = 10
 """The largest block is 2^10 pages, 4 MiB: Linux's `MAX_ORDER - 1` up to 6.3, `MAX_PAGE_ORDER` since."""
 
+PAGEBLOCK_ORDER = 9
+"""Linux's pageblock_order on x86-64: a huge page, the largest block that an application commonly asks for."""
+
 ORDERS = ORDER_MAX + 1
 """How many orders there are."""
 

@@ -159,6 +159,32 @@ def test_a_block_comes_from_where_there_is_one(guest: Ballooned) -> None:
     guest.zone.check()
 
 
+def test_large_blocks_come_out_from_above_and_small_ones_from_below(guest: Ballooned) -> None:
+    """So small allocations do not break up the place of the next large one; each relief gives something."""
+    guest.settle(NR_PAGES)
+    for above in range(4):
+        assert guest.balloon.deflate_on_oom(9) == 512
+        assert guest.zone.allocate(9) == NR_PAGES - 512 * (above + 1)
+        assert guest.balloon.deflate_on_oom(0) == 256
+        assert guest.zone.allocate(8) == 256 * above
+    assert guest.balloon.deflate_on_oom(9) == 512
+    assert guest.balloon.deflate_on_oom(9) == 512, "a block that is free already is not what was missing"
+    assert guest.balloon.deflate_on_oom(9) == 0
+    guest.zone.check()
+
+
+def test_pages_go_in_in_runs(guest: Ballooned) -> None:
+    """They leave free memory in large blocks, and the small ones to who allocates those."""
+    small = [guest.zone.allocate(1) for _ in range(64)]
+    for pfn in small[::2]:
+        assert pfn is not None
+        guest.zone.free(pfn, 1)
+    guest.settle(1024)
+    assert {pfn for pfn in guest.in_balloon if pfn < 128} == set()
+    guest.settle(NR_PAGES)
+    assert guest.zone.words[FREE_PAGES] == 0
+
+
 def test_an_empty_balloon_gives_nothing(guest: Ballooned) -> None:
     """Then memory is really out."""
     assert guest.balloon.deflate_on_oom(0) == 0

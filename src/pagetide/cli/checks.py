@@ -93,12 +93,13 @@ def explore(
         design: Explore only this; may be given more than once. [default: all]
         scenario: start, zone, ring, full, switch, cool, cap or swap; frames, take, killed, switch or cool of shared;
             inflate, relief, block, ring, full or switch of balloon; may be given more than once. [default: all]
-        broken: Explore what is broken on purpose instead; each variant must be caught.
+        broken: Explore what is broken on purpose instead; each variant of these designs must be caught.
         json: Print JSON instead of a table.
     """
     from pagetide.guest.reporting.registry import DESIGNS
     from pagetide.lab.explore_command import explore as explore_all
     from pagetide.machine.explorer_scenarios import scenarios_of
+    from pagetide.machine.explorer_variants import VARIANTS
 
     designs = design or tuple(DESIGNS)
     scenarios = tuple(dict.fromkeys(name for one in DESIGNS for name in scenarios_of(one)))
@@ -106,6 +107,11 @@ def explore(
         for name in chosen:
             if name not in known:
                 raise ConfigError(f"there is no {what} {name!r}; choose from {', '.join(known)}")
+    if broken and scenario:
+        raise ConfigError("each broken variant has its own scenario: --broken goes with --design only")
+    breakable = dict.fromkeys(variant.design for variant in VARIANTS.values())
+    if broken and not breakable.keys() & set(designs):
+        raise ConfigError(f"nothing is broken on purpose in {', '.join(designs)}; choose from {', '.join(breakable)}")
     if not broken and not any(name in scenarios_of(one) for one in designs for name in scenario or scenarios):
         has = "; ".join(f"{one} has {', '.join(scenarios_of(one))}" for one in designs)
         raise ConfigError(f"no chosen design has a scenario {', '.join(scenario)}: {has}")

@@ -1,11 +1,14 @@
 """The balloon's pages: order-0 pages that leave the allocator for the host, and come back.
 
 A page that is in a batch has the state BALLOON, one that the host was told of HELD; BALLOON_PAGES counts both. A batch
-is an int64 array of `pfn << 4 | order`, and the order is 0. Held pages come out by position, from where the last ones
-did, round and round, and for a larger block from a place where they leave one behind. In the order in which they went
-in, or its reverse, they would come out scattered, as they were freed, and small allocations would then spread over all
-of memory: a guest was seen to have 40 MiB free and no block of 2 MiB. (Linux keeps a list in the order of inflation;
-its balloon pages are movable, and compaction sorts that out.)
+is an int64 array of `pfn << 4 | order`, and the order is 0.
+
+Linux's balloon pages are movable, and compaction sorts out what lies scattered. Our guest has none, so pages must not
+get scattered in the first place; a guest was seen to have 50 MiB free and no block of 2 MiB. They are taken in runs,
+as long as there are: one by one they would come from the smallest blocks, side by side with those of an application
+that grows meanwhile. They come out by position, upwards from where the last ones did, round and round, and for a larger
+block from a place where they leave one behind. Blocks of 2 MiB and more (Linux's pageblock_order) come out from above,
+downwards, lest they and the small ones break up each other's place.
 
 Pages that came back at once, because an allocation would have failed, are on a stack of UNTOLD ones until the host has
 been told. All is under the zone lock.
@@ -29,13 +32,19 @@ from pagetide.guest.zone_layout import (
 )
 from pagetide.guest.zone_lock import lock, unlock
 from pagetide.jit import kernel
+from pagetide.units import PAGEBLOCK_ORDER
+
+PFNS_ORDER = 8
+"""log2 of the pages in a buffer of either queue (VIRTIO_BALLOON_ARRAY_PFNS_MAX is 256)."""
 
 HELD_PAGES = 0
 UNTOLD_PAGES = 1
 RELIEFS = 2
 NEXT_PFN = 3
-COUNTS = 4
-"""The counts array: pages held, pages on the stack, how often pages came back at once, whence the next ones come."""
+WHOLE_BLOCKS = 4
+COUNTS = 5
+"""The counts array: pages held, pages on the stack, how often pages came back at once, whence the next ones come, and
+how far below the end of memory, in pageblocks, the search for the next whole one begins."""
 
 
 @kernel
@@ -44,15 +53,20 @@ def take_pages(words: Any, pages: Any, counts: Any, batch: Any) -> int:
 
     None while the host is still to be told of others, lest it hear of one that went back and forth in the wrong order.
     """
-    taken = 0
+    taken, order = 0, PFNS_ORDER
     lock(words, ZONE_LOCK)
     since_ns = hold_begins(words)
-    while taken < batch.shape[0] and counts[UNTOLD_PAGES] == 0:
-        pfn = take_block(words, pages, 0, BALLOON)
+    while taken < batch.shape[0] and order >= 0 and counts[UNTOLD_PAGES] == 0:
+        pfn = -1
+        if taken + (1 << order) <= batch.shape[0]:
+            pfn = take_block(words, pages, order, BALLOON)
         if pfn < 0:
-            break
-        batch[taken] = pfn << 4
-        taken += 1
+            order -= 1
+            continue
+        for page in range(pfn, pfn + (1 << order)):
+            pages[page * RECORD_WORDS + STATE] = BALLOON
+            batch[taken] = page << 4
+            taken += 1
     words[BALLOON_PAGES] += taken
     hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
@@ -115,17 +129,19 @@ def pick_held(words: Any, pages: Any, counts: Any, batch: Any, most: int) -> int
 
 
 @kernel
-def _would_be_free(pages: Any, pfn: int, end: int) -> bool:
-    """Whether there would be nothing but free memory from here to there, if the balloon did not hold it."""
+def _held_in(pages: Any, pfn: int, end: int) -> int:
+    """How many pages the balloon holds from here to there, if all others are free; -1 if they are not."""
+    held = 0
     while pfn < end:
         state = int(pages[pfn * RECORD_WORDS + STATE])
         if state == HELD:
+            held += 1
             pfn += 1
         elif state & TYPE_MASK == BUDDY:
             pfn += 1 << (state & ORDER_MASK)
         else:
-            return False
-    return True
+            return -1
+    return held
 
 
 @kernel
@@ -135,9 +151,31 @@ def _go_to_block(words: Any, pages: Any, counts: Any, order: int) -> None:
     first = counts[NEXT_PFN] >> order
     for index in range(nr_blocks):
         pfn = (first + index) % nr_blocks << order
-        if _would_be_free(pages, pfn, pfn + (1 << order)):
+        if _held_in(pages, pfn, pfn + (1 << order)) >= 0:
             counts[NEXT_PFN] = pfn
             break
+
+
+@kernel
+def _whole_block(words: Any, pages: Any, counts: Any, order: int) -> int:
+    """A block of this order that held pages alone keep from being free, downwards from the last one; -1 if none."""
+    nr_blocks = words[NR_PAGES] >> order
+    first = counts[WHOLE_BLOCKS] >> (order - PAGEBLOCK_ORDER)
+    for index in range(nr_blocks):
+        below = (first + index) % nr_blocks
+        pfn = nr_blocks - 1 - below << order
+        if _held_in(pages, pfn, pfn + (1 << order)) > 0:
+            counts[WHOLE_BLOCKS] = below << (order - PAGEBLOCK_ORDER)
+            return pfn  # type: ignore[no-any-return]
+    return -1
+
+
+@kernel
+def _let_go(words: Any, pages: Any, untold: Any, counts: Any, pfn: int) -> None:
+    """Give a page that is held no longer back to the allocator, the host still to be told."""
+    return_block(words, pages, pfn, 0, False, False)
+    untold[counts[UNTOLD_PAGES]] = pfn
+    counts[UNTOLD_PAGES] += 1
 
 
 @kernel
@@ -147,14 +185,21 @@ def deflate_now(words: Any, pages: Any, untold: Any, counts: Any, most: int, ord
     If it can be, they are such that a block of this order can be allocated then.
     """
     lock(words, ZONE_LOCK)
-    if order > 0 and counts[HELD_PAGES] > 0:
-        _go_to_block(words, pages, counts, order)
-    freed = min(most, counts[HELD_PAGES])
-    for _ in range(freed):
-        pfn = _next_held(words, pages, counts)
-        return_block(words, pages, pfn, 0, False, False)
-        untold[counts[UNTOLD_PAGES]] = pfn
-        counts[UNTOLD_PAGES] += 1
+    before = counts[HELD_PAGES]
+    block = -1
+    if order >= PAGEBLOCK_ORDER and before > 0:
+        block = _whole_block(words, pages, counts, order)
+    if block >= 0:
+        for pfn in range(block, block + (1 << order)):
+            if pages[pfn * RECORD_WORDS + STATE] == HELD:
+                counts[HELD_PAGES] -= 1
+                _let_go(words, pages, untold, counts, pfn)
+    else:
+        if 0 < order < PAGEBLOCK_ORDER and before > 0:
+            _go_to_block(words, pages, counts, order)
+        for _ in range(min(most, before)):
+            _let_go(words, pages, untold, counts, _next_held(words, pages, counts))
+    freed = before - counts[HELD_PAGES]
     words[BALLOON_PAGES] -= freed
     counts[RELIEFS] += int(freed > 0)
     unlock(words, ZONE_LOCK)

@@ -79,6 +79,11 @@ FRAME_ORDER = 1
 
 _FRAMES = {"FRAME_ORDER": FRAME_ORDER, "FRAME_PAGES": 1 << FRAME_ORDER, "FRAME_SHIFT": FRAME_ORDER + PAGE_SHIFT}
 
+
+def _units(order_max: int) -> dict[str, Any]:
+    return {"ORDER_MAX": order_max, "ORDERS": order_max + 1, "PAGEBLOCK_ORDER": FRAME_ORDER}
+
+
 JIT = {"*": True, "kernel": _kernel, "external": lambda *_: None, "int32": int, "int64": int, "void": None}
 """Instead of `jit`: kernels stay Python."""
 
@@ -88,7 +93,7 @@ def plain_ground(order_max: int) -> dict[str, dict[str, Any]]:
     locks = {"*": True, "lock": lambda *_: None, "unlock": lambda *_: None}
     return {
         "jit": JIT,
-        "units": {"ORDER_MAX": order_max, "ORDERS": order_max + 1},
+        "units": _units(order_max),
         "guest.zone_lock": locks,
         "memory.frame_table": _FRAMES,
         "atomics": {"*": True} | dict.fromkeys(_ATOMICS),
@@ -125,7 +130,7 @@ def pausing_ground(
 
     return {
         "jit": JIT,
-        "units": {"ORDER_MAX": order_max, "ORDERS": order_max + 1},
+        "units": _units(order_max),
         "guest.zone_lock": {"*": True, "lock": lock, "unlock": unlock},
         "memory.frame_table": _FRAMES,
         "atomics": _atomics() | _accesses(ram, finely),

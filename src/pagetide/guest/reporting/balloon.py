@@ -11,10 +11,10 @@ It is told before any further page goes to the balloon, so that it hears of each
 happened. Linux's notifier waits for the host there; a vCPU of ours does not. A pass that was inflating meanwhile ends:
 what it would take is what the allocation needs.
 
-Linux goes through the per-CPU lists; here a batch is taken from the buddy allocator under one hold of the zone lock,
-and pages come out by position (balloon_pages.py says why). `order`, `capacity` and `in_flight_max_bytes` have no
-meaning, `oom none` is a balloon without DEFLATE_ON_OOM. What the host wants comes in as `wanted_pages`; who decides
-that is the host's policy, not the design's.
+Linux goes through the per-CPU lists, page by page; here a batch is taken from the buddy allocator under one hold of the
+zone lock, in runs, and pages come out by position: our guest has no compaction (balloon_pages.py says more). `order`,
+`capacity` and `in_flight_max_bytes` have no meaning, `oom none` is a balloon without DEFLATE_ON_OOM. What the host
+wants comes in as `wanted_pages`; who decides that is the host's policy, not the design's.
 """
 
 from typing import ClassVar
@@ -23,6 +23,7 @@ import numpy as np
 
 from pagetide.guest.balloon_pages import (
     COUNTS,
+    PFNS_ORDER,
     RELIEFS,
     deflate_now,
     free_pages,
@@ -38,7 +39,7 @@ from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import BALLOON_PAGES, NR_PAGES
 from pagetide.virtio.balloon import Queue
 
-PFNS_A_BATCH = 256
+PFNS_A_BATCH = 1 << PFNS_ORDER
 """Pages in a buffer of either queue."""
 
 OOM_PAGES = 256
