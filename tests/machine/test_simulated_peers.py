@@ -8,7 +8,7 @@ import pytest
 
 from pagetide.machine.balloon_policy import SLACK_PAGES, reserve_pages
 from pagetide.machine.config import RunConfig
-from pagetide.machine.costs import Costs, read_costs
+from pagetide.machine.costs import Cost, Costs, read_costs
 from pagetide.machine.result import RunResult
 from pagetide.machine.simulated import SimulatedMachine
 from pagetide.units import PAGE_SIZE_BYTES
@@ -102,6 +102,20 @@ def test_a_balloon_returns_all_but_the_reserve() -> None:
     assert result.reported_bytes == result.verified_bytes
     assert result.refaulted_bytes
     assert result.false_ooms == result.vcpu_waits_host == 0
+
+
+def test_what_a_balloon_reports_is_one_buffer() -> None:
+    """Its 256 page numbers take the guest no 256 times what a block's descriptor does."""
+    spent_s, reports = [], 0
+    for report_block_ns in (0.0, 1e5):
+        cost = Cost(ns=report_block_ns, low_ns=report_block_ns, high_ns=report_block_ns)
+        result = run(BALLOON, msgspec.structs.replace(read_costs(), report_block=cost))
+        reports = result.reports or 0
+        assert reports > 100
+        assert result.guest_cpu_s is not None
+        spent_s.append(result.guest_cpu_s)
+    # Timing moves the host's target, and so the number of reports, a little.
+    assert 0.8 * reports * 1e-4 < spent_s[1] - spent_s[0] < 1.5 * reports * 1e-4
 
 
 def test_a_balloon_that_cannot_deflate_fails_falsely() -> None:

@@ -13,6 +13,7 @@ from pagetide.machine.guest_worker import ReportDriver
 from pagetide.machine.simulated_loop import NEVER_PS, Doorbell, Loop, Signal, Task, Wait
 from pagetide.machine.simulated_process import Processors
 from pagetide.machine.simulated_vcpu import hold_zone_lock
+from pagetide.virtio.balloon import Queue
 
 
 class SimulatedWorker:
@@ -109,8 +110,10 @@ class SimulatedWorker:
         walked = int(words[WALKED_BLOCKS])
         batch = self._design.next_batch(self._loop.now_s)
         blocks = 0 if batch is None else len(batch)
+        # Pages for a balloon are numbers in one buffer.
+        buffers = blocks if self._design.queue is Queue.REPORTING else min(blocks, 1)
         # Asking for nothing takes time, too: a design that asks over and over must not stop the clock.
-        work_ps = max(costs.wake.ps, 1000) if batch is None else costs.report.ps + blocks * costs.report_block.ps
+        work_ps = max(costs.wake.ps, 1000) if batch is None else costs.report.ps + buffers * costs.report_block.ps
         yield from self._work(work_ps, (int(words[WALKED_BLOCKS]) - walked) * costs.walk.ps + blocks * costs.block.ps)
         if batch is not None:
             full = self._ring_full
