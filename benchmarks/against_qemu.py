@@ -140,7 +140,7 @@ def _daemon(ram: GuestRam) -> Iterator[_Device]:
         with subprocess.Popen(command, stderr=log, stdout=log) as daemon:
             try:
                 give_up_s = time.monotonic() + _GIVE_UP_S
-                while not os.path.exists(path):  # noqa: PTH110
+                while not Path(path).exists():
                     assert daemon.poll() is None, f"the daemon ended with status {daemon.returncode}"
                     assert time.monotonic() < give_up_s, "the daemon does not listen"
                     time.sleep(0.02)

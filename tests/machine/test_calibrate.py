@@ -15,7 +15,7 @@ pytestmark = pytest.mark.jit
 
 MIB = 1 << 20
 CONFIG = RunConfig(ram_bytes=256 * MIB, bursts=2, hold_s=1.0, delay_s=1.0)
-ATTEMPTS = 6
+ATTEMPTS = 3
 """A live run beside other work on the machine may take longer than it should; the simulated one never does."""
 
 
@@ -47,12 +47,15 @@ def test_what_is_measured_is_plausible(costs: Costs) -> None:
 
 
 @pytest.mark.parametrize("design", ["scan", "cursor", "shared"])
-def test_simulated_runs_say_what_live_ones_do(costs: Costs, design: str) -> None:
-    """On the same seed the mean footprint is within 5 % of a live run's, and the return lag within 20 %."""
+def test_simulated_runs_say_what_live_ones_do(design: str) -> None:
+    """On the same seed the mean footprint is within 5 % of a live run's, and the return lag within 20 %.
+
+    What things cost drifts by a fifth within minutes, so each attempt has costs of its own time.
+    """
     config = msgspec.structs.replace(CONFIG, design=design)
-    simulated = SimulatedMachine(config, costs).run(Watcher())
     off = []
     for _ in range(ATTEMPTS):
+        simulated = SimulatedMachine(config, calibrate()).run(Watcher())
         live = LiveMachine(config).run(Watcher())
         assert live.outcome == simulated.outcome == "complete"
         assert [burst.eaten_bytes for burst in live.bursts] == [burst.eaten_bytes for burst in simulated.bursts]
