@@ -22,12 +22,16 @@ from pagetide.machine.faults import of_kind
 from pagetide.machine.host_ballooning import serve_and_balloon
 from pagetide.machine.host_taking import taking_frames
 from pagetide.machine.host_warm_up import warm_up_host, warm_up_taking
-from pagetide.machine.messages import Channel, Ended, HostSetup, Ready, Stage
+from pagetide.machine.messages import Channel, Command, Ended, HostSetup, Ready, Stage
 from pagetide.machine.mm_lock import MmLockHolder
 
 
 def run_host(setup: HostSetup, channel: Channel) -> str | None:
-    """Serve the guest until it has gone, or the starting process says stop; what went wrong, if anything did."""
+    """Serve the guest until it has gone, or the starting process says stop; what went wrong, if anything did.
+
+    What the host does by a clock of its own, taking frames or moving a balloon's target, begins when the guest does:
+    how long before that the host was ready differs from run to run.
+    """
     reasons: list[str] = []
 
     def gone(_: AttachedGuest, reason: str) -> None:
@@ -42,15 +46,16 @@ def run_host(setup: HostSetup, channel: Channel) -> str | None:
     if takes:
         warm_up_taking()
     ledger = Ledger(np.frombuffer(mmap.mmap(setup.ledger_fd, LEDGER_WORDS * 8), np.int64, LEDGER_WORDS))
-    taking = taking_frames(setup, ledger) if takes else contextlib.nullcontext()
-    with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server, taking:
+    with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server, _contention(setup.config):
         server.adopt(socket.socket(fileno=setup.socket_fd), ledger=ledger, name="guest")
-        with _contention(setup.config):
-            channel.send(Ready())
-            if setup.config.design == "balloon":
-                serve_and_balloon(server, setup, channel.fileno(), lambda: bool(reasons))
-            else:
-                server.run(channel.fileno())
+        channel.send(Ready())
+        server.run(channel.fileno())  # while the guest gets ready
+        if not reasons and channel.receive() == [Command("start")]:
+            with taking_frames(setup, ledger) if takes else contextlib.nullcontext():
+                if setup.config.design == "balloon":
+                    serve_and_balloon(server, setup, channel.fileno(), lambda: bool(reasons))
+                else:
+                    server.run(channel.fileno())
     return None if reasons in ([], ["disconnected"]) else reasons[0]
 
 

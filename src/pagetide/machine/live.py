@@ -171,7 +171,8 @@ class LiveMachine:
         self._started = True
         cpu_s = {child.name: process_cpu_s(child.process.pid) for child in self._children}
         self._recorder.begin({"host": self._host_cpu_s()} | cpu_s)
-        self._children[-1].channel.send(Command("start"))
+        for child in self._children:
+            child.channel.send(Command("start"))
 
     def _take(self, child: Child, message: Message, observer: Observer) -> None:
         if isinstance(message, Stage):
