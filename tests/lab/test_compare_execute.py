@@ -110,7 +110,18 @@ def test_only_the_job_that_kills_its_workers_fails() -> None:
     (failed,) = (record for record in bench.taken if record.failed)
     assert failed.outcome == "its worker was lost, twice: died"
     assert "--seed 5" in failed.cell.replay
-    assert bench.tried[5] == 2
+    assert bench.tried[5] == 3
+
+
+def test_a_loss_in_company_proves_nothing() -> None:
+    """One that was in flight beside the killer, and loses its own worker once when it is tried alone, is done."""
+    killer, unlucky = 5, 7
+    bench = Bench(
+        lambda seed, tried: BrokenProcessPool("died") if seed == killer or (seed == unlucky and tried < 2) else None
+    )
+    bench.run(20)
+    assert bench.outcomes == {seed: seed == killer for seed in range(20)}
+    assert bench.tried[unlucky] == 3
 
 
 def test_a_task_that_a_cluster_gives_up_is_tried_once_more() -> None:

@@ -1,7 +1,7 @@
 """Runs cells on a pool of workers, and hands over what became of each as it becomes known.
 
-A worker that dies takes with it the jobs that were in flight. Any of them may have been the cause, so each is tried
-once more, alone; the one that loses its worker again is recorded as failed, and the others go on.
+A worker that dies takes with it the jobs that were in flight. Any of them may have been the cause, so from then on each
+is tried alone; the one that loses its worker twice by itself is recorded as failed, and the others go on.
 """
 
 from collections import deque
@@ -30,7 +30,7 @@ class Execution:
         self._waiting = deque(jobs)
         self._suspects: deque[Job] = deque()
         self._running: dict[Future[Record], Job] = {}
-        self._tried: set[str] = set()
+        self._lost_alone: set[str] = set()
         self._lost_in_a_row = 0
         self._alone = False  # whether what runs is a suspect
         self._pool = pool
@@ -84,8 +84,9 @@ class Execution:
             self._running[future] = queue.popleft()
 
     def _lost(self, job: Job, error: BaseException, take: Callable[[Record], None]) -> None:
-        if job.cell.key not in self._tried:
-            self._tried.add(job.cell.key)
+        if not self._alone or job.cell.key not in self._lost_alone:
+            if self._alone:
+                self._lost_alone.add(job.cell.key)
             self._suspects.append(job)
             return
         why = " ".join(str(error).split()) or type(error).__name__
