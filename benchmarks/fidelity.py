@@ -3,10 +3,9 @@
 The same settings and seed run several times simulated and live, by turns, and this machine is calibrated anew before
 each turn: what a discard costs here was seen to drift by a fifth within the hour. The figure is the difference between
 the medians of both; beside it is how far the live runs lie apart, which no simulation can be better than. By how much
-the host's CPU time differs says how much of the rest is waiting for a processor. Where a design goes by a clock of its
-own, the settings are such that memory is freed in the middle of its period, or the period is short. With a kernel of
-User-Mode Linux the figure is the largest difference of what the host holds, at any full second after the first free,
-as a share of guest RAM.
+the host's CPU time differs says how much of the rest is waiting for a processor. With a kernel of User-Mode Linux the
+figure is the largest difference of what the host holds, at any full second after the first free, as a share of guest
+RAM.
 """
 
 import statistics
@@ -36,8 +35,8 @@ _CONFIGS = {
     "hybrid": RunConfig(ram_bytes=1 << 30, design="hybrid"),
     "notify-array": RunConfig(ram_bytes=1 << 30, design="notify-array"),
     "sync": RunConfig(ram_bytes=1 << 30, design="sync"),
-    "shared": RunConfig(ram_bytes=1 << 30, design="shared", delay_s=3.0, hold_s=0.5),
-    "balloon": RunConfig(ram_bytes=1 << 30, design="balloon", delay_s=0.1),
+    "shared": RunConfig(ram_bytes=1 << 30, design="shared", delay_s=1.0),
+    "balloon": RunConfig(ram_bytes=1 << 30, design="balloon", delay_s=1.0),
     "scan, mmlock": RunConfig(ram_bytes=1 << 30, delay_s=1.0, faults=("mmlock",)),
     "scan, mmlock-split": RunConfig(ram_bytes=1 << 30, delay_s=1.0, faults=("mmlock-split",)),
     "shared, stop": RunConfig(ram_bytes=1 << 30, design="shared", delay_s=1.0, bursts=1, faults=("stop@0.9:5",)),

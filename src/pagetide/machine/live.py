@@ -58,6 +58,7 @@ class LiveMachine:
         self._children: list[Child] = []  # the host, if it is ours, and the guest last
         self._host_cpu_s: Callable[[], float | None] = lambda: None
         self._started = False
+        self._end_s: float | None = None  # when the first of them ended
 
     def run(self, observer: Observer) -> RunResult:
         """Run the workload to its end, to a failure or to Ctrl-C, and say what was measured.
@@ -72,7 +73,7 @@ class LiveMachine:
                 outcome = self._watch(observer)
             except KeyboardInterrupt:
                 outcome = "interrupted"
-            end_s = time.monotonic()
+            end_s = time.monotonic() if self._end_s is None else self._end_s
             self._faults.close()
             for child in reversed(self._children):  # the guest first: it uses the host
                 child.stop()
@@ -153,6 +154,7 @@ class LiveMachine:
                     for message in child.channel.receive():
                         self._take(child, message, observer)
                     if child.channel.closed:
+                        self._end_s = time.monotonic()
                         self._faults.close()
                         return self._how_it_ended()
             if time.monotonic() >= next_s:
