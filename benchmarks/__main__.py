@@ -45,7 +45,10 @@ def _line(row: Row) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named on the command line, or all; 0, whatever they show."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[[], *_PARTS], help="which to run; all if none is named")
+    names = ", ".join(_PARTS)
+    parser.add_argument(
+        "parts", nargs="*", choices=[[], *_PARTS], metavar="PART", help=f"any of {names}; all if none is named"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args(argv)
     print(f"{platform.processor() or platform.machine()}, Linux {platform.release()}", file=sys.stderr)

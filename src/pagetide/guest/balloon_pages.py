@@ -41,10 +41,10 @@ HELD_PAGES = 0
 UNTOLD_PAGES = 1
 RELIEFS = 2
 NEXT_PFN = 3
-WHOLE_BLOCKS = 4
+ABOVE_PFN = 4
 COUNTS = 5
 """The counts array: pages held, pages on the stack, how often pages came back at once, whence the next ones come, and
-how far below the end of memory, in pageblocks, the search for the next whole one begins."""
+below which page the search for the next whole pageblock begins, 0 being the end of memory."""
 
 
 @kernel
@@ -145,27 +145,12 @@ def _held_in(pages: Any, pfn: int, end: int) -> int:
 
 
 @kernel
-def _go_to_block(words: Any, pages: Any, counts: Any, order: int) -> None:
-    """Have the next pages come from a block of this order that is free but for held pages, if there is one."""
+def _nearly_free(words: Any, pages: Any, order: int, first: int, step: int) -> int:
+    """The next block of this order that held pages alone keep from being free, round and round; -1 if none."""
     nr_blocks = words[NR_PAGES] >> order
-    first = counts[NEXT_PFN] >> order
     for index in range(nr_blocks):
-        pfn = (first + index) % nr_blocks << order
-        if _held_in(pages, pfn, pfn + (1 << order)) >= 0:
-            counts[NEXT_PFN] = pfn
-            break
-
-
-@kernel
-def _whole_block(words: Any, pages: Any, counts: Any, order: int) -> int:
-    """A block of this order that held pages alone keep from being free, downwards from the last one; -1 if none."""
-    nr_blocks = words[NR_PAGES] >> order
-    first = counts[WHOLE_BLOCKS] >> (order - PAGEBLOCK_ORDER)
-    for index in range(nr_blocks):
-        below = (first + index) % nr_blocks
-        pfn = nr_blocks - 1 - below << order
+        pfn = (first + step * index) % nr_blocks << order
         if _held_in(pages, pfn, pfn + (1 << order)) > 0:
-            counts[WHOLE_BLOCKS] = below << (order - PAGEBLOCK_ORDER)
             return pfn  # type: ignore[no-any-return]
     return -1
 
@@ -186,17 +171,19 @@ def deflate_now(words: Any, pages: Any, untold: Any, counts: Any, most: int, ord
     """
     lock(words, ZONE_LOCK)
     before = counts[HELD_PAGES]
-    block = -1
-    if order >= PAGEBLOCK_ORDER and before > 0:
-        block = _whole_block(words, pages, counts, order)
-    if block >= 0:
+    block, whole = -1, order >= PAGEBLOCK_ORDER
+    if order > 0 and before > 0:
+        first = counts[ABOVE_PFN] - 1 if whole else counts[NEXT_PFN]
+        block = _nearly_free(words, pages, order, first >> order, -1 if whole else 1)
+    if block >= 0 and whole:
+        counts[ABOVE_PFN] = block + (1 << order)
         for pfn in range(block, block + (1 << order)):
             if pages[pfn * RECORD_WORDS + STATE] == HELD:
                 counts[HELD_PAGES] -= 1
                 _let_go(words, pages, untold, counts, pfn)
     else:
-        if 0 < order < PAGEBLOCK_ORDER and before > 0:
-            _go_to_block(words, pages, counts, order)
+        if block >= 0:
+            counts[NEXT_PFN] = block
         for _ in range(min(most, before)):
             _let_go(words, pages, untold, counts, _next_held(words, pages, counts))
     freed = before - counts[HELD_PAGES]
