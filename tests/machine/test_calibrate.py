@@ -62,6 +62,18 @@ def differences(design: str) -> Iterator[Difference]:
         yield compare(simulated, live)
 
 
+def test_other_runs_are_told_apart(costs: Costs) -> None:
+    """The comparison can fail: with another delay the lag is off, without reporting the footprint."""
+    scan, slow, off = (
+        SimulatedMachine(msgspec.structs.replace(CONFIG, **changes), costs).run(Watcher())
+        for changes in ({}, {"delay_s": 1.5}, {"design": "off"})
+    )
+    lag = compare(slow, scan).lag
+    assert lag is not None
+    assert abs(lag) > 0.2
+    assert compare(off, scan).footprint > 0.05
+
+
 @pytest.mark.parametrize("design", ["scan", "scan-restart", "cursor", "shared"])
 def test_simulated_runs_say_what_live_ones_do(design: str) -> None:
     """On the same seed the mean footprint is within 5 % of a live run's, and the return lag within 20 %."""

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,23 @@ def test_order_0_gives_everything_back() -> None:
     result = run(order=0, capacity=2)
     is_right(result)
     assert result.samples.host_resident_bytes[-1] <= result.samples.guest_used_bytes[-1] + 64 * 1024
+
+
+def test_a_run_ends_with_its_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its duration is until the guest is done, without the time that its process takes to end."""
+    found_s: list[float] = []
+    how_it_ended = LiveMachine._how_it_ended
+
+    def note_the_time(machine: LiveMachine) -> str:
+        found_s.append(time.monotonic())
+        return how_it_ended(machine)
+
+    monkeypatch.setattr(LiveMachine, "_how_it_ended", note_the_time)
+    machine = LiveMachine(SMALL)
+    result = machine.run(Watcher())
+    start_s = machine._recorder._start_s
+    assert start_s is not None
+    assert 0 < result.duration_s <= found_s[0] - start_s
 
 
 def test_without_reporting_the_host_keeps_everything() -> None:

@@ -100,7 +100,7 @@ def hold_pages(words: Any, pages: Any, counts: Any, batch: Any, count: int) -> N
 @kernel
 def _next_held(words: Any, pages: Any, counts: Any) -> int:
     """Take the next held page by position; there is one, and the caller holds the lock."""
-    pfn = counts[NEXT_PFN]
+    pfn: int = counts[NEXT_PFN]
     while True:
         if pfn >= words[NR_PAGES]:
             pfn = 0
@@ -110,7 +110,7 @@ def _next_held(words: Any, pages: Any, counts: Any) -> int:
         pfn += 1 << (state & ORDER_MASK) if state & TYPE_MASK else 1
     counts[NEXT_PFN] = pfn + 1
     counts[HELD_PAGES] -= 1
-    return pfn  # type: ignore[no-any-return]
+    return pfn
 
 
 @kernel
@@ -118,14 +118,14 @@ def pick_held(words: Any, pages: Any, counts: Any, batch: Any, most: int) -> int
     """Take up to so many held pages into the batch; how many."""
     lock(words, ZONE_LOCK)
     since_ns = hold_begins(words)
-    picked = min(most, counts[HELD_PAGES])
+    picked: int = min(most, counts[HELD_PAGES])
     for index in range(picked):
         pfn = _next_held(words, pages, counts)
         pages[pfn * RECORD_WORDS + STATE] = BALLOON
         batch[index] = pfn << 4
     hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
-    return picked  # type: ignore[no-any-return]
+    return picked
 
 
 @kernel
@@ -147,11 +147,11 @@ def _held_in(pages: Any, pfn: int, end: int) -> int:
 @kernel
 def _nearly_free(words: Any, pages: Any, order: int, first: int, step: int) -> int:
     """The next block of this order that held pages alone keep from being free, round and round; -1 if none."""
-    nr_blocks = words[NR_PAGES] >> order
+    nr_blocks: int = words[NR_PAGES] >> order
     for index in range(nr_blocks):
         pfn = (first + step * index) % nr_blocks << order
         if _held_in(pages, pfn, pfn + (1 << order)) > 0:
-            return pfn  # type: ignore[no-any-return]
+            return pfn
     return -1
 
 
@@ -186,11 +186,11 @@ def deflate_now(words: Any, pages: Any, untold: Any, counts: Any, most: int, ord
             counts[NEXT_PFN] = block
         for _ in range(min(most, before)):
             _let_go(words, pages, untold, counts, _next_held(words, pages, counts))
-    freed = before - counts[HELD_PAGES]
+    freed: int = before - counts[HELD_PAGES]
     words[BALLOON_PAGES] -= freed
     counts[RELIEFS] += int(freed > 0)
     unlock(words, ZONE_LOCK)
-    return freed  # type: ignore[no-any-return]
+    return freed
 
 
 @kernel
@@ -198,13 +198,13 @@ def pop_untold(words: Any, untold: Any, counts: Any, batch: Any) -> int:
     """Take pages that the host is to be told of off the stack, into the batch; how many."""
     lock(words, ZONE_LOCK)
     since_ns = hold_begins(words)
-    popped = min(batch.shape[0], counts[UNTOLD_PAGES])
+    popped: int = min(batch.shape[0], counts[UNTOLD_PAGES])
     counts[UNTOLD_PAGES] -= popped
     for index in range(popped):
         batch[index] = untold[counts[UNTOLD_PAGES] + index] << 4
     hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
-    return popped  # type: ignore[no-any-return]
+    return popped
 
 
 @kernel

@@ -4,13 +4,16 @@ A worker that dies takes with it the jobs that were in flight. Any of them may h
 is tried alone; the one that loses its worker twice by itself is recorded as failed, and the others go on.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 
 from pagetide.lab.compare.pools import Pool
 from pagetide.lab.compare.records import Record
 from pagetide.lab.compare.worker import Job, lost_job
+
+LOST_ALONE_MAX = 2
+"""A cell that lost its worker so often by itself has failed."""
 
 LOST_IN_A_ROW_MAX = 5
 """After so many cells in a row that lost their workers, the workers are what is broken."""
@@ -30,7 +33,7 @@ class Execution:
         self._waiting = deque(jobs)
         self._suspects: deque[Job] = deque()
         self._running: dict[Future[Record], Job] = {}
-        self._lost_alone: set[str] = set()
+        self._lost_alone: Counter[str] = Counter()
         self._lost_in_a_row = 0
         self._alone = False  # whether what runs is a suspect
         self._pool = pool
@@ -84,9 +87,8 @@ class Execution:
             self._running[future] = queue.popleft()
 
     def _lost(self, job: Job, error: BaseException, take: Callable[[Record], None]) -> None:
-        if not self._alone or job.cell.key not in self._lost_alone:
-            if self._alone:
-                self._lost_alone.add(job.cell.key)
+        self._lost_alone[job.cell.key] += self._alone
+        if self._lost_alone[job.cell.key] < LOST_ALONE_MAX:
             self._suspects.append(job)
             return
         why = " ".join(str(error).split()) or type(error).__name__
