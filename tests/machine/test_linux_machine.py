@@ -1,7 +1,23 @@
-"""When a real guest counts as having given back all."""
+"""What a real guest is seen to use, and when it counts as having given back all."""
 
-from pagetide.machine.linux_machine import HELD_AFTER_S, SETTLED_AFTER_S, Quiet
+from pagetide.machine.linux_machine import HELD_AFTER_S, SETTLED_AFTER_S, LinuxView, Quiet
+from pagetide.units import PAGE_SIZE_BYTES
 from tests.machine.watcher import MIB
+
+
+def test_what_is_neither_free_nor_listed_is_the_kernels_own_or_not_used() -> None:
+    """Used is what is listed and the least that was missing so far: isolated and ballooned pages are left out."""
+    view = LinuxView(1000 * PAGE_SIZE_BYTES)
+    for free, listed, used in (
+        (900, 20, 100),
+        (700, 20, 100),  # 200 isolated
+        (300, 620, 700),
+        (100, 620, 700),  # 200 isolated while much is used
+        (920, 20, 80),  # more was missing at first: a report was in flight, or the balloon was not empty
+        (600, 20, 80),
+    ):
+        view.told(free, listed)
+        assert view.memory() == (used * PAGE_SIZE_BYTES, free * PAGE_SIZE_BYTES, None)
 
 
 def test_reports_in_time_are_waited_for() -> None:

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from pagetide.machine.balloon_host import OwnHost
-from pagetide.machine.boot_config import BootConfig
+from pagetide.machine.boot_config import LINUX_DELAY_S, BootConfig
 from pagetide.machine.config import ConfigError
 from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.packages import GuestParts, find_uml
-from pagetide.machine.result import RunResult
+from pagetide.machine.result import RunResult, Sample
 from pagetide.machine.uml_guest import UserModeLinux
 from pagetide.memory.guest_ram import GuestRamError
 from tests.machine.linux_guests import SMALL, folders_of_guests, gone, kill_guest, processes_of_guests, when_full
@@ -38,9 +38,14 @@ def kill_kernel() -> None:
     kill_guest("linux.uml")
 
 
+def host() -> psutil.Process:
+    """Our host's process."""
+    return next(each for each in psutil.Process().children() if "pagetide.machine.host_process" in each.cmdline())
+
+
 def kill_host() -> None:
     """Kill our host's process."""
-    next(each for each in psutil.Process().children() if "pagetide.machine.host_process" in each.cmdline()).kill()
+    host().kill()
 
 
 def test_linux_gives_back_what_it_freed() -> None:
@@ -82,6 +87,36 @@ def test_a_burst_is_back_when_residency_is() -> None:
         freed, back = np.searchsorted(at_s, (burst.free_end_s, burst.free_end_s + burst.return_lag_s))
         assert result.samples.guest_used_bytes[freed] <= burst.eaten_bytes / 2
         assert result.samples.host_resident_bytes[back] <= burst.eaten_bytes / 2
+
+
+def test_blocks_isolated_for_a_report_are_not_used() -> None:
+    """While a host is stopped with a report in flight the guest has less free memory, but uses no more."""
+
+    class Stopper(Watcher):
+        freed_s: float | None = None
+        isolated_bytes = 0
+        used_bytes_max = 0
+
+        def stage(self, text: str) -> None:
+            super().stage(text)
+            if "freed" in text:
+                host().suspend()
+
+        def sample(self, sample: Sample) -> None:
+            super().sample(sample)
+            if self.stages[-1] != "burst 1 of 1: freed, reporting" or sample.guest_used_bytes > 100 * MIB:
+                return  # still removing
+            self.freed_s = self.freed_s or sample.t_s
+            used_bytes = sample.guest_used_bytes
+            self.used_bytes_max = max(self.used_bytes_max, used_bytes)
+            self.isolated_bytes = max(self.isolated_bytes, SMALL.ram_bytes - used_bytes - sample.guest_free_bytes)
+            if sample.t_s >= self.freed_s + LINUX_DELAY_S + 1:
+                host().resume()
+
+    stopper = Stopper()
+    assert run(stopper, order=10).outcome == "complete"  # a batch is as much as 32 blocks of 4 MiB
+    assert stopper.isolated_bytes >= 32 * MIB
+    assert stopper.used_bytes_max <= 60 * MIB
 
 
 def test_the_kernels_own_order_is_told() -> None:

@@ -5,7 +5,11 @@ The init reads commands from the console and answers with marker lines, each of 
 - `fill MIB` writes a file of that size to a tmpfs and answers `@filled`; `remove` removes it and answers `@removed`;
 - `stop` switches the guest off; `@failed TEXT` is the answer to any of them that did not work;
 - on its own it says `@ready RELEASE ORDER` once, with the kernel's release and the reporting order in force, and
-  `@free KIB` before each answer and five times a second, from /proc/meminfo's MemFree.
+  `@memory FREE LISTED` before each answer and five times a second: pages that are free, and those on the lists for
+  reclaim, where the pages of all files and processes are. A block that is isolated for a report is neither.
+
+Two who tell would be one too many: what one had read before an answer could come out after it. So whoever tells while a
+file is written has ended before the answer.
 
 `reporting_order=N` on the kernel's command line, which the kernel hands to init as a variable, sets the order. The
 kernel's own `page_reporting.page_reporting_order=N` would not do: Linux 6.1 forgets it when the driver registers
@@ -33,27 +37,38 @@ for module in /modules/*; do
 done
 set -- /sys/bus/virtio/drivers/virtio_balloon/virtio*
 [ -e "$1" ] || echo "@failed the guest has found no balloon"
-tell_free() {
-    while read -r name value unit; do
-        [ "$name" = MemFree: ] && break
-    done </proc/meminfo
-    echo "@free $value"
+tell_memory() {
+    listed=0
+    while read -r name pages; do
+        case $name in
+        nr_free_pages) free=$pages ;;
+        nr_zone_active_* | nr_zone_inactive_*) listed=$((listed + pages)) ;;
+        nr_zone_unevictable) break ;;
+        esac
+    done </proc/vmstat
+    echo "@memory $free $((listed + pages))"
 }
 order_file=/sys/module/page_reporting/parameters/page_reporting_order
 [ -n "$reporting_order" ] && echo "$reporting_order" >$order_file
 read -r order <$order_file
 read -r release </proc/sys/kernel/osrelease
-tell_free
-while :; do sleep 0.2; tell_free; done &
+tell_memory
 echo "@ready $release $order"
-while read -r command argument; do
+while :; do
+    read -r -t 0.2 command argument || command=
     case $command in
     fill)
-        if why=$(dd if=/dev/zero of=/mnt/fill bs=1M count="$argument" 2>&1); then tell_free; echo "@filled"
-        else echo "@failed the file could not be written (status $?)" $why
+        while :; do tell_memory; sleep 0.2; done &
+        why=$(dd if=/dev/zero of=/mnt/fill bs=1M count="$argument" 2>&1)
+        status=$?
+        kill $!
+        wait $!
+        if [ $status = 0 ]; then tell_memory; echo "@filled"
+        else echo "@failed the file could not be written (status $status)" $why
         fi ;;
-    remove) rm /mnt/fill && tell_free && echo "@removed" || echo "@failed the file cannot be removed" ;;
+    remove) rm /mnt/fill && tell_memory && echo "@removed" || echo "@failed the file cannot be removed" ;;
     stop) break ;;
+    *) tell_memory ;;
     esac
 done
 poweroff -f

@@ -28,6 +28,7 @@ from pagetide.machine.processes import STOP_MAX_S
 from pagetide.machine.recorder import Recorder
 from pagetide.machine.result import RunResult
 from pagetide.memory.residency import resident_bytes
+from pagetide.units import PAGE_SIZE_BYTES
 
 SETTLED_AFTER_S = LINUX_DELAY_S + 1.5
 """Without a report for this long, Linux has nothing left to report: its passes are one delay apart."""
@@ -45,16 +46,28 @@ class _RunOverError(Exception):
     """The run cannot go on; the message is its outcome."""
 
 
-class _LinuxView:
-    """What a Linux guest tells of itself."""
+class LinuxView:
+    """What a Linux guest tells of itself.
+
+    Pages that are neither free nor on a list for reclaim are the kernel's own, as good as constant in number, or are
+    isolated for a report, or in the balloon. So the fewest there ever were are the kernel's own, and all that comes on
+    top is not used.
+    """
 
     def __init__(self, ram_bytes: int) -> None:
-        self._ram_bytes = ram_bytes
+        """Take how much memory the guest has."""
+        self._ram_bytes = self._used_bytes = self._kernel_bytes = ram_bytes
         self.free_bytes = 0
 
+    def told(self, free_pages: int, listed_pages: int) -> None:
+        """Init told so many pages free, and so many on lists for reclaim."""
+        self.free_bytes, listed_bytes = free_pages * PAGE_SIZE_BYTES, listed_pages * PAGE_SIZE_BYTES
+        self._kernel_bytes = min(self._kernel_bytes, self._ram_bytes - self.free_bytes - listed_bytes)
+        self._used_bytes = self._kernel_bytes + listed_bytes
+
     def memory(self) -> GuestMemoryNow:
-        """MemFree as last told. Blocks that are isolated for reporting are not in it, so they count as used."""
-        return GuestMemoryNow(self._ram_bytes - self.free_bytes, self.free_bytes, None)
+        """As last told."""
+        return GuestMemoryNow(self._used_bytes, self.free_bytes, None)
 
     def totals(self) -> GuestTotals:
         """Nothing of that is told."""
@@ -96,7 +109,7 @@ class LinuxMachine:
             host: who serves its balloon.
         """
         self._config, self._hypervisor, self._host = config, hypervisor, host
-        self._view = _LinuxView(config.ram_bytes)
+        self._view = LinuxView(config.ram_bytes)
         self._answers: list[str] = []
         self._order: int | None = None
         self._next_s = 0.0
@@ -196,8 +209,9 @@ class LinuxMachine:
 
     def _take(self, marker: str) -> None:
         kind, _, rest = marker.partition(" ")
-        if kind == "free":
-            self._view.free_bytes = int(rest) << 10
+        if kind == "memory":
+            free_pages, listed_pages = rest.split()
+            self._view.told(int(free_pages), int(listed_pages))
         elif kind == "ready":
             self._order = int(rest.split()[1])
         elif kind == "failed":
