@@ -4,6 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from pagetide.guest.balloon_pages import STEPS_A_HOLD
 from pagetide.guest.reporting.balloon import PFNS_A_BATCH, Balloon
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.zone import Watermarks, Zone
@@ -16,8 +17,8 @@ NR_PAGES = 4096
 class Ballooned:
     """A zone with a balloon, in virtual time, and a host that believes what it is told, in the order in which it is."""
 
-    def __init__(self, min_pages: int = 0) -> None:
-        self.zone = Zone(NR_PAGES, watermarks=Watermarks(min_pages, min_pages, min_pages), pcp_batch=4, pcp_high=8)
+    def __init__(self, min_pages: int = 0, nr_pages: int = NR_PAGES) -> None:
+        self.zone = Zone(nr_pages, watermarks=Watermarks(min_pages, min_pages, min_pages), pcp_batch=4, pcp_high=8)
         self.balloon = Balloon(self.zone, ReportingSettings(delay_s=1.0))
         self.now_s = 0.0
         self.told: set[int] = set()
@@ -156,6 +157,24 @@ def test_a_block_comes_from_where_there_is_one(guest: Ballooned) -> None:
     assert guest.zone.allocate(9) == 1024
     assert guest.balloon.deflate_on_oom(9) == 512, "there is no other; as many pages come back all the same"
     assert guest.zone.allocate(9) is None
+    guest.zone.check()
+
+
+def test_a_search_may_take_many_holds_of_the_lock() -> None:
+    """Pages of the balloon are found, to deflate and for a block, beyond more used ones than one hold passes over."""
+    guest = Ballooned(nr_pages=5 * STEPS_A_HOLD)
+    used = [guest.zone.allocate(10) for _ in range(4 * STEPS_A_HOLD // 1024)]
+    for pfn in used:
+        assert pfn is not None
+        guest.zone.free(pfn, 10)
+        assert all(guest.zone.allocate(0) is not None for _ in range(1024))
+    guest.settle(300)
+    assert min(guest.told) >= 4 * STEPS_A_HOLD
+    guest.settle(200)
+    assert guest.batches[-1] == (Queue.DEFLATE, 100)
+    free_pages = guest.zone.words[FREE_PAGES]
+    assert guest.balloon.deflate_on_oom(1) == 200
+    assert guest.zone.words[FREE_PAGES] == free_pages + 200
     guest.zone.check()
 
 

@@ -50,6 +50,15 @@ def test_what_is_broken_is_caught(name: str) -> None:
     assert found.steps
 
 
+@pytest.mark.parametrize("scenario", ["relief", "block"])
+def test_a_search_through_the_balloon_may_be_broken_anywhere(scenario: str) -> None:
+    """A search that lets others have the lock after every step meets whatever they did, and no invariant breaks."""
+    edit = Edit("guest.balloon_pages", "STEPS_A_HOLD = ", "4096", "1")
+    found = Explorer("balloon", scenarios_of("balloon")[scenario], (edit,)).run(STATES_MAX)
+    assert found.violation is None, told(found)
+    assert found.complete
+
+
 def test_reduction_loses_no_end() -> None:
     """Steps at the ring commute with steps at the zone: leaving out their other orders changes no end."""
     scenario = SCENARIOS["start"]._replace(ring_finely=True)

@@ -37,6 +37,9 @@ from pagetide.units import PAGEBLOCK_ORDER
 PFNS_ORDER = 8
 """log2 of the pages in a buffer of either queue (VIRTIO_BALLOON_ARRAY_PFNS_MAX is 256)."""
 
+STEPS_A_HOLD = 4096
+"""A search takes so many steps, a page or a larger block each, and then others may have the lock."""
+
 HELD_PAGES = 0
 UNTOLD_PAGES = 1
 RELIEFS = 2
@@ -98,33 +101,41 @@ def hold_pages(words: Any, pages: Any, counts: Any, batch: Any, count: int) -> N
 
 
 @kernel
-def _next_held(words: Any, pages: Any, counts: Any) -> int:
-    """Take the next held page by position; there is one, and the caller holds the lock."""
-    pfn: int = counts[NEXT_PFN]
-    while True:
+def _pick(words: Any, pages: Any, counts: Any, batch: Any, start: int, most: int) -> int:
+    """Take up to so many held pages, by position, into the batch from this index on; how many.
+
+    It takes as many steps as one hold of the lock may have, and then there may be more.
+    """
+    pfn, picked = counts[NEXT_PFN], 0
+    for _ in range(STEPS_A_HOLD):
+        if picked >= most or counts[HELD_PAGES] == 0:
+            break
         if pfn >= words[NR_PAGES]:
             pfn = 0
         state = int(pages[pfn * RECORD_WORDS + STATE])
-        if state == HELD:
-            break
-        pfn += 1 << (state & ORDER_MASK) if state & TYPE_MASK else 1
-    counts[NEXT_PFN] = pfn + 1
-    counts[HELD_PAGES] -= 1
-    return pfn
+        if state != HELD:
+            pfn += 1 << (state & ORDER_MASK) if state & TYPE_MASK else 1
+            continue
+        pages[pfn * RECORD_WORDS + STATE] = BALLOON
+        counts[HELD_PAGES] -= 1
+        batch[start + picked] = pfn << 4
+        picked += 1
+        pfn += 1
+    counts[NEXT_PFN] = pfn
+    return picked
 
 
 @kernel
 def pick_held(words: Any, pages: Any, counts: Any, batch: Any, most: int) -> int:
     """Take up to so many held pages into the batch; how many."""
-    lock(words, ZONE_LOCK)
-    since_ns = hold_begins(words)
-    picked: int = min(most, counts[HELD_PAGES])
-    for index in range(picked):
-        pfn = _next_held(words, pages, counts)
-        pages[pfn * RECORD_WORDS + STATE] = BALLOON
-        batch[index] = pfn << 4
-    hold_ends(words, since_ns)
-    unlock(words, ZONE_LOCK)
+    picked, more = 0, True
+    while more:
+        lock(words, ZONE_LOCK)
+        since_ns = hold_begins(words)
+        picked += _pick(words, pages, counts, batch, picked, most - picked)
+        more = picked < most and counts[HELD_PAGES] > 0
+        hold_ends(words, since_ns)
+        unlock(words, ZONE_LOCK)
     return picked
 
 
@@ -145,10 +156,23 @@ def _held_in(pages: Any, pfn: int, end: int) -> int:
 
 
 @kernel
+def _let_others(words: Any) -> None:
+    """Give up the lock for a moment."""
+    unlock(words, ZONE_LOCK)
+    lock(words, ZONE_LOCK)
+
+
+@kernel
 def _nearly_free(words: Any, pages: Any, order: int, first: int, step: int) -> int:
-    """The next block of this order that held pages alone keep from being free, round and round; -1 if none."""
+    """The next block of this order that held pages alone keep from being free, round and round; -1 if none.
+
+    The caller holds the lock, which others may have during a long search.
+    """
     nr_blocks: int = words[NR_PAGES] >> order
+    nr_a_hold = max(1, STEPS_A_HOLD >> order)
     for index in range(nr_blocks):
+        if index % nr_a_hold == nr_a_hold - 1:
+            _let_others(words)
         pfn = (first + step * index) % nr_blocks << order
         if _held_in(pages, pfn, pfn + (1 << order)) > 0:
             return pfn
@@ -156,11 +180,15 @@ def _nearly_free(words: Any, pages: Any, order: int, first: int, step: int) -> i
 
 
 @kernel
-def _let_go(words: Any, pages: Any, untold: Any, counts: Any, pfn: int) -> None:
-    """Give a page that is held no longer back to the allocator, the host still to be told."""
-    return_block(words, pages, pfn, 0, False, False)
-    untold[counts[UNTOLD_PAGES]] = pfn
-    counts[UNTOLD_PAGES] += 1
+def _let_go(words: Any, pages: Any, untold: Any, counts: Any, most: int) -> int:
+    """Give up to so many held pages back to the allocator, the host still to be told, in one hold; how many."""
+    start = counts[UNTOLD_PAGES]
+    picked: int = _pick(words, pages, counts, untold, start, most)
+    for index in range(start, start + picked):
+        return_block(words, pages, untold[index] >> 4, 0, False, False)
+    counts[UNTOLD_PAGES] += picked
+    words[BALLOON_PAGES] -= picked
+    return picked
 
 
 @kernel
@@ -169,25 +197,23 @@ def deflate_now(words: Any, pages: Any, untold: Any, counts: Any, most: int, ord
 
     If it can be, they are such that a block of this order can be allocated then.
     """
-    lock(words, ZONE_LOCK)
-    before = counts[HELD_PAGES]
     block, whole = -1, order >= PAGEBLOCK_ORDER
-    if order > 0 and before > 0:
+    lock(words, ZONE_LOCK)
+    if order > 0 and counts[HELD_PAGES] > 0:
         first = counts[ABOVE_PFN] - 1 if whole else counts[NEXT_PFN]
         block = _nearly_free(words, pages, order, first >> order, -1 if whole else 1)
+    next_pfn = counts[NEXT_PFN]
+    if block >= 0:
+        counts[NEXT_PFN] = block
     if block >= 0 and whole:
-        counts[ABOVE_PFN] = block + (1 << order)
-        for pfn in range(block, block + (1 << order)):
-            if pages[pfn * RECORD_WORDS + STATE] == HELD:
-                counts[HELD_PAGES] -= 1
-                _let_go(words, pages, untold, counts, pfn)
+        most = _held_in(pages, block, block + (1 << order))
+        freed = _let_go(words, pages, untold, counts, most)
+        counts[ABOVE_PFN], counts[NEXT_PFN] = block + (1 << order), next_pfn
     else:
-        if block >= 0:
-            counts[NEXT_PFN] = block
-        for _ in range(min(most, before)):
-            _let_go(words, pages, untold, counts, _next_held(words, pages, counts))
-    freed: int = before - counts[HELD_PAGES]
-    words[BALLOON_PAGES] -= freed
+        freed = _let_go(words, pages, untold, counts, most)
+        while freed < most and counts[HELD_PAGES] > 0:
+            _let_others(words)
+            freed += _let_go(words, pages, untold, counts, most - freed)
     counts[RELIEFS] += int(freed > 0)
     unlock(words, ZONE_LOCK)
     return freed
@@ -201,7 +227,7 @@ def pop_untold(words: Any, untold: Any, counts: Any, batch: Any) -> int:
     popped: int = min(batch.shape[0], counts[UNTOLD_PAGES])
     counts[UNTOLD_PAGES] -= popped
     for index in range(popped):
-        batch[index] = untold[counts[UNTOLD_PAGES] + index] << 4
+        batch[index] = untold[counts[UNTOLD_PAGES] + index]
     hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return popped
@@ -213,7 +239,7 @@ def push_untold(words: Any, untold: Any, counts: Any, batch: Any, count: int) ->
     lock(words, ZONE_LOCK)
     since_ns = hold_begins(words)
     for index in range(count):
-        untold[counts[UNTOLD_PAGES] + index] = batch[index] >> 4
+        untold[counts[UNTOLD_PAGES] + index] = batch[index]
     counts[UNTOLD_PAGES] += count
     hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
