@@ -145,6 +145,7 @@ def test_what_no_ledger_tells_is_null_and_a_dash(
         ("boot qemu --ram 64MiB --fill 8MiB", "a guest under QEMU 7.2 needs at least 128 MiB of RAM, not 64 MiB"),
         ("boot uml --control /tmp/c", "--control is for --socket"),
         ("boot uml --socket /nowhere", "no socket /nowhere: pagetide serve --socket /nowhere makes one"),
+        ("boot uml --socket /nowhere/vm1.sock", "or pagetide ctl add vm1, if a daemon serves that folder"),
         ("boot", "requires an argument"),
         ("boot xen", "xen"),
         ("boot uml --order 11", "the order must be from 0 to 10, not 11"),

@@ -60,14 +60,15 @@ class BootChoice(NamedTuple):
                 given["verify"] is not None and (self.peer or self.socket is not None),
                 "--verify is for a host of our own: a running daemon has its own, and QEMU reads nothing back",
             ),
-            (
-                self.socket is not None and not self.socket.is_socket(),
-                f"there is no socket {self.socket}: pagetide serve --socket {self.socket} makes one",
-            ),
         )
         for wrong, sentence in checks:
             if wrong:
                 raise ConfigError(sentence)
+        if self.socket is not None and not self.socket.is_socket():
+            raise ConfigError(
+                f"there is no socket {self.socket}: pagetide serve --socket {self.socket} makes one, "
+                f"or pagetide ctl add {self.socket.stem}, if a daemon serves that folder"
+            )
 
 
 def make_boot_config(given: Mapping[str, Any]) -> BootConfig:
