@@ -5,12 +5,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.device import FEATURES, write_config
+from pagetide.host.device import FEATURES, BalloonDevice
+from pagetide.host.device_state import DeviceState
 from pagetide.host.hinting import CMD_ID_FIRST
 from pagetide.host.inflate import PFNS_MAX
 from pagetide.host.statistics import STATISTICS_BYTES_MAX, decode_statistics
 from pagetide.host.turn import NOTHING
-from pagetide.virtio.balloon import CMD_ID_DONE, CMD_ID_STOP, CONFIG_POISON_VAL, STAT, Config, Feature, Queue, Stat
+from pagetide.virtio.balloon import (
+    CMD_ID_DONE,
+    CMD_ID_STOP,
+    CONFIG_ACTUAL,
+    CONFIG_POISON_VAL,
+    STAT,
+    Config,
+    Feature,
+    Queue,
+    Stat,
+)
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES
 from tests.host.queue_rig import BUFFER_PAGES, QueueRig
 
@@ -121,12 +132,38 @@ def test_poisoned_reports_are_left_alone(negotiated: bool) -> None:
     features = int(FEATURES if negotiated else FEATURES & ~Feature.PAGE_POISON)
     with QueueRig(Queue.REPORTING, features=features) as rig:
         for n, poison in enumerate((b"\xaa" * 4, bytes(4))):
-            write_config(rig.device.config, CONFIG_POISON_VAL, poison)
+            rig.device.write_config(CONFIG_POISON_VAL, poison)
             rig.add([(GPA + (FREE + n) * PAGE, PAGE)], writable=True)
             rig.process()
             assert rig.used() == 1
             assert (FREE + n in rig.guest.resident_pages()) == (negotiated and any(poison))
         assert rig.word("skipped_poisoned_bytes") == negotiated * PAGE
+
+
+@pytest.mark.parametrize(("left", "discards"), [(None, False), (0xAAAAAAAA, False), (0, True)])
+def test_a_driver_of_another_device_may_have_poisoned_its_pages(left: int | None, discards: bool) -> None:
+    """A queue that goes on at another's place: what that device was told counts, and unknown is as bad as poison."""
+    with QueueRig(Queue.REPORTING) as rig:
+        for _ in range(2):
+            rig.add([(GPA + FREE * PAGE, PAGE)], writable=True)
+            rig.process()
+        base = rig.device.stop_queue(rig.index)
+        assert base == 2
+        successor = BalloonDevice(rig.memory, rig.device.ledger)
+        assert not successor.take_over(DeviceState(7, left, CMD_ID_STOP, CMD_ID_FIRST + 3))
+        assert successor.config[CONFIG_ACTUAL] == 7
+        successor.start_queue(rig.index, rig.guest.queue_place, base, int(FEATURES))
+        rig.add([(GPA + (FREE + 1) * PAGE, PAGE)], writable=True)
+        successor.process(rig.index, 16)
+        assert (FREE + 1 not in rig.guest.resident_pages()) == discards
+        assert successor.state == DeviceState(7, left, CMD_ID_STOP, CMD_ID_FIRST + 3)
+        successor.stop_queue(rig.index)
+        successor.reset()
+        successor.start_queue(rig.index, rig.guest.queue_place, base + 1, int(FEATURES))
+        successor.write_config(CONFIG_POISON_VAL, bytes(4))
+        rig.add([(GPA + (FREE + 2) * PAGE, PAGE)], writable=True)
+        successor.process(rig.index, 16)
+        assert FREE + 2 not in rig.guest.resident_pages()
 
 
 def test_a_paused_device_leaves_reports_in_the_ring() -> None:
@@ -221,6 +258,23 @@ def test_a_hinting_round_runs_from_its_command_to_the_stop() -> None:
         assert config_of(rig).free_page_hint_cmd_id == CMD_ID_FIRST + 1
 
 
+def test_a_round_ends_with_its_device_or_its_driver() -> None:
+    """A reset ends a round; a successor has the driver take its pages back; ids are not used twice."""
+    with QueueRig(Queue.FREE_PAGE) as rig:
+        rig.device.begin_hinting()
+        successor = BalloonDevice(rig.memory, rig.device.ledger)
+        assert successor.take_over(rig.device.state)
+        assert Config.decode(bytes(successor.config)).free_page_hint_cmd_id == CMD_ID_DONE
+        successor.begin_hinting()
+        assert Config.decode(bytes(successor.config)).free_page_hint_cmd_id == CMD_ID_FIRST + 1
+        rig.device.stop_queue(rig.index)
+        rig.device.reset()
+        assert not rig.device.hinting
+        assert config_of(rig).free_page_hint_cmd_id == CMD_ID_STOP
+        rig.device.begin_hinting()
+        assert config_of(rig).free_page_hint_cmd_id == CMD_ID_FIRST + 1
+
+
 @pytest.mark.parametrize("command", [b"", b"\1", (7).to_bytes(4, "little"), bytes(4)])
 def test_hints_outside_a_round_are_stale(command: bytes) -> None:
     """Without the round's own id hints mean nothing; they are acknowledged all the same, and the round goes on."""
@@ -255,7 +309,7 @@ def test_a_reset_forgets_what_the_driver_set() -> None:
     """`actual`, the poison value and the statistics go; what the host wants stays."""
     with QueueRig(Queue.STATS) as rig:
         rig.device.set_num_pages(3)
-        write_config(rig.device.config, 0, b"\x01" * 16)
+        rig.device.write_config(0, b"\x01" * 16)
         rig.put(stats(memfree=5))
         rig.process()
         rig.device.stop_queue(rig.index)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.device import BalloonDevice, QueuePlace, write_config
+from pagetide.host.device import BalloonDevice, QueuePlace
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
 from pagetide.host.ledger import Ledger
 from pagetide.memory.region_map import REGION_BYTES
@@ -122,7 +122,7 @@ def served(hosted: Hosted, case: Case) -> int | None:
     """Have the device serve the ring to its end; the error, if any."""
     features = features_of(case)
     index = queues(features).index(case.kind)
-    write_config(hosted.device.config, CONFIG_POISON_VAL, case.poison.to_bytes(4, "little"))
+    hosted.device.write_config(CONFIG_POISON_VAL, case.poison.to_bytes(4, "little"))
     hosted.device.inhibited = case.inhibited
     hosted.device.start_queue(index, QueuePlace(SIZE, USER + DESC, USER + AVAIL, USER + USED), 0, features)
     try:

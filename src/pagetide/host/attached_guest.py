@@ -151,6 +151,7 @@ class AttachedGuest:
         elif not self.paused:
             self._kicks.emptied(index)
         if config_changed:
+            self._session.keep_state()
             self._session.tell_config_changed()
         if failure and failure != self._failure_logged:
             self._failure_logged = failure
@@ -237,6 +238,7 @@ class AttachedGuest:
         if not self.features & Feature.FREE_PAGE_HINT:
             raise ValueError(f"{self.name} has not accepted free page hinting (VIRTIO_BALLOON_F_FREE_PAGE_HINT)")
         self._device.begin_hinting()
+        self._session.keep_state()
         return self._session.tell_config_changed()
 
     def request_statistics(self) -> None:

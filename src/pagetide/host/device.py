@@ -8,7 +8,8 @@ Discarding is held back in three ways:
 - *Inhibited*, for a guest whose pages must stay where they are (device assignment): reports and inflated pages are
   acknowledged at once and left alone. They are not made up for later.
 - *Poisoned*: with PAGE_POISON and a `poison_val` other than 0, a reported page must read as `poison_val` or be
-  untouched (virtio 1.2, 5.5.6.7), and a discarded page reads as zeros. Reports are acknowledged and left alone.
+  untouched (virtio 1.2, 5.5.6.7), and a discarded page reads as zeros. Reports are acknowledged and left alone. So are
+  those of a driver that was served by another device before, if nobody knows what it told that one.
 
 To serve another queue, write its class and add it to `_queue`.
 """
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pagetide.host.device_state import DeviceState
 from pagetide.host.guest_memory import DeviceMemory, GuestMemoryError
 from pagetide.host.hinting import HintingQueue, HintingRound
 from pagetide.host.ledger import (
@@ -40,6 +42,7 @@ from pagetide.host.turn import (
 from pagetide.memory.region_map import REGION_BYTES
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import (
+    CMD_ID_STOP,
     CONFIG_ACTUAL,
     CONFIG_BYTES,
     CONFIG_FREE_PAGE_HINT_CMD_ID,
@@ -72,17 +75,6 @@ _NO_POISON = bytes(_FIELD_BYTES)
 
 # Python 3.11 finds a member of an enum in 0.2 µs, and in many times that after a turn has emptied the caches.
 _REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
-
-
-def write_config(space: bytearray, offset: int, data: bytes) -> None:
-    """Take a driver's write to the configuration space: of `actual` and `poison_val`, the rest is not its to change.
-
-    A frontend may write all of the space at once (virtio 1.2, 5.5.4).
-    """
-    assert offset + len(data) <= len(space) == CONFIG_BYTES
-    for place, value in enumerate(data, offset):
-        if place // 4 * 4 in {CONFIG_ACTUAL, CONFIG_POISON_VAL}:
-            space[place] = value
 
 
 class QueuePlace(NamedTuple):
@@ -142,7 +134,8 @@ class BalloonDevice:
         self.config = bytearray(Config().encode())
         self.paused = self.inhibited = False
         self.statistics = {}
-        self._can_poison = False
+        self._can_poison = self._poison_told = self._taken_over = False
+        self._once_started: set[int] = set()
         self._hinting = HintingRound()
         self._memory = memory
         self._queues: dict[int, _Started] = {}
@@ -202,11 +195,47 @@ class BalloonDevice:
                 return index, queue.request()
         return None
 
+    def write_config(self, offset: int, data: bytes) -> None:
+        """Take a driver's write to the configuration space; only `actual` and `poison_val` are its to change.
+
+        A frontend may write all of the space at once (virtio 1.2, 5.5.4).
+        """
+        assert offset + len(data) <= len(self.config) == CONFIG_BYTES
+        for place, value in enumerate(data, offset):
+            if place // 4 * 4 in {CONFIG_ACTUAL, CONFIG_POISON_VAL}:
+                self.config[place] = value
+        self._poison_told |= offset + len(data) > CONFIG_POISON_VAL
+
+    @property
+    def state(self) -> DeviceState:
+        """What a successor must know."""
+        config = Config.decode(bytes(self.config))
+        poison_val = config.poison_val if self._poison_known else None
+        return DeviceState(config.actual, poison_val, self._hinting.cmd_id, self._hinting.next_cmd_id)
+
+    def take_over(self, state: DeviceState) -> bool:
+        """Go on as a predecessor left it; whether the driver is to be told of a changed configuration.
+
+        A round of hints that it had begun is over, so that the driver takes its pages back. What the driver has told
+        this device already stands.
+        """
+        if Config.decode(bytes(self.config)).actual == 0:
+            self._set_field(CONFIG_ACTUAL, state.actual)
+        if state.poison_val is not None and not self._poison_told:
+            self._set_field(CONFIG_POISON_VAL, state.poison_val)
+            self._poison_told = True
+        self._hinting.take_over(state.cmd_id, state.next_cmd_id)
+        self._set_field(CONFIG_FREE_PAGE_HINT_CMD_ID, self._hinting.cmd_id)
+        return self._hinting.cmd_id != CMD_ID_STOP
+
     def reset(self) -> None:
-        """Forget what the driver set (virtio 1.2, 2.4); its queues must be stopped."""
+        """Forget what the driver set, and end a round of hints (virtio 1.2, 2.4); its queues must be stopped."""
         assert not self._queues
-        for field in (CONFIG_ACTUAL, CONFIG_POISON_VAL):
+        self._hinting.end()
+        for field in (CONFIG_ACTUAL, CONFIG_POISON_VAL, CONFIG_FREE_PAGE_HINT_CMD_ID):
             self._set_field(field, 0)
+        self._poison_told = self._taken_over = False
+        self._once_started.clear()
         self.statistics = {}
 
     def start_queue(
@@ -241,6 +270,8 @@ class BalloonDevice:
             inflight=inflight,
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
+        self._taken_over |= index not in self._once_started and ring.last_avail != 0
+        self._once_started.add(index)
         self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring))
 
     def stop_queue(self, index: int) -> int | None:
@@ -295,9 +326,14 @@ class BalloonDevice:
         """The word that counts what is left alone on a queue, or 0 to discard."""
         if self.inhibited:
             return SKIPPED_INHIBITED if kind is _REPORTING or kind is _INFLATE else 0
-        if kind is _REPORTING and self._can_poison and self.config[_POISON_VAL] != _NO_POISON:
-            return SKIPPED_POISONED
+        if kind is _REPORTING and self._can_poison:
+            return 0 if self._poison_known and self.config[_POISON_VAL] == _NO_POISON else SKIPPED_POISONED
         return 0
+
+    @property
+    def _poison_known(self) -> bool:
+        """Whether `poison_val` is what the driver wrote, if it ever did."""
+        return self._poison_told or not self._taken_over
 
     def _set_field(self, offset: int, value: int) -> None:
         self.config[offset : offset + _FIELD_BYTES] = value.to_bytes(_FIELD_BYTES, "little")

@@ -32,19 +32,30 @@ class HintingRound:
 
     Attributes:
         cmd_id: what the configuration space is to say.
+        next_cmd_id: of the next round.
     """
 
     cmd_id: int
+    next_cmd_id: int
 
     def __init__(self) -> None:
         """Begin without a round."""
         self.cmd_id = CMD_ID_STOP
-        self._next_id = CMD_ID_FIRST
+        self.next_cmd_id = CMD_ID_FIRST
 
     def begin(self) -> None:
         """Ask for a new round."""
-        self.cmd_id = self._next_id
-        self._next_id = self._next_id + 1 if self._next_id < 0xFFFF_FFFF else CMD_ID_FIRST
+        self.cmd_id = self.next_cmd_id
+        self.next_cmd_id = self.next_cmd_id + 1 if self.next_cmd_id < 0xFFFF_FFFF else CMD_ID_FIRST
+
+    def end(self) -> None:
+        """Want no round: the driver begins anew. Its next one has an id that it has not seen."""
+        self.cmd_id = CMD_ID_STOP
+
+    def take_over(self, cmd_id: int, next_cmd_id: int) -> None:
+        """Go on after these of another device; a round that was under way there is done."""
+        self.next_cmd_id = max(next_cmd_id, CMD_ID_FIRST)
+        self.cmd_id = CMD_ID_STOP if cmd_id == CMD_ID_STOP else CMD_ID_DONE
 
     @property
     def wanted(self) -> bool:

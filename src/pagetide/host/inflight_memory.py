@@ -1,13 +1,16 @@
 """The memory in which a guest's queues keep track of what is in flight: made here, kept by the front-end.
 
 A front-end asks for it once, gives it back to whichever back-end it is connected to, and so carries it from one that
-died to its successor (QEMU's docs/interop/vhost-user.rst, "Inflight I/O tracking").
+died to its successor (QEMU's docs/interop/vhost-user.rst, "Inflight I/O tracking"). After the queues' regions there is
+room for what the device was told (`device_state.py`); memory that another back-end made may have none.
 """
 
+import ctypes
 import os
 
 from pagetide import linux
 from pagetide.bus_error import GuardedRange
+from pagetide.host.device_state import STATE_BYTES, DeviceState
 from pagetide.host.guest_memory import GuestMemoryError
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.inflight import InflightRegion, region_bytes
@@ -21,7 +24,7 @@ def create_inflight(queue_count: int, queue_size: int, queues_max: int) -> tuple
     Raises:
         GuestMemoryError: nobody has such queues, or there is no memory.
     """
-    size_bytes = _size_bytes(queue_count, queue_size, queues_max)
+    size_bytes = _size_bytes(queue_count, queue_size, queues_max) + STATE_BYTES
     try:
         fd = linux.memfd_create("pagetide-inflight")
         try:
@@ -51,9 +54,10 @@ class InflightMemory:
                 raise GuestMemoryError(f"the in-flight memory is not of this device: {inflight}")
             if inflight.mmap_offset_bytes + inflight.mmap_size_bytes > os.fstat(fd).st_size:
                 raise GuestMemoryError("the in-flight memory reaches beyond the end of its file")
-            self._bytes = needed_bytes
+            self._state_at = needed_bytes if inflight.mmap_size_bytes >= needed_bytes + STATE_BYTES else -1
+            self._bytes = needed_bytes + (STATE_BYTES if self._state_at >= 0 else 0)
             self._address = linux.mmap(
-                0, needed_bytes, linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED, fd, inflight.mmap_offset_bytes
+                0, self._bytes, linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED, fd, inflight.mmap_offset_bytes
             )
         except OSError as error:
             raise GuestMemoryError(f"the in-flight memory cannot be mapped: {error}") from error
@@ -72,6 +76,18 @@ class InflightMemory:
             return None
         descs = self._inflight.queue_size
         return InflightRegion(self._address + queue * region_bytes(descs), descs)
+
+    @property
+    def state(self) -> DeviceState | None:
+        """What the device was told that used it last; None if nothing is known."""
+        if self._state_at < 0:
+            return None
+        return DeviceState.decode(ctypes.string_at(self._address + self._state_at, STATE_BYTES))
+
+    def keep_state(self, state: DeviceState) -> None:
+        """Keep it for a successor, if there is room."""
+        if self._state_at >= 0:
+            ctypes.memmove(self._address + self._state_at, state.encode(), STATE_BYTES)
 
     def close(self) -> None:
         """Unmap it; no queue may use it any more."""
@@ -124,6 +140,16 @@ class InflightTracking:
         if self._used is not None:
             self._used.close()
         self._used = given
+
+    @property
+    def state(self) -> DeviceState | None:
+        """What the device was told that used this memory last, as `InflightMemory`."""
+        return None if self._used is None else self._used.state
+
+    def keep_state(self, state: DeviceState) -> None:
+        """Keep what the device was told, if the front-end has given memory for it."""
+        if self._used is not None:
+            self._used.keep_state(state)
 
     def close(self) -> None:
         """Unmap and close everything; no queue may use it any more."""

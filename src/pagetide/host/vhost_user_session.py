@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueuePlace, write_config
+from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueuePlace
 from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
@@ -28,6 +28,7 @@ from pagetide.virtio.vhost_user_events import (
     QueueStopped,
 )
 from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request
+from pagetide.virtio.vhost_user_payloads import Inflight
 from pagetide.virtio.vhost_user_transport import Connection, PeerGoneError
 
 _MESSAGES_PER_TURN = 16
@@ -119,6 +120,10 @@ class VhostUserSession:
             send_on_channel(*told)
         return told is not None
 
+    def keep_state(self) -> None:
+        """Keep for a successor what the driver was told and has told; whatever changes that calls this."""
+        self.inflight.keep_state(self._device.state)
+
     def fail_queue(self, index: int, reason: str) -> None:
         """The driver broke a rule of the ring: say so, and leave its queues alone until it resets the device.
 
@@ -173,17 +178,26 @@ class VhostUserSession:
                 for index in stopped:
                     self._leave_queue(index)
                 self._device.reset()
+                self.keep_state()
             case ConfigWritten(config):
-                write_config(self._device.config, config.offset, config.data)
+                self._device.write_config(config.offset, config.data)
+                self.keep_state()
             case FeaturesSet():
                 pass  # they count when a queue is started
             case InflightAsked(queue_count, queue_size):
                 self._backend.inflight_made(*self.inflight.make(queue_count, queue_size))
             case InflightGiven(inflight, fd):
-                self.inflight.use(inflight, fd)
+                self._take_over(inflight, fd)
             case _:
                 self._change_memory(event)
                 self._on_memory_changed()
+
+    def _take_over(self, inflight: Inflight, fd: int) -> None:
+        """Track in this memory, and go on as the device left it that did before."""
+        self.inflight.use(inflight, fd)
+        left = self.inflight.state
+        if left is not None and self._device.take_over(left):
+            self.tell_config_changed()
 
     def _change_memory(self, event: MemoryTableSet | MemoryRegionAdded | MemoryRegionRemoved) -> None:
         match event:
@@ -201,6 +215,7 @@ class VhostUserSession:
         place = QueuePlace(event.size, address.desc, address.avail, address.used)
         base = self._backend.vrings.base(index)
         self._device.start_queue(index, place, base, self.features, self.inflight.region(index))
+        self.keep_state()
         self._kicks.watch(index, event.kick_fd)
         self.call(index)  # the call for what was given back before may have been lost
 
