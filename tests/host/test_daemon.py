@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
+from pagetide.host.wishes import KEPT_SUFFIX
+from pagetide.lab import serve_command
+from pagetide.lab.ctl_command import ask
 from pagetide.virtio.balloon import CONFIG_BYTES, Config
 from pagetide.virtio.vhost_user_messages import Request
 from tests.host.daemon_process import Daemon, show
@@ -64,8 +67,10 @@ def test_a_changed_target_reaches_the_driver(daemon: Daemon, capsys: pytest.Capt
         assert show(daemon, "one", capsys)["target_bytes"] == guest.ring.pages * PAGE
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bare:
         bare.connect(str(daemon.folder / "two.sock"))
-        assert daemon.ctl("set", "two", "target=1MiB") == 1
-        assert "no memory yet" in capsys.readouterr().err
+        assert daemon.ctl("set", "two", "target=1MiB") == 0
+        assert show(daemon, "two", capsys)["target_bytes"] == 0
+    with daemon.guest("two") as guest:
+        assert Config.decode(guest.channel.get_config(0, CONFIG_BYTES)).num_pages == guest.ring.pages - 256
 
 
 def test_pausing_and_resuming_loses_nothing(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +147,45 @@ def test_a_guest_that_comes_back_is_served_again(daemon: Daemon, capsys: pytest.
                 assert show(daemon, "one-2", capsys)["name"] == "one-2"
 
 
+def test_what_is_wanted_of_a_socket_holds_for_all_who_are_there(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A guest that came while an older connection was open is paused and inhibited by either name, or the socket's."""
+    with daemon.guest("one") as old, daemon.guest("one") as new:
+        assert daemon.ctl("inhibit", "one") == daemon.ctl("pause", "one-2") == 0
+        for guest, name in ((old, "one"), (new, "one-2")):
+            guest.submit([(RING_PAGES, 1)])
+            shown = show(daemon, name, capsys)
+            assert (shown["name"], shown["paused"], shown["inhibited"]) == (name, True, True)
+        old.channel.close()
+        while daemon.ctl("list", "--json") == 0 and len(json.loads(capsys.readouterr().out)) != 2:
+            pass  # the old one, the new one, and nobody at the other socket
+        assert daemon.ctl("resume", "one") == 0
+        new.wait_used()
+        assert len(new.ring.resident_pages()) == new.ring.pages
+        assert show(daemon, "one", capsys)["name"] == "one-2"
+
+
+def test_a_target_that_cannot_be_kept_is_not_set(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a successor would not know of is refused, and the guest is not told of it."""
+    with daemon.guest("one") as guest:
+        (daemon.folder / f"one.sock{KEPT_SUFFIX}.new").mkdir()
+        assert daemon.ctl("set", "one", "target=1MiB") == 1
+        assert "so it is not done" in capsys.readouterr().err
+        assert Config.decode(guest.channel.get_config(0, CONFIG_BYTES)).num_pages == 0
+
+
+@pytest.mark.parametrize("target_bytes", [-1, 10**30])
+def test_a_target_that_none_can_be_is_refused(
+    daemon: Daemon, target_bytes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of a guest that is not attached: it would find it so, and be refused."""
+    request = {"command": "set", "guest": "one", "target_bytes": target_bytes}
+    assert "not a request" in ask(daemon.control, request)["error"]
+    with daemon.guest("one"):
+        assert show(daemon, "one", capsys)["target_bytes"] == show(daemon, "one", capsys)["ram_bytes"]
+
+
 def test_features_can_be_left_out(tmp_path: Path) -> None:
     """A feature that was switched off is not offered, and the queues close ranks."""
     daemon = Daemon(tmp_path, "--no-stats", "--no-free-page-hint")
@@ -181,6 +225,7 @@ def test_bad_requests_are_one_sentence(
         ("--socket /nowhere/at/all", "there is no folder /nowhere/at"),
         ("--socket a --socket ./a", "same path"),
         ("--socket a --control a", "same path"),
+        ("--socket vm.sock --socket ./vm.socket", "two would be called vm"),
         ("--socket-dir nowhere", "there is no folder nowhere"),
         ("--socket a --verify 2", "from 0 to 1"),
         ("--socket a --stats-interval -1", "from 0 to 1000000"),
@@ -196,6 +241,23 @@ def test_a_daemon_with_bad_arguments_does_not_start(
     assert cli.main(["serve", *arguments.split()]) == 2
     assert sentence in capsys.readouterr().err
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def test_a_path_that_is_taken_is_named(
+    daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that cannot have a path says which and why; where it chose the path itself, how to choose another."""
+    one, other = daemon.folder / "one.sock", tmp_path / "other.sock"
+    (tmp_path / "file.sock").touch()
+    monkeypatch.setattr(serve_command, "default_control_path", lambda: daemon.control)
+    for words, sentence in (
+        (["--socket", str(one), "--control", str(tmp_path / "c")], f"at {one}: another process listens there\n"),
+        (["--socket", str(tmp_path / "file.sock"), "--control", str(tmp_path / "c")], "something that is no socket\n"),
+        (["--socket", str(other)], f"at {daemon.control}: another process listens there; --control says where else\n"),
+    ):
+        assert cli.main(["serve", *words]) == 1
+        assert sentence in capsys.readouterr().err
+        assert not other.exists()
 
 
 def test_no_daemon_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def test_sockets_are_made_and_removed_while_the_daemon_runs(
         for words, sentence in (
             (("remove", "vm1"), "vm1 is attached"),
             (("remove", "vm3"), "no socket for a guest 'vm3'"),
-            (("add", "vm1"), "in use"),
+            (("add", "vm1"), "is called vm1 already"),
             (("add", "../vm"), "no name for a guest"),
             (("add", "x" * 65), "no name for a guest"),
         ):
@@ -63,6 +63,28 @@ def test_sockets_are_made_and_removed_while_the_daemon_runs(
     assert not (daemon.folder / "vm1.sock").exists()
     assert daemons[1].stop()[0] == 0
     assert list(daemon.folder.iterdir()) == []
+
+
+def test_a_name_is_one_guest(daemons: list[Daemon], capsys: pytest.CaptureFixture[str]) -> None:
+    """No socket is made whose guest would be called as another is, and no guest is called as another socket."""
+    (daemon,) = daemons
+    assert daemon.ctl("add", "vm1") == daemon.ctl("add", "vm1-3") == 0
+    with daemon.guest("vm1"), daemon.guest("vm1"):
+        assert daemon.ctl("add", "vm1-2") == 1
+        assert "is called vm1-2 already" in capsys.readouterr().err
+        with daemon.guest("vm1"):
+            assert daemon.ctl("show", "vm1-4") == 0
+
+
+def test_a_socket_whose_wishes_stay_stays(daemons: list[Daemon], capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be forgotten is said, and the guest of that socket is served as before."""
+    (daemon,) = daemons
+    assert daemon.ctl("add", "vm1") == 0
+    (daemon.folder / "vm1.sock.wishes.json" / "in the way").mkdir(parents=True)
+    assert daemon.ctl("remove", "vm1") == 1
+    assert "cannot be forgotten, so its socket stays" in capsys.readouterr().err
+    with daemon.guest("vm1") as guest:
+        guest.report([(RING_PAGES, 1)])
 
 
 def test_what_was_wanted_of_a_guest_outlives_its_connection(
@@ -191,12 +213,14 @@ def test_lag_counts_from_when_the_kick_could_have_come(tmp_path: Path) -> None:
             server.run_once(0)
             (attached,) = server.guests
             assert (attached.lag.count, attached.lag.max_ns) == (1, 3000)
-            attached.paused = True
+            attached.wishes.want(paused=True)
+            attached.follow_wishes()
             guest.submit([(RING_PAGES, 1)])
             server.run_once(0)
             assert attached.lag.count == 1
             now_ns[0] = 1_004_000
-            attached.paused = False
+            attached.wishes.want(paused=False)
+            attached.follow_wishes()
             server.run_once(0)
             assert (attached.lag.count, attached.lag.max_ns) == (2, 1_000_000)
         server.run_once(0)

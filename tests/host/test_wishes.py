@@ -71,7 +71,7 @@ def test_a_wish_that_cannot_be_kept_is_not_granted(tmp_path: Path) -> None:
     assert not wanted.inhibited
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b'{"inhibited": 1}', b'{"unknown": true}', b"[]"])
+@pytest.mark.parametrize("data", [b"", b"{", b'{"inhibited": 1}', b'{"unknown": true}', b"[]", b'{"target_bytes": -1}'])
 def test_a_file_of_anything_else_is_refused(data: bytes, tmp_path: Path) -> None:
     """What is no daemon's is not guessed at: inhibited is not to be lost by a damaged file."""
     path = tmp_path / "vm.sock"

@@ -31,12 +31,14 @@ class AttachedGuest:
 
     Attributes:
         name: what the log calls it.
+        wishes: what the host wants of it, and of all guests at the same socket.
         ledger: what was done for it.
         lag: how long reports waited, from when the queue was found ready to when they were given back. A report that
             comes while earlier ones are being served counts from when those came, so no time is told too short.
     """
 
     name: str
+    wishes: Wishes
     ledger: Ledger
     lag: Lag
 
@@ -73,8 +75,8 @@ class AttachedGuest:
         self._on_work = on_work
         self._memory = GuestMemory()
         self._device = BalloonDevice(self._memory, ledger, verify_share=verify_share)
-        self._wishes = Wishes() if wishes is None else wishes
-        self._device.paused, self._device.inhibited = self._wishes.paused, self._wishes.inhibited
+        self.wishes = Wishes() if wishes is None else wishes
+        self._device.paused, self._device.inhibited = self.wishes.paused, self.wishes.inhibited
         self.lag = Lag()
         self._clock_ns = clock_ns
         self._fault_count = bus_error.fault_count()
@@ -183,23 +185,10 @@ class AttachedGuest:
         """Whether reports stay in the ring for now, so that none is lost."""
         return self._device.paused
 
-    @paused.setter
-    def paused(self, paused: bool) -> None:
-        self._wishes.want(paused=paused)
-        self._device.paused = paused
-        index = self._device.index_of(Queue.REPORTING)
-        if not paused and index is not None:
-            self._kicks.make_ready(index)
-
     @property
     def inhibited(self) -> bool:
         """Whether nothing of this guest's is discarded."""
         return self._device.inhibited
-
-    @inhibited.setter
-    def inhibited(self, inhibited: bool) -> None:
-        self._wishes.want(inhibited=inhibited)
-        self._device.inhibited = inhibited
 
     @property
     def hinting(self) -> bool:
@@ -218,18 +207,30 @@ class AttachedGuest:
             raise GuestGoneError(f"its memory cannot be looked at: {error}") from error
 
     def set_target_bytes(self, target_bytes: int) -> bool:
-        """Want the guest to make do with this much memory; False if it cannot be told, and only sees it by polling.
+        """Want the guest to make do with this much memory; False and errors as `follow_wishes`.
 
         Raises:
-            ValueError: the guest has no memory yet, or the target is negative, or it cannot be kept.
+            ValueError: it cannot be kept for a daemon after this one.
             GuestGoneError: it could not be told because it has gone.
         """
-        self._device.set_target_bytes(target_bytes)
-        self._wishes.want(target_bytes=target_bytes)
-        return self._session.tell_config_changed()
+        self.wishes.want(target_bytes=target_bytes)
+        return self.follow_wishes()
+
+    def follow_wishes(self) -> bool:
+        """Do as is wanted of it now; False if it cannot be told of a new target, and only sees it by polling.
+
+        Raises:
+            GuestGoneError: it could not be told because it has gone.
+        """
+        self._device.inhibited = self.wishes.inhibited
+        index = self._device.index_of(Queue.REPORTING)
+        if self.paused and not self.wishes.paused and index is not None:
+            self._kicks.make_ready(index)
+        self._device.paused = self.wishes.paused
+        return self._renew_target()
 
     def begin_hinting(self) -> bool:
-        """Ask for a round of free page hints; False as for `set_target_bytes`.
+        """Ask for a round of free page hints; False as for `follow_wishes`.
 
         Raises:
             ValueError: the guest has not accepted free page hinting.
@@ -261,11 +262,11 @@ class AttachedGuest:
         if self._memory.was_cut or self._session.inflight.was_cut:
             raise GuestGoneError("its memory file was cut short while it was in use")
 
-    def _renew_target(self) -> None:
-        """Ask for the same target of what memory there is now."""
-        target_bytes = self._wishes.target_bytes
+    def _renew_target(self) -> bool:
+        """Ask for the target of what memory there is now; False if there is a change that it cannot be told of."""
+        target_bytes = self.wishes.target_bytes
+        if target_bytes is None or not self.ram_bytes:
+            return True
         before = self.config.num_pages
-        if target_bytes is not None and self.ram_bytes:
-            self._device.set_target_bytes(target_bytes)
-            if self.config.num_pages != before:
-                self._session.tell_config_changed()
+        self._device.set_target_bytes(target_bytes)
+        return self.config.num_pages == before or self._session.tell_config_changed()

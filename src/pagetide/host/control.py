@@ -3,10 +3,11 @@
 A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence. `add`
 and `remove` are about the socket for a guest, and are answered with its path.
 
-What is wanted of a guest can be said before it is attached: where none is, a name stands for the socket of that name,
-and a guest that must not lose a page (device assignment) never does.
+What is wanted is wanted of a socket: of every guest that is attached there, and of those that will be, so a guest that
+must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
 """
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_sockets import GuestSocket, GuestSockets
-from pagetide.host.wishes import Wishes
+from pagetide.host.wishes import TargetBytes, Wishes
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
 
@@ -47,7 +48,7 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     command: Command
     guest: str | None = None
-    target_bytes: int | None = None
+    target_bytes: TargetBytes | None = None
 
 
 class GuestState(msgspec.Struct, frozen=True):
@@ -66,6 +67,7 @@ class GuestState(msgspec.Struct, frozen=True):
         lag: how long its reports waited to be acknowledged: `count` of them, and `p50_us`, `p99_us` and `max_us`.
         ledger: every word of its account.
         statistics: its own memory statistics, as told last.
+        socket: the path at which it connected; None if it came otherwise.
     """
 
     name: str
@@ -79,6 +81,7 @@ class GuestState(msgspec.Struct, frozen=True):
     lag: dict[str, int]
     ledger: dict[str, int]
     statistics: dict[str, int]
+    socket: str | None
     attached: bool = True
 
 
@@ -143,6 +146,7 @@ def state_of(guest: AttachedGuest) -> GuestState:
         },
         guest.ledger.snapshot(),
         guest.statistics,
+        None if guest.wishes.socket_path is None else str(guest.wishes.socket_path),
     )
 
 
@@ -166,59 +170,79 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
         return ControlAnswer(socket=str(host.sockets.add(request.guest or "")))
     if request.command == "remove":
         return ControlAnswer(socket=str(host.sockets.remove(request.guest or "")))
-    guest = next((guest for guest in host.guests if guest.name == request.guest), None)
-    if guest is not None:
-        note = _act(request, guest)
-        return ControlAnswer([state_of(guest)], note=note)
+    guests = _named(request.guest, host)
+    if guests:
+        if request.command in {"show", "hint"}:
+            del guests[1:]
+        note = _act(request, guests)
+        return ControlAnswer([state_of(guest) for guest in guests], note=note)
     waiting = next((sock for sock in host.sockets.waiting if sock.name == request.guest), None)
     if waiting is None:
         raise ControlError(f"there is no guest {request.guest!r}")
+    if request.command == "hint":
+        raise ControlError(f"nobody is attached as {request.guest!r} who could be asked for hints")
     _want(request, waiting.wishes)
     note = None if request.command == "show" else f"nobody is attached at {waiting.path} yet; a guest will find it so"
     return ControlAnswer(waiting=[_waiting_state(waiting)], note=note)
+
+
+def _named(name: str | None, host: ControlledHost) -> list[AttachedGuest]:
+    """The guest of this name and then the others at its socket, or all who are attached at the socket of this name."""
+    named = [guest for guest in host.guests if guest.name == name]
+    if not named:
+        attached = next((sock.attached for sock in host.sockets if sock.name == name), ())
+        named = [guest for guest in host.guests if guest.name in attached]
+    return named + [guest for guest in host.guests if guest not in named and guest.wishes in [n.wishes for n in named]]
 
 
 def _waiting_state(sock: GuestSocket) -> WaitingState:
     return WaitingState(sock.name, sock.wishes.target_bytes, sock.wishes.paused, sock.wishes.inhibited)
 
 
-def _want(request: ControlRequest, wishes: Wishes) -> None:
-    """Want it of the guest that will be attached."""
+def _want(request: ControlRequest, wishes: Wishes) -> bool:
+    """Want it of the guests of a socket; whether anything was said to be wanted."""
     match request.command:
         case "set":
-            wishes.want(target_bytes=_target_bytes(request))
+            if request.target_bytes is None:
+                raise ControlError("set needs a target")
+            wishes.want(target_bytes=request.target_bytes)
         case "pause" | "resume":
             wishes.want(paused=request.command == "pause")
         case "inhibit" | "uninhibit":
             wishes.want(inhibited=request.command == "inhibit")
-        case "hint":
-            raise ControlError(f"nobody is attached as {request.guest!r} who could be asked for hints")
         case _:
-            assert request.command == "show"
+            return False
+    return True
 
 
-def _target_bytes(request: ControlRequest) -> int:
-    if request.target_bytes is None:
-        raise ControlError("set needs a target")
-    return request.target_bytes
-
-
-def _act(request: ControlRequest, guest: AttachedGuest) -> str | None:
-    """Do it; what else there is to know."""
+def _act(request: ControlRequest, guests: Sequence[AttachedGuest]) -> str | None:
+    """Do it to all of them; what else there is to know."""
     told = True
-    match request.command:
-        case "set":
-            told = guest.set_target_bytes(_target_bytes(request))
-        case "hint":
-            told = guest.begin_hinting()
-        case "pause" | "resume":
-            guest.paused = request.command == "pause"
-        case "inhibit" | "uninhibit":
-            guest.inhibited = request.command == "inhibit"
-        case _:
-            assert request.command == "show"
-            guest.count_refaulted()
+    if _want(request, guests[0].wishes):
+        told = _follow(guests)
+    elif request.command == "hint":
+        told = guests[0].begin_hinting()
+    else:
+        assert request.command == "show"
+        guests[0].count_refaulted()
     return None if told else "the guest cannot be told of the change and sees it when it looks"
+
+
+def _follow(guests: Sequence[AttachedGuest]) -> bool:
+    """Have each do as is wanted, also if one of them has gone; whether all could be told.
+
+    Raises:
+        GuestGoneError: one has gone.
+    """
+    told, gone = True, None
+    for guest in guests:
+        try:
+            told &= guest.follow_wishes()
+        except GuestGoneError as error:
+            gone = error
+    if gone is not None:
+        raise gone
+    return told
 
 
 class LineReader:

@@ -70,6 +70,7 @@ QUEUES_MAX = len(Queue)
 
 _ACCOUNTS = {Queue.INFLATE: INFLATE_ACCOUNT, Queue.DEFLATE: DEFLATE_ACCOUNT, Queue.REPORTING: REPORT_ACCOUNT}
 _FIELD_BYTES = 4
+_NUM_PAGES_MAX = 0xFFFF_FFFF
 _POISON_VAL = slice(CONFIG_POISON_VAL, CONFIG_POISON_VAL + _FIELD_BYTES)
 _NO_POISON = bytes(_FIELD_BYTES)
 
@@ -158,7 +159,7 @@ class BalloonDevice:
         Raises:
             ValueError: it is not from 0 to 2^32 - 1.
         """
-        if not 0 <= num_pages < 1 << 32:
+        if not 0 <= num_pages <= _NUM_PAGES_MAX:
             raise ValueError(f"a balloon has from 0 to 2^32 - 1 pages, not {num_pages}")
         self._set_field(CONFIG_NUM_PAGES, num_pages)
 
@@ -166,7 +167,7 @@ class BalloonDevice:
         """Want the guest to make do with this much memory, as `set_num_pages`.
 
         More than the guest has empties the balloon. What it shares can be a little less than what it was started with:
-        User-Mode Linux keeps its own kernel's pages out of it.
+        User-Mode Linux keeps its own kernel's pages out of it. No more than 2^32 - 1 pages can be asked for.
 
         Raises:
             ValueError: the guest has shared no memory yet, or the target is negative.
@@ -176,7 +177,7 @@ class BalloonDevice:
             raise ValueError("the guest has shared no memory yet")
         if target_bytes < 0:
             raise ValueError(f"a guest cannot keep {target_bytes} bytes")
-        self.set_num_pages(max(0, ram_bytes - target_bytes) // PAGE_SIZE_BYTES)
+        self.set_num_pages(min(max(0, ram_bytes - target_bytes) // PAGE_SIZE_BYTES, _NUM_PAGES_MAX))
 
     @property
     def hinting(self) -> bool:

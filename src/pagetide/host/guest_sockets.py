@@ -1,5 +1,6 @@
 """The sockets at which guests connect: one a guest, made by path or by name, each with what is wanted of its guest."""
 
+import errno
 import functools
 import logging
 import os
@@ -112,8 +113,13 @@ class GuestSockets:
         """Accept guests at a socket of this path, which only this user may connect to. A dead server's is replaced.
 
         Raises:
-            OSError: as `GuestSocket`.
+            OSError: as `GuestSocket`, or another socket's guest, or one that is attached, has the name that its guest
+                would have.
         """
+        name = Path(path).stem
+        for sock in self._sockets:
+            if name == sock.name or name in sock.attached:
+                raise FileExistsError(errno.EEXIST, f"the guest at {sock.path} is called {name} already", str(path))
         made = GuestSocket(Path(path))
         self._sockets[made] = False
         self._on_made(made)
@@ -151,7 +157,7 @@ class GuestSockets:
         try:
             self.listen(path)
         except OSError as error:
-            raise ValueError(f"no socket can be had at {path}: {error}") from error
+            raise ValueError(f"no socket can be had at {path}: {error.strerror or error}") from error
         _log.info("listening at %s", path)
         return path
 
@@ -159,17 +165,20 @@ class GuestSockets:
         """Listen no more at the socket for a guest of this name, and forget what was wanted of it; its path.
 
         Raises:
-            ValueError: there is none, or its guest is attached.
+            ValueError: there is none, or its guest is attached, or what was wanted cannot be forgotten.
         """
         found = next((sock for sock in self._sockets if sock.name == name), None)
         if found is None:
             raise ValueError(f"there is no socket for a guest {name!r}")
         if found.attached:
             raise ValueError(f"{found.attached[0]} is attached; stop that guest first")
+        try:
+            found.wishes.forget()
+        except OSError as error:
+            raise ValueError(f"what is wanted of {name} cannot be forgotten, so its socket stays: {error}") from error
         self._events.unwatch(found.fileno())
         del self._sockets[found]
         self._on_removed(found)
-        found.wishes.forget()
         found.close()
         _log.info("listening no more at %s", found.path)
         return found.path

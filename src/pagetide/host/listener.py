@@ -1,6 +1,7 @@
 """Listening Unix sockets that only this user may connect to."""
 
 import contextlib
+import errno
 import socket
 import stat
 from pathlib import Path
@@ -23,7 +24,7 @@ class Listener:
         """Listen.
 
         Raises:
-            OSError: the path cannot be had, or somebody listens there.
+            OSError: the path cannot be had, or somebody listens there; the message names it.
         """
         _remove_stale(path)
         self.path = path
@@ -33,14 +34,17 @@ class Listener:
             self._identity = _identity(path)
             path.chmod(0o600)  # nobody can connect before the listen
             self.socket.listen(_BACKLOG)
-        except OSError:
+        except OSError as error:
             self.socket.close()
-            raise
+            if error.errno == errno.EADDRINUSE:
+                why = "another process listens there" if path.is_socket() else "there is something that is no socket"
+                raise OSError(errno.EADDRINUSE, why, str(path)) from error
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     def close(self) -> None:
         """Listen no more, and remove the socket if it is still this one."""
         self.socket.close()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # what stays is replaced by whoever listens there next
             if _identity(self.path) == self._identity:
                 self.path.unlink()
 

@@ -214,7 +214,8 @@ class Server:
         self._events.close()
 
     def _free_name(self, wanted: str) -> str:
-        taken = {guest.name for guest in self._guests}
+        """A name that neither a guest has nor another socket's guest will have."""
+        taken = {guest.name for guest in self._guests} | ({sock.name for sock in self.sockets} - {wanted})
         names = (f"{wanted}-{number}" if number > 1 else wanted for number in range(1, len(taken) + 2))
         return next(name for name in names if name not in taken)
 

@@ -53,7 +53,7 @@ class VhostUserSession:
         kicks: Kicks,
         *,
         features: int,
-        on_memory_changed: Callable[[], None],
+        on_memory_changed: Callable[[], object],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
         """Take over a connected socket.

@@ -7,6 +7,7 @@ the file before it takes effect, and the file is replaced whole, so that whoever
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -17,8 +18,12 @@ _NEW_SUFFIX = ".new"
 _BYTES_MAX = 4096
 
 
+TargetBytes = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""What a target can be."""
+
+
 class _Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    target_bytes: int | None = None
+    target_bytes: TargetBytes | None = None
     paused: bool = False
     inhibited: bool = False
 
@@ -27,7 +32,13 @@ _NOTHING = _Wanted()
 
 
 class Wishes:
-    """What is wanted of the guest of one socket."""
+    """What is wanted of the guest of one socket.
+
+    Attributes:
+        socket_path: the socket's; None for a guest that came otherwise.
+    """
+
+    socket_path: Path | None
 
     def __init__(self, socket_path: Path | None = None) -> None:
         """Want what a daemon before this one wanted, or nothing.
@@ -38,6 +49,7 @@ class Wishes:
         Raises:
             OSError: what was left there cannot be read, or was not left by a daemon of this user.
         """
+        self.socket_path = None if socket_path is None else socket_path.resolve()
         self._path = None if socket_path is None else socket_path.with_name(socket_path.name + KEPT_SUFFIX)
         self._wanted = _NOTHING if self._path is None else _read(self._path)
 
@@ -80,10 +92,14 @@ class Wishes:
         self._wanted = new
 
     def forget(self) -> None:
-        """Want nothing any more, and leave no file."""
-        self._wanted = _NOTHING
+        """Want nothing any more, and leave no file.
+
+        Raises:
+            OSError: the file stays; nothing has changed.
+        """
         if self._path is not None:
             _write(self._path, _NOTHING)
+        self._wanted = _NOTHING
 
     def __str__(self) -> str:
         """What is wanted, in a few words; nothing if nothing is."""

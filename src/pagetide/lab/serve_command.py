@@ -33,7 +33,15 @@ def check_paths(sockets: Sequence[Path], socket_dir: Path | None, control: Path 
             raise ConfigError(f"the path of a socket has at most {_SOCKET_PATH_MAX} bytes: {path}")
     if len({path.absolute() for path in (*chosen, place)}) <= len(chosen):
         raise ConfigError("two sockets have the same path")
+    names = [path.stem for path in chosen]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"a guest is called after its socket, and two would be called {name}")
     return chosen, place
+
+
+def _reason(error: OSError) -> str:
+    return f": {error}" if error.filename is None else f" at {error.filename}: {error.strerror}"
 
 
 def serve_command(
@@ -84,6 +92,7 @@ def serve_command(
         with Server(verify_share=verify_share, features=int(features)) as server:
             serve(server, paths, control_path, folder=socket_dir, stats_interval_s=stats_interval_s)
     except OSError as error:
-        print(f"pagetide: cannot serve: {error}", file=sys.stderr)
+        hint = "; --control says where else" if control is None and error.filename == str(control_path) else ""
+        print(f"pagetide: cannot serve{_reason(error)}{hint}", file=sys.stderr)
         return STATUS_FAILED
     return STATUS_OK

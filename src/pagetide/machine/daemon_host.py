@@ -29,6 +29,7 @@ class DaemonHost:
     def __init__(self, socket_path: Path, control: Path) -> None:
         """Take where guests connect and where questions are answered."""
         self._path, self._control_path = socket_path, control
+        self._socket = str(socket_path.resolve())
         self._control: socket.socket | None = None
         self.ledger: Ledger | None = None
         self._others: set[str] = set()
@@ -121,7 +122,7 @@ class DaemonHost:
 
     def _take(self, guests: list[dict[str, Any]]) -> None:
         for guest in guests:
-            ours = guest["name"].startswith(self._path.stem) and guest["name"] not in self._others
+            ours = guest["socket"] == self._socket and guest["name"] not in self._others
             if self._name is None and ours:
                 self._name = guest["name"]
             if guest["name"] == self._name:

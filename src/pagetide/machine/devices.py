@@ -166,12 +166,14 @@ class OwnDevice(VhostUserDevice):
     def pause(self, *, paused: bool) -> None:
         """As `pagetide ctl pause` and `resume`."""
         with self._halted() as guest:
-            guest.paused = paused
+            guest.wishes.want(paused=paused)
+            guest.follow_wishes()
 
     def inhibit(self, *, inhibited: bool) -> None:
         """As `pagetide ctl inhibit` and `uninhibit`."""
         with self._halted() as guest:
-            guest.inhibited = inhibited
+            guest.wishes.want(inhibited=inhibited)
+            guest.follow_wishes()
 
     @contextlib.contextmanager
     def _halted(self) -> Iterator[AttachedGuest]:
