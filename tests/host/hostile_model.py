@@ -230,6 +230,8 @@ class Model:
             found += self._follow(gpa, length // 16, 0)
             if found[-1][2] & 4:
                 raise BrokenRuleError(ring.INDIRECT_NESTED)
+        if sum(length for _, length, _, _ in found) > 1 << 32:
+            raise BrokenRuleError(ring.ELEMENT_TOO_LONG)
         for gpa, length, flags, _ in found:
             yield gpa, length, bool(flags & 2)
 

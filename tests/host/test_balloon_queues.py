@@ -166,6 +166,22 @@ def test_a_driver_of_another_device_may_have_poisoned_its_pages(left: int | None
         assert FREE + 2 not in rig.guest.resident_pages()
 
 
+def test_who_finishes_serves_what_was_there() -> None:
+    """What comes after that stays in the ring, however often the queue is served, and is there for a successor."""
+    with QueueRig(Queue.REPORTING) as rig:
+        for n in range(3):
+            rig.add([(GPA + (FREE + n) * PAGE, PAGE)], writable=True)
+        rig.device.process(rig.index, 2)
+        rig.device.finish()
+        for n in range(3, 5):
+            rig.add([(GPA + (FREE + n) * PAGE, PAGE)], writable=True)
+        rig.process()
+        assert rig.process() == NOTHING
+        assert rig.used() == 3
+        assert rig.guest.resident_pages() == set(range(256)) - set(range(FREE, FREE + 3))
+        assert rig.device.stop_queue(rig.index) == 3
+
+
 def test_a_paused_device_leaves_reports_in_the_ring() -> None:
     """Paused, nothing is acknowledged or discarded; unpaused, everything is, without another kick."""
     with QueueRig(Queue.REPORTING) as rig:

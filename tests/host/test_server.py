@@ -405,11 +405,11 @@ def test_a_dead_servers_socket_is_replaced_and_a_living_ones_not(tmp_path: Path)
         dead.listen()
     with Server() as server:
         server.listen(path)
-        with Server() as second, pytest.raises(OSError, match="in use"):
+        with Server() as second, pytest.raises(OSError, match="another process listens there"):
             second.listen(path)
         assert path.is_socket()
         (tmp_path / "file").write_text("x")
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(OSError, match="there is something that is no socket"):
             server.listen(tmp_path / "file")
         assert (tmp_path / "file").read_text() == "x"
         # Somebody else's socket in our place is not ours to remove.

@@ -85,6 +85,8 @@ def first_element(guest: Guest, *, indirect: bool) -> list[tuple[int, int, int]]
             raise RingError(ring.INDIRECT_NOT_NEGOTIATED)
         gpa, length = chain.pop()[:2]
         chain += follow_table(guest, gpa, length, ROOM - len(chain))
+    if sum(length for _, length, _, _ in chain) > 1 << 32:
+        raise RingError(ring.ELEMENT_TOO_LONG)
     return [(gpa, length, flags & 2) for gpa, length, flags, _ in chain]
 
 
@@ -181,6 +183,8 @@ TABLE_32 = (TABLE_GPA, 32, 4, 0)
         ([(END_GPA - 16, 32, 4, 0)], [], ring.TABLE_OUTSIDE),
         ([(HIGH_GPA - 16, 32, 4, 0)], [], ring.TABLE_OUTSIDE),
         ([(2**64 - 16, 32, 4, 0)], [], ring.TABLE_OUTSIDE),
+        ([(1, 2**32 - 1, 3, 1), (1, 2, 2, 0)], [], ring.ELEMENT_TOO_LONG),
+        ([(1, 2**32 - 1, 3, 1), (TABLE_GPA, 16, 4, 0)], [(1, 2, 2, 0)], ring.ELEMENT_TOO_LONG),
     ],
 )
 def test_each_broken_rule_has_its_error(descs: list[Descriptor], table: list[Descriptor], code: int) -> None:
@@ -207,6 +211,12 @@ def test_a_chain_may_be_as_long_as_the_queue() -> None:
     """The longest chain without a loop has every descriptor once."""
     descs = [(i, i, 1 if i < SIZE - 1 else 0, i + 1) for i in range(SIZE)]
     assert one_element(descs, []) == [(i, i, 0) for i in range(SIZE)]
+
+
+def test_an_element_may_describe_as_many_bytes_as_the_rules_allow() -> None:
+    """2.7.5.2: 2^32 bytes in all, and not one more."""
+    descs = [(1, 2**32 - 1, 3, 1), (2, 1, 2, 0)]
+    assert one_element(descs, []) == [(1, 2**32 - 1, 2), (2, 1, 2)]
 
 
 def test_addresses_from_the_upper_half_come_out_negative() -> None:

@@ -195,8 +195,16 @@ class AttachedGuest:
         """Whether a round of free page hints is asked for or under way."""
         return self._device.hinting
 
-    def count_refaulted(self) -> None:
-        """Look which discarded memory is resident again, and count it in the ledger.
+    @property
+    def looking(self) -> bool:
+        """Whether a look is under way."""
+        return self._memory.looking
+
+    def look_for_refaults(self) -> float:
+        """Look at a piece of its memory for what was discarded and is resident again, and count it in the ledger.
+
+        Returns:
+            The share of this that was in vain: none.
 
         Raises:
             GuestGoneError: its memory cannot be looked at.
@@ -205,6 +213,11 @@ class AttachedGuest:
             self.ledger.words[REFAULTED_BYTES] += self._memory.take_refaulted_bytes()
         except OSError as error:
             raise GuestGoneError(f"its memory cannot be looked at: {error}") from error
+        return 0.0
+
+    def finish(self) -> None:
+        """Serve what is in its rings now, and nothing that comes later."""
+        self._device.finish()
 
     def set_target_bytes(self, target_bytes: int) -> bool:
         """Want the guest to make do with this much memory; False and errors as `follow_wishes`.

@@ -36,6 +36,9 @@ class ControlledHost(Protocol):
     def sockets(self) -> GuestSockets:
         """Where guests connect."""
 
+    def look_for_refaults(self, guest: AttachedGuest) -> None:
+        """Begin to count what has come back of what was discarded."""
+
 
 class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request.
@@ -174,7 +177,7 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
     if guests:
         if request.command in {"show", "hint"}:
             del guests[1:]
-        note = _act(request, guests)
+        note = _act(request, guests, host)
         return ControlAnswer([state_of(guest) for guest in guests], note=note)
     waiting = next((sock for sock in host.sockets.waiting if sock.name == request.guest), None)
     if waiting is None:
@@ -215,7 +218,7 @@ def _want(request: ControlRequest, wishes: Wishes) -> bool:
     return True
 
 
-def _act(request: ControlRequest, guests: Sequence[AttachedGuest]) -> str | None:
+def _act(request: ControlRequest, guests: Sequence[AttachedGuest], host: ControlledHost) -> str | None:
     """Do it to all of them; what else there is to know."""
     told = True
     if _want(request, guests[0].wishes):
@@ -224,7 +227,7 @@ def _act(request: ControlRequest, guests: Sequence[AttachedGuest]) -> str | None
         told = guests[0].begin_hinting()
     else:
         assert request.command == "show"
-        guests[0].count_refaulted()
+        host.look_for_refaults(guests[0])
     return None if told else "the guest cannot be told of the change and sees it when it looks"
 
 

@@ -137,6 +137,7 @@ class BalloonDevice:
         self.statistics = {}
         self._can_poison = self._poison_told = self._taken_over = False
         self._once_started: set[int] = set()
+        self._ends: dict[int, int] | None = None
         self._hinting = HintingRound()
         self._memory = memory
         self._queues: dict[int, _Started] = {}
@@ -296,6 +297,10 @@ class BalloonDevice:
             self._queues.clear()
             raise
 
+    def finish(self) -> None:
+        """Serve what is in the rings now, and nothing that comes later."""
+        self._ends = {index: started.queue.ring.avail_idx for index, started in self._queues.items()}
+
     def process(self, index: int, budget: int) -> Turn:
         """Serve up to `budget` elements of a queue.
 
@@ -307,6 +312,10 @@ class BalloonDevice:
         if started is None or (self.paused and started.kind is _REPORTING):
             return NOTHING
         kind, _, queue = started
+        if self._ends is not None:
+            budget = min(budget, queue.ring.left_until(self._ends[index]) if index in self._ends else 0)
+            if budget == 0:
+                return NOTHING
         turn = queue.process(self._memory.region_map.table, budget, self._skip(kind))
         if kind is _STATS:
             assert isinstance(queue, StatisticsQueue)

@@ -2,4 +2,14 @@
 
 
 class GuestGoneError(Exception):
-    """The guest is to be given up; the message says why."""
+    """The guest is to be given up; the message says why.
+
+    Attributes:
+        held_up_s: for how long it held up the loop, in which the loop used no CPU time.
+    """
+
+    held_up_s: float
+
+    def __init__(self, reason: str, *, held_up_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.held_up_s = held_up_s

@@ -6,6 +6,7 @@ The guest holds the other ends and may have filled or closed them, or have given
 import contextlib
 import os
 import socket
+import time
 
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.virtio.vhost_user_messages import Message, encode
@@ -19,10 +20,14 @@ def signal_eventfd(fd: int) -> None:
     """
     if fd < 0:
         return
+    start_s = time.monotonic()
     try:
         os.eventfd_write(fd, 1)
     except BlockingIOError:
         return  # full: the call is there already
+    except InterruptedError as error:
+        held_up_s = time.monotonic() - start_s
+        raise GuestGoneError("made its eventfd block, and filled it", held_up_s=held_up_s) from error
     except OSError as error:
         raise GuestGoneError(f"cannot be signalled: {error}") from error
 

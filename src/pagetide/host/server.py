@@ -26,10 +26,11 @@ from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_sockets import GuestSocket, GuestSockets
 from pagetide.host.ledger import Ledger
+from pagetide.host.refault_looks import RefaultLooks
 from pagetide.host.wishes import Wishes
 
-FINISH_TURNS_MAX = 256
-"""Most turns of one guest in `finish`: enough for five rings of 512 elements each."""
+FINISH_MAX_S = 10.0
+"""Longest time for `finish`; what is left then stays in the rings, not acknowledged."""
 
 GUESTS_MAX = 1024
 """Most guests at once; more wait to be accepted."""
@@ -52,6 +53,7 @@ class Server:
         verify_share: float = 1.0,
         features: int = int(FEATURES),
         on_guest_gone: Callable[[AttachedGuest, str], None] | None = None,
+        on_busy: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Start without guests.
@@ -60,14 +62,17 @@ class Server:
             verify_share: share of the elements whose discarding is read back, from 0 to 1.
             features: what to offer to drivers.
             on_guest_gone: called with each guest that has gone and a sentence why, after all it had is given back.
+            on_busy: called before anything is done for a guest.
             clock_ns: the time, for how long reports wait.
         """
         self._verify_share = verify_share
         self._features = features
         self._control: ControlSocket | None = None
         self._on_guest_gone = on_guest_gone
+        self._on_busy = on_busy
         self._clock_ns = clock_ns
         self._events = FdEvents(clock_ns)
+        self._looks: RefaultLooks[AttachedGuest] = RefaultLooks()
         self._costs: Costs[AttachedGuest | GuestSocket] = Costs()
         self.sockets = GuestSockets(
             self._events,
@@ -118,24 +123,31 @@ class Server:
         self._events.unwatch(fd)
 
     def request_statistics(self) -> None:
-        """Ask every guest for new memory statistics, and count what has come back of what was discarded."""
+        """Ask every guest for new memory statistics, and begin to count what has come back of what was discarded."""
         for guest in self.guests:
+            self._looks.want(guest)
+            self._on_busy()
             try:
-                guest.count_refaulted()
                 guest.request_statistics()
             except GuestGoneError as error:
                 self._give_up(guest, str(error))
 
-    def finish(self) -> None:
-        """Serve what guests have put in their rings, and no more after that.
+    def look_for_refaults(self, guest: AttachedGuest) -> None:
+        """Count what has come back of what was discarded: a piece of its memory now, and the rest by and by."""
+        self._looks.want(guest)
+        self._look(guest)
 
-        What comes meanwhile may or may not be served: a guest gets at most as many turns as a full ring takes.
-        """
+    def finish(self) -> None:
+        """Serve what guests have put in their rings until now, for at most `FINISH_MAX_S`."""
         self._costs.lap_s()
         self._events.wait(0)  # kicks that have come
-        for _ in range(FINISH_TURNS_MAX):
-            turns = tuple(guest for guest in self._guests if guest.has_work)
-            if not turns:
+        for guest in self._guests:
+            guest.finish()
+        end_s = self._now_s() + FINISH_MAX_S
+        while turns := tuple(guest for guest in self._guests if guest.has_work):
+            if self._now_s() > end_s:
+                names = ", ".join(guest.name for guest in turns)
+                _log.warning("not all is served after %g s, and is left in the rings of %s", FINISH_MAX_S, names)
                 return
             for guest in turns:
                 self._attempt(guest, guest.turn)
@@ -179,7 +191,7 @@ class Server:
         self._costs.begin_round()
         for rested in self._costs.take_rested():
             self._go_on(rested)
-        slept_s = self._events.wait(0 if self._working else self._costs.until_next_s(timeout_s))
+        slept_s = self._events.wait(0 if self._working else self._until_next_s(timeout_s))
         turns, self._working = self._working, {}
         for guest in turns:
             if guest.has_work:
@@ -188,6 +200,9 @@ class Server:
                     self._note_work(guest)
         if not turns:
             self._costs.lap_s()
+        due = self._looks.take_due(self._now_s())
+        if due is not None:
+            self._look(due)
         self._costs.end_round(slept_s)
 
     def run(self, stop_fd: int) -> None:
@@ -213,6 +228,18 @@ class Server:
         self.sockets.close()
         self._events.close()
 
+    def _now_s(self) -> float:
+        return self._clock_ns() / 1e9
+
+    def _until_next_s(self, timeout_s: float) -> float:
+        return self._looks.until_next_s(self._now_s(), self._costs.until_next_s(timeout_s))
+
+    def _look(self, guest: AttachedGuest) -> None:
+        """Look at a piece of a guest's memory."""
+        start_s = self._now_s()
+        self._attempt(guest, guest.look_for_refaults)
+        self._looks.looked(guest, start_s, self._now_s(), more=guest.looking)
+
     def _free_name(self, wanted: str) -> str:
         """A name that neither a guest has nor another socket's guest will have."""
         taken = {guest.name for guest in self._guests} | ({sock.name for sock in self.sockets} - {wanted})
@@ -225,9 +252,10 @@ class Server:
     def _attempt(self, guest: AttachedGuest, action: Callable[[], float]) -> None:
         """Do something for a guest; it is charged with the share that the action says was in vain."""
         try:
+            self._on_busy()
             in_vain = action()
         except GuestGoneError as error:
-            self._charge(guest, self._costs.lap_s())
+            self._charge(guest, self._costs.lap_s() + error.held_up_s)
             self._give_up(guest, str(error))
             return
         used_s = self._costs.lap_s()
@@ -266,6 +294,7 @@ class Server:
         guest.close()
         assert not guest.has_work
         self._working.pop(guest, None)
+        self._looks.forget(guest)
         spent_s = self._costs.leave(guest)
         origin = self._guests.pop(guest)
         if origin is not None:

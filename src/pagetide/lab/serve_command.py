@@ -74,6 +74,7 @@ def serve_command(
     from pagetide import bus_error
     from pagetide.host.daemon import LineFormatter, serve
     from pagetide.host.device import FEATURES
+    from pagetide.host.interruption import Interruption
     from pagetide.host.server import Server
     from pagetide.machine.host_warm_up import warm_up_host
     from pagetide.virtio.balloon import Feature
@@ -89,7 +90,10 @@ def serve_command(
         warm_up_host()
         if control is None:
             make_private(control_path.parent)
-        with Server(verify_share=verify_share, features=int(features)) as server:
+        with (
+            Interruption() as interruption,
+            Server(verify_share=verify_share, features=int(features), on_busy=interruption.busy) as server,
+        ):
             serve(server, paths, control_path, folder=socket_dir, stats_interval_s=stats_interval_s)
     except OSError as error:
         hint = "; --control says where else" if control is None and error.filename == str(control_path) else ""

@@ -25,6 +25,9 @@ def warm_up_host() -> None:
         device.start_queue(index, QueuePlace(2, 0, 1024, 2048), 0, FEATURES)
         device.process(index, 1)
         device.stop_queue(index)
+    device.start_queue(0, QueuePlace(2, 0, 1024, 2048), 0, FEATURES)
+    device.finish()
+    device.stop_queue(0)
     memory.close()
 
 

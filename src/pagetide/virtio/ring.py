@@ -66,6 +66,7 @@ TABLE_TOO_LONG = -14
 TABLE_OUTSIDE = -15
 ARRAYS_TOO_SHORT = -16
 BAD_PUSH = -17
+ELEMENT_TOO_LONG = -18
 
 _ERRORS = {
     AGAIN: "there is no room yet, or nothing there yet",
@@ -89,6 +90,7 @@ _ERRORS = {
     TABLE_OUTSIDE: "an indirect table is not within one region of guest memory (virtio 1.2, 2.7.5.3)",
     ARRAYS_TOO_SHORT: "the arrays for an element's descriptors are shorter than the queue",
     BAD_PUSH: "only an element that was popped can be pushed, once, with a length of 32 bits (virtio 1.2, 2.7.8)",
+    ELEMENT_TOO_LONG: "an element describes more than 2^32 bytes (virtio 1.2, 2.7.5.2)",
 }
 
 

@@ -37,6 +37,8 @@ from pagetide.virtio.ring import (
     AVAIL_F_NO_INTERRUPT,
     AVAIL_IDX,
     BAD_PUSH,
+    ELEMENT_BYTES_MAX,
+    ELEMENT_TOO_LONG,
     HEAD_RANGE,
     INDEX_MASK,
     INDIRECT_DESCS_MAX,
@@ -75,6 +77,11 @@ _STATE_WORDS = 16  # then the heads of those elements, the one to pop first at t
 
 
 @kernel
+def _avail_idx(state: _Words) -> int:
+    return load_u16_acquire(state[AVAIL_ADDRESS] + RING_IDX)
+
+
+@kernel
 def _look(state: _Words) -> int:
     """How many elements are there to pop, loading the available idx only if none is known of; or AVAIL_IDX."""
     last = state[LAST_AVAIL]
@@ -94,8 +101,8 @@ def pop_element(state: _Words, regions: _Words, gpas: _Words, lengths: _Words, f
     Elements that a predecessor took and never gave back come first.
 
     The element's head is in `state[POPPED_HEAD]` until the next call. After an error nothing has changed, and the ring
-    can only be reset. What 2.7.4.2 demands of the driver, device-readable descriptors before device-writable ones, and
-    2.7.5.2, at most 2^32 bytes, is not checked here: the flags and lengths let the device decide.
+    can only be reset. What 2.7.4.2 demands of the driver, device-readable descriptors before device-writable ones, is
+    not checked here: the flags let the device decide.
 
     Args:
         state: a DeviceRing's state.
@@ -123,6 +130,8 @@ def pop_element(state: _Words, regions: _Words, gpas: _Words, lengths: _Words, f
         if head >= size:
             return HEAD_RANGE
     count = read_chain(state[DESC_ADDRESS], size, head, state[INDIRECT], regions, gpas, lengths, flags)
+    if count > 1 and lengths[:count].sum() > ELEMENT_BYTES_MAX:
+        return ELEMENT_TOO_LONG
     if count > 0:
         state[POPPED_HEAD] = head
         if resubmits > 0:
@@ -281,6 +290,15 @@ class DeviceRing:
     def last_avail(self) -> int:
         """The available ring entry to pop next (`GET_VRING_BASE`)."""
         return int(self.state[LAST_AVAIL])
+
+    @property
+    def avail_idx(self) -> int:
+        """The driver's available idx, as it is in memory now; unchecked."""
+        return int(_avail_idx(self.state))
+
+    def left_until(self, avail_idx: int) -> int:
+        """How many elements there are to pop up to this index."""
+        return int((avail_idx - self.state[LAST_AVAIL] & INDEX_MASK) + self.state[RESUBMITS])
 
     def stop(self) -> None:
         """Serve the queue no more; what is popped and not given back is for whoever starts it next to pop again."""

@@ -123,6 +123,14 @@ VECTORS: tuple[Vector, ...] = (
         _NEVER_CHECKED + ", readable after a writable one",
     ),
     _vector("a chain that loops", _raw([(DATA, MIB, _W | _NEXT, 1), (DATA, MIB, _W | _NEXT, 0)]), _BREAKS),
+    _vector(
+        "a chain of more than 2^32 bytes",
+        _raw(
+            [(BUFFERS, 80, _INDIRECT, 0)],
+            table=[(1 << 40, 0xFFFF_F000, _W | _NEXT, n + 1) for n in range(4)] + [(DATA, MIB, _W, 0)],
+        ),
+        _BREAKS,
+    ),
     _vector("a next beyond the table", _raw([(DATA, MIB, _W | _NEXT, 32)]), _BREAKS),
     _vector("a head beyond the table", _raw([(DATA, MIB, _W, 0)], heads=[32]), _BREAKS),
     _vector(

@@ -1,0 +1,41 @@
+"""A signal that ends whatever holds up the loop's thread in a system call.
+
+The only calls that can block are writes to eventfds that guests gave: they do not while O_NONBLOCK is set, but who gave
+one shares the open file and may clear it at any time. A blocked write then ends with EINTR at the next tick
+(`guest_signals.py`). Ticks come only while the loop does something for guests.
+"""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+TICK_S = 0.1
+"""Longest time for which a guest can hold up the loop."""
+
+
+class Interruption:
+    """Ticks, as long as the context lasts, whenever somebody says `busy`. For the main thread, one at a time."""
+
+    def __enter__(self) -> Self:
+        self._ticking = self._busy = False
+        self._before = signal.signal(signal.SIGALRM, self._tick)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+
+    def busy(self) -> None:
+        """The loop begins to do something for a guest."""
+        self._busy = True
+        if not self._ticking:
+            self._ticking = True
+            signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
+
+    def _tick(self, number: int, frame: FrameType | None) -> None:
+        if not self._busy:
+            self._ticking = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        self._busy = False
