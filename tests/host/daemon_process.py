@@ -30,11 +30,13 @@ class Daemon:
         assert self.process.stderr is not None
         assert "listening at" in self.process.stderr.readline()
 
-    def guest(self, name: str, queue: Queue = Queue.REPORTING, features: int = int(FEATURES)) -> ServedGuest:
+    def guest(
+        self, name: str, queue: Queue = Queue.REPORTING, features: int = int(FEATURES), pages: int = 1024
+    ) -> ServedGuest:
         """Attach a guest at one of the sockets."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.connect(str(self.folder / f"{name}.sock"))
-        return ServedGuest(sock, queue=queue, features=features)
+        return ServedGuest(sock, queue=queue, features=features, pages=pages)
 
     def ctl(self, *words: str) -> int:
         """Run `pagetide ctl`; its exit status."""

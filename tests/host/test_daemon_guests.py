@@ -151,6 +151,24 @@ def test_a_round_of_hints_is_asked_for_and_shown(daemons: list[Daemon], capsys: 
         assert "has not accepted free page hinting" in capsys.readouterr().err
 
 
+def test_a_guest_that_goes_amid_a_round_ends_it(daemons: list[Daemon], capsys: pytest.CaptureFixture[str]) -> None:
+    """`ctl hint` says so in one sentence, and does not wait for what will not come."""
+    (daemon,) = daemons
+    assert daemon.ctl("add", "vm1") == 0
+    with daemon.guest("vm1", queue=Queue.FREE_PAGE) as guest:
+
+        def leave() -> None:
+            while Config.decode(guest.channel.get_config(0, CONFIG_BYTES)).free_page_hint_cmd_id == CMD_ID_STOP:
+                threading.Event().wait(0.01)
+            guest.channel.close()
+
+        leaves = threading.Thread(target=leave)
+        leaves.start()
+        assert daemon.ctl("hint", "vm1") == 1
+        leaves.join()
+    assert "vm1 has gone before the round was over" in capsys.readouterr().err
+
+
 def _hint(guest: ServedGuest) -> None:
     """Wait for a command id, and answer it as a driver does."""
     while (cmd_id := Config.decode(guest.channel.get_config(0, CONFIG_BYTES)).free_page_hint_cmd_id) == CMD_ID_STOP:

@@ -1,6 +1,7 @@
 """vhost-user over real sockets: descriptors travel, and ends are noticed."""
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -76,6 +77,21 @@ def test_more_descriptors_than_a_message_may_have_are_refused_and_closed(pair: P
         socket.send_fds(theirs, [encode(Message(5))], [file.fileno()] * 9)
     with pytest.raises(RemoteProtocolError, match="file descriptors"):
         connection.receive()
+
+
+def test_descriptors_for_which_there_is_no_room_are_our_own_fault(pair: Pair) -> None:
+    """A process that may open no more says so, and does not blame its peer."""
+    connection, theirs = pair
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    socket.send_fds(theirs, [encode(Message(12, payload=bytes(8)))], [0])
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError, match="ulimit -n"):
+            connection.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_what_the_peer_does_not_take_is_kept(pair: Pair) -> None:

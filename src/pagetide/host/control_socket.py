@@ -1,12 +1,14 @@
 """The daemon's control socket: the I/O around `control.handle`."""
 
+import contextlib
 import functools
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from pagetide.host.control import ControlError, LineReader
-from pagetide.host.fd_events import READABLE, FdEvents
+from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.listener import Listener
 
 CLIENTS_MAX = 16
@@ -15,8 +17,42 @@ CLIENTS_MAX = 16
 _RECEIVE_BYTES = 65536
 
 
+class _Client:
+    """One client: lines that are not answered yet, and what of an answer it has not taken yet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self._reader = LineReader()
+        self._lines: list[bytes] = []
+        self.unsent = b""
+
+    def talk(self, handle: Callable[[bytes], bytes]) -> bool:
+        """Answer line after line for as long as the client takes answers; False once it has hung up.
+
+        Raises:
+            OSError: it has gone.
+            ControlError: a line is too long.
+        """
+        if not self.unsent and not self._lines:
+            data = self.socket.recv(_RECEIVE_BYTES)
+            if not data:
+                return False
+            self._lines = self._reader.receive(data)
+        self._flush()
+        while self._lines and not self.unsent:
+            self.unsent = handle(self._lines.pop(0))
+            self._flush()
+        return True
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self.unsent:
+                self.unsent = self.unsent[self.socket.send(self.unsent, socket.MSG_NOSIGNAL) :]
+
+
 class ControlSocket:
-    """Answers clients, who may each ask any number of times. One that does not read its answers is dropped."""
+    """Answers clients, who may each ask any number of times. One that does not read its answers is asked no more."""
 
     def __init__(self, path: Path, events: FdEvents, handle: Callable[[bytes], bytes]) -> None:
         """Listen at a path, and answer each line with what `handle` says.
@@ -26,8 +62,9 @@ class ControlSocket:
         """
         self._events = events
         self._handle = handle
-        self._clients: dict[socket.socket, LineReader] = {}
+        self._clients: dict[_Client, None] = {}
         self._listener = Listener(path)
+        self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         events.watch(self._listener.socket.fileno(), READABLE, self._accept)
 
     def close(self) -> None:
@@ -36,32 +73,38 @@ class ControlSocket:
             self._drop(client)
         self._events.unwatch(self._listener.socket.fileno())
         self._listener.close()
+        os.close(self._spare_fd)
 
     def _accept(self) -> None:
         try:
-            client, _ = self._listener.socket.accept()
+            client = _Client(self._listener.socket.accept()[0])
         except OSError:
+            self._turn_away()
             return
         if len(self._clients) >= CLIENTS_MAX:
             self._drop(next(iter(self._clients)))
-        client.setblocking(False)
-        self._clients[client] = LineReader()
-        self._events.watch(client.fileno(), READABLE, functools.partial(self._talk, client))
+        self._clients[client] = None
+        self._events.watch(client.socket.fileno(), READABLE, functools.partial(self._talk, client))
 
-    def _talk(self, client: socket.socket) -> None:
+    def _turn_away(self) -> None:
+        """No descriptor is left for a client, so hang up on it: its call would make the listener readable for ever."""
+        os.close(self._spare_fd)
+        with contextlib.suppress(OSError):
+            self._listener.socket.accept()[0].close()
+        self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _talk(self, client: _Client) -> None:
         try:
-            data = client.recv(_RECEIVE_BYTES)
-            for line in self._clients[client].receive(data):
-                answer = self._handle(line)
-                if client.send(answer, socket.MSG_NOSIGNAL) < len(answer):
-                    raise ControlError("the client does not read its answers")
+            if client.talk(self._handle):
+                self._events.rewatch(client.socket.fileno(), WRITABLE if client.unsent else READABLE)
+                return
+        except BlockingIOError:
+            return
         except (OSError, ControlError):
-            self._drop(client)
-        else:
-            if not data:
-                self._drop(client)
+            pass
+        self._drop(client)
 
-    def _drop(self, client: socket.socket) -> None:
+    def _drop(self, client: _Client) -> None:
         del self._clients[client]
-        self._events.unwatch(client.fileno())
-        client.close()
+        self._events.unwatch(client.socket.fileno())
+        client.socket.close()

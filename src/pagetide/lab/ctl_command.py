@@ -108,6 +108,8 @@ def _await_hints(path: Path, begun: dict[str, Any]) -> dict[str, Any]:
         answer = ask(path, {"command": "show", "guest": guest["name"]})
         if answer["error"] is not None:
             return answer
+        if not answer["guests"]:
+            return answer | {"error": f"{guest['name']} has gone before the round was over"}
         (now,) = answer["guests"]
         if not now["hinting"]:
             hints, hinted_bytes = (now["ledger"][name] - before[name] for name in ("hints", "hinted_bytes"))

@@ -1,6 +1,7 @@
 """`pagetide serve`: from arguments to a daemon."""
 
 import logging
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +86,8 @@ def serve_command(
     features = FEATURES
     for name in without:
         features &= ~Feature[name]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes up to some fifteen
     try:
         bus_error.install()
         warm_up_host()

@@ -5,6 +5,7 @@ for each reply.
 """
 
 import array
+import errno
 import os
 import select
 import socket
@@ -78,6 +79,7 @@ class Connection:
 
         Raises:
             RemoteProtocolError: what came is not a message, or the end came within one.
+            OSError: this process can have no more file descriptors.
         """
         while (message := self._reader.next_message()) is None:
             try:
@@ -87,6 +89,8 @@ class Connection:
             except ConnectionResetError:
                 data, fds, flags = b"", [], 0
             self._reader.receive(data, fds)
+            if flags & socket.MSG_CTRUNC and len(fds) <= FDS_MAX:
+                raise OSError(errno.EMFILE, "this process has no room for a message's file descriptors (ulimit -n)")
             if flags & socket.MSG_CTRUNC:
                 raise RemoteProtocolError("more file descriptors came with a message than there is room for")
             if not data:
