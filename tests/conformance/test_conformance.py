@@ -28,6 +28,7 @@ ASKED_OF_NO_QEMU = {
     "ring: a queue of 128",
     "ring: a queue of 1024",
     "hinting: a round, from its id to done",
+    "configuration: a reset ends a round of hints",
     "pause: inhibited: acknowledged, and nothing is discarded",
 }
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pagetide.lab.conformance.bench import ALL, DATA, MIB, PAGE, RAM_BYTES, Bench
 from pagetide.lab.conformance.vector import Vector
 from pagetide.virtio.balloon import (
+    CMD_ID_DONE,
+    CMD_ID_STOP,
     CONFIG_ACTUAL,
     CONFIG_FREE_PAGE_HINT_CMD_ID,
     CONFIG_NUM_PAGES,
@@ -58,6 +60,16 @@ def _reset_forgets(offset: int) -> Callable[[Bench], str]:
     return play
 
 
+def _reset_ends_round(bench: Bench) -> str:
+    bench.start(Queue.FREE_PAGE)
+    bench.device.begin_hinting()
+    begun = bench.wait_for(lambda: bench.transport.read_config(CONFIG_FREE_PAGE_HINT_CMD_ID) > CMD_ID_DONE)
+    bench.transport.reset()
+    bench.start(Queue.FREE_PAGE)
+    ended = bench.transport.read_config(CONFIG_FREE_PAGE_HINT_CMD_ID) == CMD_ID_STOP
+    return f"{'begun' if begun else 'not begun'}, {'ended' if ended else 'not ended'}"
+
+
 def _paused(kind: Queue) -> Callable[[Bench], str]:
     """Report, or inflate, while paused; then go on."""
 
@@ -100,6 +112,7 @@ VECTORS: tuple[Vector, ...] = (
     Vector("configuration", "`num_pages` is not", _write(CONFIG_NUM_PAGES, 55), "not written"),
     Vector("configuration", "nor is the command id", _write(CONFIG_FREE_PAGE_HINT_CMD_ID, 55), "not written"),
     Vector("configuration", "`poison_val` is", _write(CONFIG_POISON_VAL, 0xAA, ALL | Feature.PAGE_POISON), "written"),
+    Vector("configuration", "a reset ends a round of hints", _reset_ends_round, "begun, ended"),
     Vector("configuration", "a reset forgets `poison_val`", _reset_forgets(CONFIG_POISON_VAL), "forgotten"),
     Vector(
         "configuration",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pagetide.lab.conformance.bench import DATA, MIB, PAGE, Bench, GuestQueue
 from pagetide.lab.conformance.vector import Vector
-from pagetide.virtio.balloon import CMD_ID_DONE, CMD_ID_STOP, CONFIG_FREE_PAGE_HINT_CMD_ID, STAT, Queue, Stat
+from pagetide.virtio.balloon import CMD_ID_DONE, CONFIG_FREE_PAGE_HINT_CMD_ID, STAT, Queue, Stat
 
 
 def _told(value: int) -> bytes:
@@ -82,16 +82,6 @@ def _round(bench: Bench) -> str:
     ) + f", {bench.outcome(back=back)}"  # fmt: skip
 
 
-def _reset_round(bench: Bench) -> str:
-    bench.start(Queue.FREE_PAGE)
-    bench.device.begin_hinting()
-    begun = bench.wait_for(lambda: bench.transport.read_config(CONFIG_FREE_PAGE_HINT_CMD_ID) > CMD_ID_DONE)
-    bench.transport.reset()
-    bench.start(Queue.FREE_PAGE)
-    ended = bench.transport.read_config(CONFIG_FREE_PAGE_HINT_CMD_ID) == CMD_ID_STOP
-    return f"{'begun' if begun else 'not begun'}, {'ended' if ended else 'not ended'}"
-
-
 def _odd_command(bench: Bench) -> str:
     queue = bench.start(Queue.FREE_PAGE)
     queue.give_bytes(b"\1\2")
@@ -127,7 +117,6 @@ VECTORS: tuple[Vector, ...] = (
     Vector("statistics", "two buffers: one is given back", _two_buffers, "one held"),
     Vector("hinting", "outside of a round hints are acknowledged", _no_round, "command id 0, 0 B gone", "hints_stale"),
     Vector("hinting", "a round, from its id to done", _round, "told, begun, done, 0 B gone", "hints"),
-    Vector("hinting", "a reset ends a round", _reset_round, "begun, ended"),
     Vector(
         "hinting",
         "a command id of two bytes",
