@@ -50,7 +50,9 @@ _MEDIAN_ERROR = 1.25
 """The standard error of a median, by that of the mean, if what is measured is about normal."""
 
 
-class _Case(NamedTuple):
+class Case(NamedTuple):
+    """Blocks to discard: their size, how many elements of 32 a kick, how many rounds, and the ratio asked."""
+
     block_bytes: int
     elements: int
     rounds: int
@@ -58,14 +60,16 @@ class _Case(NamedTuple):
 
     @property
     def name(self) -> str:
+        """As it is printed."""
         return f"{format_size(self.block_bytes)} blocks" + (", adjacent" if self.block_bytes == PAGE_SIZE_BYTES else "")
 
     @property
     def bytes(self) -> int:
+        """Of a round."""
         return self.elements * _CAPACITY * self.block_bytes
 
 
-_CASES = (_Case(2 << 20, 4, 240, 1.0), _Case(PAGE_SIZE_BYTES, 32, 60, 2.0))
+CASES = (Case(2 << 20, 4, 240, 1.0), Case(PAGE_SIZE_BYTES, 32, 60, 2.0))
 
 
 class _Device:
@@ -114,7 +118,7 @@ class _Device:
         return sum(int((task / "schedstat").read_text().split()[0]) for task in self._tasks.iterdir())
 
 
-def _discard_ns(device: _Device, case: _Case, order: npt.NDArray[np.int64]) -> int:
+def _discard_ns(device: _Device, case: Case, order: npt.NDArray[np.int64]) -> int:
     """Touch the memory, report all of it in this order of elements, and see that it is gone; the device's CPU time."""
     first = _DATA_GPA // PAGE_SIZE_BYTES
     device.ram.words.reshape(-1, PAGE_SIZE_BYTES // 8)[first : first + case.bytes // PAGE_SIZE_BYTES, 0] += 1
@@ -165,7 +169,7 @@ def _on_two_cpus(*devices: _Device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _both(case: _Case) -> Iterator[tuple[_Device, _Device]]:
+def _both(case: Case) -> Iterator[tuple[_Device, _Device]]:
     ram_bytes = -(-(_DATA_GPA + case.bytes) >> 20 << 20)
     with QemuDevice(ram_bytes) as qemu, _daemon(qemu.ram) as ours:
         theirs = _Device(qemu.pci, qemu.ram, _QEMU_RING_GPA, qemu.pid)
@@ -173,7 +177,8 @@ def _both(case: _Case) -> Iterator[tuple[_Device, _Device]]:
             yield ours, theirs
 
 
-def _case(case: _Case) -> list[Row]:
+def compare(case: Case) -> list[Row]:
+    """Both devices on the same work, by turns."""
     rng = np.random.default_rng(1)
     spent: list[tuple[int, int]] = []
     with _both(case) as (ours, qemu):
@@ -202,6 +207,6 @@ def _case(case: _Case) -> list[Row]:
 def run() -> list[Row]:
     """Measure; one row a figure."""
     try:
-        return [row for case in _CASES for row in _case(case)]
+        return [row for case in CASES for row in compare(case)]
     except QemuError as error:
         return [Row("discard, ours / QEMU", None, "ratio", note=str(error))]

@@ -38,7 +38,7 @@ _ROUNDS = 20
 _BESIDES_MAX_US = 40.0
 
 
-class _Case(NamedTuple):
+class Case(NamedTuple):
     """Blocks to discard."""
 
     backing: Backing
@@ -48,13 +48,14 @@ class _Case(NamedTuple):
 
     @property
     def name(self) -> str:
+        """As it is printed."""
         return f"{format_size(self.block_bytes)} blocks, {self.backing}"
 
 
-_CASES = (
-    _Case("memfd", 2 << 20, 128, 0.95),
-    _Case("memfd", PAGE_SIZE_BYTES, 8192, 0.6),
-    _Case("hugetmpfs", 2 << 20, 128, 0.8),
+CASES = (
+    Case("memfd", 2 << 20, 128, 0.95),
+    Case("memfd", PAGE_SIZE_BYTES, 8192, 0.6),
+    Case("hugetmpfs", 2 << 20, 128, 0.8),
 )
 
 
@@ -118,7 +119,7 @@ class _Guest:
 
 
 @contextmanager
-def _guest(case: _Case, verify_share: float) -> Iterator[_Guest]:
+def _guest(case: Case, verify_share: float) -> Iterator[_Guest]:
     ram = GuestRam.create(_RING_BYTES + 2 * case.blocks * case.block_bytes, case.backing)
     with ram, Server(verify_share=verify_share) as server:
         guest = _Guest(ram, server)
@@ -131,7 +132,7 @@ def _guest(case: _Case, verify_share: float) -> Iterator[_Guest]:
 class _Bench:
     """One case, with its blocks in another order each round."""
 
-    def __init__(self, case: _Case, guest: _Guest) -> None:
+    def __init__(self, case: Case, guest: _Guest) -> None:
         self._case = case
         self._guest = guest
         self._rng = np.random.default_rng(1)
@@ -155,12 +156,12 @@ class _Bench:
         return time.thread_time_ns() - start_ns
 
 
-def _against_bare(case: _Case, punch: BarePunch) -> list[Row]:
-    """The device and the loop of C by turns, a batch each; every other round the other one begins."""
+def against_bare(case: Case, punch: BarePunch, count: int = _ROUNDS) -> list[Row]:
+    """The device and the loop of C by turns, a batch each; every other of so many rounds the other one begins."""
     with _guest(case, verify_share=0.0) as guest:
         bench = _Bench(case, guest)
         rounds = []
-        for number in range(1 + _ROUNDS):
+        for number in range(1 + count):
             spent_ns = [0, 0]
             for place, batch in enumerate(bench.refill(), number):
                 spent_ns[place % 2] += bench.bare_ns(batch, punch) if place % 2 else bench.device_ns(batch)
@@ -180,7 +181,7 @@ def _against_bare(case: _Case, punch: BarePunch) -> list[Row]:
     return rows
 
 
-def _verification(case: _Case) -> Row:
+def _verification(case: Case) -> Row:
     """How much more CPU time a report takes when all of it is read back."""
     with _guest(case, verify_share=0.0) as without, _guest(case, verify_share=1.0) as with_it:
         benches = _Bench(case, without), _Bench(case, with_it)
@@ -202,12 +203,12 @@ def run() -> list[Row]:
         punch, reason = None, str(error)
     warm_up_host()  # or the guest is charged with the loading of kernels, uses up its allowance, and rests
     rows = []
-    for case in _CASES:
+    for case in CASES:
         try:
             if punch is None:
                 rows.append(Row(f"discard, {case.name}, device / bare C", None, "ratio", note=reason))
             else:
-                rows += _against_bare(case, punch)
+                rows += against_bare(case, punch)
             rows.append(_verification(case))
         except GuestRamError as error:
             rows.append(Row(f"discard, {case.name}", None, "GiB a host CPU second", note=str(error)))

@@ -43,7 +43,9 @@ def _serve(path: str, stop_fd: int) -> None:
         server.run(stop_fd)
 
 
-class _ServerProcess(NamedTuple):
+class ServerProcess(NamedTuple):
+    """A server in a process of its own: where guests connect, and the process."""
+
     path: str
     pid: int
 
@@ -55,14 +57,15 @@ class _ServerProcess(NamedTuple):
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[_ServerProcess]:
+def server_process(folder: Path) -> Iterator[ServerProcess]:
+    """Run a server as long as this lasts."""
     stop_fd = os.eventfd(0)
     path = str(folder / f"many-guests-{os.getpid()}.sock")
     process = multiprocessing.get_context("fork").Process(target=_serve, args=(path, stop_fd))
     process.start()
     assert process.pid is not None
     try:
-        yield _ServerProcess(path, process.pid)
+        yield ServerProcess(path, process.pid)
     finally:
         os.eventfd_write(stop_fd, 1)
         process.join()
@@ -112,34 +115,39 @@ class PlayedGuest:
         return served
 
 
-def _idle(server: _ServerProcess) -> list[Row]:
+def idle(server: ServerProcess, count: int = _IDLE_GUESTS, duration_s: float = _IDLE_S) -> list[Row]:
+    """What so many guests cost that do nothing for so long: CPU, and memory of each."""
     with ExitStack() as resources:
         PlayedGuest(server.path, 2 << 20, resources)
         before_bytes = server.resident_bytes
-        for _ in range(_IDLE_GUESTS):
+        for _ in range(count):
             PlayedGuest(server.path, 2 << 20, resources)
-        each_bytes = (server.resident_bytes - before_bytes) / _IDLE_GUESTS
+        each_bytes = (server.resident_bytes - before_bytes) / count
         start_s, cpu_start_s = time.monotonic(), process_cpu_s(server.pid) or 0.0
-        time.sleep(_IDLE_S)
+        time.sleep(duration_s)
         share = ((process_cpu_s(server.pid) or 0.0) - cpu_start_s) / (time.monotonic() - start_s)
     return [
-        Row(f"{_IDLE_GUESTS} idle guests, CPU", 100 * share, "% of one", at_most=2.0),
-        Row(f"{_IDLE_GUESTS} idle guests, memory of each", each_bytes / 1024, "KiB", at_most=1024.0),
+        Row(f"{count} idle guests, CPU", 100 * share, "% of one", at_most=2.0),
+        Row(f"{count} idle guests, memory of each", each_bytes / 1024, "KiB", at_most=1024.0),
     ]
 
 
-def _busy(server: _ServerProcess) -> list[Row]:
-    """Guests whose queues are always full: what does the one that is served least get, against an equal share?"""
+def busy(server: ServerProcess, count: int = _BUSY_GUESTS, duration_s: float = _BUSY_S) -> list[Row]:
+    """Guests whose queues are always full: what does the one that is served least get, against an equal share?
+
+    As many reports wait at each guest at any time, so by Little's law the one that is served least waits longer than
+    its fair share by the same factor.
+    """
     with ExitStack() as resources:
-        guests = [PlayedGuest(server.path, BUSY_RAM_BYTES, resources) for _ in range(_BUSY_GUESTS)]
-        served = np.zeros(_BUSY_GUESTS, np.int64)
-        end_s = time.monotonic() + _BUSY_S
+        guests = [PlayedGuest(server.path, BUSY_RAM_BYTES, resources) for _ in range(count)]
+        served = np.zeros(count, np.int64)
+        end_s = time.monotonic() + duration_s
         while time.monotonic() < end_s:
             served += [guest.keep_busy() for guest in guests]
-    name = f"{_BUSY_GUESTS} busy guests"
+    name = f"{count} busy guests"
     unfairness = float(served.mean() / served.min()) if served.min() else np.inf
     return [
-        Row(f"{name}, reports of 32 blocks", float(served.sum()) / _BUSY_S, "a second"),
+        Row(f"{name}, reports of 32 blocks", float(served.sum()) / duration_s, "a second"),
         Row(
             f"{name}, equal share / least served",
             unfairness,
@@ -151,5 +159,5 @@ def _busy(server: _ServerProcess) -> list[Row]:
 
 def run() -> list[Row]:
     """Measure; one row a figure."""
-    with _server(Path("/tmp")) as server:
-        return _busy(server) + _idle(server)
+    with server_process(Path("/tmp")) as server:
+        return busy(server) + idle(server)
