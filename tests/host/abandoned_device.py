@@ -108,8 +108,12 @@ class Takeovers:
         self._mapped += [memory, given]
         base = int(used_idx(self.guest.ram.address + self.guest.place.used_gpa - self.guest.region.gpa))
         device = BalloonDevice(memory, Ledger())
+        left = given.state
+        if left is not None:
+            device.take_over(left)
         place = self.guest.queue_place
         device.start_queue(self._index, place, base, self._features, given.region(self._index))
+        given.keep_state(device.state)
         return device
 
     def _unmap(self) -> None:
