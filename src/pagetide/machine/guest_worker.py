@@ -156,7 +156,9 @@ class GuestWorker:
         if self._wake_fd in ready:
             eventfd_read(self._wake_fd)
         self._sleeping_long = False
-        woken, self._woken = self._woken, False
+        woken = self._woken
+        if woken:  # a wake-up that comes after the look is seen the next time
+            self._woken = False
         return woken
 
     def report_all(self) -> None:
