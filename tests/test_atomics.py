@@ -24,12 +24,10 @@ from pagetide.atomics import (
     atomic_load,
     atomic_store,
     load_i64,
-    load_u8,
     load_u16,
     load_u16_acquire,
     load_u32,
     store_i64,
-    store_u8,
     store_u16,
     store_u16_release,
     store_u32,
@@ -76,27 +74,25 @@ def test_each_operation_answers_with_the_old_value(a: int, b: int) -> None:
 @kernel
 def each_raw(address: int, value: int, answers: npt.NDArray[np.int64]) -> None:
     """Store and load each width, eight bytes apart."""
-    store_u8(address, value)
-    store_u16(address + 8, value)
-    store_u32(address + 16, value)
-    store_i64(address + 24, value)
-    store_u16_release(address + 32, value)
-    answers[0] = load_u8(address)
-    answers[1] = load_u16(address + 8)
-    answers[2] = load_u32(address + 16)
-    answers[3] = load_i64(address + 24)
-    answers[4] = load_u16_acquire(address + 32)
+    store_u16(address, value)
+    store_u32(address + 8, value)
+    store_i64(address + 16, value)
+    store_u16_release(address + 24, value)
+    answers[0] = load_u16(address)
+    answers[1] = load_u32(address + 8)
+    answers[2] = load_i64(address + 16)
+    answers[3] = load_u16_acquire(address + 24)
 
 
 @given(value=INT64, shift=st.sampled_from([0, 2, 4]))
 def test_raw_accesses_are_as_wide_as_their_names(value: int, shift: int) -> None:
     """Each width stores its low bytes, little-endian and no others, and loads them unsigned (64 bits: signed)."""
-    memory, answers = np.full(48, 0xEE, np.uint8), np.zeros(5, np.int64)
+    memory, answers = np.full(40, 0xEE, np.uint8), np.zeros(4, np.int64)
     each_raw(memory.ctypes.data + shift, value, answers)
-    assert answers.tolist() == [value & 0xFF, value & 0xFFFF, value & 0xFFFFFFFF, value, value & 0xFFFF]
+    assert answers.tolist() == [value & 0xFFFF, value & 0xFFFFFFFF, value, value & 0xFFFF]
     whole = (value & ((1 << 64) - 1)).to_bytes(8, sys.byteorder)
-    expected = bytearray(b"\xee" * 48)
-    for at, width in ((0, 1), (8, 2), (16, 4), (24, 8), (32, 2)):
+    expected = bytearray(b"\xee" * 40)
+    for at, width in ((0, 2), (8, 4), (16, 8), (24, 2)):
         expected[shift + at : shift + at + width] = whole[:width]
     assert memory.tobytes() == bytes(expected)
 

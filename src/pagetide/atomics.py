@@ -93,12 +93,8 @@ if JIT_DISABLED:
 
         return store
 
-    load_u8, load_u16, load_u32, load_i64 = map(
-        _peek, (ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_int64)
-    )
-    store_u8, store_u16, store_u32, store_i64 = map(
-        _poke, (ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_int64)
-    )
+    load_u16, load_u32, load_i64 = map(_peek, (ctypes.c_uint16, ctypes.c_uint32, ctypes.c_int64))
+    store_u16, store_u32, store_i64 = map(_poke, (ctypes.c_uint16, ctypes.c_uint32, ctypes.c_int64))
 
     def load_u16_acquire(address: int) -> int:
         """16 bits at this address, read with acquire ordering."""
@@ -243,11 +239,9 @@ else:
 
         return intrinsic(store_typing if store else load_typing)
 
-    load_u8 = _raw(8, False, False, "")
     load_u16 = _raw(16, False, False, "")
     load_u32 = _raw(32, False, False, "")
     load_i64 = _raw(64, True, False, "")
-    store_u8 = _raw(8, False, True, "")
     store_u16 = _raw(16, False, True, "")
     store_u32 = _raw(32, False, True, "")
     store_i64 = _raw(64, True, True, "")

@@ -97,12 +97,6 @@ def map_next(words: Any, position: int) -> int:
 
 
 @kernel
-def map_is_empty(words: Any) -> bool:
-    """Whether no bit is set."""
-    return words[words.shape[0] - 1] == 0  # type: ignore[no-any-return]
-
-
-@kernel
 def map_reset(words: Any) -> None:
     """Clear every bit."""
     for index in range(map_base(words), words.shape[0]):

@@ -82,7 +82,6 @@ STEPS_WORDS = 4
 whether it stopped at one that could not be isolated."""
 
 _SPARES = vcpu_base(0)
-_KIND_MASK = TYPE_MASK | ORDER_MASK
 
 
 @kernel

@@ -1,8 +1,10 @@
 """`pagetide conformance`: every vector on one device or on both, as a table or as JSON."""
 
+import functools
 import json
 import logging
 import sys
+from collections.abc import Callable
 
 from rich import box
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.table import Table
 from pagetide.lab.conformance.bench import RAM_BYTES
 from pagetide.lab.conformance.run import run_vectors
 from pagetide.lab.conformance.vector import Result
+from pagetide.machine.device_under_test import DeviceUnderTest
 from pagetide.machine.devices import OwnDevice, StockQemu, VhostUserDevice
 from pagetide.machine.qemu_process import QemuError
 from pagetide.machine.qmp import QmpError
@@ -19,6 +22,8 @@ from pagetide.virtio.vhost_user_frontend import RefusedError
 from pagetide.virtio.vhost_user_messages import RemoteProtocolError
 from pagetide.virtio.vhost_user_transport import PeerGoneError
 from pagetide.virtio.virtio_pci import PciError
+
+_OPENED: dict[str, Callable[[int], DeviceUnderTest]] = {"pagetide": OwnDevice, "qemu": StockQemu}
 
 _NO_DEVICE = (
     OSError, QemuError, QtestError, QmpError, PciError, PeerGoneError, RefusedError, RemoteProtocolError
@@ -35,8 +40,8 @@ def run_conformance(device: str, *, as_json: bool) -> int:
     logging.getLogger("pagetide").addHandler(logging.NullHandler())  # what our daemon says of bad drivers
     results: list[Result] = []
     try:
-        opened = {"pagetide": OwnDevice, "qemu": StockQemu}.get(device)
-        with VhostUserDevice(device, RAM_BYTES) if opened is None else opened(RAM_BYTES) as tested:
+        opened = _OPENED.get(device, functools.partial(VhostUserDevice, device))
+        with opened(RAM_BYTES) as tested:
             for result in run_vectors(tested, is_qemu=device == "qemu"):
                 results.append(result)
                 print(f"{'ok' if result.passed else 'FAILED':<7} {result.topic}: {result.name}", file=sys.stderr)

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,25 +23,6 @@ _ROWS = 12
 _LINES_BESIDE_ROWS = 9
 _COLUMNS_MAX = 110
 _WINDOW_S = 20.0
-
-
-class View(Protocol):
-    """An observer of a run that is shown to a person."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def stage(self, text: str) -> None:
-        """Something new begins."""
-
-    def sample(self, sample: Sample) -> None:
-        """The state of things."""
-
-    def warning(self, text: str) -> None:
-        """Something is not as it should be."""
 
 
 def chart_text(

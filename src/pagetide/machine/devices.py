@@ -205,9 +205,9 @@ class OwnDevice(VhostUserDevice):
 class StockQemu:
     """QEMU's own device, its driver played through qtest, and asked through its monitor."""
 
-    def __init__(self, ram_bytes: int, properties: str = _EVERYTHING) -> None:
-        """Start QEMU."""
-        self._qemu = QemuDevice(ram_bytes, properties=properties)
+    def __init__(self, ram_bytes: int) -> None:
+        """Start QEMU, its balloon with every feature that it has."""
+        self._qemu = QemuDevice(ram_bytes, properties=_EVERYTHING)
         self.ram = self._qemu.ram
         try:
             self._qemu.qmp.ask("cont")  # statistics are asked for by the machine's clock
@@ -218,7 +218,7 @@ class StockQemu:
     def connect(self) -> Probe:
         """The same PCI device, reset."""
         self._qemu.pci.reset()
-        self._set("guest-stats-polling-interval", 0)
+        self._poll_statistics(0)
         return self._qemu.pci
 
     def wait(self, timeout_s: float) -> None:
@@ -240,7 +240,7 @@ class StockQemu:
 
     def ask_for_statistics(self) -> None:
         """Every second from now on, which is the shortest interval that QEMU has."""
-        self._set("guest-stats-polling-interval", 1)
+        self._poll_statistics(1)
 
     def statistics(self) -> dict[str, int]:
         """The property `guest-stats`; what was never told is 2^64 - 1 there."""
@@ -260,8 +260,9 @@ class StockQemu:
         """Only a device assigned to the guest makes QEMU do so."""
         raise NotTestableError("QEMU inhibits discarding only for a guest with an assigned device")
 
-    def _set(self, name: str, value: int) -> None:
-        self._qemu.qmp.ask("qom-set", path=_BALLOON, property=name, value=value)
+    def _poll_statistics(self, interval_s: int) -> None:
+        """Have QEMU ask for statistics so often; 0 for never."""
+        self._qemu.qmp.ask("qom-set", path=_BALLOON, property="guest-stats-polling-interval", value=interval_s)
 
     def __enter__(self) -> Self:
         return self

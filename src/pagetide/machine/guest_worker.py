@@ -118,11 +118,6 @@ class GuestWorker:
         eventfd_write(self._wake_fd)
 
     @property
-    def synchronous(self) -> bool:
-        """Whether a vCPU with a full batch is to call `report_all` itself."""
-        return self._design.synchronous
-
-    @property
     def at_rest(self) -> bool:
         """Whether the design is on, and wants nothing until something is freed."""
         return self._sleeping_long and not self._woken and self._on and self._wanted_on

@@ -10,9 +10,6 @@ from typing import NamedTuple
 from pagetide.machine.config import ConfigError
 from pagetide.machine.kernel_modules import KernelModule, ModuleMissingError, modules_to_load
 
-UML_PACKAGES = ("user-mode-linux", "busybox-static")
-"""Debian packages that a User-Mode Linux guest needs."""
-
 GENERIC_DEVICE = "vhost-user-test-device-pci"
 """QEMU's device that attaches any virtio device behind a vhost-user socket (QEMU 10.2 and newer)."""
 

@@ -98,9 +98,9 @@ class Qtest:
             raise QtestError(f"QEMU ended at {wanted!r}")
         return data
 
-    def intercept_interrupts(self, path: str = "ioapic") -> None:
-        """Have QEMU tell of interrupts that reach this device of its, instead of its CPU."""
-        self.ask(f"irq_intercept_in {path}")
+    def intercept_interrupts(self) -> None:
+        """Have QEMU tell of interrupts that reach its I/O APIC, instead of its CPU."""
+        self.ask("irq_intercept_in ioapic")
 
     def take_interrupts(self) -> int:
         """How many interrupts were raised since the last look; waits for nothing.

@@ -119,8 +119,7 @@ class Loop:
         """Wait for so long."""
         yield None, self.now_ps + time_ps
 
-    def wait_for(self, signal: Signal, holds: Callable[[], bool], at_most_ps: int = NEVER_PS) -> Task:
-        """Wait until something holds, looked at whenever the signal is notified, or for so long."""
-        until_ps = min(NEVER_PS, self.now_ps + at_most_ps)
-        while not holds() and self.now_ps < until_ps:
-            yield signal, until_ps
+    def wait_for(self, signal: Signal, holds: Callable[[], bool]) -> Task:
+        """Wait until something holds, looked at whenever the signal is notified."""
+        while not holds():
+            yield signal, NEVER_PS

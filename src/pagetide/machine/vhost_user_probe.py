@@ -75,7 +75,3 @@ class VhostUserProbe(VhostUserLink):
             return bool(self._told.recv(4096, socket.MSG_DONTWAIT))
         except BlockingIOError:
             return False
-
-    def read_config(self, offset: int) -> int:
-        """Read 32 bits of the device's configuration."""
-        return int.from_bytes(self._channel.get_config(offset, 4), "little")

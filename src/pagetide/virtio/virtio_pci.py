@@ -55,7 +55,6 @@ _DEVICE_FEATURE_SELECT = (0x00, 4)
 _DEVICE_FEATURE = (0x04, 4)
 _DRIVER_FEATURE_SELECT = (0x08, 4)
 _DRIVER_FEATURE = (0x0C, 4)
-_NUM_QUEUES = (0x12, 2)
 _DEVICE_STATUS = (0x14, 1)
 _QUEUE_SELECT = (0x16, 2)
 _QUEUE_SIZE = (0x18, 2)
@@ -74,25 +73,18 @@ class _Window(NamedTuple):
 
 
 class VirtioPci:
-    """One virtio device on a PCI bus: a BalloonTransport without calls.
+    """A balloon on a PCI bus: a BalloonTransport without calls."""
 
-    Attributes:
-        queue_count: how many queues the device has.
-    """
-
-    queue_count: int
-
-    def __init__(self, bus: Bus, device_ids: tuple[int, ...] = BALLOON_IDS) -> None:
+    def __init__(self, bus: Bus) -> None:
         """Find the device, place its memory and find its registers.
 
         Raises:
-            PciError: there is no such device, or it has no modern registers.
+            PciError: there is no balloon, or it has no modern registers.
         """
         self._bus = bus
-        self._slot = self._find(device_ids)
+        self._slot = self._find()
         self._windows = self._map()
         self._notify_offsets: dict[int, int] = {}
-        self.queue_count = self._get(_NUM_QUEUES)
 
     @property
     def offered(self) -> int:
@@ -212,12 +204,12 @@ class VirtioPci:
         self._bus.port_out(_CONFIG_ADDRESS, 1 << 31 | self._slot << 11 | register & 0xFC)
         self._bus.port_out(_CONFIG_DATA, value)
 
-    def _find(self, device_ids: tuple[int, ...]) -> int:
+    def _find(self) -> int:
         for slot in range(32):
             identity = self._config_read(slot, 0)
-            if identity & 0xFFFF == VENDOR and identity >> 16 in device_ids:
+            if identity & 0xFFFF == VENDOR and identity >> 16 in BALLOON_IDS:
                 return slot
-        raise PciError("there is no such virtio device on PCI bus 0")
+        raise PciError("there is no virtio balloon on PCI bus 0")
 
     def _map(self) -> dict[int, _Window]:
         """Place each memory BAR that a capability names, switch memory and bus mastering on, and find the registers."""

@@ -26,9 +26,9 @@ EXPORTED = ("runs", "samples", "bursts")
 """Tables that are written as Parquet files, each as its name with `.parquet`."""
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "threads": 1,
+    "threads": 1,  # the processors are for the runs
     "memory_limit": "256MB",
-}  # the processors are for the runs
+}
 _Column = npt.NDArray[np.float64]
 
 
@@ -144,10 +144,6 @@ class Store:
         wanted = ", ".join(name if name in told else "NULL" for name in columns)
         self._database.execute(f"INSERT INTO samples SELECT ?, {wanted} FROM arrived", [key])  # noqa: S608
         self._database.unregister("arrived")
-
-    def keys(self) -> set[str]:
-        """Keys of the cells that are done, failed ones included."""
-        return {key for (key,) in self._rows("SELECT key FROM runs")}
 
     def runs(self) -> list[Run]:
         """Every run, in the order in which they were planned and then in which they ended."""

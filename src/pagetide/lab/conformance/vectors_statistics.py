@@ -51,10 +51,10 @@ def _two_buffers(bench: Bench) -> str:
     return "one held" if queue.stays() else "both given back"
 
 
-def _hint(queue: GuestQueue, cmd_id: int | None, *, at: int = 0) -> bool:
+def _hint(queue: GuestQueue, cmd_id: int | None) -> bool:
     """Announce a command id, or hint a page block; whether it comes back."""
     if cmd_id is not None:
-        queue.give_bytes(cmd_id.to_bytes(4, "little"), at=at)
+        queue.give_bytes(cmd_id.to_bytes(4, "little"))
     else:
         queue.give([(DATA, MIB)], writable=True)
     return queue.come_back()
