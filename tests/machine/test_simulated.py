@@ -12,16 +12,15 @@ from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.costs import Cost, read_costs
 from pagetide.machine.result import RunResult
 from pagetide.machine.simulated import SimulatedMachine
-from pagetide.machine.simulated_faults import Fault
 from tests.machine.watcher import Watcher
 
 MIB = 1 << 20
 SMALL = RunConfig(ram_bytes=64 * MIB, bursts=2, hold_s=1.0, delay_s=0.1, order=6, capacity=4)
 
 
-def run(*faults: Fault, **changes: Any) -> RunResult:
+def run(**changes: Any) -> RunResult:
     """Run the small guest with these settings changed."""
-    return SimulatedMachine(msgspec.structs.replace(SMALL, **changes), read_costs(), faults).run(Watcher())
+    return SimulatedMachine(msgspec.structs.replace(SMALL, **changes), read_costs()).run(Watcher())
 
 
 def is_right(result: RunResult) -> None:
@@ -91,8 +90,7 @@ def test_huge_pages_come_and_go_whole() -> None:
 
 def test_a_stopped_host_stalls_sync_and_not_scan() -> None:
     """While the host is stopped `sync`'s vCPU waits for it; with `scan` none does. Both return it afterwards."""
-    stop = Fault(0.9, "stop", 10.0)
-    scan, sync = (run(stop, design=design, bursts=1) for design in ("scan", "sync"))
+    scan, sync = (run(design=design, bursts=1, faults=("stop@0.9:10",)) for design in ("scan", "sync"))
     for result in (scan, sync):
         is_right(result)
         (burst,) = result.bursts
@@ -106,7 +104,7 @@ def test_a_stopped_host_stalls_sync_and_not_scan() -> None:
 
 def test_a_slow_host_takes_longer() -> None:
     """A host that is slower by a factor returns memory later, and loses nothing."""
-    normal, slow = run(bursts=1), run(Fault(0.0, "slow", 1000.0, factor=20.0), bursts=1)
+    normal, slow = run(bursts=1), run(bursts=1, faults=("slow@0:1000:20",))
     is_right(slow)
     lags_s = [result.bursts[0].return_lag_s for result in (normal, slow)]
     assert lags_s[0] is not None
@@ -129,10 +127,9 @@ TIGHT = {
 @pytest.mark.parametrize(("oom", "is_false"), [("none", True), ("wait", False), ("cap", False), ("swap", False)])
 def test_false_ooms_come_with_none_and_with_nothing_else(oom: str, is_false: bool) -> None:
     """A slow host keeps much of a tight guest: allocations fail without need under `none`, and only there."""
-    slow = Fault(0.0, "slow", 1000.0, factor=1000.0)
     tight = RunConfig(ram_bytes=32 * MIB, eat_share=0.85, hold_s=0.0, delay_s=0.0, order=0, capacity=512)
-    choices = {"oom": oom, "design": "notify", "in_flight_max_bytes": 4 * MIB}
-    result = run(slow, **(msgspec.structs.asdict(tight) | choices))
+    choices = {"oom": oom, "design": "notify", "in_flight_max_bytes": 4 * MIB, "faults": ("slow@0:1000:1000",)}
+    result = run(**(msgspec.structs.asdict(tight) | choices))
     assert result.outcome == "complete"
     assert result.false_ooms is not None
     assert (result.false_ooms > 0) == is_false

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagetide.machine.simulated_faults import Fault, finish_s
+from pagetide.machine.faults import Fault
+from pagetide.machine.simulated_faults import finish_s
 
-STOP = Fault(10.0, "stop", 5.0)
-SLOW = Fault(10.0, "slow", 5.0, factor=10.0)
+STOP = Fault("stop", 10.0, 5.0)
+SLOW = Fault("slow", 10.0, 5.0, factor=10.0)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,8 @@ def test_work_is_done_later_beside_a_fault(start_s: float, work_s: float, fault:
 _faults = st.lists(
     st.builds(
         Fault,
-        st.floats(0, 20),
         st.sampled_from(("stop", "slow")),
+        st.floats(0, 20),
         st.floats(0, 10),
         st.floats(1, 100),
     ),

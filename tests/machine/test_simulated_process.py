@@ -3,7 +3,7 @@
 import pytest
 
 from pagetide.machine.costs import PS_PER_S, read_costs
-from pagetide.machine.simulated_faults import Fault
+from pagetide.machine.faults import Fault
 from pagetide.machine.simulated_loop import NEVER_PS, Loop, Task
 from pagetide.machine.simulated_process import Processors, SimulatedProcess
 from pagetide.memory.metadata import MetadataFile, punch_metadata, stamp_metadata
@@ -17,7 +17,10 @@ def process_of(loop: Loop, processors: Processors, *faults: Fault) -> tuple[Simu
     """A process with memory of 2 MiB that is all resident."""
     file = MetadataFile(2 * MIB)
     stamp_metadata(file.address, 0, PAGES)
-    return SimulatedProcess(loop, file, read_costs().backing("memfd"), processors, faults), file
+    process = SimulatedProcess(loop, file, read_costs().backing("memfd"), processors)
+    for fault in faults:
+        process.add_fault(fault)
+    return process, file
 
 
 def pass_time(loop: Loop, until_s: float = float("inf")) -> None:
@@ -29,10 +32,10 @@ def pass_time(loop: Loop, until_s: float = float("inf")) -> None:
 @pytest.mark.parametrize(
     ("fault", "done_s"),
     [
-        (Fault(4.0, "stop", 5.0), 15.0),
-        (Fault(6.0, "stop", 5.0), 15.0),
-        (Fault(4.0, "slow", 100.0, factor=3.0), 22.0),
-        (Fault(11.0, "stop", 5.0), 10.0),
+        (Fault("stop", 4.0, 5.0), 15.0),
+        (Fault("stop", 6.0, 5.0), 15.0),
+        (Fault("slow", 4.0, 100.0, factor=3.0), 22.0),
+        (Fault("stop", 11.0, 5.0), 10.0),
     ],
 )
 def test_a_fault_that_is_told_of_meanwhile_delays_what_is_under_way(fault: Fault, done_s: float) -> None:
@@ -61,7 +64,7 @@ def test_what_is_discarded_goes_steadily_until_the_work_is_done() -> None:
     assert file.resident_bytes == 0
     pass_time(loop, 0.0)
     assert process.resident_bytes == 2 * MIB
-    loop.at(PS_PER_S // 2, lambda: process.add_fault(Fault(0.5, "slow", 100.0, factor=2.0)))
+    loop.at(PS_PER_S // 2, lambda: process.add_fault(Fault("slow", 0.5, 100.0, factor=2.0)))
     pass_time(loop, 0.5)
     # All will be done after 1.5 s now, so that a third is gone.
     assert process.resident_bytes == pytest.approx(2 * MIB * 2 / 3, abs=8 * PAGE_SIZE_BYTES)

@@ -7,7 +7,6 @@ and costs give the same result to the byte.
 """
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +16,13 @@ from pagetide.host.ledger import Ledger
 from pagetide.jit import kernels_are_cached
 from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.costs import PS_PER_S, Costs
-from pagetide.machine.faults import Fault as StreamFault
-from pagetide.machine.faults import of_kind
+from pagetide.machine.faults import Fault, of_kind
 from pagetide.machine.guest_run import OutOfMemoryError
 from pagetide.machine.guest_view import ArenaView
 from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
 from pagetide.machine.observer import SAMPLE_INTERVAL_S, Observer
 from pagetide.machine.recorder import Recorder
 from pagetide.machine.result import RunResult
-from pagetide.machine.simulated_faults import Fault, FaultKind
 from pagetide.machine.simulated_guest import SimulatedGuest
 from pagetide.machine.simulated_host import SimulatedHost
 from pagetide.machine.simulated_loop import NEVER_PS, Loop, Signal, Task
@@ -64,22 +61,19 @@ class SimulatedMachine:
 
     operations: int
 
-    def __init__(
-        self, config: RunConfig, costs: Costs, faults: Sequence[Fault] = (), *, stream: Stream | None = None
-    ) -> None:
+    def __init__(self, config: RunConfig, costs: Costs, *, stream: Stream | None = None) -> None:
         """Take everything that a run is made of.
 
         Args:
             config: the settings, which the caller has checked.
             costs: what things cost.
-            faults: what goes wrong on the host's side, beside the faults of the settings.
             stream: what the guest does; None is what the settings ask for.
 
         Raises:
             ConfigError: there are no costs of this backing, or this cannot be simulated.
         """
         check_simulated(config)
-        self._config, self._costs, self._faults = config, costs, list(faults)
+        self._config, self._costs = config, costs
         self._backing = costs.backing(config.backing)
         if config.design == "shared":
             costs.of_taking()
@@ -109,7 +103,7 @@ class SimulatedMachine:
         happened = Signal(loop)
         holders = len(of_kind(config.parsed_faults, "mmlock", "mmlock-split"))
         processors = Processors(self._costs.cpus, holders)
-        process = SimulatedProcess(loop, ram.file, self._backing, processors, self._faults)
+        process = SimulatedProcess(loop, ram.file, self._backing, processors)
         host = SimulatedHost(loop, ram, ledger, self._costs, process, happened, verify_share=config.verify_share)
         shared = np.zeros(SHARED_WORDS, np.int64)
         parts = make_parts(
@@ -163,12 +157,11 @@ class SimulatedMachine:
         result.repeated_bytes = int(ram.file.words[REPEATED_PAGES]) * PAGE_SIZE_BYTES
         return result
 
-    def _begin_fault(self, fault: StreamFault, at_s: float, worker: SimulatedWorker, process: SimulatedProcess) -> None:
+    def _begin_fault(self, fault: Fault, at_s: float, worker: SimulatedWorker, process: SimulatedProcess) -> None:
         """The stream's clock will reach a fault of the settings at this time."""
         loop = self._loop
         if fault.kind in ("stop", "slow"):
-            kind: FaultKind = "stop" if fault.kind == "stop" else "slow"
-            process.add_fault(Fault(at_s, kind, fault.for_s, fault.factor))
+            process.add_fault(fault._replace(start_s=at_s))
             return
         begin_ps, end_ps = (round(when_s * PS_PER_S) for when_s in (at_s, at_s + fault.for_s))
         loop.at(begin_ps, lambda: worker.set_fault(fault.kind, begins=True))

@@ -1,33 +1,21 @@
-"""What may go wrong on the host's side, as events, and how long its work takes with them (S9, S12)."""
+"""How long the host's work takes while it is stopped or slow (S9, S12)."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
 
-FaultKind = Literal["stop", "slow"]
-"""`stop`: the host does nothing. `slow`: it is slower by a factor."""
-
-
-class Fault(NamedTuple):
-    """One event on the host's side.
-
-    Attributes:
-        at_s: when it begins.
-        kind: what it is.
-        duration_s: how long it lasts.
-        factor: for `slow`, by how much.
-    """
-
-    at_s: float
-    kind: FaultKind
-    duration_s: float
-    factor: float = 1.0
+from pagetide.machine.faults import Fault
 
 
 def finish_s(start_s: float, work_s: float, faults: Sequence[Fault]) -> float:
-    """When work that would take `work_s` is done if it is begun at `start_s`."""
+    """When work that would take `work_s` is done if it is begun at `start_s`.
+
+    Args:
+        start_s: in virtual time.
+        work_s: how long it takes a host that runs at full speed.
+        faults: `stop` and `slow`, their `start_s` in virtual time as well.
+    """
     assert work_s >= 0
     now_s = start_s
-    edges_s = sorted({edge for f in faults for edge in (f.at_s, f.at_s + f.duration_s) if edge > start_s})
+    edges_s = sorted({edge for f in faults for edge in (f.start_s, f.start_s + f.for_s) if edge > start_s})
     for edge_s in edges_s:
         speed = _speed(now_s, faults)
         if speed * (edge_s - now_s) >= work_s and speed > 0:
@@ -41,6 +29,6 @@ def _speed(now_s: float, faults: Sequence[Fault]) -> float:
     """How fast the host is at this time, 1 without any fault."""
     speed = 1.0
     for fault in faults:
-        if fault.at_s <= now_s < fault.at_s + fault.duration_s:
+        if fault.start_s <= now_s < fault.start_s + fault.for_s:
             speed = 0.0 if fault.kind == "stop" else speed / fault.factor
     return speed

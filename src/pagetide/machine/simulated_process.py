@@ -1,13 +1,14 @@
 """The host's process in virtual time: its work takes as long as it costs, faults and busy processors allowing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pagetide.machine.costs import PS_PER_S, BackingCosts
-from pagetide.machine.simulated_faults import Fault, finish_s
+from pagetide.machine.faults import Fault
+from pagetide.machine.simulated_faults import finish_s
 from pagetide.machine.simulated_loop import Loop, Signal, Task
 from pagetide.memory.metadata import PIECE_KINDS, PUNCHED_PAGES, PUNCHES, MetadataFile
 from pagetide.units import PAGE_SIZE_BYTES
@@ -47,12 +48,11 @@ class SimulatedProcess:
         busy_ps: how long it has worked.
     """
 
-    def __init__(
-        self, loop: Loop, file: MetadataFile, backing: BackingCosts, processors: Processors, faults: Sequence[Fault]
-    ) -> None:
-        """Begin with nothing to do, and with the faults that are known already."""
+    def __init__(self, loop: Loop, file: MetadataFile, backing: BackingCosts, processors: Processors) -> None:
+        """Begin with nothing to do."""
         self.busy_ps = 0
-        self._loop, self._file, self._processors, self._faults = loop, file, processors, list(faults)
+        self._loop, self._file, self._processors = loop, file, processors
+        self._faults: list[Fault] = []
         self._fault_known = Signal(loop)
         self._punch_ps, self._page_ps = backing.punch.ps, backing.page_ps()
         self._discarding = (0, 1, 0)
@@ -65,7 +65,7 @@ class SimulatedProcess:
         return self._file.resident_bytes + int(pages * left) * PAGE_SIZE_BYTES
 
     def add_fault(self, fault: Fault) -> None:
-        """A fault that begins now or later; what is under way suffers from it, too."""
+        """A `stop` or `slow` that begins, in virtual time, now or later; what is under way suffers from it, too."""
         self._faults.append(fault)
         self._fault_known.notify()
 
