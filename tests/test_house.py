@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,47 @@ def test_the_check_can_fail(module: str, source: str) -> None:
 def test_what_is_allowed_is_allowed(module: str, source: str) -> None:
     """Imports within a room and down the floors pass."""
     assert violations(source, module) == []
+
+
+class _Running(ast.NodeTransformer):
+    """Leaves out what is imported for annotations alone."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+
+def in_circles(sources: Mapping[str, str]) -> set[str]:
+    """The modules that import each other in a circle when they run, or lie between two circles."""
+    imports: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        names = imported_modules(ast.unparse(_Running().visit(ast.parse(source))), module)
+        imports[module] = {name if name in sources else name.rpartition(".")[0] for name in names} - {module}
+    left: set[str] = set()
+    rest = set(imports)
+    while rest != left:
+        left = rest
+        imported = set().union(*(imports[module] for module in left))
+        rest = {module for module in left & imported if imports[module] & left}
+    return left
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Whoever reads a module's imports comes to an end: none leads back, at the top of a file or in a function."""
+    assert in_circles({module: path.read_text() for module, path in MODULES.items()}) == set()
+
+
+def test_a_circle_is_found() -> None:
+    """A circle of three is found though one of its imports is in a function; who only joins it is no part of it."""
+    sources = {
+        "pagetide.guest.a": "from pagetide.guest.b import one",
+        "pagetide.guest.b": "from pagetide.guest import c",
+        "pagetide.guest.c": "def f():\n    import pagetide.guest.a",
+        "pagetide.guest.above": "import pagetide.guest.a",
+        "pagetide.guest.below": "import os",
+    }
+    assert in_circles(sources) == {"pagetide.guest.a", "pagetide.guest.b", "pagetide.guest.c"}
+    annotation = "if TYPE_CHECKING:\n    import pagetide.guest.a"
+    assert in_circles(sources | {"pagetide.guest.c": annotation}) == set()
 
 
 def test_relative_imports_are_refused() -> None:

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from pagetide.lab.compare.cells import Cell
-from pagetide.lab.compare.claims import Claim, all_claims, claim_cells
+from pagetide.lab.compare.claim import Claim
+from pagetide.lab.compare.claims import all_claims, claim_cells
 from pagetide.lab.compare.columns import FIGURES
 from pagetide.lab.compare.evidence import Evidence
 from pagetide.lab.compare.findings import findings_of

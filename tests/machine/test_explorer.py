@@ -8,7 +8,7 @@ import pytest
 from pagetide.cli import main
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.machine.explorer import Exploration, Explorer
-from pagetide.machine.explorer_machine import operations_of
+from pagetide.machine.explorer_scenario import operations_of
 from pagetide.machine.explorer_scenarios import SCENARIOS, scenarios_of
 from pagetide.machine.explorer_source import Edit
 from pagetide.machine.explorer_variants import VARIANTS
@@ -57,6 +57,14 @@ def test_a_search_through_the_balloon_may_be_broken_anywhere(scenario: str) -> N
     found = Explorer("balloon", scenarios_of("balloon")[scenario], (edit,)).run(STATES_MAX)
     assert found.violation is None, told(found)
     assert found.complete
+
+
+def test_a_guest_that_is_broken_from_the_start_has_no_steps() -> None:
+    """A violation in the first state is told, and no step is said to have led there."""
+    edit = Edit("guest.reporting.cursor", "def start(", "        record_all_free(self._zone)\n", "")
+    found = Explorer("cursor", SCENARIOS["ring"], (edit,)).run(STATES_MAX)
+    assert "the candidate map" in (found.violation or "")
+    assert found.steps == ()
 
 
 def test_reduction_loses_no_end() -> None:

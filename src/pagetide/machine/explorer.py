@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
-from pagetide.machine.explorer_machine import ExploredMachine, Scenario
+from pagetide.machine.explorer_machine import ExploredMachine
+from pagetide.machine.explorer_scenario import Scenario
 from pagetide.machine.explorer_source import LOCK, TOUCH, UNTIL, Edit, ExploredError, Pause
 from pagetide.machine.explorer_state import State
 
@@ -27,6 +28,7 @@ _FUEL = 1000
 _SETTLE_STEPS_MAX = 1000
 _AT_THE_RING = frozenset({"submit", "completed", "arm", "wait"})
 _SCALARS = (int, str, bool, float, type(None), tuple)
+_NOWHERE = (0, -1, ("", 0))  # from the first node, and nobody has stepped
 
 
 class Position(NamedTuple):
@@ -97,7 +99,7 @@ class Explorer:
         self._waiting: deque[_Node] = deque()
         self._ends: list[int] = []
         self._transitions = 0
-        self._at = (0, 0, ("", 0))
+        self._at = _NOWHERE
 
     def run(self, states_max: int, progress: Callable[[int], None] = lambda _: None) -> Exploration:
         """Explore until every state was seen, there are too many of them, or an invariant does not hold."""
@@ -172,7 +174,7 @@ class Explorer:
         if self._reduces:
             able = self._at_the_ring(node, able) or able
         if not able:
-            self._at = (node.number, -1, ("", 0))
+            self._at = (node.number, *_NOWHERE[1:])
             machine.checks.end()
             self._ends.append(node.number)
         for index in able:
@@ -245,19 +247,19 @@ class Explorer:
                     waiting.append(before)
         if len(reached) < len(self._came_from):
             first = next(number for number in range(len(self._came_from)) if number not in reached)
-            self._at = (first, -1, ("", 0))
+            self._at = (first, *_NOWHERE[1:])
             raise ExploredError("a livelock: from here on nobody ever comes to rest")
 
     def _trace(self) -> tuple[str, ...]:
+        """The steps that led to where the search is."""
         steps = []
         at = self._at
-        while at[1] != -2:
+        while True:
             if at[1] >= 0:
                 steps.append(_sentence(self._machine.actors[at[1]].name, *at[2]))
             if at[0] == 0:
-                break
+                return tuple(reversed(steps))
             at = self._came_from[at[0]]
-        return tuple(reversed(steps))
 
 
 def _frames(generator: Any) -> tuple[Any, ...]:

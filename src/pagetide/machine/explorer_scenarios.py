@@ -3,7 +3,7 @@
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.zone import TICKS_PER_S
 from pagetide.machine.explorer_ground import FRAME_ORDER
-from pagetide.machine.explorer_machine import Scenario
+from pagetide.machine.explorer_scenario import Scenario
 
 _SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2)
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from pagetide.machine.explorer_machine import Scenario
+from pagetide.machine.explorer_scenario import Scenario
 from pagetide.machine.explorer_scenarios import SCENARIOS, SCENARIOS_BALLOON, SCENARIOS_SHARED
 from pagetide.machine.explorer_source import Edit
 

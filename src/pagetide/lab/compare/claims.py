@@ -1,47 +1,17 @@
-"""The claims of the thread, each with what tests it. A new claim is one entry in a file claims_*.py."""
-
-from collections.abc import Callable
-from typing import NamedTuple
+"""The claims of the thread, and the runs that test them. A new claim is one entry in a file claims_*.py."""
 
 import msgspec
 
+from pagetide.lab.compare import claims_cost, claims_recovery, claims_returning
 from pagetide.lab.compare.cells import Cell, MachineName, repeats_of, without_duplicates
-from pagetide.lab.compare.evidence import Case, Evidence
+from pagetide.lab.compare.claim import Claim
 from pagetide.lab.compare.grid import check_machine
-from pagetide.lab.compare.verdicts import Verdict
 from pagetide.machine.config import ConfigError
-
-Judge = Callable[[Evidence], tuple[Verdict, str]]
-"""From the figures of a claim's cases to a verdict, and a sentence that is made of the figures."""
-
-
-class Claim(NamedTuple):
-    """A claim, and what tests it.
-
-    Attributes:
-        claim_id: S1 to S17 as in the thread's list of mechanisms, or a name for an argument besides.
-        who: who said it, and when.
-        claim: what was said, in a sentence of ours.
-        cases: what has to be run to test it, by name.
-        judge: decides by the figures.
-        live_only: why the simulated machine cannot decide it; empty if it can.
-    """
-
-    claim_id: str
-    who: str
-    claim: str
-    cases: dict[str, Case]
-    judge: Judge
-    live_only: str = ""
 
 
 def all_claims() -> list[Claim]:
     """Every claim, S1 to S17 first."""
-    from pagetide.lab.compare.claims_cost import CLAIMS as COST
-    from pagetide.lab.compare.claims_recovery import CLAIMS as RECOVERY
-    from pagetide.lab.compare.claims_returning import CLAIMS as RETURNING
-
-    found = [*RETURNING, *RECOVERY, *COST]
+    found = [*claims_returning.CLAIMS, *claims_recovery.CLAIMS, *claims_cost.CLAIMS]
     numbered = [one for one in found if one.claim_id.startswith("S")]
     return [*sorted(numbered, key=lambda one: int(one.claim_id[1:])), *(one for one in found if one not in numbered)]
 

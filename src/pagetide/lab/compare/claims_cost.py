@@ -2,7 +2,7 @@
 
 import statistics
 
-from pagetide.lab.compare.claims import Claim
+from pagetide.lab.compare.claim import Claim
 from pagetide.lab.compare.evidence import (
     Case,
     Evidence,

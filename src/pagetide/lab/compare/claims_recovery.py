@@ -1,6 +1,6 @@
 """Claims about trouble: a slow or stopped host, a full ring, a held lock, too little memory (S9 to S12, S14, S15)."""
 
-from pagetide.lab.compare.claims import Claim
+from pagetide.lab.compare.claim import Claim
 from pagetide.lab.compare.claims_returning import LEFT_SHARE, mail_case
 from pagetide.lab.compare.evidence import (
     Case,

@@ -1,6 +1,6 @@
 """Claims about what finds free memory: scanning, notification, both, and synchronously (S1 to S5, S7)."""
 
-from pagetide.lab.compare.claims import Claim
+from pagetide.lab.compare.claim import Claim
 from pagetide.lab.compare.evidence import (
     Case,
     Evidence,

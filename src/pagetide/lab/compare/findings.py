@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from pagetide.lab.compare.cells import MachineName, seedless
-from pagetide.lab.compare.claims import Claim, all_claims
+from pagetide.lab.compare.claim import Claim
+from pagetide.lab.compare.claims import all_claims
 from pagetide.lab.compare.evidence import Evidence, NotMeasuredError
 from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.store import Store
