@@ -14,12 +14,12 @@ import pytest
 from pagetide import cli
 from pagetide.lab import run_command
 from pagetide.machine.config import RunConfig
-from pagetide.machine.observer import Observer
+from pagetide.machine.observer import Machine, Observer
 from pagetide.machine.result import RunResult
 from pagetide.memory.guest_ram import GuestRamError
 from tests.lab.fake_machine import FakeMachine, machine_with
 
-Make = Callable[[RunConfig], run_command.Machine]
+Make = Callable[[RunConfig], Machine]
 
 
 @pytest.fixture

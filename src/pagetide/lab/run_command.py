@@ -4,13 +4,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.live import LiveMachine
-from pagetide.machine.observer import Observer
+from pagetide.machine.observer import Machine
 from pagetide.machine.result import RunResult
 from pagetide.machine.workloads import make_stream
 from pagetide.memory.available import total_bytes
@@ -29,13 +28,6 @@ STATUS_USAGE = 2
 
 STATUS_INTERRUPTED = 130
 """Ctrl-C, as a shell says it; what was measured was shown."""
-
-
-class Machine(Protocol):
-    """What runs a guest and its host."""
-
-    def run(self, observer: Observer) -> RunResult:
-        """Run to the end, and say what was measured."""
 
 
 def check_against_machine(config: RunConfig) -> None:

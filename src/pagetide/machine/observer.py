@@ -1,8 +1,8 @@
-"""Who watches a run, and how often there is something to see."""
+"""What every machine does, who watches a run, and how often there is something to see."""
 
 from typing import Protocol
 
-from pagetide.machine.result import Sample
+from pagetide.machine.result import RunResult, Sample
 
 SAMPLE_INTERVAL_S = 0.02
 """How often residency and the counters are read."""
@@ -19,3 +19,10 @@ class Observer(Protocol):
 
     def warning(self, text: str) -> None:
         """Something is not as it should be."""
+
+
+class Machine(Protocol):
+    """What runs a guest and its host."""
+
+    def run(self, observer: Observer) -> RunResult:
+        """Run to the end, and say what was measured."""

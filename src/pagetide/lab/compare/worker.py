@@ -4,7 +4,7 @@ import datetime as dt
 import functools
 import signal
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -14,7 +14,7 @@ from pagetide.lab.summary import problems
 from pagetide.linux import set_parent_death_signal
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
-from pagetide.machine.observer import Observer
+from pagetide.machine.observer import Machine
 from pagetide.machine.result import RunResult, Sample
 from pagetide.machine.versions import versions
 from pagetide.machine.workloads import make_stream
@@ -38,13 +38,6 @@ class Job(msgspec.Struct, frozen=True):
     cell: Cell
     costs: Costs | None = None
     costs_name: str = ""
-
-
-class Machine(Protocol):
-    """What runs a guest and its host."""
-
-    def run(self, observer: Observer) -> RunResult:
-        """Run to the end, and say what was measured."""
 
 
 def prepare_worker() -> None:
