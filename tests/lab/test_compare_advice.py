@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from pagetide.lab.compare.advice import SETUPS, advice_of
+from pagetide.lab.compare.advice import advice_of
 from pagetide.lab.compare.cells import repeats_of
 from pagetide.lab.compare.documents import advice_markdown, findings_markdown
 from pagetide.lab.compare.findings import findings_of
 from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.setups import SETUPS
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.verdicts import Advice
 from pagetide.lab.compare.worker import Job, run_job

@@ -15,30 +15,22 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pagetide.lab.compare.claims_cost import GAIN_MIN
 from pagetide.lab.compare.conditions import Condition, Configuration, conditions_of
 from pagetide.lab.compare.evidence import seconds, size
 from pagetide.lab.compare.measures import cpu_s
 from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.setups import GAIN_MIN, SETUPS
 from pagetide.lab.compare.spread import spread_of
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.verdicts import Advice
 from pagetide.machine.config import RunConfig
 from pagetide.machine.faults import of_kind
 
-SETUPS = {
-    "burst": "an application that eats much memory a few times a day and frees it",
-    "web": "a web server that is mostly idle",
-    "database": "a database that fills memory with its cache",
-    "churn": "heavy allocation and freeing all the time",
-    "small": "a small guest that runs close to its limit",
-}
-"""The five set-ups of the thread, by workload."""
-
 STALLED_SHARE_MAX = 1e-3
 FOOTPRINT_SLACK = 0.05
 CPU_SLACK = 0.02
 LEFT_RAM_SHARE_MAX = 0.01
+"""The rule's numbers, in its order: time that vCPUs wait, footprint, CPU time, and RAM that is left after a stop."""
 
 _LINUX = {
     "off": "leave free page reporting off (QEMU: -device virtio-balloon,free-page-reporting=off, its default).",
@@ -75,7 +67,7 @@ def advice_of(runs: Iterable[Run]) -> list[Advice]:
 
 def _advise(workload: str, conditions: Sequence[Condition]) -> Advice:
     setup = SETUPS[workload]
-    quiet = next((one for one in conditions if not one.faults and one.off(_a_seed(one)) is not None), None)
+    quiet = next((one for one in conditions if not one.faults and one.has_control), None)
     if quiet is None:
         return Advice(
             setup=setup, choice=None, why=f"The workload {workload} was not run without a fault and beside off."
@@ -140,7 +132,7 @@ def _costs(off: _Candidate, best: _Candidate, ranked: Sequence[_Candidate]) -> s
 def _untested(chosen: _Candidate, conditions: Sequence[Condition]) -> str:
     """What to add for a configuration that was not run with the faults that others were run with."""
     label = chosen.configuration.label
-    faulty = [one for one in conditions if one.faults and one.off(_a_seed(one)) is not None]
+    faulty = [one for one in conditions if one.faults and one.has_control]
     if all(_runs(label, one) for one in faulty):
         return ""
     return " It was not run with a host that stops or is slow, as the others were."
@@ -207,7 +199,3 @@ def _candidate(configuration: Configuration) -> _Candidate | None:
     if held is None or cpu is None:
         return None
     return _Candidate(configuration, held.median, cpu.median, 0.0 if refaulted is None else refaulted.median)
-
-
-def _a_seed(condition: Condition) -> int:
-    return next((run.cell.config.seed for one in condition.configurations for run in one.runs), 0)

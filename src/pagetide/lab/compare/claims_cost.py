@@ -15,16 +15,11 @@ from pagetide.lab.compare.evidence import (
     verdict_of,
 )
 from pagetide.lab.compare.measures import cpu_s, kept_bytes
+from pagetide.lab.compare.setups import GAIN_MIN, SETUPS
 from pagetide.lab.compare.verdicts import Verdict
 
 ORDERS = (0, 1, 2, 3, 4, 6, 8, 9)
 """The reporting orders that are compared."""
-
-SETUPS = ("burst", "web", "database", "churn", "small")
-"""The workloads of the thread's five set-ups."""
-
-GAIN_MIN = 0.02
-"""What returns less than this share of what the host would hold is not worth switching on."""
 
 _SETUP_DESIGNS = ("notify", "notify-array", "hybrid", "scan", "cursor", "shared")
 _MANY_VCPUS = {"ram": "512MiB", "order": 0, "duration": 2.0, "rate": 200000.0, "vcpus": 8}

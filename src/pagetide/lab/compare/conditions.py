@@ -81,6 +81,12 @@ class Condition(NamedTuple):
                         return run
         return None
 
+    @property
+    def has_control(self) -> bool:
+        """Whether `off` was run beside it: with the seed of the first run."""
+        seeds = [run.cell.config.seed for one in self.configurations for run in one.runs]
+        return bool(seeds) and self.off(seeds[0]) is not None
+
 
 def conditions_of(runs: Iterable[Run]) -> list[Condition]:
     """All conditions, those with most designs first and otherwise in the order of their first runs."""

@@ -4,9 +4,10 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from pagetide.lab.compare.advice import advice
+from pagetide.lab.compare.advice import CPU_SLACK, FOOTPRINT_SLACK, advice
 from pagetide.lab.compare.findings import findings
 from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.setups import GAIN_MIN
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.verdicts import Advice, Finding
 
@@ -14,8 +15,9 @@ _RULE = (
     "The rule is the same for each. A configuration is *sound* if, on every condition of the workload and with a host "
     "that stops or is slow, it made no allocation fail falsely, lost no hint, kept vCPUs waiting for less than a "
     "thousandth of their time, and after the host's stop returned as much as without it. Of the sound ones that let "
-    "the host hold at most 5 % more than the least of them, the one is chosen that takes least CPU time, guest and "
-    "host; among those within 2 % of that, the one with the least footprint. If it gains less than 2 % over no "
+    f"the host hold at most {100 * FOOTPRINT_SLACK:g} % more than the least of them, the one is chosen that takes "
+    f"least CPU time, guest and host; among those within {100 * CPU_SLACK:g} % of that, the one with the least "
+    f"footprint. If it gains less than {100 * GAIN_MIN:g} % over no "
     "reporting, the advice is not to report. Designs run with their own delays: those that scan, and shared, begin 2 s "
     "after a free, as Linux does; the others at once."
 )

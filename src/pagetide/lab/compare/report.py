@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pagetide.lab.compare.advice import SETUPS, advice
+from pagetide.lab.compare.advice import advice
 from pagetide.lab.compare.condition_table import table_of
 from pagetide.lab.compare.conditions import Condition, conditions_of
 from pagetide.lab.compare.findings import findings
@@ -20,6 +20,7 @@ from pagetide.lab.compare.page import (
     troubles_body,
 )
 from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.setups import SETUPS
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.tradeoff import overall, tradeoffs_of
 from pagetide.lab.compare.wording import fault_words

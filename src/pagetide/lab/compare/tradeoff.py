@@ -62,7 +62,7 @@ def overall(conditions: Sequence[Condition]) -> list[Tradeoff]:
 
     Only configurations that were run on every one of them have a point.
     """
-    whole = [one for one in conditions if not one.faults and one.off(_a_seed(one)) and len(one.configurations) > 2]
+    whole = [one for one in conditions if not one.faults and one.has_control and len(one.configurations) > 2]
     if len(whole) < 2:
         return []
     labels = [one.label for one in whole[0].configurations]
@@ -92,10 +92,6 @@ def overall(conditions: Sequence[Condition]) -> list[Tradeoff]:
         ),
     ]
     return [one for one in made if len(one.points) > 1]
-
-
-def _a_seed(condition: Condition) -> int:
-    return next((run.cell.config.seed for one in condition.configurations for run in one.runs), 0)
 
 
 def _points(configurations: Sequence[Configuration], read_cost: Callable[[Run], float | None]) -> list[Point]:
