@@ -8,7 +8,13 @@ PAGE_SHIFT = 12
 PAGE_SIZE_BYTES = 1 << PAGE_SHIFT
 """Bytes in a page."""
 
-HUGE_PAGE_BYTES = 2 << 20
+MIB = 1 << 20
+"""Bytes in a MiB."""
+
+GIB = 1 << 30
+"""Bytes in a GiB."""
+
+HUGE_PAGE_BYTES = 2 * MIB
 """Bytes in a huge page of x86-64."""
 
 ORDER_MAX = 10

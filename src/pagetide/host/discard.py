@@ -42,7 +42,7 @@ from pagetide.memory.region_map import (
     REGION_PIECE,
     WHOLE,
 )
-from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
+from pagetide.units import HUGE_PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE_BYTES
 
 PIECE_BYTES = 4 << 20
 """Most that one call discards of a file with small pages: some 0.6 ms, and 64 KiB of the kernel's records of pages.
@@ -51,8 +51,6 @@ Of a file that a guest on another processor has mapped pieces of 4 MiB take 2 to
 1 % less than pieces of 2 or 8 MiB. With huge pages they take 18 % more: those have few records, and one call goes
 through 64 MiB in 0.3 ms.
 """
-
-_HUGE_PAGE_BYTES = 2 << 20
 
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, include/uapi/linux/falloc.h
 _EINTR_MAX = 100
@@ -67,7 +65,7 @@ _lseek = external("lseek", int64, int32, int64, int32)
 
 def piece_bytes(page_bytes: int) -> int:
     """Most that one call is to discard of a file whose pages, by its `st_blksize`, are of this size."""
-    return WHOLE if page_bytes >= _HUGE_PAGE_BYTES else PIECE_BYTES
+    return WHOLE if page_bytes >= HUGE_PAGE_BYTES else PIECE_BYTES
 
 
 @kernel

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from pagetide import linux
 from pagetide.memory.available import available_bytes, total_bytes
-from pagetide.units import PAGE_SIZE_BYTES, format_size
+from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES, format_size
 
-ALIGN_BYTES = 2 << 20
+ALIGN_BYTES = HUGE_PAGE_BYTES
 """The mapping starts on a multiple of this, the size of a huge page, and each guard is at least this large."""
 
 Backing = Literal["memfd", "hugetmpfs"]

@@ -8,8 +8,7 @@ from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.spread import Spread, spread_of
 from pagetide.lab.compare.verdicts import Verdict
 from pagetide.machine.config import RunConfig
-
-_MIB = 1 << 20
+from pagetide.units import GIB, MIB
 
 
 class Case(NamedTuple):
@@ -140,7 +139,7 @@ def verdict_of(*tests: bool | None) -> Verdict:
 
 def size(nr_bytes: float) -> str:
     """Bytes for a sentence, in MiB or GiB."""
-    return f"{nr_bytes / (1 << 30):.2f} GiB" if nr_bytes >= 1 << 30 else f"{nr_bytes / _MIB:.4g} MiB"
+    return f"{nr_bytes / GIB:.2f} GiB" if nr_bytes >= GIB else f"{nr_bytes / MIB:.4g} MiB"
 
 
 def seconds(time_s: float) -> str:

@@ -4,9 +4,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from pagetide.lab.compare.records import Run
-
-_MIB = 1 << 20
-_GIB = 1 << 30
+from pagetide.units import GIB, MIB
 
 Reader = Callable[[Run, Run | None], float | None]
 """Reads a measure off a run; the second run is that of `off` on the same work with the same seed, if there is one."""
@@ -65,7 +63,7 @@ MEASURES = (
     Measure(
         "footprint_gib", "footprint", "mean", "GiB",
         "what the host held for the guest, averaged over the time of the run", "low",
-        _figure("mean_resident_bytes", _GIB),
+        _figure("mean_resident_bytes", GIB),
     ),
     Measure(
         "footprint_of_off_percent", "footprint", "of off", "%",
@@ -91,7 +89,7 @@ MEASURES = (
     ),
     Measure(
         "unreturned_mib", "not returned", "at the end", "MiB",
-        "what was free in the guest and still with the host at the end", "low", _figure("unreturned_bytes", _MIB),
+        "what was free in the guest and still with the host at the end", "low", _figure("unreturned_bytes", MIB),
     ),
     Measure(
         "stalls", "vCPU stalls", "count", "", "how many times a vCPU waited for the host", "low",
@@ -133,11 +131,11 @@ MEASURES = (
     Measure(
         "repeated_mib", "traffic", "repeated", "MiB",
         "reported again, although nothing had touched it since it was reported before", "low",
-        _figure("repeated_bytes", _MIB),
+        _figure("repeated_bytes", MIB),
     ),
     Measure(
         "refaulted_gib", "refaults", "memory", "GiB", "first touches of memory that had been discarded", "low",
-        _figure("refaulted_bytes", _GIB),
+        _figure("refaulted_bytes", GIB),
     ),
     Measure(
         "guest_cpu_s", "CPU", "guest", "s", "CPU time of the guest, its workload included", "low",

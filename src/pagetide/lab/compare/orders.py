@@ -9,11 +9,10 @@ from pagetide.lab.compare.conditions import Condition
 from pagetide.lab.compare.measures import cpu_s, kept_bytes
 from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.spread import Spread, spread_of
+from pagetide.units import MIB
 
 ORDERS_MIN = 3
 """Fewer make no curve."""
-
-_MIB = 1 << 20
 
 
 class OrderCurve(NamedTuple):
@@ -60,12 +59,12 @@ def order_curves(condition: Condition) -> list[OrderCurve]:
 
 def _kept_mib(run: Run) -> float | None:
     value = kept_bytes(run)
-    return None if value is None else value / _MIB
+    return None if value is None else value / MIB
 
 
 def _refaulted_mib(run: Run) -> float | None:
     value = run.figures.get("refaulted_bytes")
-    return None if value is None else value / _MIB
+    return None if value is None else value / MIB
 
 
 _MEASURES: dict[str, Callable[[Run], float | None]] = {

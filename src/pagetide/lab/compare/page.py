@@ -16,8 +16,7 @@ from pagetide.lab.compare.records import LeftOut, Run
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.tradeoff import Tradeoff, frontier
 from pagetide.lab.compare.verdicts import Advice, Finding, Verdict
-
-_GIB = 1 << 30
+from pagetide.units import GIB
 
 
 class Section(NamedTuple):
@@ -204,7 +203,7 @@ class Panel(NamedTuple):
     def mean(self) -> str:
         """What the host held on average; nothing where that is not known."""
         held = self.configuration.runs[0].figures["mean_resident_bytes"]
-        return "" if held is None else f"{number(held / _GIB)} GiB on average"
+        return "" if held is None else f"{number(held / GIB)} GiB on average"
 
 
 def panels_of(condition: Condition, store: Store) -> list[Panel]:

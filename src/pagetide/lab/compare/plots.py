@@ -15,9 +15,9 @@ from pagetide.lab.compare.palette import LOOKS, variable
 from pagetide.lab.compare.spread import Spread
 from pagetide.lab.compare.svg import for_page
 from pagetide.lab.compare.tradeoff import Point, Tradeoff, frontier
+from pagetide.units import GIB
 
 _POINTS = 50
-_GIB = 1 << 30
 _INK, _FAINT, _GUEST, _CURVE, _LINE = (f"#0{number}0{number}0{number}" for number in range(1, 6))
 _VARIABLES = {
     _INK: "var(--ink)",
@@ -79,10 +79,10 @@ def draw_panel(curve: Curve, design: str, end_s: float, top_bytes: float, name: 
     kept = thinned(curve.t_s, [curve.guest_used_bytes, curve.host_resident_bytes], _POINTS)
     t_s = curve.t_s[kept]
     with _axes(_PANEL_INCHES, _PANEL_MARGINS_INCHES) as (figure, axes):
-        axes.fill_between(t_s, 0, curve.guest_used_bytes[kept] / _GIB, color=_GUEST, linewidth=0)
-        axes.plot(t_s, curve.host_resident_bytes[kept] / _GIB, color=_CURVE, linewidth=1.4)
+        axes.fill_between(t_s, 0, curve.guest_used_bytes[kept] / GIB, color=_GUEST, linewidth=0)
+        axes.plot(t_s, curve.host_resident_bytes[kept] / GIB, color=_CURVE, linewidth=1.4)
         axes.set_xlim(0, end_s)
-        axes.set_ylim(0, top_bytes * 1.04 / _GIB)
+        axes.set_ylim(0, top_bytes * 1.04 / GIB)
         axes.xaxis.set_major_locator(_few_ticks(4))
         axes.yaxis.set_major_locator(_few_ticks(3))
         axes.grid(axis="y")

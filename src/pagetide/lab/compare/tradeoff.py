@@ -8,8 +8,7 @@ from pagetide.lab.compare.conditions import Condition, Configuration
 from pagetide.lab.compare.measures import cpu_s
 from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.spread import Spread, spread_of
-
-_GIB = 1 << 30
+from pagetide.units import GIB
 
 
 class Point(NamedTuple):
@@ -106,7 +105,7 @@ def _points(configurations: Sequence[Configuration], read_cost: Callable[[Run], 
 
 def _in_gib(run: Run, name: str) -> float | None:
     value = run.figures.get(name)
-    return None if value is None else value / _GIB
+    return None if value is None else value / GIB
 
 
 def _ratio(value: float | None, whole: float | None) -> float | None:
