@@ -81,6 +81,11 @@ TICKS_PER_S = 10
 """What the zone's TICK counts; whoever runs a guest whose blocks must cool keeps it."""
 
 
+def cool_ticks(cool_s: float) -> int:
+    """Ticks after a free until a block has cooled: one more than fit, for the free fell somewhere in a tick."""
+    return 0 if cool_s == 0 else int(cool_s * TICKS_PER_S) + 1
+
+
 class Watermarks(NamedTuple):
     """Free pages below which allocation fails, reporting rests, and (high) nobody worries, in pages."""
 

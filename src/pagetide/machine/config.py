@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from pagetide.guest.reporting.design import Oom, Pace, Wake
 from pagetide.guest.reporting.fits import balloon_misfit, shared_misfit, sync_misfit
+from pagetide.guest.zone_layout import HINT_BLOCKS_MAX
 from pagetide.machine.faults import Fault, FaultError, parse_faults, ring_entries
 from pagetide.units import HUGE_PAGE_BYTES, ORDER_MAX, PAGE_SIZE_BYTES, format_size
 from pagetide.workload.mix import MixError, parse_mix
@@ -19,7 +21,6 @@ QEMU_RAM_BYTES_MAX = 3 << 30
 QEMU_CAPACITY_MAX = 32
 EAT_SHARE_MAX = 0.98
 SMALL_RATE_MAX = 100
-HINTS_MAX = 1024
 SYNC_CAPACITY_MAX = 512
 OPERATIONS_MAX = 1 << 28
 _IN_FLIGHT_SHARE = 32
@@ -83,9 +84,9 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         cool_s: how long a block must have been free before it is reported.
         wake: what makes the worker run: a free block of the order (`merge`), `wake_blocks` of them (`threshold`), or
             the clock alone (`timer`); None is the design's own.
-        wake_blocks: how many unreported blocks `threshold` waits for. oom: what keeps blocks that are out for
-        reporting from making an allocation fail: nothing (`none`), the allocation
-            waits for them (`wait`), few are out at once (`cap`), spare blocks take their place (`swap`).
+        wake_blocks: how many unreported blocks `threshold` waits for.
+        oom: what keeps blocks that are out for reporting from making an allocation fail: nothing (`none`), the
+            allocation waits for them (`wait`), few are out at once (`cap`), spare blocks take their place (`swap`).
         in_flight_max_bytes: for `cap` the most that is out at once, for `swap` the most that is kept as spares; None is
             a 32nd of RAM, from 4 MiB to 64 MiB.
         hints_max: length of a vCPU's array of hints in the designs that have one.
@@ -111,11 +112,11 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     order: int = 9
     delay_s: float | None = None
     capacity: int = 32
-    pace: Literal["drain", "linux"] = "drain"
+    pace: Pace = "drain"
     cool_s: float = 0.0
-    wake: Literal["merge", "threshold", "timer"] | None = None
+    wake: Wake | None = None
     wake_blocks: int = 16
-    oom: Literal["none", "wait", "cap", "swap"] = "wait"
+    oom: Oom = "wait"
     in_flight_max_bytes: int | None = None
     hints_max: int = 256
     vcpus: int = 2
@@ -201,8 +202,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 f"at least {format_size(block_bytes)}, the largest block, must be allowed in flight",
             ),
             (
-                1 <= self.hints_max <= HINTS_MAX,
-                f"an array of hints has from 1 to {HINTS_MAX} entries, not {self.hints_max}",
+                1 <= self.hints_max <= HINT_BLOCKS_MAX,
+                f"an array of hints has from 1 to {HINT_BLOCKS_MAX} entries, not {self.hints_max}",
             ),
             (
                 self.design != "sync" or self.capacity <= SYNC_CAPACITY_MAX,

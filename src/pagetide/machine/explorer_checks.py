@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pagetide.guest.zone import TICKS_PER_S
+from pagetide.guest.zone import cool_ticks
 from pagetide.guest.zone_layout import (
     ALLOCATED,
     BALLOON,
@@ -47,8 +47,7 @@ class Checks:
         """
         self._machine, self._zone, self._zone_state = machine, zone, zone_state
         self._sound: set[Any] = set()
-        cool_s = machine.scenario.settings.cool_s
-        self._cool_ticks = int(cool_s * TICKS_PER_S) + 1 if cool_s else 0
+        self._cool_ticks = cool_ticks(machine.scenario.settings.cool_s)
 
     def state(self, *, at_rest: bool) -> None:
         """Check what holds always; with `at_rest`, when nobody is about to touch the zone, recount it as well."""

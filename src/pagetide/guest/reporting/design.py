@@ -29,6 +29,9 @@ Oom = Literal["none", "wait", "cap", "swap"]
 are out. `swap`: spare blocks take their place (Tsirkin's hinting buffer).
 """
 
+Pace = Literal["drain", "linux"]
+"""How much of the free lists a pass goes through: until nothing is left, or about a sixteenth of each list."""
+
 Wake = Literal["merge", "threshold", "timer"]
 """What makes the worker run (S17): a free block of the reporting order, that many of them, or the clock alone."""
 
@@ -53,7 +56,7 @@ class ReportingSettings(NamedTuple):
     order: int = 9
     delay_s: float | None = None
     capacity: int = 32
-    pace: Literal["drain", "linux"] = "drain"
+    pace: Pace = "drain"
     cool_s: float = 0.0
     wake: Wake | None = None
     wake_blocks: int = 16

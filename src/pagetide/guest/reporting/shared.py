@@ -26,7 +26,7 @@ from typing import ClassVar
 from pagetide.guest.frames import close_table, leave_table, offer_free_frames, open_table, withdraw_frames
 from pagetide.guest.reporting.design import Batch, ReportingSettings
 from pagetide.guest.reporting.fits import shared_misfit
-from pagetide.guest.zone import TICKS_PER_S, Zone
+from pagetide.guest.zone import Zone, cool_ticks
 from pagetide.guest.zone_layout import NR_PAGES, NR_VCPUS, RECORD_NOTHING, RECORDING, frame_table_base
 from pagetide.memory.frame_table import FRAME_ORDER
 from pagetide.virtio.balloon import Queue
@@ -53,7 +53,7 @@ class Shared:
         if sentence is not None:
             raise ValueError(sentence)
         self._zone = zone
-        self._cool_ticks = 0 if settings.cool_s == 0 else int(settings.cool_s * TICKS_PER_S) + 1
+        self._cool_ticks = cool_ticks(settings.cool_s)
 
     def start(self, now_s: float) -> None:
         """Have the allocator keep the table, and offer what is free already."""

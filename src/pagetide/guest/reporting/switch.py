@@ -6,7 +6,7 @@ from pagetide.guest.candidates import map_reset
 from pagetide.guest.isolate import reserve_spares
 from pagetide.guest.reporting.design import ReportingSettings, Wake
 from pagetide.guest.request import configure, request
-from pagetide.guest.zone import NEVER, TICKS_PER_S, Zone
+from pagetide.guest.zone import NEVER, Zone, cool_ticks
 from pagetide.guest.zone_layout import (
     COOL_TICKS,
     HINT_BLOCKS_MAX,
@@ -63,7 +63,7 @@ def switch_on(
         HINTS: 0,
         HINTS_MAX: HINT_BLOCKS_MAX if sync_hints else settings.hints_max,
         SYNC_HINTS: sync_hints,
-        COOL_TICKS: 0 if settings.cool_s == 0 else int(settings.cool_s * TICKS_PER_S) + 1,
+        COOL_TICKS: cool_ticks(settings.cool_s),
         IN_FLIGHT_MAX_PAGES: settings.in_flight_max_bytes // PAGE_SIZE_BYTES if settings.oom == "cap" else 0,
         KEEP_MARKS: keep_marks or settings.oom == "swap",
         NOTIFY_SPLITS: notify_splits,
