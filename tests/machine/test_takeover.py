@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -197,17 +196,15 @@ def test_a_guest_in_a_process_of_its_own_lives_through_it_too(tmp_path: Path) ->
     """The machine's guest at a socket's path: its daemon dies while it frees, and its run ends in order."""
     config = RunConfig(ram_bytes=96 << 20, bursts=2, hold_s=0.0, delay_s=0.0, order=4, capacity=1)
     daemons = Daemons(tmp_path, ("vm",))
-    ours, theirs = socket.socketpair()
     with contextlib.ExitStack() as resources:
         resources.callback(daemons.close)
         daemons.start()
         ram_fd = resources.enter_context(GuestRam.create(config.ram_bytes, "memfd")).fd
         nr_pages = config.ram_bytes // PAGE_SIZE_BYTES
         arena_fd, arena = shared_memory(resources, "arena", arena_bytes(nr_pages, config.vcpus))
-        setup = GuestSetup(config, theirs.fileno(), -1, ram_fd, arena_fd, daemons.path("vm"))
-        guest = Child("guest", setup, [theirs.fileno(), ram_fd, arena_fd], ours)
+        path = daemons.path("vm")
+        guest = Child("guest", lambda fd: GuestSetup(config, fd, -1, ram_fd, arena_fd, path), [ram_fd, arena_fd])
         resources.callback(guest.close)
-        theirs.close()
         while not guest.channel.closed:
             for message in guest.channel.receive():
                 if isinstance(message, Ready):

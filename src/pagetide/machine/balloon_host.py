@@ -93,13 +93,11 @@ class OwnHost:
     def attach(self, resources: contextlib.ExitStack, guest: LinuxGuest) -> None:
         """Wait for the guest's connection, and start the process that serves it."""
         connection = resources.enter_context(_accept(self._listener, guest))
-        control, end = (resources.enter_context(each) for each in socket.socketpair())
-        setup = HostSetup(self._config.run_config(), control.fileno(), connection.fileno(), self._ledger_fd)
-        self._child = Child("host", setup, [setup.control_fd, setup.socket_fd, self._ledger_fd], end)
+        fds = [connection.fileno(), self._ledger_fd]
+        config = self._config.run_config()
+        self._child = Child("host", lambda control_fd: HostSetup(config, control_fd, *fds), fds)
         resources.callback(self._child.close)
-        # Whoever is left must see the other's end close.
-        connection.close()
-        control.close()
+        connection.close()  # the guest must see the host's end close
         self._listener.close()
 
     @property

@@ -80,16 +80,13 @@ class _Guest:
 
     def __init__(self, resources: contextlib.ExitStack, punch_ns: float) -> None:
         self._punch_ns = punch_ns
-        ours, theirs, control, control_end = (
-            resources.enter_context(end) for _ in range(2) for end in socket.socketpair()
-        )
+        ours, theirs = (resources.enter_context(end) for end in socket.socketpair())
         ledger_fd, ledger = shared_memory(resources, "ledger", LEDGER_WORDS * 8)
         self._ledger = np.frombuffer(ledger, np.int64, LEDGER_WORDS)
-        setup = HostSetup(RunConfig(), control.fileno(), theirs.fileno(), ledger_fd)
-        self._host = Child("host", setup, [control.fileno(), theirs.fileno(), ledger_fd], control_end)
+        fds = [theirs.fileno(), ledger_fd]
+        self._host = Child("host", lambda control_fd: HostSetup(RunConfig(), control_fd, *fds), fds)
         resources.callback(self._host.close)
         theirs.close()
-        control.close()
         self._await_ready()
         ram = resources.enter_context(GuestRam.create(_RAM_BYTES, "memfd"))
         link = resources.enter_context(VhostUserLink(ours, ram))

@@ -105,40 +105,26 @@ class LiveMachine:
                 "shared": {"ram_fd": ram_fd, "arena_fd": arena_fd},
                 "balloon": {"arena_fd": arena_fd},
             }.get(config.design, {})
-            self._start_child(
-                resources,
+            host = Child(
                 "host",
                 lambda control_fd: HostSetup(config, control_fd, *host_fds, **also),
                 [*host_fds, *also.values()],
             )
+            self._children.append(resources.enter_context(contextlib.closing(host)))
             host_socket.close()  # the guest must see the host's end close
-            host_process = SignalledProcess(self._children[0].process.send_signal)
-        self._start_child(
-            resources,
+            host_process = SignalledProcess(host.process.send_signal)
+        guest = Child(
             "guest",
             lambda control_fd: GuestSetup(
                 config, control_fd, device_socket.fileno(), ram_fd, arena_fd, qemu_pid=qemu_pid
             ),
             [device_socket.fileno(), ram_fd, arena_fd],
         )
+        self._children.append(resources.enter_context(contextlib.closing(guest)))
         device_socket.close()
         faults = of_kind(config.parsed_faults, "stop", "slow")
         self._faults = resources.enter_context(FaultPlayer(faults, host_process.begin, host_process.end))
         self._recorder = Recorder(config, lambda: resident_bytes(ram_fd), ArenaView(config, arena), ledger)
-
-    def _start_child(
-        self,
-        resources: contextlib.ExitStack,
-        name: str,
-        setup_of: Callable[[int], GuestSetup | HostSetup],
-        fds: list[int],
-    ) -> None:
-        """Start a process of ours, with its end of a channel and these descriptors."""
-        end, theirs = socket.socketpair()
-        resources.callback(end.close)
-        with theirs:
-            self._children.append(Child(name, setup_of(theirs.fileno()), [theirs.fileno(), *fds], end))
-        resources.callback(self._children[-1].close)
 
     def _watch(self, observer: Observer) -> str:
         """Look on until the guest is done; what became of it."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -21,16 +22,34 @@ STOP_MAX_S = 3.0
 class Child:
     """A process of ours, and the channel to it."""
 
-    def __init__(self, name: str, setup: GuestSetup | HostSetup, fds: list[int], end: socket.socket) -> None:
-        """Start `pagetide.machine.NAME_process` with these descriptors; `end` is this side of the channel."""
+    def __init__(self, name: str, setup_of: Callable[[int], GuestSetup | HostSetup], fds: list[int]) -> None:
+        """Start `pagetide.machine.NAME_process`.
+
+        Args:
+            name: `guest` or `host`.
+            setup_of: what it is told, given the descriptor of its end of the channel.
+            fds: the other descriptors that it inherits.
+
+        Raises:
+            OSError: it could not be started.
+        """
         self.name = name
         self.ready = False
         self.ended: Ended | None = None
-        arguments = [sys.executable, "-m", f"pagetide.machine.{name}_process", msgspec.json.encode(setup).decode()]
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            arguments, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        self.channel = Channel(end)
+        ours, theirs = socket.socketpair()
+        self.channel = Channel(ours)
+        setup = msgspec.json.encode(setup_of(theirs.fileno())).decode()
+        try:
+            with theirs:
+                self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                    [sys.executable, "-m", f"pagetide.machine.{name}_process", setup],
+                    pass_fds=[theirs.fileno(), *fds],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        except OSError:
+            self.channel.close()
+            raise
 
     def cause_of_death(self) -> str | None:
         """A sentence that says what ended the process; None if it ended in order, or lives."""
