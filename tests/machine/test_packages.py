@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pagetide.machine.config import ConfigError
-from pagetide.machine.packages import QEMU, find_linux, find_qemu, find_uml, is_static
+from pagetide.machine.packages import find_linux, find_qemu, find_uml, is_static
+from pagetide.machine.qemu_process import QEMU
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, cast
 
+from pagetide.guest.vhost_user_link import connect
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.ledger import Ledger
 from pagetide.host.server import Server
@@ -54,13 +55,7 @@ class VhostUserDevice:
         self._link: VhostUserProbe | None = None
 
     def _socket(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.connect(self._path)
-        except OSError:
-            sock.close()
-            raise
-        return sock
+        return connect(self._path)
 
     def connect(self) -> Probe:
         """Hang up, and connect anew."""

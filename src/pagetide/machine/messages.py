@@ -6,7 +6,7 @@ happens.
 
 import contextlib
 import socket
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -90,9 +90,9 @@ class Ended(msgspec.Struct, tag=True):
 
 
 class Command(msgspec.Struct, tag=True):
-    """From the starting process: `start` or `stop`."""
+    """From the starting process."""
 
-    name: str
+    name: Literal["start", "stop"]
 
 
 Message = Stage | Ready | ClockStarted | PhaseBegan | PhaseEnded | Ended | Command

@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 from pagetide.machine.config import ConfigError
 from pagetide.machine.kernel_modules import KernelModule, ModuleMissingError, modules_to_load
+from pagetide.machine.qemu_process import QEMU
 
 GENERIC_DEVICE = "vhost-user-test-device-pci"
 """QEMU's device that attaches any virtio device behind a vhost-user socket (QEMU 10.2 and newer)."""
-
-QEMU = "qemu-system-x86_64"
-"""The program; Debian's package qemu-system-x86."""
 
 _KERNEL_PACKAGE = "linux-image-cloud-amd64"
 _QEMU_PACKAGES = "qemu-system-x86 seabios"

@@ -10,9 +10,8 @@ addresses, from where the one before stopped, once round the zone. So
 
 The mark survives splits and merges of reported memory (KEEP_MARKS), so nothing is reported twice that nobody touched.
 
-Structures considered: a list of its own for reported blocks (Linux's later `__GFP` series had one; needs a second
-list an order, and gives no order of addresses); a plain bitmap (finding is linear in guest memory when little is
-unreported).
+Structures considered: a list of its own for reported blocks (needs a second list an order, and gives no order of
+addresses); a plain bitmap (finding is linear in guest memory when little is unreported).
 """
 
 from pagetide.guest.by_position import record_all_free, take_candidates
