@@ -273,7 +273,7 @@ class AttachedGuest:
             return
         self._faults = faults
         if self._memory.was_cut or self._session.inflight.was_cut:
-            raise GuestGoneError("its memory file was cut short while it was in use")
+            raise GuestGoneError("its memory file was cut short while it was in use, or has no huge page left")
 
     def _renew_target(self) -> bool:
         """Ask for the target of what memory there is now; False if there is a change that it cannot be told of."""

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from pagetide import linux
 from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueuePlace
 from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
@@ -145,7 +146,7 @@ class VhostUserSession:
             self._leave_queue(index)
         self.inflight.close()
         for fd in self._backend.close():
-            os.close(fd)
+            linux.close_theirs(fd)
         self._connection.close()
 
     def _take(self, message: Message) -> None:
@@ -161,7 +162,7 @@ class VhostUserSession:
             refusal = f"{Request(message.request).name} refused: {error}"
             self._log.error("%s", refusal)
         for fd in self._backend.take_unneeded_fds():
-            os.close(fd)
+            linux.close_theirs(fd)
         answer = self._backend.answer(message, succeeded=refusal is None)
         if answer is not None:
             self._connection.send(answer)

@@ -6,11 +6,11 @@ for each reply.
 
 import array
 import errno
-import os
 import select
 import socket
 from collections.abc import Sequence
 
+from pagetide import linux
 from pagetide.virtio.vhost_user_frontend import VhostUserFrontend
 from pagetide.virtio.vhost_user_messages import (
     F_PROTOCOL_FEATURES,
@@ -71,7 +71,7 @@ class Connection:
     def close(self) -> None:
         """Close the socket, and the descriptors of a message that was not complete."""
         for fd in self._reader.take_fds():
-            os.close(fd)
+            linux.close_theirs(fd)
         self._socket.close()
 
     def receive(self) -> Message | None:
@@ -182,7 +182,7 @@ class FrontendChannel:
         if message is None:
             return b""
         for fd in message.fds:  # nobody asked for them
-            os.close(fd)
+            linux.close_theirs(fd)
         return self.frontend.take(message)
 
     def _exchange(self, request: Request, payload: bytes, fds: tuple[int, ...]) -> Message | None:
@@ -245,7 +245,7 @@ class FrontendChannel:
                 raise RemoteProtocolError("GET_INFLIGHT_FD was answered without memory")
         except RemoteProtocolError:
             for fd in message.fds:
-                os.close(fd)
+                linux.close_theirs(fd)
             raise
         return inflight, message.fds[0]
 
