@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 
 from pagetide import linux
-from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueuePlace
+from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueueLostError, QueuePlace
 from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
@@ -204,12 +204,15 @@ class VhostUserSession:
         match event:
             case MemoryTableSet(regions, fds):
                 self._memory.replace(regions, fds)
-                self._device.memory_changed()
             case MemoryRegionAdded(region, fd):
                 self._memory.add(region, fd)
             case MemoryRegionRemoved(region):
                 self._memory.remove(region.gpa, region.size_bytes, region.user_address)
-                self._device.memory_changed()
+        try:
+            self._device.memory_changed()
+        except QueueLostError as error:
+            self.fail_queue(error.queue, str(error))
+            raise
 
     def _start_queue(self, event: QueueStarted) -> None:
         index, address = event.queue, event.address
