@@ -221,7 +221,7 @@ def test_a_broken_ring_is_told_on_the_channel_for_requests(running: Running, tmp
     ("data", "why"),
     [
         (b"\xff" * 64, "broke the protocol"),
-        (U64.pack(1), "disconnected|broke the protocol"),
+        (U64.pack(1), "disconnected within a message"),
         (b"\x63\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00", "broke the protocol: request 99"),
     ],
 )
@@ -231,7 +231,7 @@ def test_who_breaks_the_protocol_is_disconnected(running: Running, tmp_path: Pat
         with connect(tmp_path) as bad:
             bad.sendall(data)
             bad.shutdown(socket.SHUT_WR)
-            assert any(part in running.await_gone() for part in why.split("|"))
+            assert why in running.await_gone()
         assert len(good.report([(RING_PAGES, 1)])) == 1
 
 

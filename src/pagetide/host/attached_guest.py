@@ -126,8 +126,8 @@ class AttachedGuest:
         """
         self._session.talk()
         self._check_files()
-        if self._session.at_end:
-            raise GuestGoneError("disconnected")
+        if self._session.end:
+            raise GuestGoneError(self._session.end)
         return 1.0
 
     def turn(self) -> float:

@@ -89,9 +89,11 @@ class VhostUserSession:
         return self._backend.features
 
     @property
-    def at_end(self) -> bool:
-        """Whether the peer has hung up, and all that it sent is taken."""
-        return self._connection.at_end
+    def end(self) -> str:
+        """How the peer hung up, if it has and all that it sent is taken; empty otherwise."""
+        if not self._connection.at_end:
+            return ""
+        return "disconnected within a message" if self._connection.is_amid_message else "disconnected"
 
     def talk(self) -> None:
         """Take what messages have come, and answer them; not more than some at a time."""

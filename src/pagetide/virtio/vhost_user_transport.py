@@ -68,6 +68,11 @@ class Connection:
         """For selectors."""
         return self._socket.fileno()
 
+    @property
+    def is_amid_message(self) -> bool:
+        """Whether a message has begun to come and is not complete."""
+        return self._reader.is_amid_message
+
     def close(self) -> None:
         """Close the socket, and the descriptors of a message that was not complete."""
         for fd in self._reader.take_fds():
@@ -78,7 +83,7 @@ class Connection:
         """The next whole message, or None while there is none; sets `at_end` when there will be no more.
 
         Raises:
-            RemoteProtocolError: what came is not a message, or the end came within one.
+            RemoteProtocolError: what came is not a message.
             OSError: this process can have no more file descriptors.
         """
         while (message := self._reader.next_message()) is None:
