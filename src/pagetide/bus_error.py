@@ -6,6 +6,9 @@ handler here is machine code of its own: it puts a page of zeros where the acces
 guarded, notes it, and has the instruction repeated. What is read then is nonsense, like anything else that a guest may
 write; whoever guards the range looks afterwards whether it was cut. Any other SIGBUS ends the process as ever.
 
+A mapping of hugetlbfs raises SIGBUS, too, where the system has no huge page left for it, and can be replaced in whole
+huge pages only.
+
 The handler needs no lock and calls only mmap(2) and signal(2). One thread guards and looks.
 """
 
@@ -25,8 +28,8 @@ RANGES_MAX = 1 << 16
 
 _SA_SIGINFO = 4  # include/uapi/asm-generic/signal-defs.h
 _SIGSET_WORDS = 16
-_START, _END, _CUT = range(3)
-_COLUMNS = 3
+_START, _END, _CUT, _PAGE = range(4)
+_COLUMNS = 4
 _HEAD_WORDS = 2  # faults handled so far, and ranges in use
 
 # siginfo_t has si_addr after three ints and padding (include/uapi/asm-generic/siginfo.h); the table is words as above.
@@ -47,10 +50,11 @@ next:
   %done = icmp uge i64 %index, %used
   br i1 %done, label %fatal, label %look
 look:
-  %row = mul i64 %index, 24
+  %row = mul i64 %index, 32
   %start.a = add i64 %row, {rows}
   %end.a = add i64 %start.a, 8
   %cut.a = add i64 %start.a, 16
+  %size.a = add i64 %start.a, 24
   %start.p = inttoptr i64 %start.a to i64*
   %end.p = inttoptr i64 %end.a to i64*
   %start = load i64, i64* %start.p
@@ -63,8 +67,11 @@ more:
   %after = add i64 %index, 1
   br label %next
 found:
-  %page = and i64 %address, {page_mask}
-  %mapped = call i64 @mmap(i64 %page, i64 {page_bytes}, i32 {protection}, i32 {flags}, i32 -1, i64 0)
+  %size.p = inttoptr i64 %size.a to i64*
+  %size = load i64, i64* %size.p
+  %mask = sub i64 0, %size
+  %page = and i64 %address, %mask
+  %mapped = call i64 @mmap(i64 %page, i64 %size, i32 {protection}, i32 {flags}, i32 -1, i64 0)
   %failed = icmp eq i64 %mapped, -1
   br i1 %failed, label %fatal, label %noted
 noted:
@@ -115,8 +122,6 @@ def install() -> None:
         faults=table,
         used=table + 8,
         rows=table + 8 * _HEAD_WORDS,
-        page_mask=-PAGE_SIZE_BYTES,
-        page_bytes=PAGE_SIZE_BYTES,
         protection=linux.PROT_READ | linux.PROT_WRITE,
         flags=linux.MAP_FIXED | linux.MAP_PRIVATE | linux.MAP_ANONYMOUS,
     )
@@ -138,13 +143,19 @@ _keep: list[Any] = []
 class GuardedRange:
     """A range of addresses in which the end of a mapped file may come too soon."""
 
-    def __init__(self, address: int, size_bytes: int) -> None:
-        """Guard it from now on."""
+    def __init__(self, address: int, size_bytes: int, page_bytes: int = PAGE_SIZE_BYTES) -> None:
+        """Guard it from now on.
+
+        Args:
+            address: where it begins.
+            size_bytes: how long it is.
+            page_bytes: of the pages that it is mapped in; every one of them must be within one mapping.
+        """
         words = _table()[1]
         rows = words[_HEAD_WORDS:].reshape(RANGES_MAX, _COLUMNS)
         free = np.flatnonzero(rows[: int(words[1]) + 1, _END] == 0)
         self._row = rows[free[0]] if len(free) else np.zeros(_COLUMNS, np.int64)
-        self._row[:] = address, address + size_bytes, 0
+        self._row[:] = address, address + size_bytes, 0, page_bytes
         if len(free) and free[0] == words[1] < RANGES_MAX:
             words[1] += 1
 

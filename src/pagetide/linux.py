@@ -11,7 +11,7 @@ import mmap as _mmap
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from signal import Signals
 
 PROT_NONE = 0
@@ -102,6 +102,15 @@ def add_seals(fd: int, seals: int) -> None:
     """
     with _named("fcntl(F_ADD_SEALS)"):
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+
+
+def close_theirs(fd: int) -> None:
+    """Close a descriptor that a peer gave. It is closed whatever the file's own file system says of it (close(2)).
+
+    FUSE and NFS have a say in that, and a peer may run one.
+    """
+    with suppress(OSError):
+        os.close(fd)
 
 
 def ftruncate(fd: int, size_bytes: int) -> None:

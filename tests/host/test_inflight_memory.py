@@ -117,6 +117,26 @@ def test_elements_are_resubmitted_in_the_order_of_their_counters(rig: TrackedRig
     assert rig.guest.resident_pages() == set(range(256)) - set(range(RING_PAGES, RING_PAGES + 4))
 
 
+@pytest.mark.parametrize("served", [0, 1, 2])
+def test_a_queue_stopped_amid_what_a_predecessor_left_loses_none(rig: TrackedRig, served: int) -> None:
+    """A successor that is stopped at once says where the first element is that nobody has answered."""
+    rig.start()
+    for page in range(4):
+        rig.report(RING_PAGES + page)
+    rig.abandon()
+    for head in range(2):
+        rig.set_word(REGION_HEAD_BYTES + STATE_BYTES * head, 1, 1)
+        rig.set_word(REGION_HEAD_BYTES + STATE_BYTES * head + STATE_COUNTER, head, 8)
+    rig.start()
+    if served:
+        rig.process(budget=served)
+    base = rig.device.stop_queue(rig.index)
+    assert base == served
+    rig.start(base)
+    rig.process()
+    assert [head for head, _ in rig.guest.driver.take_used()] == [0, 1, 2, 3]
+
+
 def test_a_statistics_buffer_that_is_held_is_found_by_a_successor() -> None:
     """It was taken and not given back, so it is in flight; the successor reads and holds it."""
     rig = TrackedRig(kind=Queue.STATS)

@@ -140,6 +140,18 @@ def test_only_a_reset_of_the_device_forgets_where_queues_are(request_: Request, 
     assert any(isinstance(event, QueueStarted) for event in link.events) == starts
 
 
+def test_only_a_reset_clears_needs_reset() -> None:
+    """A front-end that sets the status that it knew of does not take it away (virtio 1.2, 2.1.1)."""
+    link = FakeLink(0)
+    link.deliver(NEGOTIATE)
+    link.frontend.protocol_features = PROTOCOL_FEATURES
+    link.backend.status = 0x4F
+    link.call(Request.SET_STATUS, U64.pack(0x0F))
+    assert decode_u64(link.call(Request.GET_STATUS)) == 0x4F
+    link.call(Request.SET_STATUS, U64.pack(0))
+    assert decode_u64(link.call(Request.GET_STATUS)) == 0
+
+
 def test_a_reset_of_the_device_clears_its_status() -> None:
     """NEEDS_RESET does not outlive the reset that it asked for (virtio 1.2, 2.1.2)."""
     link = FakeLink(0)

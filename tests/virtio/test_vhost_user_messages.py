@@ -111,6 +111,7 @@ def test_queue_addresses_come_back(address: VringAddress) -> None:
         (decode_config, b"\0\0\0\0\5" + bytes(7) + bytes(4)),
         (decode_config, b"\0\0\0\0\1\1" + bytes(6) + bytes(257)),
         (decode_inflight, bytes(25)),
+        (decode_inflight, bytes(19)),
     ],
 )
 def test_a_payload_of_the_wrong_size_is_refused(decode: object, payload: bytes) -> None:

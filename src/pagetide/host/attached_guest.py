@@ -126,8 +126,8 @@ class AttachedGuest:
         """
         self._session.talk()
         self._check_files()
-        if self._session.at_end:
-            raise GuestGoneError("disconnected")
+        if self._session.end:
+            raise GuestGoneError(self._session.end)
         return 1.0
 
     def turn(self) -> float:
@@ -273,7 +273,7 @@ class AttachedGuest:
             return
         self._faults = faults
         if self._memory.was_cut or self._session.inflight.was_cut:
-            raise GuestGoneError("its memory file was cut short while it was in use")
+            raise GuestGoneError("its memory file was cut short while it was in use, or has no huge page left")
 
     def _renew_target(self) -> bool:
         """Ask for the target of what memory there is now; False if there is a change that it cannot be told of."""

@@ -78,6 +78,20 @@ _NO_POISON = bytes(_FIELD_BYTES)
 _REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
 
 
+class QueueLostError(GuestMemoryError):
+    """A started queue is in the guest's memory no more.
+
+    Attributes:
+        queue: its index.
+    """
+
+    queue: int
+
+    def __init__(self, queue: int, reason: str) -> None:
+        super().__init__(reason)
+        self.queue = queue
+
+
 class QueuePlace(NamedTuple):
     """Where a queue is, as a frontend tells it.
 
@@ -288,14 +302,14 @@ class BalloonDevice:
         """Find the started queues again where the guest's memory is now.
 
         Raises:
-            GuestMemoryError: a part of a started queue is not in it; no queue is served then.
+            QueueLostError: a part of a started queue is not in it; no queue is served then.
         """
-        try:
-            for _, place, queue in self._queues.values():
+        for index, (_, place, queue) in self._queues.items():
+            try:
                 queue.ring.move(*self._addresses(place))
-        except GuestMemoryError:
-            self._queues.clear()
-            raise
+            except GuestMemoryError as error:
+                self._queues.clear()
+                raise QueueLostError(index, str(error)) from error
 
     def finish(self) -> None:
         """Serve what is in the rings now, and nothing that comes later."""

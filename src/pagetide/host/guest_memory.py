@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from pagetide import linux
-from pagetide.bus_error import GuardedRange
 from pagetide.host.discard import piece_bytes
+from pagetide.host.file_window import FileWindow
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user_payloads import MemoryRegion
@@ -42,20 +42,18 @@ class DeviceMemory(Protocol):
 class _Mapping(NamedTuple):
     shared: MemoryRegion
     fd: int
-    address: int
+    window: FileWindow
     marks_address: int
     piece_bytes: int
-    guard: GuardedRange
 
     @property
     def pages(self) -> int:
         return self.shared.size_bytes // PAGE_SIZE_BYTES
 
     def close(self) -> None:
-        self.guard.close()
-        linux.munmap(self.address, self.shared.size_bytes)
+        self.window.close()
         linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes))
-        os.close(self.fd)
+        linux.close_theirs(self.fd)
 
     def take_refaulted_pages(self, start: int) -> int:
         """Those of the piece that begins with this page, each once; -1 if nothing was discarded there."""
@@ -65,7 +63,7 @@ class _Mapping(NamedTuple):
         if not some.any():
             return -1
         pages = min(_LOOK_PAGES, self.pages - start)
-        told = linux.mincore(self.address + start * PAGE_SIZE_BYTES, pages * PAGE_SIZE_BYTES)
+        told = linux.mincore(self.window.address + start * PAGE_SIZE_BYTES, pages * PAGE_SIZE_BYTES)
         resident = np.packbits(np.frombuffer(told, np.uint8) & 1, bitorder="little")
         back = some[: len(resident)] & resident
         some[: len(resident)] &= ~back
@@ -94,7 +92,7 @@ class GuestMemory:
                 cannot be mapped. Nothing has changed then.
         """
         if len(self._mappings) >= MEM_SLOTS_MAX:
-            os.close(fd)
+            linux.close_theirs(fd)
             raise GuestMemoryError(f"there is room for {MEM_SLOTS_MAX} memory regions, as GET_MAX_MEM_SLOTS said")
         mapping = _map(shared, fd)
         try:
@@ -122,7 +120,7 @@ class GuestMemory:
             raise
         finally:
             for fd in waiting:
-                os.close(fd)
+                linux.close_theirs(fd)
         self._mappings, new._mappings = new._mappings, self._mappings
         self.region_map = new.region_map
         self._look_at = None
@@ -145,8 +143,8 @@ class GuestMemory:
 
     @property
     def was_cut(self) -> bool:
-        """Whether a file was found to be shorter than its region."""
-        return any(mapping.guard.was_cut for mapping in self._mappings)
+        """Whether a part of a region was found to have no page, as `FileWindow`."""
+        return any(mapping.window.was_cut for mapping in self._mappings)
 
     def take_refaulted_bytes(self) -> int:
         """Look at a piece of memory: how much of what was discarded is resident again (mincore(2)).
@@ -185,7 +183,7 @@ class GuestMemory:
         for mapping in self._mappings:
             into_bytes = user_address - mapping.shared.user_address
             if 0 <= into_bytes <= mapping.shared.size_bytes - length_bytes:
-                return mapping.address + into_bytes
+                return mapping.window.address + into_bytes
         raise GuestMemoryError(f"no memory region holds {length_bytes} bytes at user address {user_address:#x}")
 
     def close(self) -> None:
@@ -209,29 +207,29 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
             raise GuestMemoryError(f"the memory region at {shared.gpa:#x} is empty or wraps around")
         if shared.mmap_offset_bytes + shared.size_bytes > os.fstat(fd).st_size:
             raise GuestMemoryError(f"the memory region at {shared.gpa:#x} reaches beyond the end of its file")
-        protection, flags = linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED | linux.MAP_NORESERVE
         piece = piece_bytes(os.fstat(fd).st_blksize)
-        address = linux.mmap(0, shared.size_bytes, protection, flags, fd, shared.mmap_offset_bytes)
+        window = FileWindow(fd, shared.mmap_offset_bytes, shared.size_bytes)
         try:
+            protection = linux.PROT_READ | linux.PROT_WRITE
             flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE
             marks_address = linux.mmap(0, _marks_bytes(shared.size_bytes), protection, flags)
         except OSError:
-            linux.munmap(address, shared.size_bytes)
+            window.close()
             raise
     except OSError as error:
-        os.close(fd)
+        linux.close_theirs(fd)
         raise GuestMemoryError(f"the memory region at {shared.gpa:#x} cannot be mapped: {error}") from error
     except GuestMemoryError:
-        os.close(fd)
+        linux.close_theirs(fd)
         raise
-    return _Mapping(shared, fd, address, marks_address, piece, GuardedRange(address, shared.size_bytes))
+    return _Mapping(shared, fd, window, marks_address, piece)
 
 
 def _region_map(mappings: list[_Mapping]) -> RegionMap:
     try:
         return RegionMap(
             [
-                Region(*m.shared[:2], m.fd, m.shared.mmap_offset_bytes, m.address, m.marks_address, m.piece_bytes)
+                Region(*m.shared[:2], m.fd, m.shared[3], m.window.address, m.marks_address, m.piece_bytes)
                 for m in mappings
             ]
         )

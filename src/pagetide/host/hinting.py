@@ -76,7 +76,7 @@ class HintingQueue:
     @property
     def next_avail(self) -> int:
         """The available ring entry at which another device would go on."""
-        return self.ring.last_avail
+        return self.ring.next_avail
 
     def process(self, regions: _Words, budget: int, skip: int) -> Turn:
         """Count and acknowledge up to `budget` elements.

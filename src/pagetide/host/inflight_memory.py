@@ -9,8 +9,8 @@ import ctypes
 import os
 
 from pagetide import linux
-from pagetide.bus_error import GuardedRange
 from pagetide.host.device_state import STATE_BYTES, DeviceState
+from pagetide.host.file_window import FileWindow
 from pagetide.host.guest_memory import GuestMemoryError
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.inflight import InflightRegion, region_bytes
@@ -55,44 +55,40 @@ class InflightMemory:
             if inflight.mmap_offset_bytes + inflight.mmap_size_bytes > os.fstat(fd).st_size:
                 raise GuestMemoryError("the in-flight memory reaches beyond the end of its file")
             self._state_at = needed_bytes if inflight.mmap_size_bytes >= needed_bytes + STATE_BYTES else -1
-            self._bytes = needed_bytes + (STATE_BYTES if self._state_at >= 0 else 0)
-            self._address = linux.mmap(
-                0, self._bytes, linux.PROT_READ | linux.PROT_WRITE, linux.MAP_SHARED, fd, inflight.mmap_offset_bytes
-            )
+            used_bytes = needed_bytes + (STATE_BYTES if self._state_at >= 0 else 0)
+            self._window = FileWindow(fd, inflight.mmap_offset_bytes, used_bytes)
         except OSError as error:
             raise GuestMemoryError(f"the in-flight memory cannot be mapped: {error}") from error
         finally:
-            os.close(fd)
-        self._guard = GuardedRange(self._address, self._bytes)
+            linux.close_theirs(fd)
 
     @property
     def was_cut(self) -> bool:
-        """Whether the file was found to be shorter than it was."""
-        return self._guard.was_cut
+        """Whether a part of it was found to have no page, as `FileWindow`."""
+        return self._window.was_cut
 
     def region(self, queue: int) -> InflightRegion | None:
         """A queue's region, if the memory has one for it."""
         if queue >= self._inflight.queue_count:
             return None
         descs = self._inflight.queue_size
-        return InflightRegion(self._address + queue * region_bytes(descs), descs)
+        return InflightRegion(self._window.address + queue * region_bytes(descs), descs)
 
     @property
     def state(self) -> DeviceState | None:
         """What the device was told that used it last; None if nothing is known."""
         if self._state_at < 0:
             return None
-        return DeviceState.decode(ctypes.string_at(self._address + self._state_at, STATE_BYTES))
+        return DeviceState.decode(ctypes.string_at(self._window.address + self._state_at, STATE_BYTES))
 
     def keep_state(self, state: DeviceState) -> None:
         """Keep it for a successor, if there is room."""
         if self._state_at >= 0:
-            ctypes.memmove(self._address + self._state_at, state.encode(), STATE_BYTES)
+            ctypes.memmove(self._window.address + self._state_at, state.encode(), STATE_BYTES)
 
     def close(self) -> None:
         """Unmap it; no queue may use it any more."""
-        self._guard.close()
-        linux.munmap(self._address, self._bytes)
+        self._window.close()
 
 
 class InflightTracking:

@@ -64,7 +64,7 @@ class StatisticsQueue:
     @property
     def next_avail(self) -> int:
         """The available ring entry at which another device would go on: a buffer that is held is still to be taken."""
-        return self.ring.last_avail - (self._held is not None) & INDEX_MASK
+        return self.ring.next_avail - (self._held is not None) & INDEX_MASK
 
     def process(self, regions: _Words, budget: int, skip: int) -> Turn:
         """Take what the driver told, and keep the last buffer.

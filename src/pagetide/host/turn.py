@@ -180,7 +180,7 @@ class BlockQueue:
     @property
     def next_avail(self) -> int:
         """The available ring entry at which another device would go on."""
-        return self.ring.last_avail
+        return self.ring.next_avail
 
     def process(self, regions: _Words, budget: int, skip: int) -> Turn:
         """Serve up to `budget` elements.

@@ -5,7 +5,8 @@ import os
 import socket
 from collections.abc import Callable
 
-from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueuePlace
+from pagetide import linux
+from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueueLostError, QueuePlace
 from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
@@ -88,9 +89,11 @@ class VhostUserSession:
         return self._backend.features
 
     @property
-    def at_end(self) -> bool:
-        """Whether the peer has hung up, and all that it sent is taken."""
-        return self._connection.at_end
+    def end(self) -> str:
+        """How the peer hung up, if it has and all that it sent is taken; empty otherwise."""
+        if not self._connection.at_end:
+            return ""
+        return "disconnected within a message" if self._connection.is_amid_message else "disconnected"
 
     def talk(self) -> None:
         """Take what messages have come, and answer them; not more than some at a time."""
@@ -145,7 +148,7 @@ class VhostUserSession:
             self._leave_queue(index)
         self.inflight.close()
         for fd in self._backend.close():
-            os.close(fd)
+            linux.close_theirs(fd)
         self._connection.close()
 
     def _take(self, message: Message) -> None:
@@ -161,7 +164,7 @@ class VhostUserSession:
             refusal = f"{Request(message.request).name} refused: {error}"
             self._log.error("%s", refusal)
         for fd in self._backend.take_unneeded_fds():
-            os.close(fd)
+            linux.close_theirs(fd)
         answer = self._backend.answer(message, succeeded=refusal is None)
         if answer is not None:
             self._connection.send(answer)
@@ -203,12 +206,15 @@ class VhostUserSession:
         match event:
             case MemoryTableSet(regions, fds):
                 self._memory.replace(regions, fds)
-                self._device.memory_changed()
             case MemoryRegionAdded(region, fd):
                 self._memory.add(region, fd)
             case MemoryRegionRemoved(region):
                 self._memory.remove(region.gpa, region.size_bytes, region.user_address)
-                self._device.memory_changed()
+        try:
+            self._device.memory_changed()
+        except QueueLostError as error:
+            self.fail_queue(error.queue, str(error))
+            raise
 
     def _start_queue(self, event: QueueStarted) -> None:
         index, address = event.queue, event.address

@@ -288,8 +288,17 @@ class DeviceRing:
 
     @property
     def last_avail(self) -> int:
-        """The available ring entry to pop next (`GET_VRING_BASE`)."""
+        """The available ring entry to pop next, after those that a predecessor took."""
         return int(self.state[LAST_AVAIL])
+
+    @property
+    def next_avail(self) -> int:
+        """Where another device would go on (`GET_VRING_BASE`), if all that was popped is given back.
+
+        What a predecessor took and this one has not popped again is still to be served. Taken in order, it comes
+        right before `last_avail`.
+        """
+        return int(self.state[LAST_AVAIL] - self.state[RESUBMITS]) & INDEX_MASK
 
     @property
     def avail_idx(self) -> int:

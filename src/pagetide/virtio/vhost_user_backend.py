@@ -14,6 +14,7 @@ Descriptors of queues belong to the state machine. Those that it no longer needs
 
 from collections.abc import Callable
 
+from pagetide.virtio.balloon import Status
 from pagetide.virtio.vhost_user_events import (
     ConfigWritten,
     DeviceReset,
@@ -293,8 +294,12 @@ class VhostUserBackend:
         return (ConfigWritten(config),)
 
     def _set_status(self, message: Message) -> tuple[Event, ...]:
-        self.status = decode_u64(message.payload) & 0xFF
-        return self._reset(message) if self.status == 0 else ()
+        status = decode_u64(message.payload) & 0xFF
+        if status == 0:
+            return self._reset(message)
+        # No bit is cleared but by a reset (virtio 1.2, 2.1.1), least of all one that the front-end may not know of yet.
+        self.status = status | self.status & Status.NEEDS_RESET
+        return ()
 
     def _reset(self, message: Message) -> tuple[Event, ...]:
         """Stop every queue; all but RESET_OWNER also forget what queues were told (the text, at both messages)."""

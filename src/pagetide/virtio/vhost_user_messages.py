@@ -154,6 +154,11 @@ class MessageReader:
         size_bytes: int = _HEADER.unpack_from(self._data)[2]
         return HEADER_BYTES + size_bytes - len(self._data)
 
+    @property
+    def is_amid_message(self) -> bool:
+        """Whether a message has begun to come and is not complete."""
+        return bool(self._data or self._fds)
+
     def take_fds(self) -> list[int]:
         """The descriptors of a message that is not complete: for whoever gives up on the stream, to close them."""
         fds, self._fds = self._fds, []

@@ -26,6 +26,7 @@ _COUNT_PADDING = struct.Struct("<2I")
 _PADDING = struct.Struct("<Q")
 CONFIG_HEADER = struct.Struct("<3I")
 INFLIGHT = struct.Struct("<2Q2H4x")
+_INFLIGHT_PADDING_BYTES = 4
 
 
 class VringAddress(NamedTuple):
@@ -153,12 +154,13 @@ def encode_inflight(inflight: Inflight) -> bytes:
 
 
 def decode_inflight(payload: bytes) -> Inflight:
-    """Read a GET_INFLIGHT_FD or SET_INFLIGHT_FD payload, padded or not.
+    """Read a GET_INFLIGHT_FD or SET_INFLIGHT_FD payload, padded to whole words or not.
 
     Raises:
         RemoteProtocolError: it has the wrong size.
     """
-    return Inflight(*_unpack(INFLIGHT, payload.ljust(INFLIGHT.size, b"\0"), "an in-flight description"))
+    padding = bytes(_INFLIGHT_PADDING_BYTES if len(payload) == INFLIGHT.size - _INFLIGHT_PADDING_BYTES else 0)
+    return Inflight(*_unpack(INFLIGHT, payload + padding, "an in-flight description"))
 
 
 def _unpack(layout: struct.Struct, payload: bytes, what: str) -> tuple[int, ...]:

@@ -49,6 +49,20 @@ REQUESTS_WITH_FDS = frozenset(
 )
 """Requests that may come with file descriptors."""
 
+_WITHOUT_PAYLOAD = frozenset(
+    {
+        Request.GET_FEATURES,
+        Request.SET_OWNER,
+        Request.RESET_OWNER,
+        Request.GET_PROTOCOL_FEATURES,
+        Request.GET_QUEUE_NUM,
+        Request.SET_BACKEND_REQ_FD,
+        Request.RESET_DEVICE,
+        Request.GET_MAX_MEM_SLOTS,
+        Request.GET_STATUS,
+    }
+)
+
 _NOT_OFFERED = frozenset({Request.SET_LOG_BASE, Request.SET_LOG_FD})
 
 PROTOCOL_FEATURES = (
@@ -88,6 +102,8 @@ def check_request(message: Message, negotiated: ProtocolFeature) -> Request:
         raise RemoteProtocolError(f"{request.name} without protocol feature {needed.name}")
     if message.is_reply:
         raise RemoteProtocolError(f"{request.name} is marked as a reply")
+    if message.payload and request in _WITHOUT_PAYLOAD:
+        raise RemoteProtocolError(f"{request.name} with a payload of {len(message.payload)} bytes")
     limit = FDS_MAX if request is Request.SET_MEM_TABLE else 1
     if len(message.fds) > (limit if request in REQUESTS_WITH_FDS else 0):
         raise RemoteProtocolError(f"{request.name} with {len(message.fds)} file descriptors")

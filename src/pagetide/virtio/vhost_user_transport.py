@@ -6,11 +6,11 @@ for each reply.
 
 import array
 import errno
-import os
 import select
 import socket
 from collections.abc import Sequence
 
+from pagetide import linux
 from pagetide.virtio.vhost_user_frontend import VhostUserFrontend
 from pagetide.virtio.vhost_user_messages import (
     F_PROTOCOL_FEATURES,
@@ -68,17 +68,22 @@ class Connection:
         """For selectors."""
         return self._socket.fileno()
 
+    @property
+    def is_amid_message(self) -> bool:
+        """Whether a message has begun to come and is not complete."""
+        return self._reader.is_amid_message
+
     def close(self) -> None:
         """Close the socket, and the descriptors of a message that was not complete."""
         for fd in self._reader.take_fds():
-            os.close(fd)
+            linux.close_theirs(fd)
         self._socket.close()
 
     def receive(self) -> Message | None:
         """The next whole message, or None while there is none; sets `at_end` when there will be no more.
 
         Raises:
-            RemoteProtocolError: what came is not a message, or the end came within one.
+            RemoteProtocolError: what came is not a message.
             OSError: this process can have no more file descriptors.
         """
         while (message := self._reader.next_message()) is None:
@@ -182,7 +187,7 @@ class FrontendChannel:
         if message is None:
             return b""
         for fd in message.fds:  # nobody asked for them
-            os.close(fd)
+            linux.close_theirs(fd)
         return self.frontend.take(message)
 
     def _exchange(self, request: Request, payload: bytes, fds: tuple[int, ...]) -> Message | None:
@@ -245,7 +250,7 @@ class FrontendChannel:
                 raise RemoteProtocolError("GET_INFLIGHT_FD was answered without memory")
         except RemoteProtocolError:
             for fd in message.fds:
-                os.close(fd)
+                linux.close_theirs(fd)
             raise
         return inflight, message.fds[0]
 
