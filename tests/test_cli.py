@@ -45,7 +45,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --delay soon", "--delay"),
         ("run --pace fast", "pace must be drain or linux"),
         ("run --design best", "design must be off or sync or notify or"),
-        ("run --wake timer --design notify", "with the timer notify needs a delay above 0 s"),
+        ("run --wake timer --delay 0 --design notify", "with the timer notify needs a delay above 0 s"),
         ("run --wake timer --delay 0", "with the timer scan needs a delay above 0 s"),
         ("run --backing paper", "backing must be memfd or hugetmpfs"),
         ("run --frobnicate", "--frobnicate"),

@@ -49,6 +49,11 @@ class BalloonVirtualWorker(VirtualWorker):
         words = self.zone.words
         return self.design.due_s if words[FREE_PAGES] or self.blocks_out else None
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the balloon is as wanted."""
+        return self.due_s is None
+
     def next_batch(self, now_s: float) -> Batch | None:
         """Want everything, and inflate; what is told on the deflate queue on the way is acknowledged."""
         words = self.zone.words

@@ -41,6 +41,11 @@ class TableWorker(VirtualWorker):
         """The host looks again and again; when there is nothing to take, a test need not wait for that."""
         return max(self._look_s, self.now_s) if self.frames_that_are(FREE) else None
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing to take."""
+        return self.due_s is None
+
     def next_batch(self, now_s: float) -> Batch | None:
         """Make the next frames TAKING."""
         if now_s < self._look_s:

@@ -272,10 +272,3 @@ def test_the_host_knows_what_is_in_it_whatever_happens(data: st.DataObject) -> N
     assert guest.told == guest.in_balloon
     free = int(guest.zone.words[FREE_PAGES])
     assert guest.balloon.held_pages == guest.balloon.wanted_pages or free == 0
-
-
-@pytest.mark.parametrize("changes", [{"oom": "swap"}, {"pace": "linux"}, {"wake": "merge"}, {"cool_s": 1.0}])
-def test_settings_that_do_not_fit_are_refused(changes: dict[str, object]) -> None:
-    """The sentence says what would do."""
-    with pytest.raises(ValueError, match="with balloon"):
-        Balloon(Zone(1024), ReportingSettings()._replace(**changes))  # type: ignore[arg-type]

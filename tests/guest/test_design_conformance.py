@@ -5,7 +5,7 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from pagetide.guest.reporting.design import Batch, ReportingSettings
-from pagetide.guest.reporting.fits import balloon_misfit, shared_misfit
+from pagetide.guest.reporting.fits import misfit
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.zone import Watermarks, Zone
 from pagetide.guest.zone_layout import ISOLATED_PAGES, SPARES
@@ -20,6 +20,8 @@ TUNINGS: dict[str, dict[str, object]] = {
     "plain": {},
     "merge": {"wake": "merge"},
     "timer": {"wake": "timer"},
+    "threshold": {"wake": "threshold"},
+    "cool": {"cool_s": 1.0},
     "cap": {"wake": "merge", "oom": "cap", "in_flight_max_bytes": 4 << 20},
     "swap": {"wake": "merge", "oom": "swap"},
 }
@@ -28,9 +30,9 @@ TUNINGS: dict[str, dict[str, object]] = {
 def fits(name: str, tuning: str) -> bool:
     """Whether a design takes a tuning."""
     chosen = ReportingSettings()._replace(**TUNINGS[tuning])  # type: ignore[arg-type]
-    if name == "balloon":  # it looks by the clock whatever `wake` says: "timer" is "plain"
-        return tuning == "plain" and balloon_misfit(chosen.pace, chosen.wake, chosen.oom, chosen.cool_s) is None
-    return name != "shared" or shared_misfit(chosen.order, chosen.pace, chosen.wake, chosen.oom) is None
+    if name == "balloon" and tuning == "timer":  # it looks by the clock whatever `wake` says
+        return False
+    return misfit(name, chosen) is None
 
 
 _WORKERS: dict[str, type[VirtualWorker]] = {"shared": TableWorker, "balloon": BalloonVirtualWorker}
@@ -68,9 +70,9 @@ def test_reports_all_that_is_free_at_the_start(name: str, tuning: str) -> None:
 def test_waits_for_the_delay(name: str, tuning: str) -> None:
     """Nothing is isolated before the delay after the first request is over."""
     worker = worker_of(name, tuning)
-    worker.now_s = 1.99
+    worker.tick(1.99)
     assert worker.next_batch(worker.now_s) is None
-    worker.now_s = 2.0
+    worker.tick(2.0 - worker.now_s)
     assert worker.next_batch(worker.now_s) is not None
 
 
@@ -116,7 +118,8 @@ def test_reports_what_is_freed_later(name: str, tuning: str) -> None:
         return
     assert worker.unreported() == []
     assert any(pfn <= held < pfn + (1 << order) for pfn, order in worker.reported[-1])
-    assert worker.now_s >= at_rest_s + (0 if worker.looks_by_clock else 2.0)
+    by_the_clock = worker.looks_by_clock or worker.settings.wake == "timer"
+    assert worker.now_s >= at_rest_s + (0 if by_the_clock else 2.0)
 
 
 @every_design

@@ -204,3 +204,53 @@ def test_with_spares_the_allocator_never_misses_a_page(name: str) -> None:
     worker.check_nothing_is_lost()
     spares = 8 << 9
     assert set(free) == {64 * 1024 - spares}
+
+
+@pytest.mark.parametrize("name", ["scan", "cursor", "notify", "notify-array", "hybrid"])
+def test_by_the_timer_alone_nobody_is_woken(name: str) -> None:
+    """What is freed wakes nobody, but the design is not at rest until the pass that the clock brings, 2 s later."""
+    worker = worker_of(name, wake="timer")
+    blocks = eat(worker)[::2]
+    worker.settle()
+    assert worker.design.at_rest
+    due_s = worker.design.due_s
+    assert due_s is not None
+    worker.free(blocks[0], BLOCK)
+    assert worker.zone.words[WAKE] == 0
+    assert not worker.design.at_rest
+    worker.run_pass()
+    assert worker.now_s == due_s
+    assert worker.design.at_rest
+    assert worker.design.due_s == due_s + 2.0
+    assert reported_pages(worker) == PAGES
+
+
+@pytest.mark.parametrize("name", ["notify-array", "hybrid", "sync"])
+def test_a_sweep_that_failed_goes_on(name: str) -> None:
+    """A report that fails at the start leaves a sweep half done; it goes on by itself, though nothing is freed."""
+    works = False
+    zone = Zone(64 * PAGES, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=1)
+    worker = VirtualWorker(name, zone, ReportingSettings(order=BLOCK, capacity=1), lambda _: works)
+    worker.run_pass()
+    works = True
+    worker.settle()
+    worker.check_nothing_is_lost()
+    assert len(worker.unreported()) <= 1
+
+
+def test_sync_sweeps_for_what_its_array_had_no_room_for() -> None:
+    """While reports fail the vCPU goes on and its array overflows; once they succeed again nothing is left."""
+    works = True
+    zone = Zone(2200, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=1)
+    worker = VirtualWorker("sync", zone, ReportingSettings(order=0, capacity=32), lambda _: works)
+    worker.settle()
+    pages = [pfn for _ in range(2200) if (pfn := zone.allocate(0)) is not None]
+    works = False
+    for pfn in pages[:-2:2]:  # no two of these merge
+        zone.free(pfn, 0)
+    worker.report_if_full()
+    assert zone.words[DROPPED_HINTS] > 0
+    works = True
+    worker.free(pages[-2], 0)
+    worker.settle()
+    worker.check_nothing_is_lost()

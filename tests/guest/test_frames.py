@@ -156,14 +156,3 @@ def test_what_was_freed_lately_is_left_alone() -> None:
     assert offering.states == [FREE, TAKEN]
     offering.zone.tick(30.2)
     assert offering.begin() == 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "word"),
-    [({"order": 8}, "order"), ({"order": 10}, "order"), ({"oom": "swap"}, "spare"), ({"pace": "linux"}, "pace"),
-     ({"wake": "merge"}, "wake")],
-)  # fmt: skip
-def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], word: str) -> None:
-    """The sentence says what would do."""
-    with pytest.raises(ValueError, match=f"with shared .*{word}"):
-        Shared(Zone(1024), ReportingSettings()._replace(**settings))

@@ -21,6 +21,7 @@ from pagetide.guest.zone_layout import (
     REPORTING_ORDER,
     STAMP_ERRORS,
     STOP,
+    WAKE_BLOCKS,
     vcpu_base,
 )
 from pagetide.jit import JIT_DISABLED, kernel
@@ -150,7 +151,7 @@ def test_a_stopped_vcpu_runs_no_further_operation(guest: Guest) -> None:
 def test_a_free_that_wants_the_worker_comes_back_at_once(guest: Guest) -> None:
     """A free at or above the reporting order makes the vCPU return, so that somebody wakes the worker."""
     guest.run(ALLOCATE, (5, 0), (5, 1))
-    guest.zone.words[REPORTING_ORDER] = 5
+    guest.zone.words[REPORTING_ORDER], guest.zone.words[WAKE_BLOCKS] = 5, 1
     assert guest.run(FREE, (5, 0), (5, 1)) == WORKER_WANTED
     assert guest.cursor[0] == 1
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pagetide.guest.reporting.design import Batch, Design, ReportingSettings
-from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.request import take_wake
 from pagetide.guest.zone import Block, Zone
 from pagetide.guest.zone_layout import (
@@ -28,7 +28,6 @@ class VirtualWorker:
 
     Attributes:
         now_s: the virtual clock.
-        at_rest: whether the last `settle` ended with nothing due, or with a timer's pass that found nothing.
         reported: every batch that the host took, as lists of (frame, order).
         looks_by_clock: whether a pass begins at a time that does not depend on when something was freed.
     """
@@ -37,10 +36,9 @@ class VirtualWorker:
 
     def __init__(self, name: str, zone: Zone, settings: ReportingSettings, host: Host = lambda _: True) -> None:
         self.zone, self.settings, self.host = zone, settings, host
-        self.design: Design = DESIGNS[name](zone, settings)
+        self.design: Design = make_design(name, zone, settings)
         self.now_s = 0.0
         self.passes = 0
-        self.at_rest = False
         self.reported: list[list[tuple[int, int]]] = []
         self.design.start(self.now_s)
 
@@ -87,6 +85,11 @@ class VirtualWorker:
     def due_s(self) -> float | None:
         """When the next pass is due."""
         return self.design.due_s
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the design wants nothing until something is freed."""
+        return self.design.at_rest
 
     def next_batch(self, now_s: float) -> Batch | None:
         """The next batch, if there is one."""
@@ -137,13 +140,9 @@ class VirtualWorker:
         """Let time pass until the design wants nothing more."""
         if take_wake(self.zone.words):
             self.design.woken(self.now_s)
-        self.at_rest = False
-        while self.due_s is not None and not (self.at_rest and self.settings.wake == "timer"):
-            before = len(self.reported)
+        while not self.at_rest:
             self.run_pass()
-            self.at_rest = len(self.reported) == before
             assert self.passes <= passes_max, "the design does not come to rest"
-        self.at_rest = self.at_rest or self.due_s is None
 
     def unreported(self) -> list[Block]:
         """Free blocks that should have been reported and were not."""

@@ -13,7 +13,7 @@ import pytest
 
 from pagetide import linux
 from pagetide.guest.reporting.design import Batch, ReportingSettings
-from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.request import unreported_blocks
 from pagetide.guest.vcpu import NO_MEMORY, run_operations
 from pagetide.guest.zone import NEVER, Watermarks, Zone
@@ -95,7 +95,7 @@ class Guest:
     def __init__(self, ram: Any, design: str = "scan", capacity: int = 4) -> None:
         self.zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0))
         self.host = HeldHost()
-        self.design = DESIGNS[design](self.zone, ReportingSettings(order=10, delay_s=0.0, capacity=capacity))
+        self.design = make_design(design, self.zone, ReportingSettings(order=10, delay_s=0.0, capacity=capacity))
         self.worker = GuestWorker(self.design, self.host, self.host)
         self.worker.came_back = self.condition = WatchedCondition()
         self.told: list[object] = []

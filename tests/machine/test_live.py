@@ -138,6 +138,15 @@ def test_linuxs_pace_takes_its_passes() -> None:
     assert 5 * 0.05 - 0.02 <= back_after_s <= burst.free_end_s - burst.free_start_s + 8 * 0.05 + 1.0
 
 
+@pytest.mark.parametrize("design", ["scan", "notify"])
+def test_a_burst_rests_though_the_timer_goes_on(design: str) -> None:
+    """With the timer alone passes go on for ever, but a burst is over once one of them left nothing to do."""
+    result = run(design=design, wake="timer", delay_s=0.1)
+    is_right(result)
+    assert result.bursts[0].returned_bytes >= 0.9 * result.bursts[0].eaten_bytes
+    assert result.duration_s < 30
+
+
 @pytest.mark.jit
 @pytest.mark.parametrize(
     ("design", "share"),

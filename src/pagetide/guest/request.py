@@ -3,7 +3,7 @@
 Follows Linux's mm/page_reporting.c (6.1): `__page_reporting_request`, and the states of `page_reporting_process`. A
 request made while a pass runs is seen at its end. What Linux does by queueing delayed work from inside the free path is
 split in two here, since no lock may be held across a system call: the free path sets WAKE, and the vCPU wakes the
-worker once it is out of the lock.
+worker once it is out of the lock. Where passes go by the clock (WAKE_BLOCKS is 0) a request wakes nobody.
 
 Designs that live on notifications have the free path record a hint of each block: as a bit of the candidate map (Lal's
 v10 to v12), or in the freeing vCPU's bounded array (v8), where a full array drops it.
@@ -54,7 +54,7 @@ def notify_free(words: Any, vcpu: int, pfn: int, order: int) -> None:
         return
     if words[WAKE_BLOCKS] > 1 and _waiting_blocks(words, vcpu) < words[WAKE_BLOCKS]:
         return
-    if atomic_exchange(words, REQUEST, REQUEST_REQUESTED) == REQUEST_IDLE:
+    if atomic_exchange(words, REQUEST, REQUEST_REQUESTED) == REQUEST_IDLE and words[WAKE_BLOCKS] > 0:
         atomic_store(words, WAKE, 1)
 
 
@@ -114,6 +114,12 @@ def take_wake(words: Any) -> bool:
 def request(words: Any) -> None:
     """Ask for a pass from the worker's own side."""
     atomic_store(words, REQUEST, REQUEST_REQUESTED)
+
+
+@kernel
+def is_requested(words: Any) -> bool:
+    """Whether something asked for a pass that has not begun."""
+    return atomic_load(words, REQUEST) == REQUEST_REQUESTED
 
 
 @kernel

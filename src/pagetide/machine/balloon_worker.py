@@ -37,11 +37,6 @@ class BalloonWorker(GuestWorker):
         self._balloon, self._config = balloon, driver
         self._told_pages = 0
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether it only waits for the clock; `InBalloon` tells whether that is all."""
-        return not self._driving.locked()
-
     def report_all(self) -> None:
         """Read what the host wants, come as near to it as can be, and say how near that is.
 

@@ -1,11 +1,12 @@
 """What one run is made of: every setting, its default, and the checks that make a bad one a clear sentence."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from pagetide.guest.reporting.design import Oom, Pace, Wake
-from pagetide.guest.reporting.fits import balloon_misfit, shared_misfit, sync_misfit
+from pagetide.guest.reporting.design import Oom, Pace, ReportingSettings, Wake
+from pagetide.guest.reporting.fits import misfit
+from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.zone_layout import HINT_BLOCKS_MAX
 from pagetide.machine.faults import Fault, FaultError, parse_faults, ring_entries
 from pagetide.units import HUGE_PAGE_BYTES, ORDER_MAX, PAGE_SIZE_BYTES, format_size
@@ -21,10 +22,8 @@ QEMU_RAM_BYTES_MAX = 3 << 30
 QEMU_CAPACITY_MAX = 32
 EAT_SHARE_MAX = 0.98
 SMALL_RATE_MAX = 100
-SYNC_CAPACITY_MAX = 512
 OPERATIONS_MAX = 1 << 28
 _IN_FLIGHT_SHARE = 32
-_OWN_DELAY = ("off", "scan", "scan-restart", "cursor")
 
 Workload = Literal["burst", "web", "database", "churn", "small", "day"]
 
@@ -48,10 +47,10 @@ def workload_defaults(workload: str) -> dict[str, Any]:
     return {"workload": workload, **_WORKLOAD_DEFAULTS.get(workload, {})}
 
 
-DesignName = Literal[
-    "off", "sync", "notify", "notify-array", "hybrid", "scan", "scan-restart", "cursor", "shared", "balloon"
-]
-"""The names in guest/reporting/registry.py, which this file does not import: it would load the compiler."""
+if TYPE_CHECKING:
+    DesignName = str
+else:
+    DesignName = Literal[*DESIGNS]
 
 
 class ConfigError(ValueError):
@@ -77,8 +76,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         faults: what goes wrong on purpose, as faults.py reads it.
         order: the smallest block that is reported, 2^order pages.
         delay_s: how long after a free the worker starts, with `shared` from one pass of the host to the next; None is
-            the design's own (2 s for those that scan and for `shared`, else 0). With `balloon` how often the host moves
-            the target (0.5 s) and the guest looks at it (1 s).
+            the design's own (2 s for those that scan, for `shared` and with the timer, else 0). With `balloon` how
+            often the host moves the target (0.5 s) and the guest looks at it (1 s).
         capacity: blocks in a report, and so isolated at once.
         pace: `drain` reports until nothing is left, `linux` about a sixteenth of each list every delay.
         cool_s: how long a block must have been free before it is reported.
@@ -142,6 +141,22 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         """Blocks in a report at most: the capacity, or what a ring without indirect tables takes."""
         return min(self.capacity, ring_entries(self.parsed_faults) or self.capacity)
 
+    @property
+    def tuning(self) -> ReportingSettings:
+        """How these settings tune a design."""
+        return ReportingSettings(
+            order=self.order,
+            delay_s=self.delay_s,
+            capacity=self.report_blocks_max,
+            pace=self.pace,
+            cool_s=self.cool_s,
+            wake=self.wake,
+            wake_blocks=self.wake_blocks,
+            oom=self.oom,
+            in_flight_max_bytes=self.in_flight_bytes,
+            hints_max=self.hints_max,
+        )
+
     def check(self) -> None:
         """Raise ConfigError for the first setting that is out of its range, whatever the machine."""
         try:
@@ -193,7 +208,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             (0 <= (self.delay_s or 0) <= 86400, f"the delay must be from 0 s to a day, not {self.delay_s} s"),
             (0 <= self.cool_s <= 86400, f"the time to cool must be from 0 s to a day, not {self.cool_s} s"),
             (
-                self.wake != "timer" or bool(self.delay_s if self.delay_s is not None else self.design in _OWN_DELAY),
+                self.wake != "timer" or self.delay_s != 0,
                 f"with the timer {self.design} needs a delay above 0 s, or it would run all the time",
             ),
             (self.wake_blocks >= 1, f"the threshold must be at least 1 block, not {self.wake_blocks}"),
@@ -204,10 +219,6 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             (
                 1 <= self.hints_max <= HINT_BLOCKS_MAX,
                 f"an array of hints has from 1 to {HINT_BLOCKS_MAX} entries, not {self.hints_max}",
-            ),
-            (
-                self.design != "sync" or self.capacity <= SYNC_CAPACITY_MAX,
-                f"with sync the capacity must be at most {SYNC_CAPACITY_MAX} blocks, not {self.capacity}",
             ),
             (
                 1 <= self.capacity <= CAPACITY_MAX,
@@ -240,15 +251,9 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         for holds, sentence in checks:
             if not holds:
                 raise ConfigError(sentence)
-        misfit = None
-        if self.design == "sync":
-            misfit = sync_misfit(self.cool_s)
-        elif self.design == "shared":
-            misfit = shared_misfit(self.order, self.pace, self.wake, self.oom)
-        elif self.design == "balloon":
-            misfit = balloon_misfit(self.pace, self.wake, self.oom, self.cool_s)
-        if misfit is not None:
-            raise ConfigError(misfit)
+        why = misfit(self.design, self.tuning)
+        if why is not None:
+            raise ConfigError(why)
 
     def _small_fits(self) -> bool:
         """Whether `small` has something that stays, besides its waves."""

@@ -4,6 +4,7 @@ import types
 from collections.abc import Generator
 from typing import Any
 
+from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.zone_layout import (
     BUDDY,
     RECORD_WORDS,
@@ -108,7 +109,9 @@ class ExploredMachine:
         ground = pausing_ground(scenario.order_max, self.ram, lambda: self.control, finely=scenario.ring_finely)
         world = World(ground, (*edits, _READ_OF_A_FRAME), pausing=True)
         self.control: Control = world.control
-        names = ["guest.reporting.registry", "guest.vcpu", "guest.pcp", "guest.request", "memory.region_map"]
+        place = DESIGNS[design]
+        file = place.module.removeprefix("pagetide.")
+        names = [file, "guest.vcpu", "guest.pcp", "guest.request", "memory.region_map"]
         names += ["host.discard", "host.taking", *explorer_rings.MODULES]
         names += ["guest.inflate_driver"] if self.balloons else []
         modules = dict(zip(names, world.load(*names), strict=True))
@@ -121,7 +124,7 @@ class ExploredMachine:
         self.table = TableView(self.words, frame_table_base(_VCPUS), self._host_goes_on)
         self._join_rings(modules)
         zone = types.SimpleNamespace(words=self.words, pages=self.pages)
-        self.design = modules["guest.reporting.registry"].DESIGNS[design](zone, scenario.settings)
+        self.design = getattr(modules[file], place.kind)(zone, scenario.settings)
         self.finish(self.coroutine(self.design.start(0.0)))
         self._gather()
         self._state = MachineState(self)

@@ -1,6 +1,7 @@
 """What is explored: the scenarios that every design must pass."""
 
 from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.fits import misfit
 from pagetide.guest.zone import TICKS_PER_S
 from pagetide.machine.explorer_ground import FRAME_ORDER
 from pagetide.machine.explorer_scenario import Scenario
@@ -62,5 +63,7 @@ SCENARIOS_BALLOON = {
 
 def scenarios_of(design: str) -> dict[str, Scenario]:
     """The scenarios that fit a design, by name."""
-    own = {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON}.get(design, SCENARIOS)
-    return {name: chosen for name, chosen in own.items() if design != "sync" or not chosen.settings.cool_s}
+    own = {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON}.get(design)
+    if own is not None:
+        return own
+    return {name: chosen for name, chosen in SCENARIOS.items() if misfit(design, chosen.settings) is None}

@@ -14,15 +14,13 @@ from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.inflate_driver import InflateDriver
 from pagetide.guest.reported_again import note_reported
 from pagetide.guest.reporting.balloon import Balloon
-from pagetide.guest.reporting.design import ReportingSettings
-from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.vhost_user_link import VhostUserLink, connect
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import HOLDS_TIMED
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
 from pagetide.machine.balloon_worker import BalloonWorker, InBalloon
-from pagetide.machine.config import RunConfig
 from pagetide.machine.fault_player import FaultPlayer
 from pagetide.machine.faults import Fault, of_kind, ring_entries
 from pagetide.machine.guest_run import GuestRun
@@ -38,22 +36,6 @@ from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 
 HOST_SILENT_MAX_S = 600.0
 """How long the host may take to answer on the connection: stopping it for a while is what some runs are about."""
-
-
-def tuning_of(config: RunConfig) -> ReportingSettings:
-    """How these settings tune a design."""
-    return ReportingSettings(
-        order=config.order,
-        delay_s=config.delay_s,
-        capacity=config.report_blocks_max,
-        pace=config.pace,
-        cool_s=config.cool_s,
-        wake=config.wake,
-        wake_blocks=config.wake_blocks,
-        oom=config.oom,
-        in_flight_max_bytes=config.in_flight_bytes,
-        hints_max=config.hints_max,
-    )
 
 
 def run_guest(setup: GuestSetup, channel: Channel) -> None:
@@ -111,7 +93,7 @@ def _worker(
 ) -> tuple[GuestWorker, InFlight | None, Callable[[int], int] | None]:
     """The worker for the design, and what `GuestRun` calls `in_flight` and `relieve`."""
     config = setup.config
-    design = DESIGNS[config.design](zone, tuning_of(config))
+    design = make_design(config.design, zone, config.tuning)
     zone.words[HOLDS_TIMED] = 1
     noting = partial(note_reported, zone.words, zone.pages)
     if isinstance(design, Balloon):

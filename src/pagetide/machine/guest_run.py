@@ -231,7 +231,7 @@ class GuestRun:
 
     def _report(self, vcpu: int) -> None:
         with self._stalled(vcpu):
-            self._worker.report_all()
+            self._worker.report_from_vcpu()
 
     def _pass_on_wake(self) -> None:
         if take_wake(self._zone.words):

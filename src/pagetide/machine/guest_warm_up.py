@@ -10,7 +10,7 @@ from pagetide.guest.pcp import pcp_drain
 from pagetide.guest.reported_again import note_reported
 from pagetide.guest.reporting.balloon import Balloon
 from pagetide.guest.reporting.design import ReportingSettings
-from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.reporting.scan import Scan
 from pagetide.guest.request import take_wake
 from pagetide.guest.vcpu import host_wanted, run_operations
@@ -70,7 +70,7 @@ def warm_up_guest() -> None:
 def warm_up_design(name: str) -> None:
     """Call the kernels of a design: switch it on, let it have a pass, and switch it off."""
     zone = Zone(_PAGES)
-    design = DESIGNS[name](zone, ReportingSettings(delay_s=0.0, capacity=2))
+    design = make_design(name, zone, ReportingSettings(delay_s=0.0, capacity=2))
     if isinstance(design, Balloon):
         design.wanted_pages = 1
     design.start(0.0)

@@ -120,7 +120,8 @@ class GuestWorker:
     @property
     def at_rest(self) -> bool:
         """Whether the design is on, and wants nothing until something is freed."""
-        return self._sleeping_long and not self._woken and self._on and self._wanted_on
+        idle = self._sleeping_long and self._design.at_rest
+        return idle and not self._woken and self._on and self._wanted_on
 
     def _run(self) -> None:
         try:
@@ -139,7 +140,7 @@ class GuestWorker:
     def _sleep(self) -> bool:
         """Until the design is due, or somebody wakes or stops the worker; whether it was woken."""
         due_s = self._design.due_s
-        if due_s is None:
+        if self._design.at_rest:
             with self.came_back:
                 self._sleeping_long = True
                 self.came_back.notify_all()
@@ -166,6 +167,12 @@ class GuestWorker:
         while more and not self._stopping:
             with self._driving:
                 more = self._report_next()
+
+    def report_from_vcpu(self) -> None:
+        """The same from a synchronous vCPU: what is due after that is the worker's."""
+        self.report_all()
+        if self._design.due_s is not None:
+            eventfd_write(self._wake_fd)
 
     def _report_next(self) -> bool:
         if not self._switched_on():

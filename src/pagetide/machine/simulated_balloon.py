@@ -32,11 +32,6 @@ class SimulatedBalloonWorker(SimulatedWorker):
         self._balloon, self._config, self._host = balloon, driver, host
         self._told_pages = 0
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether it only waits for the clock; `InBalloon` tells whether that is all."""
-        return not self._driving
-
     def report_all(self) -> Task:
         """Read what the host wants, come as near to it as can be, and say how near that is."""
         yield from self._host.answers()

@@ -175,7 +175,7 @@ class SimulatedGuest:
             loop.at(int(self._rows[:, CLOCK_PS].max()), self._all_done.notify)
         elif outcome == HOST_WANTED:
             row[CLOCK_PS] = NEVER_PS
-            loop.at(at_ps, lambda: loop.resume(self._wait(vcpu, self._worker.report_all())))
+            loop.at(at_ps, lambda: loop.resume(self._wait(vcpu, self._worker.report_from_vcpu())))
         elif outcome == NO_MEMORY:
             row[CLOCK_PS] = NEVER_PS
             seen = self._in_flight.ended

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pagetide.guest.driver import BalloonDriver
 from pagetide.guest.inflate_driver import InflateDriver
 from pagetide.guest.reporting.balloon import Balloon
-from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import NR_PAGES
 from pagetide.host.ledger import Ledger
@@ -20,7 +20,6 @@ from pagetide.machine.balloon_worker import InBalloon
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
 from pagetide.machine.faults import ring_entries
-from pagetide.machine.guest_process import tuning_of
 from pagetide.machine.in_flight import InFlight, Isolated, TakenByHost
 from pagetide.machine.simulated_balloon import SimulatedBalloonWorker
 from pagetide.machine.simulated_host import SimulatedHost
@@ -67,7 +66,7 @@ class Parts(NamedTuple):
 def make_parts(ground: Ground) -> Parts:
     """Make what the design of the settings runs with, as guest_process.py and host_process.py do for a live one."""
     config, zone = ground.config, ground.zone
-    design = DESIGNS[config.design](zone, tuning_of(config))
+    design = make_design(config.design, zone, config.tuning)
     if isinstance(design, Balloon):
         return _balloon(ground, design)
     driver = None

@@ -50,8 +50,9 @@ class SimulatedWorker:
 
     @property
     def at_rest(self) -> bool:
-        """Whether the design wants nothing until something is freed."""
-        return self._sleeping_long and not self._woken and self._on and self._wanted_on
+        """Whether the design is on, and wants nothing until something is freed."""
+        idle = self._sleeping_long and self._design.at_rest
+        return idle and not self._woken and self._on and self._wanted_on
 
     def set_fault(self, kind: str, *, begins: bool) -> None:
         """`off`: the design is switched off, as soon as no batch is out; `ring-full`: a report fails at once."""
@@ -88,7 +89,7 @@ class SimulatedWorker:
     def _sleep(self) -> Task:
         """Until the design is due, or somebody wakes the worker."""
         due_s = self._design.due_s
-        if due_s is None:
+        if self._design.at_rest:
             self._sleeping_long = True
             self.came_back.notify()
         yield from self._bell.wait(NEVER_PS if due_s is None else _at_least_ps(due_s))
@@ -103,6 +104,12 @@ class SimulatedWorker:
             more = yield from self._report_next()
             self._driving = False
             self._not_driving.notify()
+
+    def report_from_vcpu(self) -> Task:
+        """The same from a synchronous vCPU: what is due after that is the worker's."""
+        yield from self.report_all()
+        if self._design.due_s is not None:
+            self._loop.at(self._loop.now_ps + self._costs.wake.ps, self._bell.ring)
 
     def _report_next(self) -> Generator[Wait, None, bool]:
         self.batches_begun += 1

@@ -34,7 +34,6 @@ from pagetide.guest.balloon_pages import (
     take_pages,
 )
 from pagetide.guest.reporting.design import Batch, ReportingSettings
-from pagetide.guest.reporting.fits import balloon_misfit
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import BALLOON_PAGES, NR_PAGES
 from pagetide.virtio.balloon import Queue
@@ -65,14 +64,7 @@ class Balloon:
     wanted_pages: int
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
-        """Take the zone that the pages come from; nothing happens before `start`.
-
-        Raises:
-            ValueError: a setting does not fit.
-        """
-        sentence = balloon_misfit(settings.pace, settings.wake, settings.oom, settings.cool_s)
-        if sentence is not None:
-            raise ValueError(sentence)
+        """Take the zone that the pages come from; nothing happens before `start`."""
         self._zone = zone
         self._delay_s = OWN_DELAY_S if settings.delay_s is None else settings.delay_s
         self._untold = np.zeros(int(zone.words[NR_PAGES]), np.int64)
@@ -86,6 +78,11 @@ class Balloon:
     def held_pages(self) -> int:
         """Pages in the balloon, those included that the host is just being told of."""
         return int(self._zone.words[BALLOON_PAGES])
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the balloon is as the host wanted it when the design last looked."""
+        return not self._out and self.held_pages == self.wanted_pages
 
     @property
     def reliefs(self) -> int:

@@ -73,6 +73,7 @@ class Design(Protocol):
         queue: the virtqueue on which the batch that is out travels.
         synchronous: the vCPU whose free filled a batch reports it itself, and waits for the host.
         leftover_blocks_max: reportable blocks that it may leave unreported at rest; more only with dropped hints.
+        at_rest: it wants nothing until something is freed, though it may look by the clock meanwhile.
         drops_hints: it may lose hints, and counts those in the zone's DROPPED_HINTS and DROPPED_PAGES.
     """
 
@@ -90,6 +91,10 @@ class Design(Protocol):
     @property
     def due_s(self) -> float | None:
         """When the worker is to ask for a batch; None while nothing is wanted."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it wants nothing until something is freed; from any thread."""
 
     def start(self, now_s: float) -> None:
         """Begin: what is free already is to be reported, too."""

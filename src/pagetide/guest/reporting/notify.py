@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from pagetide.guest.by_position import record_all_free, take_candidates
 from pagetide.guest.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MAX
+from pagetide.guest.reporting.design import Wake
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.guest.zone_layout import RECORD_HINT_MAP
@@ -21,15 +22,11 @@ class Notify(Passes):
     """Takes the bits that the free path set; see the head of this file."""
 
     own_delay_s: ClassVar[float] = 0.0
-
-    @property
-    def leftover_blocks_max(self) -> int:
-        """What is below the threshold."""
-        return self._settings.wake_blocks - 1 if self._settings.wake in (None, "threshold") else 0
+    own_wake: ClassVar[Wake] = "threshold"
 
     def start(self, now_s: float) -> None:
         """Have the free path set bits, set them for what is free already, and request a first pass."""
-        switch_on(self._zone, self._settings, recording=RECORD_HINT_MAP, wake="threshold")
+        switch_on(self._zone, self._settings, recording=RECORD_HINT_MAP, wake=self.own_wake)
         record_all_free(self._zone)
         self._schedule.after_delay(now_s)
 

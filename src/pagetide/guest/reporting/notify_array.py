@@ -10,7 +10,7 @@ What is free when it starts is found by one sweep over all frames; it has no hin
 
 from typing import ClassVar
 
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.design import ReportingSettings, Wake
 from pagetide.guest.reporting.hint_arrays import HintArrays, Sweep
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.switch import switch_on
@@ -23,6 +23,7 @@ class NotifyArray(Passes):
 
     drops_hints: ClassVar[bool] = True
     own_delay_s: ClassVar[float] = 0.0
+    own_wake: ClassVar[Wake] = "threshold"
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
         """Take the zone to report for; nothing happens before `start`."""
@@ -33,12 +34,11 @@ class NotifyArray(Passes):
     @property
     def leftover_blocks_max(self) -> int:
         """What is below the threshold in each array."""
-        below = self._settings.wake_blocks - 1 if self._settings.wake in (None, "threshold") else 0
-        return below * int(self._zone.words[NR_VCPUS])
+        return super().leftover_blocks_max * int(self._zone.words[NR_VCPUS])
 
     def start(self, now_s: float) -> None:
         """Have the free path record hints, and request a first pass, which sweeps."""
-        switch_on(self._zone, self._settings, recording=RECORD_HINT_ARRAYS, wake="threshold")
+        switch_on(self._zone, self._settings, recording=RECORD_HINT_ARRAYS, wake=self.own_wake)
         self._begin_sweep()
         self._schedule.after_delay(now_s)
 
@@ -52,3 +52,6 @@ class NotifyArray(Passes):
         self._sweep.fill()
         if self._sweep.over:
             self._hints.fill()
+
+    def _left(self) -> bool:
+        return super()._left() or not self._sweep.over

@@ -15,6 +15,7 @@ class Off:
     leftover_blocks_max = 0
     queue = Queue.REPORTING
     due_s = None
+    at_rest = True
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
         """Take what every design takes, and need none of it."""

@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from pagetide.guest.isolate import BLOCKED, FILLED, STEPS_WORDS, YOUNG, put_back
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch, ReportingSettings, Wake
 from pagetide.guest.reporting.switch import reserve_missing_spares, switch_off
-from pagetide.guest.request import begin_pass, end_pass
+from pagetide.guest.request import begin_pass, end_pass, is_requested
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import (
     HINTS,
@@ -22,6 +22,7 @@ from pagetide.guest.zone_layout import (
 from pagetide.virtio.balloon import Queue
 
 _RETRY_S = 0.1
+_TIMER_S = 2.0
 
 
 class Outgoing:
@@ -68,21 +69,28 @@ class Schedule:
 
     Attributes:
         due_s: the time, or None while nothing is wanted.
+        idle: nothing is wanted, but perhaps by the clock.
     """
 
     due_s: float | None
+    idle: bool
 
     def __init__(self, settings: ReportingSettings, delay_s: float = 2.0) -> None:
         """Nothing is due; `delay_s` is the design's own delay."""
-        self._delay_s = delay_s if settings.delay_s is None else settings.delay_s
         self._cool_s = settings.cool_s
         self._by_timer = settings.wake == "timer"
-        self.due_s = None
+        own_s = _TIMER_S if self._by_timer and delay_s == 0 else delay_s
+        self._delay_s = own_s if settings.delay_s is None else settings.delay_s
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Nothing is due any more."""
+        self.due_s, self.idle = None, True
 
     def after_delay(self, now_s: float) -> None:
         """A pass was requested; one that is due already stays so."""
         if self.due_s is None:
-            self.due_s = now_s + self._delay_s
+            self.due_s, self.idle = now_s + self._delay_s, False
 
     def is_due(self, now_s: float) -> bool:
         """Whether a pass may begin or go on."""
@@ -90,7 +98,8 @@ class Schedule:
 
     def pass_ended(self, now_s: float, *, again: bool, young: bool = False, blocked: bool = False) -> None:
         """A pass ended: requested anew, or with blocks left that were too young or could not be isolated."""
-        self.due_s = None
+        self.cancel()
+        self.idle = not (again or young or blocked)
         if young:
             self.due_s = now_s + max(self._delay_s, self._cool_s)
         if blocked:
@@ -108,6 +117,7 @@ class Passes(abc.ABC):
     synchronous: ClassVar[bool] = False
     drops_hints: ClassVar[bool] = False
     own_delay_s: ClassVar[float] = 2.0
+    own_wake: ClassVar[Wake] = "merge"
     queue = Queue.REPORTING
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
@@ -119,13 +129,19 @@ class Passes(abc.ABC):
 
     @property
     def leftover_blocks_max(self) -> int:
-        """Reportable blocks that it may leave unreported at rest."""
-        return 0
+        """Reportable blocks that it may leave unreported at rest: what is below a threshold."""
+        return self._settings.wake_blocks - 1 if (self._settings.wake or self.own_wake) == "threshold" else 0
 
     @property
     def due_s(self) -> float | None:
         """When the next pass begins, or the present one goes on."""
         return self._schedule.due_s
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no pass is wanted, but perhaps by the clock."""
+        schedule = self._schedule
+        return schedule.idle and (schedule.due_s is None or not is_requested(self._zone.words))
 
     @abc.abstractmethod
     def start(self, now_s: float) -> None:
@@ -135,7 +151,7 @@ class Passes(abc.ABC):
         """Ask for nothing any more."""
         assert not self._out.given
         switch_off(self._zone)
-        self._schedule.due_s = None
+        self._schedule.cancel()
         self._in_pass = False
 
     def woken(self, now_s: float) -> None:
@@ -184,7 +200,7 @@ class Passes(abc.ABC):
         """Whether enough hints for a pass came from elsewhere than the free path: from what was put back."""
         words = self._zone.words
         hinted = words[RECORDING] in (RECORD_HINT_MAP, RECORD_HINT_ARRAYS)
-        return bool(hinted and words[HINTS] - self._out.steps[YOUNG] >= words[WAKE_BLOCKS])
+        return bool(hinted and words[HINTS] - self._out.steps[YOUNG] >= max(1, words[WAKE_BLOCKS]))
 
     def _count_pass(self) -> None:
         words = self._zone.words

@@ -1,29 +1,61 @@
-"""The designs by name. A new one is a file beside this and a line here."""
+"""The designs by name. A new one is a file beside this and a line here.
 
-from collections.abc import Callable
+A design's file is imported when one is made, so that who needs but the names, as settings and `--help` do, loads no
+compiler.
+"""
 
-from pagetide.guest.reporting.balloon import Balloon
-from pagetide.guest.reporting.cursor import Cursor
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
 from pagetide.guest.reporting.design import Design, ReportingSettings
-from pagetide.guest.reporting.hybrid import Hybrid
-from pagetide.guest.reporting.notify import Notify
-from pagetide.guest.reporting.notify_array import NotifyArray
-from pagetide.guest.reporting.off import Off
-from pagetide.guest.reporting.scan import Scan
-from pagetide.guest.reporting.scan_restart import ScanRestart
-from pagetide.guest.reporting.shared import Shared
-from pagetide.guest.reporting.sync import Sync
-from pagetide.guest.zone import Zone
+from pagetide.guest.reporting.fits import misfit
 
-DESIGNS: dict[str, Callable[[Zone, ReportingSettings], Design]] = {
-    "off": Off,
-    "sync": Sync,
-    "notify": Notify,
-    "notify-array": NotifyArray,
-    "hybrid": Hybrid,
-    "scan": Scan,
-    "scan-restart": ScanRestart,
-    "cursor": Cursor,
-    "shared": Shared,
-    "balloon": Balloon,
+if TYPE_CHECKING:
+    from pagetide.guest.zone import Zone
+
+
+class Place(NamedTuple):
+    """Where a design is, and what `--help` says of it.
+
+    Attributes:
+        file: the module beside this one.
+        kind: its class, which takes a zone and settings.
+        about: a few words.
+    """
+
+    file: str
+    kind: str
+    about: str
+
+    @property
+    def module(self) -> str:
+        """The module's full name."""
+        return f"{__name__.rpartition('.')[0]}.{self.file}"
+
+
+DESIGNS = {
+    "off": Place("off", "Off", "nothing is reported"),
+    "sync": Place("sync", "Sync", "who frees reports, and waits for the host"),
+    "notify": Place("notify", "Notify", "a bitmap of what was freed"),
+    "notify-array": Place("notify_array", "NotifyArray", "bounded arrays, which drop what does not fit"),
+    "hybrid": Place("hybrid", "Hybrid", "such arrays, and a scan when too much was dropped"),
+    "scan": Place("scan", "Scan", "Linux's walk over the free lists"),
+    "scan-restart": Place("scan_restart", "ScanRestart", "always from their heads"),
+    "cursor": Place("cursor", "Cursor", "by position, what is unreported only"),
+    "shared": Place("shared", "Shared", "the host takes it by itself"),
+    "balloon": Place("balloon", "Balloon", "the host sets a target"),
 }
+
+
+def make_design(name: str, zone: "Zone", settings: ReportingSettings) -> Design:
+    """Make a design for a zone; nothing happens before its `start`.
+
+    Raises:
+        ValueError: a setting does not fit it.
+    """
+    sentence = misfit(name, settings)
+    if sentence is not None:
+        raise ValueError(sentence)
+    place = DESIGNS[name]
+    design: Design = getattr(import_module(place.module), place.kind)(zone, settings)
+    return design

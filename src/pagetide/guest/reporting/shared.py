@@ -25,7 +25,6 @@ from typing import ClassVar
 
 from pagetide.guest.frames import close_table, leave_table, offer_free_frames, open_table, withdraw_frames
 from pagetide.guest.reporting.design import Batch, ReportingSettings
-from pagetide.guest.reporting.fits import shared_misfit
 from pagetide.guest.zone import Zone, cool_ticks
 from pagetide.guest.zone_layout import NR_PAGES, NR_VCPUS, RECORD_NOTHING, RECORDING, frame_table_base
 from pagetide.memory.frame_table import FRAME_ORDER
@@ -42,16 +41,10 @@ class Shared:
     leftover_blocks_max = 0
     queue = Queue.REPORTING
     due_s = None
+    at_rest = True
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
-        """Take the zone whose frames are to be taken; nothing happens before `start`.
-
-        Raises:
-            ValueError: a setting does not fit.
-        """
-        sentence = shared_misfit(settings.order, settings.pace, settings.wake, settings.oom)
-        if sentence is not None:
-            raise ValueError(sentence)
+        """Take the zone whose frames are to be taken; nothing happens before `start`."""
         self._zone = zone
         self._cool_ticks = cool_ticks(settings.cool_s)
 

@@ -30,6 +30,7 @@ from pagetide.guest.zone_layout import (
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 
 _WAKES_NEVER = 1 << 40
+_BY_THE_CLOCK = 0
 _SPARE_SHARE_MAX = 8
 
 
@@ -51,14 +52,14 @@ def switch_on(
         recording: what the free path records.
         keep_marks: whether the Reported mark survives splits and merges.
         notify_splits: whether the split of a reported block is a request; only without `keep_marks`.
-        wake: the design's own answer to when the worker runs.
+        wake: the design's own answer to what makes the worker run.
         sync_hints: hints with which a vCPU stops to report; 0 if it never does.
     """
     words = zone.words
     assert 0 <= settings.order <= ORDER_MAX
     assert words[RECORDING] == RECORD_NOTHING
     map_reset(words)
-    wake_blocks = {"merge": 1, "threshold": settings.wake_blocks, "timer": _WAKES_NEVER}[settings.wake or wake]
+    wake_blocks = {"merge": 1, "threshold": settings.wake_blocks, "timer": _BY_THE_CLOCK}[settings.wake or wake]
     changes = {
         HINTS: 0,
         HINTS_MAX: HINT_BLOCKS_MAX if sync_hints else settings.hints_max,

@@ -1,22 +1,22 @@
 """Synchronous reporting (S5): the vCPU whose free fills a batch reports it itself, and waits for the host.
 
 The free path appends each free block of at least the order to the freeing vCPU's array. With a batch full of hints the
-vCPU stops, isolates what they name, and reports it before it goes on. Nothing is dropped and no worker competes for the
-lock; the price is that the vCPU stands still for as long as the host does. What does not fill a batch stays unreported.
+vCPU stops, isolates what they name, and reports it before it goes on. No worker competes for the lock; the price is
+that the vCPU stands still for as long as the host does. What does not fill a batch stays unreported.
 
-What is free when it starts is found by one sweep over all frames, which the worker reports.
+What is free when it starts is found by one sweep over all frames, which the worker reports. So is what had no room in
+an array, which happens only while reports fail: a vCPU that fails to report goes on.
 """
 
 from typing import ClassVar
 
 from pagetide.guest.isolate import BLOCKED, FILLED
 from pagetide.guest.reporting.design import Batch, ReportingSettings
-from pagetide.guest.reporting.fits import sync_misfit
 from pagetide.guest.reporting.hint_arrays import HintArrays, Sweep
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import NR_VCPUS, RECORD_HINT_ARRAYS
+from pagetide.guest.zone_layout import DROPPED_HINTS, NR_VCPUS, RECORD_HINT_ARRAYS
 
 
 class Sync(Passes):
@@ -26,18 +26,12 @@ class Sync(Passes):
     own_delay_s: ClassVar[float] = 0.0
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
-        """Take the zone to report for; nothing happens before `start`.
-
-        Raises:
-            ValueError: a setting does not fit.
-        """
-        sentence = sync_misfit(settings.cool_s)
-        if sentence is not None:
-            raise ValueError(sentence)
+        """Take the zone to report for; nothing happens before `start`."""
         super().__init__(zone, settings)
         self._hints = HintArrays(zone, self._out)
         self._sweep = Sweep(zone, self._out)
         self._failed = False
+        self._dropped_before = int(zone.words[DROPPED_HINTS])
 
     @property
     def leftover_blocks_max(self) -> int:
@@ -45,14 +39,20 @@ class Sync(Passes):
         return (self._settings.capacity - 1) * int(self._zone.words[NR_VCPUS])
 
     def start(self, now_s: float) -> None:
-        """Have the free path record hints, and have the worker sweep once."""
-        switch_on(self._zone, self._settings, recording=RECORD_HINT_ARRAYS, sync_hints=self._settings.capacity)
+        """Have the free path record hints, and have the worker sweep."""
+        switch_on(
+            self._zone,
+            self._settings,
+            recording=RECORD_HINT_ARRAYS,
+            sync_hints=self._settings.capacity,
+        )
         self._sweep.begin()
         self._schedule.after_delay(now_s)
 
     def next_batch(self, now_s: float) -> Batch | None:
-        """Isolate what full arrays name, at any time; when a pass is due, also what the first sweep finds."""
+        """Isolate what full arrays name, at any time; when a pass is due, also what a sweep finds."""
         assert not self._out.given, "the batch before was not handed back"
+        self._sweep_for_dropped(now_s)
         if self._failed:  # the vCPU goes on, and tries again after its next operation
             self._failed = False
             return None
@@ -61,6 +61,13 @@ class Sync(Passes):
         if self._out.filled:
             return self._out.give()
         return super().next_batch(now_s)
+
+    def _sweep_for_dropped(self, now_s: float) -> None:
+        dropped = int(self._zone.words[DROPPED_HINTS])
+        if dropped != self._dropped_before:
+            self._dropped_before = dropped
+            self._sweep.begin()
+            self._schedule.after_delay(now_s)
 
     def done(self, batch: Batch, reported: bool, now_s: float) -> None:
         """Put the batch back, marked if it was reported; otherwise its blocks are hints again."""
