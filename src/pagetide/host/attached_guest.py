@@ -168,7 +168,7 @@ class AttachedGuest:
     @property
     def config(self) -> Config:
         """The configuration space as it is now."""
-        return Config.decode(bytes(self._device.config))
+        return self._device.config.fields
 
     @property
     def ram_bytes(self) -> int:

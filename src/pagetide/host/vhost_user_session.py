@@ -77,7 +77,7 @@ class VhostUserSession:
         self._on_memory_changed = on_memory_changed
         self._log = log
         self._connection = Connection(sock)
-        self._backend = VhostUserBackend(features, QUEUES_MAX, device.config)
+        self._backend = VhostUserBackend(features, QUEUES_MAX, device.config.data)
 
     def fileno(self) -> int:
         """The connection's descriptor."""
@@ -183,7 +183,7 @@ class VhostUserSession:
                 self._device.reset()
                 self.keep_state()
             case ConfigWritten(config):
-                self._device.write_config(config.offset, config.data)
+                self._device.config.write(config.offset, config.data)
                 self.keep_state()
             case FeaturesSet():
                 pass  # they count when a queue is started
