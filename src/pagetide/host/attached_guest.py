@@ -123,6 +123,9 @@ class AttachedGuest:
 
         Returns:
             The share of this that was in vain: all, for messages return no memory.
+
+        Raises:
+            GuestGoneError: it hung up, or cannot be served any more.
         """
         self._session.talk()
         self._check_files()
