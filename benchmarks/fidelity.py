@@ -16,9 +16,9 @@ from pagetide.jit import JIT_DISABLED
 from pagetide.machine.balloon_host import OwnHost
 from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.calibrate import calibrate
-from pagetide.machine.compare import compare_with_kernel, lags_s, mean_resident_bytes
 from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.costs import Costs
+from pagetide.machine.fidelity import compare_with_kernel, lags_s, mean_resident_bytes
 from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.live import LiveMachine
 from pagetide.machine.packages import find_uml

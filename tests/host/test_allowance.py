@@ -1,9 +1,7 @@
 """What a guest may use in vain: how much at once, how much for good, and that honest guests never notice."""
 
-import os
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from pagetide.virtio.vhost_user_messages import Request
 from pagetide.virtio.vhost_user_payloads import U64
 from tests.host.guest_ring import PAGE, RING_PAGES
 from tests.host.served_guest import ServedGuest
+from tests.host.server_at_times import ServerAtTimes
 
 LONG_S = 1000.0
 
@@ -39,14 +38,13 @@ def test_who_spends_without_end_gets_a_share_and_a_burst(actions: list[tuple[flo
     assert allowance.spent_s == pytest.approx(used_s)
 
 
-class Pair:
+class Pair(ServerAtTimes):
     """A server, and two guests of its socket."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = Server()
+        super().__init__()
         self.server.listen(folder / "host")
         self._path = str(folder / "host")
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.good, self.bad = self._attach(), self._attach()
         self.bad_guest = self.server.guests[1]
 
@@ -61,23 +59,11 @@ class Pair:
         self.serving(lambda: found.append(ServedGuest(self.connect())))
         return found[0]
 
-    def serving(self, action: Callable[[], object]) -> None:
-        """Do something while the server runs."""
-        thread = threading.Thread(target=self.server.run, args=(self._stop_fd,))
-        thread.start()
-        try:
-            action()
-        finally:
-            os.eventfd_write(self._stop_fd, 1)
-            thread.join()
-            os.eventfd_read(self._stop_fd)
-
     def close(self) -> None:
         """Give everything back."""
         self.good.close()
         self.bad.close()
-        self.server.close()
-        os.close(self._stop_fd)
+        super().close()
 
 
 @pytest.fixture

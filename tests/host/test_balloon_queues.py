@@ -14,7 +14,6 @@ from pagetide.host.turn import NOTHING
 from pagetide.virtio.balloon import (
     CMD_ID_DONE,
     CMD_ID_STOP,
-    CONFIG_ACTUAL,
     CONFIG_POISON_VAL,
     STAT,
     Config,
@@ -31,7 +30,7 @@ FREE = RING_PAGES + BUFFER_PAGES
 
 def config_of(rig: QueueRig) -> Config:
     """The configuration space, decoded."""
-    return Config.decode(bytes(rig.device.config))
+    return rig.device.config.fields
 
 
 def test_inflated_pages_are_gone_before_the_acknowledgement() -> None:
@@ -132,7 +131,7 @@ def test_poisoned_reports_are_left_alone(negotiated: bool) -> None:
     features = int(FEATURES if negotiated else FEATURES & ~Feature.PAGE_POISON)
     with QueueRig(Queue.REPORTING, features=features) as rig:
         for n, poison in enumerate((b"\xaa" * 4, bytes(4))):
-            rig.device.write_config(CONFIG_POISON_VAL, poison)
+            rig.device.config.write(CONFIG_POISON_VAL, poison)
             rig.add([(GPA + (FREE + n) * PAGE, PAGE)], writable=True)
             rig.process()
             assert rig.used() == 1
@@ -151,7 +150,7 @@ def test_a_driver_of_another_device_may_have_poisoned_its_pages(left: int | None
         assert base == 2
         successor = BalloonDevice(rig.memory, rig.device.ledger)
         assert not successor.take_over(DeviceState(7, left, CMD_ID_STOP, CMD_ID_FIRST + 3))
-        assert successor.config[CONFIG_ACTUAL] == 7
+        assert successor.config.fields.actual == 7
         successor.start_queue(rig.index, rig.guest.queue_place, base, int(FEATURES))
         rig.add([(GPA + (FREE + 1) * PAGE, PAGE)], writable=True)
         successor.process(rig.index, 16)
@@ -160,7 +159,7 @@ def test_a_driver_of_another_device_may_have_poisoned_its_pages(left: int | None
         successor.stop_queue(rig.index)
         successor.reset()
         successor.start_queue(rig.index, rig.guest.queue_place, base + 1, int(FEATURES))
-        successor.write_config(CONFIG_POISON_VAL, bytes(4))
+        successor.config.write(CONFIG_POISON_VAL, bytes(4))
         rig.add([(GPA + (FREE + 2) * PAGE, PAGE)], writable=True)
         successor.process(rig.index, 16)
         assert FREE + 2 not in rig.guest.resident_pages()
@@ -280,9 +279,9 @@ def test_a_round_ends_with_its_device_or_its_driver() -> None:
         rig.device.begin_hinting()
         successor = BalloonDevice(rig.memory, rig.device.ledger)
         assert successor.take_over(rig.device.state)
-        assert Config.decode(bytes(successor.config)).free_page_hint_cmd_id == CMD_ID_DONE
+        assert successor.config.fields.free_page_hint_cmd_id == CMD_ID_DONE
         successor.begin_hinting()
-        assert Config.decode(bytes(successor.config)).free_page_hint_cmd_id == CMD_ID_FIRST + 1
+        assert successor.config.fields.free_page_hint_cmd_id == CMD_ID_FIRST + 1
         rig.device.stop_queue(rig.index)
         rig.device.reset()
         assert not rig.device.hinting
@@ -318,14 +317,14 @@ def test_the_target_is_what_the_guest_may_keep() -> None:
         with pytest.raises(ValueError, match="cannot keep"):
             rig.device.set_target_bytes(-1)
         with pytest.raises(ValueError, match="from 0 to"):
-            rig.device.set_num_pages(1 << 32)
+            rig.device.config.set_num_pages(1 << 32)
 
 
 def test_a_reset_forgets_what_the_driver_set() -> None:
     """`actual`, the poison value and the statistics go; what the host wants stays."""
     with QueueRig(Queue.STATS) as rig:
-        rig.device.set_num_pages(3)
-        rig.device.write_config(0, b"\x01" * 16)
+        rig.device.config.set_num_pages(3)
+        rig.device.config.write(0, b"\x01" * 16)
         rig.put(stats(memfree=5))
         rig.process()
         rig.device.stop_queue(rig.index)

@@ -3,9 +3,7 @@
 import errno
 import fcntl
 import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +15,7 @@ from pagetide.host.discard import discard_element, gone_bytes, mark_pages, punch
 from pagetide.host.guest_memory import GuestMemory
 from pagetide.host.ledger import Ledger
 from pagetide.host.ranges import RANGE_COLUMNS, RANGE_REGION, RANGE_START, sort_ranges
+from pagetide.linux import huge_tmpfs_file
 from pagetide.memory.region_map import WHOLE, Region, RegionMap
 from pagetide.virtio.vhost_user_payloads import MemoryRegion
 
@@ -247,24 +246,10 @@ def test_any_descriptors_do_what_the_model_does(
     os.close(fd)
 
 
-@pytest.fixture
-def huge_tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 2 MiB pages; skips where it cannot be mounted."""
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "huge=always,size=64m", "pagetide-test", tmp_path],
-        check=False,
-        capture_output=True,
-    ).returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
-
-
-def test_small_pages_are_discarded_in_pieces_and_huge_ones_in_one_call(huge_tmpfs: Path) -> None:
+def test_small_pages_are_discarded_in_pieces_and_huge_ones_in_one_call(hugetmpfs: None) -> None:
     """Of 20 MiB that adjoin, calls discard 4 MiB of a memfd each, and all of a file of 2 MiB pages; all is verified."""
     size_bytes = 20 << 20
-    huge = os.open(huge_tmpfs, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
-    for fd, punches in ((os.memfd_create("test-pieces"), 5), (huge, 1)):
+    for fd, punches in ((os.memfd_create("test-pieces"), 5), (huge_tmpfs_file(size_bytes), 1)):
         os.ftruncate(fd, size_bytes)
         fill(fd, size_bytes // PAGE)
         memory, ledger = GuestMemory(), Ledger()
@@ -277,10 +262,10 @@ def test_small_pages_are_discarded_in_pieces_and_huge_ones_in_one_call(huge_tmpf
         memory.close()
 
 
-def test_huge_pages_are_discarded_and_verified(huge_tmpfs: Path) -> None:
+def test_huge_pages_are_discarded_and_verified(hugetmpfs: None) -> None:
     """On 2 MiB pages a whole block goes, and a 4 KiB hole in a large page is told truthfully."""
     huge = 2 << 20
-    with (huge_tmpfs / "ram").open("w+b", buffering=0) as file:
+    with os.fdopen(huge_tmpfs_file(4 * huge), "w+b", buffering=0) as file:
         file.truncate(4 * huge)
         fill(file.fileno(), 4 * huge // PAGE)
         ledger = Ledger()

@@ -9,15 +9,13 @@ import contextlib
 import os
 import socket
 import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.server import Server
 from pagetide.virtio.balloon import Feature
 from pagetide.virtio.vhost_user_messages import FLAG_NEED_REPLY, Message, Request, encode
 from pagetide.virtio.vhost_user_payloads import (
@@ -34,6 +32,7 @@ from pagetide.virtio.vhost_user_payloads import (
 from pagetide.virtio.vhost_user_rules import PROTOCOL_FEATURES
 from tests.host.guest_ring import PAGE, RING_PAGES
 from tests.host.served_guest import ServedGuest
+from tests.host.server_at_times import ServerAtTimes
 
 CANARY_PAGES = 16
 PAGES = 64
@@ -156,33 +155,20 @@ RINGS = st.tuples(
 )
 
 
-class Scene:
+class Scene(ServerAtTimes):
     """A server, and the neighbour that it serves."""
 
     def __init__(self) -> None:
-        self.server = Server()
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        super().__init__()
         ours, theirs = socket.socketpair()
         self.server.adopt(theirs, name="neighbour")
         self.neighbour: ServedGuest
         self.serving(lambda: setattr(self, "neighbour", ServedGuest(ours, pages=64)))
 
-    def serving(self, action: Callable[[], object]) -> None:
-        """Do something while the server runs."""
-        thread = threading.Thread(target=self.server.run, args=(self._stop_fd,))
-        thread.start()
-        try:
-            action()
-        finally:
-            os.eventfd_write(self._stop_fd, 1)
-            thread.join()
-            os.eventfd_read(self._stop_fd)
-
     def close(self) -> None:
         """Give everything back."""
         self.neighbour.close()
-        self.server.close()
-        os.close(self._stop_fd)
+        super().close()
 
     def check_neighbour(self) -> None:
         """It is served, and the memory that it did not report is intact."""

@@ -122,7 +122,7 @@ def served(hosted: Hosted, case: Case) -> int | None:
     """Have the device serve the ring to its end; the error, if any."""
     features = features_of(case)
     index = queues(features).index(case.kind)
-    hosted.device.write_config(CONFIG_POISON_VAL, case.poison.to_bytes(4, "little"))
+    hosted.device.config.write(CONFIG_POISON_VAL, case.poison.to_bytes(4, "little"))
     hosted.device.inhibited = case.inhibited
     hosted.device.start_queue(index, QueuePlace(SIZE, USER + DESC, USER + AVAIL, USER + USED), 0, features)
     try:

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -363,9 +364,11 @@ def test_a_full_call_descriptor_does_not_hold_up_the_server(running: Running, tm
             guest.ring.driver.arm_call()
             guest.submit([(RING_PAGES + n, 1)])
         done = 0
-        while done < 3:
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while done < 3 and time.monotonic() < give_up_s:
             guest.channel.call(Request.GET_FEATURES)
             done += len(guest.ring.driver.take_used())
+        assert done == 3
 
 
 def test_guests_leave_nothing_behind(running: Running, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from pagetide.machine.calibrate import calibrate
-from pagetide.machine.compare import Difference, compare
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
+from pagetide.machine.fidelity import Difference, compare
 from pagetide.machine.live import LiveMachine
 from pagetide.machine.simulated import SimulatedMachine
 from tests.machine.watcher import Watcher

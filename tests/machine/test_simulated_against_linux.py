@@ -5,8 +5,8 @@ import pytest
 
 from pagetide.machine.balloon_host import OwnHost
 from pagetide.machine.boot_config import BootConfig
-from pagetide.machine.compare import compare_with_kernel
 from pagetide.machine.costs import read_costs
+from pagetide.machine.fidelity import compare_with_kernel
 from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.packages import find_uml
 from pagetide.machine.uml_guest import UserModeLinux

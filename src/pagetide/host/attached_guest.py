@@ -123,6 +123,9 @@ class AttachedGuest:
 
         Returns:
             The share of this that was in vain: all, for messages return no memory.
+
+        Raises:
+            GuestGoneError: it hung up, or cannot be served any more.
         """
         self._session.talk()
         self._check_files()
@@ -168,7 +171,7 @@ class AttachedGuest:
     @property
     def config(self) -> Config:
         """The configuration space as it is now."""
-        return Config.decode(bytes(self._device.config))
+        return self._device.config.fields
 
     @property
     def ram_bytes(self) -> int:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pagetide.host.device_config import NUM_PAGES_MAX, DeviceConfig
 from pagetide.host.device_state import DeviceState
 from pagetide.host.guest_memory import DeviceMemory, GuestMemoryError
 from pagetide.host.hinting import HintingQueue, HintingRound
@@ -41,18 +42,7 @@ from pagetide.host.turn import (
 )
 from pagetide.memory.region_map import REGION_BYTES
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.virtio.balloon import (
-    CMD_ID_STOP,
-    CONFIG_ACTUAL,
-    CONFIG_BYTES,
-    CONFIG_FREE_PAGE_HINT_CMD_ID,
-    CONFIG_NUM_PAGES,
-    CONFIG_POISON_VAL,
-    Config,
-    Feature,
-    Queue,
-    queues,
-)
+from pagetide.virtio.balloon import CMD_ID_STOP, CONFIG_POISON_VAL, Feature, Queue, queues
 from pagetide.virtio.inflight import InflightRegion
 from pagetide.virtio.ring import avail_ring_bytes, desc_table_bytes, used_ring_bytes
 from pagetide.virtio.ring_device import DeviceRing
@@ -69,10 +59,8 @@ QUEUES_MAX = len(Queue)
 """As many queues as a balloon can have, whatever is negotiated."""
 
 _ACCOUNTS = {Queue.INFLATE: INFLATE_ACCOUNT, Queue.DEFLATE: DEFLATE_ACCOUNT, Queue.REPORTING: REPORT_ACCOUNT}
-_FIELD_BYTES = 4
-_NUM_PAGES_MAX = 0xFFFF_FFFF
-_POISON_VAL = slice(CONFIG_POISON_VAL, CONFIG_POISON_VAL + _FIELD_BYTES)
-_NO_POISON = bytes(_FIELD_BYTES)
+_POISON_VAL = slice(CONFIG_POISON_VAL, CONFIG_POISON_VAL + 4)
+_NO_POISON = bytes(4)
 
 # Python 3.11 finds a member of an enum in 0.2 µs, and in many times that after a turn has emptied the caches.
 _REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
@@ -119,14 +107,14 @@ class BalloonDevice:
 
     Attributes:
         ledger: the account of what it did.
-        config: the configuration space; the driver's writes go through `write_config`.
+        config: the configuration space.
         paused: reports are to stay in the ring; after unsetting it, process the queue that `index_of` names.
         inhibited: nothing is to be discarded.
         statistics: the guest's memory statistics as told last, by name; empty before the first.
     """
 
     ledger: Ledger
-    config: bytearray
+    config: DeviceConfig
     paused: bool
     inhibited: bool
     statistics: dict[str, int]
@@ -146,10 +134,10 @@ class BalloonDevice:
         if not 0 <= verify_share <= 1:
             raise ValueError(f"the share verified must be from 0 to 1, not {verify_share}")
         self.ledger = ledger
-        self.config = bytearray(Config().encode())
+        self.config = DeviceConfig()
         self.paused = self.inhibited = False
         self.statistics = {}
-        self._can_poison = self._poison_told = self._taken_over = False
+        self._can_poison = False
         self._once_started: set[int] = set()
         self._ends: dict[int, int] | None = None
         self._hinting = HintingRound()
@@ -168,18 +156,8 @@ class BalloonDevice:
         """The index of the started queue of this kind, if there is one."""
         return next((index for index, started in self._queues.items() if started.kind is kind), None)
 
-    def set_num_pages(self, num_pages: int) -> None:
-        """Want this many 4 KiB pages in the balloon; the driver is to be told of a changed configuration.
-
-        Raises:
-            ValueError: it is not from 0 to 2^32 - 1.
-        """
-        if not 0 <= num_pages <= _NUM_PAGES_MAX:
-            raise ValueError(f"a balloon has from 0 to 2^32 - 1 pages, not {num_pages}")
-        self._set_field(CONFIG_NUM_PAGES, num_pages)
-
     def set_target_bytes(self, target_bytes: int) -> None:
-        """Want the guest to make do with this much memory, as `set_num_pages`.
+        """Want the guest to make do with this much memory; the driver is to be told of a changed configuration.
 
         More than the guest has empties the balloon. What it shares can be a little less than what it was started with:
         User-Mode Linux keeps its own kernel's pages out of it. No more than 2^32 - 1 pages can be asked for.
@@ -192,7 +170,7 @@ class BalloonDevice:
             raise ValueError("the guest has shared no memory yet")
         if target_bytes < 0:
             raise ValueError(f"a guest cannot keep {target_bytes} bytes")
-        self.set_num_pages(min(max(0, ram_bytes - target_bytes) // PAGE_SIZE_BYTES, _NUM_PAGES_MAX))
+        self.config.set_num_pages(min(max(0, ram_bytes - target_bytes) // PAGE_SIZE_BYTES, NUM_PAGES_MAX))
 
     @property
     def hinting(self) -> bool:
@@ -202,7 +180,7 @@ class BalloonDevice:
     def begin_hinting(self) -> None:
         """Ask for a round of free page hints; the driver is to be told of a changed configuration."""
         self._hinting.begin()
-        self._set_field(CONFIG_FREE_PAGE_HINT_CMD_ID, self._hinting.cmd_id)
+        self.config.set_cmd_id(self._hinting.cmd_id)
 
     def request_statistics(self) -> tuple[int, Turn] | None:
         """Ask for new statistics; the queue and what is to be done for it, or None without such a queue."""
@@ -211,23 +189,12 @@ class BalloonDevice:
                 return index, queue.request()
         return None
 
-    def write_config(self, offset: int, data: bytes) -> None:
-        """Take a driver's write to the configuration space; only `actual` and `poison_val` are its to change.
-
-        A frontend may write all of the space at once (virtio 1.2, 5.5.4).
-        """
-        assert offset + len(data) <= len(self.config) == CONFIG_BYTES
-        for place, value in enumerate(data, offset):
-            if place // 4 * 4 in {CONFIG_ACTUAL, CONFIG_POISON_VAL}:
-                self.config[place] = value
-        self._poison_told |= offset + len(data) > CONFIG_POISON_VAL
-
     @property
     def state(self) -> DeviceState:
         """What a successor must know."""
-        config = Config.decode(bytes(self.config))
-        poison_val = config.poison_val if self._poison_known else None
-        return DeviceState(config.actual, poison_val, self._hinting.cmd_id, self._hinting.next_cmd_id)
+        return DeviceState(
+            self.config.fields.actual, self.config.poison_val, self._hinting.cmd_id, self._hinting.next_cmd_id
+        )
 
     def take_over(self, state: DeviceState) -> bool:
         """Go on as a predecessor left it; whether the driver is to be told of a changed configuration.
@@ -235,22 +202,17 @@ class BalloonDevice:
         A round of hints that it had begun is over, so that the driver takes its pages back. What the driver has told
         this device already stands.
         """
-        if Config.decode(bytes(self.config)).actual == 0:
-            self._set_field(CONFIG_ACTUAL, state.actual)
-        if state.poison_val is not None and not self._poison_told:
-            self._set_field(CONFIG_POISON_VAL, state.poison_val)
-            self._poison_told = True
+        self.config.take_over(state.actual, state.poison_val)
         self._hinting.take_over(state.cmd_id, state.next_cmd_id)
-        self._set_field(CONFIG_FREE_PAGE_HINT_CMD_ID, self._hinting.cmd_id)
+        self.config.set_cmd_id(self._hinting.cmd_id)
         return self._hinting.cmd_id != CMD_ID_STOP
 
     def reset(self) -> None:
         """Forget what the driver set, and end a round of hints (virtio 1.2, 2.4); its queues must be stopped."""
         assert not self._queues
         self._hinting.end()
-        for field in (CONFIG_ACTUAL, CONFIG_POISON_VAL, CONFIG_FREE_PAGE_HINT_CMD_ID):
-            self._set_field(field, 0)
-        self._poison_told = self._taken_over = False
+        self.config.set_cmd_id(self._hinting.cmd_id)
+        self.config.reset()
         self._once_started.clear()
         self.statistics = {}
 
@@ -286,7 +248,8 @@ class BalloonDevice:
             inflight=inflight,
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
-        self._taken_over |= index not in self._once_started and ring.last_avail != 0
+        if index not in self._once_started and ring.last_avail != 0:
+            self.config.served_before()
         self._once_started.add(index)
         self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring))
 
@@ -335,7 +298,7 @@ class BalloonDevice:
             assert isinstance(queue, StatisticsQueue)
             self.statistics = queue.latest
         elif turn.config_changed:
-            self._set_field(CONFIG_FREE_PAGE_HINT_CMD_ID, self._hinting.cmd_id)
+            self.config.set_cmd_id(self._hinting.cmd_id)
         return turn
 
     def _queue(self, kind: Queue, ring: DeviceRing) -> BlockQueue | StatisticsQueue | HintingQueue:
@@ -351,16 +314,9 @@ class BalloonDevice:
         if self.inhibited:
             return SKIPPED_INHIBITED if kind is _REPORTING or kind is _INFLATE else 0
         if kind is _REPORTING and self._can_poison:
-            return 0 if self._poison_known and self.config[_POISON_VAL] == _NO_POISON else SKIPPED_POISONED
+            config = self.config
+            return 0 if config.poison_known and config.data[_POISON_VAL] == _NO_POISON else SKIPPED_POISONED
         return 0
-
-    @property
-    def _poison_known(self) -> bool:
-        """Whether `poison_val` is what the driver wrote, if it ever did."""
-        return self._poison_told or not self._taken_over
-
-    def _set_field(self, offset: int, value: int) -> None:
-        self.config[offset : offset + _FIELD_BYTES] = value.to_bytes(_FIELD_BYTES, "little")
 
     def _addresses(self, place: QueuePlace) -> tuple[int, int, int]:
         try:

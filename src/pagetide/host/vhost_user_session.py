@@ -77,7 +77,7 @@ class VhostUserSession:
         self._on_memory_changed = on_memory_changed
         self._log = log
         self._connection = Connection(sock)
-        self._backend = VhostUserBackend(features, QUEUES_MAX, device.config)
+        self._backend = VhostUserBackend(features, QUEUES_MAX, device.config.data)
 
     def fileno(self) -> int:
         """The connection's descriptor."""
@@ -96,7 +96,11 @@ class VhostUserSession:
         return "disconnected within a message" if self._connection.is_amid_message else "disconnected"
 
     def talk(self) -> None:
-        """Take what messages have come, and answer them; not more than some at a time."""
+        """Take what messages have come, and answer them; not more than some at a time.
+
+        Raises:
+            GuestGoneError: the connection was lost, or the peer broke the protocol.
+        """
         try:
             for _ in range(_MESSAGES_PER_TURN):
                 if not self._connection.flush():
@@ -132,6 +136,9 @@ class VhostUserSession:
 
         The driver is told in the ways it has given: NEEDS_RESET in the device status with a notification of a changed
         configuration (virtio 1.2, 2.1.2), and the queue's error descriptor. With neither, the connection is closed.
+
+        Raises:
+            GuestGoneError: the driver has given no way to tell it.
         """
         self._log.error("queue %d needs a reset: %s", index, reason)
         for started in self._kicks.watched:
@@ -183,7 +190,7 @@ class VhostUserSession:
                 self._device.reset()
                 self.keep_state()
             case ConfigWritten(config):
-                self._device.write_config(config.offset, config.data)
+                self._device.config.write(config.offset, config.data)
                 self.keep_state()
             case FeaturesSet():
                 pass  # they count when a queue is started

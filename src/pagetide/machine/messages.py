@@ -33,6 +33,10 @@ class HostSetup(msgspec.Struct):
     """What the host's process gets on its command line; descriptors are inherited.
 
     Attributes:
+        config: the run's settings.
+        control_fd: its end of the channel to the starting process.
+        socket_fd: the guest's vhost-user connection.
+        ledger_fd: the memory file of the ledger.
         ram_fd: the guest's memory, where the host takes frames itself; -1 where it gets it from the guest.
         arena_fd: the file in which the frame table is, or what a balloon's target is set by; otherwise -1.
     """

@@ -31,7 +31,11 @@ class Qemu:
         self.name = f"QEMU {program.version}" + (", its own balloon" if is_balloon else "")
 
     def check_room(self, size_bytes: int) -> None:
-        """The memory file must fit into the machine's memory."""
+        """The memory file must fit into the machine's memory.
+
+        Raises:
+            GuestRamError: it does not.
+        """
         if size_bytes > available_bytes():
             raise GuestRamError(
                 f"{format_size(size_bytes)} of guest RAM do not fit: only {format_size(available_bytes())} of memory "

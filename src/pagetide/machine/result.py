@@ -72,6 +72,9 @@ class RunResult(msgspec.Struct, kw_only=True):
         guest: what ran: `pagetide`, or a real kernel by its name and release.
         outcome: `complete`, `interrupted`, or a sentence that says what failed.
         duration_s: from the first operation to the end.
+        bursts: one for each time that the application ate and freed.
+        peak_resident_bytes: the most that the host held, of all samples.
+        floor_resident_bytes: the least, of all samples.
         mean_resident_bytes: what the host held, on average over the time of the samples.
         mean_used_bytes: what the guest used, on the same average.
         return_lag_s_mean: how long a byte that came back had stayed with the host after it was free, on average: what
@@ -83,9 +86,12 @@ class RunResult(msgspec.Struct, kw_only=True):
         return_lag_s_max: the same of the longest.
         unreturned_bytes: what was free in the guest and still with the host at the end.
         behind_s_max: how late an operation with a time of its own ran at most, outside of bursts; None if it had none.
+        reports: elements of the reporting and inflate queues that the host served, or batches that it took by itself.
+        reported_bytes: what was in them.
         discarded_bytes: what the discarding calls covered, by their own word.
         verified_bytes: what was read back as gone before the acknowledgement.
         checked_bytes: how much of the discarded was read back at all (`verify_share`).
+        stamp_errors: pages in use that did not hold what the application had written.
         refaulted_bytes: first touches of memory that had been discarded.
         isolated_blocks_max: most blocks out of the allocator at once.
         vcpu_wait_host_s_max: longest time that one vCPU waited for the host.
@@ -107,6 +113,7 @@ class RunResult(msgspec.Struct, kw_only=True):
             own balloon is in it.
         host_cpu_s: the same of the host's process; None if that is not one process that serves this guest alone.
         skipped_bytes: reported but not discarded, by reason.
+        samples: what was read while it ran, as time series.
     """
 
     config: RunConfig

@@ -78,11 +78,11 @@ class SimulatedHost:
 
     def write_config(self, offset: int, value: int) -> None:
         """Write 32 bits of the device's configuration."""
-        self._device.config[offset : offset + _FIELD_BYTES] = value.to_bytes(_FIELD_BYTES, "little")
+        self._device.config.write(offset, value.to_bytes(_FIELD_BYTES, "little"))
 
     def read_config(self, offset: int) -> int:
         """Read 32 bits of the device's configuration; `answers` takes the time that it takes."""
-        return int.from_bytes(self._device.config[offset : offset + _FIELD_BYTES], "little")
+        return int.from_bytes(self._device.config.data[offset : offset + _FIELD_BYTES], "little")
 
     def answers(self) -> Task:
         """Wait as long as the host takes to answer a message; that costs it what a report without blocks does."""

@@ -40,7 +40,11 @@ class SimulatedRam:
         linux.munmap(self.address, self._size_bytes)
 
     def address_of(self, user_address: int, length_bytes: int) -> int:
-        """Where something is; user addresses are guest-physical ones."""
+        """Where something is; user addresses are guest-physical ones.
+
+        Raises:
+            GuestMemoryError: it is not in this memory.
+        """
         if not 0 <= user_address <= self._size_bytes - length_bytes:
             raise GuestMemoryError(f"no memory region holds {length_bytes} bytes at user address {user_address:#x}")
         return self.address + user_address

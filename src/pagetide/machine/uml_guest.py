@@ -27,7 +27,11 @@ class UserModeLinux:
         self.parts = parts
 
     def check_room(self, size_bytes: int) -> None:
-        """The memory file must fit into /dev/shm."""
+        """The memory file must fit into /dev/shm.
+
+        Raises:
+            GuestRamError: it does not.
+        """
         space = os.statvfs(_MEMORY_FOLDER)
         room_bytes = space.f_bavail * space.f_frsize
         if room_bytes < size_bytes:

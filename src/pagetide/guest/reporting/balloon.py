@@ -54,6 +54,7 @@ class Balloon:
     Attributes:
         wanted_pages: what the host wants in the balloon; set it whenever the configuration was read.
         queue: the virtqueue of the batch that is out.
+        due_s: when there is something to do; None while there is not.
     """
 
     synchronous: ClassVar[bool] = False

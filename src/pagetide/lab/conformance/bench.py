@@ -173,7 +173,11 @@ class Bench:
         return self.features
 
     def queue(self, kind: Queue, size: int = SIZE, *, spare: bool = False) -> GuestQueue:
-        """Start a queue, under the number that virtio 1.2, 5.5.2, read densely, gives it."""
+        """Start a queue, under the number that virtio 1.2, 5.5.2, read densely, gives it.
+
+        Raises:
+            NotOfferedError: there is no such queue with what was negotiated.
+        """
         numbers = queues(self.features)
         if kind not in numbers:
             raise NotOfferedError(f"a {kind.name.lower().replace('_', ' ')} queue is not offered")

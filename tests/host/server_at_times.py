@@ -1,0 +1,31 @@
+"""A server that runs only while something is to be served."""
+
+import os
+import threading
+from collections.abc import Callable
+
+from pagetide.host.server import Server
+
+
+class ServerAtTimes:
+    """A server, and a thread for it whenever one is needed; between times its state can be looked at."""
+
+    def __init__(self) -> None:
+        self.server = Server()
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def serving(self, action: Callable[[], object]) -> None:
+        """Do something while the server runs."""
+        thread = threading.Thread(target=self.server.run, args=(self._stop_fd,))
+        thread.start()
+        try:
+            action()
+        finally:
+            os.eventfd_write(self._stop_fd, 1)
+            thread.join()
+            os.eventfd_read(self._stop_fd)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.server.close()
+        os.close(self._stop_fd)
