@@ -4,10 +4,11 @@ from typing import Any, get_args
 
 import pytest
 
+from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.lab.compare.cells import Cell
 from pagetide.lab.compare.grid import Choice, grouped, make_grid
 from pagetide.lab.compare.records import LeftOut
-from pagetide.machine.config import ConfigError, DesignName, Workload
+from pagetide.machine.config import ConfigError, Workload
 from pagetide.machine.workloads import make_stream
 
 LIVE_DEFAULT = make_grid(Choice(machine="live"))
@@ -16,9 +17,9 @@ LIVE_DEFAULT = make_grid(Choice(machine="live"))
 def test_the_default_grid_is_every_design_on_every_workload_with_and_without_faults() -> None:
     """Ten designs, six workloads, no fault and two, three repeats; nothing is left out of it on a live machine."""
     cells, left_out = LIVE_DEFAULT
-    assert len({cell.key for cell in cells}) == len(cells) == 10 * 6 * 3 * 3
+    assert len({cell.key for cell in cells}) == len(cells) == len(DESIGNS) * 6 * 3 * 3
     assert left_out == []
-    assert {cell.config.design for cell in cells} == set(get_args(DesignName))
+    assert {cell.config.design for cell in cells} == set(DESIGNS)
     assert {cell.config.workload for cell in cells} == set(get_args(Workload))
     assert {cell.config.seed for cell in cells} == {1, 2, 3}
     assert {cell.config.oom for cell in cells} == {"wait"}
@@ -74,7 +75,7 @@ def _kinds(cell: Cell) -> set[str]:
 def test_the_slow_host_is_slow_for_the_whole_run() -> None:
     """It begins before anything is freed, and lasts twice as long as the workload's clock."""
     slow = [cell.config for cell in LIVE_DEFAULT.cells if _kinds(cell) == {"slow"}]
-    assert len(slow) == 10 * 6 * 3
+    assert len(slow) == len(DESIGNS) * 6 * 3
     for config in slow:
         (fault,) = config.parsed_faults
         assert (fault.start_s, fault.for_s, fault.factor) == (0.0, 60.0, 50.0)
@@ -110,7 +111,7 @@ def test_quick_is_the_mails_case_once_for_each_design() -> None:
     """One burst of a guest of 1 GiB with small arrays of hints, the host stopped as it is freed."""
     cells, left_out = make_grid(Choice(quick=True, machine="live"))
     assert left_out == []
-    assert [cell.config.design for cell in cells] == list(get_args(DesignName))
+    assert [cell.config.design for cell in cells] == list(DESIGNS)
     for config in (cell.config for cell in cells):
         assert (config.workload, config.ram_bytes, config.bursts, config.hints_max) == ("burst", 1 << 30, 1, 16)
         (fault,) = config.parsed_faults

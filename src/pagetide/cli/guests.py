@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pagetide.cli.app import GUEST, OUTPUT, REPORTING, app, whole
+from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.lab.boot_command import BootChoice, make_boot_config
 from pagetide.lab.boot_command import boot as boot_once
 from pagetide.lab.config_file import make_config, read_file
@@ -27,6 +28,12 @@ Exit status: 0 all is well; 1 a wrong stamp, a discard that the kernel contradic
 2 bad arguments; 130 Ctrl-C.
 """
 
+_DESIGNS_HELP = (
+    "How free memory is returned: "
+    + "; ".join(f"{name}, {place.about}" for name, place in DESIGNS.items())
+    + ". [default: scan]"
+)
+
 
 @app.command(help_epilogue=_USAGE_EXAMPLES)
 def run(
@@ -44,7 +51,7 @@ def run(
     stream: Annotated[str | None, Parameter(group=GUEST)] = None,
     backing: Annotated[str | None, Parameter(group=GUEST)] = None,
     seed: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
-    design: Annotated[str | None, Parameter(group=REPORTING)] = None,
+    design: Annotated[str | None, Parameter(help=_DESIGNS_HELP, group=REPORTING)] = None,
     order: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
     delay: Annotated[float | None, Parameter(group=REPORTING)] = None,
     capacity: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
@@ -94,13 +101,13 @@ def run(
         stream: Run the operations of this Parquet file instead, as --save-stream writes it.
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
         seed: Drives every random choice. [default: 1]
-        design: How free memory is returned: scan (Linux's), scan-restart, cursor, notify, notify-array, hybrid, sync;
-            shared: the host takes it by itself; balloon, whose target the host sets; or off. [default: scan]
+        design: How free memory is returned.
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
-        delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, otherwise 0;
-            0 for the workload small]
+        delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, for shared and with the
+            timer, otherwise 0; 0 for the workload small]
         capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]
-        pace: drain reports until nothing is left; linux a sixteenth of each list every DELAY. [default: drain]
+        pace: drain reports until nothing is left; linux, for scan, a sixteenth of each list every DELAY.
+            [default: drain]
         cool: Seconds for which a block must have been free before it is reported. [default: 0]
         wake: What makes the worker run: merge, a free block of that order; threshold, WAKE_BLOCKS of them; timer, only
             the clock. [default: threshold for designs that are notified, otherwise merge]

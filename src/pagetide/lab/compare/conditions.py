@@ -1,13 +1,14 @@
 """Runs, sorted out: by the work that was to be done, by the configuration that did it, by repeat."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import msgspec
 
+from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.wording import fault_words
-from pagetide.machine.config import DesignName, RunConfig, workload_defaults
+from pagetide.machine.config import RunConfig, workload_defaults
 from pagetide.units import format_size
 
 _WORK = frozenset({
@@ -106,7 +107,7 @@ def _condition(number: int, runs: list[Run]) -> Condition:
         settings = msgspec.structs.asdict(run.cell.config)
         way = {name: settings[name] for name in sorted(settings) if name not in _WORK | {"seed"}}
         ways.setdefault(msgspec.json.encode(way), []).append(run)
-    designs = get_args(DesignName)
+    designs = tuple(DESIGNS)
     configurations = sorted(map(_configuration, ways.values()), key=lambda one: designs.index(one.design))
     return Condition(
         name=f"{config.workload}-{number}",

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 from msgspec.structs import replace
 
+from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.lab.compare.cells import Cell, MachineName, repeats_of, without_duplicates
 from pagetide.lab.compare.records import LeftOut
 from pagetide.lab.config_file import make_config
-from pagetide.machine.config import ConfigError, DesignName, RunConfig, Workload
+from pagetide.machine.config import ConfigError, RunConfig, Workload
 from pagetide.machine.faults import FaultError, parse_faults
 
 NO_FAULT = "none"
@@ -93,7 +94,7 @@ def make_grid(choice: Choice) -> Grid:
         ConfigError: a name that there is not, a setting out of its range, or nothing that fits.
     """
     _check(choice)
-    designs = choice.designs or get_args(DesignName)
+    designs = choice.designs or tuple(DESIGNS)
     workloads = choice.workloads or (("burst",) if choice.quick else get_args(Workload))
     faults = choice.faults or ((QUICK_FAULT,) if choice.quick else FAULTS)
     cells: list[Cell] = []
@@ -147,7 +148,7 @@ def _check(choice: Choice) -> None:
     """Names and numbers; whether a combination fits is found out for each."""
     oom = get_args(RunConfig.__annotations__["oom"])
     for given, known, what in (
-        (choice.designs, get_args(DesignName), "design"),
+        (choice.designs, tuple(DESIGNS), "design"),
         (choice.workloads, get_args(Workload), "workload"),
         (choice.oom, oom, "answer to OOM"),
     ):

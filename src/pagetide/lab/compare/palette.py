@@ -8,6 +8,8 @@ colour alone: each curve has a panel of its own, each point a mark and a label.
 
 from typing import NamedTuple
 
+from pagetide.guest.reporting.registry import DESIGNS
+
 
 class Look(NamedTuple):
     """How a design is drawn: its colour on light and on dark ground, and its mark in matplotlib's letters."""
@@ -17,7 +19,7 @@ class Look(NamedTuple):
     mark: str
 
 
-LOOKS = {
+_CHOSEN = {
     "off": Look("#626660", "#a4a8a2", "X"),
     "sync": Look("#cf5782", "#e9748c", "v"),
     "notify": Look("#b08a1e", "#ddcc77", "s"),
@@ -29,6 +31,11 @@ LOOKS = {
     "shared": Look("#7b255a", "#cc629b", "*"),
     "balloon": Look("#aa4499", "#cd82c2", "P"),
 }
+
+OTHER = Look("#931eec", "#932fe9", "h")
+"""A design's for which none was chosen."""
+
+LOOKS = {design: _CHOSEN.get(design, OTHER) for design in DESIGNS}
 """By design."""
 
 
