@@ -33,7 +33,7 @@ FINISH_MAX_S = 10.0
 """Longest time for `finish`; what is left then stays in the rings, not acknowledged."""
 
 GUESTS_MAX = 1024
-"""Most guests at once; more wait to be accepted."""
+"""Most guests at once; more wait to be accepted, and the last places are kept for sockets without a guest."""
 
 _log = logging.getLogger(__name__)
 
@@ -295,14 +295,13 @@ class Server:
         assert not guest.has_work
         self._working.pop(guest, None)
         self._looks.forget(guest)
-        spent_s = self._costs.leave(guest)
         origin = self._guests.pop(guest)
+        spent_s = self._costs.leave(guest) + self._costs.lap_s()  # to let it go is at its own cost, too
         if origin is not None:
             origin.attached.remove(guest.name)
             if self._costs.charge(origin, spent_s):
                 self.sockets.rest(origin)
-        if len(self._guests) < GUESTS_MAX:
-            self.sockets.resume()
+        self._offer_places()
 
     def _accept(self, origin: GuestSocket) -> None:
         self._costs.lap_s()
@@ -310,13 +309,15 @@ class Server:
             sock = origin.accept()
         except OSError as error:
             _log.error("no more guests can be accepted until one goes: %s", error)
-            self.sockets.pause()
+            self.sockets.offer(0)
             return
         if sock is None:
             return
         guest = self.adopt(sock, name=origin.path.stem, wishes=origin.wishes)
         self._guests[guest] = origin
         origin.attached.append(guest.name)
+        self._offer_places()
         self._charge(guest, self._costs.lap_s())
-        if len(self._guests) >= GUESTS_MAX:
-            self.sockets.pause()
+
+    def _offer_places(self) -> None:
+        self.sockets.offer(GUESTS_MAX - len(self._guests))
