@@ -54,6 +54,7 @@ class Server:
         features: int = int(FEATURES),
         on_guest_gone: Callable[[AttachedGuest, str], None] | None = None,
         on_busy: Callable[[], None] = lambda: None,
+        on_idle: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Start without guests.
@@ -63,6 +64,7 @@ class Server:
             features: what to offer to drivers.
             on_guest_gone: called with each guest that has gone and a sentence why, after all it had is given back.
             on_busy: called before anything is done for a guest.
+            on_idle: called before the server sleeps.
             clock_ns: the time, for how long reports wait.
         """
         self._verify_share = verify_share
@@ -70,6 +72,7 @@ class Server:
         self._control: ControlSocket | None = None
         self._on_guest_gone = on_guest_gone
         self._on_busy = on_busy
+        self._on_idle = on_idle
         self._clock_ns = clock_ns
         self._events = FdEvents(clock_ns)
         self._looks: RefaultLooks[AttachedGuest] = RefaultLooks()
@@ -191,6 +194,7 @@ class Server:
         self._costs.begin_round()
         for rested in self._costs.take_rested():
             self._go_on(rested)
+        self._on_idle()
         slept_s = self._events.wait(0 if self._working else self._until_next_s(timeout_s))
         turns, self._working = self._working, {}
         for guest in turns:
