@@ -10,7 +10,7 @@ from pagetide.host.device_state import DeviceState
 from pagetide.host.hinting import CMD_ID_FIRST
 from pagetide.host.inflate import PFNS_MAX
 from pagetide.host.statistics import STATISTICS_BYTES_MAX, decode_statistics
-from pagetide.host.turn import NOTHING
+from pagetide.host.turn import NOTHING, TURN_PUNCHES_MAX
 from pagetide.virtio.balloon import (
     CMD_ID_DONE,
     CMD_ID_STOP,
@@ -45,6 +45,19 @@ def test_inflated_pages_are_gone_before_the_acknowledgement() -> None:
         assert (rig.word("inflate_punches"), rig.word("reported_bytes")) == (2, 0)
         rig.guest.refill()
         assert rig.guest.resident_pages() == set(range(256))
+
+
+def test_a_turn_ends_when_it_has_discarded_often_enough() -> None:
+    """Elements of scattered pages end a turn before its budget is used up; the rest waits for the next one."""
+    with QueueRig(Queue.INFLATE, pages=FREE + 2 * PFNS_MAX) as rig:
+        elements = TURN_PUNCHES_MAX // PFNS_MAX + 2
+        for _ in range(elements):
+            rig.put_pfns([FREE + 2 * n for n in range(PFNS_MAX)])
+        assert rig.process(elements).more
+        assert rig.used() == elements - 2
+        assert rig.word("inflate_punches") == TURN_PUNCHES_MAX
+        assert not rig.process(elements).more
+        assert rig.used() == 2
 
 
 def test_deflated_pages_are_counted_and_not_touched() -> None:

@@ -2,9 +2,13 @@
 
 import contextlib
 import os
+import signal
 import threading
 from pathlib import Path
 
+import pytest
+
+from pagetide.host.interruption import Interruption
 from tests.host.daemon_process import Daemon
 from tests.host.guest_ring import RING_PAGES
 from tests.host.served_guest import TIMEOUT_S, wait_readable
@@ -32,3 +36,23 @@ def test_an_eventfd_that_is_made_to_block_is_given_up(tmp_path: Path) -> None:
         assert log.count("made its eventfd block, and filled it") == 1
     finally:
         daemon.close()
+
+
+def test_a_call_that_blocks_late_ends_all_the_same() -> None:
+    """Ticks that came before, while the loop was busy for long, leave those that end a write which blocks then."""
+    fd = os.eventfd(0, os.EFD_CLOEXEC)
+    os.eventfd_write(fd, (1 << 64) - 2)
+    unblock = threading.Timer(TIMEOUT_S / 4, lambda: os.eventfd_read(fd))
+    with Interruption() as interruption:
+        interruption.busy()
+        for _ in range(3):
+            signal.raise_signal(signal.SIGALRM)
+        unblock.start()
+        with pytest.raises(InterruptedError):
+            os.eventfd_write(fd, 1)
+        unblock.cancel()
+        unblock.join()
+        interruption.idle()
+        signal.raise_signal(signal.SIGALRM)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    os.close(fd)

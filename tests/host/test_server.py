@@ -1,5 +1,6 @@
 """The server: real sockets, real memory, several guests; one thread serves, the test plays the guests."""
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -460,6 +461,35 @@ def test_guests_beyond_the_limit_wait(monkeypatch: pytest.MonkeyPatch, tmp_path:
         server.run_once(0)
         assert len(server.guests) == 1
         socks[2].close()
+
+
+def test_the_last_places_are_kept_for_sockets_without_a_guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who connects to one socket again and again leaves a place for each other socket, and gets it with the socket."""
+    monkeypatch.setattr(server_module, "GUESTS_MAX", 4)
+    with Server() as server, contextlib.ExitStack() as connected:
+
+        def come(name: str, count: int) -> list[str]:
+            """Connect so often; who is attached once nothing happens any more."""
+            for _ in range(count):
+                sock = connected.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                sock.connect(str(tmp_path / name))
+            for _ in range(2 * count + 2):
+                server.run_once(0)
+            return sorted(guest.name for guest in server.guests)
+
+        server.listen(tmp_path / "greedy")
+        server.listen(tmp_path / "late")
+        assert come("greedy", 5) == ["greedy", "greedy-2", "greedy-3"]
+        server.listen(tmp_path / "later")
+        assert come("late", 2) == ["greedy", "greedy-2", "greedy-3", "late"]
+        server.sockets.remove("later")
+        assert len(come("greedy", 1)) == 4
+    with Server() as server, contextlib.ExitStack() as connected:
+        server.listen(tmp_path / "greedy")
+        server.listen(tmp_path / "late")
+        assert len(come("greedy", 5)) == 3
+        server.sockets.remove("late")
+        assert len(come("greedy", 1)) == 4
 
 
 def test_one_guests_backlog_does_not_starve_another(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from pagetide.host.wishes import Wishes
 SOCKET_SUFFIX = ".sock"
 """What the name of a guest's socket ends with, in a folder of sockets."""
 
+_UNLIMITED = 1 << 62
+
 _GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 _log = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ class GuestSocket:
 
 
 class GuestSockets:
-    """All of a server's. One that rests is not listened to, and none is between `pause` and `resume`."""
+    """All of a server's. One that rests is not listened to, nor one for whose guests there is no room (`offer`)."""
 
     def __init__(
         self,
@@ -98,8 +100,9 @@ class GuestSockets:
         self._on_made = on_made
         self._on_removed = on_removed
         self._sockets: dict[GuestSocket, bool] = {}  # whether it rests
+        self._heard: set[GuestSocket] = set()
         self._folder: Path | None = None
-        self._paused = False
+        self._places = _UNLIMITED
 
     def __iter__(self) -> Iterator[GuestSocket]:
         return iter(self._sockets)
@@ -123,7 +126,7 @@ class GuestSockets:
         made = GuestSocket(Path(path))
         self._sockets[made] = False
         self._on_made(made)
-        self._watch(made)
+        self.offer(self._places)
 
     def listen_in(self, folder: Path, *, but_not: Path | None = None) -> list[Path]:
         """Have `add` make sockets in this folder, and listen at those that a dead server left; which.
@@ -176,9 +179,10 @@ class GuestSockets:
             found.wishes.forget()
         except OSError as error:
             raise ValueError(f"what is wanted of {name} cannot be forgotten, so its socket stays: {error}") from error
-        self._events.unwatch(found.fileno())
+        self._hear(found, heard=False)
         del self._sockets[found]
         self._on_removed(found)
+        self.offer(self._places)
         found.close()
         _log.info("listening no more at %s", found.path)
         return found.path
@@ -186,33 +190,35 @@ class GuestSockets:
     def rest(self, sock: GuestSocket) -> None:
         """Accept nobody at this socket until `go_on`."""
         self._sockets[sock] = True
-        self._events.unwatch(sock.fileno())
+        self.offer(self._places)
 
     def go_on(self, sock: GuestSocket) -> None:
         """Accept guests at this socket again."""
         self._sockets[sock] = False
-        self._watch(sock)
+        self.offer(self._places)
 
-    def pause(self) -> None:
-        """Accept nobody until `resume`: who connects waits."""
-        self._paused = True
-        for sock in self._sockets:
-            self._events.unwatch(sock.fileno())
+    def offer(self, places: int) -> None:
+        """Accept so many more guests; who connects beyond that waits.
 
-    def resume(self) -> None:
-        """Accept guests again, if that was paused."""
-        if self._paused:
-            self._paused = False
-            for sock in self._sockets:
-                self._watch(sock)
+        The last places are kept for sockets at which nobody is attached, one each: who connects to one socket again
+        and again takes no other guest's place.
+        """
+        self._places = places
+        kept = len(self.waiting)
+        for sock, rests in self._sockets.items():
+            self._hear(sock, heard=not rests and places > (kept if sock.attached else 0))
 
     def close(self) -> None:
         """Remove all sockets; what is wanted of their guests is kept."""
         for sock in self._sockets:
-            self._events.unwatch(sock.fileno())
+            self._hear(sock, heard=False)
             sock.close()
         self._sockets.clear()
 
-    def _watch(self, sock: GuestSocket) -> None:
-        if not self._paused and not self._sockets[sock]:
+    def _hear(self, sock: GuestSocket, *, heard: bool) -> None:
+        if heard and sock not in self._heard:
+            self._heard.add(sock)
             self._events.watch(sock.fileno(), READABLE, functools.partial(self._on_guest, sock))
+        elif not heard and sock in self._heard:
+            self._heard.remove(sock)
+            self._events.unwatch(sock.fileno())

@@ -14,7 +14,7 @@ TICK_S = 0.1
 
 
 class Interruption:
-    """Ticks, as long as the context lasts, whenever somebody says `busy`. For the main thread, one at a time."""
+    """Ticks, as long as the context lasts, from when somebody says `busy` until `idle`. One, in the main thread."""
 
     def __enter__(self) -> Self:
         self._ticking = self._busy = False
@@ -28,14 +28,18 @@ class Interruption:
         signal.signal(signal.SIGALRM, self._before)
 
     def busy(self) -> None:
-        """The loop begins to do something for a guest."""
+        """The loop begins to do something for a guest, and may go on with others."""
         self._busy = True
         if not self._ticking:
             self._ticking = True
             signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
 
+    def idle(self) -> None:
+        """The loop is about to sleep: the next tick is the last."""
+        self._busy = False
+
     def _tick(self, number: int, frame: FrameType | None) -> None:
+        # Only from `idle` on: a call that blocks may come at any time before it, however many ticks after `busy`.
         if not self._busy:
             self._ticking = False
             signal.setitimer(signal.ITIMER_REAL, 0)
-        self._busy = False

@@ -33,7 +33,7 @@ FINISH_MAX_S = 10.0
 """Longest time for `finish`; what is left then stays in the rings, not acknowledged."""
 
 GUESTS_MAX = 1024
-"""Most guests at once; more wait to be accepted."""
+"""Most guests at once; more wait to be accepted, and the last places are kept for sockets without a guest."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Server:
         features: int = int(FEATURES),
         on_guest_gone: Callable[[AttachedGuest, str], None] | None = None,
         on_busy: Callable[[], None] = lambda: None,
+        on_idle: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Start without guests.
@@ -63,6 +64,7 @@ class Server:
             features: what to offer to drivers.
             on_guest_gone: called with each guest that has gone and a sentence why, after all it had is given back.
             on_busy: called before anything is done for a guest.
+            on_idle: called before the server sleeps.
             clock_ns: the time, for how long reports wait.
         """
         self._verify_share = verify_share
@@ -70,6 +72,7 @@ class Server:
         self._control: ControlSocket | None = None
         self._on_guest_gone = on_guest_gone
         self._on_busy = on_busy
+        self._on_idle = on_idle
         self._clock_ns = clock_ns
         self._events = FdEvents(clock_ns)
         self._looks: RefaultLooks[AttachedGuest] = RefaultLooks()
@@ -191,6 +194,7 @@ class Server:
         self._costs.begin_round()
         for rested in self._costs.take_rested():
             self._go_on(rested)
+        self._on_idle()
         slept_s = self._events.wait(0 if self._working else self._until_next_s(timeout_s))
         turns, self._working = self._working, {}
         for guest in turns:
@@ -295,14 +299,13 @@ class Server:
         assert not guest.has_work
         self._working.pop(guest, None)
         self._looks.forget(guest)
-        spent_s = self._costs.leave(guest)
         origin = self._guests.pop(guest)
+        spent_s = self._costs.leave(guest) + self._costs.lap_s()  # to let it go is at its own cost, too
         if origin is not None:
             origin.attached.remove(guest.name)
             if self._costs.charge(origin, spent_s):
                 self.sockets.rest(origin)
-        if len(self._guests) < GUESTS_MAX:
-            self.sockets.resume()
+        self._offer_places()
 
     def _accept(self, origin: GuestSocket) -> None:
         self._costs.lap_s()
@@ -310,13 +313,15 @@ class Server:
             sock = origin.accept()
         except OSError as error:
             _log.error("no more guests can be accepted until one goes: %s", error)
-            self.sockets.pause()
+            self.sockets.offer(0)
             return
         if sock is None:
             return
         guest = self.adopt(sock, name=origin.path.stem, wishes=origin.wishes)
         self._guests[guest] = origin
         origin.attached.append(guest.name)
+        self._offer_places()
         self._charge(guest, self._costs.lap_s())
-        if len(self._guests) >= GUESTS_MAX:
-            self.sockets.pause()
+
+    def _offer_places(self) -> None:
+        self.sockets.offer(GUESTS_MAX - len(self._guests))

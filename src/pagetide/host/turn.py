@@ -1,7 +1,7 @@
 """A turn on a queue of blocks or pages, as one kernel: take elements, discard, read back, give the elements back.
 
-There is no Python in between. A turn is bounded by a number of elements and by TURN_BYTES_MAX, so that one guest's
-backlog does not keep the others waiting; an element is never cut in two.
+There is no Python in between. A turn is bounded by a number of elements, by TURN_BYTES_MAX and by TURN_PUNCHES_MAX, so
+that one guest's backlog does not keep the others waiting; an element is never cut in two.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from pagetide.host.discard import discard_element
 from pagetide.host.inflate import PFNS_MAX, inflate_element, read_pfns
 from pagetide.host.ledger import (
     DISCARDED_BYTES,
+    PUNCHES,
     REPORTED_BYTES,
     REPORTS,
     SKIPPED_DEVICE_READABLE,
@@ -35,6 +36,9 @@ from pagetide.virtio.ring_device import (
 
 TURN_BYTES_MAX = 256 << 20
 """A turn ends with the element that reaches this many bytes discarded: about 30 ms of punching small pages."""
+
+TURN_PUNCHES_MAX = 4096
+"""A turn ends with the element that reaches this many discarding calls: some 15 ms, if each is for a single page."""
 
 SHARE_UNIT = 1 << 20
 
@@ -113,6 +117,7 @@ def _take_turn(
 ) -> int:
     """Serve up to `budget` elements; the answer as above, or the ring's error code."""
     full_bytes = ledger[DISCARDED_BYTES] + TURN_BYTES_MAX
+    full_punches = ledger[PUNCHES] + TURN_PUNCHES_MAX
     reports = ledger[REPORTS]
     named_bytes = ledger[REPORTED_BYTES]
     wrong_bytes = _wrong_bytes(ledger)
@@ -121,7 +126,7 @@ def _take_turn(
     count = 0
     more = _MORE
     served = 0
-    while served < budget and ledger[DISCARDED_BYTES] < full_bytes:
+    while served < budget and ledger[DISCARDED_BYTES] < full_bytes and ledger[PUNCHES] < full_punches:
         count = pop_element(ring, regions, gpas, lengths, flags)
         if count < 0:
             break

@@ -95,7 +95,12 @@ def serve_command(
             make_private(control_path.parent)
         with (
             Interruption() as interruption,
-            Server(verify_share=verify_share, features=int(features), on_busy=interruption.busy) as server,
+            Server(
+                verify_share=verify_share,
+                features=int(features),
+                on_busy=interruption.busy,
+                on_idle=interruption.idle,
+            ) as server,
         ):
             serve(server, paths, control_path, folder=socket_dir, stats_interval_s=stats_interval_s)
     except OSError as error:

@@ -48,6 +48,7 @@ _VENDOR_CAPABILITY = 9
 
 # struct virtio_pci_cap.cfg_type (4.1.4).
 _COMMON, _NOTIFY, _ISR, _DEVICE = 1, 2, 3, 4
+_RESET_READS_MAX = 10_000
 _ISR_CONFIG_CHANGED = 0x2  # 4.1.4.5
 
 # struct virtio_pci_common_cfg (4.1.4.3): offset and size of each field.
@@ -118,8 +119,16 @@ class VirtioPci:
         return bool(self.status & Status.FEATURES_OK)
 
     def reset(self) -> None:
-        """Reset the device (2.4)."""
+        """Reset the device (2.4), and wait until it has (4.1.4.3.2).
+
+        Raises:
+            PciError: it does not say that it has.
+        """
         self.set_status(0)
+        for _ in range(_RESET_READS_MAX):
+            if self.status == 0:
+                return
+        raise PciError("the device does not reset: its status is not 0 again (virtio 1.2, 4.1.4.3.2)")
 
     def set_status(self, status: int) -> None:
         """Write the device status."""
