@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 from pagetide import cli
 from pagetide.host.device import BalloonDevice
 from pagetide.host.discard import punch_hole
+from pagetide.host.ledger import REPORTS
 from pagetide.host.server import Server
 from pagetide.host.turn import NOTHING, Turn
 from pagetide.lab.conformance.bench import DATA, PAGE, RAM_BYTES, Bench
@@ -61,6 +63,11 @@ def test_every_vector_is_tested_where_it_can_be(results: dict[str, Result]) -> N
     assert untested in (set(), ASKED_OF_NO_QEMU)
 
 
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("bench", "vectors_rings", "vectors_reporting"):
+        monkeypatch.setattr(f"pagetide.lab.conformance.{module}.PATIENCE_S", 0.3)
+
+
 def test_a_device_that_does_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that leaves everything in its rings fails every vector that needs an answer."""
 
@@ -70,6 +77,7 @@ def test_a_device_that_does_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(BalloonDevice, "process", lambda *_: NOTHING)
     monkeypatch.setattr(Bench, "wait_for", glance)
+    _impatient(monkeypatch)
     with OwnDevice(RAM_BYTES) as device:
         passed = {f"{result.topic}: {result.name}" for result in run_vectors(device) if result.passed}
     silent = {"reset: a queue from before the reset is not served", "configuration", "negotiation"}
@@ -93,6 +101,178 @@ def test_a_device_that_discards_too_much_fails(monkeypatch: pytest.MonkeyPatch) 
             assert result.note == "memory that was not given away was changed"
 
 
+Process = Callable[[BalloonDevice, int, int], Turn]
+
+
+def _hasty(_: Process) -> Process:
+    """Gives back first, and discards later."""
+
+    def process(device: BalloonDevice, index: int, budget: int) -> Turn:
+        queue = device._queues[index].queue
+        regions = device._memory.region_map.table
+        element = queue.ring.pop(regions)
+        if element is None:
+            return NOTHING
+        queue.ring.push(element.head, 0)
+        call = queue.ring.publish()
+        for gpa, length_bytes, _ in element.buffers:
+            punch_hole(int(regions[0, REGION_FD]), gpa, length_bytes)
+        return Turn(call=call, more=False)
+
+    return process
+
+
+def _boastful(_: Process) -> Process:
+    """Says that it has written what it was given."""
+
+    def process(device: BalloonDevice, index: int, budget: int) -> Turn:
+        queue = device._queues[index].queue
+        regions = device._memory.region_map.table
+        element = queue.ring.pop(regions)
+        if element is None:
+            return NOTHING
+        for gpa, length_bytes, _ in element.buffers:
+            punch_hole(int(regions[0, REGION_FD]), gpa, length_bytes)
+        queue.ring.push(element.head, sum(length_bytes for _, length_bytes, _ in element.buffers))
+        return Turn(call=queue.ring.publish(), more=False)
+
+    return process
+
+
+def _mute(process: Process) -> Process:
+    """Never calls."""
+    return lambda *arguments: process(*arguments)._replace(call=False)
+
+
+def _chatty(process: Process) -> Process:
+    """Always calls."""
+    return lambda *arguments: process(*arguments)._replace(call=True)
+
+
+def _tired(process: Process) -> Process:
+    """Discards nothing any more once the ring's indices have wrapped."""
+
+    def tire(device: BalloonDevice, index: int, budget: int) -> Turn:
+        device.inhibited = device.ledger.words[REPORTS] >= 1 << 16
+        return process(device, index, budget)
+
+    return tire
+
+
+def _deaf_after_the_wrap(process: Process) -> Process:
+    """Takes the event index for a number that only grows, and so calls no more once it has wrapped."""
+
+    def compare(device: BalloonDevice, index: int, budget: int) -> Turn:
+        turn = process(device, index, budget)
+        return turn._replace(call=turn.call and device.ledger.words[REPORTS] < 1 << 16)
+
+    return compare
+
+
+@pytest.mark.parametrize(
+    ("breaks", "vector"),
+    [
+        (_hasty, "reporting: gone when it is acknowledged, not later"),
+        (_boastful, "reporting: the used length is what was written: nothing"),
+        (_mute, "ring: a call when it is asked for, by flag"),
+        (_mute, "ring: a call when it is asked for, by event index"),
+        (_chatty, "ring: a call when it is asked for, by flag"),
+        (_chatty, "ring: a call when it is asked for, by event index"),
+        (_tired, "reporting: 70 000 elements: the ring's indices wrap"),
+        (_tired, "reporting: 70 000 elements, no event index"),
+        (_deaf_after_the_wrap, "reporting: 70 000 elements: the ring's indices wrap"),
+    ],
+)
+def test_a_broken_device_is_caught(
+    breaks: Callable[[Process], Process], vector: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device with one thing wrong fails the vector that is about it, which the sound device passes."""
+    _impatient(monkeypatch)
+    monkeypatch.setattr(BalloonDevice, "process", breaks(BalloonDevice.process))
+    with OwnDevice(RAM_BYTES) as device:
+        assert not run_vector(VECTORS[NAMES.index(vector)], Bench(device)).passed
+
+
+class _Served:
+    """Our server at a socket, that a vector can end."""
+
+    def __init__(self, path: Path) -> None:
+        self._server = Server()
+        self._server.listen(path)
+        self._stop_fd = eventfd()
+        self._thread = threading.Thread(target=self._server.run, args=(self._stop_fd,))
+        self._thread.start()
+
+    def end(self) -> None:
+        """End it, unless it has been."""
+        if self._thread.is_alive():
+            eventfd_write(self._stop_fd)
+            self._thread.join()
+            os.close(self._stop_fd)
+            self._server.close()
+
+
+def test_what_a_device_that_dies_has_shown_before_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device that goes away in a vector fails it; one that does not come back ends the run, and nothing is lost."""
+    served = _Served(tmp_path / "host")
+
+    def die(bench: Bench) -> str:
+        bench.connect()
+        served.end()
+        return f"status {bench.transport.status}"
+
+    dying = VECTORS[0]._replace(topic="made up", name="a deadly one", play=die)
+    monkeypatch.setattr("pagetide.lab.conformance.run.VECTORS", (VECTORS[0], dying, VECTORS[1]))
+    try:
+        assert cli.main(["conformance", "--device", str(tmp_path / "host"), "--json"]) == 1
+    finally:
+        served.end()
+    out, err = capsys.readouterr()
+    assert [(result["name"], result["passed"]) for result in json.loads(out)] == [
+        (VECTORS[0].name, True), ("a deadly one", False)
+    ]  # fmt: skip
+    assert "the run ended after made up: a deadly one; no device answers at" in err
+
+
+def test_a_device_that_comes_back_is_tested_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device that hangs up in a vector fails it alone if it is there for the next one."""
+    served = _Served(tmp_path / "host")
+
+    def anger(bench: Bench) -> str:
+        bench.connect().accept(1 << 50)
+        return f"status {bench.transport.status}"
+
+    angering = VECTORS[0]._replace(topic="made up", name="an infuriating one", play=anger)
+    monkeypatch.setattr("pagetide.lab.conformance.run.VECTORS", (angering, VECTORS[0]))
+    try:
+        assert cli.main(["conformance", "--device", str(tmp_path / "host"), "--json"]) == 1
+    finally:
+        served.end()
+    found = json.loads(capsys.readouterr().out)
+    assert [(result["found"], result["passed"]) for result in found] == [
+        ("the device goes away", False), ("all of them", True)
+    ]  # fmt: skip
+
+
+def test_a_socket_at_which_nobody_answers_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who accepts and then says nothing is no device, and is not waited for in every vector."""
+    monkeypatch.setattr("pagetide.machine.devices._ANSWER_MAX_S", 0.1)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "silent"))
+        listener.listen()
+        assert cli.main(["conformance", "--device", str(tmp_path / "silent")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "did not answer GET_FEATURES within 0.1 s" in err
+
+
 def test_the_command_prints_json_and_says_how_it_went(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,17 +285,11 @@ def test_the_command_prints_json_and_says_how_it_went(
 
 def test_a_socket_that_somebody_serves_is_put_to_the_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every vector passes over a socket too, where guests come and go while the server runs."""
-    stop_fd = eventfd()
-    with Server() as server:
-        server.listen(tmp_path / "host")
-        thread = threading.Thread(target=server.run, args=(stop_fd,))
-        thread.start()
-        try:
-            assert cli.main(["conformance", "--device", str(tmp_path / "host")]) == 0
-        finally:
-            eventfd_write(stop_fd)
-            thread.join()
-            os.close(stop_fd)
+    served = _Served(tmp_path / "host")
+    try:
+        assert cli.main(["conformance", "--device", str(tmp_path / "host")]) == 0
+    finally:
+        served.end()
     out = capsys.readouterr().out
     assert "FAILED" not in out
     assert "has no way to ask for that" in " ".join(out.split())

@@ -11,27 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from pagetide.lab.conformance.bench import RAM_BYTES
-from pagetide.lab.conformance.run import run_vectors
+from pagetide.lab.conformance.run import NoDeviceError, run_vectors
 from pagetide.lab.conformance.vector import Result
 from pagetide.machine.device_under_test import DeviceUnderTest
 from pagetide.machine.devices import OwnDevice, StockQemu, VhostUserDevice
-from pagetide.machine.qemu_process import QemuError
 from pagetide.machine.qmp import QmpError
 from pagetide.machine.qtest import QtestError
-from pagetide.virtio.vhost_user_frontend import RefusedError
-from pagetide.virtio.vhost_user_messages import RemoteProtocolError
-from pagetide.virtio.vhost_user_transport import PeerGoneError
-from pagetide.virtio.virtio_pci import PciError
 
 _OPENED: dict[str, Callable[[int], DeviceUnderTest]] = {"pagetide": OwnDevice, "qemu": StockQemu}
-
-_NO_DEVICE = (
-    OSError, QemuError, QtestError, QmpError, PciError, PeerGoneError, RefusedError, RemoteProtocolError
-)  # fmt: skip
 
 
 def run_conformance(device: str, *, as_json: bool) -> int:
     """Run the vectors and print what they found; 0 if all passed, 1 otherwise.
+
+    A device that goes away and does not come back ends the run; what was found before is printed.
 
     Args:
         device: `pagetide`, `qemu`, or the path of a vhost-user socket that somebody serves.
@@ -39,24 +32,27 @@ def run_conformance(device: str, *, as_json: bool) -> int:
     """
     logging.getLogger("pagetide").addHandler(logging.NullHandler())  # what our daemon says of bad drivers
     results: list[Result] = []
+    problem = ""
     try:
         opened = _OPENED.get(device, functools.partial(VhostUserDevice, device))
         with opened(RAM_BYTES) as tested:
             for result in run_vectors(tested, is_qemu=device == "qemu"):
                 results.append(result)
                 print(f"{'ok' if result.passed else 'FAILED':<7} {result.topic}: {result.name}", file=sys.stderr)
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        hint = "" if device in ("pagetide", "qemu") else "nobody serves a vhost-user socket at "
-        print(f"pagetide: {hint}{device}: {error}", file=sys.stderr)
-        return 1
-    except _NO_DEVICE as error:
-        print(f"pagetide: {error}", file=sys.stderr)
+    except (NoDeviceError, OSError, QmpError, QtestError) as error:
+        where = "" if device in _OPENED else f"no device answers at {device!r}: "
+        problem = f"{where}{error}"
+    if problem and not results:
+        print(f"pagetide: {problem}", file=sys.stderr)
         return 1
     if as_json:
         print(json.dumps([result._asdict() for result in results], indent=2))
     else:
         _print_table(device, results)
-    return 0 if all(result.passed for result in results) else 1
+    if problem:
+        last = results[-1]
+        print(f"pagetide: the run ended after {last.topic}: {last.name}; {problem}", file=sys.stderr)
+    return 0 if not problem and all(result.passed for result in results) else 1
 
 
 def _print_table(device: str, results: list[Result]) -> None:

@@ -70,8 +70,8 @@ class DeviceUnderTest(Protocol):
     def inhibit(self, *, inhibited: bool) -> None:
         """Have nothing discarded, or go on."""
 
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until the device may have done something, at most this long."""
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until the device calls or is gone, at most this long; whether it has called since the last wait."""
 
     @property
     def broken(self) -> bool:

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, cast
@@ -19,6 +20,7 @@ from pagetide.host.ledger import Ledger
 from pagetide.host.server import Server
 from pagetide.linux import eventfd, eventfd_read, eventfd_write
 from pagetide.machine.device_under_test import NotTestableError, Probe
+from pagetide.machine.host_warm_up import warm_up_host
 from pagetide.machine.qemu_device import QemuDevice
 from pagetide.machine.qmp import QmpError
 from pagetide.machine.vhost_user_probe import VhostUserProbe
@@ -29,6 +31,8 @@ from pagetide.virtio.vhost_user_transport import PeerGoneError
 _NOBODY = "a vhost-user socket has no way to ask for that"
 _BALLOON = "/machine/peripheral/balloon0"
 _EVERYTHING = "free-page-reporting=on,page-poison=on,free-page-hint=on,iothread=iothread0,deflate-on-oom=on"
+_LOOK_AGAIN_S = 0.0005
+_ANSWER_MAX_S = 10.0
 _NEVER_TOLD = (1 << 64) - 1
 _QEMU_STATISTICS = {
     "stat-swap-in": Stat.SWAP_IN,
@@ -55,19 +59,22 @@ class VhostUserDevice:
         self._link: VhostUserProbe | None = None
 
     def _socket(self) -> socket.socket:
-        return connect(self._path)
+        return connect(self._path, _ANSWER_MAX_S)
 
     def connect(self) -> Probe:
         """Hang up, and connect anew."""
         self._links.close()
-        self._link = self._links.enter_context(VhostUserProbe(self._socket(), self.ram))
+        self._link = self._links.enter_context(VhostUserProbe(self._socket(), self.ram, timeout_s=_ANSWER_MAX_S))
         return self._link
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> bool:
         """Sleep until the device calls or hangs up."""
         assert self._link is not None
-        if self._link.call_fd in select.select([self._link.call_fd, self._link.connection_fd], [], [], timeout_s)[0]:
-            eventfd_read(self._link.call_fd)
+        ready = select.select([self._link.call_fd, self._link.connection_fd], [], [], timeout_s)[0]
+        if self._link.call_fd not in ready:
+            return False
+        eventfd_read(self._link.call_fd)
+        return True
 
     @property
     def broken(self) -> bool:
@@ -122,6 +129,7 @@ class OwnDevice(VhostUserDevice):
     def __init__(self, ram_bytes: int) -> None:
         """Start the server."""
         super().__init__("", ram_bytes)
+        warm_up_host()  # a vector does not wait for a compiler
         self._server = Server()
         self._ledger = Ledger()
         self._guest: AttachedGuest | None = None
@@ -216,9 +224,14 @@ class StockQemu:
         self._poll_statistics(0)
         return self._qemu.pci
 
-    def wait(self, timeout_s: float) -> None:
-        """QEMU deals with a kick soon after it answers it: there is no interrupt to wait for."""
-        select.select([], [], [], min(timeout_s, 0.001))
+    def wait(self, timeout_s: float) -> bool:
+        """Look again and again whether the device has raised its interrupt."""
+        end_s = time.monotonic() + timeout_s
+        while not self._qemu.pci.take_queue_notification():
+            if time.monotonic() >= end_s:
+                return False
+            select.select([], [], [], min(timeout_s, _LOOK_AGAIN_S))
+        return True
 
     @property
     def broken(self) -> bool:

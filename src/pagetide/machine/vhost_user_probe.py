@@ -14,9 +14,9 @@ from pagetide.virtio.vhost_user_transport import PeerGoneError
 class VhostUserProbe(VhostUserLink):
     """A driver's way to a back-end, which the driver may use badly."""
 
-    def __init__(self, sock: socket.socket, ram: GuestRam) -> None:
-        """Take over the socket."""
-        super().__init__(sock, ram)
+    def __init__(self, sock: socket.socket, ram: GuestRam, *, timeout_s: float = 60.0) -> None:
+        """Take over the socket; the longest wait for each reply."""
+        super().__init__(sock, ram, timeout_s=timeout_s)
         self._told: socket.socket | None = None
 
     def close(self) -> None:

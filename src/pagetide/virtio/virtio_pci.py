@@ -49,7 +49,8 @@ _VENDOR_CAPABILITY = 9
 # struct virtio_pci_cap.cfg_type (4.1.4).
 _COMMON, _NOTIFY, _ISR, _DEVICE = 1, 2, 3, 4
 _RESET_READS_MAX = 10_000
-_ISR_CONFIG_CHANGED = 0x2  # 4.1.4.5
+_ISR_QUEUE = 0x1  # 4.1.4.5
+_ISR_CONFIG_CHANGED = 0x2
 
 # struct virtio_pci_common_cfg (4.1.4.3): offset and size of each field.
 _DEVICE_FEATURE_SELECT = (0x00, 4)
@@ -86,6 +87,7 @@ class VirtioPci:
         self._slot = self._find()
         self._windows = self._map()
         self._notify_offsets: dict[int, int] = {}
+        self._isr = 0  # what reading the ISR status has cleared, and nobody has asked for
 
     @property
     def offered(self) -> int:
@@ -125,6 +127,7 @@ class VirtioPci:
             PciError: it does not say that it has.
         """
         self.set_status(0)
+        self._isr = 0
         for _ in range(_RESET_READS_MAX):
             if self.status == 0:
                 return
@@ -178,8 +181,17 @@ class VirtioPci:
         )
 
     def take_config_notification(self) -> bool:
-        """Whether the device has told of a changed configuration since this was asked (4.1.4.5: reading clears it)."""
-        return bool(self._bus.read(self._windows[_ISR].address, 1) & _ISR_CONFIG_CHANGED)
+        """Whether the device has told of a changed configuration since this was asked."""
+        return self._take_isr(_ISR_CONFIG_CHANGED)
+
+    def take_queue_notification(self) -> bool:
+        """Whether the device has told of used buffers, in whatever queue, since this was asked."""
+        return self._take_isr(_ISR_QUEUE)
+
+    def _take_isr(self, bit: int) -> bool:
+        self._isr |= self.acknowledge_interrupt()
+        told, self._isr = bool(self._isr & bit), self._isr & ~bit
+        return told
 
     def acknowledge_interrupt(self) -> int:
         """Read the ISR status, which takes the interrupt line back (4.1.4.5); what it said."""

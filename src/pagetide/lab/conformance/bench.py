@@ -60,6 +60,7 @@ class GuestQueue:
         index: the queue's.
         place: where it is.
         ring: its driver half.
+        written_bytes: how much the device says it has written to what is back.
     """
 
     def __init__(self, bench: "Bench", index: int, size: int, features: int, *, spare: bool) -> None:
@@ -67,6 +68,7 @@ class GuestQueue:
         self._bench = bench
         self.index = index
         self.size = size
+        self.written_bytes = 0
         base = _QUEUES_GPA + (5 * spare + index) * _QUEUE_BYTES
         assert base + _QUEUE_BYTES <= BUFFERS
         self.place: RingPlace = place_ring(size, base)
@@ -114,6 +116,10 @@ class GuestQueue:
         self._bench.write(self.place.avail_gpa + RING_IDX, struct.pack("<H", idx))
         self._bench.transport.kick(self.index)
 
+    def come_back_unasked(self, count: int = 1) -> bool:
+        """The same for a driver that asks for no calls, and looks again and again."""
+        return self._bench.spin_until(lambda: self._took(count))
+
     def come_back(self, count: int = 1, patience_s: float = PATIENCE_S) -> bool:
         """Wait until this many elements are back; False if the device breaks, or does not answer."""
         return self._bench.wait_for(lambda: self._took(count), patience_s, self.ring.arm_call)
@@ -129,7 +135,9 @@ class GuestQueue:
     _taken = 0
 
     def _took(self, count: int) -> bool:
-        self._taken += len(self.ring.take_used())
+        used = self.ring.take_used()
+        self.written_bytes += sum(length_bytes for _, length_bytes in used)
+        self._taken += len(used)
         if self._taken < count:
             return False
         self._taken -= count
@@ -137,10 +145,17 @@ class GuestQueue:
 
 
 class Bench:
-    """One device, and the driver that is played on it."""
+    """One device, and the driver that is played on it.
+
+    Attributes:
+        transport: the way to the device.
+        features: what was negotiated.
+        is_connected: whether the device has answered since the vector began.
+    """
 
     transport: Probe
     features: Feature
+    is_connected: bool
 
     def __init__(self, device: DeviceUnderTest) -> None:
         """Play on this device."""
@@ -151,6 +166,7 @@ class Bench:
 
     def begin(self) -> None:
         """Before each vector: mark every page, and expect every mark to stay."""
+        self.is_connected = False
         self._marks[self._marks != 1] = 1
         self._expected[:] = True
         self._before_bytes = resident_bytes(self.device.ram.fd)
@@ -158,6 +174,8 @@ class Bench:
     def connect(self) -> Probe:
         """A new way to the device; whatever was before is over."""
         self.transport = self.device.connect()
+        assert self.transport.offered >= 0  # a device that answers is there
+        self.is_connected = True
         return self.transport
 
     def negotiate(self, features: Feature = ALL, *needed: Feature) -> Feature:
@@ -222,6 +240,14 @@ class Bench:
                 self.device.wait(_LOOK_AGAIN_S)
             elif not arm():
                 self.device.wait(min(SILENCE_S, patience_s))
+        return True
+
+    def spin_until(self, condition: Callable[[], bool]) -> bool:
+        """Look again and again until this is so; False when patience has run out."""
+        give_up_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            if time.monotonic() > give_up_s:
+                return False
         return True
 
     def outcome(self, *, back: bool) -> str:

@@ -13,7 +13,13 @@ from pagetide.lab.conformance import (
 from pagetide.lab.conformance.bench import Bench, NotOfferedError
 from pagetide.lab.conformance.vector import Result, Vector
 from pagetide.machine.device_under_test import DeviceUnderTest, NotTestableError
+from pagetide.machine.qmp import QmpError
+from pagetide.machine.qtest import QtestError
 from pagetide.virtio.ring import RingError
+from pagetide.virtio.vhost_user_frontend import RefusedError
+from pagetide.virtio.vhost_user_messages import LocalProtocolError, RemoteProtocolError
+from pagetide.virtio.vhost_user_transport import PeerGoneError
+from pagetide.virtio.virtio_pci import PciError
 
 VECTORS: tuple[Vector, ...] = (
     *vectors_negotiation.VECTORS,
@@ -26,24 +32,43 @@ VECTORS: tuple[Vector, ...] = (
 """Every vector, in the order in which they run."""
 
 
+_GONE = (OSError, PciError, PeerGoneError, QmpError, QtestError, RefusedError, RemoteProtocolError)
+
+
+class NoDeviceError(Exception):
+    """There is no device, or none any more; the message says how that was seen."""
+
+
 def run_vectors(device: DeviceUnderTest, *, is_qemu: bool = False) -> Iterator[Result]:
-    """Run every vector on a device, each after a reset."""
+    """Run every vector on a device, each after a reset.
+
+    Raises:
+        NoDeviceError: as `run_vector`.
+    """
     bench = Bench(device)
     for vector in VECTORS:
         yield run_vector(vector, bench, is_qemu=is_qemu)
 
 
 def run_vector(vector: Vector, bench: Bench, *, is_qemu: bool = False) -> Result:
-    """Run one vector."""
+    """Run one vector.
+
+    Raises:
+        NoDeviceError: nobody was there when the vector began. A device that goes away later fails the vector.
+    """
     expected, note = (vector.qemu, vector.why) if is_qemu and vector.qemu else (vector.expected, "")
     bench.begin()
     before = dict(bench.device.account() or {})
     try:
         found = vector.play(bench)
-    except (NotOfferedError, NotTestableError) as error:
+    except (LocalProtocolError, NotOfferedError, NotTestableError) as error:
         return Result(vector.topic, vector.name, expected, None, True, str(error))
     except RingError as error:
         return Result(vector.topic, vector.name, expected, "a broken ring", False, str(error))
+    except _GONE as error:
+        if not bench.is_connected:
+            raise NoDeviceError(str(error)) from error
+        return Result(vector.topic, vector.name, expected, "the device goes away", False, str(error))
     after = bench.device.account()
     problem = "" if bench.is_intact() else "memory that was not given away was changed"
     if after is not None and vector.counted and after[vector.counted] <= before[vector.counted]:

@@ -6,7 +6,18 @@ All on the reporting queue, where what a device made of a ring is seen in memory
 import struct
 from collections.abc import Callable, Sequence
 
-from pagetide.lab.conformance.bench import ALL, BASE, BUFFERS, DATA, MIB, PAGE, Bench, NotOfferedError
+from pagetide.lab.conformance.bench import (
+    ALL,
+    BASE,
+    BUFFERS,
+    DATA,
+    MIB,
+    PAGE,
+    PATIENCE_S,
+    SILENCE_S,
+    Bench,
+    NotOfferedError,
+)
 from pagetide.lab.conformance.vector import Vector
 from pagetide.units import format_size
 from pagetide.virtio.balloon import Feature, Queue, queues
@@ -84,6 +95,30 @@ def _asks_for_kicks(features: Feature) -> Callable[[Bench], str]:
     return play
 
 
+def _calls(features: Feature) -> Callable[[Bench], str]:
+    """Is the driver called when it asks for it, and left alone when it does not (2.7.7.2)?"""
+
+    def play(bench: Bench) -> str:
+        queue = bench.start(Queue.REPORTING, features, Feature.REPORTING)
+        bench.may_change(DATA, 2 * MIB)
+        while bench.device.wait(SILENCE_S):
+            pass
+        queue.ring.arm_call()
+        queue.give([(DATA, MIB)], writable=True)
+        asked = bench.device.wait(PATIENCE_S)
+        back = queue.come_back_unasked()
+        queue.ring.disarm_call()
+        while bench.device.wait(SILENCE_S):
+            pass
+        queue.give([(DATA + MIB, MIB)], writable=True)
+        back = back and queue.come_back_unasked()
+        unasked = bench.device.wait(SILENCE_S)
+        calls = f"{'called' if asked else 'not called'}, then {'called' if unasked else 'not called'}"
+        return f"{calls}, {bench.outcome(back=back)}"
+
+    return play
+
+
 def _vector(name: str, play: Callable[[Bench], str], expected: str, qemu: str = "", why: str = "") -> Vector:
     return Vector("ring", name, play, expected, "", qemu, why)
 
@@ -98,6 +133,16 @@ VECTORS: tuple[Vector, ...] = (
         "an emptied ring is to be kicked, by event index",
         _asks_for_kicks(BASE | Feature.EVENT_IDX),
         "kicked every time",
+    ),
+    _vector(
+        "a call when it is asked for, by flag",
+        _calls(BASE),
+        "called, then not called, 2 MiB gone",
+    ),
+    _vector(
+        "a call when it is asked for, by event index",
+        _calls(BASE | Feature.EVENT_IDX),
+        "called, then not called, 2 MiB gone",
     ),
     _vector(
         "readable buffers before writable ones: only these are discarded",
