@@ -36,6 +36,21 @@ def test_a_wait_ends_once_by_signal_or_by_time() -> None:
     assert seen == [10, 15, 100]
 
 
+def test_a_wait_that_is_over_is_forgotten() -> None:
+    """A signal that nobody gives keeps no trace of those who waited for it for some time."""
+    loop = Loop()
+    signal = Signal(loop)
+
+    def waits() -> Task:
+        for _ in range(100):
+            yield signal, loop.now_ps + 1
+
+    loop.resume(waits())
+    run(loop)
+    assert loop.now_ps == 100
+    assert not signal.waiting
+
+
 def test_a_doorbell_is_not_forgotten() -> None:
     """What rang while nobody waited ends the next wait at once, and only that one."""
     loop = Loop()

@@ -106,7 +106,7 @@ class InflateDriver:
             queue: which of the two.
         """
         assert self._out is None, "one batch at a time"
-        assert not np.any(batch & 0xF), "a balloon has single pages"
+        assert np.bitwise_or.reduce(batch) & 0xF == 0, "a balloon has single pages"
         index, ring = self._rings[queue]
         self._pfns[: len(batch)] = batch >> 4
         head = ring.add_element(self._gpas, np.array([len(batch) * _PFN_BYTES]), writable=False)

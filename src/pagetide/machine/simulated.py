@@ -174,7 +174,8 @@ class SimulatedMachine:
             for task in tasks:
                 loop.resume(task)
             while not guest.over:
-                if not guest.advance():
+                next_ps = loop.next_ps
+                if guest.goes_on_ps >= next_ps or not guest.advance(next_ps):
                     assert loop.next_ps < NEVER_PS, "nothing would ever happen again"
                     loop.step()
         except KeyboardInterrupt:

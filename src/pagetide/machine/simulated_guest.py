@@ -30,13 +30,16 @@ from pagetide.machine.simulated_vcpu import (
     CURSOR,
     END,
     FROM_PS,
+    NEXT_PS,
     OPERATIONS,
     SLOTS,
     TIME_UP,
     VCPU_COLUMNS,
     WHO,
+    at_work,
     hold_zone_lock,
     run_vcpus,
+    unfinished,
 )
 from pagetide.machine.simulated_worker import SimulatedWorker
 from pagetide.memory.metadata import MetadataFile
@@ -48,6 +51,7 @@ class SimulatedGuest:
 
     Attributes:
         over: whether the workload is done.
+        goes_on_ps: when a vCPU goes on; no later than that.
     """
 
     def __init__(
@@ -83,7 +87,7 @@ class SimulatedGuest:
             waits_before_oom: as for GuestRun.
             relieve: as for GuestRun.
         """
-        self.over = False
+        self.over, self.goes_on_ps = False, NEVER_PS
         self._loop, self._zone, self._memory, self._stream, self._worker = loop, zone, memory, stream, worker
         self._tell, self._costs, self._shared, self._waits_before_oom = tell, costs, shared, waits_before_oom
         self._in_flight, self._relieve, self._processors = in_flight, relieve, processors
@@ -98,6 +102,7 @@ class SimulatedGuest:
         self._due_ps = np.zeros(len(self._operations), np.int64)
         self._zero_ps = 0
         self._at_work = 0
+        self._stretched: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
         self._all_done = Signal(loop)
 
     @property
@@ -124,7 +129,7 @@ class SimulatedGuest:
                 yield from self._sleep_until(float(stream.at_s[mark.first]))
             self._tell(PhaseBegan(mark.name, mark.burst, mark.eats, loop.now_s))
             self._load(number, stretch)
-            yield from loop.wait_for(self._all_done, lambda: not self._unfinished())
+            yield from loop.wait_for(self._all_done, lambda: not unfinished(self._rows))
             allocated = stream.allocated_bytes(mark.first, stretch.end)
             behind_s = int(self._rows[:, BEHIND_PS].max()) / PS_PER_S
             self._tell(PhaseEnded(mark.burst, mark.eats, allocated, loop.now_s, behind_s))
@@ -145,10 +150,8 @@ class SimulatedGuest:
         if left_ps > 0:
             yield from self._loop.sleep(left_ps)
 
-    def advance(self) -> bool:
-        """Let the vCPUs run up to the next event; whether one of them stopped before that."""
-        if self._at_work == 0:
-            return False
+    def advance(self, until_ps: int) -> bool:
+        """Let the vCPUs run up to the next event, which is then; whether one of them stopped before that."""
         outcome = run_vcpus(
             self._zone.words,
             self._zone.pages,
@@ -157,13 +160,23 @@ class SimulatedGuest:
             self._operations,
             self._due_ps,
             self._slots,
-            self._processors.stretched_ps(self._costs[self._at_work - 1]),
+            self._costs_now(),
             self._shared,
-            self._loop.next_ps,
+            until_ps,
         )
-        if outcome != TIME_UP:
-            self._stopped(int(outcome), int(self._shared[WHO]))
-        return bool(outcome != TIME_UP)
+        self.goes_on_ps = self._shared.item(NEXT_PS)
+        if outcome == TIME_UP:
+            return False
+        self._stopped(int(outcome), self._shared.item(WHO))
+        return True
+
+    def _costs_now(self) -> npt.NDArray[np.int64]:
+        """What things cost with as many at work as there are."""
+        working = self._at_work, self._processors.others
+        costs = self._stretched.get(working)
+        if costs is None:
+            costs = self._stretched[working] = self._processors.stretched_ps(self._costs[self._at_work - 1])
+        return costs
 
     def _stopped(self, outcome: int, vcpu: int) -> None:
         row, loop = self._rows[vcpu], self._loop
@@ -171,7 +184,7 @@ class SimulatedGuest:
         if take_wake(self._zone.words):
             loop.at(at_ps, self._worker.wake)
         assert outcome != BAD_FREE, f"vCPU {vcpu} freed what it did not hold"
-        if outcome == DONE and not self._unfinished():
+        if outcome == DONE and not unfinished(self._rows):
             loop.at(int(self._rows[:, CLOCK_PS].max()), self._all_done.notify)
         elif outcome == HOST_WANTED:
             row[CLOCK_PS] = NEVER_PS
@@ -194,13 +207,10 @@ class SimulatedGuest:
         self._rows[:, CLOCK_PS] = self._loop.now_ps
         self._count()
 
-    def _unfinished(self) -> int:
-        return int((self._rows[:, CURSOR] <= self._rows[:, END]).sum())
-
     def _count(self) -> None:
-        """Count the vCPUs at work: they share the processors."""
-        waiting = self._rows[:, CLOCK_PS] >= NEVER_PS
-        self._at_work = self._processors.vcpus = self._unfinished() - int(waiting.sum())
+        """Count the vCPUs at work: they share the processors. When they go on is to be looked at anew."""
+        self._at_work = self._processors.vcpus = int(at_work(self._rows))
+        self.goes_on_ps = self._loop.now_ps if self._at_work else NEVER_PS
 
     def _wait(self, vcpu: int, what: Task) -> Task:
         """Let a vCPU wait for the host, account for the time, and let it go on."""

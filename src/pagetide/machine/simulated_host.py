@@ -15,7 +15,7 @@ from pagetide.memory.metadata import stamp_metadata
 from pagetide.units import PAGE_SHIFT
 from pagetide.virtio.ring import used_ring_bytes
 
-_ACCOUNTS = (REPORT_ACCOUNT, INFLATE_ACCOUNT, DEFLATE_ACCOUNT)
+_REPORT, _INFLATE, _DEFLATE = (account.start for account in (REPORT_ACCOUNT, INFLATE_ACCOUNT, DEFLATE_ACCOUNT))
 _FIELD_BYTES = 4
 
 
@@ -40,7 +40,8 @@ class SimulatedHost:
         """Make the device; `run` is its task, and `worked` is notified after each turn."""
         self.called = Doorbell(loop)
         self._loop, self._ram, self._ledger, self._worked = loop, ram, ledger, worked
-        self._costs, self._process = costs, process
+        self._process = process
+        self._wake_ps, self._element_ps, self._block_ps = costs.wake.ps, costs.element.ps, costs.element_block.ps
         self._device = BalloonDevice(ram, ledger, verify_share=verify_share)
         self._rung = Doorbell(loop)
         self._kicked: list[int] = []
@@ -52,6 +53,7 @@ class SimulatedHost:
     def set_policy(self, policy: BalloonPolicy, delay_s: float) -> None:
         """Have this policy move the target, now and every so often."""
         self._policy, self._policy_ps, self._policy_due_ps = policy, round(delay_s * PS_PER_S), self._loop.now_ps
+        self._loop.at(self._policy_due_ps, self._rung.ring)
 
     def negotiate(self, wanted: int) -> int:
         """Agree on features."""
@@ -74,7 +76,7 @@ class SimulatedHost:
             self._kicked.append(index)
             self._rung.ring()
 
-        self._loop.at(self._loop.now_ps + self._costs.wake.ps, kicked)
+        self._loop.at(self._loop.now_ps + self._wake_ps, kicked)
 
     def write_config(self, offset: int, value: int) -> None:
         """Write 32 bits of the device's configuration."""
@@ -92,22 +94,23 @@ class SimulatedHost:
             self._asked.append(asked)
             self._rung.ring()
 
-        self._loop.at(self._loop.now_ps + self._costs.wake.ps, arrived)
+        self._loop.at(self._loop.now_ps + self._wake_ps, arrived)
         yield from asked.wait()
 
     def run(self) -> Task:
         """Serve each kick and each message, and move the target, for as long as that takes; one after the other."""
         loop = self._loop
         while True:
-            yield from self._rung.wait(self._policy_due_ps)
+            yield from self._rung.wait()
             yield from self._process.goes_on()  # a stopped host takes up nothing
             if self._policy is not None and loop.now_ps >= self._policy_due_ps:
-                self._policy_due_ps = loop.now_ps + self._policy_ps
                 self._policy.act(self._device)
+                self._policy_due_ps = loop.now_ps + self._policy_ps
+                loop.at(self._policy_due_ps, self._rung.ring)
             while self._asked:
                 asked = self._asked.pop(0)
-                yield from self._process.work(lambda: self._costs.element.ps)
-                loop.at(loop.now_ps + self._costs.wake.ps, asked.ring)
+                yield from self._process.work(lambda: self._element_ps)
+                loop.at(loop.now_ps + self._wake_ps, asked.ring)
             while self._kicked:
                 yield from self._serve(self._kicked.pop(0))
 
@@ -120,7 +123,7 @@ class SimulatedHost:
             self._worked.notify()
             (turn,) = turns
             if turn.call:
-                self._loop.at(self._loop.now_ps + self._costs.wake.ps, self.called.ring)
+                self._loop.at(self._loop.now_ps + self._wake_ps, self.called.ring)
             more = turn.more
 
     def _turn(self, index: int, turns: list[Turn]) -> Callable[[], int]:
@@ -130,15 +133,14 @@ class SimulatedHost:
             reports, blocks = self._counts()
             turns.append(self._device.process(index, ELEMENTS_PER_TURN))
             reports_now, blocks_now = self._counts()
-            costs = self._costs
-            return (reports_now - reports) * costs.element.ps + (blocks_now - blocks) * costs.element_block.ps
+            return (reports_now - reports) * self._element_ps + (blocks_now - blocks) * self._block_ps
 
         return does
 
     def _counts(self) -> tuple[int, int]:
         """Elements and blocks so far, on all queues."""
-        words = self._ledger.words
+        word = self._ledger.words.item
         return (
-            sum(int(words[account][REPORTS]) for account in _ACCOUNTS),
-            sum(int(words[account][BLOCKS]) for account in _ACCOUNTS),
+            word(_REPORT + REPORTS) + word(_INFLATE + REPORTS) + word(_DEFLATE + REPORTS),
+            word(_REPORT + BLOCKS) + word(_INFLATE + BLOCKS) + word(_DEFLATE + BLOCKS),
         )

@@ -20,17 +20,24 @@ class Signal:
     def __init__(self, loop: "Loop") -> None:
         """Belong to this loop."""
         self._loop = loop
-        self.waiting: list[_Resumption] = []
+        self.waiting: dict[_Resumption, None] = {}
 
     def notify(self) -> None:
-        """Let every task go on that waits now."""
-        waiting, self.waiting = self.waiting, []
+        """Let every task go on that waits now, in the order in which they came."""
+        if not self.waiting:
+            return
+        waiting, self.waiting = self.waiting, {}
         for resumption in waiting:
             self._loop.at(self._loop.now_ps, resumption)
 
+    def resume(self) -> None:
+        """The same, at once."""
+        for resumption in [*self.waiting]:
+            resumption()
+
 
 class Doorbell:
-    """A signal for one task that is not forgotten, as an eventfd."""
+    """A signal for one task that is not forgotten, as an eventfd; it is rung by an event, and not by a task."""
 
     def __init__(self, loop: "Loop") -> None:
         """Belong to this loop; it has not rung."""
@@ -40,7 +47,7 @@ class Doorbell:
     def ring(self) -> None:
         """Let the task go on, now or when it next waits."""
         self._rung = True
-        self._signal.notify()
+        self._signal.resume()
 
     def wait(self, until_ps: int = NEVER_PS) -> "Task":
         """Wait until it rings or has rung, or until this time."""
@@ -59,13 +66,17 @@ Task = Generator[Wait, None, None]
 class _Resumption:
     """One wait of a task: it goes on once, whatever of the two comes first."""
 
-    def __init__(self, loop: "Loop", task: Task) -> None:
-        self._loop, self._task = loop, task
+    __slots__ = ("_loop", "_over", "_signal", "_task")
+
+    def __init__(self, loop: "Loop", task: Task, signal: Signal | None) -> None:
+        self._loop, self._task, self._signal = loop, task, signal
         self._over = False
 
     def __call__(self) -> None:
         if not self._over:
             self._over = True
+            if self._signal is not None:
+                self._signal.waiting.pop(self, None)
             self._loop.resume(self._task)
 
 
@@ -108,10 +119,10 @@ class Loop:
         wait = next(task, None)
         if wait is None:
             return
-        resumption = _Resumption(self, task)
         signal, until_ps = wait
+        resumption = _Resumption(self, task, signal)
         if signal is not None:
-            signal.waiting.append(resumption)
+            signal.waiting[resumption] = None
         if until_ps < NEVER_PS:
             self.at(max(until_ps, self.now_ps), resumption)
 

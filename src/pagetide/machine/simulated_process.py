@@ -10,11 +10,8 @@ from pagetide.machine.costs import PS_PER_S, BackingCosts
 from pagetide.machine.faults import Fault
 from pagetide.machine.simulated_faults import finish_s
 from pagetide.machine.simulated_loop import Loop, Signal, Task
-from pagetide.memory.metadata import PIECE_KINDS, PUNCHED_PAGES, PUNCHES, MetadataFile
+from pagetide.memory.metadata import GONE_PAGES, PIECE_KINDS, MetadataFile, discarding_ps
 from pagetide.units import PAGE_SIZE_BYTES
-
-_PUNCHES = slice(PUNCHES, PUNCHES + PIECE_KINDS)
-_PUNCHED_PAGES = slice(PUNCHED_PAGES, PUNCHED_PAGES + PIECE_KINDS)
 
 _Ps = TypeVar("_Ps", int, npt.NDArray[np.int64])
 
@@ -55,6 +52,7 @@ class SimulatedProcess:
         self._faults: list[Fault] = []
         self._fault_known = Signal(loop)
         self._punch_ps, self._page_ps = backing.punch.ps, backing.page_ps()
+        self._seen = np.zeros(2 * PIECE_KINDS, np.int64)
         self._discarding = (0, 1, 0)
 
     @property
@@ -81,13 +79,11 @@ class SimulatedProcess:
             does: does it; says how many picoseconds it costs besides discarding, which is seen by what is gone.
         """
         words = self._file.words
-        punches, pages = words[_PUNCHES].copy(), words[_PUNCHED_PAGES].copy()
-        work_ps = does()
-        gone: npt.NDArray[np.int64] = words[_PUNCHED_PAGES] - pages
-        work_ps += int((words[_PUNCHES] - punches).sum()) * self._punch_ps + int(np.dot(gone, self._page_ps))
+        gone_pages = words.item(GONE_PAGES)
+        work_ps = does() + int(discarding_ps(words, self._seen, self._punch_ps, self._page_ps))
         self.busy_ps += work_ps
         self._processors.others += 1
-        yield from self._pass(self._processors.stretched_ps(work_ps), int(gone.sum()))
+        yield from self._pass(self._processors.stretched_ps(work_ps), words.item(GONE_PAGES) - gone_pages)
         self._processors.others -= 1
 
     def _pass(self, work_ps: int, gone_pages: int) -> Task:

@@ -15,6 +15,8 @@ from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD,
 from pagetide.guest.zone_layout import (
     HINT_COUNT,
     LOCK_CONTENDED,
+    LOCK_HOLD_NS,
+    LOCK_HOLD_NS_MAX,
     LOCK_WAIT_NS,
     LOCK_WAIT_NS_MAX,
     PCP_COUNT,
@@ -67,7 +69,9 @@ WHO = 1
 """The vCPU because of which a stretch ended."""
 OPERATIONS = 2
 """Operations that were run in all."""
-SHARED_WORDS = 3
+NEXT_PS = 3
+"""After TIME_UP, when a vCPU goes on next; NEVER_PS if none does."""
+SHARED_WORDS = 4
 
 _VCPU_0 = vcpu_base(0)
 _SMALL_FAULTS = 8 * metadata.SMALL_FAULTS
@@ -87,6 +91,32 @@ def hold_zone_lock(words: Any, shared: Any, now_ps: int, hold_ps: int) -> int:
         now_ps += waited_ps
     shared[LOCK_FREE_PS] = now_ps + hold_ps
     return now_ps + hold_ps
+
+
+@kernel
+def hold_long(words: Any, shared: Any, now_ps: int, hold_ps: int) -> int:
+    """The same for whoever reports, whose holds are accounted for as well."""
+    words[LOCK_HOLD_NS] += hold_ps // 1000
+    words[LOCK_HOLD_NS_MAX] = max(words[LOCK_HOLD_NS_MAX], hold_ps // 1000)
+    return hold_zone_lock(words, shared, now_ps, hold_ps)
+
+
+@kernel
+def unfinished(vcpus: Any) -> int:
+    """How many vCPUs are not at their end."""
+    count = 0
+    for vcpu in range(vcpus.shape[0]):
+        count += int(vcpus[vcpu, CURSOR] <= vcpus[vcpu, END])
+    return count
+
+
+@kernel
+def at_work(vcpus: Any) -> int:
+    """How many of those wait for nobody."""
+    count = 0
+    for vcpu in range(vcpus.shape[0]):
+        count += int(vcpus[vcpu, CURSOR] <= vcpus[vcpu, END] and vcpus[vcpu, CLOCK_PS] < NEVER_PS)
+    return count
 
 
 @kernel
@@ -273,7 +303,7 @@ def run_vcpus(
         due_ps: int64 array as long: no operation begins before its time.
         slots: int64 array of all vCPUs' slots.
         costs: int64 array of COSTS.
-        shared: int64 array of SHARED_WORDS; WHO receives the vCPU that stopped.
+        shared: int64 array of SHARED_WORDS; WHO receives the vCPU that stopped, NEXT_PS when one goes on.
         until_ps: the time of the next event.
 
     Returns:
@@ -282,6 +312,7 @@ def run_vcpus(
     while True:
         next_ps = until_ps
         second_ps = until_ps
+        earliest_ps = NEVER_PS
         chosen = -1
         for vcpu in range(vcpus.shape[0]):
             cursor = vcpus[vcpu, CURSOR]
@@ -290,6 +321,7 @@ def run_vcpus(
                 continue
             if cursor < vcpus[vcpu, END]:
                 start_ps = _goes_on_ps(words, vcpus, vcpu, due_ps[cursor])
+            earliest_ps = min(earliest_ps, start_ps)
             if start_ps < next_ps:
                 second_ps = next_ps
                 next_ps = start_ps
@@ -297,6 +329,7 @@ def run_vcpus(
             elif start_ps < second_ps:
                 second_ps = start_ps
         if chosen < 0:
+            shared[NEXT_PS] = earliest_ps
             return TIME_UP
         # Of two that are due at once the first has its turn, and then the other.
         until_here_ps = max(second_ps, next_ps + 1)

@@ -7,12 +7,12 @@ import numpy.typing as npt
 
 from pagetide.guest.reporting.design import Batch, Design
 from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import LOCK_HOLD_NS, LOCK_HOLD_NS_MAX, WALKED_BLOCKS
+from pagetide.guest.zone_layout import WALKED_BLOCKS
 from pagetide.machine.costs import PS_PER_S, Costs
 from pagetide.machine.guest_worker import ReportDriver
 from pagetide.machine.simulated_loop import NEVER_PS, Doorbell, Loop, Signal, Task, Wait
 from pagetide.machine.simulated_process import Processors
-from pagetide.machine.simulated_vcpu import hold_zone_lock
+from pagetide.machine.simulated_vcpu import hold_long
 from pagetide.virtio.balloon import Queue
 
 
@@ -42,7 +42,9 @@ class SimulatedWorker:
         self.came_back = Signal(loop)
         self.busy_ps = 0
         self._loop, self._zone, self._design, self._driver = loop, zone, design, driver
-        self._called, self._costs, self._shared, self._processors = called, costs, shared, processors
+        self._called, self._shared, self._processors = called, shared, processors
+        self._wake_ps, self._walk_ps, self._block_ps = costs.wake.ps, costs.walk.ps, costs.block.ps
+        self._report_ps, self._report_block_ps = costs.report.ps, costs.report_block.ps
         self._woken = self._sleeping_long = self._driving = self._ring_full = False
         self._on = self._wanted_on = True
         self._bell = Doorbell(loop)
@@ -58,14 +60,14 @@ class SimulatedWorker:
         """`off`: the design is switched off, as soon as no batch is out; `ring-full`: a report fails at once."""
         if kind == "off":
             self._wanted_on = not begins
-            self._loop.at(self._loop.now_ps + self._costs.wake.ps, self._bell.ring)
+            self._loop.at(self._loop.now_ps + self._wake_ps, self._bell.ring)
         else:
             self._ring_full = begins
 
     def wake(self) -> None:
         """The free path raised WAKE."""
         self._woken = True
-        self._loop.at(self._loop.now_ps + self._costs.wake.ps, self._bell.ring)
+        self._loop.at(self._loop.now_ps + self._wake_ps, self._bell.ring)
 
     def run(self) -> Task:
         """Report whenever the design wants it."""
@@ -99,7 +101,8 @@ class SimulatedWorker:
         """Report until the design has no batch; one after the other, the worker and synchronous vCPUs."""
         more = True
         while more:
-            yield from self._loop.wait_for(self._not_driving, lambda: not self._driving)
+            while self._driving:
+                yield self._not_driving, NEVER_PS
             self._driving = True
             more = yield from self._report_next()
             self._driving = False
@@ -113,21 +116,22 @@ class SimulatedWorker:
 
     def _report_next(self) -> Generator[Wait, None, bool]:
         self.batches_begun += 1
-        words, costs = self._zone.words, self._costs
-        walked = int(words[WALKED_BLOCKS])
+        words = self._zone.words
+        walked = words.item(WALKED_BLOCKS)
         batch = self._design.next_batch(self._loop.now_s)
         blocks = 0 if batch is None else len(batch)
         # Pages for a balloon are numbers in one buffer.
         buffers = blocks if self._design.queue is Queue.REPORTING else min(blocks, 1)
         # Asking for nothing takes time, too: a design that asks over and over must not stop the clock.
-        work_ps = max(costs.wake.ps, 1000) if batch is None else costs.report.ps + buffers * costs.report_block.ps
-        yield from self._work(work_ps, (int(words[WALKED_BLOCKS]) - walked) * costs.walk.ps + blocks * costs.block.ps)
+        work_ps = max(self._wake_ps, 1000) if batch is None else self._report_ps + buffers * self._report_block_ps
+        locked_ps = (words.item(WALKED_BLOCKS) - walked) * self._walk_ps + blocks * self._block_ps
+        yield from self._work(work_ps, locked_ps)
         if batch is not None:
             full = self._ring_full
             if not full:
                 yield from self._report(batch)
             self._design.done(batch, not full, self._loop.now_s)
-            yield from self._work(0, blocks * costs.block.ps)
+            yield from self._work(0, blocks * self._block_ps)
         self.batches_done += 1
         self.came_back.notify()
         return batch is not None
@@ -141,11 +145,7 @@ class SimulatedWorker:
         if work_ps:
             yield None, self._loop.now_ps + processors.stretched_ps(work_ps)
         if locked_ps:  # asked for only now, so that no vCPU waits for a lock that is still free
-            words = self._zone.words
-            until_ps = int(hold_zone_lock(words, self._shared, self._loop.now_ps, locked_ps))
-            words[LOCK_HOLD_NS] += locked_ps // 1000
-            words[LOCK_HOLD_NS_MAX] = max(words[LOCK_HOLD_NS_MAX], locked_ps // 1000)
-            yield None, until_ps
+            yield None, int(hold_long(self._zone.words, self._shared, self._loop.now_ps, locked_ps))
         self.busy_ps += work_ps + locked_ps
         processors.others -= 1
 

@@ -10,6 +10,8 @@ kernels of host/discard.py, which punch a descriptor, then call `punch_metadata`
 Words have 32 bits in use: the sign of a 64-bit word would need care.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,6 +30,8 @@ REFAULTED_PAGES = 3
 IS_HUGE = 4
 REPEATED_PAGES = 5
 """Pages that were discarded although nothing had touched them since they were before."""
+GONE_PAGES = 6
+"""Resident pages that were discarded, in all."""
 PUNCHES = 8
 """Calls by size of the piece: word PUNCHES + k counts those of 2^k to 2^(k+1) - 1 pages."""
 PIECE_KINDS = 32
@@ -154,9 +158,29 @@ def punch_metadata(address: int, offset_bytes: int, length_bytes: int) -> int:
         kind += 1
     _add(address, RESIDENT_PAGES, -gone)
     _add(address, REPEATED_PAGES, repeated)
+    _add(address, GONE_PAGES, gone)
     _add(address, PUNCHES + kind, 1)
     _add(address, PUNCHED_PAGES + kind, gone)
     return 0
+
+
+@kernel
+def discarding_ps(words: Any, seen: Any, punch_ps: int, page_ps: Any) -> int:
+    """What the calls cost that were made since this was asked last, in picoseconds.
+
+    Args:
+        words: the file's words.
+        seen: int64 array of 2 * PIECE_KINDS, at first 0, for what was so the last time.
+        punch_ps: the cost of a call.
+        page_ps: and that of each resident page, by the kind of the piece.
+    """
+    cost_ps: int = 0
+    for kind in range(PIECE_KINDS):
+        calls = words[PUNCHES + kind]
+        pages = words[PUNCHED_PAGES + kind]
+        cost_ps += (calls - seen[kind]) * punch_ps + (pages - seen[PIECE_KINDS + kind]) * page_ps[kind]
+        seen[kind], seen[PIECE_KINDS + kind] = calls, pages
+    return cost_ps
 
 
 @kernel
