@@ -112,7 +112,7 @@ class SimulatedWorker:
         """The same from a synchronous vCPU: what is due after that is the worker's."""
         yield from self.report_all()
         if self._design.due_s is not None:
-            self._loop.at(self._loop.now_ps + self._costs.wake.ps, self._bell.ring)
+            self._loop.at(self._loop.now_ps + self._wake_ps, self._bell.ring)
 
     def _report_next(self) -> Generator[Wait, None, bool]:
         self.batches_begun += 1
