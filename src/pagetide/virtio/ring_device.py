@@ -217,7 +217,9 @@ class DeviceRing:
 
     Attributes:
         state: int64 array; the first argument of every kernel here.
-        gpas: int64, room for the addresses of one element; likewise `lengths` and `flags`.
+        gpas: int64, room for the guest-physical addresses of one element's descriptors.
+        lengths: their lengths in bytes.
+        flags: which of VIRTQ_DESC_F_WRITE and VIRTQ_DESC_F_INDIRECT each has.
     """
 
     state: _Words
