@@ -38,6 +38,7 @@ def test_a_guest_is_inhibited_at_the_next_daemon(
             assert (shown["inhibited"], shown["paused"], shown["target_bytes"]) == (True, False, 1 << 20)
             assert second.ctl("uninhibit", "one") == 0
         _, log = second.stop()
+        assert 'guest="one" event="wanted: target 1048576 bytes"' in log
         assert "as it was left: inhibited, target 1048576 bytes" in log
         assert log.count('event="attached"') == 1
     finally:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -103,13 +104,22 @@ def test_without_answers_the_account_is_not_known(daemon: Daemon, tmp_path: Path
 
 
 def test_a_socket_that_nobody_serves_any_more_ends_the_run(daemon: Daemon) -> None:
-    """A guest that finds no balloon says so instead of running without one."""
-    os.kill(daemon.process.pid, signal.SIGKILL)
-    daemon.process.wait()
-    result = daemon.run(Watcher())
+    """Whom nobody would serve is not booted; where the daemon of another socket answers, the guest finds no balloon."""
+    other = daemon.socket.with_name("vm2.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(other))
+    config = msgspec.structs.replace(SMALL, bursts=1)
+    result = LinuxMachine(config, UserModeLinux(find_uml()), DaemonHost(other, daemon.control)).run(Watcher())
     assert result.outcome == "the guest stopped: the guest has found no balloon"
     assert result.bursts == []
+    os.kill(daemon.process.pid, signal.SIGKILL)
+    daemon.process.wait()
+    watcher = Watcher()
+    with pytest.raises(ConnectionRefusedError, match=r"nobody serves a guest at .*vm1\.sock: Connection refused"):
+        daemon.run(watcher)
+    assert watcher.stages == []
     assert gone(processes_of_guests)
+    assert folders_of_guests() == []
 
 
 def test_a_target_reaches_a_guest_under_a_newer_qemu(daemon: Daemon, attachable: QemuProgram) -> None:

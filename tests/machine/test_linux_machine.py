@@ -1,6 +1,14 @@
 """What a real guest is seen to use, and when it counts as having given back all."""
 
-from pagetide.machine.linux_machine import HELD_AFTER_S, SETTLED_AFTER_S, LinuxView, Quiet
+import time
+from typing import cast
+
+import pytest
+
+from pagetide.machine.balloon_host import HypervisorHost
+from pagetide.machine.boot_config import BootConfig
+from pagetide.machine.linux_guest import Hypervisor, LinuxGuest
+from pagetide.machine.linux_machine import HELD_AFTER_S, SETTLED_AFTER_S, LinuxMachine, LinuxView, Quiet
 from pagetide.units import PAGE_SIZE_BYTES
 from tests.machine.watcher import MIB
 
@@ -49,3 +57,40 @@ def test_without_an_account_only_residency_tells() -> None:
     assert not quiet.by(112.0, None, 62 * MIB)
     assert not quiet.by(106.0 + HELD_AFTER_S - 0.1, None, 60 * MIB - 1)
     assert quiet.by(106.0 + HELD_AFTER_S, None, 59 * MIB)
+
+
+class DyingGuest:
+    """Has hung up on its host, and takes a moment more to end."""
+
+    def await_end(self, deadline_s: float) -> bool:
+        return deadline_s > time.monotonic()
+
+    def cause_of_death(self) -> str:
+        return "the guest's process was killed"
+
+    def stop(self) -> None:
+        pass
+
+
+class EndedHost(HypervisorHost):
+    """A host that serves no more."""
+
+    def __init__(self, *, lost_guest: bool) -> None:
+        self._lost_guest = lost_guest
+
+    def has_lost_guest(self) -> bool:
+        return self._lost_guest
+
+    def how_it_ended(self) -> str:
+        return "the host ended"
+
+
+@pytest.mark.parametrize(
+    ("lost_guest", "sentence"),
+    [(True, "the guest's process was killed"), (False, "the host ended; the guest was stopped")],
+)
+def test_a_host_that_saw_its_guest_hang_up_is_not_blamed(lost_guest: bool, sentence: str) -> None:
+    """A guest that is killed is seen to hang up before it has ended; its end is waited for, and named."""
+    machine = LinuxMachine(BootConfig(), cast(Hypervisor, None), EndedHost(lost_guest=lost_guest))
+    machine._guest = cast(LinuxGuest, DyingGuest())
+    assert machine._how_it_ended() == sentence

@@ -100,6 +100,8 @@ def test_another_kernel_brings_its_own_modules(programs: Path, tmp_path: Path) -
         find_uml(other, search_path=str(with_busybox(programs, STATIC)))
     add_module(tmp_path / "other/usr/lib/uml/modules/7.2", "virtio_balloon", "")
     assert find_uml(other, search_path=str(programs)).release == "7.2"
+    (tmp_path / "linked").symlink_to(other)
+    assert find_uml(tmp_path / "linked", search_path=str(programs)).modules[0].name == "virtio_balloon"
     write_program(other, "echo I am a shell")
     with pytest.raises(ConfigError, match=r"other.* is no User-Mode Linux: .* it says 'I am a shell'"):
         find_uml(other, search_path=str(programs))

@@ -54,6 +54,7 @@ def test_linux_gives_back_to_qemu_what_it_freed() -> None:
     assert not result.verified_disagrees
     assert result.guest_cpu_s
     assert result.config.order == 3
+    assert result.config.device == "qemu"
     assert result.config.verify_share == 0
     assert max(result.samples.guest_used_bytes) >= 150 * MIB
     assert gone(processes_of_guests)
@@ -110,6 +111,7 @@ def test_linux_under_a_newer_qemu_gives_back_to_us(attachable: QemuProgram) -> N
     result = run_ours(attachable, msgspec.structs.replace(SMALL, ram_bytes=3 << 30))
     assert result.outcome == "complete"
     assert attachable.version in result.guest
+    assert result.config.device == "pagetide"
     (burst,) = result.bursts
     assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
     assert result.reported_bytes

@@ -1,28 +1,17 @@
 """The commands. Only parsing: nothing heavy is imported before the arguments are known to be good."""
 
-import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import CycloptsError
-
-from pagetide.cli import checks, comparing, daemon, guests  # noqa: F401 - each adds its commands
-from pagetide.cli.app import app
-from pagetide.lab.run_command import STATUS_INTERRUPTED, STATUS_USAGE
-from pagetide.machine.config import ConfigError
+_STATUS_INTERRUPTED = 130
+"""As `STATUS_INTERRUPTED` of `run_command.py`, which is not loaded yet."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status. Bad arguments are one sentence on standard error."""
+    """Run the command line; the exit status."""
     try:
-        result = app(list(sys.argv[1:] if argv is None else argv), exit_on_error=False, print_error=False)
-    except (CycloptsError, ConfigError) as error:
-        sentence = " ".join(str(error).split())
-        print(f"pagetide: {sentence}", file=sys.stderr)
-        return STATUS_USAGE
+        from pagetide.cli.commands import run_command_line  # takes a while, in which Ctrl-C may come
+
+        return run_command_line(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
-        return STATUS_INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return result if isinstance(result, int) else 0
+        return _STATUS_INTERRUPTED

@@ -5,6 +5,7 @@ killed or stopped: a guest with an assigned device must not lose a page because 
 the file before it takes effect, and the file is replaced whole, so that whoever dies when, it holds one or the other.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,8 @@ import msgspec
 
 KEPT_SUFFIX = ".wishes.json"
 """What follows the socket's name in the name of the file."""
+
+_log = logging.getLogger(__name__)
 
 _NEW_SUFFIX = ".new"
 _BYTES_MAX = 4096
@@ -90,6 +93,8 @@ class Wishes:
                     f"this cannot be kept for a daemon after this one, so it is not done: {error}"
                 ) from error
         self._wanted = new
+        if new != old and self.socket_path is not None:
+            _log.info("wanted: %s", self if str(self) else "nothing", extra={"guest": self.socket_path.stem})
 
     def forget(self) -> None:
         """Want nothing any more, and leave no file.

@@ -58,6 +58,9 @@ class BalloonHost(Protocol):
     def look(self, now_s: float) -> None:
         """Called at every sample: a host that has to be asked is asked."""
 
+    def has_lost_guest(self) -> bool:
+        """Whether a host that serves no more does so because its guest hung up, as far as it tells."""
+
     def how_it_ended(self) -> str:
         """A sentence for a host that is not there any more."""
 
@@ -133,6 +136,11 @@ class OwnHost:
         noticed = self._process.await_end(time.monotonic() + STOP_MAX_S)
         return "; the host noticed and ended" if noticed else "; the host was stopped"
 
+    def has_lost_guest(self) -> bool:
+        """It ended in order, and nobody had asked it to."""
+        ended = self._process.channel.closed and self._process.await_end(time.monotonic() + STOP_MAX_S)
+        return ended and self._process.cause_of_death() is None
+
     def how_it_ended(self) -> str:
         """Why."""
         self._process.await_end(time.monotonic() + STOP_MAX_S)
@@ -170,6 +178,10 @@ class HypervisorHost:
 
     def look(self, now_s: float) -> None:
         """Nothing can be asked."""
+
+    def has_lost_guest(self) -> bool:
+        """It ends with the guest."""
+        return False
 
     def how_it_ended(self) -> str:
         """It ends with the guest, and that is noticed first."""

@@ -8,7 +8,7 @@ from pagetide.guest.reporting.design import Oom, Pace, ReportingSettings, Wake
 from pagetide.guest.reporting.fits import misfit
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.zone_layout import HINT_BLOCKS_MAX
-from pagetide.machine.faults import Fault, FaultError, parse_faults, ring_entries
+from pagetide.machine.faults import Fault, FaultError, of_kind, parse_faults, ring_entries
 from pagetide.units import HUGE_PAGE_BYTES, ORDER_MAX, PAGE_SIZE_BYTES, format_size
 from pagetide.workload.mix import MixError, parse_mix
 from pagetide.workload.small import WAVE_SHARE
@@ -236,6 +236,14 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             (
                 self.device != "qemu" or self.capacity <= QEMU_CAPACITY_MAX,
                 f"QEMU's device takes at most {QEMU_CAPACITY_MAX} blocks in a report, not {self.capacity}",
+            ),
+            (
+                self.device != "qemu" or (ring_entries(self.parsed_faults) or 1) <= QEMU_CAPACITY_MAX,
+                f"QEMU's queue for reports has at most {QEMU_CAPACITY_MAX} entries",
+            ),
+            (
+                self.device != "qemu" or not of_kind(self.parsed_faults, "mmlock", "mmlock-split"),
+                "a thread of our host's process holds the mm lock; with QEMU's device there is no such process",
             ),
             (
                 self.device != "qemu" or self.design not in ("shared", "balloon"),

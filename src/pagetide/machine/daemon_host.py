@@ -35,12 +35,16 @@ class DaemonHost:
         self._others: set[str] = set()
         self._name: str | None = None
         self._received = b""
-        self._asked = False
+        self._asked = self._disowned = False
         self._ask_at_s = 0.0
         self._end = f"the daemon at {socket_path} has ended"
 
     def listen(self, resources: contextlib.ExitStack, folder: Path, observer: Observer) -> Path:
-        """Find out which guests are there before ours, so that ours is known when it comes."""
+        """Find out which guests are there before ours, so that ours is known when it comes.
+
+        Raises:
+            OSError: nobody serves the socket.
+        """
         try:
             self._control = resources.enter_context(socket.socket(socket.AF_UNIX))
             self._control.settimeout(STOP_MAX_S)
@@ -50,6 +54,7 @@ class DaemonHost:
                 self._receive(lambda guests: self._others.update(guest["name"] for guest in guests))
         except OSError as error:
             self._control = None
+            self._check_served()
             observer.warning(
                 f"no daemon answers at {self._control_path} ({error.strerror or error}), so what it accounts for this "
                 "guest is not known; --control says where else"
@@ -57,6 +62,14 @@ class DaemonHost:
         else:
             self.ledger = Ledger()
         return self._path
+
+    def _check_served(self) -> None:
+        with socket.socket(socket.AF_UNIX) as guest:
+            try:
+                guest.connect(str(self._path))
+            except OSError as error:
+                why = error.strerror or error
+                raise ConnectionRefusedError(f"nobody serves a guest at {self._path}: {why}") from error
 
     def attach(self, resources: contextlib.ExitStack, guest: LinuxGuest) -> None:
         """The guest connects by itself."""
@@ -84,6 +97,10 @@ class DaemonHost:
             self._ask_at_s = now_s + _ASK_EVERY_S
             with contextlib.suppress(OSError):  # noticed when receiving
                 self._ask("list" if self._name is None else "show")
+
+    def has_lost_guest(self) -> bool:
+        """It knows the guest no more: that may have hung up, or have been given up."""
+        return self._disowned
 
     def how_it_ended(self) -> str:
         """The daemon is gone, or has given the guest up."""
@@ -116,6 +133,7 @@ class DaemonHost:
             return
         answer, self._received, self._asked = msgspec.json.decode(self._received), b"", False
         if answer["error"] is not None:
+            self._disowned = True
             self._end = f"the daemon has given the guest up, its log says why ({answer['error']})"
             raise ConnectionResetError(self._end)
         take(answer["guests"])

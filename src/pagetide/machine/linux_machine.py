@@ -127,7 +127,11 @@ class LinuxMachine:
             self._folder = Path(tempfile.mkdtemp(prefix="pagetide-guest-"))
             resources.callback(shutil.rmtree, self._folder, ignore_errors=True)
             balloon = self._host.listen(resources, self._folder, observer)
-            config = msgspec.structs.replace(self._config, verify_share=self._host.verify_share).run_config()
+            config = msgspec.structs.replace(
+                self._config.run_config(),
+                verify_share=self._host.verify_share,
+                device="qemu" if self._hypervisor.is_balloon else "pagetide",
+            )
             self._recorder = Recorder(config, lambda: resident_bytes(self._memory_fd), self._view, self._host.ledger)
             outcome = _outcome(lambda: self._start(resources, balloon))
             if outcome == "complete":
@@ -221,7 +225,8 @@ class LinuxMachine:
 
     def _how_it_ended(self) -> str:
         """One of the two ended in the middle: which, and how."""
-        if not self._guest.await_end(0):
+        patience_s = STOP_MAX_S if self._host.has_lost_guest() else 0.0  # a killed guest hangs up before it has ended
+        if not self._guest.await_end(time.monotonic() + patience_s):
             return f"{self._host.how_it_ended()}; the guest was stopped"
         cause = self._guest.cause_of_death()
         self._guest.stop()  # its helpers hold the connection as well

@@ -71,7 +71,8 @@ def find_uml(kernel: Path | None = None, *, search_path: str | None = None) -> G
     release = _ask_version(found)
     if not re.fullmatch(r"\d+\.\d+\S*", release):
         raise ConfigError(f"{found} is no User-Mode Linux: asked for its version, it says {release[:60]!r}")
-    folder = Path(found).parent.parent / "lib/uml/modules" / release
+    folders = [program.parent.parent / "lib/uml/modules" / release for program in (Path(found), Path(found).resolve())]
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     modules = _modules(folder, found, _UML_WANTED, "user-mode-linux")
     return GuestParts(Path(found), release, modules, _find_busybox(search_path))
 
