@@ -329,6 +329,25 @@ def test_reporting_that_is_switched_off_and_on_loses_nothing(guest: Guest) -> No
     guest.zone.check()
 
 
+def test_a_wake_that_comes_late_is_nothing_to_a_design_that_is_off(guest: Guest) -> None:
+    """What was freed before the design was switched off asks for no pass after it, which would be due for ever."""
+    guest.host.answer(reports=1000)
+    woken: list[float] = []
+    with guest.worker:
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+        guest.worker.switch(False)
+        give_up_s = time.monotonic() + 20
+        while guest.zone.words[REPORTING_ORDER] != NEVER:
+            assert time.monotonic() < give_up_s
+        vars(guest.design)["woken"] = woken.append
+        guest.worker.wake()
+        guest.worker.switch(True)
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+    assert not woken
+
+
 def test_a_full_ring_keeps_nothing_out_and_loses_nothing(guest: Guest) -> None:
     """A report that finds no room fails at once: its blocks come back, and are reported when there is room again."""
     guest.worker.ring_full = True

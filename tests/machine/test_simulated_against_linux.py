@@ -1,5 +1,8 @@
 """The simulated machine beside a real kernel. Without the packages this test fails: `make test` installs them."""
 
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -8,8 +11,12 @@ from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.costs import read_costs
 from pagetide.machine.fidelity import compare_with_kernel
 from pagetide.machine.linux_machine import LinuxMachine
+from pagetide.machine.observer import Observer
 from pagetide.machine.packages import find_uml
+from pagetide.machine.result import RunResult
+from pagetide.machine.simulated import SimulatedMachine
 from pagetide.machine.uml_guest import UserModeLinux
+from pagetide.workload.file import file
 from tests.machine.watcher import MIB, Watcher
 
 ATTEMPTS = 2
@@ -34,3 +41,28 @@ def test_linuxs_pace_is_linuxs() -> None:
         if found.off_share <= 0.05:
             return
     pytest.fail(f"what the host held was off by {off_shares} of RAM")
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({}, False),
+        ({"delay_s": 3.0}, True),
+        ({"capacity": 16}, True),
+        ({"pace": "drain"}, True),
+        ({"design": "off"}, True),
+    ],
+    ids=str,
+)
+def test_another_guest_is_told_apart(changes: dict[str, Any], differs: bool) -> None:
+    """The comparison can fail: a kernel with another delay, capacity or pace, or without reporting, is off by more."""
+    config = BootConfig(bursts=1, hold_s=3.0, order=10)
+    stream = file(kept_bytes=0, file_bytes=config.fill_bytes, write_s=0.7, hold_s=3.0, rest_s=8.0)
+    settings = msgspec.structs.replace(config.run_config(), bursts=1, **changes)
+
+    def boot(observer: Observer) -> RunResult:
+        return SimulatedMachine(settings, read_costs(), stream=stream).run(observer)
+
+    found = compare_with_kernel(config, boot, read_costs(), Watcher())
+    assert (found.off_share > 0.05) == differs, found.off_share

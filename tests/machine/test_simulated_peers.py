@@ -92,6 +92,16 @@ def test_faults_delay_and_lose_nothing(config: RunConfig, fault: str) -> None:
     assert result.false_ooms == result.vcpu_waits_host == 0
 
 
+@pytest.mark.parametrize("vcpus", [1, 4])
+def test_nobody_works_more_than_the_processors_can(vcpus: int) -> None:
+    """More vCPUs than processors take longer, and no more CPU time."""
+    costs = msgspec.structs.replace(read_costs(), cpus=1)
+    config = RunConfig(ram_bytes=RAM_BYTES, vcpus=vcpus, design="off", bursts=1, hold_s=0.0, rest_s=1e-3)
+    result = run(config, costs)
+    assert result.guest_cpu_s is not None
+    assert 0.9 * result.duration_s < result.guest_cpu_s <= result.duration_s
+
+
 def test_a_balloon_returns_all_but_the_reserve() -> None:
     """Through the real driver, ring and device; the guest's next burst takes pages out of it again."""
     result = run(BALLOON)

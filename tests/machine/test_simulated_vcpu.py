@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 
 from pagetide.guest.operation import ALLOCATE, FREE, OPERATION
-from pagetide.guest.vcpu import BAD_FREE, DONE, NO_MEMORY, WORKER_WANTED
+from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.switch import switch_on
+from pagetide.guest.request import take_wake
+from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, WORKER_WANTED
 from pagetide.guest.zone import Watermarks, Zone
-from pagetide.guest.zone_layout import LOCK_CONTENDED, LOCK_WAIT_NS, PCP_COUNT, REPORTING_ORDER, STAMP_ERRORS, vcpu_base
+from pagetide.guest.zone_layout import (
+    LOCK_CONTENDED,
+    LOCK_WAIT_NS,
+    PCP_COUNT,
+    RECORD_HINT_ARRAYS,
+    REPORTING_ORDER,
+    STAMP_ERRORS,
+    vcpu_base,
+)
 from pagetide.host.discard import punch_hole
 from pagetide.machine.simulated_loop import NEVER_PS
 from pagetide.machine.simulated_vcpu import (
@@ -18,6 +29,7 @@ from pagetide.machine.simulated_vcpu import (
     CURSOR,
     END,
     MOVED_PAGE_PS,
+    NEXT_PS,
     ORDER0_PS,
     SHARED_WORDS,
     SLOTS,
@@ -70,7 +82,7 @@ def test_an_operation_takes_what_it_costs() -> None:
     rig = Rig([(ALLOCATE, 3, 0, 0), (FREE, 3, 0, 0), (ALLOCATE, 3, 0, 0)])
     assert rig.run() == DONE
     allocated_ps, freed_ps = 100_000 + 8 * 3, 100_000 + 8 * 5
-    assert rig.rows[0, CLOCK_PS] == rig.rows[0, BUSY_PS] == 2 * allocated_ps + 8 * 7000 + freed_ps
+    assert rig.rows[0, CLOCK_PS] == rig.shared[BUSY_PS] == 2 * allocated_ps + 8 * 7000 + freed_ps
 
 
 def test_order_0_pays_for_the_pages_that_its_list_moves() -> None:
@@ -78,8 +90,8 @@ def test_order_0_pays_for_the_pages_that_its_list_moves() -> None:
     rig = Rig([(ALLOCATE, 0, slot, 0) for slot in range(2)])
     assert rig.run() == DONE
     moved = 63 - 1  # what a refill leaves on the list when one page is taken
-    assert rig.rows[0, BUSY_PS] == 2 * (10_000 + 3 + 7000) + moved * 1000
-    assert rig.rows[0, CLOCK_PS] == rig.rows[0, BUSY_PS] + (moved - 1) * 1000
+    assert rig.rows[0, CLOCK_PS] == 2 * (10_000 + 3 + 7000) + (moved + moved - 1) * 1000
+    assert rig.shared[BUSY_PS] == rig.rows[0, CLOCK_PS]
     assert rig.zone.words[vcpu_base(0) + PCP_COUNT] == 0
 
 
@@ -91,7 +103,7 @@ def test_nothing_begins_before_its_time() -> None:
     assert rig.rows[0, CURSOR] == 1
     assert rig.run(10**9 + 1) == DONE
     assert rig.rows[0, CLOCK_PS] == 10**9 + 100_000 + 2 * 5
-    assert rig.rows[0, BUSY_PS] < 10**6
+    assert rig.shared[BUSY_PS] < 10**6
 
 
 def test_vcpus_take_turns_and_wait_for_the_zone_lock() -> None:
@@ -137,6 +149,28 @@ def test_a_free_that_asks_for_the_worker_stops_its_vcpu() -> None:
     rig.zone.words[REPORTING_ORDER] = 9
     assert rig.run() == WORKER_WANTED
     assert rig.rows[0, CURSOR] == 2
+
+
+@pytest.mark.parametrize("rests", [False, True])
+def test_hints_of_an_idle_vcpus_drain_are_reported_before_it_rests(rests: bool) -> None:
+    """Pages that merge as its list is drained fill a batch of `sync`: the vCPU stops for the host, and goes on then."""
+    later = [(ALLOCATE, 0, 1, 10**12)] if rests else []
+    rig = Rig([(ALLOCATE, 0, 0, 0), (FREE, 0, 0, 0), *later])
+    switch_on(rig.zone, ReportingSettings(order=10), recording=RECORD_HINT_ARRAYS, sync_hints=1)
+    take_wake(rig.zone.words)
+    assert rig.run(10**12) == HOST_WANTED
+    assert rig.rows[0, CURSOR] == 2
+    assert rig.run(10**12) == (TIME_UP if rests else DONE)
+
+
+def test_it_says_when_it_goes_on() -> None:
+    """Whoever lets it run need not ask again before that."""
+    rig = Rig([(ALLOCATE, 1, 0, 0), (FREE, 1, 0, 10**9)])
+    assert rig.run(10**6) == TIME_UP
+    assert rig.shared[NEXT_PS] == 10**9
+    assert rig.run(10**9 + 1) == DONE
+    assert rig.run() == TIME_UP
+    assert rig.shared[NEXT_PS] == NEVER_PS
 
 
 def test_memory_in_use_that_is_discarded_is_a_wrong_stamp() -> None:

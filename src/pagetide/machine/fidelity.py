@@ -82,6 +82,7 @@ def compare_with_kernel(
 ) -> KernelComparison:
     """Boot a kernel, let it fill and free once, and simulate the same: order, delay, capacity and pace, and when.
 
+    When passes are due goes by when the file was begun and removed, so it is written for as long as the kernel takes.
     The simulated guest keeps for good what the real one used before it began, which is its kernel.
 
     Args:
@@ -95,8 +96,9 @@ def compare_with_kernel(
     burst, samples = real.bursts[0], real.samples
     kept_bytes = samples.guest_used_bytes[int(np.searchsorted(samples.t_s, burst.eat_start_s, "right")) - 1]
     seconds = int(samples.t_s[-1] - burst.free_start_s)
+    write_s = max(0.0, burst.free_start_s - burst.eat_start_s - config.hold_s)
     stream = file(
-        kept_bytes=kept_bytes, file_bytes=config.fill_bytes, hold_s=burst.free_start_s - burst.eat_start_s, rest_s=1.0
+        kept_bytes=kept_bytes, file_bytes=config.fill_bytes, write_s=write_s, hold_s=config.hold_s, rest_s=1.0
     )
     settings = msgspec.structs.replace(config.run_config(), order=real.config.order, bursts=1)
     simulated = SimulatedMachine(settings, costs, stream=stream).run(observer)

@@ -127,7 +127,7 @@ class GuestWorker:
         try:
             self._design.start(time.monotonic())
             while not self._stopping:
-                if self._sleep():
+                if self._sleep() and self._on:
                     self._design.woken(time.monotonic())
                 self.report_all()
         except BaseException as error:

@@ -52,6 +52,7 @@ class SimulatedGuest:
     Attributes:
         over: whether the workload is done.
         goes_on_ps: when a vCPU goes on; no later than that.
+        busy_ps: how long the vCPUs have worked, in all.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class SimulatedGuest:
             waits_before_oom: as for GuestRun.
             relieve: as for GuestRun.
         """
-        self.over, self.goes_on_ps = False, NEVER_PS
+        self.over, self.goes_on_ps, self.busy_ps = False, NEVER_PS, 0
         self._loop, self._zone, self._memory, self._stream, self._worker = loop, zone, memory, stream, worker
         self._tell, self._costs, self._shared, self._waits_before_oom = tell, costs, shared, waits_before_oom
         self._in_flight, self._relieve, self._processors = in_flight, relieve, processors
@@ -104,11 +105,6 @@ class SimulatedGuest:
         self._at_work = 0
         self._stretched: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
         self._all_done = Signal(loop)
-
-    @property
-    def busy_ps(self) -> int:
-        """How long the vCPUs have worked, in all."""
-        return int(self._rows[:, BUSY_PS].sum())
 
     @property
     def operations(self) -> int:
@@ -165,6 +161,8 @@ class SimulatedGuest:
             until_ps,
         )
         self.goes_on_ps = self._shared.item(NEXT_PS)
+        self.busy_ps += self._processors.worked_ps(self._shared.item(BUSY_PS))
+        self._shared[BUSY_PS] = 0
         if outcome == TIME_UP:
             return False
         self._stopped(int(outcome), self._shared.item(WHO))
@@ -235,6 +233,15 @@ class SimulatedGuest:
         while not holds() and loop.now_ps < until_ps:
             yield self._worker.came_back, min(until_ps, loop.now_ps + look_ps)
 
+    def _gave_back(self, pages: int) -> Task:
+        """It took a vCPU its time to give so many pages back to the allocator, under the zone lock."""
+        loop, processors, work_ps = self._loop, self._processors, pages * int(self._costs[0, BLOCK_PS])
+        self.busy_ps += work_ps
+        processors.others += 1
+        hold_ps = processors.stretched_ps(work_ps)
+        yield None, int(hold_zone_lock(self._zone.words, self._shared, loop.now_ps, hold_ps))
+        processors.others -= 1
+
     def _out_of_memory(self, vcpu: int, seen: int) -> Task:
         """An allocation failed: truly, or because blocks are out for reporting (S15)."""
         in_flight, words, row = self._in_flight, self._zone.words, self._rows[vcpu]
@@ -242,8 +249,7 @@ class SimulatedGuest:
         order = int(operation["order"])
         pages = 0 if self._relieve is None else self._relieve(order)
         if pages:
-            released_ps = hold_zone_lock(words, self._shared, self._loop.now_ps, pages * int(self._costs[0, BLOCK_PS]))
-            yield None, int(released_ps)
+            yield from self._gave_back(pages)
             self._go_on(vcpu)
             return
         if in_flight.begun == in_flight.ended == seen:

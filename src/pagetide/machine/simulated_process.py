@@ -34,6 +34,11 @@ class Processors:
         wanted = self.vcpus + self.others
         return work_ps if wanted <= self.count else work_ps * wanted // self.count
 
+    def worked_ps(self, passed_ps: int) -> int:
+        """How much one of them has worked after as long at work as things are."""
+        wanted = self.vcpus + self.others
+        return passed_ps if wanted <= self.count else passed_ps * self.count // wanted
+
 
 class SimulatedProcess:
     """The host's process: what it does takes time, one thing at a time, and what it discards goes steadily.

@@ -11,9 +11,8 @@ from pagetide.atomics import atomic_load, load_i64
 from pagetide.guest.operation import ALLOCATE
 from pagetide.guest.page_alloc import allocate, free
 from pagetide.guest.pcp import pcp_drain
-from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD, WORKER_WANTED
+from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD, WORKER_WANTED, host_wanted
 from pagetide.guest.zone_layout import (
-    HINT_COUNT,
     LOCK_CONTENDED,
     LOCK_HOLD_NS,
     LOCK_HOLD_NS_MAX,
@@ -22,7 +21,6 @@ from pagetide.guest.zone_layout import (
     PCP_COUNT,
     REFAULTED_PAGES,
     STAMP_ERRORS,
-    SYNC_HINTS,
     VCPU_WORDS,
     WAKE,
     vcpu_base,
@@ -42,12 +40,11 @@ CURSOR = 1
 END = 2
 SLOTS = 3
 """Where in the array of all slots its own begin."""
-BUSY_PS = 4
-FROM_PS = 5
+FROM_PS = 4
 """What is due by then is to run as fast as it can, and is never behind."""
-BEHIND_PS = 6
+BEHIND_PS = 5
 """The longest that another operation began after it was due."""
-VCPU_COLUMNS = 7
+VCPU_COLUMNS = 6
 
 IDLE_PS = 100_000_000_000
 """A vCPU that is idle for as long drains its per-CPU list (IDLE_S of machine/guest_run.py)."""
@@ -71,7 +68,9 @@ OPERATIONS = 2
 """Operations that were run in all."""
 NEXT_PS = 3
 """After TIME_UP, when a vCPU goes on next; NEVER_PS if none does."""
-SHARED_WORDS = 4
+BUSY_PS = 4
+"""How long vCPUs were at work, in all; whoever reads it sets it back."""
+SHARED_WORDS = 5
 
 _VCPU_0 = vcpu_base(0)
 _SMALL_FAULTS = 8 * metadata.SMALL_FAULTS
@@ -210,8 +209,9 @@ def _begin(words: Any, pages: Any, vcpus: Any, vcpu: int, due_ps: int, costs: An
     """Get to an operation's time, by way of an idle vCPU's drain; DONE, or why it does not begin yet."""
     if _goes_on_ps(words, vcpus, vcpu, due_ps) >= until_ps:
         return TIME_UP
-    if due_ps - vcpus[vcpu, CLOCK_PS] >= IDLE_PS and words[_VCPU_0 + vcpu * VCPU_WORDS + PCP_COUNT] > 0:
-        _drain(words, pages, vcpus, vcpu, costs, shared)
+    if due_ps - vcpus[vcpu, CLOCK_PS] >= IDLE_PS and _drain(words, pages, vcpus, vcpu, costs, shared):
+        if host_wanted(words, vcpu):
+            return HOST_WANTED
         if atomic_load(words, WAKE) != 0:
             return WORKER_WANTED
     start_ps = max(vcpus[vcpu, CLOCK_PS], due_ps)
@@ -237,7 +237,6 @@ def _run_one(
     until_ps: int,
 ) -> int:
     """Run one vCPU's operations that begin before `until_ps`; TIME_UP, or why it stopped as in guest/vcpu.py."""
-    base = _VCPU_0 + vcpu * VCPU_WORDS
     while vcpus[vcpu, CURSOR] < vcpus[vcpu, END]:
         cursor = vcpus[vcpu, CURSOR]
         outcome = _begin(words, pages, vcpus, vcpu, due_ps[cursor], costs, shared, until_ps)
@@ -255,27 +254,30 @@ def _run_one(
             if now_ps < 0:
                 return BAD_FREE
         vcpus[vcpu, CLOCK_PS] = now_ps
-        vcpus[vcpu, BUSY_PS] += now_ps - start_ps
+        shared[BUSY_PS] += now_ps - start_ps
         if allocates and slots[slot] < 0:
             return NO_MEMORY
         vcpus[vcpu, CURSOR] = cursor + 1
         shared[OPERATIONS] += 1
-        if words[SYNC_HINTS] > 0 and words[base + HINT_COUNT] >= words[SYNC_HINTS]:
+        if host_wanted(words, vcpu):
             return HOST_WANTED
         if atomic_load(words, WAKE) != 0:
             return WORKER_WANTED
-    _drain(words, pages, vcpus, vcpu, costs, shared)
-    return DONE
+    drained = _drain(words, pages, vcpus, vcpu, costs, shared)
+    return HOST_WANTED if drained and host_wanted(words, vcpu) else DONE
 
 
 @kernel
-def _drain(words: Any, pages: Any, vcpus: Any, vcpu: int, costs: Any, shared: Any) -> None:
-    """An idle vCPU keeps no pages to itself, as in machine/guest_run.py."""
+def _drain(words: Any, pages: Any, vcpus: Any, vcpu: int, costs: Any, shared: Any) -> bool:
+    """An idle vCPU keeps no pages to itself, as in machine/guest_run.py; whether it had any."""
     listed = words[_VCPU_0 + vcpu * VCPU_WORDS + PCP_COUNT]
     if listed == 0:
-        return
+        return False
+    start_ps = vcpus[vcpu, CLOCK_PS]
     pcp_drain(words, pages, vcpu)
-    vcpus[vcpu, CLOCK_PS] = hold_zone_lock(words, shared, vcpus[vcpu, CLOCK_PS], listed * costs[MOVED_PAGE_PS])
+    vcpus[vcpu, CLOCK_PS] = hold_zone_lock(words, shared, start_ps, listed * costs[MOVED_PAGE_PS])
+    shared[BUSY_PS] += vcpus[vcpu, CLOCK_PS] - start_ps
+    return True
 
 
 @kernel

@@ -74,19 +74,19 @@ class SimulatedWorker:
         self._design.start(self._loop.now_s)
         while True:
             yield from self._sleep()
-            self._switch()
             woken, self._woken = self._woken, False
-            if woken:
+            if woken and self._on:
                 self._design.woken(self._loop.now_s)
             yield from self.report_all()
 
-    def _switch(self) -> None:
-        if self._wanted_on != self._on and not self._driving:
-            self._on = self._wanted_on
-            if self._on:
-                self._design.start(self._loop.now_s)
-            else:
-                self._design.stop()
+    def _switched_on(self) -> bool:
+        """Whether the design is on, after it was switched if that is wanted; no batch is out."""
+        if self._on and not self._wanted_on:
+            self._design.stop()
+        elif self._wanted_on and not self._on:
+            self._design.start(self._loop.now_s)
+        self._on = self._wanted_on
+        return self._on
 
     def _sleep(self) -> Task:
         """Until the design is due, or somebody wakes the worker."""
@@ -115,6 +115,8 @@ class SimulatedWorker:
             self._loop.at(self._loop.now_ps + self._wake_ps, self._bell.ring)
 
     def _report_next(self) -> Generator[Wait, None, bool]:
+        if not self._switched_on():
+            return False
         self.batches_begun += 1
         words = self._zone.words
         walked = words.item(WALKED_BLOCKS)

@@ -7,19 +7,20 @@ from pagetide.workload.lives import STAYS, lives, stream_of
 from pagetide.workload.stream import Mark, Stream
 
 
-def file(*, kept_bytes: int, file_bytes: int, hold_s: float, rest_s: float) -> Stream:
+def file(*, kept_bytes: int, file_bytes: int, write_s: float, hold_s: float, rest_s: float) -> Stream:
     """Write and remove a file once, on one vCPU, beside memory that is allocated first and never freed.
 
     Args:
         kept_bytes: what is never freed.
         file_bytes: the file's size.
-        hold_s: for how long it is kept.
+        write_s: for how long it is written, steadily.
+        hold_s: for how long it is kept then.
         rest_s: for how long the guest is there after it was removed, at least.
     """
     kept, pages = kept_bytes // PAGE_SIZE_BYTES, file_bytes // PAGE_SIZE_BYTES
-    parts = lives(np.zeros(kept), STAYS, 0, 0), lives(np.zeros(pages), hold_s, 0, 0)
+    parts = lives(np.zeros(kept), STAYS, 0, 0), lives(np.linspace(0, write_s, pages), write_s + hold_s, 0, 0)
     marks = (
         Mark(0, "writing the file", 0, eats=True),
         Mark(kept + pages, "removing the file", 0, settle=True),
     )
-    return stream_of(*parts, name="file", end_s=hold_s + rest_s)._replace(marks=marks)
+    return stream_of(*parts, name="file", end_s=write_s + hold_s + rest_s)._replace(marks=marks)
