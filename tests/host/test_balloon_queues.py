@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host.device import FEATURES, BalloonDevice
+from pagetide.host.device_config import DeviceConfig
 from pagetide.host.device_state import DeviceState
 from pagetide.host.hinting import CMD_ID_FIRST
 from pagetide.host.inflate import PFNS_MAX
@@ -14,6 +15,7 @@ from pagetide.host.turn import NOTHING, TURN_PUNCHES_MAX
 from pagetide.virtio.balloon import (
     CMD_ID_DONE,
     CMD_ID_STOP,
+    CONFIG_ACTUAL,
     CONFIG_POISON_VAL,
     STAT,
     Config,
@@ -344,3 +346,32 @@ def test_a_reset_forgets_what_the_driver_set() -> None:
         rig.device.reset()
         assert config_of(rig) == Config(num_pages=3)
         assert rig.device.statistics == {}
+
+
+def test_a_queue_that_begins_anew_has_another_driver() -> None:
+    """A guest that was reset, and nobody said so: its balloon is empty, and no round of hints is under way."""
+    with QueueRig(Queue.INFLATE) as rig:
+        rig.put_pfns([FREE])
+        rig.process()
+        rig.device.config.write(CONFIG_ACTUAL, (1).to_bytes(4, "little"))
+        rig.device.begin_hinting()
+        rig.restart()
+        told = config_of(rig)
+        assert (told.actual, told.free_page_hint_cmd_id) == (1, CMD_ID_FIRST), "it went on"
+        rig.device.config.write(CONFIG_POISON_VAL, (0xAA).to_bytes(4, "little"))
+        rig.device.stop_queue(rig.index)
+        rig.guest.reset_driver()
+        rig.device.start_queue(rig.index, rig.guest.queue_place, 0, int(FEATURES))
+        assert config_of(rig) == Config(poison_val=0xAA), "which the new driver writes before it starts its queues"
+        assert not rig.device.hinting
+
+
+@pytest.mark.parametrize(("poison", "known"), [(0, False), (0xAA, True)])
+def test_a_poison_value_that_is_written_back_amid_others_tells_nothing(poison: int, known: bool) -> None:
+    """QEMU writes the whole space for each field: what its driver once told a killed daemon is still not known."""
+    config = DeviceConfig()
+    config.served_before()
+    config.write(0, Config(num_pages=3, actual=5, poison_val=poison).encode())
+    assert (config.fields.actual, config.poison_known) == (5, known)
+    config.write(CONFIG_POISON_VAL, poison.to_bytes(4, "little"))
+    assert config.poison_val == poison

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pagetide.host.file_window import FileWindow
+from pagetide.host.guest_memory import SHARED_BYTES_MAX
+from pagetide.virtio.vhost_user_frontend import RefusedError
 from pagetide.virtio.vhost_user_messages import Request
 from pagetide.virtio.vhost_user_payloads import U64, VRING_ADDRESS, VRING_STATE, MemoryRegion, encode_single_region
 from pagetide.virtio.vhost_user_transport import PeerGoneError
@@ -70,6 +72,33 @@ def test_a_guest_without_huge_pages_goes_alone(tmp_path: Path, huge_fd: int) -> 
     finally:
         daemon.close()
         os.close(huge_fd)
+
+
+def test_guests_of_one_socket_share_no_more_than_there_is_room_for(tmp_path: Path) -> None:
+    """Files of holes, however large, leave addresses for guests at other sockets, and for their own guest's return."""
+    daemon = Daemon(tmp_path)
+    holes_fd = os.memfd_create("test-holes", os.MFD_CLOEXEC)
+    os.ftruncate(holes_fd, SHARED_BYTES_MAX)
+    half = MemoryRegion(1 << 45, SHARED_BYTES_MAX // 2, 1 << 45, 0)
+    try:
+        with daemon.guest("two") as first, daemon.guest("two") as second:
+            first.channel.call(Request.ADD_MEM_REG, encode_single_region(half), (holes_fd,))
+            for guest in (first, second):
+                with pytest.raises(RefusedError, match="ADD_MEM_REG"):
+                    guest.channel.call(
+                        Request.ADD_MEM_REG, encode_single_region(half._replace(gpa=1 << 46)), (holes_fd,)
+                    )
+            with daemon.guest("one") as good:
+                good.channel.call(Request.ADD_MEM_REG, encode_single_region(half), (holes_fd,))
+                assert len(good.report([(RING_PAGES, 1)])) == 1
+            first.channel.call(Request.REM_MEM_REG, encode_single_region(half))
+            second.channel.call(Request.ADD_MEM_REG, encode_single_region(half), (holes_fd,))
+        status, log = daemon.stop()
+        assert status == 0
+        assert log.count("with others at its socket, may still share") == 2
+    finally:
+        daemon.close()
+        os.close(holes_fd)
 
 
 def test_a_file_that_fails_to_close_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -354,6 +354,21 @@ def test_a_front_end_in_the_order_of_user_mode_linux_is_served(running: Running,
         assert len(guest.report([(RING_PAGES, 1)])) == 1
 
 
+def test_a_call_descriptor_that_comes_late_is_called_once(running: Running, tmp_path: Path) -> None:
+    """A queue that is started before its call descriptor comes, as QEMU does, has given elements back in between."""
+    with ServedGuest(connect(tmp_path)) as guest:
+        guest.channel.call(Request.SET_VRING_CALL, U64.pack(guest.index | NO_FD))
+        guest.ring.driver.arm_call()
+        guest.submit([(RING_PAGES, 1)])
+        while not guest.ring.driver.take_used():
+            guest.channel.call(Request.GET_FEATURES)
+        late_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        guest.channel.call(Request.SET_VRING_CALL, U64.pack(guest.index), (late_fd,))
+        guest.channel.call(Request.GET_FEATURES)
+        assert os.eventfd_read(late_fd) == 1
+        os.close(late_fd)
+
+
 def test_a_full_call_descriptor_does_not_hold_up_the_server(running: Running, tmp_path: Path) -> None:
     """An eventfd that would block is a call that is already there."""
     with ServedGuest(connect(tmp_path)) as guest:

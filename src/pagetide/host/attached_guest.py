@@ -11,7 +11,7 @@ from pagetide import bus_error
 from pagetide.host.device import FEATURES, BalloonDevice
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
-from pagetide.host.guest_memory import GuestMemory
+from pagetide.host.guest_memory import GuestMemory, SharedMemoryLimit
 from pagetide.host.kicks import Kicks
 from pagetide.host.lag import Lag
 from pagetide.host.ledger import REFAULTED_BYTES, Ledger
@@ -53,6 +53,7 @@ class AttachedGuest:
         verify_share: float,
         features: int = int(FEATURES),
         wishes: Wishes | None = None,
+        memory_limit: SharedMemoryLimit | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Take over a connected socket.
@@ -66,6 +67,7 @@ class AttachedGuest:
             verify_share: share of the elements whose discarding is read back.
             features: what to offer the driver.
             wishes: what the host wants of it, and where to note what it comes to want.
+            memory_limit: how much memory it may share, maybe together with others.
             clock_ns: the time, the same as that of `events`.
         """
         self.name = name
@@ -73,7 +75,7 @@ class AttachedGuest:
         self._log = logging.LoggerAdapter(_log, {"guest": name})
         self._events = events
         self._on_work = on_work
-        self._memory = GuestMemory()
+        self._memory = GuestMemory(memory_limit)
         self._device = BalloonDevice(self._memory, ledger, verify_share=verify_share)
         self.wishes = Wishes() if wishes is None else wishes
         self._device.paused, self._device.inhibited = self.wishes.paused, self.wishes.inhibited

@@ -139,6 +139,7 @@ class BalloonDevice:
         self.statistics = {}
         self._can_poison = False
         self._once_started: set[int] = set()
+        self._left_at: dict[int, int] = {}
         self._ends: dict[int, int] | None = None
         self._hinting = HintingRound()
         self._memory = memory
@@ -214,6 +215,7 @@ class BalloonDevice:
         self.config.set_cmd_id(self._hinting.cmd_id)
         self.config.reset()
         self._once_started.clear()
+        self._left_at.clear()
         self.statistics = {}
 
     def start_queue(
@@ -248,6 +250,8 @@ class BalloonDevice:
             inflight=inflight,
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
+        if ring.last_avail == 0 and self._left_at.get(index, 0) != 0:
+            self._begin_anew()
         if index not in self._once_started and ring.last_avail != 0:
             self.config.served_before()
         self._once_started.add(index)
@@ -259,7 +263,8 @@ class BalloonDevice:
         if started is None:
             return None
         started.queue.ring.stop()
-        return started.queue.next_avail
+        self._left_at[index] = started.queue.next_avail
+        return self._left_at[index]
 
     def memory_changed(self) -> None:
         """Find the started queues again where the guest's memory is now.
@@ -300,6 +305,17 @@ class BalloonDevice:
         elif turn.config_changed:
             self.config.set_cmd_id(self._hinting.cmd_id)
         return turn
+
+    def _begin_anew(self) -> None:
+        """A queue begins at 0 that was left elsewhere: its driver is another one, though no reset was told.
+
+        QEMU's generic front-end (vhost-user-test-device, 11.1) tells of none when its guest is reset.
+        """
+        self._left_at.clear()
+        self._hinting.end()
+        self.config.set_cmd_id(self._hinting.cmd_id)
+        self.config.begin_anew()
+        self.statistics = {}
 
     def _queue(self, kind: Queue, ring: DeviceRing) -> BlockQueue | StatisticsQueue | HintingQueue:
         words = self.ledger.words

@@ -13,6 +13,7 @@ NUM_PAGES_MAX = 0xFFFF_FFFF
 """The most pages that a host can want in a balloon."""
 
 _FIELD_BYTES = 4
+_POISON_VAL = slice(CONFIG_POISON_VAL, CONFIG_POISON_VAL + _FIELD_BYTES)
 
 
 class DeviceConfig:
@@ -59,13 +60,15 @@ class DeviceConfig:
     def write(self, offset: int, data: bytes) -> None:
         """Take a driver's write; only `actual` and `poison_val` are its to change.
 
-        A frontend may write all of the space at once (virtio 1.2, 5.5.4).
+        A frontend may write all of the space at once (virtio 1.2, 5.5.4): QEMU reads it, changes the field that the
+        driver wrote, and writes it back. So a `poison_val` that stands there already, amid others, tells nothing.
         """
+        poison_before = self.data[_POISON_VAL]
         assert offset + len(data) <= len(self.data) == CONFIG_BYTES
         for place, value in enumerate(data, offset):
             if place // _FIELD_BYTES * _FIELD_BYTES in {CONFIG_ACTUAL, CONFIG_POISON_VAL}:
                 self.data[place] = value
-        if offset + len(data) > CONFIG_POISON_VAL:
+        if offset == CONFIG_POISON_VAL or self.data[_POISON_VAL] != poison_before:
             self._poison_told = self.poison_known = True
 
     def served_before(self) -> None:
@@ -86,6 +89,10 @@ class DeviceConfig:
         self._set(CONFIG_POISON_VAL, 0)
         self._poison_told = False
         self.poison_known = True
+
+    def begin_anew(self) -> None:
+        """The driver is another one, which has no pages in the balloon; what it wrote to `poison_val` stands."""
+        self._set(CONFIG_ACTUAL, 0)
 
     def _set(self, offset: int, value: int) -> None:
         self.data[offset : offset + _FIELD_BYTES] = value.to_bytes(_FIELD_BYTES, "little")

@@ -24,8 +24,29 @@ _LOOK_PAGES = 1 << 14
 _PASSED_OVER_MAX = 64
 
 
+SHARED_BYTES_MAX = 1 << 44
+"""Most memory that the guests of one socket share in all: an eighth of the addresses that a process has.
+
+A file of holes costs a front-end nothing, however large it is, and who shares such files must leave room for others.
+"""
+
+
 class GuestMemoryError(Exception):
     """Memory that the frontend named cannot be used, or is not there; the message says why."""
+
+
+class SharedMemoryLimit:
+    """How much more memory may be shared, by one guest or by several together.
+
+    Attributes:
+        left_bytes: so much.
+    """
+
+    left_bytes: int
+
+    def __init__(self, left_bytes: int = SHARED_BYTES_MAX) -> None:
+        """Begin with this much."""
+        self.left_bytes = left_bytes
 
 
 class DeviceMemory(Protocol):
@@ -79,7 +100,9 @@ class GuestMemory:
 
     region_map: RegionMap
 
-    def __init__(self) -> None:
+    def __init__(self, limit: SharedMemoryLimit | None = None) -> None:
+        """Have none yet; the limit may be that of several guests."""
+        self._limit = SharedMemoryLimit() if limit is None else limit
         self._mappings: list[_Mapping] = []
         self._look_at: tuple[int, int] | None = None  # which mapping, and from which page on
         self.region_map = RegionMap([])
@@ -88,12 +111,18 @@ class GuestMemory:
         """Map one more region. The descriptor is this object's from now on, in any case.
 
         Raises:
-            GuestMemoryError: it is one too many, not within its file, not on page boundaries, overlaps another, or
-                cannot be mapped. Nothing has changed then.
+            GuestMemoryError: it is one too many, not within its file, not on page boundaries, overlaps another, is more
+                than may be shared, or cannot be mapped. Nothing has changed then.
         """
         if len(self._mappings) >= MEM_SLOTS_MAX:
             linux.close_theirs(fd)
             raise GuestMemoryError(f"there is room for {MEM_SLOTS_MAX} memory regions, as GET_MAX_MEM_SLOTS said")
+        if shared.size_bytes > self._limit.left_bytes:
+            linux.close_theirs(fd)
+            raise GuestMemoryError(
+                f"the memory region at {shared.gpa:#x} is larger than the {self._limit.left_bytes:#x} bytes that this "
+                f"guest, with others at its socket, may still share of {SHARED_BYTES_MAX:#x}"
+            )
         mapping = _map(shared, fd)
         try:
             self.region_map = _region_map([*self._mappings, mapping])
@@ -101,16 +130,19 @@ class GuestMemory:
             mapping.close()
             raise
         self._mappings.append(mapping)
+        self._limit.left_bytes -= shared.size_bytes
         self._look_at = None
 
     def replace(self, regions: Sequence[MemoryRegion], fds: Sequence[int]) -> None:
-        """Map these regions and then unmap all others. The descriptors are this object's from now on, in any case.
+        """Map these regions and then unmap all others, so that both count for a moment.
+
+        The descriptors are this object's from now on, in any case.
 
         Raises:
             GuestMemoryError: as for `add`, for one of them. Nothing has changed then.
         """
         assert len(regions) == len(fds), "a descriptor for every region"
-        new = GuestMemory()
+        new = GuestMemory(self._limit)
         waiting = list(fds)
         try:
             for region in regions:
@@ -137,7 +169,7 @@ class GuestMemory:
                 self._mappings.remove(mapping)
                 self._look_at = None
                 self.region_map = _region_map(self._mappings)
-                mapping.close()
+                self._unmap(mapping)
                 return
         raise GuestMemoryError(f"there is no memory region of {size_bytes:#x} bytes at {gpa:#x} to remove")
 
@@ -191,7 +223,11 @@ class GuestMemory:
         self.region_map = RegionMap([])
         self._look_at = None
         while self._mappings:
-            self._mappings.pop().close()
+            self._unmap(self._mappings.pop())
+
+    def _unmap(self, mapping: _Mapping) -> None:
+        mapping.close()
+        self._limit.left_bytes += mapping.shared.size_bytes
 
 
 def _marks_bytes(size_bytes: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pagetide.host.fd_events import READABLE, FdEvents
+from pagetide.host.guest_memory import SharedMemoryLimit
 from pagetide.host.listener import Listener
 from pagetide.host.wishes import Wishes
 
@@ -30,11 +31,13 @@ class GuestSocket:
         path: where it is.
         wishes: what is wanted of the guest that connects there.
         attached: names of those that did.
+        memory_limit: how much more memory they may share.
     """
 
     path: Path
     wishes: Wishes
     attached: list[str]
+    memory_limit: SharedMemoryLimit
 
     def __init__(self, path: Path) -> None:
         """Listen; what an earlier server wanted of the socket's guest is wanted still.
@@ -44,6 +47,7 @@ class GuestSocket:
         """
         self.path = path
         self.attached = []
+        self.memory_limit = SharedMemoryLimit()
         self._listener = Listener(path)
         try:
             self.wishes = Wishes(path)

@@ -24,6 +24,7 @@ from pagetide.host.costs import Costs
 from pagetide.host.device import FEATURES
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
+from pagetide.host.guest_memory import SharedMemoryLimit
 from pagetide.host.guest_sockets import GuestSocket, GuestSockets
 from pagetide.host.ledger import Ledger
 from pagetide.host.refault_looks import RefaultLooks
@@ -162,6 +163,7 @@ class Server:
         ledger: Ledger | None = None,
         name: str | None = None,
         wishes: Wishes | None = None,
+        memory_limit: SharedMemoryLimit | None = None,
     ) -> AttachedGuest:
         """Serve the guest at the other end of a connected socket, which is the server's from now on.
 
@@ -170,6 +172,7 @@ class Server:
             ledger: where to account for it, for example in shared memory; otherwise a new one.
             name: what it is called, followed by a number if another guest is called so.
             wishes: what the host wants of it, and where to note what it comes to want.
+            memory_limit: how much memory it may share, maybe together with others.
         """
         guest = AttachedGuest(
             self._free_name(name or "guest"),
@@ -180,6 +183,7 @@ class Server:
             verify_share=self._verify_share,
             features=self._features,
             wishes=wishes,
+            memory_limit=memory_limit,
             clock_ns=self._clock_ns,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
@@ -317,7 +321,7 @@ class Server:
             return
         if sock is None:
             return
-        guest = self.adopt(sock, name=origin.path.stem, wishes=origin.wishes)
+        guest = self.adopt(sock, name=origin.path.stem, wishes=origin.wishes, memory_limit=origin.memory_limit)
         self._guests[guest] = origin
         origin.attached.append(guest.name)
         self._offer_places()

@@ -16,6 +16,7 @@ from pagetide.host.kicks import Kicks
 from pagetide.virtio.balloon import Status
 from pagetide.virtio.vhost_user_backend import VhostUserBackend
 from pagetide.virtio.vhost_user_events import (
+    CallReplaced,
     ConfigWritten,
     DeviceReset,
     Event,
@@ -184,6 +185,8 @@ class VhostUserSession:
                 self._start_queue(event)
             case QueueStopped(index):
                 self._stop_queue(index)
+            case CallReplaced(index):
+                self.call(index)
             case DeviceReset(stopped):
                 for index in stopped:
                     self._leave_queue(index)

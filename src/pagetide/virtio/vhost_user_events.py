@@ -60,6 +60,15 @@ class QueueStopped(NamedTuple):
     queue: int
 
 
+class CallReplaced(NamedTuple):
+    """A started queue has a new call descriptor: call once, for a call on the one before may have been lost.
+
+    A front-end that has found a successor of its back-end may start a queue first and give the descriptor then.
+    """
+
+    queue: int
+
+
 class ConfigWritten(NamedTuple):
     """The driver wrote to the configuration space."""
 
@@ -81,6 +90,7 @@ Event = (
     | InflightGiven
     | QueueStarted
     | QueueStopped
+    | CallReplaced
     | ConfigWritten
     | DeviceReset
 )

@@ -12,11 +12,11 @@ The rules, from the text ("Ring states") and from what real front-ends do:
 
 from collections.abc import Callable
 
-from pagetide.virtio.vhost_user_events import QueueStarted, QueueStopped
+from pagetide.virtio.vhost_user_events import CallReplaced, QueueStarted, QueueStopped
 from pagetide.virtio.vhost_user_messages import RemoteProtocolError
 from pagetide.virtio.vhost_user_payloads import INDEX_MASK, VringAddress
 
-VringEvents = tuple[QueueStarted | QueueStopped, ...]
+VringEvents = tuple[QueueStarted | QueueStopped | CallReplaced, ...]
 
 
 class _Vring:
@@ -98,7 +98,7 @@ class Vrings:
         vring = self._vring(index)
         self._drop(vring.call_fd)
         vring.call_fd = fd
-        return ()
+        return (CallReplaced(index),) if vring.started and fd >= 0 else ()
 
     def set_err_fd(self, index: int, fd: int) -> VringEvents:
         """SET_VRING_ERR; -1 for none."""
