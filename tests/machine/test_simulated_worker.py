@@ -3,7 +3,7 @@
 import numpy as np
 
 from pagetide.guest.reporting.design import Batch, ReportingSettings
-from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.zone import Zone
 from pagetide.machine.costs import PS_PER_S, read_costs
 from pagetide.machine.simulated_loop import NEVER_PS, Doorbell, Loop
@@ -36,7 +36,7 @@ class Rig:
         self.loop, self.host = Loop(), HeldHost()
         self.called = Doorbell(self.loop)
         zone, shared = Zone(4096), np.zeros(SHARED_WORDS, np.int64)
-        self.design = DESIGNS["scan"](zone, ReportingSettings(order=10, delay_s=1.0, capacity=1))
+        self.design = make_design("scan", zone, ReportingSettings(order=10, delay_s=1.0, capacity=1))
         self.worker = SimulatedWorker(
             self.loop, zone, self.design, self.host, self.called, read_costs(), shared, Processors(2)
         )
