@@ -3,8 +3,11 @@
 import os
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from pagetide.host.server import Server
+
+_T = TypeVar("_T")
 
 
 class ServerAtTimes:
@@ -14,12 +17,12 @@ class ServerAtTimes:
         self.server = Server()
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
 
-    def serving(self, action: Callable[[], object]) -> None:
-        """Do something while the server runs."""
+    def serving(self, action: Callable[[], _T]) -> _T:
+        """Do something while the server runs; what it answers."""
         thread = threading.Thread(target=self.server.run, args=(self._stop_fd,))
         thread.start()
         try:
-            action()
+            return action()
         finally:
             os.eventfd_write(self._stop_fd, 1)
             thread.join()

@@ -1,6 +1,7 @@
 """`pagetide serve` as a real process with real guests, and `pagetide ctl` against it."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
+from pagetide.host.daemon import LineFormatter
 from pagetide.host.wishes import KEPT_SUFFIX
 from pagetide.lab import serve_command
 from pagetide.lab.ctl_command import ask
@@ -278,3 +280,15 @@ def test_the_daemon_says_no(daemon: Daemon, capsys: pytest.CaptureFixture[str]) 
             answer = sock.recv(4096)
             assert answer == b"" if len(nonsense) > 100 else b"not a request" in answer
     assert daemon.ctl("list") == 0
+
+
+def test_an_error_in_pagetide_is_one_line_of_the_log() -> None:
+    """A traceback is a field of its event's line."""
+    try:
+        raise MemoryError("no room")
+    except MemoryError as error:
+        happened = (type(error), error, error.__traceback__)
+    line = LineFormatter().format(logging.LogRecord("host", logging.ERROR, __file__, 1, "met", None, happened))
+    assert "\n" not in line
+    assert 'event="met" traceback="Traceback' in line
+    assert "MemoryError: no room" in line

@@ -19,6 +19,7 @@ from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.device import FEATURES
 from pagetide.host.ledger import Ledger
 from pagetide.host.server import Server
+from pagetide.host.turn import Turn
 from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_BYTES, STAT, Feature, Queue, Stat, Status
 from pagetide.virtio.ring import RING_ENTRIES
 from pagetide.virtio.ring_driver import AVAIL_ADDRESS
@@ -36,6 +37,7 @@ from pagetide.virtio.vhost_user_payloads import (
 from pagetide.virtio.vhost_user_transport import PeerGoneError
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER
 from tests.host.served_guest import TIMEOUT_S, ServedGuest, wait_readable
+from tests.host.server_at_times import ServerAtTimes
 
 PLAIN = int(Feature.VERSION_1 | Feature.REPORTING)
 
@@ -184,6 +186,25 @@ def test_a_broken_ring_stops_its_guest_only(running: Running, tmp_path: Path, ca
         assert "needs a reset: an available ring entry is no index of the descriptor table" in caplog.text
         assert len(good.report([(RING_PAGES, 1)])) == 1
         assert bad.ring.resident_pages() == set(range(bad.ring.pages))
+
+
+def test_a_mistake_of_ours_costs_one_guest_its_connection(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception that nobody foresaw is logged with its traceback; others go on, and its guest may come back."""
+
+    def fail(index: int, budget: int) -> Turn:
+        raise MemoryError("no room for a turn")
+
+    with ServedGuest(connect(tmp_path)) as good, ServedGuest(connect(tmp_path)) as unlucky:
+        _, attached = running.server.guests
+        monkeypatch.setattr(attached._device, "process", fail)
+        unlucky.submit([(RING_PAGES, 1)])
+        assert running.await_gone() == "an error in pagetide: MemoryError('no room for a turn')"
+        assert "Traceback" in caplog.text
+        assert len(good.report([(RING_PAGES, 1)])) == 1
+    with ServedGuest(connect(tmp_path)) as again:
+        assert len(again.report([(RING_PAGES, 1)])) == 1
 
 
 def test_after_a_reset_a_broken_guest_is_served_again(running: Running, tmp_path: Path) -> None:
@@ -560,18 +581,22 @@ def test_a_discard_that_fails_is_logged_once(
     assert caplog.text.count("could not be discarded: fallocate: Operation not permitted") == 1
 
 
-def test_statistics_are_asked_for_on_the_wire(running: Running, tmp_path: Path) -> None:
+def test_statistics_are_asked_for_on_the_wire() -> None:
     """A driver's statistics buffer comes back with a call when the server asks, and what it holds next is known."""
-    with ServedGuest(connect(tmp_path), queue=Queue.STATS) as guest:
+    ours, theirs = socket.socketpair()
+    with contextlib.ExitStack() as resources:
+        at_times = ServerAtTimes()
+        resources.callback(at_times.close)
+        attached = at_times.server.adopt(theirs)
+        guest = at_times.serving(lambda: resources.enter_context(ServedGuest(ours, queue=Queue.STATS)))
         gpas, lengths = np.array([GPA + RING_PAGES * PAGE], np.int64), np.array([STAT.size], np.int64)
         for value in (1, 2):
             guest.ring.ram.words.view(np.uint8)[RING_PAGES * PAGE :][: STAT.size] = list(STAT.pack(Stat.MEMFREE, value))
             assert guest.ring.driver.add_element(gpas, lengths, writable=False) is not None
             if guest.ring.driver.publish():
                 os.eventfd_write(guest.kick_fd, 1)
-            (attached,) = running.server.guests
             while attached.statistics.get("memfree") != value:
-                guest.channel.call(Request.GET_FEATURES)
+                at_times.serving(lambda: guest.channel.call(Request.GET_FEATURES))
             guest.ring.driver.arm_call()
-            running.server.request_statistics()
+            at_times.server.request_statistics()
             assert len(guest.wait_used()) == 1

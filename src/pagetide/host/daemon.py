@@ -23,6 +23,8 @@ class LineFormatter(logging.Formatter):
         guest = getattr(record, "guest", None)
         fields = {} if guest is None else {"guest": guest}
         fields["event"] = record.getMessage()
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
         text = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
         return f"time={when} level={record.levelname.lower()} {text}"
 

@@ -130,11 +130,7 @@ class Server:
         """Ask every guest for new memory statistics, and begin to count what has come back of what was discarded."""
         for guest in self.guests:
             self._looks.want(guest)
-            self._on_busy()
-            try:
-                guest.request_statistics()
-            except GuestGoneError as error:
-                self._give_up(guest, str(error))
+            self._attempt(guest, guest.request_statistics)
 
     def look_for_refaults(self, guest: AttachedGuest) -> None:
         """Count what has come back of what was discarded: a piece of its memory now, and the rest by and by."""
@@ -258,13 +254,21 @@ class Server:
         self._working[guest] = None
 
     def _attempt(self, guest: AttachedGuest, action: Callable[[], float]) -> None:
-        """Do something for a guest; it is charged with the share that the action says was in vain."""
+        """Do something for a guest; it is charged with the share that the action says was in vain.
+
+        A mistake of ours costs that guest its connection, and the others nothing.
+        """
+        self._on_busy()
         try:
-            self._on_busy()
             in_vain = action()
         except GuestGoneError as error:
             self._charge(guest, self._costs.lap_s() + error.held_up_s)
             self._give_up(guest, str(error))
+            return
+        except Exception as error:
+            _log.exception("an error in pagetide, please report it", extra={"guest": guest.name})
+            self._charge(guest, self._costs.lap_s())
+            self._give_up(guest, f"an error in pagetide: {error!r}")
             return
         used_s = self._costs.lap_s()
         if in_vain:
