@@ -62,6 +62,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --fault stop@1:2 --fault slow@2:1:2", "are both on at 2 s"),
         ("run --stream /nowhere.parquet", "there is no stream in /nowhere.parquet"),
         ("run --save-stream /nowhere/s.parquet", "the stream cannot be written to /nowhere/s.parquet"),
+        ("run --device qemu --verify 0.5", "QEMU's device reads nothing back"),
         ("run --device qemu --fault mmlock", "with QEMU's device there is no such process"),
         ("run --device qemu --fault mmlock-split", "with QEMU's device there is no such process"),
         ("run --device qemu --fault ring=64", "QEMU's queue for reports has at most 32 entries"),

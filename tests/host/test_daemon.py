@@ -48,7 +48,9 @@ def test_two_guests_are_served_until_a_signal(daemon: Daemon, number: int, capsy
         status, log = daemon.stop(number)
         assert status == 0
         assert log.count('event="attached"') == 2
-        assert 'guest="one"' in log
+        for name in ("one", "two"):
+            account = f"reports=1 blocks=1 reported_bytes={PAGE} discarded_bytes={PAGE}"
+            assert f'guest="{name}" event="account" {account}' in log
     assert list(daemon.folder.iterdir()) == []
 
 

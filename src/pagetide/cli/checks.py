@@ -41,7 +41,8 @@ Examples:
     pagetide conformance --device qemu
     pagetide conformance --device /run/vm1.sock --json
 
-Exit status: 0 every vector that the device can be tested with passed; 1 one did not, or there is no such device.
+Exit status: 0 every vector that the device can be tested with passed; 1 one did not, the device went away, or there
+is none; 2 bad arguments; 130 Ctrl-C.
 """
 
 

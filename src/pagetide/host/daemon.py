@@ -15,14 +15,17 @@ _log = logging.getLogger(__name__)
 
 
 class LineFormatter(logging.Formatter):
-    """One line an event: `time=… level=info guest="vm1" event="attached"`, values quoted as in JSON."""
+    """One line an event: `time=… level=info guest="vm1" event="attached"`, values quoted as in JSON.
+
+    A record's `figures`, by name, follow as fields of their own.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         guest = getattr(record, "guest", None)
-        fields = {} if guest is None else {"guest": guest}
-        fields["event"] = record.getMessage()
+        fields: dict[str, str | int] = {} if guest is None else {"guest": guest}
+        fields |= {"event": record.getMessage()} | getattr(record, "figures", {})
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         text = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())

@@ -93,7 +93,9 @@ def make_config(*sources: Mapping[str, Any]) -> RunConfig:
             given[SETTINGS[name].field] = _read(name, value)
     config = RunConfig(**workload_defaults(given.get("workload", "burst")) | given)
     config.check()
-    if config.device == "qemu":  # it reads nothing back
+    if config.device == "qemu":
+        if given.get("verify_share"):
+            raise ConfigError("--verify is for our host: QEMU's device reads nothing back")
         config = msgspec.structs.replace(config, verify_share=0.0)
     return config
 
