@@ -46,6 +46,8 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --pace fast", "pace must be drain or linux"),
         ("run --design best", "design must be off or sync or notify or"),
         ("run --wake timer --delay 0 --design notify", "with the timer notify needs a delay above 0 s"),
+        ("run --design sync --wake timer", "with sync"),
+        ("run --design hybrid --hints 8", "must have room for the 16 hints"),
         ("run --wake timer --delay 0", "with the timer scan needs a delay above 0 s"),
         ("run --backing paper", "backing must be memfd or hugetmpfs"),
         ("run --frobnicate", "--frobnicate"),
@@ -65,7 +67,6 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --device qemu --verify 0.5", "QEMU's device reads nothing back"),
         ("run --device qemu --fault mmlock", "with QEMU's device there is no such process"),
         ("run --device qemu --fault mmlock-split", "with QEMU's device there is no such process"),
-        ("run --device qemu --fault ring=64", "QEMU's queue for reports has at most 32 entries"),
         ("walk", "walk"),
     ],
 )

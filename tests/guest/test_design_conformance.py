@@ -27,12 +27,20 @@ TUNINGS: dict[str, dict[str, object]] = {
 }
 
 
+def settings_of(name: str, tuning: str) -> ReportingSettings:
+    """What a tuning is for a design; in `sync` there is nobody to wake."""
+    changes = {**TUNINGS[tuning]}
+    if name == "sync" and "oom" in changes:
+        del changes["wake"]
+    order = 9 if name == "shared" else 3
+    return ReportingSettings(order=order, delay_s=2.0, capacity=8)._replace(**changes)  # type: ignore[arg-type]
+
+
 def fits(name: str, tuning: str) -> bool:
     """Whether a design takes a tuning."""
-    chosen = ReportingSettings()._replace(**TUNINGS[tuning])  # type: ignore[arg-type]
     if name == "balloon" and tuning == "timer":  # it looks by the clock whatever `wake` says
         return False
-    return misfit(name, chosen) is None
+    return misfit(name, settings_of(name, tuning)) is None
 
 
 _WORKERS: dict[str, type[VirtualWorker]] = {"shared": TableWorker, "balloon": BalloonVirtualWorker}
@@ -41,11 +49,14 @@ every_design = pytest.mark.parametrize(("name", "tuning"), [*VARIANTS, ("scan", 
 TUNINGS["linux"] = {"pace": "linux"}
 
 
-def worker_of(name: str, tuning: str, *, nr_pages: int = 4096, order: int = 3, **options: object) -> VirtualWorker:
+def worker_of(
+    name: str, tuning: str, *, nr_pages: int = 4096, order: int | None = None, **options: object
+) -> VirtualWorker:
     """A small zone without watermarks, and a worker that drives the design over it; `shared` has its own order."""
-    order = 9 if name == "shared" else order
     zone = Zone(nr_pages, vcpus=2, watermarks=NO_WATERMARKS, pcp_batch=4, pcp_high=8)
-    chosen = ReportingSettings(order=order, delay_s=2.0, capacity=8)._replace(**TUNINGS[tuning])  # type: ignore[arg-type]
+    chosen = settings_of(name, tuning)
+    if order is not None and name != "shared":
+        chosen = chosen._replace(order=order)
     kind = _WORKERS.get(name, VirtualWorker)
     return kind(name, zone, chosen, **options)  # type: ignore[arg-type]
 

@@ -254,3 +254,16 @@ def test_sync_sweeps_for_what_its_array_had_no_room_for() -> None:
     worker.free(pages[-2], 0)
     worker.settle()
     worker.check_nothing_is_lost()
+
+
+def test_a_vcpu_that_failed_to_report_need_not_come_by_again() -> None:
+    """Its full batches are reported by the worker once reports succeed again, though nothing more is freed."""
+    worker = worker_of("sync")
+    blocks = eat(worker)[:18:2]
+    worker.host = lambda _: False
+    for pfn in blocks:
+        worker.free(pfn, BLOCK)
+    assert len(worker.unreported()) == 9
+    worker.host = lambda _: True
+    worker.settle()
+    assert len(worker.unreported()) == 1

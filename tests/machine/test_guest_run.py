@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -92,10 +93,10 @@ class WatchedCondition(threading.Condition):
 class Guest:
     """A zone of four blocks of 4 MiB over real memory, a drain that takes them all at once, and a held host."""
 
-    def __init__(self, ram: Any, design: str = "scan", capacity: int = 4) -> None:
+    def __init__(self, ram: Any, design: str, capacity: int, order: int) -> None:
         self.zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0))
         self.host = HeldHost()
-        self.design = make_design(design, self.zone, ReportingSettings(order=10, delay_s=0.0, capacity=capacity))
+        self.design = make_design(design, self.zone, ReportingSettings(order=order, delay_s=0.0, capacity=capacity))
         self.worker = GuestWorker(self.design, self.host, self.host)
         self.worker.came_back = self.condition = WatchedCondition()
         self.told: list[object] = []
@@ -113,11 +114,11 @@ class Guest:
 
 
 @contextlib.contextmanager
-def guest_with(design: str, capacity: int) -> Iterator[Guest]:
+def guest_with(design: str, capacity: int, order: int = 10) -> Iterator[Guest]:
     """A guest of 16 MiB with this design."""
     with mmap.mmap(-1, NR_PAGES * PAGE_SIZE_BYTES) as ram:
         view = np.frombuffer(ram, np.int64)
-        guest = Guest(view, design, capacity)
+        guest = Guest(view, design, capacity, order)
         yield guest
         guest.host.close()
         del view
@@ -163,6 +164,23 @@ def test_without_an_answer_to_oom_the_allocation_fails_falsely(guest: Guest) -> 
         assert not eater.is_alive()
     assert guest.zone.words[FREE_PAGES] == NR_PAGES
     guest.zone.check()
+
+
+def test_what_is_out_but_too_little_is_waited_for_without_a_spin() -> None:
+    """With less out than is wanted no OOM is false; the vCPU sleeps until it is back, and then memory has run out."""
+    with guest_with("scan", 1, order=9) as guest:
+        taken = [guest.zone.allocate(order) for order in (10, 10, 10, 9)]
+        assert None not in taken
+        with guest.worker, ThreadPoolExecutor(1) as pool:
+            assert guest.host.submitted.wait(10)
+            assert guest.zone.words[ISOLATED_PAGES] == BLOCK_PAGES // 2
+            eater = pool.submit(guest.run_of(1, waits=False).run)
+            waited = guest.condition.waited_for.wait(10)
+            guest.host.answer(reports=1000)
+            with pytest.raises(OutOfMemoryError):
+                eater.result(10)
+        assert waited
+        assert guest.zone.words[FALSE_OOMS] == 0
 
 
 def test_a_synchronous_vcpu_stands_still_until_the_host_answers() -> None:

@@ -267,6 +267,8 @@ class GuestRun:
                 self._zone.words[FALSE_OOMS] += 1
             self._slots[vcpu][operations[cursor[0]]["slot"]] = NOT_HAD
             cursor[0] += 1
+        else:  # what is out would not be enough, so whether memory ran out shows when it is back
+            self._wait_for_isolated(seen)
 
     def _wait_for_isolated(self, seen: int) -> None:
         """Before an allocation fails, wait for blocks that are out for reporting (invariant 5)."""

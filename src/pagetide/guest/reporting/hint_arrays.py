@@ -16,6 +16,10 @@ class HintArrays:
         self._vcpus = range(int(zone.words[NR_VCPUS]))
         self.used = 0
 
+    def full(self, hints: int) -> bool:
+        """Whether an array has at least so many hints."""
+        return any(self._zone.words[vcpu_base(vcpu) + HINT_COUNT] >= hints for vcpu in self._vcpus)
+
     def fill(self, hints_min: int = 1) -> None:
         """Isolate what hints name, from arrays with at least so many, until the batch is full; counts those `used`."""
         words, out = self._zone.words, self._out

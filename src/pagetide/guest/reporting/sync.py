@@ -4,8 +4,8 @@ The free path appends each free block of at least the order to the freeing vCPU'
 vCPU stops, isolates what they name, and reports it before it goes on. No worker competes for the lock; the price is
 that the vCPU stands still for as long as the host does. What does not fill a batch stays unreported.
 
-What is free when it starts is found by one sweep over all frames, which the worker reports. So is what had no room in
-an array, which happens only while reports fail: a vCPU that fails to report goes on.
+What is free when it starts is found by one sweep over all frames, which the worker reports. A vCPU that fails to report
+goes on; then the worker tries again, and sweeps for what had no room in an array meanwhile.
 """
 
 from typing import ClassVar
@@ -53,7 +53,7 @@ class Sync(Passes):
         """Isolate what full arrays name, at any time; when a pass is due, also what a sweep finds."""
         assert not self._out.given, "the batch before was not handed back"
         self._sweep_for_dropped(now_s)
-        if self._failed:  # the vCPU goes on, and tries again after its next operation
+        if self._failed:  # the vCPU goes on; it tries again after its next operation, and the worker before long
             self._failed = False
             return None
         self._out.steps[FILLED] = self._out.steps[BLOCKED] = 0
@@ -78,4 +78,5 @@ class Sync(Passes):
         self._sweep.fill()
 
     def _left(self) -> bool:
-        return not self._sweep.over
+        """Whether the worker is to go on: with the sweep, or where a vCPU failed that may not come by again."""
+        return not self._sweep.over or self._hints.full(self._settings.capacity)
