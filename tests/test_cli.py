@@ -48,6 +48,8 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --wake timer --delay 0 --design notify", "with the timer notify needs a delay above 0 s"),
         ("run --design sync --wake timer", "with sync"),
         ("run --design hybrid --hints 8", "must have room for the 16 hints"),
+        ("run --drop-share 1", "the share dropped must be at least 0 and below 1, not 1.0"),
+        ("run --workload web --fault stop@100:1", "s, before the fault stop begins at 100 s"),
         ("run --wake timer --delay 0", "with the timer scan needs a delay above 0 s"),
         ("run --backing paper", "backing must be memfd or hugetmpfs"),
         ("run --frobnicate", "--frobnicate"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -70,6 +71,14 @@ def test_a_stream_from_a_file_is_run_in_place_of_the_workload(tmp_path: Path) ->
         make_stream(RunConfig(ram_bytes=64 * MIB, vcpus=1, stream=str(path)))
     with pytest.raises(StreamError, match="holds up to 48 MiB, and the guest has 32 MiB"):
         make_stream(RunConfig(ram_bytes=32 * MIB, stream=str(path)))
+
+
+def test_a_fault_after_the_end_is_refused() -> None:
+    """A fault may begin as the clock ends, and not later."""
+    config = RunConfig(ram_bytes=64 * MIB, bursts=1, hold_s=1.0, rest_s=2.0, faults=("stop@3:1",))
+    assert make_stream(config).end_s == 3.0
+    with pytest.raises(StreamError, match=r"clock ends at 3 s, before the fault stop begins at 3\.5 s"):
+        make_stream(msgspec.structs.replace(config, faults=("stop@3.5:1",)))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,14 @@ def test_notification_that_drops_keeps_what_it_dropped() -> None:
 
 
 @pytest.mark.jit
+def test_a_hybrid_that_may_drop_nearly_all_keeps_it() -> None:
+    """Up to the share that it may drop it does not scan, and then keeps as much as arrays alone."""
+    bursts = [run(MAILS_CASE, design="hybrid", drop_share=share).bursts[0] for share in (0.01, 0.99)]
+    assert bursts[0].returned_bytes >= 0.99 * bursts[0].eaten_bytes
+    assert bursts[1].returned_bytes < 0.5 * bursts[1].eaten_bytes
+
+
+@pytest.mark.jit
 def test_a_synchronous_vcpu_stands_still_for_as_long_as_the_host() -> None:
     """The price of S5."""
     result = run(MAILS_CASE, design="sync", capacity=8)

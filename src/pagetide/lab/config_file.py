@@ -49,6 +49,7 @@ SETTINGS: dict[str, Setting] = {
     "oom": Setting("oom"),
     "in-flight": Setting("in_flight_max_bytes", _size),
     "hints": Setting("hints_max"),
+    "drop-share": Setting("drop_share"),
     "vcpus": Setting("vcpus"),
     "backing": Setting("backing"),
     "verify": Setting("verify_share"),

@@ -58,13 +58,13 @@ def _check_writable(path: Path) -> None:
 
 
 def prepare_stream(config: RunConfig, save_path: Path | None) -> None:
-    """Check the stream of a run that has one from a file, and keep the one of a run that is to.
+    """Check the stream of a run that has one from a file or faults, and keep the one of a run that is to.
 
     Raises:
         ConfigError: it cannot be read, run or written.
     """
     try:
-        if config.stream is not None or save_path is not None:
+        if config.stream is not None or config.faults or save_path is not None:
             stream = make_stream(config)
             if save_path is not None:
                 save_stream(stream, save_path)

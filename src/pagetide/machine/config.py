@@ -89,6 +89,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         in_flight_max_bytes: for `cap` the most that is out at once, for `swap` the most that is kept as spares; None is
             a 32nd of RAM, from 4 MiB to 64 MiB.
         hints_max: length of a vCPU's array of hints in the designs that have one.
+        drop_share: share of its hints that `hybrid` may drop before it scans.
         vcpus: guest threads that allocate and free.
         backing: `memfd` (small pages) or `hugetmpfs` (2 MiB pages).
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
@@ -118,6 +119,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     oom: Oom = "wait"
     in_flight_max_bytes: int | None = None
     hints_max: int = 256
+    drop_share: float = 0.01
     vcpus: int = 2
     backing: Literal["memfd", "hugetmpfs"] = "memfd"
     verify_share: float = 1.0
@@ -155,6 +157,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             oom=self.oom,
             in_flight_max_bytes=self.in_flight_bytes,
             hints_max=self.hints_max,
+            drop_share=self.drop_share,
         )
 
     def check(self) -> None:
@@ -220,6 +223,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 1 <= self.hints_max <= HINT_BLOCKS_MAX,
                 f"an array of hints has from 1 to {HINT_BLOCKS_MAX} entries, not {self.hints_max}",
             ),
+            (0 <= self.drop_share < 1, f"the share dropped must be at least 0 and below 1, not {self.drop_share}"),
             (
                 1 <= self.capacity <= CAPACITY_MAX,
                 f"the capacity must be from 1 to {CAPACITY_MAX} blocks, not {self.capacity}",

@@ -20,16 +20,26 @@ def make_stream(config: RunConfig) -> Stream:
     """The stream that these settings ask for: a workload's, or one from a file. The same settings give the same.
 
     Raises:
-        StreamError: the file cannot be read, or takes more than the guest has; the message is one sentence.
+        StreamError: the file cannot be read, takes more than the guest has, or is over before a fault begins; the
+            message is one sentence.
     """
-    if config.stream is None:
-        return _WORKLOADS[config.workload](config)
-    stream = load_stream(Path(config.stream))
+    stream = _WORKLOADS[config.workload](config) if config.stream is None else _load(config, Path(config.stream))
+    for fault in config.parsed_faults:
+        if fault.start_s > stream.end_s:
+            raise StreamError(
+                f"the workload's clock ends at {stream.end_s:g} s, before the fault {fault.kind} begins at "
+                f"{fault.start_s:g} s"
+            )
+    return stream
+
+
+def _load(config: RunConfig, path: Path) -> Stream:
+    stream = load_stream(path)
     if stream.vcpus > config.vcpus:
-        raise StreamError(f"the stream in {config.stream} takes {stream.vcpus} vCPUs, and the guest has {config.vcpus}")
+        raise StreamError(f"the stream in {path} takes {stream.vcpus} vCPUs, and the guest has {config.vcpus}")
     if stream.peak_bytes > config.ram_bytes:
         raise StreamError(
-            f"the stream in {config.stream} holds up to {format_size(stream.peak_bytes)}, "
+            f"the stream in {path} holds up to {format_size(stream.peak_bytes)}, "
             f"and the guest has {format_size(config.ram_bytes)}"
         )
     return stream

@@ -50,7 +50,7 @@ class ReportingSettings(NamedTuple):
         oom: what is done against false OOMs.
         in_flight_max_bytes: for `cap`, the most that is out at once; for `swap`, the most that is kept as spares.
         hints_max: length of a vCPU's array of hints, for designs that have one.
-        drop_share: share of dropped hints from which `hybrid` scans.
+        drop_share: share of its hints that `hybrid` may drop before it scans.
     """
 
     order: int = 9
