@@ -16,7 +16,7 @@ from pagetide.machine.explorer_variants import VARIANTS
 pytestmark = pytest.mark.jit  # what is explored is plain Python either way: once is enough
 
 STATES_MAX = 100_000
-TESTED = ("start", "ring", "full", "switch", "frames", "take", "killed", "inflate", "relief", "block")
+TESTED = ("start", "drain", "merge", "ring", "full", "switch", "frames", "take", "killed", "inflate", "relief", "block")
 EXPLORED = [(design, name) for design in DESIGNS for name in scenarios_of(design) if name in TESTED]
 EXPLORED += [(design, "zone") for design in ("sync", "notify", "scan", "cursor")]
 EXPLORED += [(design, "cool") for design in ("notify-array", "scan", "shared")]

@@ -219,7 +219,7 @@ class Explorer:
         control = machine.control
         assert position.stretch is not None
         generator: Generator[Pause, None, str | None] = getattr(actor, position.stretch)()
-        control.held = 0
+        control.held, control.in_zone = 0, False
         for state in position.log:
             machine.restore(state)
             control.fuel = _FUEL

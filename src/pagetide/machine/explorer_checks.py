@@ -67,7 +67,7 @@ class Checks:
             self._recount()
 
     def _recount(self) -> None:
-        state = self._zone_state()
+        state = self._zone_state(), tuple(self._machine.ram.first_words)
         if state in self._sound:
             return
         self._fill_zone()
@@ -75,7 +75,15 @@ class Checks:
             self._zone.check()
         except AssertionError as error:
             raise ExploredError(f"the zone is not sound: {error}") from error
+        self._check_marks()
         self._sound.add(state)
+
+    def _check_marks(self) -> None:
+        """What is marked Reported has been discarded, and was not touched since."""
+        for block in self._zone.blocks():
+            pages = range(block.pfn, block.pfn + (1 << block.order))
+            if block.reported and any(self._machine.ram.first_words[page] for page in pages):
+                raise ExploredError(f"the block at frame {block.pfn} is marked Reported and was not discarded")
 
     def _fill_zone(self) -> None:
         self._zone.words[:], self._zone.pages[:] = self._machine.words, self._machine.pages
@@ -118,10 +126,6 @@ class Checks:
         self._fill_zone()
         if machine.takes_frames:
             self._check_frames()
-        for block in self._zone.blocks():
-            pages = range(block.pfn, block.pfn + (1 << block.order))
-            if block.reported and any(machine.ram.first_words[page] for page in pages):
-                raise ExploredError(f"the block at frame {block.pfn} is marked Reported and was not discarded")
         if self._zone.words[REPORTING_ORDER] <= machine.scenario.order_max:
             self._check_lost()
 

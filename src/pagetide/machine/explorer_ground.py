@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pagetide.guest.zone_layout import NR_VCPUS, REQUEST, WAKE, frame_table_base
+from pagetide.guest.zone_layout import NR_VCPUS, REQUEST, WAKE, ZONE_LOCK, frame_table_base
 from pagetide.machine.explorer_source import ATOMIC, LOCK, RING, SYSTEM_CALL, Control, ExploredError, Pause
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
@@ -118,12 +118,14 @@ def pausing_ground(
         assert words[index] == 0
         words[index] = 1
         control().held += 1
+        control().in_zone |= index == ZONE_LOCK
 
     def unlock(words: Any, index: int) -> None:
         if words[index] != 1:
             raise ExploredError("a lock is released that nobody holds")
         words[index] = 0
         control().held -= 1
+        control().in_zone &= index != ZONE_LOCK
 
     class NoMemset:
         memset = staticmethod(lambda *_: None)

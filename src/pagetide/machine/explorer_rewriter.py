@@ -37,8 +37,18 @@ def _is_shared(node: ast.AST) -> bool:
     return name in _SHARED and not (isinstance(node.slice, ast.Name) and node.slice.id in _SETTINGS)
 
 
+def _touched(*nodes: ast.AST | None) -> Iterator[ast.AST]:
+    return (inner for node in nodes if node is not None for inner in ast.walk(node) if _is_shared(inner))
+
+
 def _touches(*nodes: ast.AST | None) -> bool:
-    return any(_is_shared(inner) for node in nodes if node is not None for inner in ast.walk(node))
+    return any(True for _ in _touched(*nodes))
+
+
+def _is_of_vcpu(node: ast.AST) -> bool:
+    """Whether this is a word of a vCPU's own block, which its list's lock guards."""
+    slices = node.slice if isinstance(node, ast.Subscript) else node
+    return any(isinstance(inner, ast.Name) and inner.id == "base" for inner in ast.walk(slices))
 
 
 def _called(node: ast.AST) -> tuple[str, bool] | None:
@@ -132,7 +142,8 @@ class _Rewriter(ast.NodeTransformer):
     def _pause(self, *nodes: ast.AST | None) -> list[ast.stmt]:
         if self._own or not _touches(*nodes):
             return []
-        return _made("if _control.held == 0:\n yield _touch")
+        guarded = "_control.held" if all(map(_is_of_vcpu, _touched(*nodes))) else "_control.in_zone"
+        return _made(f"if not {guarded}:\n yield _touch")
 
     def _statement(self, node: ast.stmt) -> list[ast.stmt]:
         if isinstance(node, ast.While):

@@ -15,6 +15,12 @@ SCENARIOS = {
     "start": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True),
     # A block and a page of another one come and go while reports are under way; per-CPU lists are drained.
     "zone": Scenario(("a2 f", "a0 f"), _SMALL, settled=True, may_run_out=True),
+    # Both blocks may be out, so that an allocation drains another vCPU's list, whose owner uses it and drains it, too.
+    "drain": Scenario(
+        ("a1", "a0"), _SMALL._replace(order=1, capacity=2), nr_pages=4, order_max=1, pcp_batch=2, may_run_out=True
+    ),
+    # What is put back merges with what was freed meanwhile and is not reported.
+    "merge": Scenario(("a1 f", ""), _SMALL._replace(order=1), nr_pages=4, may_run_out=True),
     # The handshake of the ring, access by access: every report must be noticed, and its end.
     "ring": Scenario(("", ""), _SMALL, ring_finely=True, elements_per_turn=1),
     # The first report fails, since the queue is full: nothing of it may be taken for reported, or be forgotten.

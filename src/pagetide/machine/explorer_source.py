@@ -8,11 +8,12 @@ that yields a *pause* right before
 - each atomic on REQUEST or WAKE, also under the lock;
 - when the ring is what is explored, each load and store of its indices and events;
 - a kick, and a call that punches a hole;
-- each statement that reads or writes the zone's words or page records while the actor holds no lock. `+=` is a read
-  and a write. Settings, which do not change while a design is on, and the words that are a vCPU's own, do not count.
+- each statement that reads or writes the zone's words or page records while the actor does not hold the zone lock. `+=`
+  is a read and a write. For a vCPU's own words any lock will do: its list has one. Settings, which do not change while
+  a design is on, do not count.
 
-What runs between two pauses is one step. Under a lock everything else is one step, which is exact as long as whoever
-touches a zone's state holds its lock; who does not is stopped at each statement.
+What runs between two pauses is one step. Under the zone lock everything else is one step, which is exact as long as
+whoever touches a zone's state holds it; who does not is stopped at each statement.
 
 A variant is the same source with one edit, `Edit`. Nothing is written anew except the ground: atomics and RAM.
 """
@@ -87,11 +88,13 @@ class Control:
 
     Attributes:
         held: locks that it holds.
+        in_zone: whether the zone lock is one of them.
         fuel: loop turns that are left to this step: a list that became a ring never ends.
     """
 
     def __init__(self) -> None:
         self.held = 0
+        self.in_zone = False
         self.fuel = 0
 
     def burn(self) -> None:

@@ -44,6 +44,37 @@ VARIANTS = {
         _without_lock("guest.by_position", "take_candidates"),
         "",
     ),
+    "drained without the zone lock": Variant(
+        "a per-CPU list is given back under its own lock alone",
+        "cursor",
+        SCENARIOS["drain"],
+        _without_lock("guest.pcp", "_drain"),
+        "",
+    ),
+    "another's list drained without its lock": Variant(
+        "an allocation that fails drains every vCPU's list, whatever its owner does with it",
+        "cursor",
+        SCENARIOS["drain"],
+        (
+            Edit("guest.pcp", "def pcp_drain(", "    lock(words, base + PCP_LOCK)\n", ""),
+            Edit("guest.pcp", "def pcp_drain(", "    unlock(words, base + PCP_LOCK)\n", ""),
+        ),
+        "the zone is not sound",
+    ),
+    "marked with its buddy": Variant(
+        "a reported block that merges with an unreported one keeps its mark",
+        "cursor",
+        SCENARIOS["merge"],
+        (Edit("guest.buddy", "def return_block(", " and pages[buddy * RECORD_WORDS + STATE] & REPORTED != 0", ""),),
+        "is marked Reported and was not discarded",
+    ),
+    "halves marked": Variant(
+        "the halves of an unreported block are marked when it is split",
+        "cursor",
+        _ZONE,
+        (Edit("guest.buddy", "def _split(", "bool(found & REPORTED) and ", ""),),
+        "is marked Reported and was not discarded",
+    ),
     "allocated meanwhile": Variant(
         "the lock is given up between finding a block and isolating it",
         "cursor",
