@@ -16,6 +16,7 @@ from pagetide.guest.zone_layout import (
     RECORD_HINT_ARRAYS,
     REPORTING_ORDER,
     STAMP_ERRORS,
+    WAKE_BLOCKS,
     vcpu_base,
 )
 from pagetide.host.discard import punch_hole
@@ -146,7 +147,7 @@ def test_it_stops_where_somebody_must_act(script: list[tuple[int, int, int, int]
 def test_a_free_that_asks_for_the_worker_stops_its_vcpu() -> None:
     """When the free path raises WAKE the vCPU stops behind that operation."""
     rig = Rig([(ALLOCATE, 9, 0, 0), (FREE, 9, 0, 0), (ALLOCATE, 9, 0, 0)])
-    rig.zone.words[REPORTING_ORDER] = 9
+    rig.zone.words[REPORTING_ORDER], rig.zone.words[WAKE_BLOCKS] = 9, 1
     assert rig.run() == WORKER_WANTED
     assert rig.rows[0, CURSOR] == 2
 
