@@ -42,10 +42,9 @@ def _ring_room(of: Evidence) -> tuple[Verdict, str]:
     return verdict, (
         f"The queue had no room for {seconds(full_s)} while {size(of('scan', 'peak_resident_bytes'))} was freed: vCPUs "
         f"that report themselves waited {seconds(of('sync', 'vcpu_wait_host_s'))} in all and left "
-        f"{size(of('sync', 'unreturned_bytes'))}, since nobody tried again once they had freed everything; with a "
-        f"worker that scans they waited {seconds(of('scan', 'vcpu_wait_host_s'))}, and "
-        f"{size(of('scan', 'unreturned_bytes'))} was left; with arrays of {of.config('array').hints_max} hints "
-        f"{seconds(of('array', 'vcpu_wait_host_s'))} and {size(of('array', 'unreturned_bytes'))}."
+        f"{size(of('sync', 'unreturned_bytes'))}, which filled no batch; with a worker that scans they waited "
+        f"{seconds(of('scan', 'vcpu_wait_host_s'))}, and {size(of('scan', 'unreturned_bytes'))} was left; with arrays "
+        f"of {of.config('array').hints_max} hints {seconds(of('array', 'vcpu_wait_host_s'))} and {size(of('array', 'unreturned_bytes'))}."
     )
 
 
