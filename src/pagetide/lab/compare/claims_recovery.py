@@ -44,7 +44,8 @@ def _ring_room(of: Evidence) -> tuple[Verdict, str]:
         f"that report themselves waited {seconds(of('sync', 'vcpu_wait_host_s'))} in all and left "
         f"{size(of('sync', 'unreturned_bytes'))}, which filled no batch; with a worker that scans they waited "
         f"{seconds(of('scan', 'vcpu_wait_host_s'))}, and {size(of('scan', 'unreturned_bytes'))} was left; with arrays "
-        f"of {of.config('array').hints_max} hints {seconds(of('array', 'vcpu_wait_host_s'))} and {size(of('array', 'unreturned_bytes'))}."
+        f"of {of.config('array').hints_max} hints {seconds(of('array', 'vcpu_wait_host_s'))} and "
+        f"{size(of('array', 'unreturned_bytes'))}."
     )
 
 
