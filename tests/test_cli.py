@@ -304,3 +304,36 @@ def test_a_workload_brings_its_own_defaults(use: Callable[[Make], None]) -> None
     assert (small.ram_bytes, small.eat_share, small.rate_per_s) == (512 << 20, 0.975, 2.0)
     assert small.faults == ("ring=8", "stop@1:2")
     assert plain == RunConfig()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--help",
+        "run --help",
+        "--version",
+        "run --machine simulated --ram 64MiB --bursts 1",
+        "run --machine simulated --ram 64MiB --bursts 1 --json -",
+        "run --ram 64MiB --bursts 1 --hold 0.1 --rest 0.1 --delay 0",
+        "explore --design off --scenario start",
+    ],
+)
+def test_a_full_disk_on_standard_output_is_one_sentence(arguments: str) -> None:
+    """No traceback, status 1, and no word on standard error but that and what belongs there."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pagetide.cli", *arguments.split()],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "pagetide: standard output cannot be written: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+def test_after_a_failed_write_nobody_is_told_to_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    """The run was well; it is the file that could not be written."""
+    assert cli.main(["run", "--machine", "simulated", "--ram", "64MiB", "--bursts", "1", "--json", "/dev/full"]) == 1
+    err = capsys.readouterr().err
+    assert "could not be written to /dev/full: No space left on device" in err
+    assert "replay" not in err
