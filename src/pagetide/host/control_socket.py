@@ -52,10 +52,22 @@ class _Client:
 
 
 class ControlSocket:
-    """Answers clients, who may each ask any number of times. One that does not read its answers is asked no more."""
+    """Answers clients, who may each ask any number of times. One that does not read its answers is asked no more.
 
-    def __init__(self, path: Path, events: FdEvents, handle: Callable[[bytes], bytes]) -> None:
-        """Listen at a path, and answer each line with what `handle` says.
+    Attributes:
+        asking: whose request is being answered, if one is.
+    """
+
+    asking: socket.socket | None
+
+    def __init__(
+        self,
+        path: Path,
+        events: FdEvents,
+        handle: Callable[[bytes], bytes],
+        listen: Callable[[Path], Listener] = Listener,
+    ) -> None:
+        """Listen at a path, in the way given, and answer each line with what `handle` says.
 
         Raises:
             OSError: the path cannot be had, or somebody listens there.
@@ -63,7 +75,8 @@ class ControlSocket:
         self._events = events
         self._handle = handle
         self._clients: dict[_Client, None] = {}
-        self._listener = Listener(path)
+        self.asking = None
+        self._listener = listen(path)
         self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         events.watch(self._listener.socket.fileno(), READABLE, self._accept)
 
@@ -94,6 +107,7 @@ class ControlSocket:
         self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _talk(self, client: _Client) -> None:
+        self.asking = client.socket
         try:
             if client.talk(self._handle):
                 self._events.rewatch(client.socket.fileno(), WRITABLE if client.unsent else READABLE)
@@ -102,6 +116,8 @@ class ControlSocket:
             return
         except (OSError, ControlError):
             pass
+        finally:
+            self.asking = None
         self._drop(client)
 
     def _drop(self, client: _Client) -> None:

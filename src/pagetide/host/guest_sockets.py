@@ -39,8 +39,12 @@ class GuestSocket:
     attached: list[str]
     memory_limit: SharedMemoryLimit
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, listen: Callable[[Path], Listener] = Listener) -> None:
         """Listen; what an earlier server wanted of the socket's guest is wanted still.
+
+        Args:
+            path: where.
+            listen: how.
 
         Raises:
             OSError: the path cannot be had, or somebody listens there, or what is wanted cannot be read.
@@ -48,7 +52,7 @@ class GuestSocket:
         self.path = path
         self.attached = []
         self.memory_limit = SharedMemoryLimit()
-        self._listener = Listener(path)
+        self._listener = listen(path)
         try:
             self.wishes = Wishes(path)
         except OSError:
@@ -90,6 +94,7 @@ class GuestSockets:
         on_guest: Callable[[GuestSocket], None],
         on_made: Callable[[GuestSocket], None],
         on_removed: Callable[[GuestSocket], object],
+        listen: Callable[[Path], Listener] = Listener,
     ) -> None:
         """Start without sockets.
 
@@ -98,11 +103,13 @@ class GuestSockets:
             on_guest: called when a guest can be accepted at one.
             on_made: called with each new one.
             on_removed: called with each that is removed.
+            listen: how to listen at a path.
         """
         self._events = events
         self._on_guest = on_guest
         self._on_made = on_made
         self._on_removed = on_removed
+        self._listen = listen
         self._sockets: dict[GuestSocket, bool] = {}  # whether it rests
         self._heard: set[GuestSocket] = set()
         self._folder: Path | None = None
@@ -110,6 +117,10 @@ class GuestSockets:
 
     def __iter__(self) -> Iterator[GuestSocket]:
         return iter(self._sockets)
+
+    def at(self, path: Path | None) -> GuestSocket | None:
+        """The one at this path, if there is one."""
+        return next((sock for sock in self._sockets if path and sock.path.resolve() == path.resolve()), None)
 
     @property
     def waiting(self) -> tuple[GuestSocket, ...]:
@@ -127,7 +138,7 @@ class GuestSockets:
         for sock in self._sockets:
             if name == sock.name or name in sock.attached:
                 raise FileExistsError(errno.EEXIST, f"the guest at {sock.path} is called {name} already", str(path))
-        made = GuestSocket(Path(path))
+        made = GuestSocket(Path(path), self._listen)
         self._sockets[made] = False
         self._on_made(made)
         self.offer(self._places)

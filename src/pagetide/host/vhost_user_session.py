@@ -12,6 +12,9 @@ from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
 from pagetide.host.guest_signals import send_on_channel, signal_eventfd
 from pagetide.host.inflight_memory import InflightTracking
+from pagetide.host.keep import Keep
+from pagetide.host.kept_connection import KeptConnection
+from pagetide.host.kept_state import GuestKept, RegionKept, SessionKept
 from pagetide.host.kicks import Kicks
 from pagetide.virtio.balloon import Status
 from pagetide.virtio.vhost_user_backend import VhostUserBackend
@@ -30,7 +33,7 @@ from pagetide.virtio.vhost_user_events import (
     QueueStopped,
 )
 from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request
-from pagetide.virtio.vhost_user_payloads import Inflight
+from pagetide.virtio.vhost_user_payloads import Inflight, MemoryRegion
 from pagetide.virtio.vhost_user_transport import Connection, PeerGoneError
 
 _MESSAGES_PER_TURN = 16
@@ -56,6 +59,8 @@ class VhostUserSession:
         *,
         features: int,
         on_memory_changed: Callable[[], object],
+        keep: Keep | None = None,
+        describe: Callable[[SessionKept], GuestKept] | None = None,
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
         """Take over a connected socket.
@@ -68,6 +73,8 @@ class VhostUserSession:
             kicks: the guest's.
             features: what to offer the driver.
             on_memory_changed: called after each change of the memory that the guest shares.
+            keep: where to keep the session for a successor, or what a predecessor kept, for `restore`.
+            describe: completes what is kept.
             log: where to say what goes wrong.
         """
         self.inflight = InflightTracking(QUEUES_MAX)
@@ -77,7 +84,13 @@ class VhostUserSession:
         self._kicks = kicks
         self._on_memory_changed = on_memory_changed
         self._log = log
-        self._connection = Connection(sock)
+        self._keep = keep
+        self._untold = False
+        self._inflight_kept: tuple[tuple[int, ...], int] = (), -1
+        if keep is None or describe is None:
+            self._connection = Connection(sock)
+        else:
+            self._connection = KeptConnection(sock, keep, lambda: describe(self._state()))
         self._backend = VhostUserBackend(features, QUEUES_MAX, device.config.data)
 
     def fileno(self) -> int:
@@ -123,6 +136,9 @@ class VhostUserSession:
 
     def tell_config_changed(self) -> bool:
         """Tell the driver that the configuration has changed; False if it has given no way to."""
+        self._untold = True
+        self._connection.changed()
+        self._untold = False
         told = self._backend.config_changed()
         if told is not None:
             send_on_channel(*told)
@@ -131,6 +147,45 @@ class VhostUserSession:
     def keep_state(self) -> None:
         """Keep for a successor what the driver was told and has told; whatever changes that calls this."""
         self.inflight.keep_state(self._device.state)
+        self._connection.changed()
+
+    def restore(self, kept: SessionKept, fds: dict[int, int]) -> None:
+        """Go on where a predecessor on this connection was, whatever it did last.
+
+        Args:
+            kept: what it kept.
+            fds: the descriptors in it, by number; those that are used are taken out.
+
+        Raises:
+            GuestGoneError: it cannot be gone on with.
+        """
+
+        def fd_of(number: int) -> int:
+            return -1 if number < 0 else fds.pop(number)
+
+        try:
+            self._connection.resume()
+            for region in kept.memory:
+                self._memory.add(MemoryRegion(*region.shared), fd_of(region.fd))
+            started = self._backend.restore(kept.backend, fd_of)
+            to_tell = self._device.restore(kept.device) or kept.untold
+            if kept.inflight:
+                self._inflight_kept = kept.inflight, kept.inflight_fd
+                self.inflight.use(Inflight(*kept.inflight), fd_of(kept.inflight_fd))
+            for event in () if self._backend.status & Status.NEEDS_RESET else started:
+                place = _place(event)
+                self._serve_queue(event, place, self._device.where_it_stands(place))
+        except (GuestMemoryError, ValueError, OSError) as error:
+            raise GuestGoneError(f"cannot be taken over: {error}") from error
+        if to_tell:
+            self.tell_config_changed()
+        self._events.rewatch(self.fileno(), READABLE | WRITABLE)  # a reply may not have gone yet
+
+    def let_go(self) -> None:
+        """Leave everything as it is for a successor, and close it here."""
+        for index in self._kicks.watched:
+            self._kicks.unwatch(index)
+        self._close()
 
     def fail_queue(self, index: int, reason: str) -> None:
         """The driver broke a rule of the ring: say so, and leave its queues alone until it resets the device.
@@ -145,6 +200,7 @@ class VhostUserSession:
         for started in self._kicks.watched:
             self._stop_queue(started)
         self._backend.status |= int(Status.NEEDS_RESET)
+        self._connection.changed()
         err_fd = self._backend.vrings.err_fd(index)
         if not self.tell_config_changed() and err_fd < 0:
             raise GuestGoneError(f"queue {index}: {reason}")
@@ -154,6 +210,9 @@ class VhostUserSession:
         """Leave the queues, and give back what the connection held."""
         for index in self._kicks.watched:
             self._leave_queue(index)
+        self._close()
+
+    def _close(self) -> None:
         self.inflight.close()
         for fd in self._backend.close():
             linux.close_theirs(fd)
@@ -174,10 +233,9 @@ class VhostUserSession:
         for fd in self._backend.take_unneeded_fds():
             linux.close_theirs(fd)
         answer = self._backend.answer(message, succeeded=refusal is None)
-        if answer is not None:
-            self._connection.send(answer)
-        elif refusal is not None:
+        if answer is None and refusal is not None:
             raise GuestGoneError(refusal)
+        self._connection.done(answer)
 
     def _act(self, event: Event) -> None:
         match event:
@@ -207,7 +265,9 @@ class VhostUserSession:
 
     def _take_over(self, inflight: Inflight, fd: int) -> None:
         """Track in this memory, and go on as the device left it that did before."""
+        number = -1 if self._keep is None else self._keep.number_of(fd)
         self.inflight.use(inflight, fd)
+        self._inflight_kept = tuple(inflight), number
         left = self.inflight.state
         if left is not None and self._device.take_over(left):
             self.tell_config_changed()
@@ -227,13 +287,26 @@ class VhostUserSession:
             raise
 
     def _start_queue(self, event: QueueStarted) -> None:
-        index, address = event.queue, event.address
-        place = QueuePlace(event.size, address.desc, address.avail, address.used)
-        base = self._backend.vrings.base(index)
+        self._serve_queue(event, _place(event), self._backend.vrings.base(event.queue))
+
+    def _serve_queue(self, event: QueueStarted, place: QueuePlace, base: int) -> None:
+        index = event.queue
         self._device.start_queue(index, place, base, self.features, self.inflight.region(index))
         self.keep_state()
         self._kicks.watch(index, event.kick_fd)
         self.call(index)  # the call for what was given back before may have been lost
+
+    def _state(self) -> SessionKept:
+        """What a successor on this connection needs."""
+        assert self._keep is not None
+        number_of = self._keep.number_of
+        return SessionKept(
+            self._backend.state(number_of),
+            self._device.keep(),
+            [RegionKept(tuple(shared), number_of(fd)) for shared, fd in self._memory.regions],
+            *self._inflight_kept,
+            self._untold,
+        )
 
     def _stop_queue(self, index: int) -> None:
         stopped_at = self._leave_queue(index)
@@ -244,3 +317,7 @@ class VhostUserSession:
         """Serve a queue no more; where it stood, if it was served."""
         self._kicks.unwatch(index)
         return self._device.stop_queue(index)
+
+
+def _place(event: QueueStarted) -> QueuePlace:
+    return QueuePlace(event.size, event.address.desc, event.address.avail, event.address.used)

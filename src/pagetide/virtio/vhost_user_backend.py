@@ -25,6 +25,7 @@ from pagetide.virtio.vhost_user_events import (
     MemoryRegionAdded,
     MemoryRegionRemoved,
     MemoryTableSet,
+    QueueStarted,
 )
 from pagetide.virtio.vhost_user_messages import (
     F_PROTOCOL_FEATURES,
@@ -58,6 +59,7 @@ from pagetide.virtio.vhost_user_rules import (
     REQUESTS_WITH_REPLY,
     check_request,
 )
+from pagetide.virtio.vhost_user_state import BackendState
 from pagetide.virtio.vhost_user_vrings import Vrings
 
 _NO_INFLIGHT = Inflight(0, 0, 0, 0)
@@ -167,6 +169,24 @@ class VhostUserBackend:
         if self._channel_fd < 0:
             return None
         return self._channel_fd, Message(BackendRequest.CONFIG_CHANGE_MSG)
+
+    def state(self, number_of: Callable[[int], int]) -> BackendState:
+        """All of it, for a successor; `number_of` says what a descriptor is called there."""
+        return BackendState(
+            self._offered,
+            self.features,
+            int(self.protocol_features),
+            self.status,
+            number_of(self._channel_fd),
+            self.vrings.state(number_of),
+        )
+
+    def restore(self, state: BackendState, fd_of: Callable[[int], int]) -> tuple[QueueStarted, ...]:
+        """Know what a predecessor knew, and offer what it offered; the queues that are to be served again."""
+        self._offered, self.features, self.status = state.offered, state.features, state.status
+        self.protocol_features = ProtocolFeature(state.protocol_features)
+        self._channel_fd = fd_of(state.channel)
+        return self.vrings.restore(state.vrings, fd_of)
 
     def take_unneeded_fds(self) -> list[int]:
         """Descriptors for the caller to close, once it has acted on the event."""
