@@ -38,7 +38,7 @@ def test_best_is_who_is_better_in_the_worst_repeat(spreads: list[Spread | None],
     assert best_of(spreads, better) == best  # type: ignore[arg-type]
 
 
-@given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=4), min_size=2, max_size=5))
+@given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=5), min_size=2, max_size=5))
 def test_the_best_is_beaten_by_no_repeat_of_another(measured: list[list[float]]) -> None:
     """Whoever is marked has each of its values below each of the others'."""
     best = best_of([spread_of(values) for values in measured], "low")
