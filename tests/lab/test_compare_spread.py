@@ -31,6 +31,7 @@ def test_what_was_not_measured_in_every_run_has_no_spread() -> None:
         ([LOW], "low", None),
         ([LOW, MIDDLE], None, None),
         ([Spread(1, 1, 1, 1), Spread(2, 2, 2, 1)], "low", None),
+        ([Spread(1, 1, 1, 2), Spread(2, 2, 2, 2)], "low", None),
     ],
 )
 def test_best_is_who_is_better_in_the_worst_repeat(spreads: list[Spread | None], better: str, best: int | None) -> None:
