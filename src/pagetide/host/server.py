@@ -393,9 +393,7 @@ class Server:
         self._attempt(rested, rested.talk)
 
     def _release(self, guest: AttachedGuest) -> None:
-        figures = {name: value for name, value in guest.ledger.snapshot().items() if value}
-        if figures:  # nobody can ask for them any more
-            _log.info("account", extra={"guest": guest.name, "figures": figures})
+        guest.log_account()
         self._events.unwatch(guest.fileno())
         guest.close()
         if guest.keep is not None and self._keeper is not None:

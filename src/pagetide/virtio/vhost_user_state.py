@@ -15,6 +15,7 @@ class VringState(msgspec.Struct, frozen=True, array_like=True):
     base_is_given: bool
     enabled: bool
     started: bool
+    was_started: bool
     kick: int
     call: int
     err: int
@@ -28,4 +29,5 @@ class BackendState(msgspec.Struct, frozen=True, array_like=True):
     protocol_features: int
     status: int
     channel: int
+    is_owned: bool
     vrings: list[VringState]
