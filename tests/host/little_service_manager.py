@@ -13,6 +13,9 @@ from typing import Self
 
 from tests.host.served_guest import TIMEOUT_S
 
+START_MAX_S = 180.0
+"""The first start after a change compiles kernels."""
+
 _START = """
 import os, sys
 first, count, *command = sys.argv[1:]
@@ -52,7 +55,11 @@ class LittleServiceManager:
         self._heard = threading.Condition()
         self._listener = threading.Thread(target=self._hear, daemon=True)
         self._listener.start()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +90,7 @@ class LittleServiceManager:
     def wait_for(self, line: str) -> None:
         """Wait until the service has told this."""
         with self._heard:
-            assert self._heard.wait_for(lambda: line in self.told or self.process.poll() is not None, TIMEOUT_S), line
+            assert self._heard.wait_for(lambda: line in self.told or self.process.poll() is not None, START_MAX_S), line
         assert line in self.told, "".join(self.log)
 
     def end(self, number: int) -> None:

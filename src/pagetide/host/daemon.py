@@ -159,9 +159,9 @@ def _tell_what_is_lost(server: Server) -> None:
     ]
     if lost:
         _log.warning(
-            "%s their balloon, since their front-ends do not reconnect: %s; `pagetide serve --take-over` replaces a "
-            "daemon without that",
-            f"{_guests(len(lost))} lose{'s' if len(lost) == 1 else ''}",
+            "%s: %s; their front-ends are not known to reconnect (`pagetide serve --take-over` replaces a daemon "
+            "without that)",
+            "1 guest loses its balloon" if len(lost) == 1 else f"{len(lost)} guests lose their balloon",
             ", ".join(lost),
         )
 
