@@ -31,12 +31,14 @@ _INIT = """\
 export PATH=/bin
 mount -t proc none /proc
 mount -t sysfs none /sys
+mount -t devtmpfs none /dev
 mount -t tmpfs -o size=100% none /mnt
 for module in /modules/*; do insmod "$module"; done
 echo 3 >/sys/module/page_reporting/parameters/page_reporting_order
 sum() { md5sum <"$1"; }
 dd if=/dev/urandom of=/mnt/keep bs=1M count=8 2>/dev/null
 keep=$(sum /mnt/keep)
+[ -s /mnt/keep ] || echo "@nothing to keep"
 round=0
 while :; do
     dd if=/dev/urandom of=/mnt/stamp bs=1M count=2 2>/dev/null

@@ -10,13 +10,19 @@ What a message does outside of the state may be done twice: queues begin again w
 word of a changed configuration may come once too often, a reset of what was reset is none.
 """
 
+import fcntl
 import os
 import socket
+import sys
+import termios
 from collections.abc import Callable
 
+from pagetide import linux
 from pagetide.host.keep import Keep, mark_sent, was_sent
 from pagetide.host.kept_state import GuestKept
-from pagetide.virtio.vhost_user_messages import HEADER_BYTES, PAYLOAD_BYTES_MAX, Message, encode
+from pagetide.virtio.vhost_user_messages import HEADER_BYTES, PAYLOAD_BYTES_MAX, Message, Request, encode
+from pagetide.virtio.vhost_user_payloads import NO_FD
+from pagetide.virtio.vhost_user_rules import REQUESTS_WITH_FDS
 from pagetide.virtio.vhost_user_transport import (
     Connection,
     PeerGoneError,
@@ -29,6 +35,7 @@ _SO_PEEK_OFF = 42  # include/uapi/asm-generic/socket.h
 _SHIFT = 16
 _MARKS = 1024
 _SIZE = slice(8, 12)  # of a header
+_WITH_A_FLAG = (Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR)
 
 
 class KeptConnection(Connection):
@@ -60,6 +67,10 @@ class KeptConnection(Connection):
                 return None
             except ConnectionResetError:
                 data, fds, flags = b"", [], 0
+            if fds and len(data) == wanted_bytes and self._are_of_a_later_message(data):
+                for fd in fds:
+                    linux.close_theirs(fd)
+                fds, flags = [], 0
             self._reader.receive(data, fds)
             self._looked_bytes = len(data)
             check_received(fds, flags)
@@ -157,6 +168,21 @@ class KeptConnection(Connection):
             return max(1, len(header))
         size_bytes = int.from_bytes(header[_SIZE], "little")
         return HEADER_BYTES + (size_bytes if size_bytes <= PAYLOAD_BYTES_MAX else 0)
+
+    def _are_of_a_later_message(self, data: bytes) -> bool:
+        """Whether the descriptors that were looked at with these bytes are not theirs.
+
+        Linux goes on to the next message after the last byte that was asked for, if the first has no descriptors, and
+        gives those of that one (net/unix/af_unix.c, unix_stream_read_generic; seen in 6.18). So where there is more,
+        a message is taken to have descriptors if it is one that needs them.
+        """
+        if int.from_bytes(fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder) == len(data):
+            return False
+        whole = self._reader.part[0] + data
+        request, payload = int.from_bytes(whole[:4], "little"), whole[HEADER_BYTES:]
+        if request in _WITH_A_FLAG:
+            return bool(int.from_bytes(payload, "little") & NO_FD)
+        return request not in REQUESTS_WITH_FDS or request == Request.REM_MEM_REG
 
     def _take(self, size_bytes: int) -> None:
         """Take what was looked at from the socket; the kernel closes the descriptors that come with it again."""
