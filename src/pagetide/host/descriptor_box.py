@@ -27,7 +27,7 @@ class DescriptorBox:
     fds: tuple[int, int]
 
     def __init__(self, fds: tuple[int, int] | None = None) -> None:
-        """Make an empty box, or open one by its ends, in any order.
+        """Make an empty box, or open one by its ends, in any order, which are closed if there is an error.
 
         Raises:
             OSError: these are no ends of a box, or there is no room.
@@ -40,7 +40,7 @@ class DescriptorBox:
             ends = [socket.socket(fileno=fd) for fd in fds]
             if any(end.family != socket.AF_UNIX or end.type != socket.SOCK_SEQPACKET for end in ends):
                 for end in ends:
-                    end.detach()
+                    end.close()
                 raise OSError("these are no ends of a descriptor box")
             for end in ends:
                 end.setblocking(False)

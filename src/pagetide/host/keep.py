@@ -99,14 +99,18 @@ class Keep:
 
     @classmethod
     def open(cls, key: str, fds: tuple[int, int]) -> Self:
-        """Take back what was kept of a guest; the ends of its box are this object's, if there is no error.
+        """Take back what was kept of a guest; the ends of its box are this object's, or closed if there is an error.
 
         Raises:
             UnreadableStateError: it cannot be read, or is another version's.
             OSError: there is no room.
         """
         box = DescriptorBox(fds)
-        found = box.open_all()
+        try:
+            found = box.open_all()
+        except OSError:
+            box.close()
+            raise
         try:
             if not {_STATE, _REPLIES, _CONNECTION} <= found.keys():
                 raise UnreadableStateError("a guest was about to attach when the daemon before this one ended")
@@ -119,6 +123,7 @@ class Keep:
             for fd in found.values():
                 with contextlib.suppress(OSError):
                     os.close(fd)
+            box.close()
             raise
         keep.fds = found
         keep._numbers = {fd: number for number, fd in found.items()}
@@ -213,6 +218,9 @@ class Keep:
         self.close_rest()
         os.close(self._replies_fd)
         self.box.close()
+        self.ledger.words = self.ledger.words.copy()
+        with contextlib.suppress(BufferError):  # a queue that is served no more may still know of its account
+            self._file.close()
 
     def _load(self) -> None:
         found: list[tuple[int, bytes]] = []

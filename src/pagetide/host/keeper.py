@@ -6,7 +6,6 @@ manager was told to open. Between accept(2) and the first state of a guest a kil
 connecting; later none.
 """
 
-import contextlib
 import logging
 import os
 import socket
@@ -82,6 +81,8 @@ class Keeper:
         for name, fds in given.items():
             try:
                 if len(fds) != 2:
+                    for fd in fds:
+                        os.close(fd)
                     raise UnreadableStateError(f"of {name} there is not all that was kept")
                 keeps.append(Keep.open(name, (fds[0], fds[1])))
             except (UnreadableStateError, OSError) as error:
@@ -91,9 +92,6 @@ class Keeper:
                     raise
                 _log.error("a guest is let go: %s", error)
                 self._manager.let_go(name)
-                for fd in fds:
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
         return keeps
 
     def begin(self, connection_fd: int) -> Keep | None:
