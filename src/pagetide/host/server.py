@@ -317,13 +317,11 @@ class Server:
         talk()
 
     def _release(self, guest: AttachedGuest) -> None:
-        figures = {name: value for name, value in guest.ledger.snapshot().items() if value}
-        if figures:  # nobody can ask for them any more
-            _log.info("account", extra={"guest": guest.name, "figures": figures})
         origin = self._guests.pop(guest)
         self._working.pop(guest, None)
         self._looks.forget(guest)
         try:
+            guest.log_account()
             self._events.unwatch(guest.fileno())
             guest.close()
         except Exception:  # it has gone all the same
