@@ -19,6 +19,7 @@ from pagetide.lab.compare.pools import ExecutorPool
 from pagetide.lab.compare.progress import GridProgress, duration
 from pagetide.lab.compare.records import LeftOut, Record, Run
 from pagetide.lab.compare.store import Store
+from pagetide.lab.compare.tables import write_csv_folder
 from pagetide.lab.compare.worker import Job
 from pagetide.lab.compare_command import Manner, compare
 from pagetide.machine.config import ConfigError, RunConfig
@@ -250,7 +251,26 @@ def test_a_report_of_nothing_or_to_nowhere_is_a_sentence(
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "there are no results in" in capsys.readouterr().err
     assert cli.main(["report", str(folder), "--json", "/nowhere/tables.json"]) == 1
-    assert "No such file or directory: '/nowhere/tables.json'" in capsys.readouterr().err
+    assert "/nowhere/tables.json cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_tables_of_a_grid_without_a_run_have_their_headings(tmp_path: Path) -> None:
+    """Whoever reads them finds the columns, and no row."""
+    with Store.create(tmp_path / "empty") as store:
+        write_csv_folder(store, tmp_path / "tables")
+    for name, first in {"runs": "key", "configurations": "machine", "bursts": "key", "samples": "key"}.items():
+        (heading,) = (tmp_path / "tables" / f"{name}.csv").read_text().splitlines()
+        assert heading.startswith(f"{first},")
+        assert heading.count(",") >= 5
+
+
+def test_a_table_that_does_not_fit_on_the_disk_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every way out says which file it was."""
+    for option in ("--json", "--markdown"):
+        assert cli.main(["report", str(folder), option, "/dev/full"]) == 1
+        assert capsys.readouterr().err == "pagetide: /dev/full cannot be written: No space left on device\n"
+    assert cli.main(["report", str(folder), "--csv", "/dev/full"]) == 2
+    assert "/dev/full is no folder for the tables" in capsys.readouterr().err
 
 
 def _key(folder: Path, number: int) -> str:
@@ -354,3 +374,15 @@ def test_a_bar_is_drawn_on_a_terminal() -> None:
 def test_durations_are_said_as_people_do(length_s: float, text: str) -> None:
     """Seconds, minutes or hours."""
     assert duration(length_s) == text
+
+
+@pytest.mark.parametrize("address", ["foo", "", "tcp://", "tcp://host", "a b:8786", "tcp://x:99999999", "tcp://x:port"])
+def test_what_is_no_address_of_a_cluster_is_a_sentence(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dask's client is not asked: it would fail at length. No folder is made."""
+    out = tmp_path / "out"
+    assert cli.main(["compare", "--designs", "off", f"--cluster={address}", "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert err == f"pagetide: a Dask scheduler has an address such as tcp://10.0.0.1:8786, not {address!r}\n"
+    assert not out.exists()
