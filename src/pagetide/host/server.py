@@ -302,9 +302,7 @@ class Server:
         self._attempt(rested, rested.talk)
 
     def _release(self, guest: AttachedGuest) -> None:
-        figures = {name: value for name, value in guest.ledger.snapshot().items() if value}
-        if figures:  # nobody can ask for them any more
-            _log.info("account", extra={"guest": guest.name, "figures": figures})
+        guest.log_account()
         self._events.unwatch(guest.fileno())
         guest.close()
         assert not guest.has_work
