@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from pagetide import linux
+from pagetide import foreign_fds, linux
 from pagetide.host.discard import piece_bytes
 from pagetide.host.file_window import FileWindow
 from pagetide.memory.region_map import Region, RegionMap
@@ -74,7 +74,7 @@ class _Mapping(NamedTuple):
     def close(self) -> None:
         self.window.close()
         linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes))
-        linux.close_theirs(self.fd)
+        foreign_fds.close(self.fd)
 
     def take_refaulted_pages(self, start: int) -> int:
         """Those of the piece that begins with this page, each once; -1 if nothing was discarded there."""
@@ -115,10 +115,10 @@ class GuestMemory:
                 than may be shared, or cannot be mapped. Nothing has changed then.
         """
         if len(self._mappings) >= MEM_SLOTS_MAX:
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
             raise GuestMemoryError(f"there is room for {MEM_SLOTS_MAX} memory regions, as GET_MAX_MEM_SLOTS said")
         if shared.size_bytes > self._limit.left_bytes:
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
             raise GuestMemoryError(
                 f"the memory region at {shared.gpa:#x} is larger than the {self._limit.left_bytes:#x} bytes that this "
                 f"guest, with others at its socket, may still share of {SHARED_BYTES_MAX:#x}"
@@ -152,7 +152,7 @@ class GuestMemory:
             raise
         finally:
             for fd in waiting:
-                linux.close_theirs(fd)
+                foreign_fds.close(fd)
         self._mappings, new._mappings = new._mappings, self._mappings
         self.region_map = new.region_map
         self._look_at = None
@@ -253,10 +253,10 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
             window.close()
             raise
     except OSError as error:
-        linux.close_theirs(fd)
+        foreign_fds.close(fd)
         raise GuestMemoryError(f"the memory region at {shared.gpa:#x} cannot be mapped: {error}") from error
     except GuestMemoryError:
-        linux.close_theirs(fd)
+        foreign_fds.close(fd)
         raise
     return _Mapping(shared, fd, window, marks_address, piece)
 
