@@ -2,13 +2,14 @@
 
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from pagetide.machine.initrd import INIT, Entry, cpio_archive, guest_initrd
 from pagetide.machine.kernel_modules import KernelModule
-from pagetide.machine.packages import find_uml
+from pagetide.machine.packages import find_busybox
 
 
 def read_archive(archive: bytes) -> dict[str, tuple[int, bytes, tuple[int, int]]]:
@@ -67,7 +68,7 @@ def test_a_guest_has_its_init_busybox_modules_and_console() -> None:
 
 def test_busybox_can_read_it(tmp_path: Path) -> None:
     """Another reader of the format, the guest's own, extracts the same."""
-    busybox = find_uml().busybox
+    busybox = find_busybox()
     archive = guest_initrd(b"b" * 1001, [KernelModule("virtio_balloon", b"m" * 7)])
     for arguments in (["-t"], ["-i", "-d", "init", "modules/00-virtio_balloon"]):
         done = subprocess.run(
@@ -80,4 +81,22 @@ def test_busybox_can_read_it(tmp_path: Path) -> None:
 
 def test_the_init_is_a_shell_script_without_errors() -> None:
     """Busybox's shell parses it."""
-    subprocess.run([find_uml().busybox, "sh", "-n", "-c", INIT], check=True)
+    subprocess.run([find_busybox(), "sh", "-n", "-c", INIT], check=True)
+
+
+def test_a_command_that_comes_slowly_is_taken() -> None:
+    """Init looks after its memory five times a second, and loses no line that comes in two parts meanwhile."""
+    stubs = "tell_memory() { echo @memory; }; rm() { :; }; poweroff() { exit 0; }; "
+    loop = INIT[INIT.index("while :; do\n    command=") :]
+    with subprocess.Popen(
+        [find_busybox(), "sh", "-c", stubs + loop], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as init:
+        assert init.stdin is not None
+        assert init.stdout is not None
+        for part in (b"re", b"move\n", b"\nst", b"op\n"):
+            init.stdin.write(part)
+            init.stdin.flush()
+            time.sleep(0.5)
+        told = init.stdout.read().split()
+    assert told.count(b"@removed") == 1
+    assert told.count(b"@memory") >= 3

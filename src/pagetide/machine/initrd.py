@@ -8,6 +8,9 @@ The init reads commands from the console and answers with marker lines, each of 
   `@memory FREE LISTED` before each answer and five times a second: pages that are free, and those on the lists for
   reclaim, where the pages of all files and processes are. A block that is isolated for a report is neither.
 
+Busybox's `read` forgets what it has of a line when its time is up, and a slow guest takes some of that time for each
+character. So only the first has to come in time.
+
 Two who tell would be one too many: what one had read before an answer could come out after it. So whoever tells while a
 file is written has ended before the answer.
 
@@ -27,7 +30,7 @@ from pagetide.machine.kernel_modules import KernelModule
 INIT = """\
 #!/bin/busybox sh
 export PATH=/bin
-stty -echo
+stty -echo -icanon
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t tmpfs -o size=100% none /mnt
@@ -55,7 +58,11 @@ read -r release </proc/sys/kernel/osrelease
 tell_memory
 echo "@ready $release $order"
 while :; do
-    read -r -t 0.2 command argument || command=
+    command= argument=
+    if read -r -t 0.2 -n 1 first && [ -n "$first" ]; then
+        read -r command argument
+        command=$first$command
+    fi
     case $command in
     fill)
         while :; do tell_memory; sleep 0.2; done &
