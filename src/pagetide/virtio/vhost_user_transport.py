@@ -234,6 +234,12 @@ class FrontendChannel:
         """Share the guest's memory: one descriptor a region."""
         self.call(Request.SET_MEM_TABLE, encode_mem_table(regions), tuple(fds))
 
+    def queue_count(self, wanted: int) -> int:
+        """This many queues, or as many as there are if those are fewer and the back-end tells (MQ)."""
+        if not self.frontend.protocol_features & ProtocolFeature.MQ:
+            return wanted
+        return min(wanted, decode_u64(self.call(Request.GET_QUEUE_NUM)))
+
     def get_inflight(self, queue_count: int, queue_size: int) -> tuple[Inflight, int] | None:
         """Have the back-end make memory for what is in flight: its description and descriptor, for the caller to keep.
 
