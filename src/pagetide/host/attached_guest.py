@@ -1,5 +1,6 @@
 """One guest of the server: its balloon device, its memory and its connection, joined, and what the host wants of it."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -117,9 +118,10 @@ class AttachedGuest:
         self._kicks.go_on()
 
     def close(self) -> None:
-        """Give back all that is held for the guest."""
-        self._session.close()
-        self._memory.close()
+        """Give back all that is held for the guest; each part also if another cannot be."""
+        with contextlib.ExitStack() as parts:
+            parts.callback(self._memory.close)
+            parts.callback(self._session.close)
 
     def talk(self) -> float:
         """Take what messages have come, and answer them; not more than some at a time.

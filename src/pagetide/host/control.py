@@ -164,10 +164,15 @@ def handle(line: bytes, host: ControlledHost) -> bytes:
     try:
         answer = _answer(msgspec.json.decode(line, type=ControlRequest), host)
     except msgspec.MsgspecError as error:
-        answer = ControlAnswer(error=f"not a request: {error}")
+        return refusal(f"not a request: {error}")
     except (ControlError, GuestGoneError, ValueError) as error:
-        answer = ControlAnswer(error=str(error))
+        return refusal(str(error))
     return msgspec.json.encode(answer) + b"\n"
+
+
+def refusal(reason: str) -> bytes:
+    """The line that says why nothing was done."""
+    return msgspec.json.encode(ControlAnswer(error=reason)) + b"\n"
 
 
 def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer:

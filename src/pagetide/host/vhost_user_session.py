@@ -1,5 +1,6 @@
 """One guest's vhost-user connection: what its messages do to its memory, its queues and its device, and the answers."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -174,13 +175,14 @@ class VhostUserSession:
         signal_eventfd(err_fd)
 
     def close(self) -> None:
-        """Leave the queues, and give back what the connection held."""
-        for index in self._kicks.watched:
-            self._leave_queue(index)
-        self.inflight.close()
-        for fd in self._backend.close():
-            linux.close_theirs(fd)
-        self._connection.close()
+        """Leave the queues, and give back what the connection held; each part also if another cannot be."""
+        with contextlib.ExitStack() as parts:
+            parts.callback(self._connection.close)
+            for fd in self._backend.close():
+                parts.callback(linux.close_theirs, fd)
+            parts.callback(self.inflight.close)
+            for index in self._kicks.watched:
+                parts.callback(self._leave_queue, index)
 
     def _take(self, message: Message) -> None:
         events = self._backend.take(message)
