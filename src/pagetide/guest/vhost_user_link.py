@@ -124,7 +124,7 @@ class VhostUserLink:
         What is in flight is tracked in queues of at most as many descriptors as the first one.
         """
         if self._inflight is None:
-            self._inflight = self._channel.get_inflight(len(Queue), size)
+            self._inflight = self._channel.get_inflight(self._channel.queue_count(len(Queue)), size)
             if self._inflight is not None:
                 self._channel.set_inflight(*self._inflight)
         base = self._ram.address

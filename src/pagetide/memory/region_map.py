@@ -43,19 +43,27 @@ class Region(NamedTuple):
 
 @kernel
 def find_region(table: npt.NDArray[np.int64], gpa: int, length_bytes: int) -> int:
-    """Row of the region that holds all of `gpa … gpa + length_bytes`; -1 if none does.
+    """Row of the region that holds all of `gpa … gpa + length_bytes`; -1 if none does. Rows are in order of address.
 
     Safe for any int64 values: a length below 1, a negative address, a range that wraps around or that crosses from one
     region to the next answers -1.
     """
     if length_bytes < 1 or gpa < 0:
         return -1
-    for row in range(table.shape[0]):
-        start = table[row, REGION_GPA]
-        size = table[row, REGION_BYTES]
-        if gpa >= start and gpa - start < size and length_bytes <= size - (gpa - start):
-            return row
-    return -1
+    first = 0
+    end: int = table.shape[0]
+    while first < end:  # the first row that begins above it, by halves: a guest may have hundreds
+        middle = first + end >> 1
+        if table[middle, REGION_GPA] <= gpa:
+            first = middle + 1
+        else:
+            end = middle
+    row = first - 1
+    if row < 0:
+        return -1
+    size = table[row, REGION_BYTES]
+    into_bytes = gpa - table[row, REGION_GPA]
+    return row if into_bytes < size and length_bytes <= size - into_bytes else -1
 
 
 @kernel
