@@ -10,7 +10,7 @@ import select
 import socket
 from collections.abc import Sequence
 
-from pagetide import linux
+from pagetide import foreign_fds
 from pagetide.virtio.vhost_user_frontend import VhostUserFrontend
 from pagetide.virtio.vhost_user_messages import (
     F_PROTOCOL_FEATURES,
@@ -76,7 +76,7 @@ class Connection:
     def close(self) -> None:
         """Close the socket, and the descriptors of a message that was not complete."""
         for fd in self._reader.take_fds():
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
         self._socket.close()
 
     def receive(self) -> Message | None:
@@ -188,7 +188,7 @@ class FrontendChannel:
         if message is None:
             return b""
         for fd in message.fds:  # nobody asked for them
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
         return self.frontend.take(message)
 
     def _exchange(self, request: Request, payload: bytes, fds: tuple[int, ...]) -> Message | None:
@@ -259,7 +259,7 @@ class FrontendChannel:
                 raise RemoteProtocolError("GET_INFLIGHT_FD was answered without memory")
         except RemoteProtocolError:
             for fd in message.fds:
-                linux.close_theirs(fd)
+                foreign_fds.close(fd)
             raise
         return inflight, message.fds[0]
 
