@@ -16,8 +16,6 @@ To serve another queue, write its class and add it to `_queue`.
 
 from typing import NamedTuple
 
-import numpy as np
-
 from pagetide.host.device_config import NUM_PAGES_MAX, DeviceConfig
 from pagetide.host.device_state import DeviceState
 from pagetide.host.guest_memory import DeviceMemory, GuestMemoryError
@@ -31,15 +29,15 @@ from pagetide.host.ledger import (
     SKIPPED_POISONED,
     Ledger,
 )
+from pagetide.host.ram_size import ram_bytes, shared_files
 from pagetide.host.statistics import StatisticsQueue
 from pagetide.host.turn import (
-    CONTROL_WORDS,
     NOTHING,
-    SHARE_UNIT,
-    VERIFY_CREDIT,
-    VERIFY_SHARE,
+    TURN_BYTES_MAX,
+    TURN_PUNCHES_MAX,
     BlockQueue,
     Turn,
+    turn_control,
 )
 from pagetide.memory.region_map import REGION_BYTES
 from pagetide.units import PAGE_SIZE_BYTES
@@ -62,6 +60,7 @@ QUEUES_MAX = len(Queue)
 _ACCOUNTS = {Queue.INFLATE: INFLATE_ACCOUNT, Queue.DEFLATE: DEFLATE_ACCOUNT, Queue.REPORTING: REPORT_ACCOUNT}
 _POISON_VAL = slice(CONFIG_POISON_VAL, CONFIG_POISON_VAL + 4)
 _NO_POISON = bytes(4)
+_TARGET_SLACK_PAGES = 256  # statistics and `actual` are not told at the same moment
 
 # Python 3.11 finds a member of an enum in 0.2 µs, and in many times that after a turn has emptied the caches.
 _REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
@@ -120,7 +119,15 @@ class BalloonDevice:
     inhibited: bool
     statistics: dict[str, int]
 
-    def __init__(self, memory: DeviceMemory, ledger: Ledger, *, verify_share: float = 1.0) -> None:
+    def __init__(
+        self,
+        memory: DeviceMemory,
+        ledger: Ledger,
+        *,
+        verify_share: float = 1.0,
+        turn_bytes_max: int = TURN_BYTES_MAX,
+        turn_punches_max: int = TURN_PUNCHES_MAX,
+    ) -> None:
         """Start with no queues.
 
         Args:
@@ -128,6 +135,8 @@ class BalloonDevice:
             ledger: where to account for what is done.
             verify_share: share of elements whose discarding is read back, evenly spread, the first one included; 0 is
                 none of them, 1 all.
+            turn_bytes_max: a turn ends with the piece that reaches so many bytes discarded.
+            turn_punches_max: and with so many discarding calls.
 
         Raises:
             ValueError: the share is not from 0 to 1.
@@ -138,20 +147,26 @@ class BalloonDevice:
         self.config = DeviceConfig()
         self.paused = self.inhibited = False
         self.statistics = {}
-        self._can_poison = False
+        self._can_poison = self._deflates_on_oom = False
+        self._own_bytes: int | None = None
+        self._target_bytes: int | None = None
         self._once_started: set[int] = set()
         self._left_at: dict[int, int] = {}
+        self._left_amid: dict[int, int] = {}
         self._ends: dict[int, int] | None = None
         self._hinting = HintingRound()
         self._memory = memory
         self._queues: dict[int, _Started] = {}
-        self._control = np.zeros(CONTROL_WORDS, np.int64)
-        self._control[VERIFY_SHARE] = round(verify_share * SHARE_UNIT)
-        self._control[VERIFY_CREDIT] = SHARE_UNIT - self._control[VERIFY_SHARE] if verify_share else 0
+        self._control = turn_control(verify_share, bytes_max=turn_bytes_max, punches_max=turn_punches_max)
 
     @property
     def ram_bytes(self) -> int:
-        """All memory that the guest has shared."""
+        """Memory that the guest has, as well as it can be told (ram_size.py); 0 before it has shared any."""
+        return ram_bytes(shared_files(self._memory.region_map.table), self._own_bytes)
+
+    @property
+    def shared_bytes(self) -> int:
+        """All memory that the guest has shared, which may be more than it has."""
         return int(self._memory.region_map.table[:, REGION_BYTES].sum())
 
     def index_of(self, kind: Queue) -> int | None:
@@ -162,17 +177,38 @@ class BalloonDevice:
         """Want the guest to make do with this much memory; the driver is to be told of a changed configuration.
 
         More than the guest has empties the balloon. What it shares can be a little less than what it was started with:
-        User-Mode Linux keeps its own kernel's pages out of it. No more than 2^32 - 1 pages can be asked for.
+        User-Mode Linux keeps its own kernel's pages out of it. No more than 2^32 - 1 pages can be asked for, nor more
+        than the guest's own total. The target holds: when statistics tell of more or less memory, it is asked for anew.
 
         Raises:
             ValueError: the guest has shared no memory yet, or the target is negative.
         """
-        ram_bytes = self.ram_bytes
-        if ram_bytes == 0:
+        if self.shared_bytes == 0:
             raise ValueError("the guest has shared no memory yet")
         if target_bytes < 0:
             raise ValueError(f"a guest cannot keep {target_bytes} bytes")
-        self.config.set_num_pages(min(max(0, ram_bytes - target_bytes) // PAGE_SIZE_BYTES, NUM_PAGES_MAX))
+        self._target_bytes = target_bytes
+        self.config.set_num_pages(self._pages_for(target_bytes))
+
+    def _pages_for(self, target_bytes: int) -> int:
+        most_bytes = self.ram_bytes if self._own_bytes is None else self._own_bytes
+        return min(max(0, min(self.ram_bytes - target_bytes, most_bytes)) // PAGE_SIZE_BYTES, NUM_PAGES_MAX)
+
+    def _take_statistics(self, statistics: dict[str, int]) -> bool:
+        """Learn the guest's own total; whether the driver is to be told of a changed configuration."""
+        self.statistics = statistics
+        total_bytes = statistics.get("memtot", 0)
+        # Linux takes a page in the balloon out of its total, unless it would give it back rather than run out of
+        # memory (drivers/virtio/virtio_balloon.c, fill_balloon, 6.12).
+        in_balloon_bytes = 0 if self._deflates_on_oom else self.config.fields.actual * PAGE_SIZE_BYTES
+        self._own_bytes = total_bytes + in_balloon_bytes if total_bytes else None
+        if self._target_bytes is None or self.shared_bytes == 0:
+            return False
+        num_pages = self._pages_for(self._target_bytes)
+        changed = abs(num_pages - self.config.fields.num_pages) >= _TARGET_SLACK_PAGES
+        if changed:
+            self.config.set_num_pages(num_pages)
+        return changed
 
     @property
     def hinting(self) -> bool:
@@ -252,6 +288,7 @@ class BalloonDevice:
         self.config.reset()
         self._once_started.clear()
         self._left_at.clear()
+        self._left_amid.clear()
         self.statistics = {}
 
     def start_queue(
@@ -262,7 +299,7 @@ class BalloonDevice:
         Args:
             index: the queue's, dense over the queues that exist with these features.
             place: where it is.
-            base: the available ring entry to take first, unless `inflight` was left in use.
+            base: where the front-end says that the queue stands; what was not given back before it is taken, too.
             features: what was negotiated.
             inflight: where to keep track of what is taken, so that a successor can go on.
 
@@ -286,12 +323,15 @@ class BalloonDevice:
             inflight=inflight,
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
+        self._deflates_on_oom = bool(features & Feature.DEFLATE_ON_OOM)
         if ring.last_avail == 0 and self._left_at.get(index, 0) != 0:
             self._begin_anew()
         if index not in self._once_started and ring.last_avail != 0:
             self.config.served_before()
         self._once_started.add(index)
-        self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring))
+        goes_on = self._left_at.get(index) == ring.next_avail
+        counted_bytes = self._left_amid.pop(index, 0) if goes_on else 0
+        self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring, counted_bytes))
 
     def stop_queue(self, index: int) -> int | None:
         """Serve a queue no more; the available ring entry to take next, or None if it was not started."""
@@ -300,6 +340,8 @@ class BalloonDevice:
             return None
         started.queue.ring.stop()
         self._left_at[index] = started.queue.next_avail
+        if isinstance(started.queue, BlockQueue):
+            self._left_amid[index] = started.queue.counted_bytes
         return self._left_at[index]
 
     def memory_changed(self) -> None:
@@ -320,7 +362,7 @@ class BalloonDevice:
         self._ends = {index: started.queue.ring.avail_idx for index, started in self._queues.items()}
 
     def process(self, index: int, budget: int) -> Turn:
-        """Serve up to `budget` elements of a queue.
+        """Serve up to `budget` elements of a queue, or a part of one, within a turn's bounds.
 
         Raises:
             RingError: the driver broke a rule of the ring; nothing but a reset helps.
@@ -337,7 +379,8 @@ class BalloonDevice:
         turn = queue.process(self._memory.region_map.table, budget, self._skip(kind))
         if kind is _STATS:
             assert isinstance(queue, StatisticsQueue)
-            self.statistics = queue.latest
+            if queue.latest is not self.statistics and self._take_statistics(queue.latest):
+                turn = turn._replace(config_changed=True)
         elif turn.config_changed:
             self.config.set_cmd_id(self._hinting.cmd_id)
         return turn
@@ -348,18 +391,23 @@ class BalloonDevice:
         QEMU's generic front-end (vhost-user-test-device, 11.1) tells of none when its guest is reset.
         """
         self._left_at.clear()
+        self._left_amid.clear()
         self._hinting.end()
         self.config.set_cmd_id(self._hinting.cmd_id)
         self.config.begin_anew()
-        self.statistics = {}
+        self._forget_statistics()
 
-    def _queue(self, kind: Queue, ring: DeviceRing) -> BlockQueue | StatisticsQueue | HintingQueue:
+    def _forget_statistics(self) -> None:
+        self.statistics = {}
+        self._own_bytes = None
+
+    def _queue(self, kind: Queue, ring: DeviceRing, counted_bytes: int) -> BlockQueue | StatisticsQueue | HintingQueue:
         words = self.ledger.words
         if kind is Queue.STATS:
             return StatisticsQueue(ring, words)
         if kind is Queue.FREE_PAGE:
             return HintingQueue(ring, self._hinting, words)
-        return BlockQueue(kind, ring, self._control, words[_ACCOUNTS[kind]])
+        return BlockQueue(kind, ring, self._control, words[_ACCOUNTS[kind]], counted_bytes=counted_bytes)
 
     def _skip(self, kind: Queue) -> int:
         """The word that counts what is left alone on a queue, or 0 to discard."""

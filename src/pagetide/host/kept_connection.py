@@ -17,7 +17,7 @@ import sys
 import termios
 from collections.abc import Callable
 
-from pagetide import linux
+from pagetide import foreign_fds
 from pagetide.host.keep import Keep, mark_sent, was_sent
 from pagetide.host.kept_state import GuestKept
 from pagetide.virtio.vhost_user_messages import HEADER_BYTES, PAYLOAD_BYTES_MAX, Message, Request, encode
@@ -69,7 +69,7 @@ class KeptConnection(Connection):
                 data, fds, flags = b"", [], 0
             if fds and len(data) == wanted_bytes and self._are_of_a_later_message(data):
                 for fd in fds:
-                    linux.close_theirs(fd)
+                    foreign_fds.close(fd)
                 fds, flags = [], 0
             self._reader.receive(data, fds)
             self._looked_bytes = len(data)

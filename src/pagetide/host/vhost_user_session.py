@@ -1,11 +1,13 @@
 """One guest's vhost-user connection: what its messages do to its memory, its queues and its device, and the answers."""
 
+import contextlib
 import logging
 import os
 import socket
 from collections.abc import Callable
 
-from pagetide import linux
+from pagetide import foreign_fds
+from pagetide.host import doors
 from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueueLostError, QueuePlace
 from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
@@ -34,7 +36,7 @@ from pagetide.virtio.vhost_user_events import (
     SessionBegun,
 )
 from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request
-from pagetide.virtio.vhost_user_payloads import Inflight, MemoryRegion
+from pagetide.virtio.vhost_user_payloads import NO_FD, U64, Inflight, MemoryRegion, decode_u64
 from pagetide.virtio.vhost_user_transport import Connection, PeerGoneError
 
 _MESSAGES_PER_TURN = 16
@@ -95,6 +97,7 @@ class VhostUserSession:
             self._connection = Connection(sock)
         else:
             self._connection = KeptConnection(sock, keep, lambda: describe(self._state()))
+        self._told_unused: set[int] = set()
         self._backend = VhostUserBackend(features, QUEUES_MAX, device.config.data)
 
     def fileno(self) -> int:
@@ -205,9 +208,10 @@ class VhostUserSession:
 
     def let_go(self) -> None:
         """Leave everything as it is for a successor, and close it here."""
-        for index in self._kicks.watched:
-            self._kicks.unwatch(index)
-        self._close()
+        with contextlib.ExitStack() as parts:
+            self._close_in(parts)
+            for index in self._kicks.watched:
+                parts.callback(self._kicks.unwatch, index)
 
     def fail_queue(self, index: int, reason: str) -> None:
         """The driver broke a rule of the ring: say so, and leave its queues alone until it resets the device.
@@ -229,18 +233,20 @@ class VhostUserSession:
         signal_eventfd(err_fd)
 
     def close(self) -> None:
-        """Leave the queues, and give back what the connection held."""
-        for index in self._kicks.watched:
-            self._leave_queue(index)
-        self._close()
+        """Leave the queues, and give back what the connection held; each part also if another cannot be."""
+        with contextlib.ExitStack() as parts:
+            self._close_in(parts)
+            for index in self._kicks.watched:
+                parts.callback(self._leave_queue, index)
 
-    def _close(self) -> None:
-        self.inflight.close()
+    def _close_in(self, parts: contextlib.ExitStack) -> None:
+        parts.callback(self._connection.close)
         for fd in self._backend.close():
-            linux.close_theirs(fd)
-        self._connection.close()
+            parts.callback(foreign_fds.close, fd)
+        parts.callback(self.inflight.close)
 
     def _take(self, message: Message) -> None:
+        message = self._without_others(message)
         events = self._backend.take(message)
         if message.request in _EVENTFDS_THAT_WE_WRITE:
             for fd in message.fds:
@@ -253,13 +259,35 @@ class VhostUserSession:
             refusal = f"{Request(message.request).name} refused: {error}"
             self._log.error("%s", refusal)
         for fd in self._backend.take_unneeded_fds():
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
         answer = self._backend.answer(message, succeeded=refusal is None)
         if answer is None and refusal is not None:
             raise GuestGoneError(refusal)
         self._connection.done(answer)
         if self._config_to_tell:
             self.tell_config_changed()
+
+    def _without_others(self, message: Message) -> Message:
+        """The message without descriptors of kinds that nobody may give with it; nothing has touched them yet.
+
+        A queue without its eventfds is one that is polled, for which the protocol has a way (the text,
+        "VHOST_USER_SET_VRING_KICK"): it is not kicked or called, and everything else goes on.
+
+        Raises:
+            GuestGoneError: there is no way to go on without them.
+        """
+        allowed = doors.ALLOWED.get(message.request)
+        if allowed is None or all(map(allowed.is_kind, message.fds)):
+            return message
+        given = ", ".join(foreign_fds.describe(fd) for fd in message.fds if not allowed.is_kind(fd))
+        reason = f"{Request(message.request).name} comes with {given}, not with {allowed.what}"
+        closed = [foreign_fds.close(fd) for fd in message.fds]
+        if not all(closed) or not allowed.can_do_without or len(message.payload) != U64.size:
+            raise GuestGoneError(reason)
+        if message.request not in self._told_unused:
+            self._told_unused.add(message.request)
+            self._log.error("%s: it is not used", reason)
+        return message._replace(payload=U64.pack(decode_u64(message.payload) | NO_FD), fds=())
 
     def _act(self, event: Event) -> None:
         match event:

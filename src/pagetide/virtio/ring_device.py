@@ -37,8 +37,6 @@ from pagetide.virtio.ring import (
     AVAIL_F_NO_INTERRUPT,
     AVAIL_IDX,
     BAD_PUSH,
-    ELEMENT_BYTES_MAX,
-    ELEMENT_TOO_LONG,
     HEAD_RANGE,
     INDEX_MASK,
     INDIRECT_DESCS_MAX,
@@ -73,6 +71,7 @@ INFLIGHT_ADDRESS = 11  # of the queue's in-flight region; 0 for none
 INFLIGHT_COUNTER = 12  # of the next element that is taken
 RESUBMITS = 13  # elements of a predecessor's that are still to be popped
 INFLIGHT_DESCS = 14
+UNDER_WAY = 15  # 1 while the element popped last is dealt with, and that takes more than one turn
 _STATE_WORDS = 16  # then the heads of those elements, the one to pop first at the end
 
 
@@ -130,8 +129,6 @@ def pop_element(state: _Words, regions: _Words, gpas: _Words, lengths: _Words, f
         if head >= size:
             return HEAD_RANGE
     count = read_chain(state[DESC_ADDRESS], size, head, state[INDIRECT], regions, gpas, lengths, flags)
-    if count > 1 and lengths[:count].sum() > ELEMENT_BYTES_MAX:
-        return ELEMENT_TOO_LONG
     if count > 0:
         state[POPPED_HEAD] = head
         if resubmits > 0:
@@ -239,11 +236,12 @@ class DeviceRing:
         base: int = 0,
         inflight: InflightRegion | None = None,
     ) -> None:
-        """Start at a given available index, and at the used index that is in memory.
+        """Start at the used index that is in memory: what was made available and not given back is popped.
 
-        Elements between the two were popped by a device before this one and never given back. With an in-flight region
-        that such a device has left in use, they are popped again before all others, and the region says where to start,
-        not `base`. That device may also have died before it called: call the driver once after such a start.
+        Elements between that and `base` were popped by a device before this one and never given back, or never seen by
+        any: Cloud Hypervisor starts a queue at the driver's available idx, when Linux has its statistics buffer in it,
+        and after its back-end died. With an in-flight region that a device has left in use, what it had popped comes
+        before all others. That device may also have died before it called: call the driver once after such a start.
 
         Args:
             size: of the queue, in descriptors.
@@ -253,7 +251,8 @@ class DeviceRing:
             used_address: the used ring.
             event_idx: whether VIRTIO_F_EVENT_IDX was negotiated.
             indirect: whether VIRTIO_F_INDIRECT_DESC was negotiated.
-            base: the available ring entry to pop first (`SET_VRING_BASE`).
+            base: an available ring entry (`SET_VRING_BASE`), which the used idx must fit: not before it, nor further
+                from it than the queue is long.
             inflight: where to keep track of what is popped, so that another device can take over at any time.
 
         Raises:
@@ -265,8 +264,9 @@ class DeviceRing:
         given_back = int(used_idx(used_address))
         left = None if inflight is None else begin_tracking(inflight, size, given_back)
         heads, counter = ([], 0) if left is None else left
+        first = given_back + len(heads) & INDEX_MASK
         if left is not None:
-            base = given_back + len(heads) & INDEX_MASK
+            base = first
         if not 0 <= base <= INDEX_MASK or (base - given_back & INDEX_MASK) > size:
             raise ValueError(
                 f"base {base} does not fit the used idx {given_back} of a queue of {size} (virtio 1.2, 2.7)"
@@ -278,7 +278,7 @@ class DeviceRing:
         self.state[USED_ADDRESS] = used_address
         self.state[EVENT_IDX] = event_idx
         self.state[INDIRECT] = indirect
-        self.state[LAST_AVAIL] = self.state[AVAIL_SEEN] = base
+        self.state[LAST_AVAIL] = self.state[AVAIL_SEEN] = first
         self.state[USED_NEXT] = self.state[USED_PUBLISHED] = given_back
         self._inflight = inflight
         if inflight is not None:
@@ -295,12 +295,12 @@ class DeviceRing:
 
     @property
     def next_avail(self) -> int:
-        """Where another device would go on (`GET_VRING_BASE`), if all that was popped is given back.
+        """Where another device would go on (`GET_VRING_BASE`), if all that was popped is given back, or is under way.
 
-        What a predecessor took and this one has not popped again is still to be served. Taken in order, it comes
-        right before `last_avail`.
+        What a predecessor took and this one has not popped again is still to be served, and so is the whole element
+        under way. Taken in order, they come right before `last_avail`.
         """
-        return int(self.state[LAST_AVAIL] - self.state[RESUBMITS]) & INDEX_MASK
+        return int(self.state[LAST_AVAIL] - self.state[RESUBMITS] - self.state[UNDER_WAY]) & INDEX_MASK
 
     @property
     def avail_idx(self) -> int:
@@ -308,8 +308,8 @@ class DeviceRing:
         return int(_avail_idx(self.state))
 
     def left_until(self, avail_idx: int) -> int:
-        """How many elements there are to pop up to this index."""
-        return int((avail_idx - self.state[LAST_AVAIL] & INDEX_MASK) + self.state[RESUBMITS])
+        """How many elements there are to pop up to this index, and the one under way."""
+        return int((avail_idx - self.state[LAST_AVAIL] & INDEX_MASK) + self.state[RESUBMITS] + self.state[UNDER_WAY])
 
     def stop(self) -> None:
         """Serve the queue no more; what is popped and not given back is for whoever starts it next to pop again."""
