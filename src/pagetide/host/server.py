@@ -467,6 +467,8 @@ class Server:
         origin.attached.append(guest.name)
         if keep is not None and self._keeper is not None:
             self._attempt(guest, functools.partial(_keep, guest, keep, self._keeper))
+        if guest not in self._guests:
+            return
         self._offer_places()
         self._charge(guest, self._costs.lap_s())
 
