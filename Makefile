@@ -6,12 +6,12 @@
 UV = $(or $(wildcard .venv/bin/uv),$(shell command -v uv),$(error make lock needs uv: pip install uv))
 
 help: ## list these targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
 setup: ## make .venv with the locked dependencies and pagetide
 	@tools/setup
 
-setup-guests: setup
+setup-guests: setup ## as root on Debian, install or unpack what real guests need: User-Mode Linux, QEMU, a kernel
 	@tools/setup_guests
 
 run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram 4GiB'

@@ -184,8 +184,10 @@ def boot(
     Args:
         kind: uml, which is User-Mode Linux: a Linux kernel as a process; or qemu, which translates the guest's code.
             Neither needs root or hardware virtualisation.
-        kernel: The kernel to boot: a linux.uml with its modules in ../lib/uml/modules, or FOLDER/boot/vmlinuz-RELEASE
-            with its modules in FOLDER/lib/modules/RELEASE. [default: the installed one]
+        kernel: The kernel to boot: a linux.uml with its modules in ../lib/uml/modules; or FOLDER/boot/vmlinuz-RELEASE
+            with its modules in FOLDER/lib/modules/RELEASE, or vmlinuz beside its modules, as Debian 14 has it.
+            [default: for uml the installed one or that of make setup-guests, whichever runs on this processor; for qemu
+            that of make setup-guests, or the newest installed]
         qemu: The QEMU to use. Without --peer it must have the device vhost-user-test-device-pci, as 10.2 and newer do.
         ram: Guest memory, such as 512MiB or 2G. [default: 1GiB]
         fill: Size of the file. [default: 700MiB]

@@ -182,8 +182,13 @@ class AttachedGuest:
 
     @property
     def ram_bytes(self) -> int:
-        """Memory that the guest has shared."""
+        """Memory that the guest has, as well as it can be told; 0 before it has shared any."""
         return self._device.ram_bytes
+
+    @property
+    def shared_bytes(self) -> int:
+        """Memory that the guest has shared, which may be more than it has (virtio-mem)."""
+        return self._device.shared_bytes
 
     @property
     def statistics(self) -> dict[str, int]:
@@ -260,6 +265,8 @@ class AttachedGuest:
         if self.paused and not self.wishes.paused and index is not None:
             self._kicks.make_ready(index)
         self._device.paused = self.wishes.paused
+        if self.wishes.target_bytes is not None:
+            self.request_statistics()  # the target holds for the memory that it has now
         return self._renew_target()
 
     def begin_hinting(self) -> bool:
@@ -318,7 +325,7 @@ class AttachedGuest:
     def _renew_target(self) -> bool:
         """Ask for the target of what memory there is now; False if there is a change that it cannot be told of."""
         target_bytes = self.wishes.target_bytes
-        if target_bytes is None or not self.ram_bytes:
+        if target_bytes is None or not self.shared_bytes:
             return True
         before = self.config.num_pages
         self._device.set_target_bytes(target_bytes)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from pagetide import linux
+from pagetide import foreign_fds, linux
 from pagetide.host.discard import piece_bytes
 from pagetide.host.file_window import FileWindow
 from pagetide.memory.region_map import Region, RegionMap
@@ -74,7 +74,7 @@ class _Mapping(NamedTuple):
     def close(self) -> None:
         self.window.close()
         linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes))
-        linux.close_theirs(self.fd)
+        foreign_fds.close(self.fd)
 
     def take_refaulted_pages(self, start: int) -> int:
         """Those of the piece that begins with this page, each once; -1 if nothing was discarded there."""
@@ -115,10 +115,10 @@ class GuestMemory:
                 than may be shared, or cannot be mapped. Nothing has changed then.
         """
         if len(self._mappings) >= MEM_SLOTS_MAX:
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
             raise GuestMemoryError(f"there is room for {MEM_SLOTS_MAX} memory regions, as GET_MAX_MEM_SLOTS said")
         if shared.size_bytes > self._limit.left_bytes:
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
             raise _too_large(shared, self._limit.left_bytes)
         mapping = _map(shared, fd)
         try:
@@ -157,7 +157,7 @@ class GuestMemory:
                     mapped.append(_map(region, waiting.pop(0)))
                 else:
                     old.remove(same)
-                    linux.close_theirs(waiting.pop(0))
+                    foreign_fds.close(waiting.pop(0))
                 table.append(mapped[-1] if same is None else same)
             self.region_map = _region_map(table)
         except GuestMemoryError:
@@ -166,7 +166,7 @@ class GuestMemory:
             raise
         finally:
             for fd in waiting:
-                linux.close_theirs(fd)
+                foreign_fds.close(fd)
         self._mappings = table
         self._limit.left_bytes = left_bytes
         self._look_at = None
@@ -275,10 +275,10 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
             window.close()
             raise
     except OSError as error:
-        linux.close_theirs(fd)
+        foreign_fds.close(fd)
         raise GuestMemoryError(f"the memory region at {shared.gpa:#x} cannot be mapped: {error}") from error
     except GuestMemoryError:
-        linux.close_theirs(fd)
+        foreign_fds.close(fd)
         raise
     return _Mapping(shared, fd, window, marks_address, piece)
 
