@@ -144,7 +144,10 @@ class AttachedGuest:
         Returns:
             The share of this that was in vain.
         """
-        index = self._kicks.take_ready()
+        ready = self._kicks.take_ready()
+        index = self._device.first_to_serve(ready)
+        if index != ready:
+            self._kicks.make_ready(ready)
         try:
             call, more, config_changed, in_vain, reports, failure = self._device.process(index, ELEMENTS_PER_TURN)
             self._check_files()
