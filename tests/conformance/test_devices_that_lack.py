@@ -76,7 +76,7 @@ LACKS: dict[str, tuple[Patch, int]] = {
     "STATUS": (_without(P.STATUS), 1),
     "STATUS and RESET_DEVICE": (_without(P.STATUS, P.RESET_DEVICE), 7),
     "STATUS and REPLY_ACK": (_without(P.STATUS, P.REPLY_ACK), 1),
-    "STATUS, and tells no errors": (_silent_without_status, 13),
+    "STATUS, and tells no errors": (_silent_without_status, 12),
     "CONFIG": (_without(P.CONFIG), 13),
     "BACKEND_REQ": (_without(P.BACKEND_REQ), 3),
     "REPLY_ACK": (_without(P.REPLY_ACK), 0),

@@ -264,7 +264,7 @@ class BalloonDevice:
         Args:
             index: the queue's, dense over the queues that exist with these features.
             place: where it is.
-            base: the available ring entry to take first, unless `inflight` was left in use.
+            base: where the front-end says that the queue stands; what was not given back before it is taken, too.
             features: what was negotiated.
             inflight: where to keep track of what is taken, so that a successor can go on.
 

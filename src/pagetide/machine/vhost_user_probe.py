@@ -15,11 +15,26 @@ from pagetide.virtio.balloon import Status
 from pagetide.virtio.vhost_user_frontend import RefusedError
 from pagetide.virtio.vhost_user_messages import F_PROTOCOL_FEATURES, ProtocolFeature, Request
 from pagetide.virtio.vhost_user_payloads import U64, decode_u64
-from pagetide.virtio.vhost_user_transport import PeerGoneError
+from pagetide.virtio.vhost_user_transport import FrontendChannel, PeerGoneError
+
+
+class _StepByStep(FrontendChannel):
+    """A front-end that has every message dealt with before it sends a descriptor.
+
+    Whoever passes messages on, as a proxy, may read some at once, and send the descriptor with the first of them.
+    """
+
+    def call(self, request: Request, payload: bytes = b"", fds: tuple[int, ...] = ()) -> bytes:
+        """As ever; without acknowledgements a reply to something else is waited for first."""
+        if fds and not self.frontend.protocol_features & ProtocolFeature.REPLY_ACK:
+            super().call(Request.GET_FEATURES)
+        return super().call(request, payload, fds)
 
 
 class VhostUserProbe(VhostUserLink):
     """A driver's way to a back-end, which the driver may use badly."""
+
+    _channel_type = _StepByStep
 
     def __init__(self, sock: socket.socket, ram: GuestRam, *, timeout_s: float = 60.0) -> None:
         """Take over the socket; the longest wait for each reply."""

@@ -174,12 +174,15 @@ VECTORS: tuple[Vector, ...] = (
     ),
     _vector("a chain that loops", _raw([(DATA, MIB, _W | _NEXT, 1), (DATA, MIB, _W | _NEXT, 0)]), _BREAKS),
     _vector(
-        "a chain of more than 2^32 bytes",
+        "a chain of more than 2^32 bytes, as kernels with 64 KiB pages report",
         _raw(
             [(BUFFERS, 80, _INDIRECT, 0)],
             table=[(1 << 40, 0xFFFF_F000, _W | _NEXT, n + 1) for n in range(4)] + [(DATA, MIB, _W, 0)],
+            gone=True,
         ),
+        "1 MiB gone",
         _BREAKS,
+        "QEMU takes such chains, too, but gives the device up for what is outside of RAM",
     ),
     _vector("a next beyond the table", _raw([(DATA, MIB, _W | _NEXT, 32)]), _BREAKS),
     _vector("a head beyond the table", _raw([(DATA, MIB, _W, 0)], heads=[32]), _BREAKS),
