@@ -117,12 +117,13 @@ class VhostUserSession:
             return ""
         return "disconnected within a message" if self._connection.is_amid_message else "disconnected"
 
-    def talk(self) -> None:
-        """Take what messages have come, and answer them; not more than some at a time.
+    def talk(self) -> int:
+        """Take what messages have come, and answer them; not more than some at a time. How many there were.
 
         Raises:
             GuestGoneError: the connection was lost, or the peer broke the protocol.
         """
+        taken = 0
         try:
             for _ in range(_MESSAGES_PER_TURN):
                 if not self._connection.flush():
@@ -130,6 +131,7 @@ class VhostUserSession:
                 message = self._connection.receive()
                 if message is None:
                     break
+                taken += 1
                 self._take(message)
             # A peer that does not read its replies is not listened to.
             self._events.rewatch(self.fileno(), READABLE if self._connection.flush() else WRITABLE)
@@ -137,6 +139,7 @@ class VhostUserSession:
             raise GuestGoneError(f"broke the protocol: {error}") from error
         except (PeerGoneError, OSError) as error:
             raise GuestGoneError(f"connection lost: {error}") from error
+        return taken
 
     def call(self, index: int) -> None:
         """Tell the driver that elements of a queue are given back."""
