@@ -34,6 +34,8 @@ MADV_DONTDUMP = 16
 SEAL_SHRINK = fcntl.F_SEAL_SHRINK
 SEAL_GROW = fcntl.F_SEAL_GROW
 
+HUGETLBFS_MAGIC = 0x958458F6
+
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
 _PR_SET_PDEATHSIG = 1
@@ -148,6 +150,17 @@ def statx(fd: int) -> FileFacts:
     (mode,), (dev_major,) = struct.unpack_from("=H", told, 28), struct.unpack_from("=I", told, 136)
     (mask,), (mount_id,) = struct.unpack_from("=I", told, 0), struct.unpack_from("=Q", told, 144)
     return FileFacts(mode, dev_major, mount_id if mask & _STATX_MNT_ID else 0)
+
+
+def filesystem_type(fd: int) -> int:
+    """The magic number of the file system that a file is on (fstatfs(2), include/uapi/linux/magic.h).
+
+    Raises:
+        OSError: not an open file.
+    """
+    status = (ctypes.c_long * 32)()  # struct statfs has 120 bytes; its first word is the type
+    _check("fstatfs", _libc.fstatfs(fd, ctypes.byref(status)))
+    return int(status[0])
 
 
 def ftruncate(fd: int, size_bytes: int) -> None:

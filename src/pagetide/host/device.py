@@ -283,6 +283,7 @@ class BalloonDevice:
     def reset(self) -> None:
         """Forget what the driver set, and end a round of hints (virtio 1.2, 2.4); its queues must be stopped."""
         assert not self._queues
+        self._memory.forget_inflated()
         self._hinting.end()
         self.config.set_cmd_id(self._hinting.cmd_id)
         self.config.reset()
@@ -324,6 +325,8 @@ class BalloonDevice:
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
         self._deflates_on_oom = bool(features & Feature.DEFLATE_ON_OOM)
+        if ring.next_avail == 0 or ring.next_avail != self._left_at.get(index):
+            self._memory.forget_inflated()  # the driver is another one, or its memory is of another time
         if ring.last_avail == 0 and self._left_at.get(index, 0) != 0:
             self._begin_anew()
         if index not in self._once_started and ring.last_avail != 0:
@@ -356,6 +359,19 @@ class BalloonDevice:
             except GuestMemoryError as error:
                 self._queues.clear()
                 raise QueueLostError(index, str(error)) from error
+
+    def first_to_serve(self, index: int) -> int:
+        """The deflate queue, if something waits there and something else would be served before it; else `index`.
+
+        What a guest takes back is to be known before a huge page is discarded for what was inflated of it earlier. A
+        driver that has not accepted MUST_TELL_HOST may use pages as soon as it has asked for them (virtio 1.2,
+        5.5.6.1).
+        """
+        deflate = self.index_of(Queue.DEFLATE)
+        if deflate is None or deflate == index:
+            return index
+        ring = self._queues[deflate].queue.ring
+        return index if ring.avail_idx == ring.next_avail else deflate
 
     def finish(self) -> None:
         """Serve what is in the rings now, and nothing that comes later."""

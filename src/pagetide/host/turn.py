@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from pagetide.host.allowance import PAID_PAGES
 from pagetide.host.discard import punch_next
+from pagetide.host.huge_pages import close_books, take_back
 from pagetide.host.inflate import PFNS_MAX, inflated_ranges, read_pfns
 from pagetide.host.ledger import (
     ACCOUNT_WORDS,
+    MALFORMED,
     REPORTED_BYTES,
     SKIPPED_DEVICE_READABLE,
     SKIPPED_OUT_OF_RANGE,
@@ -161,7 +163,11 @@ def _begin_element(
     elif queue == _INFLATE:
         kept = inflated_ranges(regions, gpas, lengths, flags, count, ranges, account)
     else:
+        malformed = account[MALFORMED]
         usable = read_pfns(regions, gpas, lengths, flags, count, ranges, account)
+        take_back(regions, ranges, usable)
+        if account[MALFORMED] != malformed:
+            close_books(regions)  # what it takes back is not known
         account[REPORTED_BYTES] += usable * PAGE_SIZE_BYTES
     verify: int = 0
     if queue in (_REPORTING, _INFLATE):
@@ -177,7 +183,14 @@ def _begin_element(
 
 @kernel
 def _go_on(
-    regions: _Words, ranges: _Words, progress: _Words, control: _Words, skip: int, ledger: _Words, spare: _Words
+    regions: _Words,
+    ranges: _Words,
+    progress: _Words,
+    control: _Words,
+    keep: int,
+    skip: int,
+    ledger: _Words,
+    spare: _Words,
 ) -> int:
     """Deal with the element under way until it is done or the turn has had enough; 0, or the errno of a failed call."""
     failure: int = 0
@@ -192,7 +205,7 @@ def _go_on(
             skip_bytes(end - start, skip, account)
             ranges[index, RANGE_START] = end
         else:
-            failed = punch_next(regions, ranges, index, bytes_max, progress[VERIFY], account)
+            failed = punch_next(regions, ranges, index, bytes_max, keep, progress[VERIFY], account)
             if failed != 0:
                 failure = failed
             control[BYTES_LEFT] -= ranges[index, RANGE_START] - start
@@ -224,6 +237,7 @@ def _take_turn(
     control[PUNCHES_LEFT] = control[TURN_PUNCHES]
     named_bytes = ledger[REPORTED_BYTES]
     wrong_bytes = _wrong_bytes(ledger)
+    keep = 1 if queue == _INFLATE else 0
     failed = 0
     disarm_kick(ring)
     count = 0
@@ -243,7 +257,7 @@ def _take_turn(
                 disarm_kick(ring)
                 continue
             _begin_element(queue, ring, regions, gpas, lengths, flags, count, ranges, progress, control, ledger, spare)
-        failure = _go_on(regions, ranges, progress, control, skip, ledger, spare)
+        failure = _go_on(regions, ranges, progress, control, keep, skip, ledger, spare)
         if failure != 0:
             control[FAILURE] = failure
             failed = _FAILED
