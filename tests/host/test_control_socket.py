@@ -236,6 +236,7 @@ def test_a_daemon_without_descriptors_goes_on(tmp_path: Path) -> None:
             assert after_s - before_s < 0.1
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
             assert _answer(daemon.control) == b"{"
+            FrontendChannel(other, timeout_s=TIMEOUT_S).negotiate(0)  # until it is accepted
             guest.report([(RING_PAGES + 3, 1)])
         log = daemon.stop()[1]
         assert log.count("no more guests can be accepted") == 1
