@@ -40,6 +40,7 @@ def serve(
     free_page_hint: bool = True,
     page_poison: bool = True,
     reporting: bool = True,
+    device_init: bool = False,
 ) -> int:
     """Be the balloon device of real guests, each attached to a vhost-user socket.
 
@@ -60,6 +61,8 @@ def serve(
         free_page_hint: Offer free page hinting.
         page_poison: Offer to be told of the guest's page poison.
         reporting: Offer free page reporting.
+        device_init: Offer VIRTIO_BALLOON_F_DEVICE_INIT_REPORTED, a draft that may still change: a guest that knows it
+            need not zero memory that it reported and that was verified gone.
     """
     offered = {
         "STATS_VQ": stats, "DEFLATE_ON_OOM": deflate_on_oom, "FREE_PAGE_HINT": free_page_hint,
@@ -74,6 +77,7 @@ def serve(
         stats_interval_s=stats_interval,
         without=without,
         take_over=take_over,
+        device_init=device_init,
     )
 
 

@@ -57,6 +57,7 @@ def serve_command(
     stats_interval_s: float,
     without: frozenset[str],
     take_over: bool = False,
+    device_init: bool = False,
 ) -> int:
     """Serve until told to stop; the exit status.
 
@@ -68,6 +69,7 @@ def serve_command(
         stats_interval_s: seconds between requests for statistics; 0 for never.
         without: names of the balloon's features that are not offered.
         take_over: whether a running daemon is to give its guests and sockets, and to end.
+        device_init: whether to offer the draft feature DEVICE_INIT_REPORTED.
 
     Raises:
         ConfigError: the arguments are wrong.
@@ -76,6 +78,8 @@ def serve_command(
         raise ConfigError(f"verify must be from 0 to 1, not {verify_share}")
     if not 0 <= stats_interval_s <= 1e6:
         raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s}")
+    if device_init and ("REPORTING" in without or verify_share == 0):
+        raise ConfigError("device-init is about reports that are verified: it needs --reporting, and --verify above 0")
     from pagetide.host.service_manager import ServiceManager, forget_environment
 
     manager = ServiceManager()
@@ -99,6 +103,8 @@ def serve_command(
     features = FEATURES
     for name in without:
         features &= ~Feature[name]
+    if device_init:
+        features |= Feature.DEVICE_INIT_REPORTED
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes up to some fifteen
     try:
