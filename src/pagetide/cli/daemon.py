@@ -34,6 +34,7 @@ def serve(
     free_page_hint: bool = True,
     page_poison: bool = True,
     reporting: bool = True,
+    device_init: bool = False,
 ) -> int:
     """Be the balloon device of real guests, each attached to a vhost-user socket.
 
@@ -52,6 +53,8 @@ def serve(
         free_page_hint: Offer free page hinting.
         page_poison: Offer to be told of the guest's page poison.
         reporting: Offer free page reporting.
+        device_init: Offer VIRTIO_BALLOON_F_DEVICE_INIT_REPORTED, a draft that may still change: a guest that knows it
+            need not zero memory that it reported and that was verified gone.
     """
     offered = {
         "STATS_VQ": stats, "DEFLATE_ON_OOM": deflate_on_oom, "FREE_PAGE_HINT": free_page_hint,
@@ -59,7 +62,13 @@ def serve(
     }  # fmt: skip
     without = frozenset(name for name, wanted in offered.items() if not wanted)
     return serve_command(
-        socket, socket_dir, control, verify_share=verify, stats_interval_s=stats_interval, without=without
+        socket,
+        socket_dir,
+        control,
+        verify_share=verify,
+        stats_interval_s=stats_interval,
+        without=without,
+        device_init=device_init,
     )
 
 

@@ -217,8 +217,10 @@ class AttachedGuest:
     def state(self) -> str:
         """What is done for it, in one word or two: `serving`, or the first of these that holds.
 
-        `needs reset` after a broken ring; `no driver` before one has started a queue; `stopped` while the VM stands
-        still, or after its driver has gone without a reset; `paused`; `inhibited`.
+        `needs reset` after a broken ring; `no shared memory` if its queues are in RAM that is private to its front-end
+        (with QEMU memory-backend-ram, or share=off), of which nothing can be given back; `no driver` before one has
+        started a queue; `stopped` while the VM stands still, or after its driver has gone without a reset; `paused`;
+        `inhibited`.
         """
         wanted = "paused" if self.paused else "inhibited" if self.inhibited else "serving"
         return self._session.state or wanted

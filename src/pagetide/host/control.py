@@ -59,7 +59,8 @@ class GuestState(msgspec.Struct, frozen=True):
 
     Attributes:
         name: its name.
-        state: `serving`, `no driver`, `stopped`, `needs reset`, `paused` or `inhibited`, as `AttachedGuest` has it.
+        state: `serving`, `no driver`, `stopped`, `needs reset`, `no shared memory`, `paused` or `inhibited`, as
+            `AttachedGuest` has it.
         attached: True.
         ram_bytes: memory that it has, as well as its statistics and what is populated tell.
         shared_bytes: memory that it has shared, which is more if a virtio-mem device is not plugged to its full size.

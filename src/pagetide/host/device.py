@@ -31,6 +31,7 @@ from pagetide.host.ledger import (
 from pagetide.host.ram_size import ram_bytes, shared_files
 from pagetide.host.statistics import StatisticsQueue
 from pagetide.host.turn import (
+    DEVICE_INIT,
     NOTHING,
     TURN_BYTES_MAX,
     TURN_PUNCHES_MAX,
@@ -63,6 +64,16 @@ _TARGET_SLACK_PAGES = 256  # statistics and `actual` are not told at the same mo
 
 # Python 3.11 finds a member of an enum in 0.2 µs, and in many times that after a turn has emptied the caches.
 _REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
+
+
+class NotSharedError(GuestMemoryError):
+    """A queue is started of a guest of whose memory nothing is shared: its RAM is private to its front-end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the front-end shares none of the guest's memory, so nothing can be given back: the guest needs RAM that "
+            "both can see (with QEMU memory-backend-memfd or memory-backend-file, with share=on)"
+        )
 
 
 class QueueLostError(GuestMemoryError):
@@ -288,6 +299,7 @@ class BalloonDevice:
             inflight=inflight,
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
+        self._control[DEVICE_INIT] = bool(features & Feature.DEVICE_INIT_REPORTED)
         self._deflates_on_oom = bool(features & Feature.DEFLATE_ON_OOM)
         if ring.next_avail == 0 or ring.next_avail != self._left_at.get(index):
             self._memory.forget_inflated()  # the driver is another one, or its memory is of another time
@@ -406,4 +418,6 @@ class BalloonDevice:
                 self._memory.address_of(place.used_user_address, used_ring_bytes(place.size)),
             )
         except GuestMemoryError as error:
+            if self.shared_bytes == 0:
+                raise NotSharedError from error
             raise GuestMemoryError(f"a queue is not in the guest's memory: {error}") from error

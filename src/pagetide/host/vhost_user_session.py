@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pagetide import foreign_fds
 from pagetide.host import doors
-from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueueLostError, QueuePlace
+from pagetide.host.device import QUEUES_MAX, BalloonDevice, NotSharedError, QueueLostError, QueuePlace
 from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
@@ -83,6 +83,7 @@ class VhostUserSession:
         self._on_memory_changed = on_memory_changed
         self._on_session = on_session
         self._config_to_tell = False
+        self._not_shared = False
         self._log = log
         self._told_unused: set[int] = set()
         self._connection = Connection(sock)
@@ -99,13 +100,15 @@ class VhostUserSession:
 
     @property
     def state(self) -> str:
-        """What stands in the way of serving, of `needs reset`, `no driver` and `stopped`; empty if nothing does.
+        """What stands in the way of serving: `needs reset`, `no shared memory`, `no driver` or `stopped`; or nothing.
 
         A front-end stops the queues of a guest that stands still, and of one whose driver has gone without a reset;
         QEMU tells no difference.
         """
         if self._backend.status & Status.NEEDS_RESET:
             return "needs reset"
+        if self._not_shared:
+            return "no shared memory"
         if self._backend.driver_is_there:
             return ""
         return "stopped" if self._backend.vrings.any_was_started and not self._backend.vrings.started else "no driver"
@@ -201,6 +204,7 @@ class VhostUserSession:
                 self._act(event)
         except (GuestMemoryError, ValueError) as error:
             refusal = f"{Request(message.request).name} refused: {error}"
+            self._not_shared |= isinstance(error, NotSharedError)
             self._log.error("%s", refusal)
         for fd in self._backend.take_unneeded_fds():
             foreign_fds.close(fd)
@@ -258,6 +262,7 @@ class VhostUserSession:
                 self._take_over(inflight, fd)
             case _:
                 self._change_memory(event)
+                self._not_shared = False
                 self._on_memory_changed()
 
     def _begin_session(self) -> None:

@@ -53,6 +53,7 @@ def serve_command(
     verify_share: float,
     stats_interval_s: float,
     without: frozenset[str],
+    device_init: bool = False,
 ) -> int:
     """Serve until told to stop; the exit status.
 
@@ -63,6 +64,7 @@ def serve_command(
         verify_share: share of the elements whose discarding is read back.
         stats_interval_s: seconds between requests for statistics; 0 for never.
         without: names of the balloon's features that are not offered.
+        device_init: whether to offer the draft feature DEVICE_INIT_REPORTED.
 
     Raises:
         ConfigError: the arguments are wrong.
@@ -71,6 +73,8 @@ def serve_command(
         raise ConfigError(f"verify must be from 0 to 1, not {verify_share}")
     if not 0 <= stats_interval_s <= 1e6:
         raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s}")
+    if device_init and ("REPORTING" in without or verify_share == 0):
+        raise ConfigError("device-init is about reports that are verified: it needs --reporting, and --verify above 0")
     paths, control_path = check_paths(sockets, socket_dir, control)
     from pagetide import bus_error
     from pagetide.host.daemon import LineFormatter, serve
@@ -86,6 +90,8 @@ def serve_command(
     features = FEATURES
     for name in without:
         features &= ~Feature[name]
+    if device_init:
+        features |= Feature.DEVICE_INIT_REPORTED
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes up to some fifteen
     try:
