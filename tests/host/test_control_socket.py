@@ -238,6 +238,7 @@ def test_a_daemon_without_descriptors_goes_on(tmp_path: Path) -> None:
             assert _answer(daemon.control) == b"{"
             FrontendChannel(other, timeout_s=TIMEOUT_S).negotiate(0)  # until it is accepted
             guest.report([(RING_PAGES + 3, 1)])
+            ServedGuest(other).close()
         log = daemon.stop()[1]
         assert log.count("no more guests can be accepted") == 1
         assert log.count("guests can be accepted again") == 1

@@ -21,6 +21,7 @@ from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.control import handle, refusal
 from pagetide.host.control_socket import ControlClient, ControlSocket
 from pagetide.host.costs import Costs
+from pagetide.host.descriptor_share import descriptor_share
 from pagetide.host.device import FEATURES
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
@@ -96,6 +97,7 @@ class Server:
             on_made=lambda made: self._costs.enter(made, LISTENER_BURST_S),
             on_removed=self._forget_socket,
             listen=self._listen,
+            share=descriptor_share(),
         )
         self._keeper = keeper
         self.successor: socket.socket | None = None

@@ -48,6 +48,19 @@ def _reason(error: OSError) -> str:
     return f": {error}" if error.filename is None else f" at {error.filename}: {error.strerror}"
 
 
+def _offered(without: frozenset[str], *, device_init: bool) -> int:
+    """The features that are offered."""
+    from pagetide.host.device import FEATURES
+    from pagetide.virtio.balloon import Feature
+
+    features = FEATURES
+    for name in without:
+        features &= ~Feature[name]
+    if device_init:
+        features |= Feature.DEVICE_INIT_REPORTED
+    return int(features)
+
+
 def serve_command(
     sockets: Sequence[Path],
     socket_dir: Path | None,
@@ -87,7 +100,6 @@ def serve_command(
     forget_environment()
     from pagetide import bus_error
     from pagetide.host.daemon import LineFormatter, serve
-    from pagetide.host.device import FEATURES
     from pagetide.host.guest_gone import GuestGoneError
     from pagetide.host.handover import HandoverError, Predecessor
     from pagetide.host.interruption import Interruption
@@ -95,16 +107,10 @@ def serve_command(
     from pagetide.host.kept_state import UnreadableStateError
     from pagetide.host.server import Server
     from pagetide.machine.host_warm_up import warm_up_host
-    from pagetide.virtio.balloon import Feature
 
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[lines])
-    features = FEATURES
-    for name in without:
-        features &= ~Feature[name]
-    if device_init:
-        features |= Feature.DEVICE_INIT_REPORTED
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes up to some fifteen
     try:
@@ -124,7 +130,7 @@ def serve_command(
             server = resources.enter_context(
                 Server(
                     verify_share=verify_share,
-                    features=int(features),
+                    features=_offered(without, device_init=device_init),
                     on_busy=interruption.busy,
                     on_idle=interruption.idle,
                     keeper=keeper,
