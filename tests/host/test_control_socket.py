@@ -236,6 +236,7 @@ def test_a_daemon_without_descriptors_goes_on(tmp_path: Path) -> None:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
             assert _answer(daemon.control) == b"{"
             guest.report([(RING_PAGES + 3, 1)])
+            ServedGuest(other).close()
         log = daemon.stop()[1]
         assert log.count("no more guests can be accepted") == 1
         assert log.count("guests can be accepted again") == 1

@@ -21,6 +21,7 @@ from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.control import handle, refusal
 from pagetide.host.control_socket import ControlClient, ControlSocket
 from pagetide.host.costs import Costs
+from pagetide.host.descriptor_share import descriptor_share
 from pagetide.host.device import FEATURES
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
@@ -88,6 +89,7 @@ class Server:
             on_guest=self._accept,
             on_made=lambda made: self._costs.enter(made, LISTENER_BURST_S),
             on_removed=self._forget,
+            share=descriptor_share(),
         )
         self._guests: dict[AttachedGuest, GuestSocket | None] = {}  # and where it came from
         self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
