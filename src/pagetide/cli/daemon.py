@@ -15,6 +15,11 @@ Examples:
     pagetide serve --socket /run/vm1.sock
     pagetide serve --socket vm1.sock --socket vm2.sock --stats-interval 5 --no-free-page-hint
     pagetide serve --socket-dir /run/pagetide-guests
+    pagetide serve --take-over
+
+QEMU's generic vhost-user device does not survive the end of its daemon: its guest has no balloon until the VM is
+started anew, and QEMU may end at the guest's next reboot. So replace a running daemon with --take-over, or run it under
+systemd as deploy/pagetide.service does: then a restart, a crash or a kill loses no guest.
 
 Exit status: 0 after SIGTERM or Ctrl-C, when what guests had asked for is answered; 1 if a socket cannot be had; 2 for
 bad arguments.
@@ -29,6 +34,7 @@ def serve(
     control: Path | None = None,
     verify: float = 1.0,
     stats_interval: float = 0.0,
+    take_over: Annotated[bool, Parameter(negative="")] = False,
     stats: bool = True,
     deflate_on_oom: bool = True,
     free_page_hint: bool = True,
@@ -48,6 +54,8 @@ def serve(
         control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         verify: Share of the reports whose discarding is read back from the kernel.
         stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
+        take_over: Take all guests and sockets from the daemon that runs at this control socket, and have it end. No
+            guest notices.
         stats: Offer the statistics queue.
         deflate_on_oom: Let a guest take pages out of its balloon when it runs out of memory.
         free_page_hint: Offer free page hinting.
@@ -68,6 +76,7 @@ def serve(
         verify_share=verify,
         stats_interval_s=stats_interval,
         without=without,
+        take_over=take_over,
         device_init=device_init,
     )
 

@@ -8,7 +8,8 @@ import resource
 from typing import NamedTuple
 
 _PER_CONNECTION = 32
-"""The connection, three a queue, the channel for requests, the in-flight memory, and those of a message that comes."""
+"""The connection, three a queue, the channel for requests, the in-flight memory, four of what is kept for a
+successor, and those of a message that comes."""
 
 _CONNECTIONS_SHARE = 0.5
 _REGIONS_SHARE = 0.25

@@ -20,6 +20,7 @@ from pagetide.host.device_config import NUM_PAGES_MAX, DeviceConfig
 from pagetide.host.device_state import DeviceState
 from pagetide.host.guest_memory import DeviceMemory, GuestMemoryError
 from pagetide.host.hinting import HintingQueue, HintingRound
+from pagetide.host.kept_state import DeviceKept
 from pagetide.host.ledger import (
     DEFLATE_ACCOUNT,
     INFLATE_ACCOUNT,
@@ -43,7 +44,7 @@ from pagetide.memory.region_map import REGION_BYTES
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import CMD_ID_STOP, CONFIG_POISON_VAL, Feature, Queue, queues
 from pagetide.virtio.inflight import InflightRegion
-from pagetide.virtio.ring import avail_ring_bytes, desc_table_bytes, used_ring_bytes
+from pagetide.virtio.ring import avail_ring_bytes, desc_table_bytes, used_idx, used_ring_bytes
 from pagetide.virtio.ring_device import DeviceRing
 
 OPTIONAL_FEATURES = (
@@ -243,6 +244,41 @@ class BalloonDevice:
         return DeviceState(
             self.config.fields.actual, self.config.poison_val, self._hinting.cmd_id, self._hinting.next_cmd_id
         )
+
+    def keep(self) -> DeviceKept:
+        """All that a successor cannot find elsewhere."""
+        config = self.config
+        return DeviceKept(
+            bytes(config.data),
+            config.poison_known,
+            config.poison_told,
+            self._can_poison,
+            self._hinting.cmd_id,
+            self._hinting.next_cmd_id,
+            sorted(self._once_started),
+            {index: at for index, at in self._left_at.items() if index not in self._queues},
+        )
+
+    def restore(self, kept: DeviceKept) -> bool:
+        """Go on as a predecessor on the same connection; whether the driver is to be told of a changed configuration.
+
+        A round of hints that it had begun is over, so that the driver takes its pages back.
+        """
+        self.config.restore(kept.config, known=kept.poison_known, told=kept.poison_told)
+        self._can_poison = kept.can_poison
+        self._once_started = set(kept.once_started)
+        self._left_at = dict(kept.left_at)
+        self._hinting.take_over(kept.cmd_id, kept.next_cmd_id)
+        self.config.set_cmd_id(self._hinting.cmd_id)
+        return self._hinting.cmd_id != kept.cmd_id
+
+    def where_it_stands(self, place: QueuePlace) -> int:
+        """The base for a queue that a killed predecessor served: queues are served in order, up to the used index.
+
+        Raises:
+            GuestMemoryError: a part of the queue is not in the guest's memory.
+        """
+        return int(used_idx(self._addresses(place)[2]))
 
     def take_over(self, state: DeviceState) -> bool:
         """Go on as a predecessor left it; whether the driver is to be told of a changed configuration.

@@ -211,6 +211,11 @@ class GuestMemory:
         raise GuestMemoryError(f"there is no memory region of {size_bytes:#x} bytes at {gpa:#x} to remove")
 
     @property
+    def regions(self) -> list[tuple[MemoryRegion, int]]:
+        """Every region, with its descriptor, which stays this object's."""
+        return [(mapping.shared, mapping.fd) for mapping in self._mappings]
+
+    @property
     def was_cut(self) -> bool:
         """Whether a part of a region was found to have no page, as `FileWindow`."""
         return any(mapping.window.was_cut for mapping in self._mappings)

@@ -40,12 +40,13 @@ class GuestSocket:
     attached: list[str]
     memory_limit: SharedMemoryLimit
 
-    def __init__(self, path: Path, share: DescriptorShare) -> None:
+    def __init__(self, path: Path, share: DescriptorShare, listen: Callable[[Path], Listener] = Listener) -> None:
         """Listen; what an earlier server wanted of the socket's guest is wanted still.
 
         Args:
             path: where.
             share: what its guests may hold of this process's descriptors.
+            listen: how.
 
         Raises:
             OSError: the path cannot be had, or somebody listens there, or what is wanted cannot be read.
@@ -53,7 +54,7 @@ class GuestSocket:
         self.path = path
         self.attached = []
         self.memory_limit = SharedMemoryLimit(left_regions=share.regions)
-        self._listener = Listener(path)
+        self._listener = listen(path)
         try:
             self.wishes = Wishes(path)
         except OSError:
@@ -96,6 +97,7 @@ class GuestSockets:
         on_made: Callable[[GuestSocket], None],
         on_removed: Callable[[GuestSocket], object],
         share: DescriptorShare,
+        listen: Callable[[Path], Listener] = Listener,
     ) -> None:
         """Start without sockets.
 
@@ -105,11 +107,13 @@ class GuestSockets:
             on_made: called with each new one.
             on_removed: called with each that is removed.
             share: what the guests of one may hold of this process's descriptors; who connects beyond that waits.
+            listen: how to listen at a path.
         """
         self._events = events
         self._on_guest = on_guest
         self._on_made = on_made
         self._on_removed = on_removed
+        self._listen = listen
         self._share = share
         self._sockets: dict[GuestSocket, bool] = {}  # whether it rests
         self._heard: set[GuestSocket] = set()
@@ -118,6 +122,10 @@ class GuestSockets:
 
     def __iter__(self) -> Iterator[GuestSocket]:
         return iter(self._sockets)
+
+    def at(self, path: Path | None) -> GuestSocket | None:
+        """The one at this path, if there is one."""
+        return next((sock for sock in self._sockets if path and sock.path.resolve() == path.resolve()), None)
 
     @property
     def waiting(self) -> tuple[GuestSocket, ...]:
@@ -135,7 +143,7 @@ class GuestSockets:
         for sock in self._sockets:
             if name == sock.name or name in sock.attached:
                 raise FileExistsError(errno.EEXIST, f"the guest at {sock.path} is called {name} already", str(path))
-        made = GuestSocket(Path(path), self._share)
+        made = GuestSocket(Path(path), self._share, self._listen)
         self._sockets[made] = False
         self._on_made(made)
         self.offer(self._places)
