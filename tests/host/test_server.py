@@ -522,6 +522,7 @@ def test_the_last_places_are_kept_for_sockets_without_a_guest(monkeypatch: pytes
         server.sockets.remove("later")
         assert len(come("greedy", 1)) == 4
     with Server() as server, contextlib.ExitStack() as connected:
+        server.sockets.listen_in(tmp_path)
         server.listen(tmp_path / "greedy")
         server.listen(tmp_path / "late")
         assert len(come("greedy", 5)) == 3

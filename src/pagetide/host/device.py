@@ -383,7 +383,12 @@ class BalloonDevice:
         if deflate is None or deflate == index:
             return index
         ring = self._queues[deflate].queue.ring
-        return index if ring.avail_idx == ring.next_avail else deflate
+        if ring.avail_idx == ring.next_avail:
+            return index
+        if self._ends is not None and ring.left_until(self._ends.get(deflate, ring.next_avail)) == 0:
+            self._memory.forget_inflated()  # it came too late to be served, and may name anything
+            return index
+        return deflate
 
     def finish(self) -> None:
         """Serve what is in the rings now, and nothing that comes later."""
