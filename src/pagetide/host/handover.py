@@ -11,7 +11,6 @@ import contextlib
 import os
 import select
 import socket
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,7 +27,6 @@ TAKE_MAX_S = 20.0
 _REQUEST = b'{"command": "take-over"}\n'
 _TAKEN = b"taken\n"
 _YOURS = b"yours\n"
-_CREDENTIALS = struct.Struct("3i")
 _FD_BYTES = array.array("i").itemsize
 _LINE_BYTES_MAX = 1 << 20
 
@@ -40,6 +38,7 @@ class HandoverError(Exception):
 class _Offer(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     names: list[str]
+    pid: int
 
 
 class _Refusal(msgspec.Struct):
@@ -55,7 +54,7 @@ def give(sock: socket.socket, kept: Mapping[str, list[int]]) -> None:
     sock.settimeout(TAKE_MAX_S)
     pairs = [(name, fd) for name, fds in kept.items() for fd in fds]
     try:
-        sock.sendall(msgspec.json.encode(_Offer(VERSION, [name for name, _ in pairs])) + b"\n")
+        sock.sendall(msgspec.json.encode(_Offer(VERSION, [name for name, _ in pairs], os.getpid())) + b"\n")
         for batch in _batches([fd for _, fd in pairs]):
             sock.sendmsg(
                 [b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", batch))], socket.MSG_NOSIGNAL
@@ -91,10 +90,9 @@ class Predecessor:
         fds: list[int] = []
         try:
             self._socket.connect(str(control))
-            credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            self._pidfd = os.pidfd_open(_CREDENTIALS.unpack(credentials)[0])
             self._socket.sendall(_REQUEST)
             offer = self._read_offer()
+            self._pidfd = os.pidfd_open(offer.pid)  # SO_PEERCRED would name who first listened
             while len(fds) < len(offer.names):
                 fds += self._read_fds()
         except OSError as error:
