@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import which
 from typing import NamedTuple
 
+from pagetide.machine.architectures import AMD64, Architecture
 from pagetide.machine.config import ConfigError
 from pagetide.machine.kernel_modules import KernelModule, ModuleMissingError, modules_to_load
 from pagetide.machine.qemu_process import QEMU
@@ -77,46 +78,79 @@ def find_uml(kernel: Path | None = None, *, search_path: str | None = None) -> G
     return GuestParts(Path(found), release, modules, _find_busybox(search_path))
 
 
-def find_linux(kernel: Path | None = None, *, root: Path = Path("/"), search_path: str | None = None) -> GuestParts:
+def find_linux(
+    kernel: Path | None = None,
+    *,
+    architecture: Architecture = AMD64,
+    root: Path = Path("/"),
+    search_path: str | None = None,
+) -> GuestParts:
     """Find the files of a Linux guest for QEMU.
 
     Args:
         kernel: its image, FOLDER/boot/vmlinuz-RELEASE, with modules in FOLDER/lib/modules/RELEASE or in usr/lib;
             otherwise the newest of those that `tools/setup_guests` unpacked, or of those installed.
+        architecture: the guest's. The files of another one than AMD64 are only looked for in the guests' folder.
         root: where installed ones are.
         search_path: as for `find_uml`.
 
     Raises:
         ConfigError: one is missing; the sentence says which, and what installs it.
     """
+    if architecture is not AMD64:
+        return _find_foreign_linux(kernel, architecture)
     if kernel is None:
         images = [image for top in (guests_folder() / "linux", root) for image in _newest_first(top)]
         if not images:
             raise _missing(f"a Linux kernel for the guest (vmlinuz-* in {root / 'boot'})", _KERNEL_PACKAGE)
         kernel = images[0]
-    if not kernel.is_file():
-        raise ConfigError(f"there is no kernel {kernel}")
-    release = kernel.name.partition("-")[2]
-    folders = [kernel.absolute().parent.parent / name / release for name in ("lib/modules", "usr/lib/modules")]
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    folder, release = _modules_of(kernel)
     modules = _modules(folder, str(kernel), _PCI_WANTED, _KERNEL_PACKAGE)
     return GuestParts(kernel, release, modules, _find_busybox(search_path))
 
 
-def find_qemu(program: Path | None = None, *, generic: bool, search_path: str | None = None) -> QemuProgram:
+def _find_foreign_linux(kernel: Path | None, architecture: Architecture) -> GuestParts:
+    top = guests_folder() / f"linux-{architecture.name}"
+    install = f"as root on Debian, make setup-guests ARCH={architecture.name}"
+    busybox = next((path for name in ("usr/bin", "bin") if (path := top / name / "busybox").is_file()), None)
+    images = [kernel] if kernel else _newest_first(top)
+    if not images or busybox is None:
+        raise ConfigError(f"the files of a guest of {architecture.name} are missing: {install}")
+    folder, release = _modules_of(images[0])
+    try:
+        modules = modules_to_load(folder, architecture.modules)
+    except ModuleMissingError as missing:
+        raise ConfigError(f"{missing} of {images[0]}, in {folder}, is missing: {install}") from missing
+    return GuestParts(images[0], release, modules, busybox)
+
+
+def find_qemu(
+    program: Path | None = None,
+    *,
+    generic: bool,
+    architecture: Architecture = AMD64,
+    search_path: str | None = None,
+) -> QemuProgram:
     """Find a QEMU.
 
     Args:
         program: the one to take; otherwise the first on the search path and then in the guests' folder that will do.
         generic: whether it must have the device that attaches a vhost-user balloon. It is asked, whatever its version.
+        architecture: the guest's.
         search_path: as for `find_uml`.
 
     Raises:
         ConfigError: there is none, or none has the device; the sentence says what to do.
     """
-    names: list[str | Path] = [QEMU, guests_folder() / "bin" / QEMU] if program is None else [program]
+    name = architecture.program
+    names: list[str | Path] = [name, guests_folder() / "bin" / name] if program is None else [program]
     found = [path for name in names if (path := which(str(name), path=search_path)) is not None]
     if not found:
+        if architecture.program != QEMU:
+            raise ConfigError(
+                f"the program {program or name} is missing: as root on Debian, make setup-guests "
+                f"ARCH={architecture.name}"
+            )
         raise _missing(f"the program {program or QEMU}", _QEMU_PACKAGES)
     for path in found:
         if not generic or _has_device(path, GENERIC_DEVICE):
@@ -126,6 +160,19 @@ def find_qemu(program: Path | None = None, *, generic: bool, search_path: str | 
         f"{' and '.join(found)} cannot attach a guest to our balloon: there is no device {GENERIC_DEVICE}; name a QEMU "
         "that has it with --qemu (10.2 or newer), or run the guest on QEMU's own balloon with --peer"
     )
+
+
+def _modules_of(kernel: Path) -> tuple[Path, str]:
+    """The folder of a kernel image's modules, and its release.
+
+    Raises:
+        ConfigError: there is no such image.
+    """
+    if not kernel.is_file():
+        raise ConfigError(f"there is no kernel {kernel}")
+    release = kernel.name.partition("-")[2]
+    folders = [kernel.absolute().parent.parent / name / release for name in ("lib/modules", "usr/lib/modules")]
+    return next((folder for folder in folders if folder.is_dir()), folders[0]), release
 
 
 def is_static(program: bytes) -> bool:
@@ -145,7 +192,7 @@ def _newest_first(top: Path) -> list[Path]:
     def key(image: Path) -> list[int]:
         return [int(number) for number in re.findall(r"\d+", image.name)]
 
-    return sorted((top / "boot").glob("vmlinuz-*"), key=key, reverse=True)
+    return sorted((top / "boot").glob("vmlinu[xz]-*"), key=key, reverse=True)
 
 
 def _modules(folder: Path, kernel: str, wanted: tuple[str, ...], package: str) -> list[KernelModule]:
