@@ -11,7 +11,7 @@ help: ## list these targets
 setup: ## make .venv with the locked dependencies and pagetide
 	@tools/setup
 
-setup-guests:
+setup-guests: setup
 	@tools/setup_guests
 
 run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram 4GiB'

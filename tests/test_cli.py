@@ -66,9 +66,13 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --fault stop@1:2 --fault slow@2:1:2", "are both on at 2 s"),
         ("run --stream /nowhere.parquet", "there is no stream in /nowhere.parquet"),
         ("run --save-stream /nowhere/s.parquet", "the stream cannot be written to /nowhere/s.parquet"),
-        ("run --device qemu --verify 0.5", "QEMU's device reads nothing back"),
+        ("run --device qemu --verify 0.5", "--verify has no effect with --device qemu"),
         ("run --device qemu --fault mmlock", "with QEMU's device there is no such process"),
         ("run --device qemu --fault mmlock-split", "with QEMU's device there is no such process"),
+        ("run --eat-share nan", "the share eaten must be above 0 and at most 0.98, not nan"),
+        ("run --workload day --bursts 0", "there must be at least 1 burst, not 0"),
+        ("run --ram 99999999999999TiB", "is more bytes than can be counted"),
+        ("run --hints 16", "--hints has no effect with the design scan: it is for notify-array and hybrid"),
         ("walk", "walk"),
     ],
 )
@@ -304,3 +308,36 @@ def test_a_workload_brings_its_own_defaults(use: Callable[[Make], None]) -> None
     assert (small.ram_bytes, small.eat_share, small.rate_per_s) == (512 << 20, 0.975, 2.0)
     assert small.faults == ("ring=8", "stop@1:2")
     assert plain == RunConfig()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--help",
+        "run --help",
+        "--version",
+        "run --machine simulated --ram 64MiB --bursts 1",
+        "run --machine simulated --ram 64MiB --bursts 1 --json -",
+        "run --ram 64MiB --bursts 1 --hold 0.1 --rest 0.1 --delay 0",
+        "explore --design off --scenario start",
+    ],
+)
+def test_a_full_disk_on_standard_output_is_one_sentence(arguments: str) -> None:
+    """No traceback, status 1, and no word on standard error but that and what belongs there."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pagetide.cli", *arguments.split()],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "pagetide: standard output cannot be written: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+def test_after_a_failed_write_nobody_is_told_to_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    """The run was well; it is the file that could not be written."""
+    assert cli.main(["run", "--machine", "simulated", "--ram", "64MiB", "--bursts", "1", "--json", "/dev/full"]) == 1
+    err = capsys.readouterr().err
+    assert "could not be written to /dev/full: No space left on device" in err
+    assert "replay" not in err

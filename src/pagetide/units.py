@@ -35,6 +35,16 @@ def block_bytes(order: int) -> int:
     return PAGE_SIZE_BYTES << order
 
 
+SIZE_BYTES_MAX = 1 << 63
+"""Sizes are below this."""
+
+_TEXT_MAX = 40
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
+
+
 def parse_size(text: str) -> int:
     """Read a size such as `512MiB`, `2G` or `4096` as bytes; suffixes are powers of 1024.
 
@@ -43,8 +53,10 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a size; write it like 2GiB, 512M or 4096")
+        raise ValueError(f"{_cut(text)!r} is not a size; write it like 2GiB, 512M or 4096")
     size_bytes = float(match[1]) * _SUFFIXES[match[2].lower()]
+    if size_bytes >= SIZE_BYTES_MAX:
+        raise ValueError(f"{_cut(text)!r} is more bytes than can be counted")
     if size_bytes != int(size_bytes):
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return int(size_bytes)

@@ -67,7 +67,18 @@ def test_duplicates_are_run_once() -> None:
         ("live", {}),
         ("simulated", {"workload": "small", "oom": "none", "fault": ["stop@1:2", "ring=8"]}),
         ("simulated", {"workload": "day", "design": "notify-array", "hints": 16, "hold": 0.5, "delay": 0.1}),
-        ("live", {"workload": "churn", "ram": "512MiB", "mix": "9=1", "cool": 1.5, "seed": 77, "in-flight": "8MiB"}),
+        (
+            "live",
+            {
+                "workload": "churn",
+                "ram": "512MiB",
+                "mix": "9=1",
+                "cool": 1.5,
+                "seed": 77,
+                "oom": "cap",
+                "in-flight": "8MiB",
+            },
+        ),
     ],
 )
 def test_the_replay_is_the_same_run(machine: str, settings: dict[str, object]) -> None:

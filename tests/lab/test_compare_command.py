@@ -19,6 +19,7 @@ from pagetide.lab.compare.pools import ExecutorPool
 from pagetide.lab.compare.progress import GridProgress, duration
 from pagetide.lab.compare.records import LeftOut, Record, Run
 from pagetide.lab.compare.store import Store
+from pagetide.lab.compare.tables import write_csv_folder
 from pagetide.lab.compare.worker import Job
 from pagetide.lab.compare_command import Manner, compare
 from pagetide.machine.config import ConfigError, RunConfig
@@ -250,7 +251,26 @@ def test_a_report_of_nothing_or_to_nowhere_is_a_sentence(
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "there are no results in" in capsys.readouterr().err
     assert cli.main(["report", str(folder), "--json", "/nowhere/tables.json"]) == 1
-    assert "No such file or directory: '/nowhere/tables.json'" in capsys.readouterr().err
+    assert "/nowhere/tables.json cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_tables_of_a_grid_without_a_run_have_their_headings(tmp_path: Path) -> None:
+    """Whoever reads them finds the columns, and no row."""
+    with Store.create(tmp_path / "empty") as store:
+        write_csv_folder(store, tmp_path / "tables")
+    for name, first in {"runs": "key", "configurations": "machine", "bursts": "key", "samples": "key"}.items():
+        (heading,) = (tmp_path / "tables" / f"{name}.csv").read_text().splitlines()
+        assert heading.startswith(f"{first},")
+        assert heading.count(",") >= 5
+
+
+def test_a_table_that_does_not_fit_on_the_disk_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every way out says which file it was."""
+    for option in ("--json", "--markdown"):
+        assert cli.main(["report", str(folder), option, "/dev/full"]) == 1
+        assert capsys.readouterr().err == "pagetide: /dev/full cannot be written: No space left on device\n"
+    assert cli.main(["report", str(folder), "--csv", "/dev/full"]) == 2
+    assert "/dev/full is no folder for the tables" in capsys.readouterr().err
 
 
 def _key(folder: Path, number: int) -> str:

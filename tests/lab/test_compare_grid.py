@@ -6,9 +6,10 @@ import pytest
 
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.lab.compare.cells import Cell
-from pagetide.lab.compare.grid import Choice, grouped, make_grid
+from pagetide.lab.compare.grid import STOP_SHARE, Choice, grouped, make_grid
 from pagetide.lab.compare.records import LeftOut
 from pagetide.machine.config import ConfigError, Workload
+from pagetide.machine.faults import SECONDS_MAX
 from pagetide.machine.workloads import make_stream
 
 LIVE_DEFAULT = make_grid(Choice(machine="live"))
@@ -113,10 +114,22 @@ def test_quick_is_the_mails_case_once_for_each_design() -> None:
     assert left_out == []
     assert [cell.config.design for cell in cells] == list(DESIGNS)
     for config in (cell.config for cell in cells):
-        assert (config.workload, config.ram_bytes, config.bursts, config.hints_max) == ("burst", 1 << 30, 1, 16)
+        assert (config.workload, config.ram_bytes, config.bursts) == ("burst", 1 << 30, 1)
+        assert config.hints_max == (16 if config.design in ("notify-array", "hybrid") else 256)
         (fault,) = config.parsed_faults
         assert fault.kind == "stop"
         assert fault.start_s < config.hold_s < fault.start_s + fault.for_s
+
+
+@pytest.mark.parametrize("duration_s", [86399.9, 12345.678901, 0.35])
+def test_times_of_faults_are_written_with_all_their_digits(duration_s: float) -> None:
+    """A day's stop is not moved by seconds, nor shortened."""
+    choice = Choice(designs=("scan",), workloads=("web",), faults=("stop", "slow"), repeat=1,
+                    settings={"duration": duration_s, "rate": 10.0})  # fmt: skip
+    stop, slow = (cell.config.parsed_faults[0] for cell in make_grid(choice).cells)
+    assert stop.start_s == pytest.approx(duration_s / 2 - 0.1, abs=1e-6)
+    assert stop.for_s == pytest.approx(STOP_SHARE * duration_s, abs=1e-6)
+    assert slow.for_s == pytest.approx(min(2 * duration_s, SECONDS_MAX), abs=1e-6)
 
 
 def test_settings_go_into_every_run() -> None:

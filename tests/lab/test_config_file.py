@@ -1,5 +1,6 @@
 """Settings from files and from the command line."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,24 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     """The sentence names the file and the reason."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read: No such file"):
         read_file(tmp_path / "nowhere.toml")
+
+
+_ODD = (
+    "nan", "inf", "-inf", "-1", "0", "1e308", "1e-320", f"1{'0' * 400}", f"1{'0' * 5000}", "99999999999999999999",
+    '""', '"x"', '"nan"', f'"{"9" * 400}"', "true", "[]", '["x"]', "{}", "1979-05-27",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("workload", ["burst", "small", "day"])
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_no_value_is_more_than_a_sentence(name: str, workload: str, tmp_path: Path) -> None:
+    """Numbers that are none, or too many digits, or of another kind: a setting is read, or refused in a sentence."""
+    path = tmp_path / "odd.toml"
+    for value in _ODD:
+        other = "" if name == "workload" else f'workload = "{workload}"\n'
+        path.write_text(f"{other}{name} = {value}\n")
+        with contextlib.suppress(ConfigError):
+            make_config(read_file(path))
+            continue
+        with pytest.raises(ConfigError, match=r"^[^\n]{10,800}$"):
+            make_config(read_file(path))

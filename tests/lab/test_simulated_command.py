@@ -121,13 +121,15 @@ def test_calibrate_prints_what_it_writes(measured: Costs, tmp_path: Path, capsys
 
 @pytest.mark.usefixtures("measured")
 def test_calibrate_says_what_failed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """No memory, or a file that cannot be written, is one sentence and status 1."""
+    """A target that cannot be is a bad argument, before anything is measured; no memory is status 1."""
 
     def fails(_: object) -> Costs:
         raise GuestRamError("there is no memory")
 
-    assert cli.main(["calibrate", "--out", "/dev/null/costs.json"]) == 1
-    assert "/dev/null" in capsys.readouterr().err.splitlines()[-1]
+    assert cli.main(["calibrate", "--out", "/dev/null/costs.json"]) == 2
+    assert capsys.readouterr().err == "pagetide: there is no folder /dev/null to write the costs to\n"
+    assert cli.main(["calibrate", "--out", "/dev/full"]) == 1
+    assert capsys.readouterr().err.endswith("pagetide: /dev/full cannot be written: No space left on device\n")
     monkeypatch.setattr("pagetide.machine.calibrate.calibrate", fails)
     assert cli.main(["calibrate"]) == 1
     assert capsys.readouterr().err == "pagetide: there is no memory\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pagetide.machine.config import ConfigError
-from pagetide.machine.packages import QemuProgram, find_qemu
+from pagetide.machine.packages import GuestParts, QemuProgram, find_qemu, find_uml, find_umls
 
 
 @pytest.fixture
@@ -20,6 +20,20 @@ def folder_for_guests(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield
         monkeypatch.undo()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that wants a User-Mode Linux with each that runs on this machine."""
+    if "uml" in metafunc.fixturenames:
+        found: list[GuestParts | None] = [*find_umls()]
+        names = [f"uml-{parts.release}" for parts in find_umls()]
+        metafunc.parametrize("uml", found or [None], ids=names or ["uml-none"], indirect=True)
+
+
+@pytest.fixture
+def uml(request: pytest.FixtureRequest) -> GuestParts:
+    """A User-Mode Linux that runs here; where there is none, the test fails and says why."""
+    return request.param or find_uml()
 
 
 @pytest.fixture(scope="session")

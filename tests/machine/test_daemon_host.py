@@ -16,7 +16,7 @@ import pytest
 
 from pagetide.machine.daemon_host import DaemonHost
 from pagetide.machine.linux_machine import LinuxMachine
-from pagetide.machine.packages import QemuProgram, find_linux, find_uml
+from pagetide.machine.packages import GuestParts, QemuProgram, find_linux
 from pagetide.machine.qemu_guest import Qemu
 from pagetide.machine.result import RunResult
 from pagetide.machine.uml_guest import UserModeLinux
@@ -38,11 +38,11 @@ class Daemon:
         while "listening" not in self.process.stderr.readline():
             assert self.process.poll() is None
 
-    def run(self, watcher: Watcher, control: Path | None = None, **changes: Any) -> RunResult:
+    def run(self, uml: GuestParts, watcher: Watcher, control: Path | None = None, **changes: Any) -> RunResult:
         """Run the small guest attached to it."""
         config = msgspec.structs.replace(SMALL, **changes)
         host = DaemonHost(self.socket, control or self.control)
-        return LinuxMachine(config, UserModeLinux(find_uml()), host).run(watcher)
+        return LinuxMachine(config, UserModeLinux(uml), host).run(watcher)
 
     def ctl(self, *words: str) -> str:
         """Ask it something."""
@@ -63,10 +63,10 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         daemon.process.stderr.close()
 
 
-def test_the_daemon_tells_what_it_did_for_our_guest(daemon: Daemon) -> None:
+def test_the_daemon_tells_what_it_did_for_our_guest(uml: GuestParts, daemon: Daemon) -> None:
     """The account comes from its control socket, and is our guest's alone; the daemon goes on afterwards."""
     watcher = Watcher()
-    result = daemon.run(watcher)
+    result = daemon.run(uml, watcher)
     assert result.outcome == "complete"
     assert watcher.warnings == []
     (burst,) = result.bursts
@@ -82,19 +82,19 @@ def test_the_daemon_tells_what_it_did_for_our_guest(daemon: Daemon) -> None:
     assert "no guest" in daemon.ctl("list")
 
 
-def test_a_daemon_that_is_killed_is_noticed(daemon: Daemon) -> None:
+def test_a_daemon_that_is_killed_is_noticed(uml: GuestParts, daemon: Daemon) -> None:
     """The guest, whose balloon is gone, is stopped, and what was measured is there."""
-    result = daemon.run(when_full(daemon.process.kill), hold_s=30.0)
+    result = daemon.run(uml, when_full(daemon.process.kill), hold_s=30.0)
     assert result.outcome == f"the daemon at {daemon.socket} has ended; the guest was stopped"
     assert result.peak_resident_bytes > 140 * MIB
     assert result.reports is not None
     assert gone(processes_of_guests)
 
 
-def test_without_answers_the_account_is_not_known(daemon: Daemon, tmp_path: Path) -> None:
+def test_without_answers_the_account_is_not_known(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
     """A guest runs all the same if nobody answers at the control socket; who looks on is told, and where to say it."""
     watcher = Watcher()
-    result = daemon.run(watcher, tmp_path / "nobody", fill_bytes=32 * MIB)
+    result = daemon.run(uml, watcher, tmp_path / "nobody", fill_bytes=32 * MIB)
     assert result.outcome == "complete"
     (warning,) = watcher.warnings
     assert "no daemon answers" in warning
@@ -103,20 +103,20 @@ def test_without_answers_the_account_is_not_known(daemon: Daemon, tmp_path: Path
     assert result.bursts[0].returned_bytes >= 0.9 * result.bursts[0].eaten_bytes
 
 
-def test_a_socket_that_nobody_serves_any_more_ends_the_run(daemon: Daemon) -> None:
+def test_a_socket_that_nobody_serves_any_more_ends_the_run(uml: GuestParts, daemon: Daemon) -> None:
     """Whom nobody would serve is not booted; where the daemon of another socket answers, the guest finds no balloon."""
     other = daemon.socket.with_name("vm2.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(other))
     config = msgspec.structs.replace(SMALL, bursts=1)
-    result = LinuxMachine(config, UserModeLinux(find_uml()), DaemonHost(other, daemon.control)).run(Watcher())
+    result = LinuxMachine(config, UserModeLinux(uml), DaemonHost(other, daemon.control)).run(Watcher())
     assert result.outcome == "the guest stopped: the guest has found no balloon"
     assert result.bursts == []
     os.kill(daemon.process.pid, signal.SIGKILL)
     daemon.process.wait()
     watcher = Watcher()
     with pytest.raises(ConnectionRefusedError, match=r"nobody serves a guest at .*vm1\.sock: Connection refused"):
-        daemon.run(watcher)
+        daemon.run(uml, watcher)
     assert watcher.stages == []
     assert gone(processes_of_guests)
     assert folders_of_guests() == []

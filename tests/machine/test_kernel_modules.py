@@ -6,12 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.machine.kernel_modules import KernelModule, ModuleMissingError, modules_to_load, needs
+from pagetide.machine.kernel_modules import (
+    KernelModule,
+    ModuleMissingError,
+    UnpackerMissingError,
+    modules_to_load,
+    needs,
+)
 
 
 def module(*needed: str) -> bytes:
     """The part of a module that says what it needs."""
     return b"\x7fELF\0license=GPL\0depends=" + ",".join(needed).encode() + b"\0retpoline=Y\0"
+
+
+def zstd(data: bytes) -> bytes:
+    """Packed as a frame that holds its data as it is (RFC 8878, 3.1.1): magic, single segment, one last raw block."""
+    assert len(data) < 256
+    return b"\x28\xb5\x2f\xfd\x20" + bytes([len(data)]) + (len(data) << 3 | 1).to_bytes(3, "little") + data
 
 
 @pytest.fixture
@@ -22,7 +34,12 @@ def folder(tmp_path: Path) -> Path:
         ("drivers/virtio/virtio.ko.xz", lzma.compress(module("virtio_ring"))),
         ("drivers/more/virtio-ring.ko.gz", gzip.compress(module())),
         ("drivers/lost.ko", module("nowhere")),
-        ("drivers/strange.ko.zst", b""),
+        ("drivers/small.ko.zst", zstd(module("lost"))),
+        ("drivers/few.ko.zst", zstd(module("virtio"))),
+        ("drivers/strange.ko.br", b""),
+        ("drivers/torn.ko.xz", lzma.compress(module())[:-20]),
+        ("drivers/torn_too.ko.gz", gzip.compress(module())[:-20]),
+        ("drivers/torn_as_well.ko.zst", zstd(module())[:-5]),
     ):
         path = tmp_path / "kernel" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,9 +57,25 @@ def test_what_a_module_needs_is_loaded_before_it(folder: Path) -> None:
     ]
 
 
+def test_zstd_is_unpacked_by_its_program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As distributions other than Debian pack modules; without the program, that is what is missing."""
+    assert modules_to_load(folder, ["few"])[-1] == KernelModule("few", module("virtio"))
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(UnpackerMissingError, match="the program zstd"):
+        modules_to_load(folder, ["few"])
+
+
 @pytest.mark.parametrize(
     ("wanted", "sentence"),
-    [("virtio_mem", "the module virtio_mem"), ("lost", "the module nowhere"), ("strange", "a way to unpack")],
+    [
+        ("virtio_mem", "the module virtio_mem"),
+        ("lost", "the module nowhere"),
+        ("small", "the module nowhere"),
+        ("strange", "a way to unpack"),
+        ("torn", r"torn\.ko\.xz that can be unpacked"),
+        ("torn_too", r"torn_too\.ko\.gz that can be unpacked"),
+        ("torn_as_well", r"torn_as_well\.ko\.zst that can be unpacked"),
+    ],
 )
 def test_what_cannot_be_loaded_is_named(folder: Path, wanted: str, sentence: str) -> None:
     """A module that is not there, one that needs such a one, and one packed in an unknown way."""

@@ -12,7 +12,7 @@ from pagetide.machine.costs import read_costs
 from pagetide.machine.fidelity import compare_with_kernel
 from pagetide.machine.linux_machine import LinuxMachine
 from pagetide.machine.observer import Observer
-from pagetide.machine.packages import find_uml
+from pagetide.machine.packages import GuestParts
 from pagetide.machine.result import RunResult
 from pagetide.machine.simulated import SimulatedMachine
 from pagetide.machine.uml_guest import UserModeLinux
@@ -24,7 +24,7 @@ ATTEMPTS = 2
 
 
 @pytest.mark.jit
-def test_linuxs_pace_is_linuxs() -> None:
+def test_linuxs_pace_is_linuxs(uml: GuestParts) -> None:
     """With the same schedule the host holds as much as with a real kernel, within 5 % of RAM at every second.
 
     700 MiB come back in three passes, 2 s apart, each of two reports of 32 blocks at most.
@@ -32,7 +32,7 @@ def test_linuxs_pace_is_linuxs() -> None:
     config = BootConfig(bursts=1, hold_s=3.0, order=10)
     off_shares = []
     for _ in range(ATTEMPTS):
-        boot = LinuxMachine(config, UserModeLinux(find_uml()), OwnHost(config))
+        boot = LinuxMachine(config, UserModeLinux(uml), OwnHost(config))
         found = compare_with_kernel(config, boot.run, read_costs(), Watcher())
         passes = np.flatnonzero(np.diff(found.simulated) < -100 * MIB)
         assert len(passes) == 3

@@ -16,7 +16,7 @@ from pagetide.machine.balloon_host import OwnHost
 from pagetide.machine.boot_config import LINUX_DELAY_S, BootConfig
 from pagetide.machine.config import ConfigError
 from pagetide.machine.linux_machine import LinuxMachine
-from pagetide.machine.packages import GuestParts, find_uml
+from pagetide.machine.packages import GuestParts
 from pagetide.machine.result import RunResult, Sample
 from pagetide.machine.uml_guest import UserModeLinux
 from pagetide.memory.guest_ram import GuestRamError
@@ -26,11 +26,11 @@ from tests.machine.watcher import MIB, Watcher
 pytestmark = pytest.mark.usefixtures("folder_for_guests")
 
 
-def run(watcher: Watcher | None = None, **changes: Any) -> RunResult:
+def run(uml: GuestParts, watcher: Watcher | None = None, **changes: Any) -> RunResult:
     """Run the small guest with these settings changed."""
     config = msgspec.structs.replace(SMALL, **changes)
     config.check()
-    return LinuxMachine(config, UserModeLinux(find_uml()), OwnHost(config)).run(watcher or Watcher())
+    return LinuxMachine(config, UserModeLinux(uml), OwnHost(config)).run(watcher or Watcher())
 
 
 def kill_kernel() -> None:
@@ -48,10 +48,10 @@ def kill_host() -> None:
     host().kill()
 
 
-def test_linux_gives_back_what_it_freed() -> None:
+def test_linux_gives_back_what_it_freed(uml: GuestParts) -> None:
     """At least 98 % of what the guest removed leaves the host each time, and every discarded byte is verified."""
     watcher = Watcher()
-    result = run(watcher, bursts=2)
+    result = run(uml, watcher, bursts=2)
     assert result.outcome == "complete"
     assert result.guest.startswith("Linux ")
     assert len(result.bursts) == 2
@@ -71,15 +71,15 @@ def test_linux_gives_back_what_it_freed() -> None:
     assert max(result.samples.guest_used_bytes) >= 150 * MIB
     assert min(result.samples.guest_used_bytes) <= 60 * MIB
     assert len(result.samples.t_s) >= 0.5 * result.duration_s / 0.02
-    assert watcher.stages[0] == f"booting Linux {find_uml().release} (User-Mode Linux)"
+    assert watcher.stages[0] == f"booting Linux {uml.release} (User-Mode Linux)"
     assert "burst 2 of 2: freed, reporting" in watcher.stages
     assert gone(processes_of_guests)
     assert folders_of_guests() == []
 
 
-def test_a_burst_is_back_when_residency_is() -> None:
+def test_a_burst_is_back_when_residency_is(uml: GuestParts) -> None:
     """The guest tells what it uses before it answers, so its lag does not end while the host holds all it freed."""
-    result = run(bursts=2)
+    result = run(uml, bursts=2)
     assert result.outcome == "complete"
     at_s = np.array(result.samples.t_s)
     for burst in result.bursts:
@@ -89,7 +89,7 @@ def test_a_burst_is_back_when_residency_is() -> None:
         assert result.samples.host_resident_bytes[back] <= burst.eaten_bytes / 2
 
 
-def test_blocks_isolated_for_a_report_are_not_used() -> None:
+def test_blocks_isolated_for_a_report_are_not_used(uml: GuestParts) -> None:
     """While a host is stopped with a report in flight the guest has less free memory, but uses no more."""
 
     class Stopper(Watcher):
@@ -114,42 +114,42 @@ def test_blocks_isolated_for_a_report_are_not_used() -> None:
                 host().resume()
 
     stopper = Stopper()
-    assert run(stopper, order=10).outcome == "complete"  # a batch is as much as 32 blocks of 4 MiB
+    assert run(uml, stopper, order=10).outcome == "complete"  # a batch is as much as 32 blocks of 4 MiB
     assert stopper.isolated_bytes >= 32 * MIB
     assert stopper.used_bytes_max <= 60 * MIB
 
 
-def test_the_kernels_own_order_is_told() -> None:
+def test_the_kernels_own_order_is_told(uml: GuestParts) -> None:
     """Without an order the kernel keeps its own, User-Mode Linux's 10, and the result says so."""
-    result = run(order=None, fill_bytes=32 * MIB)
+    result = run(uml, order=None, fill_bytes=32 * MIB)
     assert result.outcome == "complete"
     assert result.config.order == 10
 
 
-def test_a_guest_that_is_killed_is_noticed() -> None:
+def test_a_guest_that_is_killed_is_noticed(uml: GuestParts) -> None:
     """The sentence names the guest and the signal, the host ends by itself, and what was measured is there."""
-    result = run(when_full(kill_kernel), hold_s=30.0)
+    result = run(uml, when_full(kill_kernel), hold_s=30.0)
     assert result.outcome.startswith("the guest's process was killed by SIGKILL")
     assert result.outcome.endswith("the host noticed and ended")
     assert result.peak_resident_bytes > 140 * MIB
     assert gone(processes_of_guests)
 
 
-def test_a_host_that_is_killed_is_noticed() -> None:
+def test_a_host_that_is_killed_is_noticed(uml: GuestParts) -> None:
     """The sentence names the host and the signal, and the guest is stopped."""
-    result = run(when_full(kill_host), hold_s=30.0)
+    result = run(uml, when_full(kill_host), hold_s=30.0)
     assert result.outcome.startswith("the host's process was killed by SIGKILL")
     assert result.outcome.endswith("the guest was stopped")
     assert gone(processes_of_guests)
 
 
-def test_ctrl_c_ends_all_and_keeps_what_was_measured() -> None:
+def test_ctrl_c_ends_all_and_keeps_what_was_measured(uml: GuestParts) -> None:
     """An interrupt in the middle of the hold stops guest and host at once."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    result = run(when_full(interrupt), hold_s=30.0)
+    result = run(uml, when_full(interrupt), hold_s=30.0)
     assert result.outcome == "interrupted"
     assert result.duration_s < 20
     assert result.host_cpu_s is not None
@@ -157,7 +157,7 @@ def test_ctrl_c_ends_all_and_keeps_what_was_measured() -> None:
     assert folders_of_guests() == []
 
 
-def test_ctrl_c_while_it_boots_ends_all() -> None:
+def test_ctrl_c_while_it_boots_ends_all(uml: GuestParts) -> None:
     """An interrupt before anything was measured leaves an empty result and nothing else."""
 
     class Impatient(Watcher):
@@ -170,7 +170,7 @@ def test_ctrl_c_while_it_boots_ends_all() -> None:
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        result = run(Impatient())
+        result = run(uml, Impatient())
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -180,9 +180,10 @@ def test_ctrl_c_while_it_boots_ends_all() -> None:
     assert folders_of_guests() == []
 
 
-def test_when_the_starting_process_is_killed_nothing_is_left() -> None:
+def test_when_the_starting_process_is_killed_nothing_is_left(uml: GuestParts) -> None:
     """Killed outright, it takes the host, the kernel, its helpers and its folder with it."""
     script = (
+        "import sys; from pathlib import Path\n"
         "from pagetide.machine.boot_config import BootConfig; from pagetide.machine.packages import find_uml\n"
         "from pagetide.machine.linux_machine import LinuxMachine; from pagetide.machine.balloon_host import OwnHost\n"
         "from pagetide.machine.uml_guest import UserModeLinux\n"
@@ -191,9 +192,9 @@ def test_when_the_starting_process_is_killed_nothing_is_left() -> None:
         "    def sample(self, sample): pass\n"
         "    def warning(self, text): pass\n"
         "config = BootConfig(ram_bytes=256 << 20, fill_bytes=64 << 20, hold_s=60.0)\n"
-        "LinuxMachine(config, UserModeLinux(find_uml()), OwnHost(config)).run(Watcher())\n"
+        "LinuxMachine(config, UserModeLinux(find_uml(Path(sys.argv[1]))), OwnHost(config)).run(Watcher())\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as starter:
+    with subprocess.Popen([sys.executable, "-c", script, uml.kernel], stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         while "eating" not in starter.stdout.readline():
             assert starter.poll() is None
@@ -205,33 +206,33 @@ def test_when_the_starting_process_is_killed_nothing_is_left() -> None:
     assert psutil.wait_procs(host, timeout=10)[1] == []
 
 
-def test_a_guest_that_ends_before_it_attaches_is_a_sentence(tmp_path: Path) -> None:
+def test_a_guest_that_ends_before_it_attaches_is_a_sentence(uml: GuestParts, tmp_path: Path) -> None:
     """Its last words and status are in the error; nothing is left."""
     kernel = tmp_path / "linux.uml"
     kernel.write_text("#!/bin/sh\necho no memory for me\nexit 7\n")
     kernel.chmod(0o755)
-    parts = GuestParts(kernel, "6.1", *find_uml()[2:])
+    parts = GuestParts(kernel, "6.1", *uml[2:])
     expected = "the guest's process ended with status 7; its last words were: no memory for me"
     with pytest.raises(ChildProcessError, match=expected):
         LinuxMachine(SMALL, UserModeLinux(parts), OwnHost(SMALL)).run(Watcher())
     assert folders_of_guests() == []
 
 
-def test_a_workload_that_the_guest_cannot_do_says_so() -> None:
+def test_a_workload_that_the_guest_cannot_do_says_so(uml: GuestParts) -> None:
     """A file that does not fit ends the run with the guest's own words: its tmpfs is full, or it ran out of memory."""
     config = BootConfig(ram_bytes=64 * MIB, fill_bytes=63 * MIB, order=3)
-    result = LinuxMachine(config, UserModeLinux(find_uml()), OwnHost(config)).run(Watcher())
+    result = LinuxMachine(config, UserModeLinux(uml), OwnHost(config)).run(Watcher())
     assert "Kernel panic" in result.outcome or "could not be written" in result.outcome
     assert gone(processes_of_guests)
 
 
-def test_no_room_for_its_memory_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_its_memory_is_told_before(uml: GuestParts, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guest that does not fit into /dev/shm is not started, since it would die in the middle."""
     space = os.statvfs("/dev/shm")
     small = os.statvfs_result([space.f_bsize, 4096, *list(space)[2:4], 16, *list(space)[5:]])
     monkeypatch.setattr(os, "statvfs", lambda _: small)
     with pytest.raises(GuestRamError, match="256 MiB of guest RAM do not fit into /dev/shm"):
-        run()
+        run(uml)
 
 
 @pytest.mark.parametrize(

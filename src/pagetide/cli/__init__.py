@@ -11,7 +11,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     try:
         from pagetide.cli.commands import run_command_line  # takes a while, in which Ctrl-C may come
+        from pagetide.lab.standard_output import name_failures
 
+        if argv is None:
+            name_failures()
         return run_command_line(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return _STATUS_INTERRUPTED

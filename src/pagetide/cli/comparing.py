@@ -100,7 +100,7 @@ _REPORT_EXAMPLES = """
 Examples:
 
     pagetide report compare-20261123-0410
-    pagetide report compare-20261123-0410 --json - | jq '.configurations[] | {design, workload, mean_resident_bytes}'
+    pagetide report compare-20261123-0410 --json - | jq .configurations
     pagetide report compare-20261123-0410 --csv tables
     pagetide report compare-20261123-0410 --markdown docs/choosing.md
 

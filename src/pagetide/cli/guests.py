@@ -10,9 +10,9 @@ from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.lab.boot_command import BootChoice, make_boot_config
 from pagetide.lab.boot_command import boot as boot_once
 from pagetide.lab.config_file import make_config, read_file
+from pagetide.lab.option_fits import refuse_misfits
 from pagetide.lab.run_command import run as run_once
 from pagetide.lab.run_command import run_simulated
-from pagetide.machine.config import ConfigError
 
 _USAGE_EXAMPLES = """
 Examples:
@@ -137,11 +137,12 @@ def run(
         "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
         "hints": hints, "drop-share": drop_share, "verify": verify, "device": device,
     }  # fmt: skip
-    settings = make_config(read_file(config) if config else {}, given)
+    in_file = read_file(config) if config else {}
+    settings = make_config(in_file, given)
+    options = [name for name, value in {**given, "costs": costs}.items() if value is not None]
+    refuse_misfits(settings, options, in_file, machine)
     if machine == "simulated":
         return run_simulated(settings, json, costs, save_stream)
-    if costs is not None:
-        raise ConfigError("--costs goes with --machine simulated: a live machine takes the time that it takes")
     return run_once(settings, json, save_stream)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from pagetide.lab.run_command import STATUS_FAILED, STATUS_OK
+from pagetide.lab.run_command import STATUS_OK, check_target
 from pagetide.machine.config import ConfigError
 from pagetide.machine.costs import Cost, Costs, default_path, write_costs
 from pagetide.units import format_size
@@ -20,7 +20,9 @@ def run_calibrate(out: Path | None, *, as_json: bool) -> int:
         as_json: print what was written, instead of a table.
 
     Raises:
-        ConfigError: kernels do not run compiled, so that nothing measured would mean anything.
+        ConfigError: the file cannot be written, or kernels do not run compiled, so that nothing measured would mean
+            anything.
+        OSError: no memory, or the file could not be written after all.
     """
     from pagetide.jit import JIT_DISABLED
     from pagetide.machine.calibrate import calibrate
@@ -28,12 +30,9 @@ def run_calibrate(out: Path | None, *, as_json: bool) -> int:
     if JIT_DISABLED:
         raise ConfigError("with NUMBA_DISABLE_JIT=1 kernels are plain Python, and their cost says nothing: unset it")
     path = out or default_path()
-    try:
-        costs = calibrate(lambda what: print(f"measuring {what}", file=sys.stderr, flush=True))
-        write_costs(costs, path)
-    except OSError as error:
-        print(f"pagetide: {error}", file=sys.stderr)
-        return STATUS_FAILED
+    check_target(path, "the costs", makes_folders=True)
+    costs = calibrate(lambda what: print(f"measuring {what}", file=sys.stderr, flush=True))
+    write_costs(costs, path)
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(costs), indent=2).decode() + "\n")
     else:

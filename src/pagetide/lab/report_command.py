@@ -7,7 +7,9 @@ import msgspec
 
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.tables import configurations_table, runs_table, write_csv_folder
-from pagetide.lab.run_command import STATUS_FAILED, STATUS_OK
+from pagetide.lab.run_command import STATUS_OK
+from pagetide.machine.config import ConfigError
+from pagetide.whole_file import write_whole, written_whole
 
 
 def report(folder: Path, json_path: str | None, csv_path: str | None, markdown_path: str | None = None) -> int:
@@ -22,28 +24,23 @@ def report(folder: Path, json_path: str | None, csv_path: str | None, markdown_p
 
     Raises:
         StoreError: there are no results, or they cannot be read.
+        OSError: a file cannot be written; its filename says which.
     """
-    try:
-        if json_path is None and csv_path is None and markdown_path is None:
-            from pagetide.lab.compare_command import write_report
+    if json_path is None and csv_path is None and markdown_path is None:
+        from pagetide.lab.compare_command import write_report
 
-            Store.open(folder, read_only=True).close()
-            write_report(folder)
-            return STATUS_OK
-        with Store.open(folder, read_only=True) as store:
-            if json_path is not None:
-                _write_json(store, json_path)
-            if csv_path is not None:
-                _write_csv(store, csv_path)
-            if markdown_path is not None:
-                from pagetide.lab.compare.documents import markdown
+        Store.open(folder, read_only=True).close()
+        write_report(folder)
+        return STATUS_OK
+    with Store.open(folder, read_only=True) as store:
+        if json_path is not None:
+            _write_json(store, json_path)
+        if csv_path is not None:
+            _write_csv(store, csv_path)
+        if markdown_path is not None:
+            from pagetide.lab.compare.documents import markdown
 
-                _write_text(markdown(store), markdown_path)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        print(f"pagetide: {error}", file=sys.stderr)
-        return STATUS_FAILED
+            _write_text(markdown(store), markdown_path)
     return STATUS_OK
 
 
@@ -61,7 +58,7 @@ def _write_json(store: Store, path: str) -> None:
         sys.stdout.buffer.write(written)
         sys.stdout.flush()
     else:
-        Path(path).write_bytes(written)
+        write_whole(Path(path), written)
 
 
 def _write_text(text: str, path: str) -> None:
@@ -69,7 +66,7 @@ def _write_text(text: str, path: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        Path(path).write_text(text, encoding="utf-8")
+        write_whole(Path(path), text.encode())
 
 
 def _write_csv(store: Store, path: str) -> None:
@@ -77,7 +74,9 @@ def _write_csv(store: Store, path: str) -> None:
         runs_table(store.runs()).write_csv(sys.stdout)
         sys.stdout.flush()
     elif path.endswith(".csv"):
-        with Path(path).open("w", newline="") as file:
+        with written_whole(Path(path)) as file:
             runs_table(store.runs()).write_csv(file)
+    elif Path(path).exists() and not Path(path).is_dir():
+        raise ConfigError(f"{path} is no folder for the tables: give one, or a file *.csv for the table of runs alone")
     else:
         write_csv_folder(store, Path(path))

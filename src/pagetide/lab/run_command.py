@@ -1,6 +1,5 @@
 """`pagetide run`: from settings to a machine, a view, a summary and an exit status."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pagetide.machine.result import RunResult
 from pagetide.machine.workloads import make_stream
 from pagetide.memory.available import total_bytes
 from pagetide.units import format_size
+from pagetide.whole_file import TargetError, check_writable, write_whole
 from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import save_stream
 
@@ -42,19 +42,21 @@ def check_against_machine(config: RunConfig) -> None:
         )
 
 
+def check_target(path: Path, what: str, *, makes_folders: bool = False) -> None:
+    """`check_writable`, for an option: long work must not end with figures that cannot be kept.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    try:
+        check_writable(path, what, makes_folders=makes_folders)
+    except TargetError as error:
+        raise ConfigError(str(error)) from None
+
+
 def _check_json_path(json_path: str | None) -> None:
     if json_path is not None and json_path != "-":
-        _check_writable(Path(json_path).absolute())
-
-
-def _check_writable(path: Path) -> None:
-    """A long run must not end with figures that cannot be kept."""
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent} to write the JSON to")
-    if path.is_dir():
-        raise ConfigError(f"the JSON cannot be written to {path}: it is a folder")
-    if not os.access(path if path.exists() else path.parent, os.W_OK, effective_ids=True):
-        raise ConfigError(f"the JSON cannot be written to {path}: permission denied")
+        check_target(Path(json_path), "the JSON")
 
 
 def prepare_stream(config: RunConfig, save_path: Path | None) -> None:
@@ -115,17 +117,19 @@ def run_simulated(
 
     prepare_stream(config, save_path)
     machine = SimulatedMachine(config, read_costs(costs_path))
-    status = _run_and_show(config, json_path, lambda _: machine)
-    if status == STATUS_FAILED:
-        print(f"pagetide: the same settings and costs with --seed {config.seed} replay this run", file=sys.stderr)
-    return status
+    replay = f"the same settings and costs with --seed {config.seed} replay this run"
+    return _run_and_show(config, json_path, lambda _: machine, replay)
 
 
-def _run_and_show(config: RunConfig, json_path: str | None, make_machine: Callable[[RunConfig], Machine]) -> int:
+def _run_and_show(
+    config: RunConfig, json_path: str | None, make_machine: Callable[[RunConfig], Machine], replay: str = ""
+) -> int:
+    """Run and show; `replay` says how to see again what was wrong with the run itself."""
     _check_json_path(json_path)
     from rich.console import Console
 
     from pagetide.lab.ascii_fallback import fall_back_to_ascii
+    from pagetide.lab.standard_output import StandardOutputError
     from pagetide.lab.summary import problems, summarise
     from pagetide.lab.views import LiveView, PlainView, chart_text
 
@@ -136,13 +140,14 @@ def _run_and_show(config: RunConfig, json_path: str | None, make_machine: Callab
     try:
         with LiveView(console, config.ram_bytes) if live else PlainView(console) as view:
             result = make_machine(config).run(view)
-    except BrokenPipeError:
+    except (BrokenPipeError, StandardOutputError):
         raise
     except OSError as error:
         print(f"pagetide: {error}", file=sys.stderr)
         return STATUS_FAILED
     # First of all, since whoever reads the rest may hang up, as in `| head`.
-    found = problems(result) + _write_file(result, json_path)
+    found = problems(result)
+    unwritten = _write_file(result, json_path)
     if not live and result.samples.t_s:
         end_s = max(result.samples.t_s[-1], 1.0)
         console.print(chart_text(result.samples.rows(), config.ram_bytes, console.width, 0.0, end_s))
@@ -151,9 +156,9 @@ def _run_and_show(config: RunConfig, json_path: str | None, make_machine: Callab
         sys.stdout.flush()
         sys.stdout.buffer.write(_json(result))
         sys.stdout.flush()
-    for problem in found:
+    for problem in [*found, *unwritten, *([replay] if found and replay else [])]:
         print(f"pagetide: {problem}", file=sys.stderr)
-    if found:
+    if found or unwritten:
         return STATUS_FAILED
     return STATUS_INTERRUPTED if result.outcome == "interrupted" else STATUS_OK
 
@@ -167,7 +172,7 @@ def _write_file(result: RunResult, json_path: str | None) -> list[str]:
     if json_path is None or json_path == "-":
         return []
     try:
-        Path(json_path).write_bytes(_json(result))
+        write_whole(Path(json_path), _json(result))
     except OSError as error:
         return [f"The JSON could not be written to {json_path}: {error.strerror}."]
     return []

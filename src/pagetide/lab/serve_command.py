@@ -68,9 +68,9 @@ def serve_command(
         ConfigError: the arguments are wrong.
     """
     if not 0 <= verify_share <= 1:
-        raise ConfigError(f"verify must be from 0 to 1, not {verify_share:g}")
+        raise ConfigError(f"verify must be from 0 to 1, not {verify_share}")
     if not 0 <= stats_interval_s <= 1e6:
-        raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s:g}")
+        raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s}")
     paths, control_path = check_paths(sockets, socket_dir, control)
     from pagetide import bus_error
     from pagetide.host.daemon import LineFormatter, serve

@@ -196,7 +196,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 f"the rate must be above 0 and make at most {OPERATIONS_MAX} operations, not {self.rate_per_s} /s",
             ),
             (
-                self.workload != "day" or self.hold_s < self.duration_s / self.bursts,
+                self.workload != "day" or self.hold_s * self.bursts < self.duration_s,
                 f"{self.bursts} bursts of {self.hold_s} s do not fit into a day of {self.duration_s} s",
             ),
             (
@@ -230,7 +230,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             ),
             (1 <= self.vcpus <= VCPUS_MAX, f"there must be from 1 to {VCPUS_MAX} vCPUs, not {self.vcpus}"),
             (
-                int(self.ram_bytes * self.eat_share) >= self.vcpus * PAGE_SIZE_BYTES,
+                self.ram_bytes * self.eat_share >= self.vcpus * PAGE_SIZE_BYTES,
                 f"a share of {self.eat_share} of {format_size(self.ram_bytes)} is not a page for each vCPU to eat",
             ),
             (
@@ -269,5 +269,4 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
     def _small_fits(self) -> bool:
         """Whether `small` has something that stays, besides its waves."""
-        held_bytes = int(self.ram_bytes * self.eat_share)
-        return held_bytes >= WAVE_SHARE * self.ram_bytes + HUGE_PAGE_BYTES
+        return self.ram_bytes * self.eat_share >= WAVE_SHARE * self.ram_bytes + HUGE_PAGE_BYTES

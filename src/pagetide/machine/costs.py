@@ -16,6 +16,7 @@ from pagetide.machine.config import ConfigError
 from pagetide.memory.guest_ram import Backing
 from pagetide.memory.metadata import PIECE_KINDS
 from pagetide.units import PAGE_SIZE_BYTES, format_size
+from pagetide.whole_file import write_whole
 
 PS_PER_S = 10**12
 """Simulated time is counted in picoseconds: a page that is touched again costs only a few thousand of them."""
@@ -208,4 +209,4 @@ def write_costs(costs: Costs, path: Path) -> None:
         OSError: that cannot be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2) + b"\n")
+    write_whole(path, msgspec.json.format(msgspec.json.encode(costs), indent=2) + b"\n")

@@ -13,7 +13,8 @@ Kind = Literal["stop", "slow", "off", "ring-full", "mmlock", "mmlock-split", "ri
 
 FACTOR_MAX = 1000.0
 RING_ENTRIES_MAX = 1024
-_SECONDS_MAX = 86400.0
+SECONDS_MAX = 86400.0
+"""No time of a fault is above a day."""
 
 FORMS: dict[Kind, str] = {
     "stop": "stop@T:D",
@@ -116,7 +117,7 @@ def _read(kind: Kind, window: str | None, entries: str | None) -> Fault:
 
 def _seconds(text: str, above: float = -1.0) -> float:
     seconds = float(text)
-    if not above < seconds <= _SECONDS_MAX or seconds < 0:
+    if not above < seconds <= SECONDS_MAX or seconds < 0:
         raise FaultError(f"a time must be from 0 s to a day, not {text!r}")
     return seconds
 

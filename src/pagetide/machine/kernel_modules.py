@@ -6,11 +6,11 @@ depmod's is asked for: a kernel package that was only unpacked has none.
 
 import gzip
 import lzma
+import subprocess
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-_READERS: dict[str, Callable[[bytes], bytes]] = {".ko": bytes, ".ko.gz": gzip.decompress, ".ko.xz": lzma.decompress}
 
 
 class KernelModule(NamedTuple):
@@ -27,6 +27,10 @@ class KernelModule(NamedTuple):
 
 class ModuleMissingError(Exception):
     """A module is neither in the folder nor built into the kernel; the message says which."""
+
+
+class UnpackerMissingError(ModuleMissingError):
+    """A module is there, but the program that unpacks it is not."""
 
 
 def modules_to_load(folder: Path, wanted: Sequence[str]) -> list[KernelModule]:
@@ -74,4 +78,24 @@ def _read(path: Path) -> bytes:
     read = _READERS.get("".join(path.suffixes))
     if read is None:
         raise ModuleMissingError(f"a way to unpack the module {path}")
-    return read(path.read_bytes())
+    try:
+        return read(path.read_bytes())
+    except (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError, subprocess.CalledProcessError) as error:
+        raise ModuleMissingError(f"a module {path} that can be unpacked") from error
+
+
+def _unpack_zstd(data: bytes) -> bytes:
+    """With the program, since Python's own library can do it only from 3.14 on."""
+    command = ["zstd", "--decompress", "--stdout", "--quiet"]
+    try:
+        return subprocess.run(command, input=data, capture_output=True, check=True).stdout  # noqa: S603 - no input in it
+    except FileNotFoundError as error:
+        raise UnpackerMissingError("the program zstd, which unpacks the modules") from error
+
+
+_READERS: dict[str, Callable[[bytes], bytes]] = {
+    ".ko": bytes,
+    ".ko.gz": gzip.decompress,
+    ".ko.xz": lzma.decompress,
+    ".ko.zst": _unpack_zstd,
+}

@@ -1,5 +1,6 @@
 """What a real guest is made of, where Debian has it, and which package brings what is missing."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -9,8 +10,9 @@ from typing import NamedTuple
 
 from pagetide.machine.architectures import AMD64, Architecture
 from pagetide.machine.config import ConfigError
-from pagetide.machine.kernel_modules import KernelModule, ModuleMissingError, modules_to_load
+from pagetide.machine.kernel_modules import KernelModule, ModuleMissingError, UnpackerMissingError, modules_to_load
 from pagetide.machine.qemu_process import QEMU
+from pagetide.machine.uml_probe import probe_uml
 
 GENERIC_DEVICE = "vhost-user-test-device-pci"
 """QEMU's device that attaches any virtio device behind a vhost-user socket (QEMU 10.2 and newer)."""
@@ -19,8 +21,19 @@ _KERNEL_PACKAGE = "linux-image-cloud-amd64"
 _QEMU_PACKAGES = "qemu-system-x86 seabios"
 _UML_WANTED = ("virtio_balloon",)
 _PCI_WANTED = ("virtio_pci", "virtio_balloon")
+_BARE_IMAGES = ("vmlinuz", "vmlinux")
 _ELF_MAGIC = b"\x7fELF"
 _PT_INTERP = 3
+
+
+_NEWER_UML = (
+    "name another with --kernel (Linux 7.2 runs on processors with AMX), or as root on Debian, make setup-guests "
+    "unpacks one that runs"
+)
+
+
+class _DoesNotRunError(ConfigError):
+    """A kernel does not run on this machine; another may."""
 
 
 class GuestParts(NamedTuple):
@@ -57,25 +70,33 @@ def guests_folder() -> Path:
 
 
 def find_uml(kernel: Path | None = None, *, search_path: str | None = None) -> GuestParts:
-    """Find the files of a User-Mode Linux guest.
+    """Find the files of a User-Mode Linux guest that runs on this machine. The first time that takes a boot.
 
     Args:
-        kernel: the program; otherwise linux.uml on the search path. Its modules are in ../lib/uml/modules beside it.
+        kernel: the program; otherwise the first that runs of linux.uml on the search path and in the guests' folder.
+            Its modules are in ../lib/uml/modules beside it.
         search_path: folders to look for programs in, as in PATH, which is the default.
 
     Raises:
-        ConfigError: one is missing; the sentence says which, and what installs it.
+        ConfigError: one is missing, or none runs; the sentence says which and why, and what to do.
     """
-    found = which("linux.uml" if kernel is None else kernel, path=search_path)
-    if found is None:
-        raise _missing("the program linux.uml" if kernel is None else f"the program {kernel}", "user-mode-linux")
-    release = _ask_version(found)
-    if not re.fullmatch(r"\d+\.\d+\S*", release):
-        raise ConfigError(f"{found} is no User-Mode Linux: asked for its version, it says {release[:60]!r}")
-    folders = [program.parent.parent / "lib/uml/modules" / release for program in (Path(found), Path(found).resolve())]
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    modules = _modules(folder, found, _UML_WANTED, "user-mode-linux")
-    return GuestParts(Path(found), release, modules, _find_busybox(search_path))
+    failures = []
+    for found in _uml_programs(kernel, search_path):
+        try:
+            return _uml_parts(found, search_path)
+        except _DoesNotRunError as failure:
+            failures.append(str(failure))
+    raise ConfigError(f"{'; '.join(failures)}; {_NEWER_UML}")
+
+
+def find_umls(*, search_path: str | None = None) -> list[GuestParts]:
+    """Each User-Mode Linux that runs on this machine, the one that `find_uml` takes first; none is an empty list."""
+    running = []
+    with contextlib.suppress(ConfigError):
+        for found in _uml_programs(None, search_path):
+            with contextlib.suppress(ConfigError):
+                running.append(_uml_parts(found, search_path))
+    return running
 
 
 def find_linux(
@@ -88,8 +109,9 @@ def find_linux(
     """Find the files of a Linux guest for QEMU.
 
     Args:
-        kernel: its image, FOLDER/boot/vmlinuz-RELEASE, with modules in FOLDER/lib/modules/RELEASE or in usr/lib;
-            otherwise the newest of those that `tools/setup_guests` unpacked, or of those installed.
+        kernel: its image, FOLDER/boot/vmlinuz-RELEASE with modules in FOLDER/lib/modules/RELEASE or in usr/lib, or
+            .../modules/RELEASE/vmlinuz beside its modules, where Debian 14 has it; or a link to one. Otherwise the
+            newest of those that `tools/setup_guests` unpacked, or of those installed.
         architecture: the guest's. The files of another one than AMD64 are only looked for in the guests' folder.
         root: where installed ones are.
         search_path: as for `find_uml`.
@@ -102,11 +124,12 @@ def find_linux(
     if kernel is None:
         images = [image for top in (guests_folder() / "linux", root) for image in _newest_first(top)]
         if not images:
-            raise _missing(f"a Linux kernel for the guest (vmlinuz-* in {root / 'boot'})", _KERNEL_PACKAGE)
+            where = f"vmlinuz-* in {root / 'boot'}, vmlinuz in {root / 'usr/lib/modules/*'}"
+            raise _missing(f"a Linux kernel for the guest ({where})", _KERNEL_PACKAGE)
         kernel = images[0]
     folder, release = _modules_of(kernel)
     modules = _modules(folder, str(kernel), _PCI_WANTED, _KERNEL_PACKAGE)
-    return GuestParts(kernel, release, modules, _find_busybox(search_path))
+    return GuestParts(kernel, release, modules, find_busybox(search_path=search_path))
 
 
 def _find_foreign_linux(kernel: Path | None, architecture: Architecture) -> GuestParts:
@@ -119,7 +142,7 @@ def _find_foreign_linux(kernel: Path | None, architecture: Architecture) -> Gues
     folder, release = _modules_of(images[0])
     try:
         modules = modules_to_load(folder, architecture.modules)
-    except ModuleMissingError as missing:
+    except (ModuleMissingError, UnpackerMissingError) as missing:
         raise ConfigError(f"{missing} of {images[0]}, in {folder}, is missing: {install}") from missing
     return GuestParts(images[0], release, modules, busybox)
 
@@ -170,9 +193,47 @@ def _modules_of(kernel: Path) -> tuple[Path, str]:
     """
     if not kernel.is_file():
         raise ConfigError(f"there is no kernel {kernel}")
-    release = kernel.name.partition("-")[2]
-    folders = [kernel.absolute().parent.parent / name / release for name in ("lib/modules", "usr/lib/modules")]
+    named = kernel if _has_release(kernel) else kernel.resolve()  # such as /vmlinuz, a link
+    release = _release(named)
+    top = named.absolute().parent.parent
+    beside = [named.absolute().parent] if named.name in _BARE_IMAGES else []
+    folders = [*beside, *(top / name / release for name in ("lib/modules", "usr/lib/modules"))]
     return next((folder for folder in folders if folder.is_dir()), folders[0]), release
+
+
+def _uml_programs(kernel: Path | None, search_path: str | None) -> list[Path]:
+    names: list[str | Path] = ["linux.uml", guests_folder() / "bin/linux.uml"] if kernel is None else [kernel]
+    found = [Path(path) for name in names if (path := which(str(name), path=search_path)) is not None]
+    if not found:
+        raise _missing("the program linux.uml" if kernel is None else f"the program {kernel}", "user-mode-linux")
+    return found
+
+
+def _uml_parts(found: Path, search_path: str | None) -> GuestParts:
+    busybox = find_busybox(search_path=search_path)
+    probe = probe_uml(found, busybox, guests_folder().parent / "probes")
+    if probe.release is None:
+        raise _DoesNotRunError(f"{found} {probe.failure}")
+    folders = [program.parent.parent / "lib/uml/modules" / probe.release for program in (found, found.resolve())]
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return GuestParts(found, probe.release, _modules(folder, str(found), _UML_WANTED, "user-mode-linux"), busybox)
+
+
+def find_busybox(*, search_path: str | None = None) -> Path:
+    """Find the busybox that a guest's first program is.
+
+    Args:
+        search_path: as for `find_uml`.
+
+    Raises:
+        ConfigError: there is none that needs no libraries; the sentence says what installs one.
+    """
+    busybox = which("busybox", path=search_path)
+    if busybox is None:
+        raise _missing("the program busybox", "busybox-static")
+    if not is_static(Path(busybox).read_bytes()):
+        raise _missing(f"a busybox that needs no libraries ({busybox} does)", "busybox-static")
+    return Path(busybox)
 
 
 def is_static(program: bytes) -> bool:
@@ -190,25 +251,30 @@ def is_static(program: bytes) -> bool:
 
 def _newest_first(top: Path) -> list[Path]:
     def key(image: Path) -> list[int]:
-        return [int(number) for number in re.findall(r"\d+", image.name)]
+        return [int(number) for number in re.findall(r"\d+", _release(image))]
 
-    return sorted((top / "boot").glob("vmlinu[xz]-*"), key=key, reverse=True)
+    patterns = ("boot/vmlinu[xz]-*", "usr/lib/modules/*/vmlinu[xz]", "lib/modules/*/vmlinu[xz]")
+    return sorted((image for pattern in patterns for image in top.glob(pattern)), key=key, reverse=True)
+
+
+def _has_release(image: Path) -> bool:
+    return image.name.partition("-")[0] in _BARE_IMAGES and (
+        image.name not in _BARE_IMAGES or image.parent.parent.name == "modules"
+    )
+
+
+def _release(image: Path) -> str:
+    """The release of a kernel's image, which its own name or that of its folder has."""
+    return image.parent.name if image.name in _BARE_IMAGES else image.name.partition("-")[2]
 
 
 def _modules(folder: Path, kernel: str, wanted: tuple[str, ...], package: str) -> list[KernelModule]:
     try:
         return modules_to_load(folder, wanted)
+    except UnpackerMissingError as missing:
+        raise _missing(f"{missing} of {kernel},", "zstd") from missing
     except ModuleMissingError as missing:
         raise _missing(f"{missing} of {kernel}, in {folder},", package) from missing
-
-
-def _find_busybox(search_path: str | None) -> Path:
-    busybox = which("busybox", path=search_path)
-    if busybox is None:
-        raise _missing("the program busybox", "busybox-static")
-    if not is_static(Path(busybox).read_bytes()):
-        raise _missing(f"a busybox that needs no libraries ({busybox} does)", "busybox-static")
-    return Path(busybox)
 
 
 def _has_device(qemu: str, device: str) -> bool:

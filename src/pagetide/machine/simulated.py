@@ -180,6 +180,8 @@ class SimulatedMachine:
                     loop.step()
         except KeyboardInterrupt:
             return "interrupted"
+        except OSError:  # who looks on cannot be told
+            raise
         except OutOfMemoryError as error:
             return f"the guest stopped: {error}"
         except Exception as error:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from pagetide.lab.config_file import SETTINGS
+from pagetide.lab.option_fits import misfit
 from pagetide.machine.config import RunConfig, workload_defaults
 
 MachineName = Literal["live", "simulated"]
@@ -95,6 +96,8 @@ def _options(config: RunConfig) -> Iterator[str]:
     """The options that make these settings from the defaults of their workload."""
     defaults = RunConfig(**workload_defaults(config.workload))
     for name, setting in SETTINGS.items():
+        if misfit(name, config) is not None:
+            continue
         value = getattr(config, setting.field)
         if name == "workload":
             if value != RunConfig().workload:

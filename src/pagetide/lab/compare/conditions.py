@@ -148,4 +148,4 @@ def _unusual(config: RunConfig, names: frozenset[str]) -> str:
 def _worded(name: str, value: Any) -> str:
     if name.endswith("_bytes"):
         return format_size(value)
-    return f"{value:g} s" if name.endswith("_s") and not name.endswith("per_s") else f"{value}"
+    return f"{value:.12g} s" if name.endswith("_s") and not name.endswith("per_s") else f"{value}"

@@ -5,7 +5,7 @@ makes it slower than the guest frees, for the whole run. Their times are those o
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import msgspec
@@ -15,8 +15,9 @@ from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.lab.compare.cells import Cell, MachineName, repeats_of, without_duplicates
 from pagetide.lab.compare.records import LeftOut
 from pagetide.lab.config_file import make_config
+from pagetide.lab.option_fits import misfit, refuse_faults, without_misfits
 from pagetide.machine.config import ConfigError, RunConfig, Workload
-from pagetide.machine.faults import FaultError, parse_faults
+from pagetide.machine.faults import SECONDS_MAX, FaultError, parse_faults
 
 NO_FAULT = "none"
 FAULTS = (NO_FAULT, "stop", "slow")
@@ -111,6 +112,7 @@ def make_grid(choice: Choice) -> Grid:
         cells += itertools.chain.from_iterable(zip(*repeats, strict=True))  # a worker makes a seed's stream once
     if not cells:
         raise ConfigError(left_out[0].why)
+    _check_effects(choice, cells)
     return Grid(without_duplicates(cells), left_out)
 
 
@@ -125,10 +127,13 @@ def condition_config(workload: str, fault: str, oom: str, design: str, settings:
         settings: further settings by public name; `grid_defaults` are not added.
 
     Raises:
-        ConfigError: they do not fit together.
+        ConfigError: they do not fit together, or the fault has no effect. A setting without one keeps its default.
     """
     given = {**settings, "workload": workload, "oom": oom, "design": design}
-    return make_config(given | {"fault": _fault_texts(fault, workload, given)})
+    given["fault"] = _fault_texts(fault, workload, given)
+    config = make_config(without_misfits(given, make_config(given)))
+    refuse_faults(config)
+    return config
 
 
 def grid_defaults(workload: str) -> dict[str, Any]:
@@ -165,6 +170,17 @@ def _check(choice: Choice) -> None:
         raise ConfigError(f"there must be from 1 to {REPEATS_MAX} repeats, not {choice.repeats}")
 
 
+def _check_effects(choice: Choice, cells: Sequence[Cell]) -> None:
+    """Refuse a setting that was given and that none of the designs and workloads takes notice of."""
+    given = [*choice.settings, *(["oom"] if choice.oom else [])]
+    configs = {cell.config.workload + "\0" + cell.config.design: cell.config for cell in cells}.values()
+    for name in given:
+        found = [misfit(name, config, choice.machine) for config in configs]
+        first = found[0]
+        if first is not None and None not in found:
+            raise ConfigError(first.sentence(f"--{name}"))
+
+
 def _settings(choice: Choice, workload: str) -> dict[str, Any]:
     """Settings of every run on a workload: a grid's own defaults, and over them what was given."""
     defaults = QUICK if choice.quick else grid_defaults(workload)
@@ -187,8 +203,13 @@ def _fault_texts(fault: str, workload: str, settings: Mapping[str, Any]) -> list
         end_s = config.duration_s
         stop_s = config.duration_s / 2 - _BEFORE_S
     if fault == "stop":
-        return [f"stop@{max(stop_s, 0.0):g}:{STOP_SHARE * end_s:g}"]
-    return [f"slow@0:{2 * end_s:g}:{SLOW_FACTOR}"]
+        return [f"stop@{_written(max(stop_s, 0.0))}:{_written(STOP_SHARE * end_s)}"]
+    return [f"slow@0:{_written(min(2 * end_s, SECONDS_MAX))}:{SLOW_FACTOR}"]
+
+
+def _written(time_s: float) -> str:
+    """Seconds, to the microsecond and without trailing zeros: `12345.678`, `9.9`, `30`."""
+    return f"{time_s:.6f}".rstrip("0").rstrip(".")
 
 
 _CLOCK = ("workload", "bursts", "hold", "rest", "duration")

@@ -24,6 +24,7 @@ from pagetide.lab.compare.setups import SETUPS
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.tradeoff import overall, tradeoffs_of
 from pagetide.lab.compare.wording import fault_words
+from pagetide.whole_file import write_whole
 
 REPORT = "report.html"
 """The report's name in its folder."""
@@ -43,9 +44,8 @@ def write_report(folder: Path, tell: Callable[[int, int], None] | None = None) -
     with Store.open(folder, read_only=True) as store:
         text = report_html(store, tell)
     path = folder / REPORT
-    unfinished = path.with_suffix(".html.new")
-    unfinished.write_text(text, encoding="utf-8")
-    return unfinished.replace(path)
+    write_whole(path, text.encode())
+    return path
 
 
 def report_html(store: Store, tell: Callable[[int, int], None] | None = None) -> str:

@@ -2,16 +2,27 @@
 
 import csv
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
 from pagetide.lab.compare.cells import condition_of, seedless
-from pagetide.lab.compare.columns import FIGURES
+from pagetide.lab.compare.columns import BURST_COLUMNS, CONDITION_COLUMNS, FIGURES
 from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.store import Store
+from pagetide.machine.result import Samples
+from pagetide.whole_file import written_whole
+
+_RUN_NAMES = (
+    "key", "machine", "repeat", *CONDITION_COLUMNS, "outcome", "failed", "started", "took_s", "costs", "replay",
+    *FIGURES,
+)  # fmt: skip
+_CONFIGURATION_NAMES = (
+    "machine", *(name for name in CONDITION_COLUMNS if name != "seed"), "runs", "failed", "replay",
+    *(f"{name}{end}" for name in FIGURES for end in ("", "_min", "_max")),
+)  # fmt: skip
 
 
 class Table(NamedTuple):
@@ -21,9 +32,8 @@ class Table(NamedTuple):
     rows: list[tuple[Any, ...]]
 
     @classmethod
-    def of(cls, rows: list[dict[str, Any]]) -> "Table":
-        """A table of rows that have the same columns."""
-        columns = list(rows[0]) if rows else []
+    def of(cls, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> "Table":
+        """A table of rows that have these columns; there may be no row."""
         return cls(columns, [tuple(row[name] for name in columns) for row in rows])
 
     def dicts(self) -> list[dict[str, Any]]:
@@ -40,7 +50,8 @@ class Table(NamedTuple):
 def runs_table(runs: Sequence[Run]) -> Table:
     """A row for every run: key, condition, outcome, the command that replays it, and every figure."""
     return Table.of(
-        [
+        _RUN_NAMES,
+        (
             {
                 "key": run.key,
                 "machine": run.cell.machine,
@@ -55,7 +66,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
                 **{name: run.figures.get(name) for name in FIGURES},
             }
             for run in runs
-        ]
+        ),
     )
 
 
@@ -65,7 +76,7 @@ def configurations_table(runs: Sequence[Run]) -> Table:
     For each figure there are the median over the runs that did not fail, and the least and the most, with `_min` and
     `_max` after its name; None where none of them could measure it.
     """
-    return Table.of([_configuration(group) for group in _configurations(runs)])
+    return Table.of(_CONFIGURATION_NAMES, map(_configuration, _configurations(runs)))
 
 
 def _configurations(runs: Sequence[Run]) -> Iterator[list[Run]]:
@@ -96,6 +107,8 @@ def _configuration(runs: list[Run]) -> dict[str, Any]:
 def write_csv_folder(store: Store, folder: Path) -> None:
     """Write runs.csv, configurations.csv, bursts.csv and samples.csv into a folder, which is made if need be.
 
+    Each file is written whole or not at all, and begins with the names of its columns, though there be no row.
+
     Raises:
         OSError: that cannot be.
     """
@@ -109,15 +122,14 @@ def write_csv_folder(store: Store, folder: Path) -> None:
     for name, table in {
         "runs": runs_table(runs),
         "configurations": configurations_table(runs),
-        "bursts": Table.of(bursts),
+        "bursts": Table.of(list(BURST_COLUMNS), bursts),
     }.items():
-        with (folder / f"{name}.csv").open("w", newline="") as file:
+        with written_whole(folder / f"{name}.csv") as file:
             table.write_csv(file)
-    with (folder / "samples.csv").open("w", newline="") as file:
-        for number, run in enumerate(runs):
+    names = Samples.__struct_fields__
+    with written_whole(folder / "samples.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("key", *names))
+        for run in runs:
             samples = store.result(run).samples
-            columns = ("key", *samples.__struct_fields__)
-            rows = zip(*(getattr(samples, name) for name in columns[1:]), strict=True)
-            csv.writer(file, lineterminator="\n").writerows(
-                [columns] * (number == 0) + [(run.key, *row) for row in rows]
-            )
+            writer.writerows((run.key, *row) for row in zip(*(getattr(samples, name) for name in names), strict=True))
