@@ -135,7 +135,9 @@ def test_a_choice_that_was_not_run_with_the_faults_says_so() -> None:
 
 def test_linux_is_told_how_to_do_the_same() -> None:
     """Another order is a parameter there; what it has not is said to be missing."""
-    assert "page_reporting.page_reporting_order=4" in advised(runs_of("scan", 500, settings={"order": 4})).linux
+    linux = advised(runs_of("scan", 500, settings={"order": 4})).linux
+    assert "4 written to /sys/module/page_reporting/parameters/page_reporting_order once" in linux
+    assert "newer than 6.1 also keeps page_reporting.page_reporting_order=4 from its command line" in linux
     assert "page_reporting_order" not in advised(runs_of("scan", 500)).linux
     for runs in (runs_of("cursor", 500), runs_of("scan", 500, settings={"cool": 2})):
         assert "no such configuration in Linux" in advised(runs).linux

@@ -322,6 +322,34 @@ def test_live_runs_decide_before_simulated_ones() -> None:
     assert "(live, " in found.sentence
 
 
+@pytest.mark.parametrize("claim_id", ["S1", "S10"])
+def test_fewer_than_three_runs_of_each_decide_nothing(claim_id: str) -> None:
+    """However clear they look; and a machine with enough runs is preferred to one with too few."""
+    runs = runs_of(CLAIMS[claim_id], HELD[claim_id])
+    assert finding(claim_id, runs).verdict == "held"
+    for seeds in ({1}, {1, 2}):
+        found = finding(claim_id, [run for run in runs if run.cell.config.seed in seeds])
+        assert found.verdict == "undecided"
+        assert "too few to decide, which takes 3" in found.sentence
+    if claim_id == "S1":
+        live = [
+            msgspec.structs.replace(run, cell=msgspec.structs.replace(run.cell, machine="live"))
+            for run in runs
+            if run.cell.config.seed == 1
+        ]
+        assert finding(claim_id, [*live, *runs]).verdict == "held"
+
+
+def test_live_runs_whose_spreads_overlap_decide_nothing() -> None:
+    """Though each seed says the same: on a live machine more than the seed differs from run to run."""
+    claim = CLAIMS["S8"]
+    changes = {**HELD["S8"], "order 0": kept(40, 60, 100) | cpu(17.0), "order 9": kept(50, 110, 120) | cpu(2.0)}
+    simulated = runs_of(claim, changes)
+    assert finding("S8", simulated).verdict == "held"
+    live = [msgspec.structs.replace(run, cell=msgspec.structs.replace(run.cell, machine="live")) for run in simulated]
+    assert finding("S8", live).verdict == "undecided"
+
+
 def test_what_only_a_live_machine_can_tell_is_not_simulated() -> None:
     """S10's simulated runs would only tell what the simulation assumes."""
     claim = CLAIMS["S10"]

@@ -374,3 +374,15 @@ def test_a_bar_is_drawn_on_a_terminal() -> None:
 def test_durations_are_said_as_people_do(length_s: float, text: str) -> None:
     """Seconds, minutes or hours."""
     assert duration(length_s) == text
+
+
+@pytest.mark.parametrize("address", ["foo", "", "tcp://", "tcp://host", "a b:8786", "tcp://x:99999999", "tcp://x:port"])
+def test_what_is_no_address_of_a_cluster_is_a_sentence(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dask's client is not asked: it would fail at length. No folder is made."""
+    out = tmp_path / "out"
+    assert cli.main(["compare", "--designs", "off", f"--cluster={address}", "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert err == f"pagetide: a Dask scheduler has an address such as tcp://10.0.0.1:8786, not {address!r}\n"
+    assert not out.exists()

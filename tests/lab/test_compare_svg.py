@@ -53,6 +53,19 @@ def test_points_on_a_straight_way_are_left_out_and_peaks_stay() -> None:
     assert path_of(for_page(drawing('<path d="M 0 1 L 5 1 L 3 1"/>'), "x", "", {})) == "M0 1h5-2"
 
 
+def test_a_label_keeps_what_it_says() -> None:
+    """Colours are replaced where something is painted, and nowhere else; so are names of attributes."""
+    said = "fill #0a0a01 and xlink:href xmlns=&quot;x&quot;"
+    body = f'<path style="fill: #0a0a01" d="M 0 1 L 1 2"/><text stroke="#0a0a01">{said}</text>'
+    drawn = for_page(drawing(body), "x", "in #0a0a01", {"#0a0a01": "var(--ink)"})
+    root = ET.fromstring(drawn)
+    (text,) = root.iter("text")
+    assert text.text == 'fill #0a0a01 and xlink:href xmlns="x"'
+    assert text.attrib["stroke"] == "var(--ink)"
+    assert [one.attrib["style"] for one in root.iter("path")] == ["fill:var(--ink)"]
+    assert [one.text for one in root.iter("title")] == ["in #0a0a01"]
+
+
 def test_each_piece_of_a_path_stays_one() -> None:
     """Two pieces are not joined, and a closed one stays closed; curves are left alone but for their digits."""
     assert path_of(for_page(drawing('<path d="M 0 1 L 1 2 z M 3 4 L 5 6"/>'), "x", "", {})) == "M0 1l1 1zM3 4l2 2"

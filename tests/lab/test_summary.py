@@ -65,7 +65,7 @@ def test_only_the_bursts_that_did_not_come_back_are_said_to_have_stayed() -> Non
     """One burst of two came back: the sentence counts it, and the bytes are the other's."""
     good = result_of().bursts[0]
     assert verdict(result_of(bursts=[good, NEVER_BACK])).startswith(
-        "The host had its memory back after 1 of 2 bursts; up to 256 MiB of a burst stayed."
+        "The host had its memory back after 1 of 2 bursts; up to 256 MiB of a burst of 256 MiB stayed."
     )
 
 
@@ -89,3 +89,26 @@ def test_figures_that_there_are_not_are_a_dash() -> None:
     text = file.getvalue()
     assert "guest CPU time" in text
     assert text.count("–") == 2  # noqa: RUF001
+
+
+def test_what_stays_by_design_is_named_and_not_held_against_it() -> None:
+    """The time is that of what came back, and the rest has its size and its reason; a lag of nothing is `at once`."""
+    config = RunConfig(ram_bytes=512 << 20, design="sync")
+    rest = Burst(
+        eat_start_s=0, free_start_s=1, free_end_s=2, eaten_bytes=256 << 20, returned_bytes=216 << 20, verified_bytes=0,
+        return_lag_s=0.0,
+    )  # fmt: skip
+    told = result_of(config=config, bursts=[rest])
+    assert verdict(told).startswith(
+        "After each burst the host had its memory back by the time that it was freed, "
+        "but for up to 40 MiB, which does not fill a batch."
+    )
+    console = Console(width=100, file=io.StringIO())
+    console.print(summarise(told))
+    assert "at once, but 40 MiB" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_guest_that_reports_nothing_is_told_so() -> None:
+    """Nobody failed: the design returns nothing."""
+    told = result_of(config=RunConfig(ram_bytes=512 << 20, design="off"), bursts=[NEVER_BACK])
+    assert verdict(told).startswith("Nothing was reported, so the host kept what the guest freed: up to 256 MiB")

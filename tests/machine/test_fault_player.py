@@ -95,3 +95,45 @@ def test_a_slow_process_is_stopped_for_most_of_the_time(factor: float) -> None:
     assert time.monotonic() - start_s >= 9 * SLICE_S
     assert sent[:20] == ["SIGSTOP", "SIGCONT"] * 10
     assert sent[-1] == "SIGCONT"
+
+
+@pytest.mark.parametrize("failing", ["begin", "end"])
+def test_a_fault_that_cannot_be_played_is_told_and_ends_the_playing(failing: str) -> None:
+    """Whoever waits hears of it at once, later faults do not begin, and what is on is ended nevertheless."""
+    stage, told = Stage(), threading.Event()
+
+    def call(what: str, fault: Fault) -> None:
+        (stage.begin if what == "begin" else stage.end)(fault)
+        if what == failing and fault.kind == "off":
+            raise ProcessLookupError("no such process")
+
+    player = FaultPlayer(
+        parse_faults(["stop@0:60", "off@0.01:0.01", "ring-full@0.2:1"]),
+        lambda fault: call("begin", fault), lambda fault: call("end", fault), told.set,
+    )  # fmt: skip
+    player.clock_started(ClockStarted(0.0, 60.0, time.monotonic()))
+    assert told.wait(10)
+    player.close()
+    assert player.failure == "a fault could not be played: no such process"
+    happened = [(what, kind) for what, kind, _ in stage.events]
+    assert ("begin", "ring-full") not in happened
+    assert happened[:2] == [("begin", "stop"), ("begin", "off")]
+    assert ("end", "stop") in happened
+
+
+def test_a_process_that_could_not_be_slowed_is_told_of_when_it_ends() -> None:
+    """The thread that slows it down dies of a signal that cannot be sent; `end` raises what it died of."""
+    sent: list[int] = []
+
+    def send(signal_: int) -> None:
+        sent.append(signal_)
+        if len(sent) == 3:
+            raise ProcessLookupError("gone")
+
+    process = SignalledProcess(send)
+    process.begin(Fault("slow", 0.0, 1.0, factor=2.0))
+    deadline_s = time.monotonic() + 10
+    while len(sent) < 3 and time.monotonic() < deadline_s:
+        time.sleep(SLICE_S)
+    with pytest.raises(ProcessLookupError, match="gone"):
+        process.end(Fault("slow"))

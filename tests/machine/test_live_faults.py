@@ -94,3 +94,16 @@ def test_only_without_an_answer_to_oom_are_there_false_ooms(oom: str) -> None:
     result = run("small", oom=oom, duration_s=2.0, faults=("slow@0:60:10",))
     assert result.false_ooms is not None
     assert (result.false_ooms > 0) == (oom == "none")
+
+
+def test_a_host_that_cannot_be_stopped_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without the fault that it was to have says so, and at once."""
+
+    def fails(*_: object) -> None:
+        raise PermissionError("not ours")
+
+    monkeypatch.setattr("pagetide.machine.live.SignalledProcess.begin", fails)
+    config = RunConfig(ram_bytes=64 * MIB, bursts=1, hold_s=60.0, faults=("stop@0.1:1",))
+    result = LiveMachine(config).run(Watcher())
+    assert result.outcome == "a fault could not be played: not ours"
+    assert result.duration_s < 30

@@ -22,6 +22,7 @@ from pagetide.lab.compare.pools import ClusterPool, Pool, ProcessPool
 from pagetide.lab.compare.progress import GridProgress
 from pagetide.lab.compare.records import Record, Run, StoreError
 from pagetide.lab.compare.resume import cells_left
+from pagetide.lab.compare.spread import REPEATS_MIN
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.worker import Job
 from pagetide.lab.run_command import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
@@ -125,7 +126,8 @@ def _whole_grid(choice: Choice) -> Grid:
         return grid
     from pagetide.lab.compare.claims import claim_cells
 
-    more = claim_cells(choice.machine, grid.cells[0].config.seed, choice.repeats)
+    repeats = choice.repeats if choice.repeat is not None else max(choice.repeats, REPEATS_MIN)
+    more = claim_cells(choice.machine, grid.cells[0].config.seed, repeats)
     return grid._replace(cells=without_duplicates([*grid.cells, *more]))
 
 

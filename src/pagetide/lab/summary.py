@@ -7,7 +7,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pagetide.machine.result import RunResult
+from pagetide.machine.config import RunConfig
+from pagetide.machine.measure import EATEN_SHARE
+from pagetide.machine.rest import rest_bytes, why_it_rests
+from pagetide.machine.result import Burst, RunResult
 from pagetide.units import HUGE_PAGE_BYTES, block_bytes, format_size
 
 _NONE = "–"  # noqa: RUF001 - the dash that stands for a figure that there is not
@@ -55,14 +58,21 @@ def _what_came_back(result: RunResult) -> Iterator[str]:
     lags = [burst.return_lag_s for burst in result.bursts]
     if lags and all(lag is not None for lag in lags):
         worst_s = max(lag for lag in lags if lag is not None)
-        yield f"After each burst the host had its memory back within {_seconds(worst_s)}."
+        rest = max(map(_rest, result.bursts))
+        but = f", but for up to {format_size(rest)}{_by_design(result.config, rest)}" if rest else ""
+        when = f"within {_seconds(worst_s)}" if worst_s else "by the time that it was freed"
+        yield f"After each burst the host had its memory back {when}{but}."
     elif lags:
-        stayed = [burst.eaten_bytes - burst.returned_bytes for burst in result.bursts if burst.return_lag_s is None]
-        held = f"up to {format_size(max(0, *stayed))} of a burst stayed"
-        if len(stayed) == len(lags):
+        most, eaten = max((_stayed(burst), burst.eaten_bytes) for burst in result.bursts if burst.return_lag_s is None)
+        why = _by_design(result.config, most)
+        held = f"up to {format_size(most)} of a burst of {format_size(eaten)} stayed{why}"
+        never = sum(lag is None for lag in lags)
+        if result.config.design == "off":
+            yield f"Nothing was reported, so the host kept what the guest freed: {held}."
+        elif never == len(lags):
             yield f"The host did not get its memory back: {held}."
         else:
-            yield f"The host had its memory back after {len(lags) - len(stayed)} of {len(lags)} bursts; {held}."
+            yield f"The host had its memory back after {len(lags) - never} of {len(lags)} bursts; {held}."
     elif result.mean_resident_bytes is not None and result.mean_used_bytes is not None:
         held, used = format_size(result.mean_resident_bytes), format_size(result.mean_used_bytes)
         yield f"On average the host held {held} while the guest used {used}."
@@ -70,6 +80,27 @@ def _what_came_back(result: RunResult) -> Iterator[str]:
         yield f"{result.false_ooms} allocations failed falsely, for want of what was out for reporting."
     if result.dropped_bytes:
         yield f"Hints of {format_size(result.dropped_bytes)} were dropped."
+
+
+def _stayed(burst: Burst) -> int:
+    return max(0, burst.eaten_bytes - burst.returned_bytes)
+
+
+def _rest(burst: Burst) -> int:
+    """What of a burst that came back stayed nevertheless, if it is worth a word."""
+    return _stayed(burst) if _stayed(burst) > EATEN_SHARE * burst.eaten_bytes else 0
+
+
+def _by_design(config: RunConfig, stayed_bytes: int) -> str:
+    """Why it stayed, where that is the design's way."""
+    return f", which {why_it_rests(config)}" if stayed_bytes <= rest_bytes(config) else ""
+
+
+def _back_after(burst: Burst) -> str:
+    if burst.return_lag_s is None:
+        return "never"
+    lag = _seconds(burst.return_lag_s) if burst.return_lag_s else "at once"
+    return f"{lag}, but {format_size(rest)}" if (rest := _rest(burst)) else lag
 
 
 def summarise(result: RunResult) -> Group:
@@ -84,9 +115,8 @@ def _bursts(result: RunResult) -> Table:
     for heading in ("burst", "eaten", "returned", "verified gone", "back after"):
         table.add_column(heading, justify="right")
     for number, burst in enumerate(result.bursts, 1):
-        lag = "never" if burst.return_lag_s is None else _seconds(burst.return_lag_s)
         sizes = (burst.eaten_bytes, burst.returned_bytes, burst.verified_bytes)
-        table.add_row(str(number), *map(_size, sizes), lag)
+        table.add_row(str(number), *map(_size, sizes), _back_after(burst))
     return table
 
 

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -19,10 +20,30 @@ SLICE_S = 0.02
 
 
 class FaultPlayer:
-    """Begins and ends faults in time. Use as a context manager, or call `close`; faults that are on then end."""
+    """Begins and ends faults in time. Use as a context manager, or call `close`; faults that are on then end.
 
-    def __init__(self, faults: Sequence[Fault], begin: Callable[[Fault], None], end: Callable[[Fault], None]) -> None:
-        """Take faults in the order of their beginnings; `begin` and `end` are called in the player's thread."""
+    Attributes:
+        failure: a sentence without a full stop once a fault could not be begun or ended, after which none is played: a
+            run that goes on without its faults is not the run that was asked for.
+    """
+
+    def __init__(
+        self,
+        faults: Sequence[Fault],
+        begin: Callable[[Fault], None],
+        end: Callable[[Fault], None],
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take faults in the order of their beginnings; all functions are called in the player's thread.
+
+        Args:
+            faults: what to play.
+            begin: begins one.
+            end: ends one.
+            on_failure: called once when one of these raised; `failure` says why.
+        """
+        self.failure: str | None = None
+        self._on_failure = on_failure
         self._waiting, self._begin, self._end = list(faults), begin, end
         self._on: list[tuple[float, Fault]] = []
         self._clock: ClockStarted | None = None
@@ -53,6 +74,20 @@ class FaultPlayer:
             self._changed.notify()
 
     def _play(self) -> None:
+        self._guarded(self._play_on)
+        for _, fault in self._on:
+            self._guarded(partial(self._end, fault))
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do it; what it raises ends the playing, since nobody would notice a thread that died."""
+        try:
+            act()
+        except Exception as error:
+            if self.failure is None:
+                self.failure = f"a fault could not be played: {error or type(error).__name__}"
+                self._on_failure()
+
+    def _play_on(self) -> None:
         while True:
             with self._changed:
                 next_s = self._next_s()
@@ -61,8 +96,6 @@ class FaultPlayer:
                 if self._over:
                     break
             self._act(time.monotonic())
-        for _, fault in self._on:
-            self._end(fault)
 
     def _next_s(self) -> float | None:
         """When there is something to do, as far as the clock tells."""
@@ -84,8 +117,8 @@ class FaultPlayer:
                 self._end(fault)
         while (begins_s := self._begins_s()) is not None and begins_s <= now_s:
             fault = self._waiting.pop(0)
-            self._begin(fault)
             self._on.append((now_s + fault.for_s, fault))
+            self._begin(fault)
 
 
 class SignalledProcess:
@@ -96,6 +129,7 @@ class SignalledProcess:
         self._send = send
         self._fast = threading.Event()
         self._slowing: threading.Thread | None = None
+        self._error: Exception | None = None
 
     def begin(self, fault: Fault) -> None:
         """Stop it, or slow it down."""
@@ -108,17 +142,27 @@ class SignalledProcess:
         self._slowing.start()
 
     def end(self, fault: Fault) -> None:
-        """Let it run again."""
+        """Let it run again.
+
+        Raises:
+            Exception: it was not slow all the time, since a signal could not be sent.
+        """
         if self._slowing is not None:
             self._fast.set()
             self._slowing.join()
             self._slowing = None
         self._send(signal.SIGCONT)
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def _slow(self, factor: float) -> None:
         runs_s = SLICE_S / factor
-        while not self._fast.is_set():
-            self._send(signal.SIGSTOP)
-            self._fast.wait(SLICE_S - runs_s)
-            self._send(signal.SIGCONT)
-            self._fast.wait(runs_s)
+        try:
+            while not self._fast.is_set():
+                self._send(signal.SIGSTOP)
+                self._fast.wait(SLICE_S - runs_s)
+                self._send(signal.SIGCONT)
+                self._fast.wait(runs_s)
+        except Exception as error:  # `end` raises it
+            self._error = error

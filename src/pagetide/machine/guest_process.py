@@ -22,7 +22,7 @@ from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
 from pagetide.machine.balloon_worker import BalloonWorker, InBalloon
 from pagetide.machine.fault_player import FaultPlayer
-from pagetide.machine.faults import Fault, of_kind, ring_entries
+from pagetide.machine.faults import Fault, FaultError, of_kind, ring_entries
 from pagetide.machine.guest_run import GuestRun
 from pagetide.machine.guest_warm_up import warm_up_design, warm_up_guest
 from pagetide.machine.guest_worker import GuestWorker
@@ -61,6 +61,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             of_kind(config.parsed_faults, "off", "ring-full"),
             lambda fault: _set_fault(worker, fault, True),
             lambda fault: _set_fault(worker, fault, False),
+            lambda: run.stop(),  # noqa: PLW0108 - it is made below, before any fault can begin
         )
 
         def tell(message: Message) -> None:
@@ -86,6 +87,8 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         started.wait()
         with worker, player:
             run.run()
+        if player.failure is not None:
+            raise FaultError(player.failure)
 
 
 def _worker(

@@ -75,6 +75,7 @@ class LiveMachine:
                 outcome = "interrupted"
             end_s = time.monotonic() if self._end_s is None else self._end_s
             self._faults.close()
+            outcome = (self._faults.failure or outcome) if outcome == "complete" else outcome
             for child in reversed(self._children):  # the guest first: it uses the host
                 child.stop()
             cpu_s = {child.name: None if child.ended is None else child.ended.cpu_s for child in self._children}
@@ -143,6 +144,8 @@ class LiveMachine:
                         self._end_s = time.monotonic()
                         self._faults.close()
                         return self._how_it_ended()
+            if self._faults.failure is not None:
+                return self._faults.failure
             if time.monotonic() >= next_s:
                 next_s = max(next_s + SAMPLE_INTERVAL_S, time.monotonic())
                 self._sample(observer)

@@ -13,14 +13,12 @@ import numpy.typing as npt
 from pagetide.machine.observer import SAMPLE_INTERVAL_S
 from pagetide.machine.result import Burst
 
-FLOOR_SHARE = 0.02
-"""Residency counts as back when it is within this share of guest RAM of the run's floor.
-
-Where the guest uses more than it did at the floor, as a server beside the burst may, that comes on top.
-"""
-
 EATEN_SHARE = 0.05
-"""And a burst that ate little is back only when no more than this share of it is left."""
+"""A burst is back when residency is within this share of what it ate of the run's floor.
+
+Where the guest uses more than it did at the floor, as a server beside the burst may, that comes on top. What a design
+leaves by design comes on top, too, as far as it is there and less than half of the burst.
+"""
 
 _LAG_PARTS = 1025
 """Lags are told apart for at least as many parts of all bytes, less one."""
@@ -137,25 +135,32 @@ def _lag_quantile_s(lags: _Lags, share: float) -> float | None:
     return float(lags.lag_s[min(int(np.searchsorted(by, share * by[-1])), len(by) - 1)])
 
 
-def bursts(spans: list[Span], series: Series, ram_bytes: int) -> list[Burst]:
-    """Each burst's figures; a burst lasts until the next one begins to eat, and the last one until the end."""
+def bursts(spans: list[Span], series: Series, rest_bytes: int = 0) -> list[Burst]:
+    """Each burst's figures; a burst lasts until the next one begins to eat, and the last one until the end.
+
+    Args:
+        spans: the bursts.
+        series: what was sampled.
+        rest_bytes: the most that the design leaves with the host by design.
+    """
     if not spans or not len(series.t_s):
         return []
     floor = int(series.resident_bytes.argmin())
     more_used_bytes = np.maximum(series.used_bytes - series.used_bytes[floor], 0)
     floor_bytes = series.resident_bytes[floor] + more_used_bytes
     ends_s = [span.eat_start_s for span in spans[1:]] + [float("inf")]
-    return [
-        _burst(span, end_s, series, floor_bytes + min(FLOOR_SHARE * ram_bytes, EATEN_SHARE * span.eaten_bytes))
-        for span, end_s in zip(spans, ends_s, strict=True)
-    ]
+    return [_burst(span, end_s, series, floor_bytes, rest_bytes) for span, end_s in zip(spans, ends_s, strict=True)]
 
 
-def _burst(span: Span, end_s: float, series: Series, threshold_bytes: npt.NDArray[np.float64]) -> Burst:
+def _burst(span: Span, end_s: float, series: Series, floor_bytes: npt.NDArray[np.int64], rest_bytes: int) -> Burst:
     whole = (series.t_s >= span.eat_start_s) & (series.t_s < end_s)
     after = (series.t_s >= span.free_end_s) & (series.t_s < end_s)
     resident, verified = series.resident_bytes, series.verified_bytes
     returned_bytes = int(resident[whole].max() - resident[after].min()) if after.any() else 0
+    slack_bytes = EATEN_SHARE * span.eaten_bytes
+    stayed_bytes = int((resident - floor_bytes)[after].min(initial=np.iinfo(np.int64).max))
+    stays = slack_bytes < stayed_bytes <= min(rest_bytes + slack_bytes, span.eaten_bytes / 2)
+    threshold_bytes = floor_bytes + slack_bytes + (stayed_bytes if stays else 0)
     back = np.flatnonzero(after & (resident <= threshold_bytes))
     back_s = _crossed_s(series.t_s, resident - threshold_bytes, int(back[0])) if len(back) else None
     return Burst(

@@ -19,6 +19,7 @@ from pagetide.machine.config import RunConfig
 from pagetide.machine.guest_view import GuestView
 from pagetide.machine.measure import Series, Span, bursts, footprint
 from pagetide.machine.messages import PhaseBegan, PhaseEnded
+from pagetide.machine.rest import rest_bytes
 from pagetide.machine.result import RunResult, Sample, Samples
 from pagetide.workload.stream import NO_BURST
 
@@ -115,7 +116,7 @@ class Recorder:
             config=self._config,
             outcome=outcome,
             duration_s=0.0 if self._start_s is None else self._end_s - self._start_s,
-            bursts=bursts(self._spans, series, self._config.ram_bytes),
+            bursts=bursts(self._spans, series, rest_bytes(self._config)),
             peak_resident_bytes=max(columns.host_resident_bytes, default=0),
             floor_resident_bytes=min(columns.host_resident_bytes, default=0),
             **footprint(series)._asdict(),

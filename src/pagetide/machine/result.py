@@ -18,8 +18,8 @@ class Burst(msgspec.Struct, kw_only=True):
         returned_bytes: how far the host's residency fell, from its highest in the burst to its lowest after the free.
         verified_bytes: what the ledger read back as gone between this burst's start and the next one's; None if the
             host has no ledger to read.
-        return_lag_s: from the last free until residency was within 2 % of RAM, and 5 % of what was eaten, of the run's
-            floor, or of what the guest used more than then; None if it never was.
+        return_lag_s: from the last free until residency was within 5 % of what was eaten of the run's floor, what the
+            guest used more than then and what the design leaves by design (rest.py); None if it never was.
     """
 
     eat_start_s: float

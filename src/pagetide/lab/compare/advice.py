@@ -20,7 +20,7 @@ from pagetide.lab.compare.evidence import seconds, size
 from pagetide.lab.compare.measures import cpu_s
 from pagetide.lab.compare.records import Run
 from pagetide.lab.compare.setups import GAIN_MIN, SETUPS
-from pagetide.lab.compare.spread import spread_of
+from pagetide.lab.compare.spread import REPEATS_MIN, spread_of
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.verdicts import Advice
 from pagetide.machine.config import RunConfig
@@ -40,10 +40,12 @@ _LINUX_SCAN = (
     "this is what mm/page_reporting.c does since Linux 5.7: -device virtio-balloon,free-page-reporting=on in QEMU"
 )
 _LINUX_ORDER = (
-    ", and page_reporting.page_reporting_order={order} on the guest's command line, or {order} written to "
-    "/sys/module/page_reporting/parameters/page_reporting_order (Linux 5.14)"
+    ", and in the guest {order} written to /sys/module/page_reporting/parameters/page_reporting_order once its balloon "
+    "driver is loaded (Linux 5.14 and newer; what is free by then is reported after the next free of such a block); a "
+    "kernel newer than 6.1 also keeps page_reporting.page_reporting_order={order} from its command line, which "
+    "on 6.1 and older the driver sets back"
 )
-_LINUX_FIXED = "; its delay of 2 s and its 32 blocks a report are fixed there"
+_LINUX_FIXED = "; its delay of 2 s and its 32 blocks a report are fixed in kernels of before 2026"
 _NOT_IN_LINUX = "there is no such configuration in Linux; free page reporting (scan) is the nearest"
 
 
@@ -87,6 +89,9 @@ def _advise(workload: str, conditions: Sequence[Condition]) -> Advice:
         gain = _gain(ranked[0], off)
         chosen = off if gain < GAIN_MIN else ranked[0]
         why = _why(ranked[0], off, gain, chosen)
+    few = min(len(one.configuration.runs) for one in (off, *ranked[:1]))
+    if few < REPEATS_MIN:
+        why += f" That is of {few} run{'s' * (few > 1)} each: it takes {REPEATS_MIN} to tell it from chance."
     return Advice(
         setup=setup,
         choice=chosen.configuration.label,

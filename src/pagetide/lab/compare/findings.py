@@ -7,9 +7,12 @@ from pagetide.lab.compare.claim import Claim
 from pagetide.lab.compare.claims import all_claims
 from pagetide.lab.compare.evidence import Evidence, NotMeasuredError
 from pagetide.lab.compare.records import Run
+from pagetide.lab.compare.spread import REPEATS_MIN
 from pagetide.lab.compare.store import Store
 from pagetide.lab.compare.verdicts import Finding
 from pagetide.machine.config import ConfigError
+
+_TOO_FEW = f": too few to decide, which takes {REPEATS_MIN}"
 
 _MACHINES: tuple[MachineName, ...] = ("live", "simulated")
 
@@ -28,8 +31,8 @@ def findings_of(runs: Iterable[Run]) -> list[Finding]:
 
 
 def _finding(claim: Claim, by_settings: dict[tuple[str, bytes], list[Run]]) -> Finding:
-    """By the first machine that has run all cases, the live one before the simulated."""
-    problem = ""
+    """By the first machine that has run all cases often enough to decide, the live one before the simulated."""
+    problem, too_few = "", None
     for machine in _MACHINES[:1] if claim.live_only else _MACHINES:
         try:
             wanted = {name: seedless(case.config()) for name, case in claim.cases.items()}
@@ -46,14 +49,20 @@ def _finding(claim: Claim, by_settings: dict[tuple[str, bytes], list[Run]]) -> F
             except NotMeasuredError as error:
                 problem = f"its runs do not tell {error}"
                 continue
-            return Finding(
+            few = min(map(len, found.values())) < REPEATS_MIN
+            finding = Finding(
                 claim_id=claim.claim_id,
                 who=claim.who,
                 claim=claim.claim,
-                verdict=verdict,
-                sentence=f"{sentence} ({machine}, {_repeats(found)})",
+                verdict="undecided" if few else verdict,
+                sentence=f"{sentence} ({machine}, {_repeats(found)}{_TOO_FEW if few else ''})",
                 runs=tuple(run.key for group in found.values() for run in group),
             )
+            if not few:
+                return finding
+            too_few = too_few or finding
+    if too_few is not None:
+        return too_few
     return Finding(
         claim_id=claim.claim_id,
         who=claim.who,

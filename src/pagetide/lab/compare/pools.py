@@ -2,9 +2,13 @@
 
 import importlib
 import multiprocessing
+import re
+import signal
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing import resource_tracker
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from pagetide.lab.compare.records import Record
 from pagetide.lab.compare.worker import Job, prepare_worker, run_job
@@ -76,12 +80,32 @@ class ProcessPool(ExecutorPool):
             lambda: ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker), _AHEAD * jobs, run=run
         )
 
+    def submit(self, job: Job) -> Future[Record]:
+        """Have a job run, on a worker that may have to be started: Ctrl-C reaches that one only once it ignores it."""
+        resource_tracker.ensure_running()  # it unblocks what it blocked while it starts
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(job)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     def close(self) -> None:
         """Kill the workers: what they were doing is not kept, and a live run's processes end with them."""
         for process in multiprocessing.active_children():
             if process not in self._before:
                 process.kill()
         super().close()
+
+
+def _check_address(address: str) -> None:
+    """Dask's client takes any text, and fails with it much later and at length."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        is_one = bool(parts.hostname) and bool(parts.port) and not re.search(r"\s", address)
+    except ValueError:  # the port is no number, or too large
+        is_one = False
+    if not is_one or parts.path or parts.query:
+        raise ConfigError(f"a Dask scheduler has an address such as tcp://10.0.0.1:8786, not {address!r}")
 
 
 class ClusterPool:
@@ -91,8 +115,10 @@ class ClusterPool:
         """Connect to its scheduler.
 
         Raises:
-            ConfigError: `distributed` is not installed, nothing answers at this address, or the cluster has no workers.
+            ConfigError: this is no address, `distributed` is not installed, nothing answers, or the cluster has no
+                workers.
         """
+        _check_address(address)
         try:
             distributed: Any = importlib.import_module("distributed")
         except ImportError:

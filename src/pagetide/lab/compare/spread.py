@@ -4,6 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+REPEATS_MIN = 3
+"""Fewer runs than these decide nothing: one has no spread, and two do not tell a spread from an outlier."""
+
 
 class Spread(NamedTuple):
     """A measure over the repeats of one configuration: median, least and largest, and of how many runs."""
@@ -25,10 +28,10 @@ def spread_of(values: Sequence[float | None]) -> Spread | None:
 def best_of(spreads: Sequence[Spread | None], better: Literal["low", "high"] | None) -> int | None:
     """Which one is best for certain: its worst repeat is better than every other's best; None if there is no such.
 
-    One run has no spread that could allow it, and one alone is not better than any other.
+    Fewer than REPEATS_MIN runs have no spread that could allow it, and one alone is not better than any other.
     """
     known = [(index, spread) for index, spread in enumerate(spreads) if spread is not None]
-    if better is None or len(known) < 2 or any(spread.runs < 2 for _, spread in known):
+    if better is None or len(known) < 2 or any(spread.runs < REPEATS_MIN for _, spread in known):
         return None
     if better == "low":
         index, best = min(known, key=lambda one: one[1].high)

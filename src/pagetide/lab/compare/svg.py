@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 _LINES = re.compile(r"(?:M(?: ?-?[\d.]+ -?[\d.]+\s*L?)+z?\s*)+")
+_PAINT = frozenset({"style", "fill", "stroke", "stop-color", "color"})
 _DROPPED = ("metadata", "style", "clipPath")
 
 
@@ -16,16 +17,16 @@ def for_page(text: str, name: str, description: str, colours: Mapping[str, str])
         text: an SVG file as matplotlib writes it, with its text as text.
         name: what its identifiers begin with: no two pictures of a page may share it.
         description: for who cannot see it; becomes its title.
-        colours: what takes the place of a colour.
+        colours: what takes the place of a colour, where something is painted in it.
 
     Returns:
         An SVG element without a namespace. Coordinates are rounded to a tenth of a unit, and points on a straight line
         along an axis are left out: nobody can see the difference. Nothing is clipped: the axes hold all that is drawn.
     """
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :]).replace("xlink:href", "href")
-    for colour, other in colours.items():
-        text = text.replace(colour, other)
-    root = ET.fromstring(text)  # noqa: S314 - nobody else wrote it
+    root = ET.fromstring(text[text.index("<svg") :])  # noqa: S314 - nobody else wrote it
+    for element in root.iter():
+        _forget_namespaces(element)
+        _recolour(element, colours)
     _flatten(root)
     used = {match[1] for one in root.iter() for value in one.attrib.values() if (match := _REFERENCE.search(value))}
     for element in root.iter():
@@ -35,6 +36,22 @@ def for_page(text: str, name: str, description: str, colours: Mapping[str, str])
     root.insert(0, title)
     root.attrib = {"role": "img", "aria-labelledby": f"{name}-title", "viewBox": root.attrib["viewBox"]}
     return ET.tostring(root, encoding="unicode").replace(" />", "/>")
+
+
+def _forget_namespaces(element: ET.Element) -> None:
+    element.tag = _local(element.tag)
+    element.attrib = {_local(key): value for key, value in element.attrib.items()}
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def _recolour(element: ET.Element, colours: Mapping[str, str]) -> None:
+    """In the attributes that say how something is painted: a label may contain whatever it likes."""
+    for key in _PAINT & element.attrib.keys():
+        for colour, other in colours.items():
+            element.attrib[key] = element.attrib[key].replace(colour, other)
 
 
 _REFERENCE = re.compile(r"(?:^|url\()#([\w-]+)")

@@ -14,7 +14,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         claim_id: S1 to S17 as in the thread's list of mechanisms, or a name for an argument besides.
         who: who said it, and when.
         claim: what was said, in a sentence.
-        verdict: what the figures say to it; `undecided` if they are too close or spread too far.
+        verdict: what the figures say to it; `undecided` if they are too few, too close or spread too far.
         sentence: why, with the figures that decide it; for a claim that was not tested, why not.
         runs: keys of the runs that the figures come from.
     """

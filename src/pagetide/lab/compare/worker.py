@@ -43,6 +43,7 @@ class Job(msgspec.Struct, frozen=True):
 def prepare_worker() -> None:
     """Make a process a worker: Ctrl-C is its parent's business, and it does not outlive that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked until here by who started it
     set_parent_death_signal(signal.SIGKILL)
 
 
