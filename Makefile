@@ -6,13 +6,13 @@
 UV = $(or $(wildcard .venv/bin/uv),$(shell command -v uv),$(error make lock needs uv: pip install uv))
 
 help: ## list these targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: ## make .venv with the locked dependencies and pagetide
 	@tools/setup
 
-setup-guests: setup
-	@tools/setup_guests
+setup-guests: setup ## fetch the real guests that tests and boot need; ARCH=all: other processors
+	@tools/setup_guests $(ARCH)
 
 run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram 4GiB'
 	@.venv/bin/pagetide run $(ARGS)
