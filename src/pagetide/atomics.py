@@ -93,7 +93,9 @@ if JIT_DISABLED:
 
         return store
 
-    load_u16, load_u32, load_i64 = map(_peek, (ctypes.c_uint16, ctypes.c_uint32, ctypes.c_int64))
+    load_u8, load_u16, load_u32, load_i64 = map(
+        _peek, (ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_int64)
+    )
     store_u16, store_u32, store_i64 = map(_poke, (ctypes.c_uint16, ctypes.c_uint32, ctypes.c_int64))
 
     def load_u16_acquire(address: int) -> int:
@@ -239,6 +241,7 @@ else:
 
         return intrinsic(store_typing if store else load_typing)
 
+    load_u8 = _raw(8, False, False, "")
     load_u16 = _raw(16, False, False, "")
     load_u32 = _raw(32, False, False, "")
     load_i64 = _raw(64, True, False, "")

@@ -19,8 +19,10 @@ REGIONS = ((0x100, 16, 32), (0x120, 56, 24))
 GPA = 0x100 * PAGE
 END = 0x138 * PAGE
 DESC, AVAIL, USED = GPA, GPA + 0x200, GPA + 0x400
-TABLES = (GPA + 2 * PAGE, 0x120 * PAGE - 64, END - 64)
-"""Where indirect tables are: within a region, up to the end of the first, and up to the end of the second."""
+BORDER = 0x120 * PAGE
+TABLES = (GPA + 2 * PAGE, BORDER - 36, END - 64)
+"""Where indirect tables are: within a region, across the border within a descriptor, and up to the end of the second.
+"""
 ARRAY = GPA + 4 * PAGE
 
 Descriptor = tuple[int, int, int, int]
@@ -64,21 +66,23 @@ FIRST_IMAGE = b"".join((0x5AFE_0000_0000_0001 + n).to_bytes(8, "little") for n i
 """All memory before the guest wrote anything: every word differs from zero and from its neighbours."""
 
 
-def place_of(gpa: int, length: int) -> int | None:
-    """Where in the file these bytes are, if they are all in one region."""
-    for pfn, page, pages in REGIONS:
-        if length >= 1 and pfn * PAGE <= gpa and gpa + length <= (pfn + pages) * PAGE:
-            return page * PAGE + gpa - pfn * PAGE
-    return None
+def pieces_of(gpa: int, length: int) -> list[tuple[int, int]]:
+    """Where in the file these bytes are, region by region: (place, length); nowhere if some are in none."""
+    pieces = []
+    for pfn, page, pages in REGIONS:  # in the order of their addresses
+        start, end = max(gpa, pfn * PAGE), min(gpa + length, (pfn + pages) * PAGE)
+        if start < end:
+            pieces.append((page * PAGE + start - pfn * PAGE, end - start))
+    return pieces if sum(size for _, size in pieces) == length else []
 
 
 def write_case(image: bytearray, case: Case) -> None:
     """Write rings, tables and buffers to the guest's memory."""
 
     def put(gpa: int, data: bytes) -> None:
-        place = place_of(gpa, len(data))
-        assert place is not None
-        image[place : place + len(data)] = data
+        for place, size in pieces_of(gpa, len(data)):
+            image[place : place + size], data = data[:size], data[size:]
+        assert not data
 
     put(AVAIL, bytes(6 + 2 * SIZE))
     put(USED, bytes(6 + 8 * SIZE))
@@ -154,17 +158,17 @@ class Model:
         count("blocks", len(buffers))
         for gpa, length, writable in buffers:
             count("reported_bytes", length)
-            place = place_of(gpa, length)
+            pieces = pieces_of(gpa, length)
             if length == 0:
                 count("zero_length_blocks", 1)
             elif not writable:
                 count("skipped_device_readable_bytes", length)
-            elif place is None:
+            elif not pieces:
                 count("skipped_out_of_range_bytes", length)
             elif gpa % PAGE or length % PAGE:
                 count("skipped_unaligned_bytes", length)
             else:
-                pages += range(place // PAGE, (place + length) // PAGE)
+                pages += [page for place, size in pieces for page in range(place // PAGE, (place + size) // PAGE)]
         self._discard(pages, "", "inhibited" if self.case.inhibited else "poisoned" if self.case.poison else "")
 
     def _pages(self, buffers: list[tuple[int, int, bool]]) -> None:
@@ -173,27 +177,27 @@ class Model:
         named = 0
         self.answer.count(f"{name}reports", 1)
         for gpa, length, writable in buffers:
-            if writable or length % 4 or place_of(gpa, length) is None or named + length // 4 > 1024:
+            if writable or length % 4 or not pieces_of(gpa, length) or named + length // 4 > 1024:
                 self.answer.count(f"{name}malformed", 1)
                 continue
             named += length // 4
             for (pfn,) in struct.iter_unpack("<I", self._bytes(gpa, length)):
-                place = place_of(pfn * PAGE, PAGE)
-                if place is None:
+                pieces = pieces_of(pfn * PAGE, PAGE)
+                if not pieces:
                     self.answer.count(f"{name}skipped_out_of_range_bytes", PAGE)
                 else:
-                    pages.append(place // PAGE)
+                    pages.append(pieces[0][0] // PAGE)
         self.answer.count(f"{name}blocks", named)
         self.answer.count(f"{name}reported_bytes", named * PAGE)
         if self.case.kind is Queue.INFLATE:
             self._discard(pages, name, "inhibited" if self.case.inhibited else "")
 
     def _discard(self, pages: list[int], name: str, held_back: str) -> None:
-        if held_back:
-            self.answer.count(f"{name}skipped_{held_back}_bytes", len(pages) * PAGE)
-            return
         once = set(pages)
         self.answer.count(f"{name}skipped_repeated_bytes", (len(pages) - len(once)) * PAGE)
+        if held_back:
+            self.answer.count(f"{name}skipped_{held_back}_bytes", len(once) * PAGE)
+            return
         for word in ("discarded_bytes", "checked_bytes", "verified_bytes"):
             self.answer.count(f"{name}{word}", len(once) * PAGE)
         for page in once:
@@ -225,13 +229,11 @@ class Model:
                 raise BrokenRuleError(ring.TABLE_LENGTH)
             if length // 16 > 1024 - len(found):
                 raise BrokenRuleError(ring.TABLE_TOO_LONG)
-            if place_of(gpa, length) is None:
+            if not pieces_of(gpa, length):
                 raise BrokenRuleError(ring.TABLE_OUTSIDE)
             found += self._follow(gpa, length // 16, 0)
             if found[-1][2] & 4:
                 raise BrokenRuleError(ring.INDIRECT_NESTED)
-        if sum(length for _, length, _, _ in found) > 1 << 32:
-            raise BrokenRuleError(ring.ELEMENT_TOO_LONG)
         for gpa, length, flags, _ in found:
             yield gpa, length, bool(flags & 2)
 
@@ -252,12 +254,10 @@ class Model:
         raise BrokenRuleError(ring.CHAIN_LOOPS)
 
     def _bytes(self, gpa: int, length: int) -> bytes:
-        place = place_of(gpa, length)
-        return b"" if place is None else bytes(self.image[place : place + length])
+        return b"".join(bytes(self.image[place : place + size]) for place, size in pieces_of(gpa, length))
 
     def _put(self, gpa: int, data: bytes) -> None:
-        place = place_of(gpa, len(data))
-        assert place is not None
+        ((place, _),) = pieces_of(gpa, len(data))
         self.image[place : place + len(data)] = data
 
 

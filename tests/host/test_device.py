@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pagetide.host import device
 from pagetide.host.device import BalloonDevice, QueuePlace
-from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
+from pagetide.host.guest_memory import GuestMemory, GuestMemoryError, SharedMemoryLimit
 from pagetide.host.ledger import Ledger
 from pagetide.host.turn import TURN_BYTES_MAX, Turn
 from pagetide.memory.guest_ram import GuestRam
@@ -82,14 +82,14 @@ def test_a_turn_takes_no_more_than_its_budget(rig: Rig) -> None:
 
 
 def test_a_turn_ends_when_it_has_discarded_enough() -> None:
-    """Large elements end a turn before its budget is used up; the element that reaches the limit is served whole."""
+    """Large elements end a turn before its budget is used up; what is not dealt with waits for the next."""
     rig = Rig(pages=2 * PAGES)
     element_bytes = (2 * PAGES - RING_PAGES) * PAGE
     for _ in range(SIZE):
         rig.guest.add([(RING_PAGES, element_bytes // PAGE)])
     rig.guest.driver.publish()
     assert rig.device.process(REPORTING, SIZE).more
-    assert len(rig.guest.driver.take_used()) == -(-TURN_BYTES_MAX // element_bytes) < SIZE
+    assert len(rig.guest.driver.take_used()) == TURN_BYTES_MAX // element_bytes < SIZE
     assert not rig.device.process(REPORTING, SIZE).more
     rig.close()
 
@@ -229,7 +229,9 @@ def test_a_queue_outside_memory_is_refused(rig: Rig) -> None:
 
 def test_rings_move_with_the_memory(rig: Rig) -> None:
     """A started queue is found again where its region is mapped anew, and is served no more when the region is gone."""
-    rig.memory.replace([rig.guest.region], [os.dup(rig.guest.ram.fd)])
+    before = rig.memory.address_of(USER, 1)
+    rig.memory.replace([rig.guest.region._replace(size_bytes=PAGES * PAGE - PAGE)], [os.dup(rig.guest.ram.fd)])
+    assert rig.memory.address_of(USER, 1) != before
     rig.device.memory_changed()
     rig.guest.add([(RING_PAGES, 1)])
     rig.guest.driver.publish()
@@ -370,6 +372,41 @@ def test_regions_come_and_go() -> None:
     assert memory.region_map.table[:, 0].tolist() == [0]
     memory.close()
     assert len(memory.region_map.table) == 0
+
+
+def test_a_table_that_is_sent_again_counts_once() -> None:
+    """A guest with more than half of what may be shared sends its table again, with one region more and one less."""
+    tib = 1 << 40
+    limit = SharedMemoryLimit(10 * tib)
+    memory = GuestMemory(limit)
+    big_fd = _file(9 * tib)
+    big, small = MemoryRegion(1 << 44, 9 * tib, 1 << 44, 0), MemoryRegion(0, PAGE, 0, 0)
+    memory.replace([big], [os.dup(big_fd)])
+    there = memory.address_of(1 << 44, PAGE)
+    memory.replace([small, big], [_file(PAGE), os.dup(big_fd)])
+    assert memory.address_of(1 << 44, PAGE) == there, "what stays is not mapped again"
+    assert limit.left_bytes == tib - PAGE
+    with pytest.raises(GuestMemoryError, match="may still share"):
+        memory.replace([big, MemoryRegion(1 << 50, 2 * tib, 0, 0)], [os.dup(big_fd), _file(2 * tib)])
+    assert limit.left_bytes == tib - PAGE
+    memory.replace([big], [_file(9 * tib)])  # another file, at the same addresses
+    assert memory.address_of(1 << 44, PAGE) != there
+    memory.replace([], [])
+    assert limit.left_bytes == 10 * tib
+    memory.close()
+    os.close(big_fd)
+
+
+def test_what_was_discarded_stays_known_over_a_new_table() -> None:
+    """A page that came back is counted also if the table was sent again since it was discarded."""
+    rig = Rig()
+    rig.guest.add([(RING_PAGES, 4)])
+    rig.guest.driver.publish()
+    rig.device.process(REPORTING, 8)
+    rig.memory.replace([rig.guest.region], [os.dup(rig.guest.ram.fd)])
+    rig.guest.ram.words[RING_PAGES * PAGE // 8] = 1
+    assert rig.memory.take_refaulted_bytes() == PAGE
+    rig.close()
 
 
 def test_a_guest_has_as_many_regions_as_it_was_told() -> None:

@@ -35,7 +35,7 @@ from tests.host.hostile_model import (
     Descriptor,
     Model,
     features_of,
-    place_of,
+    pieces_of,
 )
 
 USER = 0x7000_0000_0000
@@ -62,7 +62,9 @@ GOOD = st.tuples(
     st.just(2),
     NEXTS,
 )
-ARRAYS = st.tuples(st.just(ARRAY), st.sampled_from([4, 8, 20, 64, 10, 30]), st.just(0), NEXTS)
+ARRAYS = st.tuples(
+    st.sampled_from([ARRAY, ARRAY, ARRAY, EDGE - 6]), st.sampled_from([4, 8, 20, 64, 10, 30]), st.just(0), NEXTS
+)
 PFNS = st.one_of(st.integers(0x0FF, 0x138), st.sampled_from([0, 0xFFFF_FFFF, 0x8000_0000]))
 BUFFERS = st.one_of(
     st.lists(PFNS, min_size=1, max_size=16).map(lambda pfns: b"".join(pfn.to_bytes(4, "little") for pfn in pfns)),
@@ -159,8 +161,7 @@ def deviations(case: Case, *, broken: bool = False) -> list[str]:
     finally:
         hosted.close()
     for gpa, length in _DONT_CARE:
-        place = place_of(gpa, length)
-        assert place is not None
+        ((place, _),) = pieces_of(gpa, length)
         model.image[place : place + length] = image[place : place + length] = bytes(length)
     counts = {name: count for name, count in hosted.ledger.snapshot().items() if count and not name.endswith("punches")}
     found = []
@@ -257,13 +258,25 @@ def _only(kind: Queue, descs: list[Descriptor], array: bytes = b"\0" * 4) -> Cas
         [(ARRAY, 4, 1, SIZE)],
         [(TABLES[0], 64, 4, 0)],
         [(EDGE - 32, 64, 4, 0)],
+        [(EDGE - 36, 64, 4, 0)],
         [(EDGE - PAGE, 2 * PAGE, 2, 0)],
         [(END - PAGE, 2 * PAGE, 2, 0)],
         [((1 << 64) - PAGE, 2 * PAGE, 2, 0)],
         [(EDGE - 2, 4, 0, 0)],
         [(END - 4, 8, 0, 0)],
     ],
-    ids=["loop", "next", "empty table", "crossing table", "crossing", "leaving", "wrapping", "crossing array", "array"],
+    ids=[
+        "loop",
+        "next",
+        "empty table",
+        "crossing table",
+        "within a descriptor",
+        "crossing",
+        "leaving",
+        "wrapping",
+        "crossing array",
+        "array",
+    ],
 )
 def test_the_known_tricks(kind: Queue, descs: list[Descriptor]) -> None:
     """Each of them on each queue."""

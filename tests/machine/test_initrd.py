@@ -2,6 +2,7 @@
 
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,21 @@ def test_busybox_can_read_it(tmp_path: Path) -> None:
 def test_the_init_is_a_shell_script_without_errors() -> None:
     """Busybox's shell parses it."""
     subprocess.run([find_busybox(), "sh", "-n", "-c", INIT], check=True)
+
+
+def test_a_command_that_comes_slowly_is_taken() -> None:
+    """Init looks after its memory five times a second, and loses no line that comes in two parts meanwhile."""
+    stubs = "tell_memory() { echo @memory; }; rm() { :; }; poweroff() { exit 0; }; "
+    loop = INIT[INIT.index("while :; do\n    command=") :]
+    with subprocess.Popen(
+        [find_busybox(), "sh", "-c", stubs + loop], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as init:
+        assert init.stdin is not None
+        assert init.stdout is not None
+        for part in (b"re", b"move\n", b"\nst", b"op\n"):
+            init.stdin.write(part)
+            init.stdin.flush()
+            time.sleep(0.5)
+        told = init.stdout.read().split()
+    assert told.count(b"@removed") == 1
+    assert told.count(b"@memory") >= 3

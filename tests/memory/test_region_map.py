@@ -102,3 +102,20 @@ def test_the_table_is_what_kernels_expect(regions: RegionMap) -> None:
     """The table is int64 and sorted by guest-physical address."""
     assert regions.table.dtype == np.int64
     assert regions.table.tolist() == [list(LOW), list(HIGH), list(APART)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 1 << 20), st.integers(0, 1 << 20)), max_size=600), st.data())
+def test_many_regions_answer_as_a_plain_search_does(gaps: list[tuple[int, int]], data: st.DataObject) -> None:
+    """However many regions there are, and wherever their holes, what is found is what looking at each of them finds."""
+    regions, end = [], 0
+    for size_bytes, gap_bytes in gaps:
+        regions.append(Region(end + gap_bytes, size_bytes, 3, 0, 0))
+        end += gap_bytes + size_bytes
+    gpa = data.draw(st.integers(-1, end + 1))
+    length_bytes = data.draw(st.integers(0, 1 << 21))
+    inside = [
+        row
+        for row, region in enumerate(regions)
+        if length_bytes and region.gpa <= gpa and gpa + length_bytes <= region.gpa + region.size_bytes
+    ]
+    assert find_region(RegionMap(regions).table, gpa, length_bytes) == (inside[0] if inside else -1)

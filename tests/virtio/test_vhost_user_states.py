@@ -5,7 +5,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pagetide.virtio.balloon import Feature
+from pagetide.virtio.balloon import Feature, Status
 from pagetide.virtio.vhost_user_events import (
     ConfigWritten,
     DeviceReset,
@@ -200,18 +200,59 @@ def test_the_configuration_is_read_and_written() -> None:
     assert decode_config(answer).data == b"bcd\0"
     link.call(Request.SET_CONFIG, encode_config(ConfigSpace(4, 4, 0, b"wxyz")))
     assert link.events == [ConfigWritten(ConfigSpace(4, 4, 0, b"wxyz"))]
-    with pytest.raises(RemoteProtocolError, match="SET_CONFIG to 4 bytes at 14"):
-        link.call(Request.SET_CONFIG, encode_config(ConfigSpace(14, 4, 0, b"wxyz")))
+    link.call(Request.SET_CONFIG, encode_config(ConfigSpace(14, 4, 0, b"wxyz")))
+    link.call(Request.SET_CONFIG, encode_config(ConfigSpace(16, 4, 0, b"wxyz")))
+    assert link.events[1:] == [ConfigWritten(ConfigSpace(14, 2, 0, b"wx"))]
 
 
 def test_a_changed_configuration_is_told_on_the_back_ends_channel() -> None:
     """Without the channel nobody is told; with it the message goes to its descriptor."""
     link = negotiated()
+    start(link)
     assert link.backend.config_changed() is None
     link.call(Request.SET_BACKEND_REQ_FD, fds=(7,))
     assert link.backend.config_changed() == (7, Message(2))
     link.call(Request.SET_BACKEND_REQ_FD, fds=(8,))
     assert link.closed == [7]
+    link.call(Request.SET_PROTOCOL_FEATURES, U64.pack(PROTOCOL_FEATURES & ~ProtocolFeature.BACKEND_REQ))
+    assert link.closed == [7, 8]
+    assert link.backend.config_changed() is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "payload"),
+    [
+        (Request.GET_VRING_BASE, VRING_STATE.pack(0, 0)),
+        (Request.SET_VRING_ENABLE, VRING_STATE.pack(0, 0)),
+        (KICK, U64.pack(NO_FD)),
+        (Request.RESET_OWNER, b""),
+        (Request.RESET_DEVICE, b""),
+        (Request.SET_STATUS, U64.pack(0)),
+        (Request.SET_STATUS, U64.pack(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK)),
+    ],
+)
+def test_a_changed_configuration_is_told_only_to_a_driver_that_is_there(request_: Request, payload: bytes) -> None:
+    """Not before a queue is started, nor once all are stopped, by whatever message, nor before a DRIVER_OK to come."""
+    link = negotiated()
+    link.call(Request.SET_BACKEND_REQ_FD, fds=(7,))
+    assert link.backend.config_changed() is None
+    start(link)
+    assert link.backend.config_changed() is not None
+    link.call(request_, payload)
+    assert link.backend.config_changed() is None
+    start(link, kick_fd=11)
+    link.call(Request.SET_VRING_ENABLE, VRING_STATE.pack(0, 1))
+    link.call(Request.SET_STATUS, U64.pack(0xF))
+    assert link.backend.config_changed() is not None
+
+
+def test_a_status_of_features_ok_alone_passes_nothing_on() -> None:
+    """QEMU 11's generic device sets FEATURES_OK and never DRIVER_OK; its driver is there when its queues are."""
+    link = negotiated()
+    link.call(Request.SET_BACKEND_REQ_FD, fds=(7,))
+    link.call(Request.SET_STATUS, U64.pack(Status.FEATURES_OK))
+    start(link)
+    assert link.backend.config_changed() is not None
 
 
 def test_in_flight_memory_is_asked_for_and_given() -> None:

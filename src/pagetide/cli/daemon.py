@@ -37,6 +37,9 @@ def serve(
 ) -> int:
     """Be the balloon device of real guests, each attached to a vhost-user socket.
 
+    QEMU 10.2 and newer attach a guest with vhost-user-test-device-pci, which QEMU calls a test device; it has one MSI-X
+    vector and no INTx, so a guest that needs INTx or more vectors (s390x) cannot use it.
+
     Args:
         socket: Where guests connect; may be given more than once. A guest is called after its socket.
         socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that a killed daemon left

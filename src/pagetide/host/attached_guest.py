@@ -1,5 +1,6 @@
 """One guest of the server: its balloon device, its memory and its connection, joined, and what the host wants of it."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -93,6 +94,7 @@ class AttachedGuest:
             self._kicks,
             features=features,
             on_memory_changed=self._renew_target,
+            on_session=self._account_anew,
             log=self._log,
         )
 
@@ -116,9 +118,10 @@ class AttachedGuest:
         self._kicks.go_on()
 
     def close(self) -> None:
-        """Give back all that is held for the guest."""
-        self._session.close()
-        self._memory.close()
+        """Give back all that is held for the guest; each part also if another cannot be."""
+        with contextlib.ExitStack() as parts:
+            parts.callback(self._memory.close)
+            parts.callback(self._session.close)
 
     def talk(self) -> float:
         """Take what messages have come, and answer them; not more than some at a time.
@@ -201,6 +204,16 @@ class AttachedGuest:
         return self._device.hinting
 
     @property
+    def state(self) -> str:
+        """What is done for it, in one word or two: `serving`, or the first of these that holds.
+
+        `needs reset` after a broken ring; `no driver` before one has started a queue; `stopped` while the VM stands
+        still, or after its driver has gone without a reset; `paused`; `inhibited`.
+        """
+        wanted = "paused" if self.paused else "inhibited" if self.inhibited else "serving"
+        return self._session.state or wanted
+
+    @property
     def looking(self) -> bool:
         """Whether a look is under way."""
         return self._memory.looking
@@ -251,11 +264,13 @@ class AttachedGuest:
         """Ask for a round of free page hints; False as for `follow_wishes`.
 
         Raises:
-            ValueError: the guest has not accepted free page hinting.
+            ValueError: the guest has not accepted free page hinting, or its driver is not there to hint.
             GuestGoneError: it could not be told because it has gone.
         """
         if not self.features & Feature.FREE_PAGE_HINT:
             raise ValueError(f"{self.name} has not accepted free page hinting (VIRTIO_BALLOON_F_FREE_PAGE_HINT)")
+        if self._session.state:
+            raise ValueError(f"{self.name} cannot be asked for hints now: {self._session.state}")
         self._device.begin_hinting()
         self._session.keep_state()
         return self._session.tell_config_changed()
@@ -283,6 +298,20 @@ class AttachedGuest:
         self._faults = faults
         if self._memory.was_cut or self._session.inflight.was_cut:
             raise GuestGoneError("its memory file was cut short while it was in use, or has no huge page left")
+
+    def log_account(self) -> None:
+        """Log what was done for it, when nobody can ask for that any more."""
+        figures = {name: value for name, value in self.ledger.snapshot().items() if value}
+        if figures:
+            _log.info("account", extra={"guest": self.name, "figures": figures})
+
+    def _account_anew(self) -> None:
+        """A front-end owns the device anew: what was done for the one before is in the log."""
+        self._log.info("attached anew on the same connection")
+        self.log_account()
+        self.ledger = self._device.ledger = Ledger()
+        self.lag = Lag()
+        self._failure_logged = 0
 
     def _renew_target(self) -> bool:
         """Ask for the target of what memory there is now; False if there is a change that it cannot be told of."""

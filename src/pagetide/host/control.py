@@ -59,6 +59,7 @@ class GuestState(msgspec.Struct, frozen=True):
 
     Attributes:
         name: its name.
+        state: `serving`, `no driver`, `stopped`, `needs reset`, `paused` or `inhibited`, as `AttachedGuest` has it.
         attached: True.
         ram_bytes: memory that it has shared.
         target_bytes: memory that it is to make do with.
@@ -85,6 +86,7 @@ class GuestState(msgspec.Struct, frozen=True):
     ledger: dict[str, int]
     statistics: dict[str, int]
     socket: str | None
+    state: str
     attached: bool = True
 
 
@@ -150,6 +152,7 @@ def state_of(guest: AttachedGuest) -> GuestState:
         guest.ledger.snapshot(),
         guest.statistics,
         None if guest.wishes.socket_path is None else str(guest.wishes.socket_path),
+        guest.state,
     )
 
 
@@ -158,10 +161,15 @@ def handle(line: bytes, host: ControlledHost) -> bytes:
     try:
         answer = _answer(msgspec.json.decode(line, type=ControlRequest), host)
     except msgspec.MsgspecError as error:
-        answer = ControlAnswer(error=f"not a request: {error}")
+        return refusal(f"not a request: {error}")
     except (ControlError, GuestGoneError, ValueError) as error:
-        answer = ControlAnswer(error=str(error))
+        return refusal(str(error))
     return msgspec.json.encode(answer) + b"\n"
+
+
+def refusal(reason: str) -> bytes:
+    """The line that says why nothing was done."""
+    return msgspec.json.encode(ControlAnswer(error=reason)) + b"\n"
 
 
 def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
@@ -228,7 +236,10 @@ def _act(request: ControlRequest, guests: Sequence[AttachedGuest], host: Control
     else:
         assert request.command == "show"
         host.look_for_refaults(guests[0])
-    return None if told else "the guest cannot be told of the change and sees it when it looks"
+    if not told:
+        return "the guest cannot be told of the change and sees it when it looks"
+    away = {guest.state for guest in guests if request.command == "set"} & {"no driver", "stopped"}
+    return f"{guests[0].name} is told when its driver is there: {', '.join(sorted(away))}" if away else None
 
 
 def _follow(guests: Sequence[AttachedGuest]) -> bool:

@@ -16,8 +16,6 @@ To serve another queue, write its class and add it to `_queue`.
 
 from typing import NamedTuple
 
-import numpy as np
-
 from pagetide.host.device_config import NUM_PAGES_MAX, DeviceConfig
 from pagetide.host.device_state import DeviceState
 from pagetide.host.guest_memory import DeviceMemory, GuestMemoryError
@@ -32,13 +30,12 @@ from pagetide.host.ledger import (
 )
 from pagetide.host.statistics import StatisticsQueue
 from pagetide.host.turn import (
-    CONTROL_WORDS,
     NOTHING,
-    SHARE_UNIT,
-    VERIFY_CREDIT,
-    VERIFY_SHARE,
+    TURN_BYTES_MAX,
+    TURN_PUNCHES_MAX,
     BlockQueue,
     Turn,
+    turn_control,
 )
 from pagetide.memory.region_map import REGION_BYTES
 from pagetide.units import PAGE_SIZE_BYTES
@@ -119,7 +116,15 @@ class BalloonDevice:
     inhibited: bool
     statistics: dict[str, int]
 
-    def __init__(self, memory: DeviceMemory, ledger: Ledger, *, verify_share: float = 1.0) -> None:
+    def __init__(
+        self,
+        memory: DeviceMemory,
+        ledger: Ledger,
+        *,
+        verify_share: float = 1.0,
+        turn_bytes_max: int = TURN_BYTES_MAX,
+        turn_punches_max: int = TURN_PUNCHES_MAX,
+    ) -> None:
         """Start with no queues.
 
         Args:
@@ -127,6 +132,8 @@ class BalloonDevice:
             ledger: where to account for what is done.
             verify_share: share of elements whose discarding is read back, evenly spread, the first one included; 0 is
                 none of them, 1 all.
+            turn_bytes_max: a turn ends with the piece that reaches so many bytes discarded.
+            turn_punches_max: and with so many discarding calls.
 
         Raises:
             ValueError: the share is not from 0 to 1.
@@ -140,13 +147,12 @@ class BalloonDevice:
         self._can_poison = False
         self._once_started: set[int] = set()
         self._left_at: dict[int, int] = {}
+        self._left_amid: dict[int, int] = {}
         self._ends: dict[int, int] | None = None
         self._hinting = HintingRound()
         self._memory = memory
         self._queues: dict[int, _Started] = {}
-        self._control = np.zeros(CONTROL_WORDS, np.int64)
-        self._control[VERIFY_SHARE] = round(verify_share * SHARE_UNIT)
-        self._control[VERIFY_CREDIT] = SHARE_UNIT - self._control[VERIFY_SHARE] if verify_share else 0
+        self._control = turn_control(verify_share, bytes_max=turn_bytes_max, punches_max=turn_punches_max)
 
     @property
     def ram_bytes(self) -> int:
@@ -216,6 +222,7 @@ class BalloonDevice:
         self.config.reset()
         self._once_started.clear()
         self._left_at.clear()
+        self._left_amid.clear()
         self.statistics = {}
 
     def start_queue(
@@ -255,7 +262,9 @@ class BalloonDevice:
         if index not in self._once_started and ring.last_avail != 0:
             self.config.served_before()
         self._once_started.add(index)
-        self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring))
+        goes_on = self._left_at.get(index) == ring.next_avail
+        counted_bytes = self._left_amid.pop(index, 0) if goes_on else 0
+        self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring, counted_bytes))
 
     def stop_queue(self, index: int) -> int | None:
         """Serve a queue no more; the available ring entry to take next, or None if it was not started."""
@@ -264,6 +273,8 @@ class BalloonDevice:
             return None
         started.queue.ring.stop()
         self._left_at[index] = started.queue.next_avail
+        if isinstance(started.queue, BlockQueue):
+            self._left_amid[index] = started.queue.counted_bytes
         return self._left_at[index]
 
     def memory_changed(self) -> None:
@@ -284,7 +295,7 @@ class BalloonDevice:
         self._ends = {index: started.queue.ring.avail_idx for index, started in self._queues.items()}
 
     def process(self, index: int, budget: int) -> Turn:
-        """Serve up to `budget` elements of a queue.
+        """Serve up to `budget` elements of a queue, or a part of one, within a turn's bounds.
 
         Raises:
             RingError: the driver broke a rule of the ring; nothing but a reset helps.
@@ -312,18 +323,19 @@ class BalloonDevice:
         QEMU's generic front-end (vhost-user-test-device, 11.1) tells of none when its guest is reset.
         """
         self._left_at.clear()
+        self._left_amid.clear()
         self._hinting.end()
         self.config.set_cmd_id(self._hinting.cmd_id)
         self.config.begin_anew()
         self.statistics = {}
 
-    def _queue(self, kind: Queue, ring: DeviceRing) -> BlockQueue | StatisticsQueue | HintingQueue:
+    def _queue(self, kind: Queue, ring: DeviceRing, counted_bytes: int) -> BlockQueue | StatisticsQueue | HintingQueue:
         words = self.ledger.words
         if kind is Queue.STATS:
             return StatisticsQueue(ring, words)
         if kind is Queue.FREE_PAGE:
             return HintingQueue(ring, self._hinting, words)
-        return BlockQueue(kind, ring, self._control, words[_ACCOUNTS[kind]])
+        return BlockQueue(kind, ring, self._control, words[_ACCOUNTS[kind]], counted_bytes=counted_bytes)
 
     def _skip(self, kind: Queue) -> int:
         """The word that counts what is left alone on a queue, or 0 to discard."""

@@ -119,10 +119,7 @@ class GuestMemory:
             raise GuestMemoryError(f"there is room for {MEM_SLOTS_MAX} memory regions, as GET_MAX_MEM_SLOTS said")
         if shared.size_bytes > self._limit.left_bytes:
             linux.close_theirs(fd)
-            raise GuestMemoryError(
-                f"the memory region at {shared.gpa:#x} is larger than the {self._limit.left_bytes:#x} bytes that this "
-                f"guest, with others at its socket, may still share of {SHARED_BYTES_MAX:#x}"
-            )
+            raise _too_large(shared, self._limit.left_bytes)
         mapping = _map(shared, fd)
         try:
             self.region_map = _region_map([*self._mappings, mapping])
@@ -134,29 +131,47 @@ class GuestMemory:
         self._look_at = None
 
     def replace(self, regions: Sequence[MemoryRegion], fds: Sequence[int]) -> None:
-        """Map these regions and then unmap all others, so that both count for a moment.
+        """Have these regions and no others. One that was there before stays mapped, with what is known of its pages.
 
-        The descriptors are this object's from now on, in any case.
+        Front-ends send their whole table again whenever a region comes or goes. Only what is there afterwards counts:
+        old and new together would leave half of the limit to a guest. The descriptors are this object's from now on, in
+        any case.
 
         Raises:
             GuestMemoryError: as for `add`, for one of them. Nothing has changed then.
         """
         assert len(regions) == len(fds), "a descriptor for every region"
-        new = GuestMemory(self._limit)
+        assert len(regions) <= MEM_SLOTS_MAX, "as many as a message has descriptors"
+        old = list(self._mappings)
+        table: list[_Mapping] = []
+        mapped: list[_Mapping] = []
         waiting = list(fds)
+        left_bytes = self._limit.left_bytes + sum(mapping.shared.size_bytes for mapping in old)
         try:
             for region in regions:
-                new.add(region, waiting.pop(0))
+                if region.size_bytes > left_bytes:
+                    raise _too_large(region, left_bytes)
+                left_bytes -= region.size_bytes
+                same = next((m for m in old if m.shared == region and os.path.sameopenfile(m.fd, waiting[0])), None)
+                if same is None:
+                    mapped.append(_map(region, waiting.pop(0)))
+                else:
+                    old.remove(same)
+                    linux.close_theirs(waiting.pop(0))
+                table.append(mapped[-1] if same is None else same)
+            self.region_map = _region_map(table)
         except GuestMemoryError:
-            new.close()
+            for mapping in mapped:
+                mapping.close()
             raise
         finally:
             for fd in waiting:
                 linux.close_theirs(fd)
-        self._mappings, new._mappings = new._mappings, self._mappings
-        self.region_map = new.region_map
+        self._mappings = table
+        self._limit.left_bytes = left_bytes
         self._look_at = None
-        new.close()
+        for mapping in old:
+            mapping.close()
 
     def remove(self, gpa: int, size_bytes: int, user_address: int) -> None:
         """Unmap the region that has these addresses and this size; its place in the file does not matter.
@@ -228,6 +243,13 @@ class GuestMemory:
     def _unmap(self, mapping: _Mapping) -> None:
         mapping.close()
         self._limit.left_bytes += mapping.shared.size_bytes
+
+
+def _too_large(shared: MemoryRegion, left_bytes: int) -> GuestMemoryError:
+    return GuestMemoryError(
+        f"the memory region at {shared.gpa:#x} is larger than the {left_bytes:#x} bytes that this "
+        f"guest, with others at its socket, may still share of {SHARED_BYTES_MAX:#x}"
+    )
 
 
 def _marks_bytes(size_bytes: int) -> int:

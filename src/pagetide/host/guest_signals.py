@@ -3,7 +3,6 @@
 The guest holds the other ends and may have filled or closed them, or have given something else altogether.
 """
 
-import contextlib
 import os
 import socket
 import time
@@ -32,20 +31,25 @@ def signal_eventfd(fd: int) -> None:
         raise GuestGoneError(f"cannot be signalled: {error}") from error
 
 
-def send_on_channel(channel_fd: int, message: Message) -> None:
+def send_on_channel(channel_fd: int, message: Message) -> bool:
     """Send a request of ours on the guest's channel for them (SET_BACKEND_REQ_FD); not at all if nobody reads there.
 
+    Returns:
+        False if its other end is closed, as a front-end may that has reset its device.
+
     Raises:
-        GuestGoneError: the channel is closed, or no socket at all.
+        GuestGoneError: it is no socket at all.
     """
-    with contextlib.suppress(BlockingIOError):
+    try:
+        channel = socket.socket(fileno=channel_fd)
         try:
-            channel = socket.socket(fileno=channel_fd)
-            try:
-                channel.send(encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            finally:
-                channel.detach()
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise GuestGoneError(f"cannot be told on its channel for requests: {error}") from error
+            channel.send(encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        finally:
+            channel.detach()
+    except BlockingIOError:
+        pass
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    except OSError as error:
+        raise GuestGoneError(f"cannot be told on its channel for requests: {error}") from error
+    return True

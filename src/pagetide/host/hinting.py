@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pagetide.host.ledger import HINTED_BYTES, HINTS, HINTS_STALE
 from pagetide.host.statistics import read_bytes
 from pagetide.host.turn import Turn
-from pagetide.memory.region_map import find_region
+from pagetide.memory.region_map import find_cover
 from pagetide.virtio.balloon import CMD_ID_DONE, CMD_ID_STOP
 from pagetide.virtio.ring_device import DeviceRing, Element
 
@@ -116,5 +116,5 @@ class HintingQueue:
         for gpa, length_bytes, writable in element.buffers:
             if writable:
                 self._ledger[HINTS if counts else HINTS_STALE] += 1
-                if counts and find_region(regions, gpa, length_bytes) >= 0:
+                if counts and find_cover(regions, gpa, length_bytes) >= 0:
                     self._ledger[HINTED_BYTES] += length_bytes

@@ -12,18 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.atomics import load_u32
-from pagetide.host.discard import punch_ranges
 from pagetide.host.ledger import (
     BLOCKS,
     MALFORMED,
-    REPORTED_BYTES,
     REPORTS,
     SKIPPED_OUT_OF_RANGE,
     SKIPPED_UNALIGNED,
 )
-from pagetide.host.ranges import RANGE_END, RANGE_REGION, RANGE_START, count_skipped, sort_ranges
+from pagetide.host.ranges import RANGE_END, RANGE_REGION, RANGE_START, join_ranges, skip_bytes, sort_ranges
 from pagetide.jit import kernel
-from pagetide.memory.region_map import REGION_ADDRESS, REGION_GPA, REGION_OFFSET, find_region
+from pagetide.memory.region_map import (
+    REGION_GPA,
+    REGION_OFFSET,
+    find_cover,
+    find_region,
+    linear_address,
+    load_across,
+)
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 from pagetide.virtio.ring import DESC_F_WRITE
 
@@ -40,7 +45,7 @@ _Words = npt.NDArray[np.int64]
 def read_pfns(
     regions: _Words, gpas: _Words, lengths: _Words, flags: _Words, count: int, ranges: _Words, ledger: _Words
 ) -> int:
-    """Read an element's page frame numbers as ranges of one page each; each number is loaded once.
+    """Read an element's page frame numbers as ranges of one page each, not yet accounted for; each is loaded once.
 
     Args:
         regions: the region map's table.
@@ -59,61 +64,37 @@ def read_pfns(
     kept = 0
     for index in range(count):
         length_bytes = lengths[index]
-        array = find_region(regions, gpas[index], length_bytes)
+        array = find_cover(regions, gpas[index], length_bytes)
         pfns = length_bytes // _PFN_BYTES
         if array < 0 or flags[index] & DESC_F_WRITE or length_bytes % _PFN_BYTES != 0 or pfns > PFNS_MAX - named:
             ledger[MALFORMED] += 1
             continue
-        address = regions[array, REGION_ADDRESS] + gpas[index] - regions[array, REGION_GPA]
+        address = linear_address(regions, array, gpas[index], length_bytes)
         named += pfns
         for place in range(pfns):
-            gpa = load_u32(address + place * _PFN_BYTES) << PAGE_SHIFT
+            if address >= 0:
+                gpa = load_u32(address + place * _PFN_BYTES) << PAGE_SHIFT
+            else:
+                gpa = load_across(regions, gpas[index] + place * _PFN_BYTES, _PFN_BYTES) << PAGE_SHIFT
             row = find_region(regions, gpa, PAGE_SIZE_BYTES)
             if row < 0:
-                ledger[SKIPPED_OUT_OF_RANGE] += PAGE_SIZE_BYTES
+                skip_bytes(PAGE_SIZE_BYTES, SKIPPED_OUT_OF_RANGE, ledger)
             elif (regions[row, REGION_OFFSET] - regions[row, REGION_GPA]) & _PAGE_MASK != 0:
-                ledger[SKIPPED_UNALIGNED] += PAGE_SIZE_BYTES
+                skip_bytes(PAGE_SIZE_BYTES, SKIPPED_UNALIGNED, ledger)
             else:
                 ranges[kept, RANGE_START] = gpa
                 ranges[kept, RANGE_END] = gpa + PAGE_SIZE_BYTES
                 ranges[kept, RANGE_REGION] = row
                 kept += 1
     ledger[BLOCKS] += named
-    ledger[REPORTED_BYTES] += named * PAGE_SIZE_BYTES
     return kept
 
 
 @kernel
-def inflate_element(
-    regions: _Words,
-    gpas: _Words,
-    lengths: _Words,
-    flags: _Words,
-    count: int,
-    ranges: _Words,
-    verify: int,
-    skip: int,
-    ledger: _Words,
+def inflated_ranges(
+    regions: _Words, gpas: _Words, lengths: _Words, flags: _Words, count: int, ranges: _Words, ledger: _Words
 ) -> int:
-    """Discard the pages that one element names.
-
-    Args:
-        regions: and all others as for `read_pfns`.
-        gpas: guest-physical address of each descriptor.
-        lengths: bytes of each.
-        flags: virtio's descriptor flags of each.
-        count: how many descriptors there are.
-        ranges: at least PFNS_MAX rows, to work in.
-        verify: not 0 to read back what was discarded.
-        skip: 0, or the word of the account that counts the pages, which are then left alone.
-        ledger: the queue's account.
-
-    Returns:
-        0, or the errno of the last discarding call that failed.
-    """
+    """The pages that one element names, as sorted ranges that do not adjoin: how many. Arguments as for `read_pfns`."""
     kept = read_pfns(regions, gpas, lengths, flags, count, ranges, ledger)
-    if skip != 0:
-        count_skipped(ranges, kept, skip, ledger)
-        return 0
     sort_ranges(ranges, kept)
-    return punch_ranges(regions, ranges, kept, verify, ledger)
+    return join_ranges(ranges, kept, ledger)

@@ -12,11 +12,12 @@ from pagetide.host.ledger import (
     REPORTS,
     SKIPPED_DEVICE_READABLE,
     SKIPPED_OUT_OF_RANGE,
+    SKIPPED_REPEATED,
     SKIPPED_UNALIGNED,
     ZERO_LENGTH_BLOCKS,
 )
 from pagetide.jit import kernel
-from pagetide.memory.region_map import REGION_GPA, REGION_OFFSET, find_region
+from pagetide.memory.region_map import REGION_BYTES, REGION_GPA, REGION_OFFSET, find_cover
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.ring import DESC_F_WRITE
 
@@ -24,9 +25,28 @@ RANGE_START = 0
 RANGE_END = 1
 RANGE_REGION = 2
 RANGE_COLUMNS = 3
-"""A range is a row of int64: first guest-physical address, end, and the region map's row that holds it all."""
+"""A range is a row of int64: first guest-physical address, end, and the region map's row in which it begins."""
 
 _PAGE_MASK = PAGE_SIZE_BYTES - 1
+
+
+@kernel
+def skip_bytes(length_bytes: int, reason: int, ledger: npt.NDArray[np.int64]) -> None:
+    """Account for bytes that were reported and are not discarded: the word of the ledger says why."""
+    ledger[REPORTED_BYTES] += length_bytes
+    ledger[reason] += length_bytes
+
+
+@kernel
+def _is_aligned(regions: npt.NDArray[np.int64], row: int, gpa: int, end: int) -> bool:
+    """Whether `gpa … end`, which begins in this row and goes on in those that follow, is whole pages of their files."""
+    bits = gpa | end
+    start = gpa
+    while start < end:
+        bits |= start | regions[row, REGION_OFFSET] - regions[row, REGION_GPA]
+        start = regions[row, REGION_GPA] + regions[row, REGION_BYTES]
+        row += 1
+    return bits & _PAGE_MASK == 0
 
 
 @kernel
@@ -39,7 +59,7 @@ def classify(
     ranges: npt.NDArray[np.int64],
     ledger: npt.NDArray[np.int64],
 ) -> int:
-    """Sort an element's descriptors into ranges to discard and bytes skipped.
+    """Sort an element's descriptors into ranges to discard, not yet accounted for, and bytes skipped.
 
     Args:
         regions: the region map's table.
@@ -60,14 +80,17 @@ def classify(
         if length_bytes < 1:
             ledger[ZERO_LENGTH_BLOCKS] += 1
             continue
-        ledger[REPORTED_BYTES] += length_bytes
-        row = find_region(regions, gpa, length_bytes)
+        row = find_cover(regions, gpa, length_bytes)
         if flags[index] & DESC_F_WRITE == 0:
-            ledger[SKIPPED_DEVICE_READABLE] += length_bytes
+            reason = SKIPPED_DEVICE_READABLE
         elif row < 0:
-            ledger[SKIPPED_OUT_OF_RANGE] += length_bytes
-        elif (gpa | length_bytes | (regions[row, REGION_OFFSET] - regions[row, REGION_GPA])) & _PAGE_MASK != 0:
-            ledger[SKIPPED_UNALIGNED] += length_bytes
+            reason = SKIPPED_OUT_OF_RANGE
+        elif not _is_aligned(regions, row, gpa, gpa + length_bytes):
+            reason = SKIPPED_UNALIGNED
+        else:
+            reason = 0
+        if reason != 0:
+            skip_bytes(length_bytes, reason, ledger)
         else:
             ranges[kept, RANGE_START] = gpa
             ranges[kept, RANGE_END] = gpa + length_bytes
@@ -106,7 +129,38 @@ def sort_ranges(ranges: npt.NDArray[np.int64], count: int) -> None:
 
 
 @kernel
-def count_skipped(ranges: npt.NDArray[np.int64], count: int, skip: int, ledger: npt.NDArray[np.int64]) -> None:
-    """Count ranges as skipped, in this word of the ledger."""
+def join_ranges(ranges: npt.NDArray[np.int64], count: int, ledger: npt.NDArray[np.int64]) -> int:
+    """Make one range of sorted ones that adjoin or overlap; bytes named more than once count as repeated.
+
+    Returns:
+        How many ranges there are now.
+    """
+    joined = 0
     for index in range(count):
-        ledger[skip] += ranges[index, RANGE_END] - ranges[index, RANGE_START]
+        start, end = ranges[index, RANGE_START], ranges[index, RANGE_END]
+        if joined > 0 and start <= ranges[joined - 1, RANGE_END]:
+            before = ranges[joined - 1, RANGE_END]
+            skip_bytes(min(end, before) - start, SKIPPED_REPEATED, ledger)
+            ranges[joined - 1, RANGE_END] = max(end, before)
+        else:
+            ranges[joined, RANGE_START] = start
+            ranges[joined, RANGE_END] = end
+            ranges[joined, RANGE_REGION] = ranges[index, RANGE_REGION]
+            joined += 1
+    return joined
+
+
+@kernel
+def reported_ranges(
+    regions: npt.NDArray[np.int64],
+    gpas: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    flags: npt.NDArray[np.int64],
+    count: int,
+    ranges: npt.NDArray[np.int64],
+    ledger: npt.NDArray[np.int64],
+) -> int:
+    """What one element reports, as sorted ranges that do not adjoin: how many. Arguments as for `classify`."""
+    kept = classify(regions, gpas, lengths, flags, count, ranges, ledger)
+    sort_ranges(ranges, kept)
+    return join_ranges(ranges, kept, ledger)

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from pagetide.host.allowance import GUEST_BURST_S, LISTENER_BURST_S
 from pagetide.host.attached_guest import AttachedGuest
-from pagetide.host.control import handle
+from pagetide.host.control import handle, refusal
 from pagetide.host.control_socket import ControlSocket
 from pagetide.host.costs import Costs
 from pagetide.host.device import FEATURES
@@ -35,6 +35,9 @@ FINISH_MAX_S = 10.0
 
 GUESTS_MAX = 1024
 """Most guests at once; more wait to be accepted, and the last places are kept for sockets without a guest."""
+
+_T = TypeVar("_T")
+_OUR_ERROR = "an error in pagetide, please report it"
 
 _log = logging.getLogger(__name__)
 
@@ -141,8 +144,8 @@ class Server:
         """Serve what guests have put in their rings until now, for at most `FINISH_MAX_S`."""
         self._costs.lap_s()
         self._events.wait(0)  # kicks that have come
-        for guest in self._guests:
-            guest.finish()
+        for guest in self.guests:
+            self._fenced(guest, guest.finish)
         end_s = self._now_s() + FINISH_MAX_S
         while turns := tuple(guest for guest in self._guests if guest.has_work):
             if self._now_s() > end_s:
@@ -251,28 +254,35 @@ class Server:
         return next(name for name in names if name not in taken)
 
     def _note_work(self, guest: AttachedGuest) -> None:
-        self._working[guest] = None
+        if guest in self._guests:
+            self._working[guest] = None
 
     def _attempt(self, guest: AttachedGuest, action: Callable[[], float]) -> None:
-        """Do something for a guest; it is charged with the share that the action says was in vain.
-
-        A mistake of ours costs that guest its connection, and the others nothing.
-        """
+        """Do something for a guest, if it is attached still; it is charged with the share that was in vain."""
+        if guest not in self._guests:
+            return
         self._on_busy()
-        try:
-            in_vain = action()
-        except GuestGoneError as error:
-            self._charge(guest, self._costs.lap_s() + error.held_up_s)
-            self._give_up(guest, str(error))
-            return
-        except Exception as error:
-            _log.exception("an error in pagetide, please report it", extra={"guest": guest.name})
-            self._charge(guest, self._costs.lap_s())
-            self._give_up(guest, f"an error in pagetide: {error!r}")
-            return
+        in_vain = self._fenced(guest, action)
         used_s = self._costs.lap_s()
         if in_vain:
             self._charge(guest, in_vain * used_s)
+
+    def _fenced(self, guest: AttachedGuest, action: Callable[[], _T]) -> _T | None:
+        """Do something for a guest: what the action says, or None if it raised something and the guest is given up.
+
+        All that is done for a guest goes through here, so that a mistake of ours costs that guest its connection, and
+        the others nothing.
+        """
+        try:
+            return action()
+        except GuestGoneError as error:
+            reason, held_up_s = str(error), error.held_up_s
+        except Exception as error:
+            _log.exception(_OUR_ERROR, extra={"guest": guest.name})
+            reason, held_up_s = f"an error in pagetide: {error!r}", 0.0
+        self._costs.charge(guest, self._costs.lap_s() + held_up_s)
+        self._give_up(guest, reason)
+        return None
 
     def _give_up(self, guest: AttachedGuest, reason: str) -> None:
         level = logging.INFO if reason == "disconnected" else logging.ERROR
@@ -283,14 +293,18 @@ class Server:
 
     def _obey(self, line: bytes) -> bytes:
         """Answer a control request, at nobody's cost."""
-        answer = handle(line, self)
+        try:
+            answer = handle(line, self)
+        except Exception as error:
+            _log.exception(_OUR_ERROR)
+            answer = refusal(f"an error in pagetide, please report it: {error!r}")
         self._costs.lap_s()
         return answer
 
     def _charge(self, guest: AttachedGuest, used_s: float) -> None:
         """Charge a guest with what it used in vain; if its allowance is used up, it rests."""
         if self._costs.charge(guest, used_s):
-            guest.rest()
+            self._fenced(guest, guest.rest)
             self._working.pop(guest, None)
 
     def _go_on(self, rested: AttachedGuest | GuestSocket) -> None:
@@ -298,19 +312,20 @@ class Server:
         if isinstance(rested, GuestSocket):
             self.sockets.go_on(rested)
             return
-        rested.go_on(functools.partial(self._attempt, rested, rested.talk))
-        self._attempt(rested, rested.talk)
+        talk = functools.partial(self._attempt, rested, rested.talk)
+        self._fenced(rested, functools.partial(rested.go_on, talk))
+        talk()
 
     def _release(self, guest: AttachedGuest) -> None:
-        figures = {name: value for name, value in guest.ledger.snapshot().items() if value}
-        if figures:  # nobody can ask for them any more
-            _log.info("account", extra={"guest": guest.name, "figures": figures})
-        self._events.unwatch(guest.fileno())
-        guest.close()
-        assert not guest.has_work
+        origin = self._guests.pop(guest)
         self._working.pop(guest, None)
         self._looks.forget(guest)
-        origin = self._guests.pop(guest)
+        try:
+            guest.log_account()
+            self._events.unwatch(guest.fileno())
+            guest.close()
+        except Exception:  # it has gone all the same
+            _log.exception(_OUR_ERROR, extra={"guest": guest.name})
         spent_s = self._costs.leave(guest) + self._costs.lap_s()  # to let it go is at its own cost, too
         if origin is not None:
             origin.attached.remove(guest.name)
@@ -328,7 +343,12 @@ class Server:
             return
         if sock is None:
             return
-        guest = self.adopt(sock, name=origin.path.stem, wishes=origin.wishes, memory_limit=origin.memory_limit)
+        try:
+            guest = self.adopt(sock, name=origin.path.stem, wishes=origin.wishes, memory_limit=origin.memory_limit)
+        except Exception:
+            _log.exception(_OUR_ERROR)
+            sock.close()
+            return
         self._guests[guest] = origin
         origin.attached.append(guest.name)
         self._offer_places()

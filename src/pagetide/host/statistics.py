@@ -11,13 +11,15 @@ import numpy.typing as npt
 
 from pagetide.host.ledger import STATISTICS
 from pagetide.host.turn import NOTHING, Turn
-from pagetide.memory.region_map import REGION_ADDRESS, REGION_GPA, find_region
+from pagetide.memory.region_map import REGION_ADDRESS, REGION_BYTES, REGION_GPA, find_cover
 from pagetide.virtio.balloon import STAT, Stat
 from pagetide.virtio.ring import INDEX_MASK
 from pagetide.virtio.ring_device import DeviceRing, Element
 
 STATISTICS_BYTES_MAX = 64 * STAT.size
 """Most that is read of a buffer; Linux 6.12 fills 16 entries."""
+
+_PLACE = (REGION_GPA, REGION_BYTES, REGION_ADDRESS)
 
 _Words = npt.NDArray[np.int64]
 
@@ -35,10 +37,14 @@ def read_bytes(regions: _Words, element: Element, bytes_max: int) -> bytes:
     """Copy the device-readable part of an element, up to a limit; parts outside the guest's memory are left out."""
     data = b""
     for gpa, length_bytes, writable in element.buffers:
-        row = -1 if writable else int(find_region(regions, gpa, length_bytes))
-        if row >= 0:
-            address = int(regions[row, REGION_ADDRESS]) + gpa - int(regions[row, REGION_GPA])
-            data += ctypes.string_at(address, min(length_bytes, bytes_max - len(data)))
+        row = -1 if writable else int(find_cover(regions, gpa, length_bytes))
+        end = gpa + min(length_bytes, bytes_max - len(data))
+        start = gpa
+        while row >= 0 and start < end:  # from region to region
+            first, size_bytes, address = (int(regions[row, column]) for column in _PLACE)
+            part_bytes = min(end, first + size_bytes) - start
+            data += ctypes.string_at(address + start - first, part_bytes)
+            start, row = start + part_bytes, row + 1
     assert len(data) <= bytes_max
     return data
 

@@ -19,12 +19,11 @@ from pagetide.host.ledger import (
     ACCOUNT_WORDS,
     BLOCKS,
     REPORT_ACCOUNT,
-    REPORTED_BYTES,
     REPORTS,
     SKIPPED_OUT_OF_RANGE,
     Ledger,
 )
-from pagetide.host.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, RANGE_START
+from pagetide.host.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, RANGE_START, skip_bytes
 from pagetide.jit import kernel
 from pagetide.memory.frame_states import REFUSED, take_abandoned, take_begun, take_ended
 from pagetide.memory.frame_table import (
@@ -37,7 +36,7 @@ from pagetide.memory.frame_table import (
     TAKING_MAX,
     TAKING_NOW,
 )
-from pagetide.memory.region_map import RegionMap, find_region
+from pagetide.memory.region_map import RegionMap, find_cover
 
 _FRAME_BYTES = 1 << FRAME_SHIFT
 
@@ -101,9 +100,9 @@ def discard_batch(regions: _Words, picked: _Words, count: int, ranges: _Words, v
     kept = 0
     for index in range(count):
         gpa = picked[index] << FRAME_SHIFT
-        row = find_region(regions, gpa, _FRAME_BYTES)
+        row = find_cover(regions, gpa, _FRAME_BYTES)
         if row < 0:
-            ledger[SKIPPED_OUT_OF_RANGE] += _FRAME_BYTES
+            skip_bytes(_FRAME_BYTES, SKIPPED_OUT_OF_RANGE, ledger)
             continue
         ranges[kept, RANGE_START] = gpa
         ranges[kept, RANGE_END] = gpa + _FRAME_BYTES
@@ -111,7 +110,6 @@ def discard_batch(regions: _Words, picked: _Words, count: int, ranges: _Words, v
         kept += 1
     ledger[REPORTS] += 1
     ledger[BLOCKS] += count
-    ledger[REPORTED_BYTES] += count * _FRAME_BYTES
     return punch_ranges(regions, ranges, kept, verify, ledger)
 
 

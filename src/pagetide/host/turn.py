@@ -1,7 +1,12 @@
 """A turn on a queue of blocks or pages, as one kernel: take elements, discard, read back, give the elements back.
 
 There is no Python in between. A turn is bounded by a number of elements, by TURN_BYTES_MAX and by TURN_PUNCHES_MAX, so
-that one guest's backlog does not keep the others waiting; an element is never cut in two.
+that one guest's backlog, or one large element, does not keep the others waiting. It may end within an element, which is
+given back when all of it is dealt with: guests with pages of 64 KiB report up to 16 GiB in one.
+
+An element that is under way when its queue is stopped, or the device is gone, is served again, whole: nothing is lost
+by that, since its blocks are out of the guest's allocator. Where this device serves it again, the bytes that it had
+dealt with are not accounted for twice.
 """
 
 from typing import NamedTuple
@@ -9,23 +14,24 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.host.discard import discard_element
-from pagetide.host.inflate import PFNS_MAX, inflate_element, read_pfns
+from pagetide.host.discard import punch_next
+from pagetide.host.inflate import PFNS_MAX, inflated_ranges, read_pfns
 from pagetide.host.ledger import (
-    DISCARDED_BYTES,
-    PUNCHES,
+    ACCOUNT_WORDS,
     REPORTED_BYTES,
-    REPORTS,
     SKIPPED_DEVICE_READABLE,
     SKIPPED_OUT_OF_RANGE,
     SKIPPED_UNALIGNED,
 )
-from pagetide.host.ranges import RANGE_COLUMNS
+from pagetide.host.ranges import RANGE_COLUMNS, RANGE_END, RANGE_START, reported_ranges, skip_bytes
 from pagetide.jit import kernel
+from pagetide.memory.region_map import WHOLE
+from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.ring import RingError
 from pagetide.virtio.ring_device import (
     POPPED_HEAD,
+    UNDER_WAY,
     DeviceRing,
     arm_kick,
     disarm_kick,
@@ -35,10 +41,10 @@ from pagetide.virtio.ring_device import (
 )
 
 TURN_BYTES_MAX = 256 << 20
-"""A turn ends with the element that reaches this many bytes discarded: about 30 ms of punching small pages."""
+"""A turn ends with the piece that reaches this many bytes discarded: about 30 ms of punching small pages."""
 
 TURN_PUNCHES_MAX = 4096
-"""A turn ends with the element that reaches this many discarding calls: some 15 ms, if each is for a single page."""
+"""A turn ends with this many discarding calls: some 15 ms, if each is for a single page."""
 
 SHARE_UNIT = 1 << 20
 
@@ -46,7 +52,19 @@ SHARE_UNIT = 1 << 20
 VERIFY_SHARE = 0  # in units of 1 / SHARE_UNIT
 VERIFY_CREDIT = 1  # an element is read back whenever this passes one unit
 FAILURE = 2  # errno of the discarding call that failed last
-CONTROL_WORDS = 3
+TURN_BYTES = 3  # the bounds of a turn
+TURN_PUNCHES = 4
+BYTES_LEFT = 5  # and what is left of them in this one
+PUNCHES_LEFT = 6
+CONTROL_WORDS = 7
+
+# How far the element under way has come, an array a queue.
+NEXT_RANGE = 0  # the range to go on with
+RANGE_COUNT = 1
+VERIFY = 2  # whether it is read back
+DEALT_BYTES = 3  # how much of it was dealt with
+COUNTED_BYTES = 4  # how much of it was accounted for when it was served before
+PROGRESS_WORDS = 5
 
 # A turn's answer, in one int: three bits, the share in vain, and how many reports were served.
 _CALL = 1
@@ -102,6 +120,71 @@ def _in_vain(named_bytes: int, wrong_bytes: int) -> int:
 
 
 @kernel
+def _begin_element(
+    queue: int,
+    ring: _Words,
+    regions: _Words,
+    gpas: _Words,
+    lengths: _Words,
+    flags: _Words,
+    count: int,
+    ranges: _Words,
+    progress: _Words,
+    control: _Words,
+    ledger: _Words,
+    spare: _Words,
+) -> None:
+    """Find out what is to be done for the element that was popped, and account for what is wrong with it."""
+    account = spare if progress[COUNTED_BYTES] > 0 else ledger
+    kept: int = 0
+    if queue == _REPORTING:
+        kept = reported_ranges(regions, gpas, lengths, flags, count, ranges, account)
+    elif queue == _INFLATE:
+        kept = inflated_ranges(regions, gpas, lengths, flags, count, ranges, account)
+    else:
+        usable = read_pfns(regions, gpas, lengths, flags, count, ranges, account)
+        account[REPORTED_BYTES] += usable * PAGE_SIZE_BYTES
+    verify: int = 0
+    if queue in (_REPORTING, _INFLATE):
+        control[VERIFY_CREDIT] += control[VERIFY_SHARE]
+        verify = 1 if control[VERIFY_CREDIT] >= SHARE_UNIT else 0
+        control[VERIFY_CREDIT] -= verify * SHARE_UNIT
+    progress[NEXT_RANGE] = 0
+    progress[RANGE_COUNT] = kept
+    progress[VERIFY] = verify
+    progress[DEALT_BYTES] = 0
+    ring[UNDER_WAY] = 1
+
+
+@kernel
+def _go_on(
+    regions: _Words, ranges: _Words, progress: _Words, control: _Words, skip: int, ledger: _Words, spare: _Words
+) -> int:
+    """Deal with the element under way until it is done or the turn has had enough; 0, or the errno of a failed call."""
+    failure: int = 0
+    while progress[NEXT_RANGE] < progress[RANGE_COUNT] and control[BYTES_LEFT] > 0 and control[PUNCHES_LEFT] > 0:
+        index = progress[NEXT_RANGE]
+        start = ranges[index, RANGE_START]
+        counted_bytes = progress[COUNTED_BYTES] - progress[DEALT_BYTES]
+        account = spare if counted_bytes > 0 else ledger
+        bytes_max = counted_bytes if counted_bytes > 0 else WHOLE
+        if skip != 0:
+            end = start + min(bytes_max, ranges[index, RANGE_END] - start)
+            skip_bytes(end - start, skip, account)
+            ranges[index, RANGE_START] = end
+        else:
+            failed = punch_next(regions, ranges, index, bytes_max, progress[VERIFY], account)
+            if failed != 0:
+                failure = failed
+            control[BYTES_LEFT] -= ranges[index, RANGE_START] - start
+            control[PUNCHES_LEFT] -= 1
+        progress[DEALT_BYTES] += ranges[index, RANGE_START] - start
+        if ranges[index, RANGE_START] == ranges[index, RANGE_END]:
+            progress[NEXT_RANGE] += 1
+    return failure
+
+
+@kernel
 def _take_turn(
     queue: int,
     ring: _Words,
@@ -110,15 +193,16 @@ def _take_turn(
     lengths: _Words,
     flags: _Words,
     ranges: _Words,
+    progress: _Words,
     control: _Words,
     ledger: _Words,
+    spare: _Words,
     budget: int,
     skip: int,
 ) -> int:
-    """Serve up to `budget` elements; the answer as above, or the ring's error code."""
-    full_bytes = ledger[DISCARDED_BYTES] + TURN_BYTES_MAX
-    full_punches = ledger[PUNCHES] + TURN_PUNCHES_MAX
-    reports = ledger[REPORTS]
+    """Serve up to `budget` elements, the one under way first; the answer as above, or the ring's error code."""
+    control[BYTES_LEFT] = control[TURN_BYTES]
+    control[PUNCHES_LEFT] = control[TURN_PUNCHES]
     named_bytes = ledger[REPORTED_BYTES]
     wrong_bytes = _wrong_bytes(ledger)
     failed = 0
@@ -126,47 +210,71 @@ def _take_turn(
     count = 0
     more = _MORE
     served = 0
-    while served < budget and ledger[DISCARDED_BYTES] < full_bytes and ledger[PUNCHES] < full_punches:
-        count = pop_element(ring, regions, gpas, lengths, flags)
-        if count < 0:
-            break
-        if count == 0:
-            if arm_kick(ring) == 0:
-                more = 0
+    given_back = 0
+    while served < budget and control[BYTES_LEFT] > 0 and control[PUNCHES_LEFT] > 0:
+        served += 1  # also if nothing is there: the driver may take back what it announced, and so on for ever
+        if ring[UNDER_WAY] == 0:
+            count = pop_element(ring, regions, gpas, lengths, flags)
+            if count < 0:
                 break
-            disarm_kick(ring)
-            served += 1  # the driver may take back what it announced, and so on for ever
-            continue
-        served += 1
-        if queue in (_REPORTING, _INFLATE):
-            control[VERIFY_CREDIT] += control[VERIFY_SHARE]
-            verify = 1 if control[VERIFY_CREDIT] >= SHARE_UNIT else 0
-            control[VERIFY_CREDIT] -= verify * SHARE_UNIT
-            if queue == _REPORTING:
-                failure = discard_element(regions, gpas, lengths, flags, count, ranges, verify, skip, ledger)
-            else:
-                failure = inflate_element(regions, gpas, lengths, flags, count, ranges, verify, skip, ledger)
-            if failure != 0:
-                control[FAILURE] = failure
-                failed = _FAILED
-        else:
-            read_pfns(regions, gpas, lengths, flags, count, ranges, ledger)
+            if count == 0:
+                if arm_kick(ring) == 0:
+                    more = 0
+                    break
+                disarm_kick(ring)
+                continue
+            _begin_element(queue, ring, regions, gpas, lengths, flags, count, ranges, progress, control, ledger, spare)
+        failure = _go_on(regions, ranges, progress, control, skip, ledger, spare)
+        if failure != 0:
+            control[FAILURE] = failure
+            failed = _FAILED
+        if progress[NEXT_RANGE] < progress[RANGE_COUNT]:
+            break
+        progress[COUNTED_BYTES] = 0
+        ring[UNDER_WAY] = 0
         # A length of 0: nothing was written, as every device has it. Later drafts give the length a meaning.
         count = push_used(ring, ring[POPPED_HEAD], 0)
         if count < 0:
             break
+        given_back += 1
     call = publish_used(ring)
     if count < 0:
         return count
-    in_vain = _in_vain(ledger[REPORTED_BYTES] - named_bytes, _wrong_bytes(ledger) - wrong_bytes)
-    reports = ledger[REPORTS] - reports if queue == _REPORTING else 0
+    # What was dealt with and accounted for before is named rightly, too.
+    named_bytes = max(ledger[REPORTED_BYTES] - named_bytes, control[TURN_BYTES] - control[BYTES_LEFT])
+    in_vain = _in_vain(named_bytes, _wrong_bytes(ledger) - wrong_bytes)
+    reports = given_back if queue == _REPORTING else 0
     return int(reports << _REPORTS_SHIFT | in_vain << _VAIN_SHIFT | failed | more | call)
 
 
-class BlockQueue:
-    """A started inflate, deflate or reporting queue."""
+def turn_control(
+    verify_share: float = 0.0, *, bytes_max: int = TURN_BYTES_MAX, punches_max: int = TURN_PUNCHES_MAX
+) -> _Words:
+    """A device's control array.
 
-    def __init__(self, kind: Queue, ring: DeviceRing, control: _Words, account: _Words) -> None:
+    Args:
+        verify_share: share of elements that are read back, evenly spread, the first one included.
+        bytes_max: the turn ends with the piece that reaches so many bytes discarded.
+        punches_max: and with so many discarding calls.
+    """
+    control = np.zeros(CONTROL_WORDS, np.int64)
+    control[VERIFY_SHARE] = round(verify_share * SHARE_UNIT)
+    control[VERIFY_CREDIT] = SHARE_UNIT - control[VERIFY_SHARE] if verify_share else 0
+    control[TURN_BYTES], control[TURN_PUNCHES] = bytes_max, punches_max
+    return control
+
+
+class BlockQueue:
+    """A started inflate, deflate or reporting queue.
+
+    Attributes:
+        progress: how far the element under way has come, if `ring.state[UNDER_WAY]` says that there is one.
+        ranges: what of it is still to be discarded.
+    """
+
+    def __init__(
+        self, kind: Queue, ring: DeviceRing, control: _Words, account: _Words, *, counted_bytes: int = 0
+    ) -> None:
         """Serve a ring.
 
         Args:
@@ -174,24 +282,34 @@ class BlockQueue:
             ring: its device half.
             control: the device's control array.
             account: the queue's account in the ledger.
+            counted_bytes: how much of the element that comes first was dealt with, and accounted for, before.
         """
         assert kind in {Queue.INFLATE, Queue.DEFLATE, Queue.REPORTING}
         self.ring = ring
         self._kind = int(kind)
         self._control = control
         self._account = account
-        self._ranges = np.zeros((max(len(ring.gpas), PFNS_MAX), RANGE_COLUMNS), np.int64)
+        self._spare = np.zeros(ACCOUNT_WORDS, np.int64)
+        self.progress = np.zeros(PROGRESS_WORDS, np.int64)
+        self.progress[COUNTED_BYTES] = counted_bytes
+        self.ranges = np.zeros((max(len(ring.gpas), PFNS_MAX), RANGE_COLUMNS), np.int64)
 
     @property
     def next_avail(self) -> int:
         """The available ring entry at which another device would go on."""
         return self.ring.next_avail
 
+    @property
+    def counted_bytes(self) -> int:
+        """How much of the element that is to be served next, whole, was dealt with and accounted for."""
+        dealt_bytes = self.progress[DEALT_BYTES] if self.ring.state[UNDER_WAY] else 0
+        return int(max(dealt_bytes, self.progress[COUNTED_BYTES]))
+
     def process(self, regions: _Words, budget: int, skip: int) -> Turn:
-        """Serve up to `budget` elements.
+        """Serve up to `budget` elements, or a part of one.
 
         Args:
-            regions: the region map's table.
+            regions: the region map's table; it may be another each time.
             budget: most elements.
             skip: 0, or the word of the account that counts what is not to be discarded.
 
@@ -206,9 +324,11 @@ class BlockQueue:
             ring.gpas,
             ring.lengths,
             ring.flags,
-            self._ranges,
+            self.ranges,
+            self.progress,
             self._control,
             self._account,
+            self._spare,
             budget,
             skip,
         )

@@ -1,5 +1,6 @@
 """One guest's vhost-user connection: what its messages do to its memory, its queues and its device, and the answers."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -28,6 +29,7 @@ from pagetide.virtio.vhost_user_events import (
     MemoryTableSet,
     QueueStarted,
     QueueStopped,
+    SessionBegun,
 )
 from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request
 from pagetide.virtio.vhost_user_payloads import Inflight
@@ -56,6 +58,7 @@ class VhostUserSession:
         *,
         features: int,
         on_memory_changed: Callable[[], object],
+        on_session: Callable[[], object],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
         """Take over a connected socket.
@@ -68,6 +71,7 @@ class VhostUserSession:
             kicks: the guest's.
             features: what to offer the driver.
             on_memory_changed: called after each change of the memory that the guest shares.
+            on_session: called when a front-end owns the device anew on this connection, after its memory was forgotten.
             log: where to say what goes wrong.
         """
         self.inflight = InflightTracking(QUEUES_MAX)
@@ -76,6 +80,8 @@ class VhostUserSession:
         self._device = device
         self._kicks = kicks
         self._on_memory_changed = on_memory_changed
+        self._on_session = on_session
+        self._config_to_tell = False
         self._log = log
         self._connection = Connection(sock)
         self._backend = VhostUserBackend(features, QUEUES_MAX, device.config.data)
@@ -88,6 +94,19 @@ class VhostUserSession:
     def features(self) -> int:
         """What the driver accepted."""
         return self._backend.features
+
+    @property
+    def state(self) -> str:
+        """What stands in the way of serving, of `needs reset`, `no driver` and `stopped`; empty if nothing does.
+
+        A front-end stops the queues of a guest that stands still, and of one whose driver has gone without a reset;
+        QEMU tells no difference.
+        """
+        if self._backend.status & Status.NEEDS_RESET:
+            return "needs reset"
+        if self._backend.driver_is_there:
+            return ""
+        return "stopped" if self._backend.vrings.any_was_started and not self._backend.vrings.started else "no driver"
 
     @property
     def end(self) -> str:
@@ -122,11 +141,16 @@ class VhostUserSession:
         signal_eventfd(self._backend.vrings.call_fd(index))
 
     def tell_config_changed(self) -> bool:
-        """Tell the driver that the configuration has changed; False if it has given no way to."""
+        """Tell the driver that the configuration has changed, now or when it is there; False if it has given no way to.
+
+        A front-end need not expect to be told while no queue is started, and QEMU's generic device ends if it is.
+        """
         told = self._backend.config_changed()
-        if told is not None:
-            send_on_channel(*told)
-        return told is not None
+        self._config_to_tell = told is None
+        if told is not None and not send_on_channel(*told):
+            self._config_to_tell = True
+            self._backend.drop_channel()
+        return self._backend.has_channel
 
     def keep_state(self) -> None:
         """Keep for a successor what the driver was told and has told; whatever changes that calls this."""
@@ -151,13 +175,14 @@ class VhostUserSession:
         signal_eventfd(err_fd)
 
     def close(self) -> None:
-        """Leave the queues, and give back what the connection held."""
-        for index in self._kicks.watched:
-            self._leave_queue(index)
-        self.inflight.close()
-        for fd in self._backend.close():
-            linux.close_theirs(fd)
-        self._connection.close()
+        """Leave the queues, and give back what the connection held; each part also if another cannot be."""
+        with contextlib.ExitStack() as parts:
+            parts.callback(self._connection.close)
+            for fd in self._backend.close():
+                parts.callback(linux.close_theirs, fd)
+            parts.callback(self.inflight.close)
+            for index in self._kicks.watched:
+                parts.callback(self._leave_queue, index)
 
     def _take(self, message: Message) -> None:
         events = self._backend.take(message)
@@ -178,6 +203,8 @@ class VhostUserSession:
             self._connection.send(answer)
         elif refusal is not None:
             raise GuestGoneError(refusal)
+        if self._config_to_tell:
+            self.tell_config_changed()
 
     def _act(self, event: Event) -> None:
         match event:
@@ -187,11 +214,11 @@ class VhostUserSession:
                 self._stop_queue(index)
             case CallReplaced(index):
                 self.call(index)
-            case DeviceReset(stopped):
+            case DeviceReset(stopped) | SessionBegun(stopped):
                 for index in stopped:
                     self._leave_queue(index)
                 self._device.reset()
-                self.keep_state()
+                self._begin_session() if isinstance(event, SessionBegun) else self.keep_state()
             case ConfigWritten(config):
                 self._device.config.write(config.offset, config.data)
                 self.keep_state()
@@ -204,6 +231,13 @@ class VhostUserSession:
             case _:
                 self._change_memory(event)
                 self._on_memory_changed()
+
+    def _begin_session(self) -> None:
+        """Forget what the session before shared; its queues are left, and the device is reset."""
+        self._memory.replace([], [])
+        self.inflight.close()
+        self.inflight = InflightTracking(QUEUES_MAX)
+        self._on_session()
 
     def _take_over(self, inflight: Inflight, fd: int) -> None:
         """Track in this memory, and go on as the device left it that did before."""

@@ -155,4 +155,8 @@ def _wanted(guest: dict[str, Any]) -> list[str]:
 
 
 def _state(guest: dict[str, Any]) -> str:
-    return " ".join([*_wanted(guest), *(["hinting"] if guest["hinting"] else [])]) or "serving"
+    """The state, and what else is wanted of it."""
+    more = [*_wanted(guest), *(["hinting"] if guest["hinting"] else [])]
+    if guest["state"] in {"serving", *more}:
+        return ", ".join(more) or "serving"
+    return ", ".join([guest["state"], *more])

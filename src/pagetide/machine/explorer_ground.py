@@ -22,7 +22,7 @@ _ATOMIC = Pause(ATOMIC)
 _RING = Pause(RING)
 _CALL = Pause(SYSTEM_CALL)
 _CONTENDED = frozenset({REQUEST, WAKE})
-_FORMATS = {"u16": "<H", "u32": "<I", "i64": "<q"}
+_FORMATS = {"u8": "<B", "u16": "<H", "u32": "<I", "i64": "<q"}
 
 Paused = Iterator[Pause]
 

@@ -24,14 +24,14 @@ class Joined(NamedTuple):
     Attributes:
         driver: its driver half.
         served: its device half, with what serves it.
-        states: the arrays in which either half keeps its state.
+        states: the arrays in which either half keeps its state, and what serves it the element under way.
         used: where in the queues' memory the used ring's index is.
         used_event: and where the driver says when it wants to be called.
     """
 
     driver: Any
     served: Any
-    states: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+    states: tuple[npt.NDArray[np.int64], ...]
     used: int
     used_event: int
 
@@ -58,9 +58,9 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram)
     ring = ring_device.DeviceRing(
         size, desc_address=desc, avail_address=avail, used_address=used, event_idx=True, indirect=False
     )
-    served = turn.BlockQueue(kind, ring, np.zeros(turn.CONTROL_WORDS, np.int64), np.zeros(ACCOUNT_WORDS, np.int64))
+    served = turn.BlockQueue(kind, ring, turn.turn_control(), np.zeros(ACCOUNT_WORDS, np.int64))
     places = used - ram.queue_gpa + 2, avail - ram.queue_gpa + 4 + 2 * size
-    return Joined(driver, served, (driver.state, ring.state), *places)
+    return Joined(driver, served, (driver.state, ring.state, served.progress, served.ranges), *places)
 
 
 def report_driver(modules: dict[str, Any], queue: Joined, transport: Any) -> Any:

@@ -97,9 +97,8 @@ VARIANTS = {
             Edit(
                 "host.turn",
                 "def _take_turn(",
-                "        served += 1\n        if queue in",
-                "        served += 1\n        push_used(ring, ring[POPPED_HEAD], 0)\n"
-                "        publish_used(ring)\n        if queue in",
+                "        failure = _go_on(",
+                "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        failure = _go_on(",
             ),
             Edit("host.turn", "def _take_turn(", "count = push_used(ring, ring[POPPED_HEAD], 0)", "count = 0"),
             Edit("host.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),

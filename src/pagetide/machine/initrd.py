@@ -9,9 +9,11 @@ The init reads commands from the console and answers with marker lines, each of 
   five times a second: memory that is free, and that on the lists for reclaim, where the pages of all files and
   processes are. A block that is isolated for a report is neither.
 
-Two who tell would be one too many: what one had read before an answer could come out after it. So whoever tells has
-ended before an answer, and begins anew after it. Commands are read without a time limit: busybox's `read -t` drops the
-part of a line that it has when its time is over, and a slow guest takes its time.
+Busybox's `read` forgets what it has of a line when its time is up, and a slow guest takes some of that time for each
+character. So only the first has to come in time.
+
+Two who tell would be one too many: what one had read before an answer could come out after it. So whoever tells while a
+file is written has ended before the answer.
 
 `reporting_order=N` on the kernel's command line, which the kernel hands to init as a variable, sets the order. The
 kernel's own `page_reporting.page_reporting_order=N` would not do: Linux 6.1 forgets it when the driver registers
@@ -29,7 +31,7 @@ from pagetide.machine.kernel_modules import KernelModule
 INIT = """\
 #!/bin/busybox sh
 export PATH=/bin
-stty -echo
+stty -echo -icanon
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t tmpfs -o size=100% none /mnt
@@ -62,31 +64,25 @@ read -r _ _ _ _ counts </proc/buddyinfo
 set -- $counts
 tell_memory
 echo "@ready $release $order $page_kib $#"
-tell() {
-    while :; do sleep 0.2; tell_memory; done &
-    teller=$!
-}
-hush() {
-    kill $teller
-    wait $teller
-}
-tell
-while read -r command argument; do
+while :; do
+    command= argument=
+    if read -r -t 0.2 -n 1 first && [ -n "$first" ]; then
+        read -r command argument
+        command=$first$command
+    fi
     case $command in
     fill)
+        while :; do tell_memory; sleep 0.2; done &
         why=$(dd if=/dev/zero of=/mnt/fill bs=1M count="$argument" 2>&1)
         status=$?
-        hush
+        kill $!
+        wait $!
         if [ $status = 0 ]; then tell_memory; echo "@filled"
         else echo "@failed the file could not be written (status $status)" $why
-        fi
-        tell ;;
-    remove)
-        rm /mnt/fill && removed=yes || removed=
-        hush
-        [ "$removed" ] && tell_memory && echo "@removed" || echo "@failed the file cannot be removed"
-        tell ;;
+        fi ;;
+    remove) rm /mnt/fill && tell_memory && echo "@removed" || echo "@failed the file cannot be removed" ;;
     stop) break ;;
+    *) tell_memory ;;
     esac
 done
 poweroff -f

@@ -108,8 +108,9 @@ class LinuxView:
 class Quiet:
     """Finds out that a guest has given back what it had to give.
 
-    No report for a while is the quick sign, but there may be no account of reports, and some guests never stop: init's
-    own small allocations split a reported block, and what is left of it is reported again in every pass.
+    No report for a while is the quick sign, but there may be no account of reports, and at small orders a guest that is
+    looked at may never stop: init's own small allocations split a reported block, and what is left of it is reported
+    again in every pass. Left alone it comes to rest.
     """
 
     def __init__(self, trickle_bytes: int) -> None:

@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,7 @@ _INIT = b"""\
 echo "@runs $(/bin/busybox uname -r)"
 /bin/busybox poweroff -f
 """
+_RUNS = re.compile(r"^@runs (\S+)\r?\n", re.MULTILINE)
 _REGISTERS = re.compile(r"ptrace [gs]et fp regs failed.*")
 _CPUINFO = Path("/proc/cpuinfo")
 _PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flags")
@@ -97,9 +99,11 @@ def _boot(program: Path, busybox: Path) -> UmlProbe:
             except OSError as error:
                 return UmlProbe(None, f"cannot be started: {error.strerror}", lasting=False)
         try:
-            status: int | None = process.wait(PROBE_MAX_S)
-        except subprocess.TimeoutExpired:
-            status = None
+            deadline_s = time.monotonic() + PROBE_MAX_S
+            while (status := process.poll()) is None and time.monotonic() < deadline_s:
+                if _RUNS.search(console.read_text(errors="replace")):
+                    break  # what it is like at its end is not asked
+                time.sleep(0.01)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its helpers outlive it
@@ -110,10 +114,9 @@ def _boot(program: Path, busybox: Path) -> UmlProbe:
 def _judge(console: str, status: int | None) -> UmlProbe:
     """What a kernel's console and its exit status (None if it had to be killed) say."""
     lines = [line.strip() for line in console.splitlines() if line.strip()]
-    for line in lines:
-        kind, _, release = line.partition(" ")
-        if kind == "@runs":
-            return UmlProbe(release)
+    runs = _RUNS.search(console)
+    if runs:
+        return UmlProbe(runs[1])
     registers = _REGISTERS.search(console)
     if registers:
         return UmlProbe(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.atomics import load_u8
 from pagetide.jit import kernel
 
 REGION_GPA = 0
@@ -42,19 +43,79 @@ class Region(NamedTuple):
 
 @kernel
 def find_region(table: npt.NDArray[np.int64], gpa: int, length_bytes: int) -> int:
-    """Row of the region that holds all of `gpa … gpa + length_bytes`; -1 if none does.
+    """Row of the region that holds all of `gpa … gpa + length_bytes`; -1 if none does. Rows are in order of address.
 
     Safe for any int64 values: a length below 1, a negative address, a range that wraps around or that crosses from one
     region to the next answers -1.
     """
     if length_bytes < 1 or gpa < 0:
         return -1
-    for row in range(table.shape[0]):
-        start = table[row, REGION_GPA]
-        size = table[row, REGION_BYTES]
-        if gpa >= start and gpa - start < size and length_bytes <= size - (gpa - start):
-            return row
+    first = 0
+    end: int = table.shape[0]
+    while first < end:  # the first row that begins above it, by halves: a guest may have hundreds
+        middle = first + end >> 1
+        if table[middle, REGION_GPA] <= gpa:
+            first = middle + 1
+        else:
+            end = middle
+    row = first - 1
+    if row < 0:
+        return -1
+    size = table[row, REGION_BYTES]
+    into_bytes = gpa - table[row, REGION_GPA]
+    return row if into_bytes < size and length_bytes <= size - into_bytes else -1
+
+
+@kernel
+def find_cover(table: npt.NDArray[np.int64], gpa: int, length_bytes: int) -> int:
+    """Row of the region in which `gpa … gpa + length_bytes` begins, if it and those that adjoin hold all; -1 if not.
+
+    As safe as `find_region`. The range goes on in the rows that follow.
+    """
+    if length_bytes < 1 or gpa < 0:
+        return -1
+    rows = table.shape[0]
+    for row in range(rows):
+        into = gpa - table[row, REGION_GPA]
+        if 0 <= into < table[row, REGION_BYTES]:
+            left = length_bytes - (table[row, REGION_BYTES] - into)
+            for after in range(row + 1, rows):
+                if (
+                    left <= 0
+                    or table[after, REGION_GPA] != table[after - 1, REGION_GPA] + table[after - 1, REGION_BYTES]
+                ):
+                    break
+                left -= table[after, REGION_BYTES]
+            return row if left <= 0 else -1
     return -1
+
+
+@kernel
+def linear_address(table: npt.NDArray[np.int64], row: int, gpa: int, length_bytes: int) -> int:
+    """Where in this process a range is that begins in this row; -1 if it goes on in the next (`load_across`)."""
+    into_bytes = gpa - table[row, REGION_GPA]
+    return int(table[row, REGION_ADDRESS] + into_bytes) if length_bytes <= table[row, REGION_BYTES] - into_bytes else -1
+
+
+@kernel
+def region_at(table: npt.NDArray[np.int64], row: int, gpa: int) -> int:
+    """Row of the region that holds an address, or -1; it is most likely this row, whatever that is, or the next."""
+    for here in range(max(row, 0), min(row + 2, table.shape[0])):
+        if 0 <= gpa - table[here, REGION_GPA] < table[here, REGION_BYTES]:
+            return here
+    return find_region(table, gpa, 1)
+
+
+@kernel
+def load_across(table: npt.NDArray[np.int64], gpa: int, count: int) -> int:
+    """Load up to four bytes in regions that adjoin, each once, as a little-endian number; what is nowhere is 0."""
+    row: int = -1
+    value: int = 0
+    for place in range(count):
+        row = region_at(table, row, gpa + place)
+        if row >= 0:
+            value |= load_u8(table[row, REGION_ADDRESS] + gpa + place - table[row, REGION_GPA]) << 8 * place
+    return value
 
 
 class RegionMap:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pagetide.atomics import load_i64
 from pagetide.jit import kernel
-from pagetide.memory.region_map import REGION_ADDRESS, REGION_GPA, find_region
+from pagetide.memory.region_map import find_cover, linear_address, load_across
 from pagetide.virtio.ring import (
     CHAIN_LOOPS,
     DESC_BYTES,
@@ -30,16 +30,45 @@ from pagetide.virtio.ring import (
     TABLE_TOO_LONG,
 )
 
+_HALF_BITS = 32
+_HALF_BYTES = 4
+_SIGN = 1 << 31
+
 _Words = npt.NDArray[np.int64]
 
 
 @kernel
-def _follow(table: int, entries: int, index: int, gpas: _Words, lengths: _Words, flags: _Words, count: int) -> int:
-    """Add a chain's descriptors to the arrays, up to one that ends it or is indirect; the new count or an error."""
+def _load_across_i64(regions: _Words, gpa: int) -> int:
+    """Load 64 bits that may lie in regions that adjoin."""
+    low = load_across(regions, gpa, _HALF_BYTES)
+    high = load_across(regions, gpa + _HALF_BYTES, _HALF_BYTES)
+    return ((high ^ _SIGN) - _SIGN << _HALF_BITS) | low
+
+
+@kernel
+def _follow(
+    table: int,
+    table_gpa: int,
+    regions: _Words,
+    entries: int,
+    index: int,
+    gpas: _Words,
+    lengths: _Words,
+    flags: _Words,
+    count: int,
+) -> int:
+    """Add a chain's descriptors to the arrays, up to one that ends it or is indirect; the new count or an error.
+
+    The table is at an address, or, if that is -1, at a guest-physical address in regions that adjoin.
+    """
     for _ in range(entries):
-        address = table + index * DESC_BYTES
-        gpa = load_i64(address)
-        word = load_i64(address + DESC_WORD)
+        place = index * DESC_BYTES
+        if table != -1:
+            gpa = load_i64(table + place)
+            word = load_i64(table + place + DESC_WORD)
+        else:
+            gpa = _load_across_i64(regions, table_gpa + place)
+            word = _load_across_i64(regions, table_gpa + place + DESC_WORD)
         bits = word >> FLAGS_SHIFT
         gpas[count] = gpa
         lengths[count] = word & LENGTH_MASK
@@ -75,7 +104,7 @@ def read_chain(
     Returns:
         The number of descriptors, at least 1; a negative code that `ring.error_text` explains.
     """
-    count = _follow(table, entries, head, gpas, lengths, flags, 0)
+    count = _follow(table, 0, regions, entries, head, gpas, lengths, flags, 0)
     if count < 0 or not flags[count - 1] & DESC_F_INDIRECT:
         return count
     if not indirect:
@@ -87,9 +116,9 @@ def read_chain(
     table_entries = table_bytes // DESC_BYTES
     if table_entries > gpas.shape[0] - count:
         return TABLE_TOO_LONG
-    row = find_region(regions, table_gpa, table_bytes)
+    row = find_cover(regions, table_gpa, table_bytes)
     if row < 0:
         return TABLE_OUTSIDE
-    table_address = regions[row, REGION_ADDRESS] + table_gpa - regions[row, REGION_GPA]
-    count = _follow(table_address, table_entries, 0, gpas, lengths, flags, count)
+    table_address = linear_address(regions, row, table_gpa, table_bytes)
+    count = _follow(table_address, table_gpa, regions, table_entries, 0, gpas, lengths, flags, count)
     return INDIRECT_NESTED if count > 0 and flags[count - 1] & DESC_F_INDIRECT else count

@@ -37,8 +37,6 @@ from pagetide.virtio.ring import (
     AVAIL_F_NO_INTERRUPT,
     AVAIL_IDX,
     BAD_PUSH,
-    ELEMENT_BYTES_MAX,
-    ELEMENT_TOO_LONG,
     HEAD_RANGE,
     INDEX_MASK,
     INDIRECT_DESCS_MAX,
@@ -73,6 +71,7 @@ INFLIGHT_ADDRESS = 11  # of the queue's in-flight region; 0 for none
 INFLIGHT_COUNTER = 12  # of the next element that is taken
 RESUBMITS = 13  # elements of a predecessor's that are still to be popped
 INFLIGHT_DESCS = 14
+UNDER_WAY = 15  # 1 while the element popped last is dealt with, and that takes more than one turn
 _STATE_WORDS = 16  # then the heads of those elements, the one to pop first at the end
 
 
@@ -130,8 +129,6 @@ def pop_element(state: _Words, regions: _Words, gpas: _Words, lengths: _Words, f
         if head >= size:
             return HEAD_RANGE
     count = read_chain(state[DESC_ADDRESS], size, head, state[INDIRECT], regions, gpas, lengths, flags)
-    if count > 1 and lengths[:count].sum() > ELEMENT_BYTES_MAX:
-        return ELEMENT_TOO_LONG
     if count > 0:
         state[POPPED_HEAD] = head
         if resubmits > 0:
@@ -295,12 +292,12 @@ class DeviceRing:
 
     @property
     def next_avail(self) -> int:
-        """Where another device would go on (`GET_VRING_BASE`), if all that was popped is given back.
+        """Where another device would go on (`GET_VRING_BASE`), if all that was popped is given back, or is under way.
 
-        What a predecessor took and this one has not popped again is still to be served. Taken in order, it comes
-        right before `last_avail`.
+        What a predecessor took and this one has not popped again is still to be served, and so is the whole element
+        under way. Taken in order, they come right before `last_avail`.
         """
-        return int(self.state[LAST_AVAIL] - self.state[RESUBMITS]) & INDEX_MASK
+        return int(self.state[LAST_AVAIL] - self.state[RESUBMITS] - self.state[UNDER_WAY]) & INDEX_MASK
 
     @property
     def avail_idx(self) -> int:
@@ -308,8 +305,8 @@ class DeviceRing:
         return int(_avail_idx(self.state))
 
     def left_until(self, avail_idx: int) -> int:
-        """How many elements there are to pop up to this index."""
-        return int((avail_idx - self.state[LAST_AVAIL] & INDEX_MASK) + self.state[RESUBMITS])
+        """How many elements there are to pop up to this index, and the one under way."""
+        return int((avail_idx - self.state[LAST_AVAIL] & INDEX_MASK) + self.state[RESUBMITS] + self.state[UNDER_WAY])
 
     def stop(self) -> None:
         """Serve the queue no more; what is popped and not given back is for whoever starts it next to pop again."""

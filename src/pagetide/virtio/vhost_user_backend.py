@@ -7,6 +7,14 @@ What becomes of queues is in vhost_user_vrings.py, and what makes a request lega
 
 - SET_INFLIGHT_FD counts for queues that are started after it, and comes while none is started.
 - SET_FEATURES may come more than once; RESET_OWNER and RESET_DEVICE stop every queue.
+- SET_OWNER is for a new connection. A second one begins a new session: QEMU sends the whole sequence again on an open
+  connection when its device is removed and added again (device_del, device_add), with ADD_MEM_REG for memory that it
+  never removed. What came before SET_OWNER in the new sequence, protocol features and the channel, counts.
+- A front-end expects to be told of a changed configuration while it has a queue started and, where it passes on the
+  driver's status, the driver is ready. QEMU 11's generic device passes on FEATURES_OK and nothing else, so only a
+  status with DRIVER says that it does; told while it has none started, it ends.
+- The configuration space reads as zeros beyond its end, and what is written there is dropped: a driver chooses the
+  place, and Cloud Hypervisor passes it on and ends if that fails.
 
 Descriptors of queues belong to the state machine. Those that it no longer needs are for the caller to close, from
 `take_unneeded_fds`. Those in events about memory belong to the caller at once.
@@ -25,6 +33,7 @@ from pagetide.virtio.vhost_user_events import (
     MemoryRegionAdded,
     MemoryRegionRemoved,
     MemoryTableSet,
+    SessionBegun,
 )
 from pagetide.virtio.vhost_user_messages import (
     F_PROTOCOL_FEATURES,
@@ -94,13 +103,14 @@ class VhostUserBackend:
         self.config = config
         self._offered = device_features | F_PROTOCOL_FEATURES
         self._channel_fd = -1
+        self._is_owned = False
         self._unneeded_fds: list[int] = []
         self.vrings = Vrings(queue_count, self._unneeded_fds.append)
         self._inflight, self._inflight_fd = _NO_INFLIGHT, -1
         self._handlers: dict[Request, Callable[[Message], tuple[Event, ...]]] = {
             Request.GET_FEATURES: self._nothing,
             Request.SET_FEATURES: self._set_features,
-            Request.SET_OWNER: self._nothing,
+            Request.SET_OWNER: self._set_owner,
             Request.RESET_OWNER: self._reset,
             Request.SET_MEM_TABLE: self._set_mem_table,
             Request.SET_VRING_NUM: self._set_vring_num,
@@ -159,14 +169,32 @@ class VhostUserBackend:
         """The memory that an event asked for; the descriptor stays the caller's, and open until the reply is sent."""
         self._inflight, self._inflight_fd = inflight, fd
 
+    @property
+    def has_channel(self) -> bool:
+        """Whether the front-end has given a channel for our requests (SET_BACKEND_REQ_FD)."""
+        return self._channel_fd >= 0
+
+    @property
+    def driver_is_there(self) -> bool:
+        """Whether a queue is started, and the driver ready as far as the front-end passes that on."""
+        is_ready = not self.status & Status.DRIVER or bool(self.status & Status.DRIVER_OK)
+        return is_ready and bool(self.vrings.started)
+
     def config_changed(self) -> tuple[int, Message] | None:
         """The message that tells of a changed configuration, and the descriptor of the channel that it goes to.
 
-        None without such a channel (the text, "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG").
+        None without such a channel, or while the front-end need not expect it: keep it until it does (the text,
+        "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG").
         """
-        if self._channel_fd < 0:
+        if not self.has_channel or not self.driver_is_there:
             return None
         return self._channel_fd, Message(BackendRequest.CONFIG_CHANGE_MSG)
+
+    def drop_channel(self) -> None:
+        """The front-end's end of the channel is closed; it may give another one."""
+        if self._channel_fd >= 0:
+            self._unneeded_fds.append(self._channel_fd)
+            self._channel_fd = -1
 
     def take_unneeded_fds(self) -> list[int]:
         """Descriptors for the caller to close, once it has acted on the event."""
@@ -177,9 +205,7 @@ class VhostUserBackend:
     def close(self) -> list[int]:
         """The connection is over: every descriptor that is left, for the caller to close."""
         self.vrings.close()
-        if self._channel_fd >= 0:
-            self._unneeded_fds.append(self._channel_fd)
-            self._channel_fd = -1
+        self.drop_channel()
         return self.take_unneeded_fds()
 
     def _reply(self, message: Message) -> bytes:
@@ -189,8 +215,8 @@ class VhostUserBackend:
         if message.request == Request.GET_CONFIG:
             asked = decode_config(message.payload)
             data = bytes(self.config[asked.offset : asked.offset + asked.size])
-            # A reply must be as long as the request, or empty for an error (the text, "VHOST_USER_GET_CONFIG").
-            return encode_config(asked._replace(data=data)) if len(data) == asked.size else b""
+            # A reply must be as long as the request (the text, "VHOST_USER_GET_CONFIG").
+            return encode_config(asked._replace(data=data.ljust(asked.size, b"\0")))
         return U64.pack(
             {
                 Request.GET_FEATURES: self._offered,
@@ -205,6 +231,15 @@ class VhostUserBackend:
         """The message asks for a reply, or for nothing at all."""
         return ()
 
+    def _set_owner(self, _: Message) -> tuple[Event, ...]:
+        if not self._is_owned:
+            self._is_owned = True
+            return ()
+        stopped = self.vrings.reset(forget=True)
+        self.vrings.close()
+        self.features = self.status = 0
+        return (SessionBegun(stopped),)
+
     def _set_features(self, message: Message) -> tuple[Event, ...]:
         features = decode_u64(message.payload)
         if features & ~self._offered:
@@ -218,6 +253,8 @@ class VhostUserBackend:
         if refused:
             raise RemoteProtocolError(f"SET_PROTOCOL_FEATURES accepts {refused:#x}, which was not offered")
         self.protocol_features = ProtocolFeature(features)
+        if not self.protocol_features & ProtocolFeature.BACKEND_REQ:
+            self.drop_channel()
         return ()
 
     def _set_mem_table(self, message: Message) -> tuple[Event, ...]:
@@ -266,8 +303,7 @@ class VhostUserBackend:
     def _set_backend_req_fd(self, message: Message) -> tuple[Event, ...]:
         if len(message.fds) != 1:
             raise RemoteProtocolError("SET_BACKEND_REQ_FD without its file descriptor")
-        if self._channel_fd >= 0:
-            self._unneeded_fds.append(self._channel_fd)
+        self.drop_channel()
         self._channel_fd = message.fds[0]
         return ()
 
@@ -289,9 +325,8 @@ class VhostUserBackend:
 
     def _set_config(self, message: Message) -> tuple[Event, ...]:
         config = decode_config(message.payload)
-        if config.offset + config.size > len(self.config):
-            raise RemoteProtocolError(f"SET_CONFIG to {config.size} bytes at {config.offset} of {len(self.config)}")
-        return (ConfigWritten(config),)
+        data = config.data[: max(0, len(self.config) - config.offset)]
+        return (ConfigWritten(config._replace(size=len(data), data=data)),) if data else ()
 
     def _set_status(self, message: Message) -> tuple[Event, ...]:
         status = decode_u64(message.payload) & 0xFF

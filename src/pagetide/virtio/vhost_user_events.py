@@ -5,6 +5,16 @@ from typing import NamedTuple
 from pagetide.virtio.vhost_user_payloads import ConfigSpace, Inflight, MemoryRegion, VringAddress
 
 
+class SessionBegun(NamedTuple):
+    """A front-end owns the device anew on an open connection: nothing of the session before is left.
+
+    Its queues are stopped, its memory is to be forgotten, and the account begins at zero. Who owned it before has gone
+    without a word: QEMU's device_del and device_add on the same character device do this.
+    """
+
+    stopped: tuple[int, ...]
+
+
 class FeaturesSet(NamedTuple):
     """The driver's features are known, maybe not for the first time."""
 
@@ -82,7 +92,8 @@ class DeviceReset(NamedTuple):
 
 
 Event = (
-    FeaturesSet
+    SessionBegun
+    | FeaturesSet
     | MemoryTableSet
     | MemoryRegionAdded
     | MemoryRegionRemoved

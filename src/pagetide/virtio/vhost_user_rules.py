@@ -77,8 +77,8 @@ PROTOCOL_FEATURES = (
 )
 """What the back-end offers."""
 
-MEM_SLOTS_MAX = 32
-"""Most memory regions of one guest."""
+MEM_SLOTS_MAX = 509
+"""Most memory regions of one guest: as many as libvhost-user and rust-vmm's back-ends take, and Linux's own vhost."""
 
 
 def check_request(message: Message, negotiated: ProtocolFeature) -> Request:

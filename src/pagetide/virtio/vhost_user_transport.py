@@ -165,6 +165,7 @@ class FrontendChannel:
         self.frontend = VhostUserFrontend()
         self._connection = Connection(sock)
         self._timeout_s = timeout_s
+        self._owns = False
 
     def fileno(self) -> int:
         """For selectors: readable when the back-end is gone."""
@@ -217,7 +218,9 @@ class FrontendChannel:
 
         The bit for protocol features is accepted where it is offered, so that queues can be enabled.
         """
-        self.call(Request.SET_OWNER)
+        if not self._owns:  # a second one would begin another session
+            self.call(Request.SET_OWNER)
+            self._owns = True
         offered = decode_u64(self.call(Request.GET_FEATURES))
         features = offered & (wanted | F_PROTOCOL_FEATURES)
         if offered & F_PROTOCOL_FEATURES:

@@ -28,7 +28,7 @@ class _Vring:
         self.base = 0
         self.base_is_given = False
         self.enabled = True
-        self.started = False
+        self.started = self.was_started = False
         self.kick_fd = self.call_fd = self.err_fd = -1
 
 
@@ -56,6 +56,11 @@ class Vrings:
     def started(self) -> tuple[int, ...]:
         """The queues that are started."""
         return tuple(index for index, vring in enumerate(self._vrings) if vring.started)
+
+    @property
+    def any_was_started(self) -> bool:
+        """Whether a queue was started since the device was reset, even if none is now."""
+        return any(vring.was_started for vring in self._vrings)
 
     def base(self, index: int) -> int:
         """The available index that a queue begins with, or stood at when it was stopped (GET_VRING_BASE)."""
@@ -141,7 +146,7 @@ class Vrings:
         started = self.started
         for index, vring in enumerate(self._vrings):
             self.stop(index)
-            vring.base, vring.base_is_given = 0, False
+            vring.base, vring.base_is_given, vring.was_started = 0, False, False
             if forget:
                 vring.size, vring.address, vring.enabled = 0, None, True
         return started
@@ -168,7 +173,7 @@ class Vrings:
         vring = self._vrings[index]
         if vring.started or not vring.size or vring.address is None or not vring.enabled or vring.kick_fd < 0:
             return ()
-        vring.started, vring.base_is_given = True, False
+        vring.started, vring.was_started, vring.base_is_given = True, True, False
         return (QueueStarted(index, vring.size, vring.address, vring.kick_fd),)
 
     def _pause(self, index: int) -> VringEvents:
