@@ -6,13 +6,13 @@
 UV = $(or $(wildcard .venv/bin/uv),$(shell command -v uv),$(error make lock needs uv: pip install uv))
 
 help: ## list these targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
 setup: ## make .venv with the locked dependencies and pagetide
 	@tools/setup
 
-setup-guests: setup ## fetch the real guests that tests and boot need; ARCH=all: other processors
-	@tools/setup_guests $(ARCH)
+setup-guests: setup ## as root on Debian, fetch what real guests need; ARCH=arm64 or all: those of other processors
+	@$(if $(ARCH),tools/setup_foreign_guests $(ARCH),tools/setup_guests)
 
 run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram 4GiB'
 	@.venv/bin/pagetide run $(ARGS)

@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from benchmarks.many_guests import BUSY_RAM_BYTES, PlayedGuest
 from benchmarks.rows import Row
+from pagetide.host.allowance import Use
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.daemon import LineFormatter
 from pagetide.host.server import Server
@@ -64,7 +65,7 @@ class _MeasuredServer(Server):
         if self._waited:
             self._counts[_ROUNDS_S] += time.thread_time() - start_s
 
-    def _attempt(self, guest: AttachedGuest, action: Callable[[], float]) -> None:
+    def _attempt(self, guest: AttachedGuest, action: Callable[[], Use]) -> None:
         start_s = time.thread_time()
         super()._attempt(guest, action)
         if self._waited and guest.name == _GOOD:

@@ -9,10 +9,12 @@ import ctypes
 import fcntl
 import mmap as _mmap
 import os
+import struct
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from signal import Signals
+from typing import NamedTuple
 
 PROT_NONE = 0
 PROT_READ = _mmap.PROT_READ
@@ -32,9 +34,17 @@ MADV_DONTDUMP = 16
 SEAL_SHRINK = fcntl.F_SEAL_SHRINK
 SEAL_GROW = fcntl.F_SEAL_GROW
 
+HUGETLBFS_MAGIC = 0x958458F6
+
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
 _PR_SET_PDEATHSIG = 1
+_AT_EMPTY_PATH = 0x1000
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_TYPE = 0x1
+_STATX_MODE = 0x2
+_STATX_MNT_ID = 0x1000
+_STATX_BYTES = 256
 _SYS_FSOPEN = 430
 _SYS_FSCONFIG = 431
 _SYS_FSMOUNT = 432
@@ -52,6 +62,7 @@ _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _libc.mmap.restype = ctypes.c_ssize_t
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_libc.statx.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p]
 _libc.syscall.argtypes = [ctypes.c_long] * 7
 _libc.syscall.restype = ctypes.c_long
 
@@ -104,13 +115,52 @@ def add_seals(fd: int, seals: int) -> None:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
 
 
-def close_theirs(fd: int) -> None:
-    """Close a descriptor that a peer gave. It is closed whatever the file's own file system says of it (close(2)).
+def can_have_seals(fd: int) -> bool:
+    """Whether it is a file of tmpfs (a memfd is one) or hugetlbfs: no others have seals (fcntl(2), F_GET_SEALS)."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
 
-    FUSE and NFS have a say in that, and a peer may run one.
+
+class FileFacts(NamedTuple):
+    """Some of what `statx` tells.
+
+    Attributes:
+        mode: type and permissions.
+        dev_major: the major number of the device that its file system is on, 0 for one without.
+        mount_id: which mount, as in /proc/self/mountinfo; 0 if the kernel (before 5.8) does not say.
     """
-    with suppress(OSError):
-        os.close(fd)
+
+    mode: int
+    dev_major: int
+    mount_id: int
+
+
+def statx(fd: int) -> FileFacts:
+    """What the kernel knows of an open file without asking a server (statx(2), AT_STATX_DONT_SYNC).
+
+    Raises:
+        OSError: it is not open.
+    """
+    told = ctypes.create_string_buffer(_STATX_BYTES)
+    flags = _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
+    _check("statx", _libc.statx(fd, b"", flags, _STATX_TYPE | _STATX_MODE | _STATX_MNT_ID, told))
+    (mode,), (dev_major,) = struct.unpack_from("=H", told, 28), struct.unpack_from("=I", told, 136)
+    (mask,), (mount_id,) = struct.unpack_from("=I", told, 0), struct.unpack_from("=Q", told, 144)
+    return FileFacts(mode, dev_major, mount_id if mask & _STATX_MNT_ID else 0)
+
+
+def filesystem_type(fd: int) -> int:
+    """The magic number of the file system that a file is on (fstatfs(2), include/uapi/linux/magic.h).
+
+    Raises:
+        OSError: not an open file.
+    """
+    status = (ctypes.c_long * 32)()  # struct statfs has 120 bytes; its first word is the type
+    _check("fstatfs", _libc.fstatfs(fd, ctypes.byref(status)))
+    return int(status[0])
 
 
 def ftruncate(fd: int, size_bytes: int) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from pagetide import cli
 from pagetide.host.device import BalloonDevice
-from pagetide.host.discard import punch_hole
 from pagetide.host.ledger import REPORTS
+from pagetide.host.punch import punch_hole
 from pagetide.host.server import Server
 from pagetide.host.turn import NOTHING, Turn
 from pagetide.lab.conformance.bench import DATA, PAGE, RAM_BYTES, Bench

@@ -28,7 +28,8 @@ class Daemon:
         command = [sys.executable, "-m", "pagetide.cli", "serve", "--control", str(self.control), *sockets, *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
-        assert "listening at" in self.process.stderr.readline()
+        while "listening at" not in (line := self.process.stderr.readline()):
+            assert line, "it ended"  # until then it may say that it is loading
 
     def guest(
         self, name: str, queue: Queue = Queue.REPORTING, features: int = int(FEATURES), pages: int = 1024

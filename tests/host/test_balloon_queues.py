@@ -1,5 +1,7 @@
 """Each of the balloon's queues on a real ring over real memory, and what the host may set."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,6 +25,7 @@ from pagetide.virtio.balloon import (
     Queue,
     Stat,
 )
+from pagetide.virtio.vhost_user_payloads import MemoryRegion
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES
 from tests.host.queue_rig import BUFFER_PAGES, QueueRig
 
@@ -333,6 +336,33 @@ def test_the_target_is_what_the_guest_may_keep() -> None:
             rig.device.set_target_bytes(-1)
         with pytest.raises(ValueError, match="from 0 to"):
             rig.device.config.set_num_pages(1 << 32)
+
+
+@pytest.mark.parametrize("oom", [True, False])
+def test_a_guest_that_has_less_than_it_shares_is_asked_for_no_more(oom: bool) -> None:
+    """The guest's own total and what is populated decide; what else is shared is a virtio-mem device's, not plugged."""
+    mib = 1 << 20
+    features = FEATURES & ~Feature.DEFLATE_ON_OOM | (Feature.DEFLATE_ON_OOM if oom else 0)
+    with QueueRig(Queue.STATS, features=int(features)) as rig:
+        big_fd = os.memfd_create("virtio-mem")
+        os.truncate(big_fd, 8 << 30)
+        rig.memory.add(MemoryRegion(1 << 40, 8 << 30, 1 << 40, 0), os.dup(big_fd))
+        assert rig.device.ram_bytes == 256 * PAGE
+        assert rig.device.shared_bytes == (8 << 30) + 256 * PAGE
+        rig.device.set_target_bytes(200 * PAGE)
+        assert config_of(rig).num_pages == 56
+        # 1 GiB is plugged, the guest touches a quarter of it, and its kernel keeps some for itself.
+        os.posix_fallocate(big_fd, 0, 256 * mib)
+        own_bytes = 1000 * mib
+        rig.device.config.write(4, (100 * mib // PAGE).to_bytes(4, "little"))
+        rig.put(stats(memtot=own_bytes - (0 if oom else 100 * mib)))
+        turn = rig.process()
+        assert turn.config_changed, "the target holds for the memory that it has now"
+        assert rig.device.ram_bytes == own_bytes
+        assert config_of(rig).num_pages == own_bytes // PAGE - 200
+        rig.device.set_target_bytes(0)
+        assert config_of(rig).num_pages == own_bytes // PAGE
+        os.close(big_fd)
 
 
 def test_a_reset_forgets_what_the_driver_set() -> None:

@@ -262,6 +262,15 @@ def test_a_path_that_is_taken_is_named(
         assert cli.main(["serve", *words]) == 1
         assert sentence in capsys.readouterr().err
         assert not other.exists()
+    assert "attached" not in daemon.stop()[1], "who asked whether somebody listens is no guest"
+
+
+def test_a_socket_of_the_command_line_stays(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """`ctl add` could not make it again, so `ctl remove` says no, and the guest is served as before."""
+    assert daemon.ctl("remove", "one") == 1
+    assert "was given when the daemon was started and stays as long as it runs" in capsys.readouterr().err
+    with daemon.guest("one") as guest:
+        guest.report([(RING_PAGES, 1)])
 
 
 def test_no_daemon_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

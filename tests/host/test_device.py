@@ -13,7 +13,7 @@ from pagetide.host import device
 from pagetide.host.device import BalloonDevice, QueuePlace
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError, SharedMemoryLimit
 from pagetide.host.ledger import Ledger
-from pagetide.host.turn import TURN_BYTES_MAX, Turn
+from pagetide.host.turn import NOTHING, TURN_BYTES_MAX, Turn
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.ring import RING_ENTRIES, RingError
@@ -59,7 +59,7 @@ def test_reported_blocks_are_gone_before_the_acknowledgement(rig: Rig, count: in
     rig.guest.add(blocks)
     rig.guest.driver.publish()
     rig.guest.driver.arm_call()
-    assert rig.device.process(REPORTING, 8) == Turn(call=True, more=False, in_vain=0.0, reports=1)
+    assert rig.device.process(REPORTING, 8) == Turn(call=True, more=False, in_vain=0.0, pages=8 * count, reports=1)
     assert [length for _, length in rig.guest.driver.take_used()] == [0]
     gone = {page for start, pages in blocks for page in range(start, start + pages)}
     assert rig.guest.resident_pages() == set(range(PAGES)) - gone
@@ -193,7 +193,7 @@ def test_a_queue_that_the_device_does_not_serve_is_left_alone(rig: Rig) -> None:
             rig.device.start_queue(index, rig.guest.queue_place, 0, FULL)
         rig.guest.add([(RING_PAGES, 1)])
         rig.guest.driver.publish()
-        assert rig.device.process(index, 8) == Turn(call=False, more=False)
+        assert rig.device.process(index, 8) == NOTHING
     assert rig.guest.driver.take_used() == []
 
 
@@ -242,7 +242,7 @@ def test_rings_move_with_the_memory(rig: Rig) -> None:
         rig.device.memory_changed()
     rig.guest.add([(RING_PAGES, 1)])
     rig.guest.driver.publish()
-    assert rig.device.process(REPORTING, 8) == Turn(call=False, more=False)
+    assert rig.device.process(REPORTING, 8) == NOTHING
 
 
 _WORDS = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(0, 80)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.discard import gone_bytes, mark_pages, punch_hole, punch_ranges
+from pagetide.host.discard import gone_bytes, mark_pages, punch_ranges
 from pagetide.host.guest_memory import GuestMemory
 from pagetide.host.ledger import Ledger
+from pagetide.host.punch import punch_hole
 from pagetide.host.ranges import RANGE_COLUMNS, RANGE_REGION, RANGE_START, reported_ranges, sort_ranges
 from pagetide.linux import huge_tmpfs_file
 from pagetide.memory.region_map import WHOLE, Region, RegionMap

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import against_qemu, host_discard, many_guests
 from benchmarks.bare_punch import BarePunch
 from benchmarks.rows import Row
+from pagetide.host.allowance import WANTED, Use
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.units import PAGE_SIZE_BYTES
 
@@ -34,8 +35,8 @@ def test_a_guest_that_is_passed_over_is_found_out(tmp_path: Path, monkeypatch: p
     """The test can fail: where one guest has every eighth of its turns only, it gets less than half of its share."""
     turn, turns = AttachedGuest.turn, itertools.count()
 
-    def unfair(guest: AttachedGuest) -> float:
-        return 0.0 if guest.name.endswith("-7") and next(turns) % 8 else turn(guest)
+    def unfair(guest: AttachedGuest) -> Use:
+        return WANTED if guest.name.endswith("-7") and next(turns) % 8 else turn(guest)
 
     monkeypatch.setattr(AttachedGuest, "turn", unfair)
     with many_guests.server_process(tmp_path) as server:

@@ -48,7 +48,7 @@ class Pair:
     def halt(self) -> None:
         """Serve no more; then the guest can be asked."""
         os.eventfd_write(self._stop_fd, 1)
-        self._thread.join(TIMEOUT_S)
+        self._thread.join(5 * TIMEOUT_S)  # it may be compiling
         assert not self._thread.is_alive()
         os.eventfd_read(self._stop_fd)
 

@@ -19,7 +19,7 @@ from pagetide.guest.zone_layout import (
     WAKE_BLOCKS,
     vcpu_base,
 )
-from pagetide.host.discard import punch_hole
+from pagetide.host.punch import punch_hole
 from pagetide.machine.simulated_loop import NEVER_PS
 from pagetide.machine.simulated_vcpu import (
     BLOCK_PS,

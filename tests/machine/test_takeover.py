@@ -66,7 +66,8 @@ class Daemons:
         command += ["--control", str(self._folder / "control")]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
-        assert "listening at" in self._process.stderr.readline()
+        while "listening at" not in (line := self._process.stderr.readline()):
+            assert line, "it ended"
 
     def end(self, number: int) -> str:
         """Send it a signal; its log."""

@@ -10,11 +10,15 @@ _STATUS_INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     try:
-        from pagetide.cli.commands import run_command_line  # takes a while, in which Ctrl-C may come
-        from pagetide.lab.standard_output import name_failures
-
         if argv is None:
+            from pagetide.lab.patience import be_patient
+            from pagetide.lab.standard_output import name_failures
+
             name_failures()
+            if not {"--help", "-h"} & set(sys.argv):
+                be_patient(next(iter(sys.argv[1:]), ""))
+        from pagetide.cli.commands import run_command_line  # takes a while, in which Ctrl-C may come
+
         return run_command_line(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return _STATUS_INTERRUPTED

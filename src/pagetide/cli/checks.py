@@ -92,8 +92,8 @@ def explore(
 
     Args:
         design: Explore only this; may be given more than once. [default: all]
-        scenario: start, zone, ring, full, switch, cool, cap or swap; frames, take, killed, switch or cool of shared;
-            inflate, relief, block, ring, full or switch of balloon; may be given more than once. [default: all]
+        scenario: Explore only this, such as zone or ring; may be given more than once. One that there is not is
+            answered with those that there are. [default: all]
         broken: Explore what is broken on purpose instead; each variant of these designs must be caught.
         json: Print JSON instead of a table.
     """

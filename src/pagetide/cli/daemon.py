@@ -42,7 +42,7 @@ def serve(
 
     Args:
         socket: Where guests connect; may be given more than once. A guest is called after its socket.
-        socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that a killed daemon left
+        socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that an earlier daemon left
             there are listened at again.
         control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         verify: Share of the reports whose discarding is read back from the kernel.

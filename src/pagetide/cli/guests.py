@@ -189,8 +189,10 @@ def boot(
         arch: For qemu, a guest of another architecture or page size: i386, arm64, arm64-16k, ppc64el, ppc64el-64k,
             riscv64 or s390x (with --peer). As root on Debian, `make setup-guests ARCH=...` fetches what it needs.
             [default: amd64]
-        kernel: The kernel to boot: a linux.uml with its modules in ../lib/uml/modules, or FOLDER/boot/vmlinuz-RELEASE
-            with its modules in FOLDER/lib/modules/RELEASE. [default: the installed one]
+        kernel: The kernel to boot: a linux.uml with its modules in ../lib/uml/modules; or FOLDER/boot/vmlinuz-RELEASE
+            with its modules in FOLDER/lib/modules/RELEASE, or vmlinuz beside its modules, as Debian 14 has it.
+            [default: for uml the installed one or that of make setup-guests, whichever runs on this processor; for qemu
+            that of make setup-guests, or the newest installed]
         qemu: The QEMU to use. Without --peer it must have the device vhost-user-test-device-pci, as 10.2 and newer do.
         ram: Guest memory, such as 512MiB or 2G. [default: 1GiB; 3GiB for arm64-16k]
         fill: Size of the file. [default: 700MiB]

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+_SILENT_DEFAULTS = ("False", "()")
+"""That a switch is off and a list is empty unless somebody says so needs no word."""
+
 _UNBROKEN_COLUMNS = 20_000
 _COLUMNS_MIN = 20
 _HANGING = "      "
@@ -35,7 +38,10 @@ class HelpPage:
 
     def text(self, columns: int) -> str:
         """All of it, in lines that have at most so many columns."""
-        return "".join(f"{line}\n" for line in broken(self._written.getvalue(), columns))
+        page = self._written.getvalue()
+        for default in _SILENT_DEFAULTS:
+            page = page.replace(f" [default: {default}]", "")
+        return "".join(f"{line}\n" for line in broken(page, columns))
 
 
 def terminal_columns() -> int:

@@ -61,6 +61,7 @@ class VhostUserLink:
 
     call_fd: int
     reconnections: int
+    _channel_type = FrontendChannel
 
     def __init__(self, sock: socket.socket, ram: GuestRam, *, path: str | None = None, timeout_s: float = 60.0) -> None:
         """Take over the socket.
@@ -73,7 +74,7 @@ class VhostUserLink:
         """
         self.call_fd, self._kick_fd = eventfd(), eventfd()
         self.reconnections = 0
-        self._channel = FrontendChannel(sock, timeout_s=timeout_s)
+        self._channel = self._channel_type(sock, timeout_s=timeout_s)
         self._ram = ram
         self._path, self._timeout_s = path, timeout_s
         self._features = 0
@@ -124,7 +125,7 @@ class VhostUserLink:
         What is in flight is tracked in queues of at most as many descriptors as the first one.
         """
         if self._inflight is None:
-            self._inflight = self._channel.get_inflight(len(Queue), size)
+            self._inflight = self._channel.get_inflight(self._channel.queue_count(len(Queue)), size)
             if self._inflight is not None:
                 self._channel.set_inflight(*self._inflight)
         base = self._ram.address

@@ -3,14 +3,24 @@
 One loop serves all guests, so what a bad one takes is taken from the others. Time spent on blocks that a guest rightly
 named is never held against it: that is what the server is for, and turns share it out. All else is: messages, kicks of
 an empty ring, blocks that are not the guest's, errors. For those every guest has an allowance that grows by a small
-share of the time that passes, up to a burst that any honest driver's start and reset fit into many times over. Who has
-used it up rests, unwatched and unserved, until it has grown again. Nothing is lost by that: what it sent stays in its
-socket and its rings.
+share of the time that passes, up to a burst that any honest driver's start and reset fit into many times over.
+
+Who has used it up rests, unwatched and unserved, until it has grown again. Nothing is lost by that: what it sent
+stays in its socket and its rings.
+
+Useful work pays for the steps around it. A driver that fills or empties its balloon reads `num_pages`, names 256
+pages and writes `actual`, again and again; empty pages are named in no time, and the two messages take many times as
+long. So a turn on pages that are the guest's own earns `PAID_RATIO` times its time, and steps are taken from that
+first: looks at an empty queue, and messages, but only if they come as a driver sends them that waits for each answer.
+Who works a little to send a lot thus gets no more of each round than who deflates in earnest, and what is wrong
+(blocks that are not the guest's, broken rings, messages by the dozen) is charged whoever sends it.
 
 A guest that comes back on its socket comes back to what it has spent: what a connection cost is charged to its
 listener when it ends. This is a token bucket. Times are arguments here, by a clock that passes while the loop works or
 sleeps: on a machine where others have the processor, too, a share of that is a share of the loop.
 """
+
+from typing import NamedTuple
 
 SHARE = 0.02
 """By how much of the time that passes an allowance grows."""
@@ -21,8 +31,47 @@ GUEST_BURST_S = 0.05
 LISTENER_BURST_S = 0.25
 """The same for all who connect to one socket: some hundred connections."""
 
+CONTROL_BURST_S = 0.25
+"""The same for a client of the control socket, and for all of them together once they have gone: as many requests."""
+
 CHARGE_MAX_S = 0.05
 """Most that one action is charged with, and most that an allowance is overdrawn by: nobody rests longer than 2.5 s."""
+
+PAID_RATIO = 8.0
+"""Time for steps that useful time earns: emptying a balloon takes four to five and a half times."""
+
+PAID_PAGES = 256
+"""A turn on fewer pages earns in proportion less: Linux names 256 at once, and fewer only when it finds no more."""
+
+PAID_MESSAGES = 2
+"""Most messages at a time that are paid for: a write that is not answered, and the read that follows."""
+
+PAID_MAX_S = 0.01
+"""Most that is earned and not used yet."""
+
+
+class Use(NamedTuple):
+    """What an action was good for.
+
+    Attributes:
+        in_vain: share of its time that came to nothing.
+        payable: what was in vain is a step that useful work may pay for.
+        pages: the guest's own pages that were named, up to `PAID_PAGES`; 0 if any were not its own.
+    """
+
+    in_vain: float
+    payable: bool = False
+    pages: int = 0
+
+
+IN_VAIN = Use(1.0)
+"""All of it came to nothing, and nothing pays for it."""
+
+STEP = Use(1.0, payable=True)
+"""A step that returns no memory: messages, or a look at an empty queue."""
+
+WANTED = Use(0.0)
+"""The host wanted it."""
 
 
 class Allowance:
@@ -40,6 +89,7 @@ class Allowance:
         self.spent_s = 0.0
         self._burst_s = burst_s
         self._left_s = burst_s
+        self._paid_s = 0.0
         self._as_of_s = now_s
 
     def spend(self, used_s: float, now_s: float) -> None:
@@ -49,6 +99,19 @@ class Allowance:
         self.spent_s += used_s
         self._left_s = max(self._left_at(now_s) - used_s, -CHARGE_MAX_S)
         self._as_of_s = now_s
+
+    def earn(self, useful_s: float, pages: int) -> None:
+        """So much time went into so many of the guest's own pages: it pays for steps to come."""
+        assert useful_s >= 0
+        share = min(pages, PAID_PAGES) / PAID_PAGES
+        self._paid_s = min(self._paid_s + PAID_RATIO * share * useful_s, PAID_MAX_S)
+
+    def pay(self, used_s: float) -> float:
+        """Pay for a step with what was earned; what is left to `spend`."""
+        assert used_s >= 0
+        paid_s = min(used_s, self._paid_s)
+        self._paid_s -= paid_s
+        return used_s - paid_s
 
     def rest_s(self, now_s: float) -> float:
         """How long to rest; 0 while something is left."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from pagetide import bus_error
+from pagetide.host.allowance import IN_VAIN, PAID_MESSAGES, STEP, WANTED, Use
 from pagetide.host.device import FEATURES, BalloonDevice
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
@@ -123,35 +124,39 @@ class AttachedGuest:
             parts.callback(self._memory.close)
             parts.callback(self._session.close)
 
-    def talk(self) -> float:
+    def talk(self) -> Use:
         """Take what messages have come, and answer them; not more than some at a time.
 
         Returns:
-            The share of this that was in vain: all, for messages return no memory.
+            What that was good for: messages return no memory.
 
         Raises:
             GuestGoneError: it hung up, or cannot be served any more.
         """
-        self._session.talk()
+        messages = self._session.talk()
         self._check_files()
         if self._session.end:
             raise GuestGoneError(self._session.end)
-        return 1.0
+        return STEP if messages <= PAID_MESSAGES else IN_VAIN
 
-    def turn(self) -> float:
+    def turn(self) -> Use:
         """Serve one of the queues that have elements waiting, within a turn's limits.
 
         Returns:
-            The share of this that was in vain.
+            What that was good for.
         """
-        index = self._kicks.take_ready()
+        ready = self._kicks.take_ready()
+        index = self._device.first_to_serve(ready)
+        if index != ready:
+            self._kicks.make_ready(ready)
         try:
-            call, more, config_changed, in_vain, reports, failure = self._device.process(index, ELEMENTS_PER_TURN)
+            turn = self._device.process(index, ELEMENTS_PER_TURN)
             self._check_files()
         except RingError as error:
             self._check_files()
             self._session.fail_queue(index, str(error))
-            return 1.0
+            return IN_VAIN
+        call, more, config_changed, in_vain, payable, pages, reports, failure = turn
         if call:
             self._session.call(index)
         if reports:
@@ -166,7 +171,7 @@ class AttachedGuest:
         if failure and failure != self._failure_logged:
             self._failure_logged = failure
             self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
-        return in_vain
+        return Use(in_vain, payable, pages)
 
     @property
     def features(self) -> int:
@@ -180,8 +185,13 @@ class AttachedGuest:
 
     @property
     def ram_bytes(self) -> int:
-        """Memory that the guest has shared."""
+        """Memory that the guest has, as well as it can be told; 0 before it has shared any."""
         return self._device.ram_bytes
+
+    @property
+    def shared_bytes(self) -> int:
+        """Memory that the guest has shared, which may be more than it has (virtio-mem)."""
+        return self._device.shared_bytes
 
     @property
     def statistics(self) -> dict[str, int]:
@@ -218,11 +228,11 @@ class AttachedGuest:
         """Whether a look is under way."""
         return self._memory.looking
 
-    def look_for_refaults(self) -> float:
+    def look_for_refaults(self) -> Use:
         """Look at a piece of its memory for what was discarded and is resident again, and count it in the ledger.
 
         Returns:
-            The share of this that was in vain: none.
+            What that was good for: the host wanted it.
 
         Raises:
             GuestGoneError: its memory cannot be looked at.
@@ -231,7 +241,7 @@ class AttachedGuest:
             self.ledger.words[REFAULTED_BYTES] += self._memory.take_refaulted_bytes()
         except OSError as error:
             raise GuestGoneError(f"its memory cannot be looked at: {error}") from error
-        return 0.0
+        return WANTED
 
     def finish(self) -> None:
         """Serve what is in its rings now, and nothing that comes later."""
@@ -258,6 +268,8 @@ class AttachedGuest:
         if self.paused and not self.wishes.paused and index is not None:
             self._kicks.make_ready(index)
         self._device.paused = self.wishes.paused
+        if self.wishes.target_bytes is not None:
+            self.request_statistics()  # the target holds for the memory that it has now
         return self._renew_target()
 
     def begin_hinting(self) -> bool:
@@ -275,11 +287,11 @@ class AttachedGuest:
         self._session.keep_state()
         return self._session.tell_config_changed()
 
-    def request_statistics(self) -> float:
+    def request_statistics(self) -> Use:
         """Ask for new memory statistics, if the guest has any to tell.
 
         Returns:
-            The share of this that was in vain: none, for the host wanted it.
+            What that was good for: the host wanted it.
 
         Raises:
             GuestGoneError: it could not be asked because it has gone.
@@ -288,7 +300,7 @@ class AttachedGuest:
         self._check_files()
         if asked is not None and asked[1].call:
             self._session.call(asked[0])
-        return 0.0
+        return WANTED
 
     def _check_files(self) -> None:
         """Give the guest up if one of its files was cut short: what was read since then is not what it wrote."""
@@ -316,7 +328,7 @@ class AttachedGuest:
     def _renew_target(self) -> bool:
         """Ask for the target of what memory there is now; False if there is a change that it cannot be told of."""
         target_bytes = self.wishes.target_bytes
-        if target_bytes is None or not self.ram_bytes:
+        if target_bytes is None or not self.shared_bytes:
             return True
         before = self.config.num_pages
         self._device.set_target_bytes(target_bytes)

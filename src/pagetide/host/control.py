@@ -61,7 +61,8 @@ class GuestState(msgspec.Struct, frozen=True):
         name: its name.
         state: `serving`, `no driver`, `stopped`, `needs reset`, `paused` or `inhibited`, as `AttachedGuest` has it.
         attached: True.
-        ram_bytes: memory that it has shared.
+        ram_bytes: memory that it has, as well as its statistics and what is populated tell.
+        shared_bytes: memory that it has shared, which is more if a virtio-mem device is not plugged to its full size.
         target_bytes: memory that it is to make do with.
         balloon_bytes: what its driver says is in the balloon.
         features: the balloon's features that were negotiated.
@@ -76,6 +77,7 @@ class GuestState(msgspec.Struct, frozen=True):
 
     name: str
     ram_bytes: int
+    shared_bytes: int
     target_bytes: int
     balloon_bytes: int
     features: list[str]
@@ -132,12 +134,13 @@ class ControlError(Exception):
 
 def state_of(guest: AttachedGuest) -> GuestState:
     """What is known of a guest."""
-    config = guest.config
+    config, ram_bytes = guest.config, guest.ram_bytes
     names = [feature.name for feature in Feature if feature & guest.features and feature.name]
     return GuestState(
         guest.name,
-        guest.ram_bytes,
-        max(0, guest.ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
+        ram_bytes,
+        guest.shared_bytes,
+        max(0, ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
         config.actual * PAGE_SIZE_BYTES,
         names,
         guest.paused,

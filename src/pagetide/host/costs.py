@@ -8,7 +8,7 @@ import time
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
-from pagetide.host.allowance import Allowance
+from pagetide.host.allowance import Allowance, Use
 
 Party = TypeVar("Party", bound=Hashable)
 
@@ -63,6 +63,16 @@ class Costs(Generic[Party]):
         if begins:
             self.rest_until(party, self.clock_s + rest_s)
         return begins
+
+    def account(self, party: Party, use: Use, used_s: float) -> bool:
+        """Settle an action that was of this use and took so long; answer as for `charge`."""
+        allowance = self._allowances[party]
+        if use.pages:
+            allowance.earn((1.0 - use.in_vain) * used_s, use.pages)
+        in_vain_s = use.in_vain * used_s
+        if use.payable:
+            in_vain_s = allowance.pay(in_vain_s)
+        return in_vain_s > 0 and self.charge(party, in_vain_s)
 
     def spent_s(self, party: Party) -> float:
         """All that a party has used in vain."""

@@ -28,6 +28,7 @@ from pagetide.host.ledger import (
     SKIPPED_POISONED,
     Ledger,
 )
+from pagetide.host.ram_size import ram_bytes, shared_files
 from pagetide.host.statistics import StatisticsQueue
 from pagetide.host.turn import (
     NOTHING,
@@ -58,6 +59,7 @@ QUEUES_MAX = len(Queue)
 _ACCOUNTS = {Queue.INFLATE: INFLATE_ACCOUNT, Queue.DEFLATE: DEFLATE_ACCOUNT, Queue.REPORTING: REPORT_ACCOUNT}
 _POISON_VAL = slice(CONFIG_POISON_VAL, CONFIG_POISON_VAL + 4)
 _NO_POISON = bytes(4)
+_TARGET_SLACK_PAGES = 256  # statistics and `actual` are not told at the same moment
 
 # Python 3.11 finds a member of an enum in 0.2 µs, and in many times that after a turn has emptied the caches.
 _REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
@@ -144,7 +146,9 @@ class BalloonDevice:
         self.config = DeviceConfig()
         self.paused = self.inhibited = False
         self.statistics = {}
-        self._can_poison = False
+        self._can_poison = self._deflates_on_oom = False
+        self._own_bytes: int | None = None
+        self._target_bytes: int | None = None
         self._once_started: set[int] = set()
         self._left_at: dict[int, int] = {}
         self._left_amid: dict[int, int] = {}
@@ -156,7 +160,12 @@ class BalloonDevice:
 
     @property
     def ram_bytes(self) -> int:
-        """All memory that the guest has shared."""
+        """Memory that the guest has, as well as it can be told (ram_size.py); 0 before it has shared any."""
+        return ram_bytes(shared_files(self._memory.region_map.table), self._own_bytes)
+
+    @property
+    def shared_bytes(self) -> int:
+        """All memory that the guest has shared, which may be more than it has."""
         return int(self._memory.region_map.table[:, REGION_BYTES].sum())
 
     def index_of(self, kind: Queue) -> int | None:
@@ -167,17 +176,38 @@ class BalloonDevice:
         """Want the guest to make do with this much memory; the driver is to be told of a changed configuration.
 
         More than the guest has empties the balloon. What it shares can be a little less than what it was started with:
-        User-Mode Linux keeps its own kernel's pages out of it. No more than 2^32 - 1 pages can be asked for.
+        User-Mode Linux keeps its own kernel's pages out of it. No more than 2^32 - 1 pages can be asked for, nor more
+        than the guest's own total. The target holds: when statistics tell of more or less memory, it is asked for anew.
 
         Raises:
             ValueError: the guest has shared no memory yet, or the target is negative.
         """
-        ram_bytes = self.ram_bytes
-        if ram_bytes == 0:
+        if self.shared_bytes == 0:
             raise ValueError("the guest has shared no memory yet")
         if target_bytes < 0:
             raise ValueError(f"a guest cannot keep {target_bytes} bytes")
-        self.config.set_num_pages(min(max(0, ram_bytes - target_bytes) // PAGE_SIZE_BYTES, NUM_PAGES_MAX))
+        self._target_bytes = target_bytes
+        self.config.set_num_pages(self._pages_for(target_bytes))
+
+    def _pages_for(self, target_bytes: int) -> int:
+        most_bytes = self.ram_bytes if self._own_bytes is None else self._own_bytes
+        return min(max(0, min(self.ram_bytes - target_bytes, most_bytes)) // PAGE_SIZE_BYTES, NUM_PAGES_MAX)
+
+    def _take_statistics(self, statistics: dict[str, int]) -> bool:
+        """Learn the guest's own total; whether the driver is to be told of a changed configuration."""
+        self.statistics = statistics
+        total_bytes = statistics.get("memtot", 0)
+        # Linux takes a page in the balloon out of its total, unless it would give it back rather than run out of
+        # memory (drivers/virtio/virtio_balloon.c, fill_balloon, 6.12).
+        in_balloon_bytes = 0 if self._deflates_on_oom else self.config.fields.actual * PAGE_SIZE_BYTES
+        self._own_bytes = total_bytes + in_balloon_bytes if total_bytes else None
+        if self._target_bytes is None or self.shared_bytes == 0:
+            return False
+        num_pages = self._pages_for(self._target_bytes)
+        changed = abs(num_pages - self.config.fields.num_pages) >= _TARGET_SLACK_PAGES
+        if changed:
+            self.config.set_num_pages(num_pages)
+        return changed
 
     @property
     def hinting(self) -> bool:
@@ -217,6 +247,7 @@ class BalloonDevice:
     def reset(self) -> None:
         """Forget what the driver set, and end a round of hints (virtio 1.2, 2.4); its queues must be stopped."""
         assert not self._queues
+        self._memory.forget_inflated()
         self._hinting.end()
         self.config.set_cmd_id(self._hinting.cmd_id)
         self.config.reset()
@@ -233,7 +264,7 @@ class BalloonDevice:
         Args:
             index: the queue's, dense over the queues that exist with these features.
             place: where it is.
-            base: the available ring entry to take first, unless `inflight` was left in use.
+            base: where the front-end says that the queue stands; what was not given back before it is taken, too.
             features: what was negotiated.
             inflight: where to keep track of what is taken, so that a successor can go on.
 
@@ -257,6 +288,9 @@ class BalloonDevice:
             inflight=inflight,
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
+        self._deflates_on_oom = bool(features & Feature.DEFLATE_ON_OOM)
+        if ring.next_avail == 0 or ring.next_avail != self._left_at.get(index):
+            self._memory.forget_inflated()  # the driver is another one, or its memory is of another time
         if ring.last_avail == 0 and self._left_at.get(index, 0) != 0:
             self._begin_anew()
         if index not in self._once_started and ring.last_avail != 0:
@@ -290,6 +324,19 @@ class BalloonDevice:
                 self._queues.clear()
                 raise QueueLostError(index, str(error)) from error
 
+    def first_to_serve(self, index: int) -> int:
+        """The deflate queue, if something waits there and something else would be served before it; else `index`.
+
+        What a guest takes back is to be known before a huge page is discarded for what was inflated of it earlier. A
+        driver that has not accepted MUST_TELL_HOST may use pages as soon as it has asked for them (virtio 1.2,
+        5.5.6.1).
+        """
+        deflate = self.index_of(Queue.DEFLATE)
+        if deflate is None or deflate == index:
+            return index
+        ring = self._queues[deflate].queue.ring
+        return index if ring.avail_idx == ring.next_avail else deflate
+
     def finish(self) -> None:
         """Serve what is in the rings now, and nothing that comes later."""
         self._ends = {index: started.queue.ring.avail_idx for index, started in self._queues.items()}
@@ -312,7 +359,8 @@ class BalloonDevice:
         turn = queue.process(self._memory.region_map.table, budget, self._skip(kind))
         if kind is _STATS:
             assert isinstance(queue, StatisticsQueue)
-            self.statistics = queue.latest
+            if queue.latest is not self.statistics and self._take_statistics(queue.latest):
+                turn = turn._replace(config_changed=True)
         elif turn.config_changed:
             self.config.set_cmd_id(self._hinting.cmd_id)
         return turn
@@ -327,7 +375,11 @@ class BalloonDevice:
         self._hinting.end()
         self.config.set_cmd_id(self._hinting.cmd_id)
         self.config.begin_anew()
+        self._forget_statistics()
+
+    def _forget_statistics(self) -> None:
         self.statistics = {}
+        self._own_bytes = None
 
     def _queue(self, kind: Queue, ring: DeviceRing, counted_bytes: int) -> BlockQueue | StatisticsQueue | HintingQueue:
         words = self.ledger.words

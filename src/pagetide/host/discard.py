@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.atomics import errno, load_i64, store_i64
+from pagetide.host.huge_pages import huge_piece_bytes, punch_huge
 from pagetide.host.ledger import (
     CHECKED_BYTES,
     DISCARDED_BYTES,
@@ -32,9 +33,10 @@ from pagetide.host.ledger import (
     SKIPPED_OUT_OF_RANGE,
     VERIFIED_BYTES,
 )
+from pagetide.host.punch import punch_hole
 from pagetide.host.ranges import RANGE_END, RANGE_REGION, RANGE_START, join_ranges, skip_bytes
 from pagetide.jit import external, int32, int64, kernel
-from pagetide.memory.metadata import gone_metadata, punch_metadata
+from pagetide.memory.metadata import gone_metadata
 from pagetide.memory.region_map import (
     REGION_BYTES,
     REGION_FD,
@@ -42,6 +44,7 @@ from pagetide.memory.region_map import (
     REGION_MARKS,
     REGION_OFFSET,
     REGION_PIECE,
+    REGION_UNIT,
     WHOLE,
     region_at,
 )
@@ -58,38 +61,16 @@ through 64 MiB in 0.3 ms.
 HUGE_PIECE_BYTES = 1 << 30
 """Most that one call discards of a file with huge pages: some 5 ms, and whole pages whatever their size."""
 
-_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, include/uapi/linux/falloc.h
-_EINTR_MAX = 100
-_EINTR = errors.EINTR
 _ENXIO = errors.ENXIO
 _SEEK_DATA = os.SEEK_DATA
 _SEEK_HOLE = os.SEEK_HOLE
 
-_fallocate = external("fallocate", int32, int32, int32, int64, int64)
 _lseek = external("lseek", int64, int32, int64, int32)
 
 
 def piece_bytes(page_bytes: int) -> int:
     """Most that one call is to discard of a file whose pages, by its `st_blksize`, are of this size."""
     return HUGE_PIECE_BYTES if page_bytes >= HUGE_PAGE_BYTES else PIECE_BYTES
-
-
-@kernel
-def punch_hole(fd: int, offset_bytes: int, length_bytes: int) -> int:
-    """Punch one hole; 0, or the errno of fallocate(2). Interrupted calls are repeated, up to a hundred times.
-
-    A negative descriptor is a file of which only the metadata is kept (memory/metadata.py).
-    """
-    if fd < 0:
-        return punch_metadata(-fd, offset_bytes, length_bytes)
-    failure = 0
-    for _ in range(_EINTR_MAX):
-        if _fallocate(int(fd), _PUNCH_HOLE_KEEP_SIZE, int(offset_bytes), int(length_bytes)) == 0:
-            return 0
-        failure = errno()
-        if failure != _EINTR:
-            break
-    return failure
 
 
 @kernel
@@ -169,6 +150,7 @@ def punch_next(
     ranges: npt.NDArray[np.int64],
     index: int,
     bytes_max: int,
+    keep: int,
     verify: int,
     ledger: npt.NDArray[np.int64],
 ) -> int:
@@ -182,6 +164,7 @@ def punch_next(
         ranges: ranges as `classify` makes them.
         index: which of them; it is not empty.
         bytes_max: most bytes.
+        keep: not 0 if it stays out until it is deflated.
         verify: not 0 to read back what was discarded.
         ledger: the queue's account.
 
@@ -202,7 +185,11 @@ def punch_next(
         piece_bytes = regions[row, REGION_PIECE]
         piece_bytes -= (regions[row, REGION_OFFSET] + into_bytes) % piece_bytes
         length_bytes = min(end - start, bytes_max, regions[row, REGION_BYTES] - into_bytes, piece_bytes)
-        failed = _punch_piece(regions, row, start, length_bytes, verify, ledger)
+        if regions[row, REGION_UNIT] > PAGE_SIZE_BYTES:
+            length_bytes = huge_piece_bytes(regions, row, start, length_bytes)
+            failed = punch_huge(regions, row, start, length_bytes, keep, verify, ledger)
+        else:
+            failed = _punch_piece(regions, row, start, length_bytes, verify, ledger)
         end = start + length_bytes
     ranges[index, RANGE_START] = end
     return failed
@@ -233,7 +220,7 @@ def punch_ranges(
     failure: int = 0
     for index in range(join_ranges(ranges, count, ledger)):
         while ranges[index, RANGE_START] < ranges[index, RANGE_END]:
-            failed = punch_next(regions, ranges, index, WHOLE, verify, ledger)
+            failed = punch_next(regions, ranges, index, WHOLE, 0, verify, ledger)
             if failed != 0:
                 failure = failed
     return failure

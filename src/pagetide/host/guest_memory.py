@@ -11,9 +11,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from pagetide import linux
+from pagetide import foreign_fds, linux
 from pagetide.host.discard import piece_bytes
 from pagetide.host.file_window import FileWindow
+from pagetide.host.huge_pages import book_bytes, huge_page_bytes
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user_payloads import MemoryRegion
@@ -59,6 +60,9 @@ class DeviceMemory(Protocol):
     def address_of(self, user_address: int, length_bytes: int) -> int:
         """Where in this process the memory is that the frontend has at this address."""
 
+    def forget_inflated(self) -> None:
+        """Every page is the guest's again."""
+
 
 class _Mapping(NamedTuple):
     shared: MemoryRegion
@@ -66,6 +70,13 @@ class _Mapping(NamedTuple):
     window: FileWindow
     marks_address: int
     piece_bytes: int
+    unit_bytes: int
+    book_address: int
+
+    @property
+    def book_bytes(self) -> int:
+        """Size of the book; 0 without one."""
+        return book_bytes(self.shared[3], self.shared[1], self.unit_bytes) if self.book_address else 0
 
     @property
     def pages(self) -> int:
@@ -74,7 +85,7 @@ class _Mapping(NamedTuple):
     def close(self) -> None:
         self.window.close()
         linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes))
-        linux.close_theirs(self.fd)
+        foreign_fds.close(self.fd)
 
     def take_refaulted_pages(self, start: int) -> int:
         """Those of the piece that begins with this page, each once; -1 if nothing was discarded there."""
@@ -115,10 +126,10 @@ class GuestMemory:
                 than may be shared, or cannot be mapped. Nothing has changed then.
         """
         if len(self._mappings) >= MEM_SLOTS_MAX:
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
             raise GuestMemoryError(f"there is room for {MEM_SLOTS_MAX} memory regions, as GET_MAX_MEM_SLOTS said")
         if shared.size_bytes > self._limit.left_bytes:
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
             raise _too_large(shared, self._limit.left_bytes)
         mapping = _map(shared, fd)
         try:
@@ -157,7 +168,7 @@ class GuestMemory:
                     mapped.append(_map(region, waiting.pop(0)))
                 else:
                     old.remove(same)
-                    linux.close_theirs(waiting.pop(0))
+                    foreign_fds.close(waiting.pop(0))
                 table.append(mapped[-1] if same is None else same)
             self.region_map = _region_map(table)
         except GuestMemoryError:
@@ -166,7 +177,7 @@ class GuestMemory:
             raise
         finally:
             for fd in waiting:
-                linux.close_theirs(fd)
+                foreign_fds.close(fd)
         self._mappings = table
         self._limit.left_bytes = left_bytes
         self._look_at = None
@@ -215,6 +226,12 @@ class GuestMemory:
             if found >= 0:
                 return found * PAGE_SIZE_BYTES
         return 0
+
+    def forget_inflated(self) -> None:
+        """Every page is the guest's again: its driver is another one, or was reset."""
+        for mapping in self._mappings:
+            if mapping.book_address:
+                linux.madvise(mapping.book_address, mapping.book_bytes, linux.MADV_DONTNEED)
 
     @property
     def looking(self) -> bool:
@@ -266,28 +283,36 @@ def _map(shared: MemoryRegion, fd: int) -> _Mapping:
         if shared.mmap_offset_bytes + shared.size_bytes > os.fstat(fd).st_size:
             raise GuestMemoryError(f"the memory region at {shared.gpa:#x} reaches beyond the end of its file")
         piece = piece_bytes(os.fstat(fd).st_blksize)
+        unit = huge_page_bytes(fd)
         window = FileWindow(fd, shared.mmap_offset_bytes, shared.size_bytes)
         try:
             protection = linux.PROT_READ | linux.PROT_WRITE
             flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE
             marks_address = linux.mmap(0, _marks_bytes(shared.size_bytes), protection, flags)
+            book_address = 0
+            if unit > PAGE_SIZE_BYTES:
+                book = book_bytes(shared.mmap_offset_bytes, shared.size_bytes, unit)
+                book_address = linux.mmap(0, book, protection, flags)
         except OSError:
             window.close()
             raise
     except OSError as error:
-        linux.close_theirs(fd)
+        foreign_fds.close(fd)
         raise GuestMemoryError(f"the memory region at {shared.gpa:#x} cannot be mapped: {error}") from error
     except GuestMemoryError:
-        linux.close_theirs(fd)
+        foreign_fds.close(fd)
         raise
-    return _Mapping(shared, fd, window, marks_address, piece)
+    return _Mapping(shared, fd, window, marks_address, piece, unit, book_address)
 
 
 def _region_map(mappings: list[_Mapping]) -> RegionMap:
     try:
         return RegionMap(
             [
-                Region(*m.shared[:2], m.fd, m.shared[3], m.window.address, m.marks_address, m.piece_bytes)
+                Region(
+                    *(*m.shared[:2], m.fd, m.shared[3], m.window.address),
+                    *(m.marks_address, m.piece_bytes, m.unit_bytes, m.book_address),
+                )
                 for m in mappings
             ]
         )

@@ -75,9 +75,9 @@ class GuestSocket:
         except (BlockingIOError, ConnectionAbortedError):
             return None
 
-    def close(self) -> None:
-        """Listen no more, and remove the socket."""
-        self._listener.close()
+    def close(self, *, keep: bool = False) -> None:
+        """Listen no more, and remove the socket, unless it is to be kept for a daemon after this one."""
+        self._listener.close(keep=keep)
 
 
 class GuestSockets:
@@ -172,11 +172,17 @@ class GuestSockets:
         """Listen no more at the socket for a guest of this name, and forget what was wanted of it; its path.
 
         Raises:
-            ValueError: there is none, or its guest is attached, or what was wanted cannot be forgotten.
+            ValueError: there is none, or `add` could not make it again, or its guest is attached, or what was wanted
+                cannot be forgotten.
         """
         found = next((sock for sock in self._sockets if sock.name == name), None)
         if found is None:
             raise ValueError(f"there is no socket for a guest {name!r}")
+        if not self._is_in_folder(found):
+            raise ValueError(
+                f"{found.path} was given when the daemon was started and stays as long as it runs; "
+                "sockets that come and go are made with --socket-dir and `pagetide ctl add`"
+            )
         if found.attached:
             raise ValueError(f"{found.attached[0]} is attached; stop that guest first")
         try:
@@ -213,11 +219,15 @@ class GuestSockets:
             self._hear(sock, heard=not rests and places > (kept if sock.attached else 0))
 
     def close(self) -> None:
-        """Remove all sockets; what is wanted of their guests is kept."""
+        """Listen no more. Sockets in the folder are kept for a daemon after this one, and all that is wanted is."""
         for sock in self._sockets:
             self._hear(sock, heard=False)
-            sock.close()
+            sock.close(keep=self._is_in_folder(sock))
         self._sockets.clear()
+
+    def _is_in_folder(self, sock: GuestSocket) -> bool:
+        """Whether it is one that `add` makes, and that a later daemon listens at."""
+        return self._folder is not None and sock.path.parent == self._folder
 
     def _hear(self, sock: GuestSocket, *, heard: bool) -> None:
         if heard and sock not in self._heard:

@@ -12,10 +12,12 @@ the driver puts the pages back.
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.host.allowance import PAID_PAGES
 from pagetide.host.ledger import HINTED_BYTES, HINTS, HINTS_STALE
 from pagetide.host.statistics import read_bytes
 from pagetide.host.turn import Turn
 from pagetide.memory.region_map import find_cover
+from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import CMD_ID_DONE, CMD_ID_STOP
 from pagetide.virtio.ring_device import DeviceRing, Element
 
@@ -102,8 +104,10 @@ class HintingQueue:
                 self.ring.push(element.head, 0)
         finally:
             call = self.ring.publish()  # before an error too, what was dealt with is given back
-        in_vain = 1.0 if self._ledger.item(HINTED_BYTES) == hinted_bytes else 0.0
-        return Turn(call, more, config_changed=self._round.cmd_id != before, in_vain=in_vain)
+        pages = min((self._ledger.item(HINTED_BYTES) - hinted_bytes) // PAGE_SIZE_BYTES, PAID_PAGES)
+        in_vain = 0.0 if pages else 1.0
+        changed = self._round.cmd_id != before
+        return Turn(call, more, config_changed=changed, in_vain=in_vain, payable=not pages, pages=pages)
 
     def _take(self, regions: _Words, element: Element) -> None:
         command = read_bytes(regions, element, _CMD_ID_BYTES)

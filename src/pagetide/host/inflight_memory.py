@@ -8,7 +8,7 @@ room for what the device was told (`device_state.py`); memory that another back-
 import ctypes
 import os
 
-from pagetide import linux
+from pagetide import foreign_fds, linux
 from pagetide.host.device_state import STATE_BYTES, DeviceState
 from pagetide.host.file_window import FileWindow
 from pagetide.host.guest_memory import GuestMemoryError
@@ -60,7 +60,7 @@ class InflightMemory:
         except OSError as error:
             raise GuestMemoryError(f"the in-flight memory cannot be mapped: {error}") from error
         finally:
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
 
     @property
     def was_cut(self) -> bool:

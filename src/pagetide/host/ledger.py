@@ -49,6 +49,8 @@ SKIPPED_INHIBITED = 14
 """Bytes not discarded because discarding is inhibited for this guest."""
 MALFORMED = 15
 """Descriptors that are no array of page frame numbers, or hold more of them than is taken."""
+SKIPPED_PARTIAL = 16
+"""Bytes not discarded because they are a part of a huge page of hugetlbfs, of which other parts are not out."""
 
 _ACCOUNT_NAMES = (
     "reports",
@@ -67,6 +69,7 @@ _ACCOUNT_NAMES = (
     "skipped_poisoned_bytes",
     "skipped_inhibited_bytes",
     "malformed",
+    "skipped_partial_bytes",
 )
 
 ACCOUNT_WORDS = len(_ACCOUNT_NAMES)
@@ -117,6 +120,7 @@ SKIP_REASONS = {
     "failed": SKIPPED_FAILED,
     "poisoned": SKIPPED_POISONED,
     "inhibited": SKIPPED_INHIBITED,
+    "partial": SKIPPED_PARTIAL,
 }
 """Why reported bytes were not discarded, and the word that counts them."""
 

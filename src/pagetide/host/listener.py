@@ -41,9 +41,11 @@ class Listener:
                 raise OSError(errno.EADDRINUSE, why, str(path)) from error
             raise OSError(error.errno, error.strerror, str(path)) from error
 
-    def close(self) -> None:
-        """Listen no more, and remove the socket if it is still this one."""
+    def close(self, *, keep: bool = False) -> None:
+        """Listen no more, and remove the socket if it is still this one, unless it is to be kept for a successor."""
         self.socket.close()
+        if keep:
+            return
         with contextlib.suppress(OSError):  # what stays is replaced by whoever listens there next
             if _identity(self.path) == self._identity:
                 self.path.unlink()
@@ -55,14 +57,19 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on any more; whatever else is there stays, and makes the bind fail."""
+    """Remove a socket that nobody has any more; whatever else is there stays, and makes the bind fail.
+
+    A socket of another type never connects, so who listens does not take the question for a guest: the kernel says
+    EPROTOTYPE where somebody has the socket, and ECONNREFUSED where nobody has (unix(7)).
+    """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
             try:
                 probe.connect(str(path))
             except ConnectionRefusedError:
                 path.unlink()
-            except BlockingIOError:
-                return  # its backlog is full: somebody listens
+            except OSError as error:
+                if error.errno != errno.EPROTOTYPE:
+                    raise

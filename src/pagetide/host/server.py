@@ -11,15 +11,15 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from pagetide.host.allowance import GUEST_BURST_S, LISTENER_BURST_S
+from pagetide.host.allowance import GUEST_BURST_S, LISTENER_BURST_S, Use
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.control import handle, refusal
-from pagetide.host.control_socket import ControlSocket
+from pagetide.host.control_socket import ControlClient, ControlSocket
 from pagetide.host.costs import Costs
 from pagetide.host.device import FEATURES
 from pagetide.host.fd_events import READABLE, FdEvents
@@ -28,6 +28,7 @@ from pagetide.host.guest_memory import SharedMemoryLimit
 from pagetide.host.guest_sockets import GuestSocket, GuestSockets
 from pagetide.host.ledger import Ledger
 from pagetide.host.refault_looks import RefaultLooks
+from pagetide.host.retries import Retries
 from pagetide.host.wishes import Wishes
 
 FINISH_MAX_S = 10.0
@@ -80,12 +81,13 @@ class Server:
         self._clock_ns = clock_ns
         self._events = FdEvents(clock_ns)
         self._looks: RefaultLooks[AttachedGuest] = RefaultLooks()
-        self._costs: Costs[AttachedGuest | GuestSocket] = Costs()
+        self._costs: Costs[Hashable] = Costs()
+        self._retries: Retries[GuestSocket] = Retries()
         self.sockets = GuestSockets(
             self._events,
             on_guest=self._accept,
             on_made=lambda made: self._costs.enter(made, LISTENER_BURST_S),
-            on_removed=self._costs.leave,
+            on_removed=self._forget,
         )
         self._guests: dict[AttachedGuest, GuestSocket | None] = {}  # and where it came from
         self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
@@ -119,7 +121,7 @@ class Server:
             OSError: the path cannot be had, or somebody listens there.
         """
         assert self._control is None, "one control socket"
-        self._control = ControlSocket(Path(path), self._events, self._obey)
+        self._control = ControlSocket(Path(path), self._events, self._obey, self._costs)
 
     def wake_by(self, fd: int) -> None:
         """End waiting in `run_once` whenever this descriptor is readable."""
@@ -198,13 +200,16 @@ class Server:
         for rested in self._costs.take_rested():
             self._go_on(rested)
         self._on_idle()
-        slept_s = self._events.wait(0 if self._working else self._until_next_s(timeout_s))
+        busy = self._working or (self._control is not None and self._control.has_work)
+        slept_s = self._events.wait(0 if busy else self._until_next_s(timeout_s))
         turns, self._working = self._working, {}
         for guest in turns:
             if guest.has_work:
                 self._attempt(guest, guest.turn)
                 if guest.has_work:
                     self._note_work(guest)
+        if self._control is not None and self._control.has_work:
+            self._control.turn()
         if not turns:
             self._costs.lap_s()
         due = self._looks.take_due(self._now_s())
@@ -257,15 +262,15 @@ class Server:
         if guest in self._guests:
             self._working[guest] = None
 
-    def _attempt(self, guest: AttachedGuest, action: Callable[[], float]) -> None:
-        """Do something for a guest, if it is attached still; it is charged with the share that was in vain."""
+    def _attempt(self, guest: AttachedGuest, action: Callable[[], Use]) -> None:
+        """Do something for a guest, if it is attached still, at its cost as far as that was in vain."""
         if guest not in self._guests:
             return
         self._on_busy()
-        in_vain = self._fenced(guest, action)
+        use = self._fenced(guest, action)
         used_s = self._costs.lap_s()
-        if in_vain:
-            self._charge(guest, in_vain * used_s)
+        if use is not None and self._costs.account(guest, use, used_s):
+            self._rest(guest)
 
     def _fenced(self, guest: AttachedGuest, action: Callable[[], _T]) -> _T | None:
         """Do something for a guest: what the action says, or None if it raised something and the guest is given up.
@@ -292,29 +297,36 @@ class Server:
             self._on_guest_gone(guest, reason)
 
     def _obey(self, line: bytes) -> bytes:
-        """Answer a control request, at nobody's cost."""
+        """Answer a control request."""
         try:
-            answer = handle(line, self)
+            return handle(line, self)
         except Exception as error:
             _log.exception(_OUR_ERROR)
-            answer = refusal(f"an error in pagetide, please report it: {error!r}")
-        self._costs.lap_s()
-        return answer
+            return refusal(f"an error in pagetide, please report it: {error!r}")
 
     def _charge(self, guest: AttachedGuest, used_s: float) -> None:
         """Charge a guest with what it used in vain; if its allowance is used up, it rests."""
         if self._costs.charge(guest, used_s):
-            self._fenced(guest, guest.rest)
-            self._working.pop(guest, None)
+            self._rest(guest)
 
-    def _go_on(self, rested: AttachedGuest | GuestSocket) -> None:
+    def _rest(self, guest: AttachedGuest) -> None:
+        self._fenced(guest, guest.rest)
+        self._working.pop(guest, None)
+
+    def _go_on(self, rested: Hashable) -> None:
         """Hear somebody again whose rest is over."""
-        if isinstance(rested, GuestSocket):
-            self.sockets.go_on(rested)
-            return
-        talk = functools.partial(self._attempt, rested, rested.talk)
-        self._fenced(rested, functools.partial(rested.go_on, talk))
-        talk()
+        match rested:
+            case GuestSocket():
+                self.sockets.go_on(rested)
+            case ControlSocket():
+                rested.listen()
+            case ControlClient():
+                assert self._control is not None, "it is one of its clients"
+                self._control.attend(rested)
+            case AttachedGuest():
+                talk = functools.partial(self._attempt, rested, rested.talk)
+                self._fenced(rested, functools.partial(rested.go_on, talk))
+                talk()
 
     def _release(self, guest: AttachedGuest) -> None:
         origin = self._guests.pop(guest)
@@ -331,16 +343,26 @@ class Server:
             origin.attached.remove(guest.name)
             if self._costs.charge(origin, spent_s):
                 self.sockets.rest(origin)
+        for starved in self._retries.failing:  # there is a place, and there are descriptors now
+            self._costs.rest_until(starved, self._costs.clock_s)
         self._offer_places()
+
+    def _forget(self, sock: GuestSocket) -> None:
+        self._retries.succeeded(sock)
+        self._costs.leave(sock)
 
     def _accept(self, origin: GuestSocket) -> None:
         self._costs.lap_s()
         try:
             sock = origin.accept()
         except OSError as error:
-            _log.error("no more guests can be accepted until one goes: %s", error)
-            self.sockets.offer(0)
+            if not self._retries.failing:
+                _log.error("no more guests can be accepted for now, which is tried again: %s", error)
+            self.sockets.rest(origin)
+            self._costs.rest_until(origin, self._costs.clock_s + self._retries.failed(origin))
             return
+        if self._retries.succeeded(origin) and not self._retries.failing:
+            _log.info("guests can be accepted again")
         if sock is None:
             return
         try:

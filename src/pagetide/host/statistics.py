@@ -73,13 +73,13 @@ class StatisticsQueue:
         return self.ring.next_avail - (self._held is not None) & INDEX_MASK
 
     def process(self, regions: _Words, budget: int, skip: int) -> Turn:
-        """Take what the driver told, and keep the last buffer.
+        """Take what the driver told, and keep the last buffer. Those that nobody asked for are in vain.
 
         Raises:
             RingError: the driver broke a rule of the ring.
         """
         assert skip == 0, "statistics are never skipped"
-        more = True
+        more, taken, expected = True, 0, self._held is None
         try:
             for _ in range(budget):
                 element = self.ring.pop(regions)
@@ -93,9 +93,11 @@ class StatisticsQueue:
                 self._held = element.head
                 self.latest = decode_statistics(read_bytes(regions, element, STATISTICS_BYTES_MAX))
                 self._ledger[STATISTICS] += 1
+                taken += 1
         finally:
             call = self.ring.publish()  # before an error too, what was dealt with is given back
-        return Turn(call, more)
+        in_vain = 1.0 if taken == 0 else (taken - expected) / taken
+        return Turn(call, more, in_vain=in_vain, payable=taken == 0)
 
     def request(self) -> Turn:
         """Ask the driver for new figures, unless it has yet to answer an earlier request."""

@@ -14,10 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.host.allowance import PAID_PAGES
 from pagetide.host.discard import punch_next
+from pagetide.host.huge_pages import close_books, take_back
 from pagetide.host.inflate import PFNS_MAX, inflated_ranges, read_pfns
 from pagetide.host.ledger import (
     ACCOUNT_WORDS,
+    MALFORMED,
     REPORTED_BYTES,
     SKIPPED_DEVICE_READABLE,
     SKIPPED_OUT_OF_RANGE,
@@ -66,14 +69,17 @@ DEALT_BYTES = 3  # how much of it was dealt with
 COUNTED_BYTES = 4  # how much of it was accounted for when it was served before
 PROGRESS_WORDS = 5
 
-# A turn's answer, in one int: three bits, the share in vain, and how many reports were served.
+# A turn's answer, in one int: four bits, the share in vain, how many pages were named, and how many reports served.
 _CALL = 1
 _MORE = 2
 _FAILED = 4
-_VAIN_SHIFT = 3
+_EMPTY = 8
+_VAIN_SHIFT = 4
 _VAIN_UNIT = 1 << 10
 _VAIN_MASK = 2 * _VAIN_UNIT - 1
-_REPORTS_SHIFT = 14
+_PAGES_SHIFT = 15
+_PAGES_MASK = 511
+_REPORTS_SHIFT = 24
 
 _REPORTING = int(Queue.REPORTING)
 _INFLATE = int(Queue.INFLATE)
@@ -89,6 +95,8 @@ class Turn(NamedTuple):
         more: elements are waiting, and no kick will announce them.
         config_changed: the driver is to be told of a changed configuration.
         in_vain: share of the turn that came to nothing: all of it, but for blocks that the guest rightly named.
+        payable: there was nothing to serve, and an honest driver may come to that.
+        pages: how many of its own the guest named, up to `PAID_PAGES`; 0 if it named others as well.
         reports: how many elements of the reporting queue were served.
         failure: errno of the discarding call that failed last, or 0.
     """
@@ -97,11 +105,13 @@ class Turn(NamedTuple):
     more: bool
     config_changed: bool = False
     in_vain: float = 1.0
+    payable: bool = False
+    pages: int = 0
     reports: int = 0
     failure: int = 0
 
 
-NOTHING = Turn(call=False, more=False)
+NOTHING = Turn(call=False, more=False, payable=True)
 """A turn in which nothing happened, and nothing will before the next kick."""
 
 
@@ -117,6 +127,17 @@ def _in_vain(named_bytes: int, wrong_bytes: int) -> int:
     if named_bytes == 0:
         return _VAIN_UNIT
     return 0 if wrong_bytes == 0 else 1 + int((_VAIN_UNIT - 1) * (wrong_bytes / named_bytes))
+
+
+@kernel
+def _worth(named_bytes: int, wrong_bytes: int, elements: int) -> int:
+    """What a turn's answer says of what it was good for."""
+    worth = _in_vain(named_bytes, wrong_bytes) << _VAIN_SHIFT
+    if wrong_bytes == 0:
+        worth |= min(named_bytes // PAGE_SIZE_BYTES, PAID_PAGES) << _PAGES_SHIFT
+    if elements == 0 and named_bytes == 0 and wrong_bytes == 0:
+        worth |= _EMPTY
+    return int(worth)
 
 
 @kernel
@@ -142,7 +163,11 @@ def _begin_element(
     elif queue == _INFLATE:
         kept = inflated_ranges(regions, gpas, lengths, flags, count, ranges, account)
     else:
+        malformed = account[MALFORMED]
         usable = read_pfns(regions, gpas, lengths, flags, count, ranges, account)
+        take_back(regions, ranges, usable)
+        if account[MALFORMED] != malformed:
+            close_books(regions)  # what it takes back is not known
         account[REPORTED_BYTES] += usable * PAGE_SIZE_BYTES
     verify: int = 0
     if queue in (_REPORTING, _INFLATE):
@@ -158,7 +183,14 @@ def _begin_element(
 
 @kernel
 def _go_on(
-    regions: _Words, ranges: _Words, progress: _Words, control: _Words, skip: int, ledger: _Words, spare: _Words
+    regions: _Words,
+    ranges: _Words,
+    progress: _Words,
+    control: _Words,
+    keep: int,
+    skip: int,
+    ledger: _Words,
+    spare: _Words,
 ) -> int:
     """Deal with the element under way until it is done or the turn has had enough; 0, or the errno of a failed call."""
     failure: int = 0
@@ -173,7 +205,7 @@ def _go_on(
             skip_bytes(end - start, skip, account)
             ranges[index, RANGE_START] = end
         else:
-            failed = punch_next(regions, ranges, index, bytes_max, progress[VERIFY], account)
+            failed = punch_next(regions, ranges, index, bytes_max, keep, progress[VERIFY], account)
             if failed != 0:
                 failure = failed
             control[BYTES_LEFT] -= ranges[index, RANGE_START] - start
@@ -205,6 +237,7 @@ def _take_turn(
     control[PUNCHES_LEFT] = control[TURN_PUNCHES]
     named_bytes = ledger[REPORTED_BYTES]
     wrong_bytes = _wrong_bytes(ledger)
+    keep = 1 if queue == _INFLATE else 0
     failed = 0
     disarm_kick(ring)
     count = 0
@@ -224,7 +257,7 @@ def _take_turn(
                 disarm_kick(ring)
                 continue
             _begin_element(queue, ring, regions, gpas, lengths, flags, count, ranges, progress, control, ledger, spare)
-        failure = _go_on(regions, ranges, progress, control, skip, ledger, spare)
+        failure = _go_on(regions, ranges, progress, control, keep, skip, ledger, spare)
         if failure != 0:
             control[FAILURE] = failure
             failed = _FAILED
@@ -242,9 +275,9 @@ def _take_turn(
         return count
     # What was dealt with and accounted for before is named rightly, too.
     named_bytes = max(ledger[REPORTED_BYTES] - named_bytes, control[TURN_BYTES] - control[BYTES_LEFT])
-    in_vain = _in_vain(named_bytes, _wrong_bytes(ledger) - wrong_bytes)
+    worth = _worth(named_bytes, _wrong_bytes(ledger) - wrong_bytes, given_back + ring[UNDER_WAY])
     reports = given_back if queue == _REPORTING else 0
-    return int(reports << _REPORTS_SHIFT | in_vain << _VAIN_SHIFT | failed | more | call)
+    return int(reports << _REPORTS_SHIFT | worth | failed | more | call)
 
 
 def turn_control(
@@ -338,6 +371,8 @@ class BlockQueue:
             call=bool(answer & _CALL),
             more=bool(answer & _MORE),
             in_vain=(answer >> _VAIN_SHIFT & _VAIN_MASK) / _VAIN_UNIT,
+            payable=bool(answer & _EMPTY),
+            pages=answer >> _PAGES_SHIFT & _PAGES_MASK,
             reports=answer >> _REPORTS_SHIFT,
             failure=self._control.item(FAILURE) if answer & _FAILED else 0,
         )

@@ -6,7 +6,8 @@ import os
 import socket
 from collections.abc import Callable
 
-from pagetide import linux
+from pagetide import foreign_fds
+from pagetide.host import doors
 from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueueLostError, QueuePlace
 from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
@@ -32,7 +33,7 @@ from pagetide.virtio.vhost_user_events import (
     SessionBegun,
 )
 from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request
-from pagetide.virtio.vhost_user_payloads import Inflight
+from pagetide.virtio.vhost_user_payloads import NO_FD, U64, Inflight, decode_u64
 from pagetide.virtio.vhost_user_transport import Connection, PeerGoneError
 
 _MESSAGES_PER_TURN = 16
@@ -83,6 +84,7 @@ class VhostUserSession:
         self._on_session = on_session
         self._config_to_tell = False
         self._log = log
+        self._told_unused: set[int] = set()
         self._connection = Connection(sock)
         self._backend = VhostUserBackend(features, QUEUES_MAX, device.config.data)
 
@@ -115,12 +117,13 @@ class VhostUserSession:
             return ""
         return "disconnected within a message" if self._connection.is_amid_message else "disconnected"
 
-    def talk(self) -> None:
-        """Take what messages have come, and answer them; not more than some at a time.
+    def talk(self) -> int:
+        """Take what messages have come, and answer them; not more than some at a time. How many there were.
 
         Raises:
             GuestGoneError: the connection was lost, or the peer broke the protocol.
         """
+        taken = 0
         try:
             for _ in range(_MESSAGES_PER_TURN):
                 if not self._connection.flush():
@@ -128,6 +131,7 @@ class VhostUserSession:
                 message = self._connection.receive()
                 if message is None:
                     break
+                taken += 1
                 self._take(message)
             # A peer that does not read its replies is not listened to.
             self._events.rewatch(self.fileno(), READABLE if self._connection.flush() else WRITABLE)
@@ -135,6 +139,7 @@ class VhostUserSession:
             raise GuestGoneError(f"broke the protocol: {error}") from error
         except (PeerGoneError, OSError) as error:
             raise GuestGoneError(f"connection lost: {error}") from error
+        return taken
 
     def call(self, index: int) -> None:
         """Tell the driver that elements of a queue are given back."""
@@ -179,12 +184,13 @@ class VhostUserSession:
         with contextlib.ExitStack() as parts:
             parts.callback(self._connection.close)
             for fd in self._backend.close():
-                parts.callback(linux.close_theirs, fd)
+                parts.callback(foreign_fds.close, fd)
             parts.callback(self.inflight.close)
             for index in self._kicks.watched:
                 parts.callback(self._leave_queue, index)
 
     def _take(self, message: Message) -> None:
+        message = self._without_others(message)
         events = self._backend.take(message)
         if message.request in _EVENTFDS_THAT_WE_WRITE:
             for fd in message.fds:
@@ -197,7 +203,7 @@ class VhostUserSession:
             refusal = f"{Request(message.request).name} refused: {error}"
             self._log.error("%s", refusal)
         for fd in self._backend.take_unneeded_fds():
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
         answer = self._backend.answer(message, succeeded=refusal is None)
         if answer is not None:
             self._connection.send(answer)
@@ -205,6 +211,28 @@ class VhostUserSession:
             raise GuestGoneError(refusal)
         if self._config_to_tell:
             self.tell_config_changed()
+
+    def _without_others(self, message: Message) -> Message:
+        """The message without descriptors of kinds that nobody may give with it; nothing has touched them yet.
+
+        A queue without its eventfds is one that is polled, for which the protocol has a way (the text,
+        "VHOST_USER_SET_VRING_KICK"): it is not kicked or called, and everything else goes on.
+
+        Raises:
+            GuestGoneError: there is no way to go on without them.
+        """
+        allowed = doors.ALLOWED.get(message.request)
+        if allowed is None or all(map(allowed.is_kind, message.fds)):
+            return message
+        given = ", ".join(foreign_fds.describe(fd) for fd in message.fds if not allowed.is_kind(fd))
+        reason = f"{Request(message.request).name} comes with {given}, not with {allowed.what}"
+        closed = [foreign_fds.close(fd) for fd in message.fds]
+        if not all(closed) or not allowed.can_do_without or len(message.payload) != U64.size:
+            raise GuestGoneError(reason)
+        if message.request not in self._told_unused:
+            self._told_unused.add(message.request)
+            self._log.error("%s: it is not used", reason)
+        return message._replace(payload=U64.pack(decode_u64(message.payload) | NO_FD), fds=())
 
     def _act(self, event: Event) -> None:
         match event:

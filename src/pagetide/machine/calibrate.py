@@ -25,7 +25,8 @@ from pagetide.guest.reporting.scan import Scan
 from pagetide.guest.vcpu import WORKER_WANTED, run_operations
 from pagetide.guest.zone import Zone
 from pagetide.guest.zone_layout import WALKED_BLOCKS
-from pagetide.host.discard import gone_bytes, punch_hole
+from pagetide.host.discard import gone_bytes
+from pagetide.host.punch import punch_hole
 from pagetide.jit import kernel
 from pagetide.machine.calibrate_report import measure_reports
 from pagetide.machine.calibrate_taking import measure_taking

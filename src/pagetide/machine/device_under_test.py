@@ -23,13 +23,25 @@ class Probe(BalloonTransport, Protocol):
         """The device status."""
 
     def accept(self, features: int) -> bool:
-        """Reset the device and accept just these features, offered or not; whether the device goes along."""
+        """Reset the device and accept just these features, offered or not; whether the device goes along.
+
+        Raises:
+            NotTestableError: it takes what it did not offer, and would have no way to say no.
+        """
 
     def set_status(self, status: int) -> None:
         """Write the device status."""
 
     def reset(self) -> None:
-        """Reset the device (virtio 1.2, 2.4)."""
+        """Reset the device (virtio 1.2, 2.4).
+
+        Raises:
+            NotTestableError: it cannot be reset without hanging up.
+        """
+
+    @property
+    def queue_count(self) -> int | None:
+        """How many queues there can be; None where a driver cannot ask."""
 
     def queue_size_max(self, index: int) -> int | None:
         """The largest size of a queue, 0 if there is none; None where a driver cannot ask."""
@@ -38,7 +50,11 @@ class Probe(BalloonTransport, Protocol):
         """Notify the device, and reset it before it can have dealt with that."""
 
     def take_config_notification(self) -> bool:
-        """Whether the device has told of a changed configuration since this was asked."""
+        """Whether the device has told of a changed configuration since this was asked.
+
+        Raises:
+            NotTestableError: it has no way to tell.
+        """
 
     def read_config(self, offset: int) -> int:
         """Read 32 bits of the device's configuration."""
@@ -75,7 +91,11 @@ class DeviceUnderTest(Protocol):
 
     @property
     def broken(self) -> bool:
-        """Whether the device has given this driver up until a reset."""
+        """Whether the device has given this driver up until a reset, as far as it tells."""
+
+    @property
+    def tells_broken(self) -> bool:
+        """Whether a device that gives a driver up has a way to tell that it must use."""
 
     def account(self) -> dict[str, int] | None:
         """What the device says that it did, by the ledger's names; None if it cannot say."""

@@ -26,6 +26,7 @@ from pagetide.machine.qmp import QmpError
 from pagetide.machine.vhost_user_probe import VhostUserProbe
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.balloon import Stat, Status
+from pagetide.virtio.vhost_user_messages import ProtocolFeature
 from pagetide.virtio.vhost_user_transport import PeerGoneError
 
 _NOBODY = "a vhost-user socket has no way to ask for that"
@@ -70,7 +71,7 @@ class VhostUserDevice:
     def wait(self, timeout_s: float) -> bool:
         """Sleep until the device calls or hangs up."""
         assert self._link is not None
-        ready = select.select([self._link.call_fd, self._link.connection_fd], [], [], timeout_s)[0]
+        ready = select.select([self._link.call_fd, self._link.connection_fd, self._link.err_fd], [], [], timeout_s)[0]
         if self._link.call_fd not in ready:
             return False
         eventfd_read(self._link.call_fd)
@@ -78,12 +79,19 @@ class VhostUserDevice:
 
     @property
     def broken(self) -> bool:
-        """Whether the back-end hung up, or set NEEDS_RESET."""
+        """Whether the back-end hung up, set NEEDS_RESET, or signalled an error of a queue."""
         assert self._link is not None
         try:
-            return bool(self._link.status & Status.NEEDS_RESET)
+            needs_reset = self.tells_broken and bool(self._link.status & Status.NEEDS_RESET)
+            return needs_reset or self._link.told_of_error or self._link.offered < 0
         except PeerGoneError:
             return True
+
+    @property
+    def tells_broken(self) -> bool:
+        """Only a device status must be used for that: the descriptor for errors may be left alone."""
+        assert self._link is not None
+        return self._link.has(ProtocolFeature.STATUS)
 
     def account(self) -> dict[str, int] | None:
         """A back-end does not tell."""
@@ -237,6 +245,8 @@ class StockQemu:
     def broken(self) -> bool:
         """Whether the device set NEEDS_RESET."""
         return bool(self._qemu.pci.status & Status.NEEDS_RESET)
+
+    tells_broken = True
 
     def account(self) -> dict[str, int] | None:
         """QEMU does not tell."""

@@ -39,6 +39,9 @@ class SimulatedRam:
         """Unmap it."""
         linux.munmap(self.address, self._size_bytes)
 
+    def forget_inflated(self) -> None:
+        """Nothing is kept of what is inflated: every page can be given back alone."""
+
     def address_of(self, user_address: int, length_bytes: int) -> int:
         """Where something is; user addresses are guest-physical ones.
 

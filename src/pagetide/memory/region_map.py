@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pagetide.atomics import load_u8
 from pagetide.jit import kernel
+from pagetide.units import PAGE_SIZE_BYTES
 
 REGION_GPA = 0
 REGION_BYTES = 1
@@ -19,7 +20,9 @@ REGION_OFFSET = 3
 REGION_ADDRESS = 4
 REGION_MARKS = 5
 REGION_PIECE = 6
-_COLUMNS = 7
+REGION_UNIT = 7
+REGION_BOOK = 8
+_COLUMNS = 9
 
 WHOLE = 1 << 62
 """A piece larger than any region."""
@@ -29,7 +32,8 @@ class Region(NamedTuple):
     """A run of guest-physical addresses backed by one stretch of a file, mapped at an address of this process.
 
     `marks_address` is where a bit for each of its pages is kept, which is set when the page is discarded; 0 for none.
-    `piece_bytes` is how much of it one call is to discard at most.
+    `piece_bytes` is how much of it one call is to discard at most, `unit_bytes` the least that can be given back, and
+    `book_address` where a book is kept of what is out, if that is more than a small page (host/huge_pages.py).
     """
 
     gpa: int
@@ -39,6 +43,8 @@ class Region(NamedTuple):
     address: int
     marks_address: int = 0
     piece_bytes: int = WHOLE
+    unit_bytes: int = PAGE_SIZE_BYTES
+    book_address: int = 0
 
 
 @kernel

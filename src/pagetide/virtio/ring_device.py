@@ -236,11 +236,12 @@ class DeviceRing:
         base: int = 0,
         inflight: InflightRegion | None = None,
     ) -> None:
-        """Start at a given available index, and at the used index that is in memory.
+        """Start at the used index that is in memory: what was made available and not given back is popped.
 
-        Elements between the two were popped by a device before this one and never given back. With an in-flight region
-        that such a device has left in use, they are popped again before all others, and the region says where to start,
-        not `base`. That device may also have died before it called: call the driver once after such a start.
+        Elements between that and `base` were popped by a device before this one and never given back, or never seen by
+        any: Cloud Hypervisor starts a queue at the driver's available idx, when Linux has its statistics buffer in it,
+        and after its back-end died. With an in-flight region that a device has left in use, what it had popped comes
+        before all others. That device may also have died before it called: call the driver once after such a start.
 
         Args:
             size: of the queue, in descriptors.
@@ -250,7 +251,8 @@ class DeviceRing:
             used_address: the used ring.
             event_idx: whether VIRTIO_F_EVENT_IDX was negotiated.
             indirect: whether VIRTIO_F_INDIRECT_DESC was negotiated.
-            base: the available ring entry to pop first (`SET_VRING_BASE`).
+            base: an available ring entry (`SET_VRING_BASE`), which the used idx must fit: not before it, nor further
+                from it than the queue is long.
             inflight: where to keep track of what is popped, so that another device can take over at any time.
 
         Raises:
@@ -262,8 +264,9 @@ class DeviceRing:
         given_back = int(used_idx(used_address))
         left = None if inflight is None else begin_tracking(inflight, size, given_back)
         heads, counter = ([], 0) if left is None else left
+        first = given_back + len(heads) & INDEX_MASK
         if left is not None:
-            base = given_back + len(heads) & INDEX_MASK
+            base = first
         if not 0 <= base <= INDEX_MASK or (base - given_back & INDEX_MASK) > size:
             raise ValueError(
                 f"base {base} does not fit the used idx {given_back} of a queue of {size} (virtio 1.2, 2.7)"
@@ -275,7 +278,7 @@ class DeviceRing:
         self.state[USED_ADDRESS] = used_address
         self.state[EVENT_IDX] = event_idx
         self.state[INDIRECT] = indirect
-        self.state[LAST_AVAIL] = self.state[AVAIL_SEEN] = base
+        self.state[LAST_AVAIL] = self.state[AVAIL_SEEN] = first
         self.state[USED_NEXT] = self.state[USED_PUBLISHED] = given_back
         self._inflight = inflight
         if inflight is not None:

@@ -10,7 +10,7 @@ import select
 import socket
 from collections.abc import Sequence
 
-from pagetide import linux
+from pagetide import foreign_fds
 from pagetide.virtio.vhost_user_frontend import VhostUserFrontend
 from pagetide.virtio.vhost_user_messages import (
     F_PROTOCOL_FEATURES,
@@ -76,7 +76,7 @@ class Connection:
     def close(self) -> None:
         """Close the socket, and the descriptors of a message that was not complete."""
         for fd in self._reader.take_fds():
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
         self._socket.close()
 
     def receive(self) -> Message | None:
@@ -188,7 +188,7 @@ class FrontendChannel:
         if message is None:
             return b""
         for fd in message.fds:  # nobody asked for them
-            linux.close_theirs(fd)
+            foreign_fds.close(fd)
         return self.frontend.take(message)
 
     def _exchange(self, request: Request, payload: bytes, fds: tuple[int, ...]) -> Message | None:
@@ -234,6 +234,12 @@ class FrontendChannel:
         """Share the guest's memory: one descriptor a region."""
         self.call(Request.SET_MEM_TABLE, encode_mem_table(regions), tuple(fds))
 
+    def queue_count(self, wanted: int) -> int:
+        """This many queues, or as many as there are if those are fewer and the back-end tells (MQ)."""
+        if not self.frontend.protocol_features & ProtocolFeature.MQ:
+            return wanted
+        return min(wanted, decode_u64(self.call(Request.GET_QUEUE_NUM)))
+
     def get_inflight(self, queue_count: int, queue_size: int) -> tuple[Inflight, int] | None:
         """Have the back-end make memory for what is in flight: its description and descriptor, for the caller to keep.
 
@@ -253,7 +259,7 @@ class FrontendChannel:
                 raise RemoteProtocolError("GET_INFLIGHT_FD was answered without memory")
         except RemoteProtocolError:
             for fd in message.fds:
-                linux.close_theirs(fd)
+                foreign_fds.close(fd)
             raise
         return inflight, message.fds[0]
 

@@ -142,6 +142,10 @@ class VirtioPci:
         """The device status."""
         return Status(self._get(_DEVICE_STATUS))
 
+    @property
+    def queue_count(self) -> None:
+        """A driver asks for each queue's size instead."""
+
     def queue_size_max(self, index: int) -> int:
         """The largest size of a queue; 0 if there is none (4.1.4.3)."""
         self._put(_QUEUE_SELECT, index)

@@ -58,11 +58,15 @@ class GridProgress:
         self._failed += failed
 
     def show(self) -> None:
-        """Bring the bar up to date; or write a line once something is done, and again if the last one is old."""
+        """Bring the bar up to date; or write a line once something is done, and whenever the last one is old."""
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, description=self.text(), refresh=True)
-        elif self._done and (self._told_s is None or self._clock() - self._told_s >= _LINE_EVERY_S):
+        elif (self._done and self._told_s is None) or self._is_old():
             self._line()
+
+    def _is_old(self) -> bool:
+        """Whether the last line is; with none yet, whether workers take long to load and compile."""
+        return self._clock() - (self._start_s if self._told_s is None else self._told_s) >= _LINE_EVERY_S
 
     def note(self, text: str) -> None:
         """Say what is out of the ordinary, above the bar."""

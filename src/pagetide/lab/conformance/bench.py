@@ -17,6 +17,9 @@ from pagetide.units import PAGE_SIZE_BYTES, format_size
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.ring import DESC_BYTES, RING_ENTRIES, RING_IDX, RingPlace, place_ring
 from pagetide.virtio.ring_driver import DriverRing
+from pagetide.virtio.vhost_user_frontend import RefusedError
+from pagetide.virtio.vhost_user_messages import RemoteProtocolError
+from pagetide.virtio.vhost_user_transport import PeerGoneError
 
 RAM_BYTES = 256 << 20
 """Memory of the guest that the vectors need."""
@@ -34,7 +37,17 @@ PATIENCE_S = 5.0
 SILENCE_S = 0.25
 """How long to wait for what must not come."""
 
+REFUSALS = (OSError, PeerGoneError, RefusedError, RemoteProtocolError)
+"""How a device behind a socket refuses something: in words, or by hanging up."""
+
+NEEDS_RESET = "needs reset"
+"""What becomes of an element that breaks a device."""
+NOTHING_DONE = "not acknowledged, 0 B gone"
+"""What becomes of one that a device leaves alone."""
+
 _LOOK_AGAIN_S = 0.005
+_GLANCE_S = 0.02
+_SIZE_MIN = 2
 
 BASE = Feature.VERSION_1 | Feature.STATS_VQ | Feature.FREE_PAGE_HINT | Feature.REPORTING
 """Every queue. QEMU has queues for all that it offers, accepted or not, and numbers them so."""
@@ -186,7 +199,7 @@ class Bench:
         """
         self.features = Feature(self.connect().negotiate(int(features)))
         for feature in needed:
-            if not self.features & feature:
+            if feature & ~self.features:
                 raise NotOfferedError(f"{feature.name} is not offered")
         return self.features
 
@@ -197,11 +210,32 @@ class Bench:
             NotOfferedError: there is no such queue with what was negotiated.
         """
         numbers = queues(self.features)
+        name = kind.name.lower().replace("_", " ")
         if kind not in numbers:
-            raise NotOfferedError(f"a {kind.name.lower().replace('_', ' ')} queue is not offered")
+            raise NotOfferedError(f"a {name} queue is not offered")
         queue = GuestQueue(self, numbers.index(kind), size, self.features, spare=spare)
-        self.transport.start_queue(queue.index, size, *queue.place[:3])
+        count = self.transport.queue_count
+        if count is not None and queue.index >= count:
+            raise NotOfferedError(f"a {name} queue would be number {queue.index}, and there are {count}")
+        try:
+            self.transport.start_queue(queue.index, size, *queue.place[:3])
+        except REFUSALS as error:
+            if size > _SIZE_MIN and self._takes(queue.index, _SIZE_MIN):
+                raise NotOfferedError(f"the device takes no queue of {size} descriptors") from error
+            if count is None and queue.index and self._takes(0, size):
+                raise NotOfferedError(f"there is no queue {queue.index}, or none that can be asked for") from error
+            raise
         return queue
+
+    def _takes(self, index: int, size: int) -> bool:
+        """Whether the device takes a queue of this number and size, after it has refused another."""
+        try:
+            self.connect().negotiate(int(self.features))
+            place = GuestQueue(self, index, size, self.features, spare=False).place
+            self.transport.start_queue(index, size, *place[:3])
+        except REFUSALS:
+            return False
+        return True
 
     def start(self, kind: Queue, features: Feature = ALL, *needed: Feature) -> GuestQueue:
         """Negotiate, start one queue, and say that the driver is ready."""
@@ -231,11 +265,15 @@ class Bench:
         self, condition: Callable[[], bool], patience_s: float = PATIENCE_S, arm: Callable[[], bool] | None = None
     ) -> bool:
         """Wait until this is so; False if the device breaks, or patience runs out."""
-        start_s = time.monotonic()
+        start_s, look_after_s = time.monotonic(), _GLANCE_S
         while not condition():
             waited_s = time.monotonic() - start_s
-            if waited_s > patience_s or (waited_s > SILENCE_S and self.device.broken):
+            if waited_s > patience_s:
                 return False
+            if waited_s > look_after_s:  # seldom: a device need not answer a driver that asks without end
+                if self.device.broken:
+                    return False
+                look_after_s = 2 * waited_s
             if arm is None:
                 self.device.wait(_LOOK_AGAIN_S)
             elif not arm():
@@ -253,7 +291,7 @@ class Bench:
     def outcome(self, *, back: bool) -> str:
         """What became of an element: gone memory, whether it came back, or that the device is broken."""
         if not back and self.device.broken:
-            return "needs reset" if not self.gone_bytes() else f"needs reset, {format_size(self.gone_bytes())} gone"
+            return NEEDS_RESET if not self.gone_bytes() else f"{NEEDS_RESET}, {format_size(self.gone_bytes())} gone"
         return ("" if back else "not acknowledged, ") + f"{format_size(self.gone_bytes())} gone"
 
     def is_intact(self) -> bool:

@@ -31,7 +31,7 @@ def _inflate(
 
     def play(bench: Bench) -> str:
         features = ALL | Feature.PAGE_POISON if poison else ALL
-        queue = bench.start(Queue.INFLATE, features)
+        queue = bench.start(Queue.INFLATE, features, features & Feature.PAGE_POISON)
         if poison:
             bench.transport.write_config(CONFIG_POISON_VAL, poison)
         for pfn in may_go:

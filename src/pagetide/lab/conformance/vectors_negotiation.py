@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pagetide.lab.conformance.bench import ALL, BASE, DATA, MIB, PAGE, Bench, GuestQueue
+from pagetide.lab.conformance.bench import ALL, BASE, DATA, MIB, PAGE, Bench, GuestQueue, NotOfferedError
 from pagetide.lab.conformance.vector import Vector
 from pagetide.units import format_size
 from pagetide.virtio.balloon import STAT, Feature, Queue, Stat, Status, queues
@@ -26,8 +26,10 @@ _NAMES = {
 def _offers(bench: Bench) -> str:
     offered = Feature(bench.connect().offered)
     wanted = ALL | Feature.PAGE_POISON | Feature.DEFLATE_ON_OOM
-    missing = [feature.name for feature in Feature if feature & wanted & ~offered]
-    return "all of them" if not missing else f"without {', '.join(map(str, missing))}"
+    missing = [str(feature.name) for feature in Feature if feature & wanted & ~offered]
+    if missing:
+        raise NotOfferedError(f"not offered: {', '.join(missing)}")
+    return "all of them"
 
 
 def _accepting(*, all_offered: bool, besides: int = 0) -> Callable[[Bench], str]:

@@ -53,7 +53,7 @@ def _wraps(features: Feature) -> Callable[[Bench], str]:
     """Report one page in 70 000 elements, as many at once as the ring holds; after each batch it must be gone."""
 
     def play(bench: Bench) -> str:
-        queue = bench.start(Queue.REPORTING, features, Feature.REPORTING)
+        queue = bench.start(Queue.REPORTING, features, Feature.REPORTING, features & Feature.EVENT_IDX)
         for first in range(0, _WRAPPING, SIZE):
             batch = min(SIZE, _WRAPPING - first)
             bench.write(DATA, b"in use again")

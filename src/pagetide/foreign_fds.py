@@ -1,0 +1,143 @@
+"""What a descriptor that a peer gave is, told without asking whoever may stand behind it.
+
+A peer can serve a file system of its own (FUSE), and then `fstat`, `fstatfs`, `mmap` and even `close` wait for its
+answer, in the kernel, where no signal ends it. So the kind is read from what the kernel knows by itself: the name that
+/proc/self/fd gives to what is no file, seals, which only tmpfs and hugetlbfs have, and a file's device and mount from
+`statx` with AT_STATX_DONT_SYNC, which FUSE and NFS answer from what they remember (Linux 6.12: memfd_get_seals in
+mm/memfd.c, fuse_update_get_attr in fs/fuse/dir.c).
+"""
+
+import os
+import socket
+import stat
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from pagetide import linux
+
+_EVENTFD = "anon_inode:[eventfd]"
+_SOCKET = "socket:"
+_PIPE = "pipe:"
+_LOCAL_WITHOUT_DEVICE = frozenset({"btrfs", "zfs", "bcachefs", "overlay"})
+_CLOSING_S = 0.001
+"""How long the caller of `close` waits for what may not answer: nearly all do at once."""
+
+_SERVED_WITH_DEVICE = frozenset({"fuseblk"})
+
+
+def is_eventfd(fd: int) -> bool:
+    """Whether it is an eventfd: what is written to it and waited for is in the kernel, and it holds nothing else."""
+    return _link(fd) == _EVENTFD
+
+
+def is_one_way_socket(fd: int) -> bool:
+    """Whether it is an end of a socketpair(2) of Unix stream sockets; if so, nothing can be sent to it from now on.
+
+    The end that a front-end has of its connection to us is none: while we held it, that connection would never end.
+    One whose queue holds descriptors would hold them all the same, so it must be empty, and stay so: it is shut down
+    for reading, of which its giver sees nothing as long as it only reads.
+    """
+    if not _link(fd).startswith(_SOCKET):
+        return False
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return False
+    try:
+        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+            return False
+        if sock.getpeername():  # that of a connection to a listener has the listener's name
+            return False
+        sock.shutdown(socket.SHUT_RD)
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    finally:
+        sock.detach()
+
+
+def is_local_file(fd: int) -> bool:
+    """Whether it is memory, tmpfs or hugetlbfs, or a regular file on a file system of this kernel's own.
+
+    A file system without a device (btrfs) is known by its mount, which must be in our own mount namespace.
+    """
+    if linux.can_have_seals(fd):
+        return True
+    try:
+        told = linux.statx(fd)
+    except OSError:
+        return False
+    if not stat.S_ISREG(told.mode):
+        return False
+    mounted = _file_system(told.mount_id)
+    return mounted not in _SERVED_WITH_DEVICE if told.dev_major else mounted in _LOCAL_WITHOUT_DEVICE
+
+
+def describe(fd: int) -> str:
+    """What it is, for people: `anon_inode:[eventpoll]`, `a file on nfs`."""
+    link = _link(fd)
+    if not link.startswith("/"):
+        return link or "nothing that is known"
+    try:
+        told = linux.statx(fd)
+    except OSError:
+        return "a file"
+    what = "a file" if stat.S_ISREG(told.mode) else "a device or folder"
+    return f"{what} on {_file_system(told.mount_id) or 'a file system that is not mounted here'}"
+
+
+def close(fd: int) -> bool:
+    """Close it. It is closed whatever the file's own file system says of it, and nobody waits for its answer.
+
+    FUSE and NFS are asked at each close(2) (`flush`), and a TCP socket may linger; a thread waits for those. It can
+    wait as long as the peer likes, also beyond SIGKILL: until the file system's server answers or ends.
+
+    Returns:
+        Whether it is closed now.
+    """
+    if _closes_at_once(fd):
+        _close(fd)
+        return True
+    closing = threading.Thread(target=_close, args=(fd,), name="pagetide-close", daemon=True)
+    closing.start()
+    closing.join(_CLOSING_S)
+    return not closing.is_alive()
+
+
+def _close(fd: int) -> None:
+    with suppress(OSError):
+        os.close(fd)
+
+
+def _closes_at_once(fd: int) -> bool:
+    link = _link(fd)
+    if link == _EVENTFD or link.startswith(_PIPE):
+        return True
+    if link.startswith(_SOCKET):
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:
+            return False
+        family = sock.family
+        sock.detach()
+        return family == socket.AF_UNIX
+    return is_local_file(fd)
+
+
+def _link(fd: int) -> str:
+    """The path of a file, from "/" on; of what is no file, its kind; empty if it is not open."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - a fifth of the time
+    except OSError:
+        return ""
+
+
+def _file_system(mount_id: int) -> str | None:
+    """The type of a mount of our own mount namespace, None for others (proc_pid_mountinfo(5))."""
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+            words = line.split()
+            if words[0] == str(mount_id):
+                return words[words.index("-", 6) + 1]
+    return None
