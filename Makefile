@@ -11,8 +11,8 @@ help: ## list these targets
 setup: ## make .venv with the locked dependencies and pagetide
 	@tools/setup
 
-setup-guests: setup ## as root on Debian, install or unpack what real guests need: User-Mode Linux, QEMU, a kernel
-	@tools/setup_guests
+setup-guests: setup ## as root on Debian, fetch what real guests need; ARCH=arm64 or all: those of other processors
+	@$(if $(ARCH),tools/setup_foreign_guests $(ARCH),tools/setup_guests)
 
 run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram 4GiB'
 	@.venv/bin/pagetide run $(ARGS)

@@ -15,9 +15,10 @@ from pagetide.host.control_socket import CLIENTS_MAX, ControlClient, ControlSock
 from pagetide.host.costs import Costs
 from pagetide.host.fd_events import FdEvents
 from pagetide.linux import process_cpu_s
+from pagetide.virtio.vhost_user_transport import FrontendChannel
 from tests.host.daemon_process import Daemon
 from tests.host.guest_ring import RING_PAGES
-from tests.host.served_guest import ServedGuest, wait_readable
+from tests.host.served_guest import TIMEOUT_S, ServedGuest, wait_readable
 
 ANSWER_BYTES = 4 << 20
 """More than a socket takes at once."""
@@ -235,7 +236,9 @@ def test_a_daemon_without_descriptors_goes_on(tmp_path: Path) -> None:
             assert after_s - before_s < 0.1
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
             assert _answer(daemon.control) == b"{"
+            FrontendChannel(other, timeout_s=TIMEOUT_S).negotiate(0)  # until it is accepted
             guest.report([(RING_PAGES + 3, 1)])
+            ServedGuest(other).close()
         log = daemon.stop()[1]
         assert log.count("no more guests can be accepted") == 1
         assert log.count("guests can be accepted again") == 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host import device
-from pagetide.host.device import BalloonDevice, QueuePlace
+from pagetide.host.device import BalloonDevice, NotSharedError, QueuePlace
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError, SharedMemoryLimit
 from pagetide.host.ledger import Ledger
 from pagetide.host.turn import NOTHING, TURN_BYTES_MAX, Turn
@@ -238,7 +238,7 @@ def test_rings_move_with_the_memory(rig: Rig) -> None:
     rig.device.process(REPORTING, 8)
     assert len(rig.guest.driver.take_used()) == 1
     rig.memory.close()
-    with pytest.raises(GuestMemoryError, match="not in the guest's memory"):
+    with pytest.raises(GuestMemoryError, match="shares none of the guest's memory"):
         rig.device.memory_changed()
     rig.guest.add([(RING_PAGES, 1)])
     rig.guest.driver.publish()
@@ -372,6 +372,46 @@ def test_regions_come_and_go() -> None:
     assert memory.region_map.table[:, 0].tolist() == [0]
     memory.close()
     assert len(memory.region_map.table) == 0
+
+
+def _used_length(rig: Rig, blocks: list[tuple[int, int]]) -> int:
+    rig.guest.add(blocks)
+    rig.guest.driver.publish()
+    while rig.device.process(REPORTING, 8).more:
+        pass
+    ((_, length),) = rig.guest.driver.take_used()
+    return int(length)
+
+
+def test_the_used_length_tells_that_all_of_a_report_is_zeros() -> None:
+    """With the draft's DEVICE_INIT_REPORTED: all of an element that was verified gone, otherwise none of it."""
+    rig = Rig(FULL | Feature.DEVICE_INIT_REPORTED)
+    assert _used_length(rig, [(RING_PAGES, 8), (RING_PAGES + 16, 4)]) == 12 * PAGE
+    assert not rig.guest.ram.words[RING_PAGES * PAGE // 8 : (RING_PAGES + 8) * PAGE // 8].any()
+    assert _used_length(rig, [(RING_PAGES, 8), (1 << 30, 1)]) == 0, "a part is outside of RAM"
+    assert _used_length(rig, [(RING_PAGES, 8), (RING_PAGES, 8)]) == 0, "a part is named twice"
+    rig.device.inhibited = True
+    assert _used_length(rig, [(RING_PAGES, 8)]) == 0
+    rig.close()
+
+
+def test_the_used_length_tells_nothing_that_was_not_read_back() -> None:
+    """Every other element is verified, and only of those anything is told; without the feature of none."""
+    rig = Rig(FULL | Feature.DEVICE_INIT_REPORTED, verify_share=0.5)
+    assert [_used_length(rig, [(RING_PAGES + n, 1)]) for n in range(4)] == [PAGE, 0, PAGE, 0]
+    rig.close()
+    rig = Rig(FULL)
+    assert _used_length(rig, [(RING_PAGES, 8)]) == 0
+    rig.close()
+
+
+def test_a_guest_of_private_memory_is_told_so() -> None:
+    """A queue in memory of which nothing is shared is refused with what to do about it."""
+    rig = Rig()
+    rig.memory.replace([], [])
+    with pytest.raises(NotSharedError, match="share=on"):
+        rig.device.start_queue(0, rig.guest.queue_place, 0, FULL)
+    rig.close()
 
 
 def test_a_table_that_is_sent_again_counts_once() -> None:

@@ -503,6 +503,7 @@ def test_the_last_places_are_kept_for_sockets_without_a_guest(monkeypatch: pytes
     """Who connects to one socket again and again leaves a place for each other socket, and gets it with the socket."""
     monkeypatch.setattr(server_module, "GUESTS_MAX", 4)
     with Server() as server, contextlib.ExitStack() as connected:
+        server.sockets.listen_in(tmp_path)  # whose sockets come and go
 
         def come(name: str, count: int) -> list[str]:
             """Connect so often; who is attached once nothing happens any more."""
@@ -521,6 +522,7 @@ def test_the_last_places_are_kept_for_sockets_without_a_guest(monkeypatch: pytes
         server.sockets.remove("later")
         assert len(come("greedy", 1)) == 4
     with Server() as server, contextlib.ExitStack() as connected:
+        server.sockets.listen_in(tmp_path)
         server.listen(tmp_path / "greedy")
         server.listen(tmp_path / "late")
         assert len(come("greedy", 5)) == 3

@@ -66,8 +66,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
     FakeLinux.made.clear()
     parts = GuestParts(Path(), "6.1", [], Path())
     monkeypatch.setattr(boot_command, "find_uml", lambda kernel: parts)
-    monkeypatch.setattr(boot_command, "find_linux", lambda kernel: parts)
-    monkeypatch.setattr(boot_command, "find_qemu", lambda program, generic: QemuProgram(program or Path("q"), "7.2"))
+    monkeypatch.setattr(boot_command, "find_linux", lambda kernel, architecture: parts)
+    monkeypatch.setattr(
+        boot_command,
+        "find_qemu",
+        lambda program, generic, architecture: QemuProgram(program or Path(architecture.program), "7.2"),
+    )
     monkeypatch.setattr(boot_command, "LinuxMachine", FakeLinux)
     return FakeLinux.made
 
@@ -120,6 +124,22 @@ def test_who_serves_the_balloon_is_chosen(fake: list[Made], tmp_path: Path) -> N
             assert made_hypervisor.is_balloon is is_balloon
 
 
+def test_another_architecture_has_its_own_machine_and_memory(fake: list[Made]) -> None:
+    """QEMU's program, machine, processor and console are the architecture's, and so is the default of RAM."""
+    assert cli.main(["boot", "qemu", "--arch", "arm64-16k"]) == 0
+    assert cli.main(["boot", "qemu", "--arch", "arm64-16k", "--ram", "1GiB"]) == 0
+    assert cli.main(["boot", "qemu", "--arch", "s390x", "--peer"]) == 0
+    (config, arm, _), (smaller, _, _), (_, s390x, _) = fake
+    assert (config.ram_bytes, smaller.ram_bytes) == (3 << 30, 1 << 30)
+    assert arm.name == "QEMU 7.2 arm64-16k"
+    ours = arm.command(config, Path(), Path("initrd"), Path("vm1.sock"))
+    assert ours[0] == "qemu-system-aarch64"
+    assert "virt,memory-backend=ram" in ours
+    assert "console=ttyAMA0 quiet panic=-1" in ours
+    theirs = s390x.command(config, Path(), Path("initrd"), None)
+    assert "virtio-balloon-ccw,free-page-reporting=on" in theirs
+
+
 def test_what_no_ledger_tells_is_null_and_a_dash(
     fake: list[Made], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -143,6 +163,10 @@ def test_what_no_ledger_tells_is_null_and_a_dash(
         ("boot qemu --peer --socket /tmp", "--peer and --socket exclude each other"),
         ("boot qemu --peer --verify 1", "QEMU reads nothing back"),
         ("boot qemu --ram 64MiB --fill 8MiB", "a guest under QEMU 7.2 needs at least 128 MiB of RAM, not 64 MiB"),
+        ("boot uml --arch arm64", "--arch is for pagetide boot qemu"),
+        ("boot qemu --arch vax", "'vax' is no architecture that can be booted: it is one of amd64, i386, arm64"),
+        ("boot qemu --arch s390x", "one MSI-X vector and no other interrupt"),
+        ("boot qemu --arch arm64 --ram 128MiB --fill 8MiB", "a guest under QEMU 7.2 arm64 needs at least 256 MiB"),
         ("boot uml --control /tmp/c", "--control is for --socket"),
         ("boot uml --socket /nowhere", "no socket /nowhere: pagetide serve --socket /nowhere makes one"),
         ("boot uml --socket /nowhere/vm1.sock", "or pagetide ctl add vm1, if a daemon serves that folder"),

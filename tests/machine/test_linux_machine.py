@@ -8,7 +8,7 @@ import pytest
 from pagetide.machine.balloon_host import HypervisorHost
 from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.linux_guest import Hypervisor, LinuxGuest
-from pagetide.machine.linux_machine import HELD_AFTER_S, SETTLED_AFTER_S, LinuxMachine, LinuxView, Quiet
+from pagetide.machine.linux_machine import HELD_AFTER_S, SETTLED_AFTER_S, KernelTold, LinuxMachine, LinuxView, Quiet
 from pagetide.units import PAGE_SIZE_BYTES
 from tests.machine.watcher import MIB
 
@@ -24,8 +24,17 @@ def test_what_is_neither_free_nor_listed_is_the_kernels_own_or_not_used() -> Non
         (920, 20, 80),  # more was missing at first: a report was in flight, or the balloon was not empty
         (600, 20, 80),
     ):
-        view.told(free, listed)
+        view.told(4 * free, 4 * listed)
         assert view.memory() == (used * PAGE_SIZE_BYTES, free * PAGE_SIZE_BYTES, None)
+
+
+def test_a_kernel_counts_in_its_own_pages() -> None:
+    """Orders are of the guest's pages there, and of 4 KiB in all that is shown and kept."""
+    told = KernelTold.read("6.12.117+deb13-arm64-16k 11 16 12")
+    assert (told.order, told.page_bytes, told.orders) == (11, 16 << 10, 12)
+    assert told.block_bytes == 32 * MIB
+    assert told.small_page_order == 13
+    assert KernelTold.read("6.1.176 10 4 11").small_page_order == 10
 
 
 def test_reports_in_time_are_waited_for() -> None:

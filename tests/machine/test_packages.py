@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pagetide.machine.architectures import find_architecture
 from pagetide.machine.config import ConfigError
 from pagetide.machine.packages import find_linux, find_qemu, find_uml, find_umls, is_static
 from pagetide.machine.qemu_process import QEMU
@@ -234,3 +235,29 @@ def test_a_qemu_is_asked_what_it_can(programs: Path, root: Path) -> None:
     assert find_qemu(generic=False, search_path=path).version == "7.2.22"
     with pytest.raises(ConfigError, match="cannot attach"):
         find_qemu(programs / QEMU, generic=True)
+
+
+def test_a_guest_of_another_architecture_is_looked_for_in_the_guests_folder(programs: Path, root: Path) -> None:
+    """Kernel, modules, busybox and QEMU: what is missing is named with what fetches it."""
+    riscv = find_architecture("riscv64")
+    path = str(with_busybox(programs, STATIC))
+    write_program(programs / QEMU, KNOWS)
+    with pytest.raises(ConfigError, match=r"files of a guest of riscv64 are missing: .* setup-guests ARCH=riscv64$"):
+        find_linux(architecture=riscv, root=root, search_path=path)
+    with pytest.raises(ConfigError, match=r"qemu-system-riscv64 is missing: .* make setup-guests ARCH=riscv64$"):
+        find_qemu(generic=True, architecture=riscv, search_path=path)
+    top = root / "cache/pagetide/guests/linux-riscv64"
+    for folder in ("boot", "bin"):
+        (top / folder).mkdir(parents=True)
+    (top / "boot/vmlinux-6.12.1-riscv64").touch()
+    (top / "bin/busybox").write_bytes(b"of riscv64")
+    with pytest.raises(ConfigError, match=r"the module virtio_pci of .* is missing: .* ARCH=riscv64$"):
+        find_linux(architecture=riscv, root=root, search_path=path)
+    modules = top / "usr/lib/modules/6.12.1-riscv64"
+    add_module(modules, "virtio_balloon", "")
+    (modules / "modules.builtin").write_text("kernel/drivers/virtio/virtio_pci.ko\n")
+    write_program(programs / "qemu-system-riscv64", KNOWS)
+    found = find_linux(architecture=riscv, root=root, search_path=path)
+    assert (found.release, found.busybox) == ("6.12.1-riscv64", top / "bin/busybox")
+    assert [module.name for module in found.modules] == ["virtio_balloon"]
+    assert find_qemu(generic=True, architecture=riscv, search_path=path).version == "11.1.3"

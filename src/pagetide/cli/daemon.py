@@ -15,6 +15,11 @@ Examples:
     pagetide serve --socket /run/vm1.sock
     pagetide serve --socket vm1.sock --socket vm2.sock --stats-interval 5 --no-free-page-hint
     pagetide serve --socket-dir /run/pagetide-guests
+    pagetide serve --take-over
+
+QEMU's generic vhost-user device does not survive the end of its daemon: its guest has no balloon until the VM is
+started anew, and QEMU may end at the guest's next reboot. So replace a running daemon with --take-over, or run it under
+systemd as deploy/pagetide.service does: then a restart, a crash or a kill loses no guest.
 
 Exit status: 0 after SIGTERM or Ctrl-C, when what guests had asked for is answered; 1 if a socket cannot be had; 2 for
 bad arguments.
@@ -29,11 +34,13 @@ def serve(
     control: Path | None = None,
     verify: float = 1.0,
     stats_interval: float = 0.0,
+    take_over: Annotated[bool, Parameter(negative="")] = False,
     stats: bool = True,
     deflate_on_oom: bool = True,
     free_page_hint: bool = True,
     page_poison: bool = True,
     reporting: bool = True,
+    device_init: bool = False,
 ) -> int:
     """Be the balloon device of real guests, each attached to a vhost-user socket.
 
@@ -47,11 +54,15 @@ def serve(
         control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         verify: Share of the reports whose discarding is read back from the kernel.
         stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
+        take_over: Take all guests and sockets from the daemon that runs at this control socket, and have it end. No
+            guest notices.
         stats: Offer the statistics queue.
         deflate_on_oom: Let a guest take pages out of its balloon when it runs out of memory.
         free_page_hint: Offer free page hinting.
         page_poison: Offer to be told of the guest's page poison.
         reporting: Offer free page reporting.
+        device_init: Offer VIRTIO_BALLOON_F_DEVICE_INIT_REPORTED, a draft that may still change: a guest that knows it
+            need not zero memory that it reported and that was verified gone.
     """
     offered = {
         "STATS_VQ": stats, "DEFLATE_ON_OOM": deflate_on_oom, "FREE_PAGE_HINT": free_page_hint,
@@ -59,7 +70,14 @@ def serve(
     }  # fmt: skip
     without = frozenset(name for name, wanted in offered.items() if not wanted)
     return serve_command(
-        socket, socket_dir, control, verify_share=verify, stats_interval_s=stats_interval, without=without
+        socket,
+        socket_dir,
+        control,
+        verify_share=verify,
+        stats_interval_s=stats_interval,
+        without=without,
+        take_over=take_over,
+        device_init=device_init,
     )
 
 

@@ -153,6 +153,7 @@ Examples:
     pagetide boot uml --order 7 --bursts 1 --json boot.json
     pagetide boot qemu --peer
     pagetide boot qemu --socket vm1.sock
+    pagetide boot qemu --arch arm64
 
 Exit status: as for `pagetide run`.
 """
@@ -163,6 +164,7 @@ def boot(
     kind: Literal["uml", "qemu"],
     /,
     *,
+    arch: Annotated[str | None, Parameter(group=GUEST)] = None,
     kernel: Annotated[Path | None, Parameter(group=GUEST)] = None,
     qemu: Annotated[Path | None, Parameter(group=GUEST)] = None,
     ram: Annotated[str | None, Parameter(group=GUEST)] = None,
@@ -184,16 +186,19 @@ def boot(
     Args:
         kind: uml, which is User-Mode Linux: a Linux kernel as a process; or qemu, which translates the guest's code.
             Neither needs root or hardware virtualisation.
+        arch: For qemu, a guest of another architecture or page size: i386, arm64, arm64-16k, ppc64el, ppc64el-64k,
+            riscv64 or s390x (with --peer). As root on Debian, `make setup-guests ARCH=...` fetches what it needs.
+            [default: amd64]
         kernel: The kernel to boot: a linux.uml with its modules in ../lib/uml/modules; or FOLDER/boot/vmlinuz-RELEASE
             with its modules in FOLDER/lib/modules/RELEASE, or vmlinuz beside its modules, as Debian 14 has it.
             [default: for uml the installed one or that of make setup-guests, whichever runs on this processor; for qemu
             that of make setup-guests, or the newest installed]
         qemu: The QEMU to use. Without --peer it must have the device vhost-user-test-device-pci, as 10.2 and newer do.
-        ram: Guest memory, such as 512MiB or 2G. [default: 1GiB]
+        ram: Guest memory, such as 512MiB or 2G. [default: 1GiB; 3GiB for arm64-16k]
         fill: Size of the file. [default: 700MiB]
         bursts: How many times the guest writes and removes it. [default: 3]
         hold: Seconds for which it keeps the file. [default: 1]
-        order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: the kernel's own]
+        order: The smallest block that is reported is 2^ORDER of the guest's pages. [default: the kernel's own]
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         peer: Give the guest QEMU's own balloon instead of ours, for comparison.
         socket: Attach the guest to a running `pagetide serve` at this socket.
@@ -201,6 +206,6 @@ def boot(
         json: Write everything measured to this file; - is standard output.
     """
     given = {"ram": ram, "fill": fill, "bursts": bursts, "hold": hold, "order": order, "verify": verify}
-    choice = BootChoice(kind, peer, socket, control, qemu, kernel)
+    choice = BootChoice(kind, peer, socket, control, qemu, kernel, arch)
     choice.check(given)
-    return boot_once(choice, make_boot_config(given), json)
+    return boot_once(choice, make_boot_config(given, choice.architecture), json)

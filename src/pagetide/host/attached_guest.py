@@ -14,6 +14,8 @@ from pagetide.host.device import FEATURES, BalloonDevice
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import GuestMemory, SharedMemoryLimit
+from pagetide.host.keep import Keep
+from pagetide.host.kept_state import GuestKept, SessionKept
 from pagetide.host.kicks import Kicks
 from pagetide.host.lag import Lag
 from pagetide.host.ledger import REFAULTED_BYTES, Ledger
@@ -37,12 +39,14 @@ class AttachedGuest:
         ledger: what was done for it.
         lag: how long reports waited, from when the queue was found ready to when they were given back. A report that
             comes while earlier ones are being served counts from when those came, so no time is told too short.
+        keep: where it is kept for a successor of this process, if it is.
     """
 
     name: str
     wishes: Wishes
     ledger: Ledger
     lag: Lag
+    keep: Keep | None
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class AttachedGuest:
         features: int = int(FEATURES),
         wishes: Wishes | None = None,
         memory_limit: SharedMemoryLimit | None = None,
+        keep: Keep | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Take over a connected socket.
@@ -70,9 +75,11 @@ class AttachedGuest:
             features: what to offer the driver.
             wishes: what the host wants of it, and where to note what it comes to want.
             memory_limit: how much memory it may share, maybe together with others.
+            keep: where to keep it; one with a state is a predecessor's, and `restore` is to follow.
             clock_ns: the time, the same as that of `events`.
         """
         self.name = name
+        self.keep = keep
         self.ledger = ledger
         self._log = logging.LoggerAdapter(_log, {"guest": name})
         self._events = events
@@ -95,6 +102,8 @@ class AttachedGuest:
             self._kicks,
             features=features,
             on_memory_changed=self._renew_target,
+            keep=keep,
+            describe=self._describe,
             on_session=self._account_anew,
             log=self._log,
         )
@@ -117,6 +126,31 @@ class AttachedGuest:
         """Hear the guest again: call `talk` when messages come, and look into every queue for what came meanwhile."""
         self._events.watch(self.fileno(), READABLE, talk)
         self._kicks.go_on()
+
+    def restore(self) -> None:
+        """Go on where a predecessor was.
+
+        Raises:
+            GuestGoneError: it cannot be gone on with.
+        """
+        assert self.keep is not None
+        assert self.keep.kept is not None
+        self._session.restore(self.keep.kept.session, self.keep.fds)
+        self.follow_wishes()
+
+    def keep_state(self) -> None:
+        """Keep what there is for a successor, as is done by itself after each change."""
+        self._session.keep_state()
+
+    def let_go(self) -> None:
+        """Leave everything as it is for a successor, and close it here."""
+        self._session.let_go()
+        self._memory.close()
+
+    @property
+    def may_come_back(self) -> bool:
+        """Whether its front-end keeps what a daemon needs that it finds after this one, so that it will reconnect."""
+        return self._session.inflight.is_used
 
     def close(self) -> None:
         """Give back all that is held for the guest; each part also if another cannot be."""
@@ -217,8 +251,10 @@ class AttachedGuest:
     def state(self) -> str:
         """What is done for it, in one word or two: `serving`, or the first of these that holds.
 
-        `needs reset` after a broken ring; `no driver` before one has started a queue; `stopped` while the VM stands
-        still, or after its driver has gone without a reset; `paused`; `inhibited`.
+        `needs reset` after a broken ring; `no shared memory` if its queues are in RAM that is private to its front-end
+        (with QEMU memory-backend-ram, or share=off), of which nothing can be given back; `no driver` before one has
+        started a queue; `stopped` while the VM stands still, or after its driver has gone without a reset; `paused`;
+        `inhibited`.
         """
         wanted = "paused" if self.paused else "inhibited" if self.inhibited else "serving"
         return self._session.state or wanted
@@ -302,6 +338,10 @@ class AttachedGuest:
             self._session.call(asked[0])
         return WANTED
 
+    def _describe(self, session: SessionKept) -> GuestKept:
+        path = self.wishes.socket_path
+        return GuestKept(self.name, None if path is None else str(path), session)
+
     def _check_files(self) -> None:
         """Give the guest up if one of its files was cut short: what was read since then is not what it wrote."""
         faults = self._fault_count.value
@@ -321,7 +361,7 @@ class AttachedGuest:
         """A front-end owns the device anew: what was done for the one before is in the log."""
         self._log.info("attached anew on the same connection")
         self.log_account()
-        self.ledger = self._device.ledger = Ledger()
+        self.ledger.words[:] = 0
         self.lag = Lag()
         self._failure_logged = 0
 

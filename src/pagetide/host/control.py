@@ -1,7 +1,8 @@
 """What can be asked of a running daemon: requests and answers, each one JSON object on a line. No I/O here.
 
 A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence. `add`
-and `remove` are about the socket for a guest, and are answered with its path.
+and `remove` are about the socket for a guest, and are answered with its path. After `take-over` the connection is no
+longer ours (handover.py).
 
 What is wanted is wanted of a socket: of every guest that is attached there, and of those that will be, so a guest that
 must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
@@ -22,7 +23,9 @@ from pagetide.virtio.balloon import Feature
 LINE_BYTES_MAX = 4096
 """The longest request."""
 
-Command = Literal["list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove"]
+Command = Literal[
+    "list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove", "take-over"
+]
 
 
 class ControlledHost(Protocol):
@@ -35,6 +38,9 @@ class ControlledHost(Protocol):
     @property
     def sockets(self) -> GuestSockets:
         """Where guests connect."""
+
+    def hand_over(self) -> None:
+        """Give everything to who asks, once this request is dealt with."""
 
     def look_for_refaults(self, guest: AttachedGuest) -> None:
         """Begin to count what has come back of what was discarded."""
@@ -59,7 +65,8 @@ class GuestState(msgspec.Struct, frozen=True):
 
     Attributes:
         name: its name.
-        state: `serving`, `no driver`, `stopped`, `needs reset`, `paused` or `inhibited`, as `AttachedGuest` has it.
+        state: `serving`, `no driver`, `stopped`, `needs reset`, `no shared memory`, `paused` or `inhibited`, as
+            `AttachedGuest` has it.
         attached: True.
         ram_bytes: memory that it has, as well as its statistics and what is populated tell.
         shared_bytes: memory that it has shared, which is more if a virtio-mem device is not plugged to its full size.
@@ -160,14 +167,15 @@ def state_of(guest: AttachedGuest) -> GuestState:
 
 
 def handle(line: bytes, host: ControlledHost) -> bytes:
-    """Do what one line asks for; the answer's line."""
+    """Do what one line asks for; the answer's line, if it has one."""
+    answer: ControlAnswer | None
     try:
         answer = _answer(msgspec.json.decode(line, type=ControlRequest), host)
     except msgspec.MsgspecError as error:
         return refusal(f"not a request: {error}")
     except (ControlError, GuestGoneError, ValueError) as error:
         return refusal(str(error))
-    return msgspec.json.encode(answer) + b"\n"
+    return b"" if answer is None else msgspec.json.encode(answer) + b"\n"
 
 
 def refusal(reason: str) -> bytes:
@@ -175,7 +183,11 @@ def refusal(reason: str) -> bytes:
     return msgspec.json.encode(ControlAnswer(error=reason)) + b"\n"
 
 
-def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
+def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | None:
+    """The answer; None for `take-over`, which is no longer for the control socket to answer."""
+    if request.command == "take-over":
+        host.hand_over()
+        return None
     if request.command == "list":
         return ControlAnswer(
             [state_of(guest) for guest in host.guests], list(map(_waiting_state, host.sockets.waiting))

@@ -75,9 +75,22 @@ class ControlClient:
 
 
 class ControlSocket:
-    """Answers clients, who may each ask any number of times. One that does not read its answers is asked no more."""
+    """Answers clients, who may each ask any number of times. One that does not read its answers is asked no more.
 
-    def __init__(self, path: Path, events: FdEvents, handle: Callable[[bytes], bytes], costs: Costs[Hashable]) -> None:
+    Attributes:
+        asking: whose request is being answered, if one is.
+    """
+
+    asking: socket.socket | None
+
+    def __init__(
+        self,
+        path: Path,
+        events: FdEvents,
+        handle: Callable[[bytes], bytes],
+        costs: Costs[Hashable],
+        listen: Callable[[Path], Listener] = Listener,
+    ) -> None:
         """Listen at a path, and answer each line with what `handle` says.
 
         Args:
@@ -85,6 +98,7 @@ class ControlSocket:
             events: where to watch.
             handle: answers a line.
             costs: who pays; the socket and its clients are parties of it.
+            listen: how to listen at the path.
 
         Raises:
             OSError: the path cannot be had, or somebody listens there.
@@ -94,7 +108,8 @@ class ControlSocket:
         self._costs = costs
         self._clients: dict[ControlClient, None] = {}
         self._asking: dict[ControlClient, None] = {}  # those with lines, in the order of their turns
-        self._listener = Listener(path)
+        self.asking = None
+        self._listener = listen(path)
         self._retries: Retries[ControlSocket] = Retries()
         self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         costs.enter(self, CONTROL_BURST_S)
@@ -181,7 +196,9 @@ class ControlSocket:
         return client.receive() or bool(client.lines)
 
     def _answer(self, client: ControlClient) -> bool:
+        self.asking = client.connection
         client.unsent = self._handle(client.lines.popleft())
+        self.asking = None
         client.flush()
         return True
 

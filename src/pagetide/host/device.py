@@ -20,6 +20,7 @@ from pagetide.host.device_config import NUM_PAGES_MAX, DeviceConfig
 from pagetide.host.device_state import DeviceState
 from pagetide.host.guest_memory import DeviceMemory, GuestMemoryError
 from pagetide.host.hinting import HintingQueue, HintingRound
+from pagetide.host.kept_state import DeviceKept
 from pagetide.host.ledger import (
     DEFLATE_ACCOUNT,
     INFLATE_ACCOUNT,
@@ -31,6 +32,7 @@ from pagetide.host.ledger import (
 from pagetide.host.ram_size import ram_bytes, shared_files
 from pagetide.host.statistics import StatisticsQueue
 from pagetide.host.turn import (
+    DEVICE_INIT,
     NOTHING,
     TURN_BYTES_MAX,
     TURN_PUNCHES_MAX,
@@ -42,7 +44,7 @@ from pagetide.memory.region_map import REGION_BYTES
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import CMD_ID_STOP, CONFIG_POISON_VAL, Feature, Queue, queues
 from pagetide.virtio.inflight import InflightRegion
-from pagetide.virtio.ring import avail_ring_bytes, desc_table_bytes, used_ring_bytes
+from pagetide.virtio.ring import avail_ring_bytes, desc_table_bytes, used_idx, used_ring_bytes
 from pagetide.virtio.ring_device import DeviceRing
 
 OPTIONAL_FEATURES = (
@@ -63,6 +65,16 @@ _TARGET_SLACK_PAGES = 256  # statistics and `actual` are not told at the same mo
 
 # Python 3.11 finds a member of an enum in 0.2 µs, and in many times that after a turn has emptied the caches.
 _REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
+
+
+class NotSharedError(GuestMemoryError):
+    """A queue is started of a guest of whose memory nothing is shared: its RAM is private to its front-end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the front-end shares none of the guest's memory, so nothing can be given back: the guest needs RAM that "
+            "both can see (with QEMU memory-backend-memfd or memory-backend-file, with share=on)"
+        )
 
 
 class QueueLostError(GuestMemoryError):
@@ -233,6 +245,41 @@ class BalloonDevice:
             self.config.fields.actual, self.config.poison_val, self._hinting.cmd_id, self._hinting.next_cmd_id
         )
 
+    def keep(self) -> DeviceKept:
+        """All that a successor cannot find elsewhere."""
+        config = self.config
+        return DeviceKept(
+            bytes(config.data),
+            config.poison_known,
+            config.poison_told,
+            self._can_poison,
+            self._hinting.cmd_id,
+            self._hinting.next_cmd_id,
+            sorted(self._once_started),
+            {index: at for index, at in self._left_at.items() if index not in self._queues},
+        )
+
+    def restore(self, kept: DeviceKept) -> bool:
+        """Go on as a predecessor on the same connection; whether the driver is to be told of a changed configuration.
+
+        A round of hints that it had begun is over, so that the driver takes its pages back.
+        """
+        self.config.restore(kept.config, known=kept.poison_known, told=kept.poison_told)
+        self._can_poison = kept.can_poison
+        self._once_started = set(kept.once_started)
+        self._left_at = dict(kept.left_at)
+        self._hinting.take_over(kept.cmd_id, kept.next_cmd_id)
+        self.config.set_cmd_id(self._hinting.cmd_id)
+        return self._hinting.cmd_id != kept.cmd_id
+
+    def where_it_stands(self, place: QueuePlace) -> int:
+        """The base for a queue that a killed predecessor served: queues are served in order, up to the used index.
+
+        Raises:
+            GuestMemoryError: a part of the queue is not in the guest's memory.
+        """
+        return int(used_idx(self._addresses(place)[2]))
+
     def take_over(self, state: DeviceState) -> bool:
         """Go on as a predecessor left it; whether the driver is to be told of a changed configuration.
 
@@ -288,6 +335,7 @@ class BalloonDevice:
             inflight=inflight,
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
+        self._control[DEVICE_INIT] = bool(features & Feature.DEVICE_INIT_REPORTED)
         self._deflates_on_oom = bool(features & Feature.DEFLATE_ON_OOM)
         if ring.next_avail == 0 or ring.next_avail != self._left_at.get(index):
             self._memory.forget_inflated()  # the driver is another one, or its memory is of another time
@@ -335,7 +383,12 @@ class BalloonDevice:
         if deflate is None or deflate == index:
             return index
         ring = self._queues[deflate].queue.ring
-        return index if ring.avail_idx == ring.next_avail else deflate
+        if ring.avail_idx == ring.next_avail:
+            return index
+        if self._ends is not None and ring.left_until(self._ends.get(deflate, ring.next_avail)) == 0:
+            self._memory.forget_inflated()  # it came too late to be served, and may name anything
+            return index
+        return deflate
 
     def finish(self) -> None:
         """Serve what is in the rings now, and nothing that comes later."""
@@ -406,4 +459,6 @@ class BalloonDevice:
                 self._memory.address_of(place.used_user_address, used_ring_bytes(place.size)),
             )
         except GuestMemoryError as error:
+            if self.shared_bytes == 0:
+                raise NotSharedError from error
             raise GuestMemoryError(f"a queue is not in the guest's memory: {error}") from error

@@ -34,6 +34,16 @@ class DeviceConfig:
         self._poison_told = False
 
     @property
+    def poison_told(self) -> bool:
+        """Whether the driver wrote `poison_val`."""
+        return self._poison_told
+
+    def restore(self, data: bytes, *, known: bool, told: bool) -> None:
+        """Stand as another one did; the driver need not be told."""
+        self.data[:] = data
+        self.poison_known, self._poison_told = known, told
+
+    @property
     def fields(self) -> Config:
         """What stands in it."""
         return Config.decode(bytes(self.data))

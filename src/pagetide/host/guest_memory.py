@@ -23,6 +23,7 @@ from pagetide.virtio.vhost_user_rules import MEM_SLOTS_MAX
 _ADDRESSES = 1 << 64
 _LOOK_PAGES = 1 << 14
 _PASSED_OVER_MAX = 64
+_UNLIMITED = 1 << 62
 
 
 SHARED_BYTES_MAX = 1 << 44
@@ -41,13 +42,16 @@ class SharedMemoryLimit:
 
     Attributes:
         left_bytes: so much.
+        left_regions: in so many more regions, each of which takes a descriptor.
     """
 
     left_bytes: int
+    left_regions: int
 
-    def __init__(self, left_bytes: int = SHARED_BYTES_MAX) -> None:
+    def __init__(self, left_bytes: int = SHARED_BYTES_MAX, left_regions: int = _UNLIMITED) -> None:
         """Begin with this much."""
         self.left_bytes = left_bytes
+        self.left_regions = left_regions
 
 
 class DeviceMemory(Protocol):
@@ -131,6 +135,9 @@ class GuestMemory:
         if shared.size_bytes > self._limit.left_bytes:
             foreign_fds.close(fd)
             raise _too_large(shared, self._limit.left_bytes)
+        if self._limit.left_regions < 1:
+            foreign_fds.close(fd)
+            raise _too_many()
         mapping = _map(shared, fd)
         try:
             self.region_map = _region_map([*self._mappings, mapping])
@@ -139,6 +146,7 @@ class GuestMemory:
             raise
         self._mappings.append(mapping)
         self._limit.left_bytes -= shared.size_bytes
+        self._limit.left_regions -= 1
         self._look_at = None
 
     def replace(self, regions: Sequence[MemoryRegion], fds: Sequence[int]) -> None:
@@ -158,7 +166,10 @@ class GuestMemory:
         mapped: list[_Mapping] = []
         waiting = list(fds)
         left_bytes = self._limit.left_bytes + sum(mapping.shared.size_bytes for mapping in old)
+        left_regions = self._limit.left_regions + len(old) - len(regions)
         try:
+            if left_regions < 0:
+                raise _too_many()
             for region in regions:
                 if region.size_bytes > left_bytes:
                     raise _too_large(region, left_bytes)
@@ -179,7 +190,7 @@ class GuestMemory:
             for fd in waiting:
                 foreign_fds.close(fd)
         self._mappings = table
-        self._limit.left_bytes = left_bytes
+        self._limit.left_bytes, self._limit.left_regions = left_bytes, left_regions
         self._look_at = None
         for mapping in old:
             mapping.close()
@@ -198,6 +209,11 @@ class GuestMemory:
                 self._unmap(mapping)
                 return
         raise GuestMemoryError(f"there is no memory region of {size_bytes:#x} bytes at {gpa:#x} to remove")
+
+    @property
+    def regions(self) -> list[tuple[MemoryRegion, int]]:
+        """Every region, with its descriptor, which stays this object's."""
+        return [(mapping.shared, mapping.fd) for mapping in self._mappings]
 
     @property
     def was_cut(self) -> bool:
@@ -260,12 +276,20 @@ class GuestMemory:
     def _unmap(self, mapping: _Mapping) -> None:
         mapping.close()
         self._limit.left_bytes += mapping.shared.size_bytes
+        self._limit.left_regions += 1
 
 
 def _too_large(shared: MemoryRegion, left_bytes: int) -> GuestMemoryError:
     return GuestMemoryError(
         f"the memory region at {shared.gpa:#x} is larger than the {left_bytes:#x} bytes that this "
         f"guest, with others at its socket, may still share of {SHARED_BYTES_MAX:#x}"
+    )
+
+
+def _too_many() -> GuestMemoryError:
+    return GuestMemoryError(
+        "the guests of this socket hold as many memory regions as one socket may, so that this process keeps file "
+        "descriptors for the others (ulimit -n)"
     )
 
 

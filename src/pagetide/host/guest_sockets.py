@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pagetide.host.descriptor_share import DescriptorShare
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_memory import SharedMemoryLimit
 from pagetide.host.listener import Listener
@@ -39,16 +40,21 @@ class GuestSocket:
     attached: list[str]
     memory_limit: SharedMemoryLimit
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, share: DescriptorShare, listen: Callable[[Path], Listener] = Listener) -> None:
         """Listen; what an earlier server wanted of the socket's guest is wanted still.
+
+        Args:
+            path: where.
+            share: what its guests may hold of this process's descriptors.
+            listen: how.
 
         Raises:
             OSError: the path cannot be had, or somebody listens there, or what is wanted cannot be read.
         """
         self.path = path
         self.attached = []
-        self.memory_limit = SharedMemoryLimit()
-        self._listener = Listener(path)
+        self.memory_limit = SharedMemoryLimit(left_regions=share.regions)
+        self._listener = listen(path)
         try:
             self.wishes = Wishes(path)
         except OSError:
@@ -90,6 +96,8 @@ class GuestSockets:
         on_guest: Callable[[GuestSocket], None],
         on_made: Callable[[GuestSocket], None],
         on_removed: Callable[[GuestSocket], object],
+        share: DescriptorShare,
+        listen: Callable[[Path], Listener] = Listener,
     ) -> None:
         """Start without sockets.
 
@@ -98,11 +106,15 @@ class GuestSockets:
             on_guest: called when a guest can be accepted at one.
             on_made: called with each new one.
             on_removed: called with each that is removed.
+            share: what the guests of one may hold of this process's descriptors; who connects beyond that waits.
+            listen: how to listen at a path.
         """
         self._events = events
         self._on_guest = on_guest
         self._on_made = on_made
         self._on_removed = on_removed
+        self._listen = listen
+        self._share = share
         self._sockets: dict[GuestSocket, bool] = {}  # whether it rests
         self._heard: set[GuestSocket] = set()
         self._folder: Path | None = None
@@ -110,6 +122,10 @@ class GuestSockets:
 
     def __iter__(self) -> Iterator[GuestSocket]:
         return iter(self._sockets)
+
+    def at(self, path: Path | None) -> GuestSocket | None:
+        """The one at this path, if there is one."""
+        return next((sock for sock in self._sockets if path and sock.path.resolve() == path.resolve()), None)
 
     @property
     def waiting(self) -> tuple[GuestSocket, ...]:
@@ -127,7 +143,7 @@ class GuestSockets:
         for sock in self._sockets:
             if name == sock.name or name in sock.attached:
                 raise FileExistsError(errno.EEXIST, f"the guest at {sock.path} is called {name} already", str(path))
-        made = GuestSocket(Path(path))
+        made = GuestSocket(Path(path), self._share, self._listen)
         self._sockets[made] = False
         self._on_made(made)
         self.offer(self._places)
@@ -216,7 +232,8 @@ class GuestSockets:
         self._places = places
         kept = len(self.waiting)
         for sock, rests in self._sockets.items():
-            self._hear(sock, heard=not rests and places > (kept if sock.attached else 0))
+            has_room = len(sock.attached) < self._share.connections and places > (kept if sock.attached else 0)
+            self._hear(sock, heard=not rests and has_room)
 
     def close(self) -> None:
         """Listen no more. Sockets in the folder are kept for a daemon after this one, and all that is wanted is."""

@@ -105,6 +105,11 @@ class InflightTracking:
         self._made_fd = -1
 
     @property
+    def is_used(self) -> bool:
+        """Whether the front-end has given memory."""
+        return self._used is not None
+
+    @property
     def was_cut(self) -> bool:
         """Whether the file in use was found to be shorter than it was."""
         return self._used is not None and self._used.was_cut

@@ -6,6 +6,9 @@ import socket
 import stat
 from pathlib import Path
 
+Socket = socket.socket
+"""Under a name that an attribute does not hide."""
+
 _BACKLOG = 64
 
 
@@ -15,19 +18,28 @@ class Listener:
     Attributes:
         path: where it is.
         socket: the socket, which does not block.
+        stays: whether the socket is left at its path when it is closed here, because somebody else has it, too.
     """
 
     path: Path
+    stays: bool
     socket: socket.socket
 
-    def __init__(self, path: Path) -> None:
-        """Listen.
+    def __init__(self, path: Path, inherited: Socket | None = None) -> None:
+        """Listen, with a socket that listens at this path already if there is one and it can still be found there.
 
         Raises:
             OSError: the path cannot be had, or somebody listens there; the message names it.
         """
-        _remove_stale(path)
         self.path = path
+        self.stays = False
+        if inherited is not None:
+            if path.is_socket():
+                self.socket = inherited
+                self._identity = _identity(path)
+                return
+            inherited.close()
+        _remove_stale(path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             self.socket.bind(str(path))
@@ -42,9 +54,9 @@ class Listener:
             raise OSError(error.errno, error.strerror, str(path)) from error
 
     def close(self, *, keep: bool = False) -> None:
-        """Listen no more, and remove the socket if it is still this one, unless it is to be kept for a successor."""
+        """Listen no more, and remove the socket if it is still this one, unless it `stays` or is to be kept."""
         self.socket.close()
-        if keep:
+        if keep or self.stays:
             return
         with contextlib.suppress(OSError):  # what stays is replaced by whoever listens there next
             if _identity(self.path) == self._identity:

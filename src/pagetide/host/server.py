@@ -16,17 +16,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from pagetide.host.allowance import GUEST_BURST_S, LISTENER_BURST_S, Use
+from pagetide.host.allowance import GUEST_BURST_S, LISTENER_BURST_S, WANTED, Use
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.control import handle, refusal
 from pagetide.host.control_socket import ControlClient, ControlSocket
 from pagetide.host.costs import Costs
+from pagetide.host.descriptor_share import descriptor_share
 from pagetide.host.device import FEATURES
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import SharedMemoryLimit
 from pagetide.host.guest_sockets import GuestSocket, GuestSockets
+from pagetide.host.keep import Keep
+from pagetide.host.keeper import Keeper
 from pagetide.host.ledger import Ledger
+from pagetide.host.listener import Listener
 from pagetide.host.refault_looks import RefaultLooks
 from pagetide.host.retries import Retries
 from pagetide.host.wishes import Wishes
@@ -48,9 +52,11 @@ class Server:
 
     Attributes:
         sockets: where guests connect.
+        successor: the connection of one that has asked for everything, for `let_go`; the caller's to close.
     """
 
     sockets: GuestSockets
+    successor: socket.socket | None
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class Server:
         on_guest_gone: Callable[[AttachedGuest, str], None] | None = None,
         on_busy: Callable[[], None] = lambda: None,
         on_idle: Callable[[], None] = lambda: None,
+        keeper: Keeper | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Start without guests.
@@ -70,6 +77,7 @@ class Server:
             on_guest_gone: called with each guest that has gone and a sentence why, after all it had is given back.
             on_busy: called before anything is done for a guest.
             on_idle: called before the server sleeps.
+            keeper: where guests and sockets are kept for a successor; the server closes it.
             clock_ns: the time, for how long reports wait.
         """
         self._verify_share = verify_share
@@ -87,8 +95,12 @@ class Server:
             self._events,
             on_guest=self._accept,
             on_made=lambda made: self._costs.enter(made, LISTENER_BURST_S),
-            on_removed=self._forget,
+            on_removed=self._forget_socket,
+            listen=self._listen,
+            share=descriptor_share(),
         )
+        self._keeper = keeper
+        self.successor: socket.socket | None = None
         self._guests: dict[AttachedGuest, GuestSocket | None] = {}  # and where it came from
         self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
         self._stopped = False
@@ -121,7 +133,7 @@ class Server:
             OSError: the path cannot be had, or somebody listens there.
         """
         assert self._control is None, "one control socket"
-        self._control = ControlSocket(Path(path), self._events, self._obey, self._costs)
+        self._control = ControlSocket(Path(path), self._events, self._obey, self._costs, self._listen_control)
 
     def wake_by(self, fd: int) -> None:
         """End waiting in `run_once` whenever this descriptor is readable."""
@@ -165,6 +177,7 @@ class Server:
         name: str | None = None,
         wishes: Wishes | None = None,
         memory_limit: SharedMemoryLimit | None = None,
+        keep: Keep | None = None,
     ) -> AttachedGuest:
         """Serve the guest at the other end of a connected socket, which is the server's from now on.
 
@@ -174,7 +187,10 @@ class Server:
             name: what it is called, followed by a number if another guest is called so.
             wishes: what the host wants of it, and where to note what it comes to want.
             memory_limit: how much memory it may share, maybe together with others.
+            keep: where to keep it for a successor; the account is there then.
         """
+        if keep is not None:
+            ledger = keep.ledger
         guest = AttachedGuest(
             self._free_name(name or "guest"),
             sock,
@@ -185,14 +201,87 @@ class Server:
             features=self._features,
             wishes=wishes,
             memory_limit=memory_limit,
+            keep=keep,
             clock_ns=self._clock_ns,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
         self._costs.enter(guest, GUEST_BURST_S)
         self._guests[guest] = None
         wanted = "" if wishes is None else str(wishes)
+        if keep is not None and keep.kept is not None:
+            return guest
         _log.info("attached, and as it was left: %s" if wanted else "attached%s", wanted, extra={"guest": guest.name})
         return guest
+
+    def take_back(self) -> int:
+        """Serve the guests that a predecessor's keeper has kept; how many there are.
+
+        Raises:
+            UnreadableStateError, OSError, GuestGoneError: one cannot be, and the keeper is strict.
+        """
+        assert self._keeper is not None
+        keeps = self._keeper.take_guests()
+        for keep in keeps:
+            assert keep.kept is not None
+            path = None if keep.kept.socket is None else Path(keep.kept.socket)
+            origin = self.sockets.at(path)
+            guest = self.adopt(
+                socket.socket(fileno=keep.take_connection()),
+                name=keep.kept.name,
+                wishes=origin.wishes if origin else None,
+                memory_limit=origin.memory_limit if origin else None,
+                keep=keep,
+            )
+            if origin is not None:
+                self._guests[guest] = origin
+                origin.attached.append(guest.name)
+            if self._keeper.strict:
+                guest.restore()
+            else:
+                self._attempt(guest, functools.partial(_restore, guest))
+            if guest in self._guests:
+                keep.close_rest()
+                _log.info("taken over as it was", extra={"guest": guest.name})
+        self._offer_places()
+        return len(keeps)
+
+    @property
+    def keeps_guests(self) -> bool:
+        """Whether a service manager holds the guests if this process ends."""
+        return self._keeper is not None and self._keeper.outlives
+
+    def hand_over(self) -> None:
+        """Note that the control client whose request this is asks for everything: `successor` is its connection.
+
+        Raises:
+            ValueError: that is for the service manager to do, or cannot be done.
+        """
+        if self._keeper is None or self._control is None or self._control.asking is None:
+            raise ValueError("this server keeps nothing")
+        if self._keeper.outlives:
+            raise ValueError("a service manager runs it; have that restart it (systemctl restart)")
+        if self.successor is not None:
+            raise ValueError("another daemon is taking over")
+        if any(guest.keep is None for guest in self._guests):
+            raise ValueError("not all of its guests could be kept; its log says why")
+        self.successor = self._control.asking.dup()
+
+    def let_go(self) -> dict[str, list[int]]:
+        """Let all guests go that are kept, as they are: what a successor needs, by name. `come_back` undoes that."""
+        assert self._keeper is not None
+        for guest in self.guests:
+            if guest.keep is not None:
+                self._events.unwatch(guest.fileno())
+                guest.let_go()
+                self._forget(guest)
+                self._keeper.let_go(guest.keep)
+        return self._keeper.all_kept()
+
+    def come_back(self) -> None:
+        """Nobody took over what `let_go` gave: go on with it."""
+        assert self._keeper is not None
+        self._keeper.stay()
+        self.take_back()
 
     def run_once(self, timeout_s: float) -> None:
         """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
@@ -232,12 +321,16 @@ class Server:
         self._stopped = True
 
     def close(self) -> None:
-        """Let all guests go and remove the sockets."""
+        """Let all guests go and remove the sockets, or leave both to a service manager that holds them."""
+        if self.keeps_guests:
+            self.let_go()
         for guest in self.guests:
             self._release(guest)
         if self._control is not None:
             self._control.close()
         self.sockets.close()
+        if self._keeper is not None:
+            self._keeper.close()
         self._events.close()
 
     def _now_s(self) -> float:
@@ -329,27 +422,42 @@ class Server:
                 talk()
 
     def _release(self, guest: AttachedGuest) -> None:
-        origin = self._guests.pop(guest)
-        self._working.pop(guest, None)
-        self._looks.forget(guest)
+        origin, allowed_s = self._forget(guest)
         try:
             guest.log_account()
             self._events.unwatch(guest.fileno())
             guest.close()
         except Exception:  # it has gone all the same
             _log.exception(_OUR_ERROR, extra={"guest": guest.name})
-        spent_s = self._costs.leave(guest) + self._costs.lap_s()  # to let it go is at its own cost, too
-        if origin is not None:
-            origin.attached.remove(guest.name)
-            if self._costs.charge(origin, spent_s):
-                self.sockets.rest(origin)
+        if guest.keep is not None and self._keeper is not None:
+            self._keeper.end(guest.keep)
+        spent_s = allowed_s + self._costs.lap_s()  # to let it go is at its own cost, too
+        if origin is not None and self._costs.charge(origin, spent_s):
+            self.sockets.rest(origin)
         for starved in self._retries.failing:  # there is a place, and there are descriptors now
             self._costs.rest_until(starved, self._costs.clock_s)
         self._offer_places()
 
-    def _forget(self, sock: GuestSocket) -> None:
+    def _forget(self, guest: AttachedGuest) -> tuple[GuestSocket | None, float]:
+        """It is attached no more: where it came from, and what it has spent in vain."""
+        self._working.pop(guest, None)
+        self._looks.forget(guest)
+        origin = self._guests.pop(guest)
+        if origin is not None:
+            origin.attached.remove(guest.name)
+        return origin, self._costs.leave(guest)
+
+    def _listen(self, path: Path) -> Listener:
+        return Listener(path) if self._keeper is None else self._keeper.listener(path)
+
+    def _listen_control(self, path: Path) -> Listener:
+        return Listener(path) if self._keeper is None else self._keeper.control(path)
+
+    def _forget_socket(self, sock: GuestSocket) -> None:
         self._retries.succeeded(sock)
         self._costs.leave(sock)
+        if self._keeper is not None:
+            self._keeper.listens_no_more(sock.path)
 
     def _accept(self, origin: GuestSocket) -> None:
         self._costs.lap_s()
@@ -365,16 +473,38 @@ class Server:
             _log.info("guests can be accepted again")
         if sock is None:
             return
+        keep = None if self._keeper is None else self._keeper.begin(sock.fileno())
         try:
-            guest = self.adopt(sock, name=origin.path.stem, wishes=origin.wishes, memory_limit=origin.memory_limit)
+            guest = self.adopt(
+                sock, name=origin.path.stem, wishes=origin.wishes, memory_limit=origin.memory_limit, keep=keep
+            )
         except Exception:
             _log.exception(_OUR_ERROR)
+            if keep is not None:
+                keep.close()
             sock.close()
             return
         self._guests[guest] = origin
         origin.attached.append(guest.name)
+        if keep is not None and self._keeper is not None:
+            self._attempt(guest, functools.partial(_keep, guest, keep, self._keeper))
+        if guest not in self._guests:
+            return
         self._offer_places()
         self._charge(guest, self._costs.lap_s())
 
     def _offer_places(self) -> None:
         self.sockets.offer(GUESTS_MAX - len(self._guests))
+
+
+def _restore(guest: AttachedGuest) -> Use:
+    """Have it go on where a predecessor was."""
+    guest.restore()
+    return WANTED
+
+
+def _keep(guest: AttachedGuest, keep: Keep, keeper: Keeper) -> Use:
+    """Have its first state kept."""
+    guest.keep_state()
+    keeper.kept(keep)
+    return WANTED

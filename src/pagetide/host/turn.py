@@ -25,6 +25,7 @@ from pagetide.host.ledger import (
     SKIPPED_DEVICE_READABLE,
     SKIPPED_OUT_OF_RANGE,
     SKIPPED_UNALIGNED,
+    VERIFIED_BYTES,
 )
 from pagetide.host.ranges import RANGE_COLUMNS, RANGE_END, RANGE_START, reported_ranges, skip_bytes
 from pagetide.jit import kernel
@@ -59,7 +60,8 @@ TURN_BYTES = 3  # the bounds of a turn
 TURN_PUNCHES = 4
 BYTES_LEFT = 5  # and what is left of them in this one
 PUNCHES_LEFT = 6
-CONTROL_WORDS = 7
+DEVICE_INIT = 7  # not 0 if reports are given back with what of them reads as zeros
+CONTROL_WORDS = 8
 
 # How far the element under way has come, an array a queue.
 NEXT_RANGE = 0  # the range to go on with
@@ -67,7 +69,9 @@ RANGE_COUNT = 1
 VERIFY = 2  # whether it is read back
 DEALT_BYTES = 3  # how much of it was dealt with
 COUNTED_BYTES = 4  # how much of it was accounted for when it was served before
-PROGRESS_WORDS = 5
+NAMED_BYTES = 5  # what its descriptors name
+GONE_BYTES = 6  # how much of it was verified gone
+PROGRESS_WORDS = 7
 
 # A turn's answer, in one int: four bits, the share in vain, how many pages were named, and how many reports served.
 _CALL = 1
@@ -178,6 +182,10 @@ def _begin_element(
     progress[RANGE_COUNT] = kept
     progress[VERIFY] = verify
     progress[DEALT_BYTES] = 0
+    progress[GONE_BYTES] = 0
+    progress[NAMED_BYTES] = 0
+    for index in range(count):
+        progress[NAMED_BYTES] += lengths[index]
     ring[UNDER_WAY] = 1
 
 
@@ -214,6 +222,17 @@ def _go_on(
         if ranges[index, RANGE_START] == ranges[index, RANGE_END]:
             progress[NEXT_RANGE] += 1
     return failure
+
+
+@kernel
+def _initialised_bytes(progress: _Words) -> int:
+    """The used length of a report that is done, with DEVICE_INIT_REPORTED: all of it if all is gone, otherwise 0.
+
+    Memory that was verified gone reads as zeros until the guest writes to it. The draft (virtio-spec issue 244, May
+    2026) has the device tell so by the used length, which has 32 bits.
+    """
+    named_bytes = progress[NAMED_BYTES]
+    return int(named_bytes) if progress[GONE_BYTES] == named_bytes and named_bytes < 1 << 32 else 0
 
 
 @kernel
@@ -257,7 +276,9 @@ def _take_turn(
                 disarm_kick(ring)
                 continue
             _begin_element(queue, ring, regions, gpas, lengths, flags, count, ranges, progress, control, ledger, spare)
+        gone_bytes = ledger[VERIFIED_BYTES] + spare[VERIFIED_BYTES]
         failure = _go_on(regions, ranges, progress, control, keep, skip, ledger, spare)
+        progress[GONE_BYTES] += ledger[VERIFIED_BYTES] + spare[VERIFIED_BYTES] - gone_bytes
         if failure != 0:
             control[FAILURE] = failure
             failed = _FAILED
@@ -265,8 +286,9 @@ def _take_turn(
             break
         progress[COUNTED_BYTES] = 0
         ring[UNDER_WAY] = 0
-        # A length of 0: nothing was written, as every device has it. Later drafts give the length a meaning.
-        count = push_used(ring, ring[POPPED_HEAD], 0)
+        # A length of 0: nothing was written, as every device has it.
+        initialised = _initialised_bytes(progress) if queue == _REPORTING and control[DEVICE_INIT] != 0 else 0
+        count = push_used(ring, ring[POPPED_HEAD], initialised)
         if count < 0:
             break
         given_back += 1

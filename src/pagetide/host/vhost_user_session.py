@@ -8,12 +8,15 @@ from collections.abc import Callable
 
 from pagetide import foreign_fds
 from pagetide.host import doors
-from pagetide.host.device import QUEUES_MAX, BalloonDevice, QueueLostError, QueuePlace
+from pagetide.host.device import QUEUES_MAX, BalloonDevice, NotSharedError, QueueLostError, QueuePlace
 from pagetide.host.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import GuestMemory, GuestMemoryError
 from pagetide.host.guest_signals import send_on_channel, signal_eventfd
 from pagetide.host.inflight_memory import InflightTracking
+from pagetide.host.keep import Keep
+from pagetide.host.kept_connection import KeptConnection
+from pagetide.host.kept_state import GuestKept, RegionKept, SessionKept
 from pagetide.host.kicks import Kicks
 from pagetide.virtio.balloon import Status
 from pagetide.virtio.vhost_user_backend import VhostUserBackend
@@ -33,7 +36,7 @@ from pagetide.virtio.vhost_user_events import (
     SessionBegun,
 )
 from pagetide.virtio.vhost_user_messages import Message, RemoteProtocolError, Request
-from pagetide.virtio.vhost_user_payloads import NO_FD, U64, Inflight, decode_u64
+from pagetide.virtio.vhost_user_payloads import NO_FD, U64, Inflight, MemoryRegion, decode_u64
 from pagetide.virtio.vhost_user_transport import Connection, PeerGoneError
 
 _MESSAGES_PER_TURN = 16
@@ -60,6 +63,8 @@ class VhostUserSession:
         features: int,
         on_memory_changed: Callable[[], object],
         on_session: Callable[[], object],
+        keep: Keep | None = None,
+        describe: Callable[[SessionKept], GuestKept] | None = None,
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
         """Take over a connected socket.
@@ -72,6 +77,8 @@ class VhostUserSession:
             kicks: the guest's.
             features: what to offer the driver.
             on_memory_changed: called after each change of the memory that the guest shares.
+            keep: where to keep the session for a successor, or what a predecessor kept, for `restore`.
+            describe: completes what is kept.
             on_session: called when a front-end owns the device anew on this connection, after its memory was forgotten.
             log: where to say what goes wrong.
         """
@@ -83,9 +90,15 @@ class VhostUserSession:
         self._on_memory_changed = on_memory_changed
         self._on_session = on_session
         self._config_to_tell = False
+        self._not_shared = False
         self._log = log
+        self._keep = keep
+        self._inflight_kept: tuple[tuple[int, ...], int] = (), -1
+        if keep is None or describe is None:
+            self._connection = Connection(sock)
+        else:
+            self._connection = KeptConnection(sock, keep, lambda: describe(self._state()))
         self._told_unused: set[int] = set()
-        self._connection = Connection(sock)
         self._backend = VhostUserBackend(features, QUEUES_MAX, device.config.data)
 
     def fileno(self) -> int:
@@ -99,13 +112,15 @@ class VhostUserSession:
 
     @property
     def state(self) -> str:
-        """What stands in the way of serving, of `needs reset`, `no driver` and `stopped`; empty if nothing does.
+        """What stands in the way of serving: `needs reset`, `no shared memory`, `no driver` or `stopped`; or nothing.
 
         A front-end stops the queues of a guest that stands still, and of one whose driver has gone without a reset;
         QEMU tells no difference.
         """
         if self._backend.status & Status.NEEDS_RESET:
             return "needs reset"
+        if self._not_shared:
+            return "no shared memory"
         if self._backend.driver_is_there:
             return ""
         return "stopped" if self._backend.vrings.any_was_started and not self._backend.vrings.started else "no driver"
@@ -151,15 +166,58 @@ class VhostUserSession:
         A front-end need not expect to be told while no queue is started, and QEMU's generic device ends if it is.
         """
         told = self._backend.config_changed()
-        self._config_to_tell = told is None
-        if told is not None and not send_on_channel(*told):
-            self._config_to_tell = True
-            self._backend.drop_channel()
+        self._config_to_tell = True
+        self._connection.changed()  # it is a successor's to tell if we are killed now
+        if told is not None:
+            if send_on_channel(*told):
+                self._config_to_tell = False
+            else:
+                self._backend.drop_channel()
         return self._backend.has_channel
 
     def keep_state(self) -> None:
         """Keep for a successor what the driver was told and has told; whatever changes that calls this."""
         self.inflight.keep_state(self._device.state)
+        self._connection.changed()
+
+    def restore(self, kept: SessionKept, fds: dict[int, int]) -> None:
+        """Go on where a predecessor on this connection was, whatever it did last.
+
+        Args:
+            kept: what it kept.
+            fds: the descriptors in it, by number; those that are used are taken out.
+
+        Raises:
+            GuestGoneError: it cannot be gone on with.
+        """
+
+        def fd_of(number: int) -> int:
+            return -1 if number < 0 else fds.pop(number)
+
+        try:
+            self._connection.resume()
+            for region in kept.memory:
+                self._memory.add(MemoryRegion(*region.shared), fd_of(region.fd))
+            started = self._backend.restore(kept.backend, fd_of)
+            to_tell = self._device.restore(kept.device) or kept.untold
+            if kept.inflight:
+                self._inflight_kept = kept.inflight, kept.inflight_fd
+                self.inflight.use(Inflight(*kept.inflight), fd_of(kept.inflight_fd))
+            for event in () if self._backend.status & Status.NEEDS_RESET else started:
+                place = _place(event)
+                self._serve_queue(event, place, self._device.where_it_stands(place))
+        except (GuestMemoryError, ValueError, OSError) as error:
+            raise GuestGoneError(f"cannot be taken over: {error}") from error
+        if to_tell:
+            self.tell_config_changed()
+        self._events.rewatch(self.fileno(), READABLE | WRITABLE)  # a reply may not have gone yet
+
+    def let_go(self) -> None:
+        """Leave everything as it is for a successor, and close it here."""
+        with contextlib.ExitStack() as parts:
+            self._close_in(parts)
+            for index in self._kicks.watched:
+                parts.callback(self._kicks.unwatch, index)
 
     def fail_queue(self, index: int, reason: str) -> None:
         """The driver broke a rule of the ring: say so, and leave its queues alone until it resets the device.
@@ -174,6 +232,7 @@ class VhostUserSession:
         for started in self._kicks.watched:
             self._stop_queue(started)
         self._backend.status |= int(Status.NEEDS_RESET)
+        self._connection.changed()
         err_fd = self._backend.vrings.err_fd(index)
         if not self.tell_config_changed() and err_fd < 0:
             raise GuestGoneError(f"queue {index}: {reason}")
@@ -182,12 +241,15 @@ class VhostUserSession:
     def close(self) -> None:
         """Leave the queues, and give back what the connection held; each part also if another cannot be."""
         with contextlib.ExitStack() as parts:
-            parts.callback(self._connection.close)
-            for fd in self._backend.close():
-                parts.callback(foreign_fds.close, fd)
-            parts.callback(self.inflight.close)
+            self._close_in(parts)
             for index in self._kicks.watched:
                 parts.callback(self._leave_queue, index)
+
+    def _close_in(self, parts: contextlib.ExitStack) -> None:
+        parts.callback(self._connection.close)
+        for fd in self._backend.close():
+            parts.callback(foreign_fds.close, fd)
+        parts.callback(self.inflight.close)
 
     def _take(self, message: Message) -> None:
         message = self._without_others(message)
@@ -201,14 +263,14 @@ class VhostUserSession:
                 self._act(event)
         except (GuestMemoryError, ValueError) as error:
             refusal = f"{Request(message.request).name} refused: {error}"
+            self._not_shared |= isinstance(error, NotSharedError)
             self._log.error("%s", refusal)
         for fd in self._backend.take_unneeded_fds():
             foreign_fds.close(fd)
         answer = self._backend.answer(message, succeeded=refusal is None)
-        if answer is not None:
-            self._connection.send(answer)
-        elif refusal is not None:
+        if answer is None and refusal is not None:
             raise GuestGoneError(refusal)
+        self._connection.done(answer)
         if self._config_to_tell:
             self.tell_config_changed()
 
@@ -258,6 +320,7 @@ class VhostUserSession:
                 self._take_over(inflight, fd)
             case _:
                 self._change_memory(event)
+                self._not_shared = False
                 self._on_memory_changed()
 
     def _begin_session(self) -> None:
@@ -265,11 +328,14 @@ class VhostUserSession:
         self._memory.replace([], [])
         self.inflight.close()
         self.inflight = InflightTracking(QUEUES_MAX)
+        self._inflight_kept = (), -1
         self._on_session()
 
     def _take_over(self, inflight: Inflight, fd: int) -> None:
         """Track in this memory, and go on as the device left it that did before."""
+        number = -1 if self._keep is None else self._keep.number_of(fd)
         self.inflight.use(inflight, fd)
+        self._inflight_kept = tuple(inflight), number
         left = self.inflight.state
         if left is not None and self._device.take_over(left):
             self.tell_config_changed()
@@ -289,13 +355,26 @@ class VhostUserSession:
             raise
 
     def _start_queue(self, event: QueueStarted) -> None:
-        index, address = event.queue, event.address
-        place = QueuePlace(event.size, address.desc, address.avail, address.used)
-        base = self._backend.vrings.base(index)
+        self._serve_queue(event, _place(event), self._backend.vrings.base(event.queue))
+
+    def _serve_queue(self, event: QueueStarted, place: QueuePlace, base: int) -> None:
+        index = event.queue
         self._device.start_queue(index, place, base, self.features, self.inflight.region(index))
         self.keep_state()
         self._kicks.watch(index, event.kick_fd)
         self.call(index)  # the call for what was given back before may have been lost
+
+    def _state(self) -> SessionKept:
+        """What a successor on this connection needs."""
+        assert self._keep is not None
+        number_of = self._keep.number_of
+        return SessionKept(
+            self._backend.state(number_of),
+            self._device.keep(),
+            [RegionKept(tuple(shared), number_of(fd)) for shared, fd in self._memory.regions],
+            *self._inflight_kept,
+            self._config_to_tell,
+        )
 
     def _stop_queue(self, index: int) -> None:
         stopped_at = self._leave_queue(index)
@@ -306,3 +385,7 @@ class VhostUserSession:
         """Serve a queue no more; where it stood, if it was served."""
         self._kicks.unwatch(index)
         return self._device.stop_queue(index)
+
+
+def _place(event: QueueStarted) -> QueuePlace:
+    return QueuePlace(event.size, event.address.desc, event.address.avail, event.address.used)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from pagetide.lab.control_path import default_control_path
 from pagetide.lab.run_command import run
+from pagetide.machine.architectures import AMD64, Architecture, find_architecture
 from pagetide.machine.balloon_host import BalloonHost, HypervisorHost, OwnHost
 from pagetide.machine.boot_config import BootConfig
 from pagetide.machine.config import ConfigError
@@ -37,6 +38,7 @@ class BootChoice(NamedTuple):
         control: where that daemon answers questions.
         qemu: the QEMU to take.
         kernel: the kernel to boot.
+        arch: the guest's architecture and flavour, if another than amd64.
     """
 
     kind: Literal["uml", "qemu"]
@@ -45,12 +47,28 @@ class BootChoice(NamedTuple):
     control: Path | None = None
     qemu: Path | None = None
     kernel: Path | None = None
+    arch: str | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The guest's.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        return AMD64 if self.arch is None else find_architecture(self.arch)
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Raise ConfigError for options that do not go together; `given` are the others."""
+        no_ours = (
+            f"a guest of {self.arch} cannot have our balloon: QEMU's generic device has one MSI-X vector and no other "
+            "interrupt, and Linux's driver needs one more there; --peer gives it QEMU's own"
+        )
         checks = (
             (self.peer and self.kind != "qemu", "--peer is QEMU's own balloon: pagetide boot qemu --peer"),
             (self.qemu is not None and self.kind != "qemu", "--qemu is for pagetide boot qemu"),
+            (self.arch is not None and self.kind != "qemu", "--arch is for pagetide boot qemu"),
+            (not self.peer and not self.architecture.serves_generic, no_ours),
             (
                 self.peer and self.socket is not None,
                 "--peer and --socket exclude each other: whose balloon is it to be?",
@@ -71,16 +89,17 @@ class BootChoice(NamedTuple):
             )
 
 
-def make_boot_config(given: Mapping[str, Any]) -> BootConfig:
+def make_boot_config(given: Mapping[str, Any], architecture: Architecture = AMD64) -> BootConfig:
     """The settings of one boot: defaults, overridden by what is given.
 
     Args:
         given: settings by the names of their options; sizes as text. A value of None is not given.
+        architecture: the guest's, which has its own default of RAM.
 
     Raises:
         ConfigError: a size cannot be read, or a value is out of its range.
     """
-    fields = {}
+    fields: dict[str, Any] = {"ram_bytes": architecture.ram_bytes}
     for name, value in given.items():
         if value is None:
             continue
@@ -114,8 +133,10 @@ def boot(choice: BootChoice, config: BootConfig, json_path: str | None) -> int:
 def _find(choice: BootChoice) -> Hypervisor:
     if choice.kind == "uml":
         return UserModeLinux(find_uml(choice.kernel))
-    program = find_qemu(choice.qemu, generic=not choice.peer)
-    return Qemu(find_linux(choice.kernel), program, is_balloon=choice.peer)
+    architecture = choice.architecture
+    program = find_qemu(choice.qemu, generic=not choice.peer, architecture=architecture)
+    parts = find_linux(choice.kernel, architecture=architecture)
+    return Qemu(parts, program, is_balloon=choice.peer, architecture=architecture)
 
 
 def _host(choice: BootChoice, config: BootConfig) -> BalloonHost:

@@ -16,6 +16,7 @@ from typing import Self, cast
 
 from pagetide.guest.vhost_user_link import connect
 from pagetide.host.attached_guest import AttachedGuest
+from pagetide.host.device import FEATURES
 from pagetide.host.ledger import Ledger
 from pagetide.host.server import Server
 from pagetide.linux import eventfd, eventfd_read, eventfd_write
@@ -25,7 +26,7 @@ from pagetide.machine.qemu_device import QemuDevice
 from pagetide.machine.qmp import QmpError
 from pagetide.machine.vhost_user_probe import VhostUserProbe
 from pagetide.memory.guest_ram import GuestRam
-from pagetide.virtio.balloon import Stat, Status
+from pagetide.virtio.balloon import Feature, Stat, Status
 from pagetide.virtio.vhost_user_messages import ProtocolFeature
 from pagetide.virtio.vhost_user_transport import PeerGoneError
 
@@ -138,7 +139,7 @@ class OwnDevice(VhostUserDevice):
         """Start the server."""
         super().__init__("", ram_bytes)
         warm_up_host()  # a vector does not wait for a compiler
-        self._server = Server()
+        self._server = Server(features=int(FEATURES | Feature.DEVICE_INIT_REPORTED))
         self._ledger = Ledger()
         self._guest: AttachedGuest | None = None
         self._stop_fd = eventfd()

@@ -4,9 +4,10 @@ The init reads commands from the console and answers with marker lines, each of 
 
 - `fill MIB` writes a file of that size to a tmpfs and answers `@filled`; `remove` removes it and answers `@removed`;
 - `stop` switches the guest off; `@failed TEXT` is the answer to any of them that did not work;
-- on its own it says `@ready RELEASE ORDER` once, with the kernel's release and the reporting order in force, and
-  `@memory FREE LISTED` before each answer and five times a second: pages that are free, and those on the lists for
-  reclaim, where the pages of all files and processes are. A block that is isolated for a report is neither.
+- on its own it says `@ready RELEASE ORDER PAGE_KIB ORDERS` once: the kernel's release, the reporting order in force,
+  the size of its pages, and how many orders its allocator has; and `@memory FREE_KIB LISTED_KIB` before each answer and
+  five times a second: memory that is free, and that on the lists for reclaim, where the pages of all files and
+  processes are. A block that is isolated for a report is neither.
 
 Busybox's `read` forgets what it has of a line when its time is up, and a slow guest takes some of that time for each
 character. So only the first has to come in time.
@@ -40,6 +41,10 @@ for module in /modules/*; do
 done
 set -- /sys/bus/virtio/drivers/virtio_balloon/virtio*
 [ -e "$1" ] || echo "@failed the guest has found no balloon"
+page_kib=4
+while read -r name value _; do
+    [ "$name" = KernelPageSize: ] && page_kib=$value && break
+done </proc/self/smaps
 tell_memory() {
     listed=0
     while read -r name pages; do
@@ -49,14 +54,16 @@ tell_memory() {
         nr_zone_unevictable) break ;;
         esac
     done </proc/vmstat
-    echo "@memory $free $((listed + pages))"
+    echo "@memory $((free * page_kib)) $(((listed + pages) * page_kib))"
 }
 order_file=/sys/module/page_reporting/parameters/page_reporting_order
 [ -n "$reporting_order" ] && echo "$reporting_order" >$order_file
 read -r order <$order_file
 read -r release </proc/sys/kernel/osrelease
+read -r _ _ _ _ counts </proc/buddyinfo
+set -- $counts
 tell_memory
-echo "@ready $release $order"
+echo "@ready $release $order $page_kib $#"
 while :; do
     command= argument=
     if read -r -t 0.2 -n 1 first && [ -n "$first" ]; then

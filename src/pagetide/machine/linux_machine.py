@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -28,7 +29,7 @@ from pagetide.machine.processes import STOP_MAX_S
 from pagetide.machine.recorder import Recorder
 from pagetide.machine.result import RunResult
 from pagetide.memory.residency import resident_bytes
-from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.units import PAGE_SIZE_BYTES, format_size
 
 SETTLED_AFTER_S = LINUX_DELAY_S + 1.5
 """Without a report for this long, Linux has nothing left to report: its passes are one delay apart."""
@@ -46,10 +47,40 @@ class _RunOverError(Exception):
     """The run cannot go on; the message is its outcome."""
 
 
+class KernelTold(NamedTuple):
+    """What a guest's init says once it is ready.
+
+    Attributes:
+        order: the smallest block that the kernel reports, 2^order of its own pages; -1 if nothing reports.
+        page_bytes: the size of its pages.
+        orders: how many orders its allocator has, from 0.
+    """
+
+    order: int
+    page_bytes: int
+    orders: int
+
+    @classmethod
+    def read(cls, rest: str) -> Self:
+        """From the words of the marker `@ready`."""
+        _, order, page_kib, orders = rest.split()
+        return cls(int(order), int(page_kib) << 10, int(orders))
+
+    @property
+    def block_bytes(self) -> int:
+        """The smallest block that is reported."""
+        return self.page_bytes << self.order
+
+    @property
+    def small_page_order(self) -> int:
+        """The order, in pages of PAGE_SIZE_BYTES, as all settings and results have it."""
+        return self.order + (self.page_bytes // PAGE_SIZE_BYTES).bit_length() - 1
+
+
 class LinuxView:
     """What a Linux guest tells of itself.
 
-    Pages that are neither free nor on a list for reclaim are the kernel's own, as good as constant in number, or are
+    Memory that is neither free nor on a list for reclaim is the kernel's own, as good as constant in size, or is
     isolated for a report, or in the balloon. So the fewest there ever were are the kernel's own, and all that comes on
     top is not used.
     """
@@ -59,9 +90,9 @@ class LinuxView:
         self._ram_bytes = self._used_bytes = self._kernel_bytes = ram_bytes
         self.free_bytes = 0
 
-    def told(self, free_pages: int, listed_pages: int) -> None:
-        """Init told so many pages free, and so many on lists for reclaim."""
-        self.free_bytes, listed_bytes = free_pages * PAGE_SIZE_BYTES, listed_pages * PAGE_SIZE_BYTES
+    def told(self, free_kib: int, listed_kib: int) -> None:
+        """Init told how much is free, and how much on lists for reclaim."""
+        self.free_bytes, listed_bytes = free_kib << 10, listed_kib << 10
         self._kernel_bytes = min(self._kernel_bytes, self._ram_bytes - self.free_bytes - listed_bytes)
         self._used_bytes = self._kernel_bytes + listed_bytes
 
@@ -112,7 +143,7 @@ class LinuxMachine:
         self._config, self._hypervisor, self._host = config, hypervisor, host
         self._view = LinuxView(config.ram_bytes)
         self._answers: list[str] = []
-        self._order: int | None = None
+        self._kernel: KernelTold | None = None
         self._next_s = 0.0
         self._memory_fd = -1
 
@@ -156,7 +187,7 @@ class LinuxMachine:
         self._recorder.begin({"guest": process_cpu_s(self._guest.pid), "host": self._host.cpu_s()})
 
     def _is_ready(self) -> bool:
-        return self._host.ready and self._order is not None and self._view.free_bytes > 0
+        return self._host.ready and self._kernel is not None and self._view.free_bytes > 0
 
     def _bursts(self) -> None:
         """Fill, hold, remove and wait until all is reported, some times over; then switch the guest off."""
@@ -215,10 +246,10 @@ class LinuxMachine:
     def _take(self, marker: str) -> None:
         kind, _, rest = marker.partition(" ")
         if kind == "memory":
-            free_pages, listed_pages = rest.split()
-            self._view.told(int(free_pages), int(listed_pages))
+            free_kib, listed_kib = rest.split()
+            self._view.told(int(free_kib), int(listed_kib))
         elif kind == "ready":
-            self._order = int(rest.split()[1])
+            self._kernel = KernelTold.read(rest)
         elif kind == "failed":
             raise _RunOverError(f"the guest stopped: {rest}")
         else:
@@ -245,7 +276,7 @@ class LinuxMachine:
 
     def _result(self, outcome: str) -> RunResult:
         result = self._recorder.result(outcome)
-        order = result.config.order if self._order is None else self._order
+        order = result.config.order if self._kernel is None else self._kernel.small_page_order
         return msgspec.structs.replace(
             result,
             config=msgspec.structs.replace(result.config, order=order),
@@ -253,7 +284,10 @@ class LinuxMachine:
         )
 
     def _title(self) -> str:
-        return f"Linux {self._hypervisor.parts.release} ({self._hypervisor.name})"
+        pages = ""
+        if self._kernel is not None and self._kernel.page_bytes != PAGE_SIZE_BYTES:
+            pages = f", pages of {format_size(self._kernel.page_bytes)}"
+        return f"Linux {self._hypervisor.parts.release} ({self._hypervisor.name}{pages})"
 
 
 def _outcome(part: Callable[[], None]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from shutil import which
 from typing import NamedTuple
 
+from pagetide.machine.architectures import AMD64, Architecture
 from pagetide.machine.config import ConfigError
 from pagetide.machine.kernel_modules import KernelModule, ModuleMissingError, UnpackerMissingError, modules_to_load
 from pagetide.machine.qemu_process import QEMU
@@ -20,6 +21,7 @@ _KERNEL_PACKAGE = "linux-image-cloud-amd64"
 _QEMU_PACKAGES = "qemu-system-x86 seabios"
 _UML_WANTED = ("virtio_balloon",)
 _PCI_WANTED = ("virtio_pci", "virtio_balloon")
+_BARE_IMAGES = ("vmlinuz", "vmlinux")
 _ELF_MAGIC = b"\x7fELF"
 _PT_INTERP = 3
 
@@ -97,51 +99,81 @@ def find_umls(*, search_path: str | None = None) -> list[GuestParts]:
     return running
 
 
-def find_linux(kernel: Path | None = None, *, root: Path = Path("/"), search_path: str | None = None) -> GuestParts:
+def find_linux(
+    kernel: Path | None = None,
+    *,
+    architecture: Architecture = AMD64,
+    root: Path = Path("/"),
+    search_path: str | None = None,
+) -> GuestParts:
     """Find the files of a Linux guest for QEMU.
 
     Args:
         kernel: its image, FOLDER/boot/vmlinuz-RELEASE with modules in FOLDER/lib/modules/RELEASE or in usr/lib, or
             .../modules/RELEASE/vmlinuz beside its modules, where Debian 14 has it; or a link to one. Otherwise the
             newest of those that `tools/setup_guests` unpacked, or of those installed.
+        architecture: the guest's. The files of another one than AMD64 are only looked for in the guests' folder.
         root: where installed ones are.
         search_path: as for `find_uml`.
 
     Raises:
         ConfigError: one is missing; the sentence says which, and what installs it.
     """
+    if architecture is not AMD64:
+        return _find_foreign_linux(kernel, architecture)
     if kernel is None:
         images = [image for top in (guests_folder() / "linux", root) for image in _newest_first(top)]
         if not images:
             where = f"vmlinuz-* in {root / 'boot'}, vmlinuz in {root / 'usr/lib/modules/*'}"
             raise _missing(f"a Linux kernel for the guest ({where})", _KERNEL_PACKAGE)
         kernel = images[0]
-    if not kernel.is_file():
-        raise ConfigError(f"there is no kernel {kernel}")
-    named = kernel if _has_release(kernel) else kernel.resolve()  # such as /vmlinuz, a link
-    release = _release(named)
-    top = named.absolute().parent.parent
-    beside = [named.absolute().parent] if named.name == "vmlinuz" else []
-    folders = [*beside, *(top / name / release for name in ("lib/modules", "usr/lib/modules"))]
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    folder, release = _modules_of(kernel)
     modules = _modules(folder, str(kernel), _PCI_WANTED, _KERNEL_PACKAGE)
     return GuestParts(kernel, release, modules, find_busybox(search_path=search_path))
 
 
-def find_qemu(program: Path | None = None, *, generic: bool, search_path: str | None = None) -> QemuProgram:
+def _find_foreign_linux(kernel: Path | None, architecture: Architecture) -> GuestParts:
+    top = guests_folder() / f"linux-{architecture.name}"
+    install = f"as root on Debian, make setup-guests ARCH={architecture.name}"
+    busybox = next((path for name in ("usr/bin", "bin") if (path := top / name / "busybox").is_file()), None)
+    images = [kernel] if kernel else _newest_first(top)
+    if not images or busybox is None:
+        raise ConfigError(f"the files of a guest of {architecture.name} are missing: {install}")
+    folder, release = _modules_of(images[0])
+    try:
+        modules = modules_to_load(folder, architecture.modules)
+    except (ModuleMissingError, UnpackerMissingError) as missing:
+        raise ConfigError(f"{missing} of {images[0]}, in {folder}, is missing: {install}") from missing
+    return GuestParts(images[0], release, modules, busybox)
+
+
+def find_qemu(
+    program: Path | None = None,
+    *,
+    generic: bool,
+    architecture: Architecture = AMD64,
+    search_path: str | None = None,
+) -> QemuProgram:
     """Find a QEMU.
 
     Args:
         program: the one to take; otherwise the first on the search path and then in the guests' folder that will do.
         generic: whether it must have the device that attaches a vhost-user balloon. It is asked, whatever its version.
+        architecture: the guest's.
         search_path: as for `find_uml`.
 
     Raises:
         ConfigError: there is none, or none has the device; the sentence says what to do.
     """
-    names: list[str | Path] = [QEMU, guests_folder() / "bin" / QEMU] if program is None else [program]
+    name = architecture.program
+    names: list[str | Path] = [name, guests_folder() / "bin" / name] if program is None else [program]
     found = [path for name in names if (path := which(str(name), path=search_path)) is not None]
     if not found:
+        if architecture.program != QEMU:
+            raise ConfigError(
+                f"the program {program or name} is missing: as root on Debian, make setup-guests "
+                f"ARCH={architecture.name}"
+            )
         raise _missing(f"the program {program or QEMU}", _QEMU_PACKAGES)
     for path in found:
         if not generic or _has_device(path, GENERIC_DEVICE):
@@ -151,6 +183,22 @@ def find_qemu(program: Path | None = None, *, generic: bool, search_path: str | 
         f"{' and '.join(found)} cannot attach a guest to our balloon: there is no device {GENERIC_DEVICE}; name a QEMU "
         "that has it with --qemu (10.2 or newer), or run the guest on QEMU's own balloon with --peer"
     )
+
+
+def _modules_of(kernel: Path) -> tuple[Path, str]:
+    """The folder of a kernel image's modules, and its release.
+
+    Raises:
+        ConfigError: there is no such image.
+    """
+    if not kernel.is_file():
+        raise ConfigError(f"there is no kernel {kernel}")
+    named = kernel if _has_release(kernel) else kernel.resolve()  # such as /vmlinuz, a link
+    release = _release(named)
+    top = named.absolute().parent.parent
+    beside = [named.absolute().parent] if named.name in _BARE_IMAGES else []
+    folders = [*beside, *(top / name / release for name in ("lib/modules", "usr/lib/modules"))]
+    return next((folder for folder in folders if folder.is_dir()), folders[0]), release
 
 
 def _uml_programs(kernel: Path | None, search_path: str | None) -> list[Path]:
@@ -205,17 +253,19 @@ def _newest_first(top: Path) -> list[Path]:
     def key(image: Path) -> list[int]:
         return [int(number) for number in re.findall(r"\d+", _release(image))]
 
-    patterns = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz")
+    patterns = ("boot/vmlinu[xz]-*", "usr/lib/modules/*/vmlinu[xz]", "lib/modules/*/vmlinu[xz]")
     return sorted((image for pattern in patterns for image in top.glob(pattern)), key=key, reverse=True)
 
 
 def _has_release(image: Path) -> bool:
-    return image.name.startswith("vmlinuz-") or image.parent.parent.name == "modules"
+    return image.name.partition("-")[0] in _BARE_IMAGES and (
+        image.name not in _BARE_IMAGES or image.parent.parent.name == "modules"
+    )
 
 
 def _release(image: Path) -> str:
     """The release of a kernel's image, which its own name or that of its folder has."""
-    return image.parent.name if image.name == "vmlinuz" else image.name.partition("-")[2]
+    return image.parent.name if image.name in _BARE_IMAGES else image.name.partition("-")[2]
 
 
 def _modules(folder: Path, kernel: str, wanted: tuple[str, ...], package: str) -> list[KernelModule]:

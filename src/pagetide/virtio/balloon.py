@@ -23,6 +23,8 @@ class Feature(enum.IntFlag, boundary=enum.KEEP):
     FREE_PAGE_HINT = 1 << 3
     PAGE_POISON = 1 << 4
     REPORTING = 1 << 5
+    DEVICE_INIT_REPORTED = 1 << 6
+    """A draft of May 2026 (virtio-spec issue 244)."""
     INDIRECT_DESC = 1 << 28
     EVENT_IDX = 1 << 29
     VERSION_1 = 1 << 32

@@ -33,6 +33,7 @@ from pagetide.virtio.vhost_user_events import (
     MemoryRegionAdded,
     MemoryRegionRemoved,
     MemoryTableSet,
+    QueueStarted,
     SessionBegun,
 )
 from pagetide.virtio.vhost_user_messages import (
@@ -67,6 +68,7 @@ from pagetide.virtio.vhost_user_rules import (
     REQUESTS_WITH_REPLY,
     check_request,
 )
+from pagetide.virtio.vhost_user_state import BackendState
 from pagetide.virtio.vhost_user_vrings import Vrings
 
 _NO_INFLIGHT = Inflight(0, 0, 0, 0)
@@ -189,6 +191,26 @@ class VhostUserBackend:
         if not self.has_channel or not self.driver_is_there:
             return None
         return self._channel_fd, Message(BackendRequest.CONFIG_CHANGE_MSG)
+
+    def state(self, number_of: Callable[[int], int]) -> BackendState:
+        """All of it, for a successor; `number_of` says what a descriptor is called there."""
+        return BackendState(
+            self._offered,
+            self.features,
+            int(self.protocol_features),
+            self.status,
+            number_of(self._channel_fd),
+            self._is_owned,
+            self.vrings.state(number_of),
+        )
+
+    def restore(self, state: BackendState, fd_of: Callable[[int], int]) -> tuple[QueueStarted, ...]:
+        """Know what a predecessor knew, and offer what it offered; the queues that are to be served again."""
+        self._offered, self.features, self.status = state.offered, state.features, state.status
+        self.protocol_features = ProtocolFeature(state.protocol_features)
+        self._channel_fd = fd_of(state.channel)
+        self._is_owned = state.is_owned
+        return self.vrings.restore(state.vrings, fd_of)
 
     def drop_channel(self) -> None:
         """The front-end's end of the channel is closed; it may give another one."""

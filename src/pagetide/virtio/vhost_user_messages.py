@@ -159,6 +159,11 @@ class MessageReader:
         """Whether a message has begun to come and is not complete."""
         return bool(self._data or self._fds)
 
+    @property
+    def part(self) -> tuple[bytes, list[int]]:
+        """What has come of a message that is not complete: its bytes and descriptors, which stay here."""
+        return self._data, self._fds
+
     def take_fds(self) -> list[int]:
         """The descriptors of a message that is not complete: for whoever gives up on the stream, to close them."""
         fds, self._fds = self._fds, []

@@ -88,20 +88,27 @@ class Connection:
         """
         while (message := self._reader.next_message()) is None:
             try:
-                data, fds, flags = _receive(self._socket, self._reader.wanted_bytes)
+                data, fds, flags = receive_some(self._socket, self._reader.wanted_bytes)
             except BlockingIOError:
                 return None
             except ConnectionResetError:
                 data, fds, flags = b"", [], 0
             self._reader.receive(data, fds)
-            if flags & socket.MSG_CTRUNC and len(fds) <= FDS_MAX:
-                raise OSError(errno.EMFILE, "this process has no room for a message's file descriptors (ulimit -n)")
-            if flags & socket.MSG_CTRUNC:
-                raise RemoteProtocolError("more file descriptors came with a message than there is room for")
+            check_received(fds, flags)
             if not data:
                 self.at_end = True
                 return None
         return message
+
+    def resume(self) -> None:
+        """Go on where another process was on this connection, if one was."""
+
+    def changed(self) -> None:
+        """Something else than by a message has changed what a successor of this process must know."""
+
+    def done(self, answer: Message | None) -> bool:
+        """The message that was received last is acted on; send the answer to it, if any, as `send` does."""
+        return True if answer is None else self.send(answer)
 
     def send(self, message: Message) -> bool:
         """Send a message, or as much as the peer takes now; whether all went.
@@ -123,7 +130,7 @@ class Connection:
         while self._unsent:
             data, fds = self._unsent[0]
             try:
-                sent = _send(self._socket, data, fds)
+                sent = send_some(self._socket, data, fds)
             except BlockingIOError:
                 return False
             except (BrokenPipeError, ConnectionResetError) as error:
@@ -135,10 +142,13 @@ class Connection:
         return True
 
 
-def _receive(sock: socket.socket, size_bytes: int) -> tuple[bytes, list[int], int]:
-    """Bytes, descriptors and flags. The standard library's recv_fds of Python 3.11 drops the flags that it is given."""
+def receive_some(sock: socket.socket, size_bytes: int, how: int = 0) -> tuple[bytes, list[int], int]:
+    """Bytes, descriptors and flags, by a socket that does not block; `how` may be MSG_PEEK.
+
+    The standard library's recv_fds of Python 3.11 drops the flags that it is given.
+    """
     room = socket.CMSG_SPACE((FDS_MAX + 1) * _FD_BYTES)
-    data, ancillary, flags, _ = sock.recvmsg(size_bytes, room, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = sock.recvmsg(size_bytes, room, socket.MSG_CMSG_CLOEXEC | how)
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -146,7 +156,21 @@ def _receive(sock: socket.socket, size_bytes: int) -> tuple[bytes, list[int], in
     return data, list(fds), flags
 
 
-def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> int:
+def check_received(fds: Sequence[int], flags: int) -> None:
+    """Were all descriptors received that came.
+
+    Raises:
+        OSError: this process can have no more.
+        RemoteProtocolError: there were too many.
+    """
+    if flags & socket.MSG_CTRUNC and len(fds) <= FDS_MAX:
+        raise OSError(errno.EMFILE, "this process has no room for a message's file descriptors (ulimit -n)")
+    if flags & socket.MSG_CTRUNC:
+        raise RemoteProtocolError("more file descriptors came with a message than there is room for")
+
+
+def send_some(sock: socket.socket, data: bytes, fds: Sequence[int]) -> int:
+    """Send bytes, and descriptors beside them; how many bytes have gone."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     return sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pagetide.virtio.vhost_user_events import CallReplaced, QueueStarted, QueueStopped
 from pagetide.virtio.vhost_user_messages import RemoteProtocolError
 from pagetide.virtio.vhost_user_payloads import INDEX_MASK, VringAddress
+from pagetide.virtio.vhost_user_state import VringState
 
 VringEvents = tuple[QueueStarted | QueueStopped | CallReplaced, ...]
 
@@ -73,6 +74,37 @@ class Vrings:
     def err_fd(self, index: int) -> int:
         """A queue's error descriptor as it is now, -1 for none."""
         return self._vring(index).err_fd
+
+    def state(self, number_of: Callable[[int], int]) -> list[VringState]:
+        """All of it, for a successor; `number_of` says what a descriptor is called there."""
+        return [
+            VringState(
+                vring.size,
+                () if vring.address is None else tuple(vring.address),
+                vring.base,
+                vring.base_is_given,
+                vring.enabled,
+                vring.started,
+                vring.was_started,
+                number_of(vring.kick_fd),
+                number_of(vring.call_fd),
+                number_of(vring.err_fd),
+            )
+            for vring in self._vrings
+        ]
+
+    def restore(self, states: list[VringState], fd_of: Callable[[int], int]) -> tuple[QueueStarted, ...]:
+        """Know what a predecessor knew; the queues that are to be served again, from where they stand in memory."""
+        started = []
+        for index, (vring, state) in enumerate(zip(self._vrings, states, strict=True)):
+            vring.size = state.size
+            vring.address = VringAddress(*state.address) if state.address else None
+            vring.base, vring.base_is_given = state.base, state.base_is_given
+            vring.enabled, vring.started, vring.was_started = state.enabled, state.started, state.was_started
+            vring.kick_fd, vring.call_fd, vring.err_fd = map(fd_of, (state.kick, state.call, state.err))
+            if vring.started and vring.address is not None:
+                started.append(QueueStarted(index, vring.size, vring.address, vring.kick_fd))
+        return tuple(started)
 
     def set_size(self, index: int, size: int) -> VringEvents:
         """SET_VRING_NUM."""

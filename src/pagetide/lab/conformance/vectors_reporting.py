@@ -82,6 +82,23 @@ def _gone_when_acknowledged(bench: Bench) -> str:
     return bench.outcome(back=back)
 
 
+def _initialised(buffers: Buffers, gone: Buffers) -> Callable[[Bench], str]:
+    """Report one element to a device that tells by the used length what it initialised; `gone` may change."""
+
+    def play(bench: Bench) -> str:
+        draft = Feature.DEVICE_INIT_REPORTED
+        queue = bench.start(Queue.REPORTING, ALL | draft, Feature.REPORTING, draft)
+        for gpa, length_bytes in gone:
+            bench.may_change(gpa, length_bytes)
+        queue.give(buffers, writable=True)
+        back = queue.come_back()
+        if queue.written_bytes and any(bench.read(gpa, length_bytes).strip(bytes(1)) for gpa, length_bytes in gone):
+            return "told as initialised, and not zeros"
+        return f"{'back' if back else bench.outcome(back=back)}, {format_size(queue.written_bytes)} initialised"
+
+    return play
+
+
 def _nothing_written(bench: Bench) -> str:
     queue = bench.start(Queue.REPORTING)
     bench.may_change(DATA, MIB)
@@ -128,6 +145,18 @@ VECTORS: tuple[Vector, ...] = (
     Vector("reporting", "70 000 elements, no event index", _wraps(BASE), "gone and called, every time"),
     Vector("reporting", "gone when it is acknowledged, not later", _gone_when_acknowledged, _gone(128 * MIB)),
     Vector("reporting", "the used length is what was written: nothing", _nothing_written, "1 MiB gone, 0 B written"),
+    Vector(
+        "draft",
+        "DEVICE_INIT_REPORTED: the used length is all of a report",
+        _initialised(((DATA, MIB), (DATA + 4 * MIB, MIB)), ((DATA, MIB), (DATA + 4 * MIB, MIB))),
+        "back, 2 MiB initialised",
+    ),
+    Vector(
+        "draft",
+        "DEVICE_INIT_REPORTED: nothing is told of a report of which a part stays",
+        _initialised(((DATA, MIB), (DATA + 4 * MIB + 512, PAGE)), ((DATA, MIB),)),
+        "back, 0 B initialised",
+    ),
     _refused("an address off the page", ((DATA + 512, PAGE),), "skipped_unaligned_bytes"),
     _refused("a length off the page", _one(PAGE + 512), "skipped_unaligned_bytes"),
     _refused("device-readable descriptors", _one(MIB), "skipped_device_readable_bytes", writable=False),
