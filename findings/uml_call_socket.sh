@@ -1,11 +1,12 @@
 #!/bin/bash
 # User-Mode Linux gives a vhost-user back-end a socket to call it with, not an eventfd.
 #
-# The protocol's text says of SET_VRING_CALL only that an event file descriptor comes with it, every other front-end gives
-# an eventfd there, and back-ends rely on it: rust-vmm's for one takes the descriptor for an EventFd. UML's comes of
-# os_pipe() in arch/um/drivers/virtio_uml.c, which makes a socketpair, since UML wants a signal from it; the kick, which
-# UML itself writes, is an eventfd. So a back-end that checks what it is handed, or that counts on an eventfd's
-# behaviour (any number of calls are one counter, which never fills) meets a stream that holds 8 bytes a call.
+# The protocol's text says of SET_VRING_CALL only that an event file descriptor comes with it, and QEMU, Cloud Hypervisor
+# and others give an eventfd there, which back-ends come to count on. UML's comes of os_pipe() in
+# arch/um/drivers/virtio_uml.c, which makes a socketpair, since UML wants a signal from it; the kick, which UML itself
+# writes, is an eventfd. (With in-band notifications it gives none.) So a back-end that checks that it was handed an
+# eventfd refuses UML, and one that calls without looking at the result meets a stream, which holds 8 bytes a call and
+# can fill, where an eventfd adds up.
 #
 # Seen with user-mode-linux 7.2um1 (Debian unstable) and a back-end of no more than the protocol (raw_backend.py):
 #   SET_VRING_CALL 0x0 <AF_UNIX SOCK_STREAM>
