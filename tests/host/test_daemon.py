@@ -54,6 +54,22 @@ def test_two_guests_are_served_until_a_signal(daemon: Daemon, number: int, capsy
     assert list(daemon.folder.iterdir()) == []
 
 
+def test_what_is_held_of_a_guest_is_shown(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """In RAM and in swap, to `show` and its JSON; `list` does not look."""
+    with daemon.guest("one") as guest:
+        guest.report([(512, 256)])
+        held = show(daemon, "one", capsys)["held"]
+        assert isinstance(held, dict)
+        assert (held["counting"], held["why"]) == (False, None)
+        # Some may be in swap if this machine swaps, so the sum is what must be right.
+        assert held["resident_bytes"] + held["swapped_bytes"] == (guest.ring.pages - 256) * PAGE
+        assert daemon.ctl("show", "one") == 0
+        assert "\nheld resident_bytes: " in (text := capsys.readouterr().out)
+        assert "\nheld swapped_bytes: " in text
+        assert daemon.ctl("list", "--json") == 0
+        assert [each["held"] for each in json.loads(capsys.readouterr().out) if each["attached"]] == [None]
+
+
 def test_a_changed_target_reaches_the_driver(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """The guest is told of the change on its channel, and reads the pages wanted; without a channel ctl says so."""
     ours, theirs = socket.socketpair()

@@ -104,6 +104,9 @@ def ctl(
 ) -> int:
     """Ask a running `pagetide serve`, or tell it what to do.
 
+    show tells how much of a guest's memory the host holds in RAM and how much in swap, or why the kernel does not tell
+    them apart. What a guest gives back is freed in both.
+
     Args:
         command: list; show, set, pause, resume, inhibit, uninhibit or hint, with a guest; add or remove, with the
             name of a guest whose socket is to be made or removed in the daemon's --socket-dir.

@@ -14,6 +14,7 @@ from pagetide.host.device import FEATURES, BalloonDevice
 from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import GuestMemory, SharedMemoryLimit
+from pagetide.host.held import Held, HeldLook
 from pagetide.host.keep import Keep
 from pagetide.host.kept_state import GuestKept, SessionKept
 from pagetide.host.kicks import Kicks
@@ -90,6 +91,7 @@ class AttachedGuest:
         self._device.paused, self._device.inhibited = self.wishes.paused, self.wishes.inhibited
         self.lag = Lag()
         self._clock_ns = clock_ns
+        self._held = HeldLook(clock_ns)
         self._fault_count = bus_error.fault_count()
         self._faults = self._fault_count.value
         self._failure_logged = 0
@@ -263,6 +265,10 @@ class AttachedGuest:
         """
         wanted = "paused" if self.paused else "inhibited" if self.inhibited else "serving"
         return self._session.state or wanted
+
+    def look_at_held(self) -> Held:
+        """What the host holds of its memory in RAM and in swap; ask again while that is being counted."""
+        return self._held.step(self._memory.regions)
 
     @property
     def looking(self) -> bool:

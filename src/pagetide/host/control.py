@@ -16,6 +16,7 @@ import msgspec
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_sockets import GuestSocket, GuestSockets
+from pagetide.host.held import Held
 from pagetide.host.wishes import TargetBytes, Wishes
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
@@ -80,6 +81,7 @@ class GuestState(msgspec.Struct, frozen=True):
         ledger: every word of its account.
         statistics: its own memory statistics, as told last.
         socket: the path at which it connected; None if it came otherwise.
+        held: what the host holds of its memory in RAM and in swap, for `show`; None for other commands.
     """
 
     name: str
@@ -97,6 +99,7 @@ class GuestState(msgspec.Struct, frozen=True):
     socket: str | None
     state: str
     attached: bool = True
+    held: Held | None = None
 
 
 class WaitingState(msgspec.Struct, frozen=True):
@@ -139,8 +142,8 @@ class ControlError(Exception):
     """The daemon says no; the message says why."""
 
 
-def state_of(guest: AttachedGuest) -> GuestState:
-    """What is known of a guest."""
+def state_of(guest: AttachedGuest, *, held: bool = False) -> GuestState:
+    """What is known of a guest, with what is held of its memory or without."""
     config, ram_bytes = guest.config, guest.ram_bytes
     names = [feature.name for feature in Feature if feature & guest.features and feature.name]
     return GuestState(
@@ -163,6 +166,7 @@ def state_of(guest: AttachedGuest) -> GuestState:
         guest.statistics,
         None if guest.wishes.socket_path is None else str(guest.wishes.socket_path),
         guest.state,
+        held=guest.look_at_held() if held else None,
     )
 
 
@@ -201,7 +205,7 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
         if request.command in {"show", "hint"}:
             del guests[1:]
         note = _act(request, guests, host)
-        return ControlAnswer([state_of(guest) for guest in guests], note=note)
+        return ControlAnswer([state_of(guest, held=request.command == "show") for guest in guests], note=note)
     waiting = next((sock for sock in host.sockets.waiting if sock.name == request.guest), None)
     if waiting is None:
         raise ControlError(f"there is no guest {request.guest!r}")

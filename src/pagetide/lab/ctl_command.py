@@ -21,6 +21,8 @@ _TIMEOUT_S = 10.0
 _RECEIVE_BYTES = 65536
 _HINTS_MAX_S = 30.0
 _HINTS_LOOK_S = 0.05
+_COUNT_MAX_S = 30.0
+_COUNT_LOOK_S = 0.05
 
 
 def make_request(command: str, guest: str | None, settings: tuple[str, ...]) -> dict[str, Any]:
@@ -78,6 +80,8 @@ def ctl_command(command: str, guest: str | None, settings: tuple[str, ...], cont
         answer = ask(path, request)
         if command == "hint" and answer["error"] is None:
             answer = _await_hints(path, answer)
+        if command == "show":
+            answer = _await_count(path, request, answer)
     except (OSError, msgspec.DecodeError) as error:
         print(f"pagetide: no daemon answers at {path}: {error}", file=sys.stderr)
         return STATUS_FAILED
@@ -119,6 +123,18 @@ def _await_hints(path: Path, begun: dict[str, Any]) -> dict[str, Any]:
         time.sleep(_HINTS_LOOK_S)
 
 
+def _await_count(path: Path, request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """Ask again until what is held of the guest's memory is counted, or for long enough."""
+    give_up_s = time.monotonic() + _COUNT_MAX_S
+    while answer["error"] is None and answer["guests"] and time.monotonic() < give_up_s:
+        held = answer["guests"][0].get("held")
+        if held is None or not held["counting"]:
+            break
+        time.sleep(_COUNT_LOOK_S)
+        answer = ask(path, request)
+    return answer
+
+
 def table(guests: list[dict[str, Any]], waiting: Sequence[dict[str, Any]] = ()) -> str:
     """A line a guest, under headings, and a line for each socket that waits for one."""
     rows: list[tuple[str, ...]] = [("guest", "memory", "target", "balloon", "reported", "verified gone", "state")]
@@ -138,12 +154,22 @@ def describe(guests: list[dict[str, Any]]) -> str:
     """Everything about a guest that is not zero, a line a figure."""
     (guest,) = guests
     lines = [table(guests), "", f"features: {', '.join(guest['features']) or 'none yet'}"]
+    lines += _held(guest["held"])
     lag = guest["lag"]
     if lag["count"]:
         lines.append(f"lag: p50 {lag['p50_us']} µs, p99 {lag['p99_us']} µs, max {lag['max_us']} µs")
     for title, figures in (("ledger", guest["ledger"]), ("statistics", guest["statistics"])):
         lines += [f"{title} {name}: {_figure(name, value)}" for name, value in figures.items() if value]
     return "\n".join(lines)
+
+
+def _held(held: dict[str, Any] | None) -> list[str]:
+    """What is in RAM and what in swap, or why that is not known."""
+    if held is None:
+        return []
+    names = ("resident_bytes", "swapped_bytes")
+    known = [f"held {name}: {_figure(name, held[name])}" for name in names if held[name] is not None]
+    return known or [f"held: not known ({held['why']})"]
 
 
 def _figure(name: str, value: int) -> str:
