@@ -88,6 +88,8 @@ def nothing_left_behind() -> Iterator[None]:
     _left_open.update(new)
     assert not new, f"the test left descriptors open: {new}"
     assert not gone, "the test closed descriptors that were not its own"
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(1.0)  # one that closes a foreign descriptor, say, may be about to end
     assert set(threading.enumerate()) <= threads, "the test left threads running"
     assert children or not _has_children(), "the test left a child process"
 
