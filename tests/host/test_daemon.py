@@ -250,6 +250,9 @@ def test_bad_requests_are_one_sentence(
         ("--socket a --verify 2", "from 0 to 1"),
         ("--socket a --stats-interval -1", "from 0 to 1000000"),
         ("--socket a --stats-interval nan", "from 0 to 1000000"),
+        ("--socket a --stats-interval 5 --no-stats", "no effect with --no-stats"),
+        ("--socket a --device-init --no-reporting", "needs --reporting"),
+        ("--socket a --device-init --verify 0", "needs --reporting, and --verify above 0"),
         ("--socket " + "a" * 120, "at most 107 bytes"),
     ],
 )

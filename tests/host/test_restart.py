@@ -232,9 +232,11 @@ def test_a_stop_says_who_loses_the_balloon(tmp_path: Path) -> None:
         daemon.close()
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     """The unit file means what it says, as far as systemd can tell."""
+    if shutil.which("systemd-analyze") is None:
+        assert not os.environ.get("CI"), "systemd is not installed: make setup-guests"
+        pytest.skip("systemd is not installed")
     unit = tmp_path / "pagetide.service"
     unit.write_text(UNIT.read_text().replace("/usr/bin/pagetide", sys.executable))
     result = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)

@@ -72,7 +72,7 @@ def test_the_costs_of_a_file_are_used(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("run --costs some.json", "--costs goes with --machine simulated"),
+        ("run --costs some.json", "--costs has no effect with --machine live: it is for simulated"),
         (f"{RUN} --costs /nowhere.json", "/nowhere.json cannot be read"),
         (f"{RUN} --json /nowhere/at/all.json", "there is no folder"),
         ("run --machine toy", "toy"),

@@ -50,6 +50,10 @@ PAID_MAX_S = 0.01
 """Most that is earned and not used yet."""
 
 
+HELD_REST_MAX_S = 60.0
+"""Longest rest of a guest that kept the loop waiting without using it (hold_ups.py), and of its socket if it leaves."""
+
+
 class Use(NamedTuple):
     """What an action was good for.
 

@@ -225,6 +225,11 @@ class AttachedGuest:
         return self._device.ram_bytes
 
     @property
+    def memory_is_ram(self) -> bool:
+        """Whether all that it shares is in memory files, where we wait for nothing but what their owner does."""
+        return self._memory.is_ram
+
+    @property
     def shared_bytes(self) -> int:
         """Memory that the guest has shared, which may be more than it has (virtio-mem)."""
         return self._device.shared_bytes

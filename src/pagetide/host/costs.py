@@ -8,7 +8,7 @@ import time
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
-from pagetide.host.allowance import Allowance, Use
+from pagetide.host.allowance import HELD_REST_MAX_S, SHARE, Allowance, Use
 
 Party = TypeVar("Party", bound=Hashable)
 
@@ -73,6 +73,20 @@ class Costs(Generic[Party]):
         if use.payable:
             in_vain_s = allowance.pay(in_vain_s)
         return in_vain_s > 0 and self.charge(party, in_vain_s)
+
+    def hold_up(self, party: Party, held_s: float) -> bool:
+        """A party kept the loop waiting for so long: it rests until that is no more than its share of the time.
+
+        Whether a rest begins; one that is under way already only lasts longer.
+        """
+        begins = party not in self._resting
+        until_s = self.clock_s + min(held_s / SHARE, HELD_REST_MAX_S)
+        self._resting[party] = max(until_s, self._resting.get(party, 0.0))
+        return begins
+
+    def rests_until_s(self, party: Party) -> float:
+        """Until when, by `clock_s`, a party rests; 0 if it does not."""
+        return self._resting.get(party, 0.0)
 
     def spent_s(self, party: Party) -> float:
         """All that a party has used in vain."""

@@ -216,6 +216,11 @@ class GuestMemory:
         return [(mapping.shared, mapping.fd) for mapping in self._mappings]
 
     @property
+    def is_ram(self) -> bool:
+        """Whether all of it is in files of tmpfs or hugetlbfs, and nothing on a disk."""
+        return all(linux.can_have_seals(mapping.fd) for mapping in self._mappings)
+
+    @property
     def was_cut(self) -> bool:
         """Whether a part of a region was found to have no page, as `FileWindow`."""
         return any(mapping.window.was_cut for mapping in self._mappings)

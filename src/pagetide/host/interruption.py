@@ -1,8 +1,9 @@
 """A signal that ends whatever holds up the loop's thread in a system call.
 
-The only calls that can block are writes to eventfds that guests gave: they do not while O_NONBLOCK is set, but who gave
-one shares the open file and may clear it at any time. A blocked write then ends with EINTR at the next tick
-(`guest_signals.py`). Ticks come only while the loop does something for guests.
+Writes to eventfds that guests gave do not block while O_NONBLOCK is set, but who gave one shares the open file and may
+clear it at any time. A blocked write then ends with EINTR at the next tick (`guest_signals.py`). Ticks come only while
+the loop does something for guests. What no signal ends, such as the wait for the lock of a file's inode, is dealt with
+by who waits less often (`hold_ups.py`).
 """
 
 import signal
@@ -10,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 TICK_S = 0.1
-"""Longest time for which a guest can hold up the loop."""
+"""Longest time for which a guest can hold up the loop in a call that a signal ends."""
 
 
 class Interruption:

@@ -27,6 +27,7 @@ from pagetide.host.fd_events import READABLE, FdEvents
 from pagetide.host.guest_gone import GuestGoneError
 from pagetide.host.guest_memory import SharedMemoryLimit
 from pagetide.host.guest_sockets import GuestSocket, GuestSockets
+from pagetide.host.hold_ups import HoldUps
 from pagetide.host.keep import Keep
 from pagetide.host.keeper import Keeper
 from pagetide.host.ledger import Ledger
@@ -43,6 +44,8 @@ GUESTS_MAX = 1024
 
 _T = TypeVar("_T")
 _OUR_ERROR = "an error in pagetide, please report it"
+
+_HELD_UP = "kept everybody waiting for %.3f s by what is done to its memory file, and rests"
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +93,7 @@ class Server:
         self._events = FdEvents(clock_ns)
         self._looks: RefaultLooks[AttachedGuest] = RefaultLooks()
         self._costs: Costs[Hashable] = Costs()
+        self._hold_ups = HoldUps()
         self._retries: Retries[GuestSocket] = Retries()
         self.sockets = GuestSockets(
             self._events,
@@ -360,9 +364,20 @@ class Server:
         if guest not in self._guests:
             return
         self._on_busy()
+        self._hold_ups.begin(guest)
         use = self._fenced(guest, action)
+        if use is None:
+            return
         used_s = self._costs.lap_s()
-        if use is not None and self._costs.account(guest, use, used_s):
+        held_s = self._hold_ups.end(guest, used_s)
+        if held_s and guest.memory_is_ram and self._costs.hold_up(guest, held_s):
+            _log.warning(
+                "kept everybody waiting for %.3f s for its own memory file, and rests",
+                held_s,
+                extra={"guest": guest.name},
+            )
+            self._rest(guest)
+        if self._costs.account(guest, use, used_s):
             self._rest(guest)
 
     def _fenced(self, guest: AttachedGuest, action: Callable[[], _T]) -> _T | None:
@@ -422,6 +437,7 @@ class Server:
                 talk()
 
     def _release(self, guest: AttachedGuest) -> None:
+        held_until_s = self._held_until_s(guest)
         origin, allowed_s = self._forget(guest)
         try:
             guest.log_account()
@@ -434,14 +450,22 @@ class Server:
         spent_s = allowed_s + self._costs.lap_s()  # to let it go is at its own cost, too
         if origin is not None and self._costs.charge(origin, spent_s):
             self.sockets.rest(origin)
+        if origin is not None and held_until_s > max(self._costs.clock_s, self._costs.rests_until_s(origin)):
+            self._costs.rest_until(origin, held_until_s)  # who leaves does not leave its rest behind
+            self.sockets.rest(origin)
         for starved in self._retries.failing:  # there is a place, and there are descriptors now
             self._costs.rest_until(starved, self._costs.clock_s)
         self._offer_places()
+
+    def _held_until_s(self, guest: AttachedGuest) -> float:
+        """Until when a guest rests that kept everybody waiting; 0 if it did not."""
+        return self._costs.rests_until_s(guest) if self._hold_ups.is_suspect(guest) else 0.0
 
     def _forget(self, guest: AttachedGuest) -> tuple[GuestSocket | None, float]:
         """It is attached no more: where it came from, and what it has spent in vain."""
         self._working.pop(guest, None)
         self._looks.forget(guest)
+        self._hold_ups.forget(guest)
         origin = self._guests.pop(guest)
         if origin is not None:
             origin.attached.remove(guest.name)

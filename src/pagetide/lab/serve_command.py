@@ -91,6 +91,8 @@ def serve_command(
         raise ConfigError(f"verify must be from 0 to 1, not {verify_share}")
     if not 0 <= stats_interval_s <= 1e6:
         raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s}")
+    if stats_interval_s and "STATS_VQ" in without:
+        raise ConfigError("stats-interval has no effect with --no-stats, which leaves guests no way to tell them")
     if device_init and ("REPORTING" in without or verify_share == 0):
         raise ConfigError("device-init is about reports that are verified: it needs --reporting, and --verify above 0")
     from pagetide.host.service_manager import ServiceManager, forget_environment

@@ -100,7 +100,7 @@ VARIANTS = {
                 "        failure = _go_on(",
                 "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        failure = _go_on(",
             ),
-            Edit("host.turn", "def _take_turn(", "count = push_used(ring, ring[POPPED_HEAD], 0)", "count = 0"),
+            Edit("host.turn", "def _take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
             Edit("host.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
         ),
         "is discarded while",
