@@ -248,3 +248,17 @@ def test_memory_on_a_disk_is_said_to_be_there() -> None:
         held = HeldLook(lambda: 0).step([(MemoryRegion(GPA, 8 * MIB, 0, 0), file.fileno())])
         assert held.resident_bytes is None
         assert "on a disk" in str(held.why)
+
+
+def test_memory_on_hugetlbfs_is_never_swapped() -> None:
+    """What is resident is known of whole files, as `st_blocks` is of a file."""
+    fd = os.memfd_create("test-held", os.MFD_CLOEXEC | os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+    try:
+        os.ftruncate(fd, 8 * MIB)
+        whole, part = (MemoryRegion(GPA, size * MIB, 0, 0) for size in (8, 4))
+        assert HeldLook(lambda: 0).step([(whole, fd)]) == Held(0, 0)
+        held = HeldLook(lambda: 0).step([(part, fd)])
+        assert (held.resident_bytes, held.swapped_bytes) == (None, 0)
+        assert "hugetlbfs" in str(held.why)
+    finally:
+        os.close(fd)

@@ -19,6 +19,7 @@ STEP_NS = 10_000_000
 """For how long a step counts."""
 
 _PIECE_BYTES = 256 << 20
+_PART = "only a part of a file on hugetlbfs is shared, and the kernel counts whole files there"
 
 _Regions = Sequence[tuple[MemoryRegion, int]]
 _Part = tuple[int, int, int]  # descriptor, first byte, end
@@ -78,7 +79,7 @@ class HeldLook:
         kind = linux.filesystem_type(fd)
         if kind == linux.HUGETLBFS_MAGIC:
             if not _is_whole(fd, start, end):
-                raise _Unknown("only a part of a file on hugetlbfs is shared")
+                raise _Unknown(_PART)
             cached, swapped = resident_bytes(fd) // PAGE_SIZE_BYTES, 0
         else:
             cached, swapped = linux.cachestat(fd, start, end - start)
@@ -93,7 +94,7 @@ def _told_at_once(parts: Sequence[_Part]) -> Held | None:
     if linux.TMPFS_MAGIC in kinds and linux.swap_is_used():
         return None
     if not all(_is_whole(*part) for part in parts):
-        return None
+        return Held(None, 0, why=_PART) if kinds == {linux.HUGETLBFS_MAGIC} else None
     return Held(sum(resident_bytes(fd) for fd, _, _ in parts), 0)
 
 

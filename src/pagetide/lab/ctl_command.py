@@ -169,7 +169,7 @@ def _held(held: dict[str, Any] | None) -> list[str]:
         return []
     names = ("resident_bytes", "swapped_bytes")
     known = [f"held {name}: {_figure(name, held[name])}" for name in names if held[name] is not None]
-    return known or [f"held: not known ({held['why']})"]
+    return known if held["why"] is None else [*known, f"held: not all is known: {held['why']}"]
 
 
 def _figure(name: str, value: int) -> str:
