@@ -60,7 +60,9 @@ def test_names_are_unique() -> None:
 def test_every_vector_is_tested_where_it_can_be(results: dict[str, Result]) -> None:
     """No vector goes untested on our device, and on QEMU only what it has no way to be asked for."""
     untested = {name for name, result in results.items() if result.found is None}
-    assert untested in (set(), ASKED_OF_NO_QEMU)
+    drafts = {name for name in results if name.startswith("draft: ")}
+    assert len(drafts) == 2
+    assert untested in (set(), ASKED_OF_NO_QEMU | drafts)
 
 
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
