@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pagetide.host import hold_ups
 from pagetide.host.allowance import GUEST_BURST_S, HELD_REST_MAX_S, SHARE, Use
 from pagetide.host.attached_guest import AttachedGuest
 from pagetide.host.costs import Costs
@@ -112,8 +113,11 @@ HOLD_S = 0.1
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bad guest's turns sleep."""
+def held(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bad guest's turns sleep. Waits of threads for the interpreter, which a daemon has not, are shorter."""
+    monkeypatch.setattr(hold_ups, "SUSPECT_S", 0.5 * HOLD_S)
+    monkeypatch.setattr(hold_ups, "HELD_MIN_S", 0.5 * HOLD_S)
+    rig.server._hold_ups = HoldUps()
     turn = AttachedGuest.turn
 
     def held_turn(guest: AttachedGuest) -> Use:

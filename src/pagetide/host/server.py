@@ -69,6 +69,7 @@ class Server:
         on_guest_gone: Callable[[AttachedGuest, str], None] | None = None,
         on_busy: Callable[[], None] = lambda: None,
         on_idle: Callable[[], None] = lambda: None,
+        hold_ups: HoldUps | None = None,
         keeper: Keeper | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -80,6 +81,8 @@ class Server:
             on_guest_gone: called with each guest that has gone and a sentence why, after all it had is given back.
             on_busy: called before anything is done for a guest.
             on_idle: called before the server sleeps.
+            hold_ups: notices guests that keep the loop waiting; the loop's thread must have the interpreter to itself,
+                or waits for that count, too. None for nobody.
             keeper: where guests and sockets are kept for a successor; the server closes it.
             clock_ns: the time, for how long reports wait.
         """
@@ -93,7 +96,7 @@ class Server:
         self._events = FdEvents(clock_ns)
         self._looks: RefaultLooks[AttachedGuest] = RefaultLooks()
         self._costs: Costs[Hashable] = Costs()
-        self._hold_ups = HoldUps()
+        self._hold_ups = HoldUps(waits=lambda: None) if hold_ups is None else hold_ups
         self._retries: Retries[GuestSocket] = Retries()
         self.sockets = GuestSockets(
             self._events,

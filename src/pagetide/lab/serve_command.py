@@ -104,6 +104,7 @@ def serve_command(
     from pagetide.host.daemon import LineFormatter, serve
     from pagetide.host.guest_gone import GuestGoneError
     from pagetide.host.handover import HandoverError, Predecessor
+    from pagetide.host.hold_ups import HoldUps
     from pagetide.host.interruption import Interruption
     from pagetide.host.keeper import Keeper
     from pagetide.host.kept_state import UnreadableStateError
@@ -135,6 +136,7 @@ def serve_command(
                     features=_offered(without, device_init=device_init),
                     on_busy=interruption.busy,
                     on_idle=interruption.idle,
+                    hold_ups=HoldUps(),
                     keeper=keeper,
                 )
             )
