@@ -211,7 +211,7 @@ def test_a_queue_goes_on_where_it_stopped(rig: Rig) -> None:
 
 
 def test_a_queue_outside_memory_is_refused(rig: Rig) -> None:
-    """Each part must lie within one region, to its last byte."""
+    """Each part must lie within the guest's memory, to its last byte."""
     place = rig.guest.queue_place
     end = USER + PAGES * PAGE
     for wrong in (

@@ -15,6 +15,7 @@ from pagetide import foreign_fds, linux
 from pagetide.host.discard import piece_bytes
 from pagetide.host.file_window import FileWindow
 from pagetide.host.huge_pages import book_bytes, huge_page_bytes
+from pagetide.host.seam import Seam
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user_payloads import MemoryRegion
@@ -119,6 +120,7 @@ class GuestMemory:
         """Have none yet; the limit may be that of several guests."""
         self._limit = SharedMemoryLimit() if limit is None else limit
         self._mappings: list[_Mapping] = []
+        self._seams: list[Seam] = []  # of borders that something lies across
         self._look_at: tuple[int, int] | None = None  # which mapping, and from which page on
         self.region_map = RegionMap([])
 
@@ -190,6 +192,7 @@ class GuestMemory:
             for fd in waiting:
                 foreign_fds.close(fd)
         self._mappings = table
+        self._drop_seams()
         self._limit.left_bytes, self._limit.left_regions = left_bytes, left_regions
         self._look_at = None
         for mapping in old:
@@ -204,6 +207,7 @@ class GuestMemory:
         for mapping in self._mappings:
             if mapping.shared[:3] == (gpa, size_bytes, user_address):
                 self._mappings.remove(mapping)
+                self._drop_seams()
                 self._look_at = None
                 self.region_map = _region_map(self._mappings)
                 self._unmap(mapping)
@@ -223,7 +227,8 @@ class GuestMemory:
     @property
     def was_cut(self) -> bool:
         """Whether a part of a region was found to have no page, as `FileWindow`."""
-        return any(mapping.window.was_cut for mapping in self._mappings)
+        windows: list[FileWindow | Seam] = [*(mapping.window for mapping in self._mappings), *self._seams]
+        return any(window.was_cut for window in windows)
 
     def take_refaulted_bytes(self) -> int:
         """Look at a piece of memory: how much of what was discarded is resident again (mincore(2)).
@@ -262,19 +267,47 @@ class GuestMemory:
     def address_of(self, user_address: int, length_bytes: int) -> int:
         """Where in this process the memory is that the frontend has at this address.
 
+        It stays there until memory is replaced or removed.
+
         Raises:
-            GuestMemoryError: no one region holds all of it.
+            GuestMemoryError: neither one region nor two that adjoin hold all of it, or those cannot be mapped together.
         """
         for mapping in self._mappings:
             into_bytes = user_address - mapping.shared.user_address
             if 0 <= into_bytes <= mapping.shared.size_bytes - length_bytes:
                 return mapping.window.address + into_bytes
+        seam = self._seam(user_address, length_bytes)
+        return seam.address + user_address - seam.user_address
+
+    def _seam(self, user_address: int, length_bytes: int) -> Seam:
+        """The window on a border, made when something first lies across it."""
+        made = next((seam for seam in self._seams if seam.holds(user_address, length_bytes)), None)
+        if made is not None:
+            return made
+        by_end = {m.shared.user_address + m.shared.size_bytes: m for m in self._mappings}
+        for upper in self._mappings:
+            border = upper.shared.user_address
+            lower = by_end.get(border)
+            if lower is not None and user_address < border < user_address + length_bytes:
+                try:
+                    seam = Seam((lower.shared, lower.fd), (upper.shared, upper.fd))
+                except OSError as error:
+                    raise GuestMemoryError(str(error)) from error
+                if seam.holds(user_address, length_bytes):
+                    self._seams.append(seam)
+                    return seam
+                seam.close()
         raise GuestMemoryError(f"no memory region holds {length_bytes} bytes at user address {user_address:#x}")
+
+    def _drop_seams(self) -> None:
+        while self._seams:
+            self._seams.pop().close()
 
     def close(self) -> None:
         """Unmap everything and close the files."""
         self.region_map = RegionMap([])
         self._look_at = None
+        self._drop_seams()
         while self._mappings:
             self._unmap(self._mappings.pop())
 
