@@ -95,10 +95,21 @@ def test_which_files_are_local(tmp_path: Path) -> None:
         assert [foreign_fds.is_local_file(fd) for fd in (memory_fd, on_disk.fileno(), on_tmpfs.fileno())] == [True] * 3
         assert [foreign_fds.is_local_file(fd) for fd in (proc_fd, null_fd, folder_fd, event_fd)] == [False] * 4
     assert foreign_fds.describe(proc_fd) == "a file on proc"
-    for fd in (memory_fd, proc_fd, null_fd, folder_fd, event_fd):
+    for fd in (memory_fd, event_fd):
         assert foreign_fds.close(fd)
-        with pytest.raises(OSError, match="Bad file descriptor"):
+    for fd in (proc_fd, null_fd, folder_fd):  # at once or by a thread
+        assert foreign_fds.close(fd) or _is_closed_soon(fd)
+
+
+def _is_closed_soon(fd: int) -> bool:
+    until_s = time.monotonic() + 10
+    while time.monotonic() < until_s:
+        try:
             os.fstat(fd)
+        except OSError:
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def test_memory_that_is_no_local_file_is_refused(daemon: Daemon) -> None:

@@ -82,7 +82,7 @@ def test_what_lies_across_is_the_files(guest: GuestRing) -> None:
 
 
 def test_what_does_not_adjoin_for_the_front_end_is_refused(guest: GuestRing) -> None:
-    """Guest-physical addresses do not decide; and nothing lies across three regions, or beyond the last."""
+    """Guest-physical addresses do not decide, and nothing lies beyond the last region."""
     memory = shared(guest, halves(2, apart=True))
     with pytest.raises(GuestMemoryError, match="no memory region holds 200 bytes"):
         memory.address_of(USER + 2 * PAGE - 100, 200)
