@@ -374,13 +374,9 @@ class Server:
         used_s = self._costs.lap_s()
         held_s = self._hold_ups.end(guest, used_s)
         if held_s and guest.memory_is_ram and self._costs.hold_up(guest, held_s):
-            _log.warning(
-                "kept everybody waiting for %.3f s for its own memory file, and rests",
-                held_s,
-                extra={"guest": guest.name},
-            )
+            _log.warning(_HELD_UP, held_s, extra={"guest": guest.name})
             self._rest(guest)
-        if self._costs.account(guest, use, used_s):
+        if guest in self._guests and self._costs.account(guest, use, used_s):
             self._rest(guest)
 
     def _fenced(self, guest: AttachedGuest, action: Callable[[], _T]) -> _T | None:
