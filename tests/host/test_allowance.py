@@ -1,6 +1,9 @@
 """What a guest may use in vain: how much at once, how much for good, and that honest guests never notice."""
 
+import copy
+import itertools
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host import server as server_module
-from pagetide.host.allowance import CHARGE_MAX_S, GUEST_BURST_S, SHARE, Allowance
+from pagetide.host.allowance import CHARGE_MAX_S, GUEST_BURST_S, RESTED_S, SHARE, Allowance
 from pagetide.host.server import Server
 from pagetide.virtio.vhost_user_messages import Request
 from pagetide.virtio.vhost_user_payloads import U64
@@ -32,9 +35,13 @@ def test_who_spends_without_end_gets_a_share_and_a_burst(actions: list[tuple[flo
         used_s += spent_s
         allowance.spend(asked_s, now_s)
         rest_s = allowance.rest_s(now_s)
-        assert rest_s <= CHARGE_MAX_S / SHARE + 1e-9
+        assert rest_s <= (CHARGE_MAX_S + RESTED_S) / SHARE + 1e-9
         now_s += rest_s + idle_s
         assert allowance.rest_s(now_s + 1e-9) == 0
+        if rest_s:
+            allowance_after = copy.copy(allowance)
+            allowance_after.spend(RESTED_S / 2, now_s)
+            assert allowance_after.rest_s(now_s) == 0, "a rest that is over is followed by some work, not by the next"
     assert allowance.spent_s == pytest.approx(used_s)
 
 
@@ -116,6 +123,15 @@ def test_the_loop_wakes_for_the_end_of_a_rest(pair: Pair) -> None:
     pair.bad.submit([(RING_PAGES, 1)])
     pair.serving(pair.bad.wait_used)
     assert not pair.server._costs.is_resting(pair.bad_guest)
+
+
+def test_a_guest_with_nothing_left_is_served_after_its_rest(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking into its empty socket, at 0.1 ms, does not send it to its next rest before its ring is looked at."""
+    seconds = itertools.count(0.0, 1e-4)
+    pair.server._charge(pair.bad_guest, GUEST_BURST_S)
+    pair.bad.submit([(RING_PAGES, 1)])
+    monkeypatch.setattr(time, "thread_time", lambda: next(seconds))
+    pair.serving(pair.bad.wait_used)
 
 
 def test_reports_of_ones_own_memory_cost_nothing(pair: Pair) -> None:

@@ -35,7 +35,14 @@ CONTROL_BURST_S = 0.25
 """The same for a client of the control socket, and for all of them together once they have gone: as many requests."""
 
 CHARGE_MAX_S = 0.05
-"""Most that one action is charged with, and most that an allowance is overdrawn by: nobody rests longer than 2.5 s."""
+"""Most that one action is charged with, and most that an allowance is overdrawn by."""
+
+RESTED_S = 0.002
+"""What a rest gives back, beyond what was overdrawn: nobody rests longer than 2.6 s.
+
+With nothing to start with, the first look into an empty socket would begin the next rest, and rings would never be
+looked at.
+"""
 
 PAID_RATIO = 8.0
 """Time for steps that useful time earns: emptying a balloon takes four to five and a half times."""
@@ -120,7 +127,7 @@ class Allowance:
     def rest_s(self, now_s: float) -> float:
         """How long to rest; 0 while something is left."""
         left_s = self._left_at(now_s)
-        return 0.0 if left_s >= 0 else -left_s / SHARE
+        return 0.0 if left_s >= 0 else (RESTED_S - left_s) / SHARE
 
     def _left_at(self, now_s: float) -> float:
         return min(self._left_s + SHARE * (now_s - self._as_of_s), self._burst_s)
