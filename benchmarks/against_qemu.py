@@ -28,16 +28,16 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.rows import Row
-from pagetide.guest.driver import WANTED, BalloonTransport
-from pagetide.guest.vhost_user_link import VhostUserLink, connect
-from pagetide.machine.qemu_device import QemuDevice
-from pagetide.machine.qemu_process import QemuError
+from pagetide.guest.driver.link import VhostUserLink, connect
+from pagetide.guest.driver.reporting import WANTED, BalloonTransport
+from pagetide.machine.qemu.device import QemuDevice
+from pagetide.machine.qemu.process import QemuError
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.memory.residency import resident_bytes
 from pagetide.units import PAGE_SIZE_BYTES, format_size
 from pagetide.virtio.balloon import Feature, Queue, queues
-from pagetide.virtio.ring import place_ring
-from pagetide.virtio.ring_driver import DriverRing
+from pagetide.virtio.split_ring.driver import DriverRing
+from pagetide.virtio.split_ring.ring import place_ring
 
 _CAPACITY = 32
 _EMPTY_KICKS = 60

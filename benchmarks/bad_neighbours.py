@@ -4,7 +4,7 @@ Both are served by one loop in one thread, so what the bad one takes is the loop
 elements waiting as a round of the loop begins, the round's CPU time is counted, and how much of it went to the good
 guest: its share of the loop while it waits. The share beside a bad guest is compared with the share beside the same
 guest stopped, in turn, and what is missing is by how much the good guest is slower. How much of the processor anybody's
-process gets, and how fast that is, falls out of it. The burst that every guest may use at first (host/allowance.py)
+process gets, and how fast that is, falls out of it. The burst that every guest may use at first (allowance.py)
 is over by then.
 """
 
@@ -29,13 +29,13 @@ import numpy.typing as npt
 
 from benchmarks.many_guests import BUSY_RAM_BYTES, PlayedGuest
 from benchmarks.rows import Row
-from pagetide.host.allowance import Use
-from pagetide.host.attached_guest import AttachedGuest
-from pagetide.host.daemon import LineFormatter
-from pagetide.host.server import Server
-from pagetide.virtio.ring import DESC_F_INDIRECT, DESC_F_WRITE
-from pagetide.virtio.vhost_user_messages import FLAG_NEED_REPLY, Message, Request, encode
-from pagetide.virtio.vhost_user_payloads import U64, VRING_ADDRESS, VRING_STATE, MemoryRegion, encode_single_region
+from pagetide.host.daemon.process import LineFormatter
+from pagetide.host.daemon.server import Server
+from pagetide.host.device.allowance import Use
+from pagetide.host.guest.attached import AttachedGuest
+from pagetide.virtio.split_ring.ring import DESC_F_INDIRECT, DESC_F_WRITE
+from pagetide.virtio.vhost_user.messages import FLAG_NEED_REPLY, Message, Request, encode
+from pagetide.virtio.vhost_user.payloads import U64, VRING_ADDRESS, VRING_STATE, MemoryRegion, encode_single_region
 
 SLOWER_AT_MOST = 10.0
 _GOOD, _BAD = "good", "bad"

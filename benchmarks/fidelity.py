@@ -13,18 +13,18 @@ from collections.abc import Iterator
 
 from benchmarks.rows import Row
 from pagetide.jit import JIT_DISABLED
-from pagetide.machine.balloon_host import OwnHost
-from pagetide.machine.boot_config import BootConfig
-from pagetide.machine.calibrate import calibrate
+from pagetide.machine.calibration.calibrate import calibrate
+from pagetide.machine.calibration.fidelity import compare_with_kernel, lags_s, mean_resident_bytes
 from pagetide.machine.config import ConfigError, RunConfig
 from pagetide.machine.costs import Costs
-from pagetide.machine.fidelity import compare_with_kernel, lags_s, mean_resident_bytes
-from pagetide.machine.linux_machine import LinuxMachine
-from pagetide.machine.live import LiveMachine
-from pagetide.machine.packages import find_uml
+from pagetide.machine.linux.balloon_host import OwnHost
+from pagetide.machine.linux.boot_config import BootConfig
+from pagetide.machine.linux.machine import LinuxMachine
+from pagetide.machine.linux.packages import find_uml
+from pagetide.machine.linux.uml import UserModeLinux
+from pagetide.machine.live.machine import LiveMachine
 from pagetide.machine.result import Sample
-from pagetide.machine.simulated import SimulatedMachine
-from pagetide.machine.uml_guest import UserModeLinux
+from pagetide.machine.simulated.machine import SimulatedMachine
 
 _REPEATS = 5
 _CONFIGS = {

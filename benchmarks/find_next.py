@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.rows import Row
-from pagetide.guest.buddy import mark_reported
-from pagetide.guest.by_position import take_candidates
-from pagetide.guest.candidates import map_next
-from pagetide.guest.isolate import FILLED, LEFT, PASSED_OVER, STEPS_WORDS, put_back, walk_free_list
-from pagetide.guest.page_alloc import allocate, free
+from pagetide.guest.allocator.buddy import mark_reported
+from pagetide.guest.allocator.by_position import take_candidates
+from pagetide.guest.allocator.candidates import map_next
+from pagetide.guest.allocator.isolate import FILLED, LEFT, PASSED_OVER, STEPS_WORDS, put_back, walk_free_list
+from pagetide.guest.allocator.page_alloc import allocate, free
+from pagetide.guest.allocator.zone import Watermarks, Zone
+from pagetide.guest.allocator.zone_layout import NR_FREE, NR_PAGES, RECORD_UNREPORTED
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
-from pagetide.guest.zone import Watermarks, Zone
-from pagetide.guest.zone_layout import NR_FREE, NR_PAGES, RECORD_UNREPORTED
 from pagetide.jit import kernel
 
 _SIZES = (10, 14, 18, 22)

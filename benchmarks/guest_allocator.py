@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.rows import Row
-from pagetide.guest.page_alloc import allocate, free
+from pagetide.guest.allocator.page_alloc import allocate, free
+from pagetide.guest.allocator.request import take_wake
+from pagetide.guest.allocator.zone import Zone
+from pagetide.guest.allocator.zone_layout import vcpu_base
 from pagetide.guest.reporting.design import ReportingSettings
-from pagetide.guest.reporting.scan import Scan
-from pagetide.guest.request import take_wake
-from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import vcpu_base
+from pagetide.guest.reporting.designs.scan import Scan
 from pagetide.jit import kernel
 
 _NR_PAGES = 1 << 18

@@ -21,16 +21,16 @@ import numpy.typing as npt
 
 from benchmarks.bare_punch import BarePunch, NoCompilerError
 from benchmarks.rows import Row
-from pagetide.host.device import FEATURES
-from pagetide.host.server import Server
-from pagetide.machine.host_warm_up import warm_up_host
+from pagetide.host.daemon.server import Server
+from pagetide.host.device.balloon import FEATURES
+from pagetide.machine.live.host_warm_up import warm_up_host
 from pagetide.memory.guest_ram import Backing, GuestRam, GuestRamError
 from pagetide.units import PAGE_SIZE_BYTES, format_size
 from pagetide.virtio.balloon import Queue, queues
-from pagetide.virtio.ring import DESC_BYTES, place_ring
-from pagetide.virtio.ring_driver import DriverRing
-from pagetide.virtio.vhost_user_payloads import MemoryRegion, VringAddress
-from pagetide.virtio.vhost_user_transport import FrontendChannel
+from pagetide.virtio.split_ring.driver import DriverRing
+from pagetide.virtio.split_ring.ring import DESC_BYTES, place_ring
+from pagetide.virtio.vhost_user.payloads import MemoryRegion, VringAddress
+from pagetide.virtio.vhost_user.transport import FrontendChannel
 
 _CAPACITY = 32
 _RING_BYTES = 2 << 20

@@ -16,16 +16,16 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.rows import Row
-from pagetide.host.device import FEATURES
-from pagetide.host.server import Server
+from pagetide.host.daemon.server import Server
+from pagetide.host.device.balloon import FEATURES
 from pagetide.linux import process_cpu_s
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue, queues
-from pagetide.virtio.ring import DESC_BYTES, place_ring
-from pagetide.virtio.ring_driver import DriverRing
-from pagetide.virtio.vhost_user_payloads import MemoryRegion, VringAddress
-from pagetide.virtio.vhost_user_transport import FrontendChannel
+from pagetide.virtio.split_ring.driver import DriverRing
+from pagetide.virtio.split_ring.ring import DESC_BYTES, place_ring
+from pagetide.virtio.vhost_user.payloads import MemoryRegion, VringAddress
+from pagetide.virtio.vhost_user.transport import FrontendChannel
 
 _IDLE_GUESTS = 1000
 _IDLE_S = 5.0

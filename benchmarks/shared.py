@@ -11,12 +11,12 @@ import time
 import numpy as np
 
 from benchmarks.rows import Row
-from pagetide.guest.page_alloc import allocate, free
+from pagetide.guest.allocator.page_alloc import allocate, free
+from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.reporting.design import ReportingSettings
-from pagetide.guest.reporting.shared import Shared
-from pagetide.guest.zone import Zone
-from pagetide.host.ledger import DISCARDED_BYTES, Ledger
-from pagetide.host.taking import FrameTaker
+from pagetide.guest.reporting.designs.shared import Shared
+from pagetide.host.device.taking import FrameTaker
+from pagetide.host.memory.ledger import DISCARDED_BYTES, Ledger
 from pagetide.jit import kernel
 from pagetide.memory.frame_table import (
     FRAME_ORDER,

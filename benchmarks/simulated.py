@@ -14,7 +14,7 @@ from benchmarks.rows import Row
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import read_costs
 from pagetide.machine.result import Sample
-from pagetide.machine.simulated import SimulatedMachine
+from pagetide.machine.simulated.machine import SimulatedMachine
 from pagetide.units import PAGE_SIZE_BYTES
 
 _REPEATS = 5

@@ -18,33 +18,6 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-_BESIDE = {"guest", "lab", "memory", "virtio", "workload", "tests"}
-"""Folders whose tests may run beside one another; those of the others measure time, or want all processors."""
-
-_ALONE = {
-    "test_atomics", "test_compare_cluster", "test_compare_processes", "test_report_in_chromium", "test_ring_threads",
-    "test_vcpu",
-}  # fmt: skip
-"""Modules that want all processors all the same."""
-
-_BESIDE_IN_MACHINE = {
-    "test_costs", "test_explorer", "test_faults", "test_kernel_modules", "test_make_stream", "test_measure",
-    "test_packages", "test_simulated", "test_simulated_faults", "test_simulated_loop", "test_simulated_peers",
-    "test_simulated_process", "test_simulated_thread", "test_simulated_vcpu", "test_simulated_worker",
-}  # fmt: skip
-"""Modules of the machine's that run in virtual time, or in none."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what must run `alone`."""
-    for item in items:
-        beside = item.path.stem in _BESIDE_IN_MACHINE or (
-            item.path.parent.name in _BESIDE and item.path.stem not in _ALONE
-        )
-        if not beside:
-            item.add_marker(pytest.mark.alone)
-
-
 _left_open: set[int] = set()
 """What failed tests left open: that it gets closed at some time is not the fault of the test that runs then."""
 

@@ -44,6 +44,8 @@ from tests.two_cpus import (
     store_then_load,
 )
 
+pytestmark = pytest.mark.alone
+
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 ROOT = Path(__file__).parent.parent
 

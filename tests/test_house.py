@@ -3,7 +3,8 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,11 @@ FLOORS = (
     {"guest", "host"},
     {"workload"},
     {"machine"},
-    {"lab"},
+    {"explorer"},
+    {"conformance"},
+    {"terminal"},
+    {"compare"},
+    {"commands"},
     {"cli", "__main__"},
 )
 """From the ground up. A room imports itself and what is below, never its neighbours; the ground floor is one room."""
@@ -27,7 +32,10 @@ IO = frozenset({"asyncio", "fcntl", "mmap", "os", "select", "selectors", "signal
 CLOCKS = frozenset({"datetime", "sched", "time"})
 COMPILER = frozenset({"numba", "llvmlite"})
 
-TRANSPORT = "pagetide.virtio.vhost_user_transport"
+TRANSPORT = "pagetide.virtio.vhost_user.transport"
+
+FILES_MAX = 16
+"""Most Python files in a folder: more are two rooms."""
 
 
 def module_name(path: Path) -> str:
@@ -96,23 +104,23 @@ def test_imports_go_down_the_floors(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("pagetide.guest.zone", "import pagetide.host.ledger"),
-        ("pagetide.guest.zone", "from pagetide.host import ledger"),
-        ("pagetide.host.device", "from pagetide.guest.zone import Zone"),
-        ("pagetide.guest.zone", "from pagetide import host"),
-        ("pagetide.guest.zone", "def f():\n    from pagetide.machine.config import RunConfig"),
-        ("pagetide.memory.guest_ram", "from pagetide.virtio.ring import DESC_BYTES"),
+        ("pagetide.guest.allocator.zone", "import pagetide.host.memory.ledger"),
+        ("pagetide.guest.allocator.zone", "from pagetide.host import ledger"),
+        ("pagetide.host.device.balloon", "from pagetide.guest.allocator.zone import Zone"),
+        ("pagetide.guest.allocator.zone", "from pagetide import host"),
+        ("pagetide.guest.allocator.zone", "def f():\n    from pagetide.machine.config import RunConfig"),
+        ("pagetide.memory.guest_ram", "from pagetide.virtio.split_ring.ring import DESC_BYTES"),
         ("pagetide.units", "from pagetide.memory.guest_ram import GuestRam"),
-        ("pagetide.virtio.ring", "from pagetide.host.ledger import Ledger"),
+        ("pagetide.virtio.split_ring.ring", "from pagetide.host.memory.ledger import Ledger"),
         ("pagetide.workload.burst", "from pagetide.machine.config import RunConfig"),
-        ("pagetide.machine.live", "if True:\n    import pagetide.lab.compare"),
-        ("pagetide.lab.compare", "import pagetide.cli"),
-        ("pagetide.virtio.vhost_user_backend", "import socket"),
-        ("pagetide.virtio.vhost_user_backend", "from os import read"),
-        ("pagetide.virtio.ring_driver", "import select"),
-        ("pagetide.virtio.ring_driver", "from time import monotonic"),
-        ("pagetide.guest.reporting.scan", "import time"),
-        ("pagetide.guest.buddy", "from numba import njit"),
+        ("pagetide.machine.live.machine", "if True:\n    import pagetide.compare.grid.axes"),
+        ("pagetide.compare.grid.axes", "import pagetide.cli"),
+        ("pagetide.virtio.vhost_user.backend", "import socket"),
+        ("pagetide.virtio.vhost_user.backend", "from os import read"),
+        ("pagetide.virtio.split_ring.driver", "import select"),
+        ("pagetide.virtio.split_ring.driver", "from time import monotonic"),
+        ("pagetide.guest.reporting.designs.scan", "import time"),
+        ("pagetide.guest.allocator.buddy", "from numba import njit"),
     ],
 )
 def test_the_check_can_fail(module: str, source: str) -> None:
@@ -123,11 +131,14 @@ def test_the_check_can_fail(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("pagetide.guest.zone", "import numpy\nfrom pagetide.guest import buddy\nfrom pagetide.atomics import fence"),
+        (
+            "pagetide.guest.allocator.zone",
+            "import numpy\nfrom pagetide.guest import buddy\nfrom pagetide.atomics import fence",
+        ),
         ("pagetide.atomics", "import time\nfrom numba import types\nfrom pagetide.jit import kernel"),
-        ("pagetide.machine.live", "import os, time\nfrom pagetide.host.ledger import Ledger"),
+        ("pagetide.machine.live.machine", "import os, time\nfrom pagetide.host.memory.ledger import Ledger"),
         (TRANSPORT, "import socket, select, os\nfrom pagetide.linux import eventfd"),
-        ("pagetide.cli", "import pagetide\nfrom pagetide.lab.compare import compare"),
+        ("pagetide.cli", "import pagetide\nfrom pagetide.commands.compare import compare"),
         ("pagetide", "from importlib.metadata import version"),
     ],
 )
@@ -180,23 +191,50 @@ def test_a_circle_is_found() -> None:
 def test_relative_imports_are_refused() -> None:
     """A relative import, which the check could not place, is itself a violation."""
     with pytest.raises(AssertionError, match="relative import"):
-        violations("from ..host import ledger", "pagetide.guest.zone")
+        violations("from ..host import ledger", "pagetide.guest.allocator.zone")
 
 
 def test_a_room_without_a_floor_is_refused() -> None:
     """A new package must be given its place before anything may import it."""
     with pytest.raises(AssertionError, match="attic is on no floor"):
-        violations("import pagetide.attic", "pagetide.guest.zone")
+        violations("import pagetide.attic", "pagetide.guest.allocator.zone")
 
 
 @pytest.mark.parametrize(
     "module",
-    ["pagetide.memory.guest_ram", "pagetide.memory.residency", "pagetide.machine.live", "pagetide.lab.boot_command"],
+    [
+        "pagetide.memory.guest_ram",
+        "pagetide.memory.residency",
+        "pagetide.machine.live.machine",
+        "pagetide.commands.boot",
+    ],
 )
 def test_who_only_looks_on_loads_no_compiler(module: str) -> None:
     """The process that shows a run starts at once: what it imports does not bring numba in."""
     script = f"import sys, {module}; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def crowded(paths: Iterable[Path]) -> list[str]:
+    """Folders that hold too many Python files, and files that repeat their folder's name, as sentences."""
+    files = [path for path in paths if path.suffix == ".py"]
+    counts = Counter(path.parent for path in files)
+    return [f"{folder} has {count} files" for folder, count in counts.items() if count > FILES_MAX] + [
+        f"{path} begins with its folder's name" for path in files if path.name.startswith(path.parent.name)
+    ]
+
+
+def test_no_room_is_crowded() -> None:
+    """A folder has few enough files to be looked over, and none says again where it is."""
+    root = SOURCE.parent
+    assert crowded(path for room in ("src", "tests", "benchmarks") for path in (root / room).rglob("*.py")) == []
+
+
+def test_a_crowd_and_a_repeated_name_are_found() -> None:
+    """The check above would fail on a folder of 17 files, and on one that has a file of its own name."""
+    assert crowded(Path(f"host/a{number}.py") for number in range(FILES_MAX)) == []
+    assert len(crowded(Path(f"host/a{number}.py") for number in range(FILES_MAX + 1))) == 1
+    assert len(crowded([Path("explorer/explorer_state.py")])) == 1
 
 
 def test_every_room_is_on_one_floor() -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from pagetide import jit
 from pagetide.jit import CACHE_FOLDER, kernel, source_key
-from pagetide.machine.guest_warm_up import warm_up_guest
-from pagetide.machine.host_warm_up import warm_up_host
+from pagetide.machine.live.guest_warm_up import warm_up_guest
+from pagetide.machine.live.host_warm_up import warm_up_host
 
 DAY_S = 24 * 3600
 KERNELS = "from pagetide.jit import kernel\n@kernel\ndef f(a):\n    return a\n"

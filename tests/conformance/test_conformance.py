@@ -11,18 +11,20 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
-from pagetide.host.device import BalloonDevice
-from pagetide.host.ledger import REPORTS
-from pagetide.host.punch import punch_hole
-from pagetide.host.server import Server
-from pagetide.host.turn import NOTHING, Turn
-from pagetide.lab.conformance.bench import DATA, PAGE, RAM_BYTES, Bench
-from pagetide.lab.conformance.run import VECTORS, run_vector, run_vectors
-from pagetide.lab.conformance.vector import Result
+from pagetide.conformance.devices.catalogue import OwnDevice, StockQemu
+from pagetide.conformance.devices.device_under_test import DeviceUnderTest
+from pagetide.conformance.run import VECTORS, run_vector, run_vectors
+from pagetide.conformance.vectors.bench import DATA, PAGE, RAM_BYTES, Bench
+from pagetide.conformance.vectors.vector import Result
+from pagetide.host.daemon.server import Server
+from pagetide.host.device.balloon import BalloonDevice
+from pagetide.host.device.turn import NOTHING, Turn
+from pagetide.host.memory.ledger import REPORTS
+from pagetide.host.memory.punch import punch_hole
 from pagetide.linux import eventfd, eventfd_write
-from pagetide.machine.device_under_test import DeviceUnderTest
-from pagetide.machine.devices import OwnDevice, StockQemu
 from pagetide.memory.region_map import REGION_FD
+
+pytestmark = pytest.mark.alone
 
 NAMES = [f"{vector.topic}: {vector.name}" for vector in VECTORS]
 
@@ -66,8 +68,8 @@ def test_every_vector_is_tested_where_it_can_be(results: dict[str, Result]) -> N
 
 
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("bench", "vectors_rings", "vectors_reporting"):
-        monkeypatch.setattr(f"pagetide.lab.conformance.{module}.PATIENCE_S", 0.3)
+    for module in ("bench", "rings", "reporting"):
+        monkeypatch.setattr(f"pagetide.conformance.vectors.{module}.PATIENCE_S", 0.3)
 
 
 def test_a_device_that_does_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +228,7 @@ def test_what_a_device_that_dies_has_shown_before_is_told(
         return f"status {bench.transport.status}"
 
     dying = VECTORS[0]._replace(topic="made up", name="a deadly one", play=die)
-    monkeypatch.setattr("pagetide.lab.conformance.run.VECTORS", (VECTORS[0], dying, VECTORS[1]))
+    monkeypatch.setattr("pagetide.conformance.run.VECTORS", (VECTORS[0], dying, VECTORS[1]))
     try:
         assert cli.main(["conformance", "--device", str(tmp_path / "host"), "--json"]) == 1
     finally:
@@ -249,7 +251,7 @@ def test_a_device_that_comes_back_is_tested_on(
         return f"status {bench.transport.status}"
 
     angering = VECTORS[0]._replace(topic="made up", name="an infuriating one", play=anger)
-    monkeypatch.setattr("pagetide.lab.conformance.run.VECTORS", (angering, VECTORS[0]))
+    monkeypatch.setattr("pagetide.conformance.run.VECTORS", (angering, VECTORS[0]))
     try:
         assert cli.main(["conformance", "--device", str(tmp_path / "host"), "--json"]) == 1
     finally:
@@ -264,7 +266,7 @@ def test_a_socket_at_which_nobody_answers_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Who accepts and then says nothing is no device, and is not waited for in every vector."""
-    monkeypatch.setattr("pagetide.machine.devices._ANSWER_MAX_S", 0.1)
+    monkeypatch.setattr("pagetide.conformance.devices.catalogue._ANSWER_MAX_S", 0.1)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "silent"))
         listener.listen()
@@ -279,7 +281,7 @@ def test_the_command_prints_json_and_says_how_it_went(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`pagetide conformance --json` lists every vector, and its status is 0 when all passed."""
-    monkeypatch.setattr("pagetide.lab.conformance.run.VECTORS", VECTORS[:7])
+    monkeypatch.setattr("pagetide.conformance.run.VECTORS", VECTORS[:7])
     assert cli.main(["conformance", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [f"{result['topic']}: {result['name']}" for result in found] == NAMES[:7]

@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from pagetide.host.device import BalloonDevice
-from pagetide.lab.conformance.bench import RAM_BYTES, Bench
-from pagetide.lab.conformance.run import VECTORS, run_vector
-from pagetide.lab.conformance.vector import Result
-from pagetide.machine.devices import OwnDevice
-from pagetide.virtio.vhost_user_messages import ProtocolFeature
-from pagetide.virtio.vhost_user_rules import PROTOCOL_FEATURES
+from pagetide.conformance.devices.catalogue import OwnDevice
+from pagetide.conformance.run import VECTORS, run_vector
+from pagetide.conformance.vectors.bench import RAM_BYTES, Bench
+from pagetide.conformance.vectors.vector import Result
+from pagetide.host.device.balloon import BalloonDevice
+from pagetide.virtio.vhost_user.messages import ProtocolFeature
+from pagetide.virtio.vhost_user.rules import PROTOCOL_FEATURES
+
+pytestmark = pytest.mark.alone
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -26,7 +28,7 @@ def _without(*features: ProtocolFeature) -> Patch:
         left = PROTOCOL_FEATURES
         for feature in features:
             left &= ~feature
-        monkeypatch.setattr("pagetide.virtio.vhost_user_backend.PROTOCOL_FEATURES", left)
+        monkeypatch.setattr("pagetide.virtio.vhost_user.backend.PROTOCOL_FEATURES", left)
 
     return patch
 
@@ -52,7 +54,7 @@ def _with_queues(count: int, *features: ProtocolFeature) -> Patch:
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         _without(*features)(monkeypatch)
-        monkeypatch.setattr("pagetide.host.vhost_user_session.QUEUES_MAX", count)
+        monkeypatch.setattr("pagetide.host.guest.session.QUEUES_MAX", count)
 
     return patch
 
@@ -60,7 +62,7 @@ def _with_queues(count: int, *features: ProtocolFeature) -> Patch:
 def _silent_without_status(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it use the descriptor for errors, which is its choice."""
     _without(ProtocolFeature.STATUS)(monkeypatch)
-    monkeypatch.setattr("pagetide.virtio.vhost_user_vrings.Vrings.err_fd", lambda *_: -1)
+    monkeypatch.setattr("pagetide.virtio.vhost_user.vrings.Vrings.err_fd", lambda *_: -1)
     wait_for = Bench.wait_for
 
     def impatient(
@@ -100,8 +102,8 @@ def test_what_cannot_be_tested_does_not_fail(name: str, monkeypatch: pytest.Monk
     """Every vector passes or is not testable, with its reason; and no more than these are not."""
     patch, untestable = LACKS[name]
     patch(monkeypatch)
-    for module in ("bench", "vectors_rings"):
-        monkeypatch.setattr(f"pagetide.lab.conformance.{module}.SILENCE_S", 0.03)
+    for module in ("bench", "rings"):
+        monkeypatch.setattr(f"pagetide.conformance.vectors.{module}.SILENCE_S", 0.03)
     with OwnDevice(RAM_BYTES) as device:
         bench = Bench(device)
         results: list[Result] = [run_vector(vector, bench) for vector in VECTORS if _LONG not in vector.name]

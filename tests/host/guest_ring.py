@@ -5,14 +5,14 @@ from types import TracebackType
 
 import numpy as np
 
-from pagetide.host.device import QueuePlace
+from pagetide.host.device.balloon import QueuePlace
 from pagetide.memory.guest_ram import Backing, GuestRam
 from pagetide.memory.residency import resident_ranges
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
-from pagetide.virtio.ring import DESC_BYTES, RingPlace, place_ring
-from pagetide.virtio.ring_driver import DriverRing
-from pagetide.virtio.vhost_user_payloads import MemoryRegion
+from pagetide.virtio.split_ring.driver import DriverRing
+from pagetide.virtio.split_ring.ring import DESC_BYTES, RingPlace, place_ring
+from pagetide.virtio.vhost_user.payloads import MemoryRegion
 
 PAGE = PAGE_SIZE_BYTES
 GPA = 1 << 32

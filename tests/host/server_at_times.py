@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from pagetide.host.server import Server
-from pagetide.machine.host_warm_up import warm_up_host
+from pagetide.host.daemon.server import Server
+from pagetide.machine.live.host_warm_up import warm_up_host
 
 _T = TypeVar("_T")
 

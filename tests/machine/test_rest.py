@@ -2,10 +2,12 @@
 
 import pytest
 
+from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.reporting.registry import DESIGNS, make_design
-from pagetide.guest.zone import Zone
 from pagetide.machine.config import RunConfig
 from pagetide.machine.rest import rest_blocks, rest_bytes, why_it_rests
+
+pytestmark = pytest.mark.alone
 
 
 @pytest.mark.parametrize(

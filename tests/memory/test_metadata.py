@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagetide.host.discard import gone_bytes
-from pagetide.host.punch import punch_hole
+from pagetide.host.memory.discard import gone_bytes
+from pagetide.host.memory.punch import punch_hole
 from pagetide.memory.metadata import (
     HUGE_FAULTS,
     PUNCHED_PAGES,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pagetide.virtio import virtio_pci
+from pagetide.virtio import pci as virtio_pci
 from pagetide.virtio.balloon import Status
-from pagetide.virtio.virtio_pci import PciError, VirtioPci
+from pagetide.virtio.pci import PciError, VirtioPci
 
 SLOT = 3
 BAR = 4

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pagetide.guest.operation import ALLOCATE, FREE
+from pagetide.guest.allocator.operation import ALLOCATE, FREE
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.burst import REST_S, burst
 from pagetide.workload.stream import Stream

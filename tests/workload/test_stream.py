@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.guest.operation import ALLOCATE, FREE
+from pagetide.guest.allocator.operation import ALLOCATE, FREE
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.lives import STAYS, lives, starting_with, stream_of
 from pagetide.workload.stream import Mark, Stream, StreamError, Stretch

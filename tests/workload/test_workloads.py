@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pagetide.guest.operation import ALLOCATE
+from pagetide.guest.allocator.operation import ALLOCATE
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.churn import churn
 from pagetide.workload.database import EVICTED_SHARE, FILL_SHARE, ROUNDS, database

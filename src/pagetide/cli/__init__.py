@@ -4,15 +4,15 @@ import sys
 from collections.abc import Sequence
 
 _STATUS_INTERRUPTED = 130
-"""As `STATUS_INTERRUPTED` of `run_command.py`, which is not loaded yet."""
+"""As `STATUS_INTERRUPTED` of `run.py`, which is not loaded yet."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     try:
         if argv is None:
-            from pagetide.lab.patience import be_patient
-            from pagetide.lab.standard_output import name_failures
+            from pagetide.terminal.patience import be_patient
+            from pagetide.terminal.standard_output import name_failures
 
             name_failures()
             if not {"--help", "-h"} & set(sys.argv):

@@ -29,7 +29,7 @@ def calibrate(*, out: Path | None = None, json: Annotated[bool, Parameter(negati
         out: The file to write. [default: pagetide/costs.json in XDG_DATA_HOME, where `run` looks]
         json: Print what was measured as JSON, instead of a table.
     """
-    from pagetide.lab.calibrate_command import run_calibrate
+    from pagetide.commands.calibrate import run_calibrate
 
     return run_calibrate(out, as_json=json)
 
@@ -57,7 +57,7 @@ def conformance(*, device: str = "pagetide", json: Annotated[bool, Parameter(neg
         device: pagetide, qemu (a stock QEMU without a guest), or the path of a vhost-user socket.
         json: Print JSON instead of a table.
     """
-    from pagetide.lab.conformance_command import run_conformance
+    from pagetide.commands.conformance import run_conformance
 
     return run_conformance(device, as_json=json)
 
@@ -97,10 +97,10 @@ def explore(
         broken: Explore what is broken on purpose instead; each variant of these designs must be caught.
         json: Print JSON instead of a table.
     """
+    from pagetide.commands.explore import explore as explore_all
+    from pagetide.explorer.scenarios import scenarios_of
+    from pagetide.explorer.variants import VARIANTS
     from pagetide.guest.reporting.registry import DESIGNS
-    from pagetide.lab.explore_command import explore as explore_all
-    from pagetide.machine.explorer_scenarios import scenarios_of
-    from pagetide.machine.explorer_variants import VARIANTS
 
     designs = design or tuple(DESIGNS)
     scenarios = tuple(dict.fromkeys(name for one in DESIGNS for name in scenarios_of(one)))

@@ -9,9 +9,9 @@ from cyclopts import CycloptsError
 from pagetide.cli import checks, comparing, daemon, guests  # noqa: F401 - each adds its commands
 from pagetide.cli.app import app
 from pagetide.cli.help_page import HelpPage, terminal_columns
-from pagetide.lab.run_command import STATUS_FAILED, STATUS_USAGE
-from pagetide.lab.standard_output import give_up_output
+from pagetide.commands.run import STATUS_FAILED, STATUS_USAGE
 from pagetide.machine.config import ConfigError
+from pagetide.terminal.standard_output import give_up_output
 
 
 def run_command_line(argv: Sequence[str]) -> int:

@@ -73,10 +73,10 @@ def compare(
         jobs: How many runs at once. [default: one a processor, fewer where memory is scarce; 1 if live]
         cluster: Have a Dask cluster run them, by its scheduler's address.
     """
-    from pagetide.lab.compare.grid import Choice
-    from pagetide.lab.compare_command import Manner
-    from pagetide.lab.compare_command import compare as compare_all
-    from pagetide.lab.config_file import read_file
+    from pagetide.commands.compare import Manner
+    from pagetide.commands.compare import compare as compare_all
+    from pagetide.compare.grid.axes import Choice
+    from pagetide.machine.settings.file import read_file
 
     settings: dict[str, Any] = read_file(config) if config else {}
     settings |= {
@@ -130,7 +130,7 @@ def report(
         markdown: Write which configuration to use for which guest, and what became of the thread's claims, to this
             file as Markdown; - is standard output.
     """
-    from pagetide.lab.report_command import report as report_on
+    from pagetide.commands.report import report as report_on
 
     return report_on(folder, json, csv, markdown)
 
@@ -154,7 +154,7 @@ def show(run: str | None = None, /, *, in_: Annotated[Path | None, Parameter(nam
         run: The run's key, or as much of its beginning as no other one has. [default: list all]
         in_: Where the results are. [default: this folder, or the newest compare-* in it]
     """
-    from pagetide.lab.show_command import show as show_run
+    from pagetide.commands.show import show as show_run
 
     return show_run(run, in_)
 

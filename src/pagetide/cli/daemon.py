@@ -6,8 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pagetide.cli.app import app
-from pagetide.lab.ctl_command import ctl_command
-from pagetide.lab.serve_command import serve_command
+from pagetide.commands.ctl import ctl_command
+from pagetide.commands.serve import serve_command
 
 _SERVE_EXAMPLES = """
 Examples:

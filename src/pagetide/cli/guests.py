@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pagetide.cli.app import GUEST, OUTPUT, REPORTING, app, whole
+from pagetide.commands.boot import BootChoice, make_boot_config
+from pagetide.commands.boot import boot as boot_once
+from pagetide.commands.run import run as run_once
+from pagetide.commands.run import run_simulated
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.lab.boot_command import BootChoice, make_boot_config
-from pagetide.lab.boot_command import boot as boot_once
-from pagetide.lab.config_file import make_config, read_file
-from pagetide.lab.option_fits import refuse_misfits
-from pagetide.lab.run_command import run as run_once
-from pagetide.lab.run_command import run_simulated
+from pagetide.machine.settings.file import make_config, read_file
+from pagetide.machine.settings.fits import refuse_misfits
 
 _USAGE_EXAMPLES = """
 Examples:

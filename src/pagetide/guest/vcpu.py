@@ -9,9 +9,9 @@ touch is a refault.
 from typing import Any
 
 from pagetide.atomics import atomic_load, load_i64, store_i64
-from pagetide.guest.operation import ALLOCATE
-from pagetide.guest.page_alloc import allocate, free
-from pagetide.guest.zone_layout import (
+from pagetide.guest.allocator.operation import ALLOCATE
+from pagetide.guest.allocator.page_alloc import allocate, free
+from pagetide.guest.allocator.zone_layout import (
     GENERATION,
     HINT_COUNT,
     RECORD_WORDS,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.zone_layout import BALLOON_PAGES, FREE_PAGES, NR_PAGES
+from pagetide.guest.allocator.zone_layout import BALLOON_PAGES, FREE_PAGES, NR_PAGES
 from pagetide.units import PAGE_SIZE_BYTES
 
 SLACK_PAGES = 256

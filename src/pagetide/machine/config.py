@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from pagetide.guest.allocator.zone_layout import HINT_BLOCKS_MAX
 from pagetide.guest.reporting.design import Oom, Pace, ReportingSettings, Wake
 from pagetide.guest.reporting.fits import misfit
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.guest.zone_layout import HINT_BLOCKS_MAX
 from pagetide.machine.faults import Fault, FaultError, of_kind, parse_faults, ring_entries
 from pagetide.units import HUGE_PAGE_BYTES, ORDER_MAX, PAGE_SIZE_BYTES, format_size
 from pagetide.workload.mix import MixError, parse_mix

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.zone_layout import (
+from pagetide.guest.allocator.zone_layout import (
     BALLOON_PAGES,
     DROPPED_HINTS,
     DROPPED_PAGES,

@@ -4,8 +4,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import ISOLATED_PAGES, NR_PAGES
+from pagetide.guest.allocator.zone import Zone
+from pagetide.guest.allocator.zone_layout import ISOLATED_PAGES, NR_PAGES
 from pagetide.memory.frame_table import (
     BEGUN,
     ENDED,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pagetide.host.ledger import (
+from pagetide.host.memory.ledger import (
     CHECKED_BYTES,
     DISCARDED_BYTES,
     INFLATE_ACCOUNT,

@@ -3,7 +3,7 @@
 Three questions with one answer for a tmpfs file: fstat(2) gives the sum, `SEEK_DATA` and `SEEK_HOLE` the ranges, and
 mincore(2) the pages of a mapping. They part only when pages are swapped out: the first two go on counting them (they
 are still the guest's data), mincore only while the swap cache has them. A punch frees RAM and swap alike, and
-`host/held.py` tells the two apart.
+`host/memory/held.py` tells the two apart.
 """
 
 import errno

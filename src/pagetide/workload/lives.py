@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.operation import ALLOCATE, FREE
+from pagetide.guest.allocator.operation import ALLOCATE, FREE
 from pagetide.workload.stream import Mark, Stream
 
 Times = npt.NDArray[np.float64]

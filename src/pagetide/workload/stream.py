@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.operation import ALLOCATE, FREE, operations
+from pagetide.guest.allocator.operation import ALLOCATE, FREE, operations
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 
 VCPUS_MAX = 64

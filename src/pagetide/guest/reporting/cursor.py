@@ -14,14 +14,14 @@ Structures considered: a list of its own for reported blocks (needs a second lis
 addresses); a plain bitmap (finding is linear in guest memory when little is unreported).
 """
 
-from pagetide.guest.by_position import record_all_free, take_candidates
-from pagetide.guest.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MAX, YOUNG
+from pagetide.guest.allocator.by_position import record_all_free, take_candidates
+from pagetide.guest.allocator.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MAX, YOUNG
+from pagetide.guest.allocator.request import unreported_blocks
+from pagetide.guest.allocator.zone import Zone
+from pagetide.guest.allocator.zone_layout import RECORD_UNREPORTED
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.switch import switch_on
-from pagetide.guest.request import unreported_blocks
-from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import RECORD_UNREPORTED
 
 
 class Cursor(Passes):

@@ -1,10 +1,10 @@
 """The reader of the vCPUs' arrays of hints, and the sweep that finds what no hint names."""
 
-from pagetide.guest.by_position import sweep, take_hints
-from pagetide.guest.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MAX, YOUNG
+from pagetide.guest.allocator.by_position import sweep, take_hints
+from pagetide.guest.allocator.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MAX, YOUNG
+from pagetide.guest.allocator.zone import Zone
+from pagetide.guest.allocator.zone_layout import HINT_COUNT, NR_PAGES, NR_VCPUS, vcpu_base
 from pagetide.guest.reporting.passes import Outgoing
-from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import HINT_COUNT, NR_PAGES, NR_VCPUS, vcpu_base
 
 
 class HintArrays:

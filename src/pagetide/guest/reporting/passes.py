@@ -5,12 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from pagetide.guest.isolate import BLOCKED, FILLED, STEPS_WORDS, YOUNG, put_back
-from pagetide.guest.reporting.design import Batch, ReportingSettings, Wake
-from pagetide.guest.reporting.switch import reserve_missing_spares, switch_off
-from pagetide.guest.request import begin_pass, end_pass, is_requested
-from pagetide.guest.zone import Zone
-from pagetide.guest.zone_layout import (
+from pagetide.guest.allocator.isolate import BLOCKED, FILLED, STEPS_WORDS, YOUNG, put_back
+from pagetide.guest.allocator.request import begin_pass, end_pass, is_requested
+from pagetide.guest.allocator.zone import Zone
+from pagetide.guest.allocator.zone_layout import (
     HINTS,
     IDLE_PASSES,
     PASSES,
@@ -19,6 +17,8 @@ from pagetide.guest.zone_layout import (
     RECORDING,
     WAKE_BLOCKS,
 )
+from pagetide.guest.reporting.design import Batch, ReportingSettings, Wake
+from pagetide.guest.reporting.switch import reserve_missing_spares, switch_off
 from pagetide.virtio.balloon import Queue
 
 _RETRY_S = 0.1

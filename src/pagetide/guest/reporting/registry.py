@@ -11,7 +11,7 @@ from pagetide.guest.reporting.design import Design, ReportingSettings
 from pagetide.guest.reporting.fits import misfit
 
 if TYPE_CHECKING:
-    from pagetide.guest.zone import Zone
+    from pagetide.guest.allocator.zone import Zone
 
 
 class Place(NamedTuple):

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from pagetide.guest.candidates import map_reset
-from pagetide.guest.isolate import reserve_spares
-from pagetide.guest.reporting.design import ReportingSettings, Wake
-from pagetide.guest.request import configure, request
-from pagetide.guest.zone import NEVER, Zone, cool_ticks
-from pagetide.guest.zone_layout import (
+from pagetide.guest.allocator.candidates import map_reset
+from pagetide.guest.allocator.isolate import reserve_spares
+from pagetide.guest.allocator.request import configure, request
+from pagetide.guest.allocator.zone import NEVER, Zone, cool_ticks
+from pagetide.guest.allocator.zone_layout import (
     COOL_TICKS,
     HINT_BLOCKS_MAX,
     HINT_COUNT,
@@ -27,6 +26,7 @@ from pagetide.guest.zone_layout import (
     WAKE_BLOCKS,
     vcpu_base,
 )
+from pagetide.guest.reporting.design import ReportingSettings, Wake
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 
 _WAKES_NEVER = 1 << 40

@@ -1,0 +1,1 @@
+"""One file a command: from arguments to an exit status."""

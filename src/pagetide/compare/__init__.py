@@ -1,0 +1,1 @@
+"""Every design under every condition, and what that shows."""

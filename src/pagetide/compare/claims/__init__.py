@@ -1,0 +1,1 @@
+"""What is claimed of designs, and whether the results bear it out."""

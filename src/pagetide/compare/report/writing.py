@@ -1,0 +1,108 @@
+"""Writes the report of a comparison: one HTML file that needs nothing else."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pagetide.compare.claims.advice import advice
+from pagetide.compare.claims.findings import findings
+from pagetide.compare.grid.setups import SETUPS
+from pagetide.compare.report.condition_table import table_of
+from pagetide.compare.report.page import (
+    Section,
+    advice_body,
+    condition_body,
+    facts,
+    findings_body,
+    measures_body,
+    page,
+    tradeoffs_body,
+    troubles_body,
+)
+from pagetide.compare.report.tradeoff import overall, tradeoffs_of
+from pagetide.compare.results.conditions import Condition, conditions_of
+from pagetide.compare.results.records import Run
+from pagetide.compare.results.store import Store
+from pagetide.compare.results.wording import fault_words
+from pagetide.whole_file import write_whole
+
+REPORT = "report.html"
+"""The report's name in its folder."""
+
+
+def write_report(folder: Path, tell: Callable[[int, int], None] | None = None) -> Path:
+    """Make the report of the results in a folder, beside them; its path.
+
+    Args:
+        folder: where the results are.
+        tell: called before each condition is drawn, with its number from 1 and how many there are.
+
+    Raises:
+        StoreError: there are no results, or this version cannot read them.
+        OSError: it cannot be written.
+    """
+    with Store.open(folder, read_only=True) as store:
+        text = report_html(store, tell)
+    path = folder / REPORT
+    write_whole(path, text.encode())
+    return path
+
+
+def report_html(store: Store, tell: Callable[[int, int], None] | None = None) -> str:
+    """The report's text; arguments as for `write_report`."""
+    runs = store.runs()
+    conditions = conditions_of(runs)
+    most = max((len(one.designs) for one in conditions), default=0)
+    full = [one for one in conditions if 2 * len(one.designs) > most]
+    others = [one for one in conditions if one not in full]
+    bodies = {}
+    for number, one in enumerate(conditions, 1):
+        if tell is not None:
+            tell(number, len(conditions))
+        bodies[one.name] = condition_body(table_of(one), tradeoffs_of(one), store)
+    sections = [
+        Section("findings", "What the figures say to the thread's claims", findings_body(findings(store))),
+        Section("advice", "Which configuration for which guest", advice_body(advice(store))),
+        Section("tradeoff", "What less memory costs", tradeoffs_body(overall(full), "overall")),
+        *_workload_sections(full, bodies),
+        _section("special", "Conditions that test single claims", others, bodies),
+        Section(
+            "troubles",
+            "What failed and what was left out",
+            troubles_body([run for run in runs if run.failed], store.left_out()),
+        ),
+        Section("measures", "How to read the tables", measures_body()),
+    ]
+    return page("pagetide compare", [one for one in sections if one.body], _head(store, runs))
+
+
+def _workload_sections(conditions: Sequence[Condition], bodies: Mapping[str, str]) -> list[Section]:
+    sections = []
+    for workload in dict.fromkeys(one.workload for one in conditions):
+        own = [one for one in conditions if one.workload == workload]
+        heading = f"{workload}: {SETUPS[workload]}" if workload in SETUPS else workload
+        sections.append(_section(workload, heading, own, bodies))
+    return sections
+
+
+def _section(name: str, heading: str, conditions: Sequence[Condition], bodies: Mapping[str, str]) -> Section:
+    workloads = {one.workload for one in conditions}
+    parts = []
+    for one in conditions:
+        wrong = fault_words(one.faults, brief=True)
+        parts.append((one.name, wrong if len(workloads) == 1 else f"{one.workload}, {wrong}"))
+    return Section(name, heading, "".join(bodies[one.name] for one in conditions), parts)
+
+
+def _head(store: Store, runs: Sequence[Run]) -> str:
+    versions = runs[0].versions if runs else {}
+    machines = " and ".join(sorted({run.cell.machine for run in runs}))
+    pairs = [
+        ("runs", f"{len(runs)} of {len(store.planned())} planned, {sum(run.failed for run in runs)} failed"),
+        ("machine", machines),
+        ("begun", min((run.started for run in runs), default="")[:16].replace("T", " ") + " UTC"),
+        ("costs", ", ".join(sorted({run.costs for run in runs if run.costs}))),
+        ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
+        ("made again by", shlex.join(["pagetide", "report", str(store.folder)])),
+    ]
+    return facts([(name, value) for name, value in pairs if value])

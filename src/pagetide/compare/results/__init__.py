@@ -1,0 +1,1 @@
+"""What runs have given: stored, put in order, measured."""

@@ -1,0 +1,1 @@
+"""Devices under test: ours, one behind a socket, those of a stock QEMU."""

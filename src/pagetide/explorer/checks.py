@@ -1,0 +1,152 @@
+"""What must hold of an explored machine: in every state, of every page that is discarded, and at the end."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pagetide.explorer import balloon as explorer_balloon
+from pagetide.explorer.actors import OFF, OFF_WANTED, STARTING
+from pagetide.explorer.ground import FRAME_ORDER
+from pagetide.explorer.source import ExploredError
+from pagetide.explorer.state import HINTS_SEEN_MAX, State
+from pagetide.guest.allocator.zone import cool_ticks
+from pagetide.guest.allocator.zone_layout import (
+    ALLOCATED,
+    BALLOON,
+    BUDDY,
+    DROPPED_PAGES,
+    HINT_COUNT,
+    ISOLATED,
+    ISOLATED_BLOCKS,
+    ORDER_MASK,
+    PCP_LOCK,
+    RECORD_WORDS,
+    REPORTING_ORDER,
+    STAMP_ERRORS,
+    STATE,
+    TICK,
+    TYPE_MASK,
+    ZONE_LOCK,
+    vcpu_base,
+)
+from pagetide.memory.frame_table import FRAMES, STATE_MASK, TAKEN
+
+if TYPE_CHECKING:
+    from pagetide.explorer.machine import ExploredMachine
+
+
+class Checks:
+    """The invariants of one machine; all raise ExploredError, which says what does not hold."""
+
+    def __init__(self, machine: "ExploredMachine", zone: Any, zone_state: Callable[[], State]) -> None:
+        """Take the machine.
+
+        Args:
+            machine: whose invariants they are.
+            zone: an ordinary Zone of the same size, to put its contents into.
+            zone_state: gives what a recount depends on.
+        """
+        self._machine, self._zone, self._zone_state = machine, zone, zone_state
+        self._sound: set[Any] = set()
+        self._cool_ticks = cool_ticks(machine.scenario.settings.cool_s)
+
+    def state(self, *, at_rest: bool) -> None:
+        """Check what holds always; with `at_rest`, when nobody is about to touch the zone, recount it as well."""
+        machine, words = self._machine, self._machine.words
+        vcpus = range(len(machine.vcpus))
+        for vcpu in vcpus:
+            if words[vcpu_base(vcpu) + STAMP_ERRORS]:
+                raise ExploredError(f"vCPU {vcpu} found a page of its own without its stamp")
+            assert words[vcpu_base(vcpu) + HINT_COUNT] <= HINTS_SEEN_MAX
+        if machine.balloons:
+            explorer_balloon.check_held(machine)
+        if words[ISOLATED_BLOCKS] > machine.scenario.settings.capacity:
+            raise ExploredError(f"{words[ISOLATED_BLOCKS]} blocks are isolated, and a batch has fewer")
+        locks = [ZONE_LOCK, *(vcpu_base(vcpu) + PCP_LOCK for vcpu in vcpus)]
+        starting = machine.glue.switch == STARTING  # records are made step by step of what is free already
+        if at_rest and not starting and not any(words[lock] for lock in locks):
+            self._recount()
+
+    def _recount(self) -> None:
+        state = self._zone_state(), tuple(self._machine.ram.first_words)
+        if state in self._sound:
+            return
+        self._fill_zone()
+        try:
+            self._zone.check()
+        except AssertionError as error:
+            raise ExploredError(f"the zone is not sound: {error}") from error
+        self._check_marks()
+        self._sound.add(state)
+
+    def _check_marks(self) -> None:
+        """What is marked Reported has been discarded, and was not touched since."""
+        for block in self._zone.blocks():
+            pages = range(block.pfn, block.pfn + (1 << block.order))
+            if block.reported and any(self._machine.ram.first_words[page] for page in pages):
+                raise ExploredError(f"the block at frame {block.pfn} is marked Reported and was not discarded")
+
+    def _fill_zone(self) -> None:
+        self._zone.words[:], self._zone.pages[:] = self._machine.words, self._machine.pages
+
+    def discarded(self, page: int) -> None:
+        """Check that a page may be discarded now."""
+        machine, kind = self._machine, self._kind_of(page)
+        wanted, name = (BALLOON, "for the balloon") if machine.balloons else (ISOLATED, "isolated")
+        if machine.takes_frames:
+            wanted, name = BUDDY, "free"
+        if kind != wanted:
+            what = "while it is allocated" if kind == ALLOCATED else f"while it is not {name}"
+            raise ExploredError(f"page {page} is discarded {what}")
+        free_ticks = machine.words[TICK] - machine.ram.freed_at[page]
+        if not machine.balloons and free_ticks < self._cool_ticks:
+            raise ExploredError(f"page {page} is discarded {free_ticks} ticks after it was freed, too early")
+        if machine.balloons and machine.ram.inflated[page]:
+            raise ExploredError(f"page {page} is inflated again before the host was told that it was deflated")
+
+    def _kind_of(self, page: int) -> int:
+        machine = self._machine
+        for order in range(machine.scenario.order_max + 1):
+            state = machine.pages[(page & ~((1 << order) - 1)) * RECORD_WORDS + STATE]
+            if state & TYPE_MASK and state & ORDER_MASK >= order:
+                return state & TYPE_MASK
+        return 0
+
+    def end(self) -> None:
+        """Check what holds once nothing can happen any more: nobody waits for ever, and nothing is lost."""
+        machine = self._machine
+        waiting = [vcpu.name for vcpu in machine.vcpus if not vcpu.ended]
+        if machine.glue.out:
+            waiting.append("reporter")
+        if waiting:
+            raise ExploredError(f"a deadlock: {' and '.join(waiting)} cannot go on")
+        if machine.glue.switch in (OFF_WANTED, OFF, STARTING):
+            raise ExploredError("the design is switched off for good")
+        if machine.balloons:
+            explorer_balloon.check_end(machine)
+        self._fill_zone()
+        if machine.takes_frames:
+            self._check_frames()
+        if self._zone.words[REPORTING_ORDER] <= machine.scenario.order_max:
+            self._check_lost()
+
+    def _check_frames(self) -> None:
+        """All that is free was taken, and what was taken has been discarded."""
+        machine = self._machine
+        for frame in range(machine.frames):
+            pages = range(frame << FRAME_ORDER, (frame + 1) << FRAME_ORDER)
+            state = machine.table[FRAMES + frame] & STATE_MASK
+            free = all(self._kind_of(page) == BUDDY for page in pages)
+            if free != (state == TAKEN):
+                raise ExploredError(f"frame {frame} is {'free' if free else 'not free'}, and its state is {state}")
+            if state == TAKEN and any(machine.ram.first_words[page] for page in pages):
+                raise ExploredError(f"frame {frame} is TAKEN and was not discarded")
+
+    def _check_lost(self) -> None:
+        design, order, zone = self._machine.design, self._machine.scenario.settings.order, self._zone
+        unreported = [b for b in zone.blocks() if b.kind == BUDDY and b.order >= order and not b.reported]
+        unreported.sort(key=lambda block: -block.order)
+        lost = unreported[design.leftover_blocks_max :]
+        dropped = int(zone.words[DROPPED_PAGES]) if design.drops_hints else 0
+        if sum(1 << block.order for block in lost) > dropped:
+            frames = ", ".join(f"{b.pfn} (order {b.order})" for b in lost)
+            raise ExploredError(f"never reported: the free blocks at frames {frames}")

@@ -1,0 +1,259 @@
+"""The machine that is explored: a tiny zone, a design, a ring, a device; all of its state can be taken and set."""
+
+import types
+from collections.abc import Generator
+from typing import Any
+
+from pagetide.explorer import balloon as explorer_balloon
+from pagetide.explorer import rings as explorer_rings
+from pagetide.explorer.actors import (
+    OFF_WANTED,
+    ON,
+    ON_UNTIL_REPORTED,
+    Actor,
+    Clock,
+    Device,
+    Vcpu,
+    Worker,
+)
+from pagetide.explorer.balloon import BalloonedVcpu, BalloonWorker, Policy
+from pagetide.explorer.checks import Checks
+from pagetide.explorer.ground import (
+    FRAME_ORDER,
+    HostKilledError,
+    Paused,
+    Ram,
+    TableView,
+    pausing_ground,
+    plain_ground,
+    system_call,
+)
+from pagetide.explorer.rings import inflate_driver, join, report_driver
+from pagetide.explorer.scenario import Scenario, operations_of
+from pagetide.explorer.source import Control, Edit, ExploredError, World
+from pagetide.explorer.state import MachineState, State
+from pagetide.explorer.taking import Killer, Taker
+from pagetide.guest.allocator.zone_layout import (
+    BUDDY,
+    RECORD_WORDS,
+    REPORTED,
+    STATE,
+    TICK,
+    TICK_SHIFT,
+    TYPE_MASK,
+    frame_table_base,
+)
+from pagetide.guest.allocator.zone_layout import COOL_TICKS as COOL_TICKS_OF_ZONE
+from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.memory.frame_states import REFUSED, take_begun
+from pagetide.memory.frame_table import COOL_TICKS, FRAMES, GUEST_TICK, STATE_MASK
+from pagetide.memory.frame_table import FREE as FREE_FRAME
+from pagetide.memory.region_map import Region
+from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
+
+_VCPUS = 2
+_READ_OF_A_FRAME = Edit(
+    "host.taking", "def begin_batch(", "old = table[FRAMES + frame]", "old = atomic_load(table, FRAMES + frame)"
+)
+"""No change, but a place to pause: the guest changes frames between the host's looks at two of them."""
+
+
+def _nothing(result: Any) -> Generator[Any, Any, Any]:
+    yield from ()
+    return result
+
+
+class _Array(list[int]):
+    """A list that says its shape: much faster than an array, one element at a time."""
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self),)
+
+
+class Glue:
+    """What the actors share besides the zone and the ring.
+
+    Attributes:
+        kicked: queues, a bit each, whose kick's eventfd is signalled.
+        called: so is the call's.
+        woken: so is the worker's.
+        driving: somebody reports.
+        at_the_ring: and is between putting the batch into the ring and taking it out.
+        out: batches asked for and not yet over.
+        failures: reports that are still to fail.
+        target_pages: what the host wants in the balloon.
+        killed: the host's process was killed, and nobody has taken over yet.
+        switch: ON_UNTIL_REPORTED, OFF_WANTED, OFF, STARTING or ON.
+    """
+
+    def __init__(self, scenario: Scenario, *, reports: bool) -> None:
+        self.called = self.woken = self.driving = self.at_the_ring = self.killed = False
+        self.out = self.kicked = self.target_pages = 0
+        self.failures = scenario.failures
+        self.switch = ON
+        if scenario.switches:
+            self.switch = ON_UNTIL_REPORTED if reports else OFF_WANTED
+
+
+class ExploredMachine:
+    """A machine whose every step can be taken back."""
+
+    def __init__(self, design: str, scenario: Scenario, edits: tuple[Edit, ...] = ()) -> None:
+        """Build it, with the design started and nothing done yet."""
+        self.takes_frames, self.balloons = design == "shared", design == "balloon"
+        self.scenario, self.glue = scenario, Glue(scenario, reports=not self.takes_frames)
+        self.ram = Ram(scenario.nr_pages, queues=2 if self.balloons else 1)
+        self.plain_zone = self._make_zone()
+        self.words = _Array(self.plain_zone.words.tolist())
+        self.pages = _Array(self.plain_zone.pages.tolist())
+        ground = pausing_ground(scenario.order_max, self.ram, lambda: self.control, finely=scenario.ring_finely)
+        world = World(ground, (*edits, _READ_OF_A_FRAME), pausing=True)
+        self.control: Control = world.control
+        place = DESIGNS[design]
+        file = place.module.removeprefix("pagetide.")
+        names = [file, "guest.vcpu", "guest.pcp", "guest.request", "memory.region_map"]
+        names += ["host.discard", "host.taking", *explorer_rings.MODULES]
+        names += ["guest.inflate_driver"] if self.balloons else []
+        modules = dict(zip(names, world.load(*names), strict=True))
+        vars(modules["host.discard"])["punch_hole"] = self._punch_hole
+        self.run_operations = modules["guest.vcpu"].run_operations
+        self.host_wanted = modules["guest.vcpu"].host_wanted
+        self.pcp_drain, self.take_wake = modules["guest.pcp"].pcp_drain, modules["guest.request"].take_wake
+        self.take_batch, self.recover = modules["host.taking"].take_batch, modules["host.taking"].recover
+        self.frames = scenario.nr_pages >> FRAME_ORDER
+        self.table = TableView(self.words, frame_table_base(_VCPUS), self._host_goes_on)
+        self._join_rings(modules)
+        zone = types.SimpleNamespace(words=self.words, pages=self.pages)
+        self.design = getattr(modules[file], place.kind)(zone, scenario.settings)
+        self.finish(self.coroutine(self.design.start(0.0)))
+        self._gather()
+        self._state = MachineState(self)
+        self.checks = Checks(self, self.plain_zone, self._state.zone_state)
+
+    def _gather(self) -> None:
+        """Everybody who acts; the device, or the host that takes frames, comes last."""
+        programs = [operations_of(program) for program in self.scenario.programs]
+        self.vcpus: list[Vcpu] = [
+            (BalloonedVcpu if self.balloons else Vcpu)(self, number, program) for number, program in enumerate(programs)
+        ]
+        self.device = Device(self, "device")
+        worker = (BalloonWorker if self.balloons else Worker)(self, "reporter")
+        self.actors: list[Actor] = [*self.vcpus, worker]
+        if self.balloons:
+            self.actors.append(Policy(self, "host"))
+        if self.scenario.killed:
+            self.actors.append(Killer(self, "killer"))
+        if self.scenario.settings.cool_s:
+            self.actors.append(Clock(self, "clock"))
+        self.actors.append(Taker(self, "host") if self.takes_frames else self.device)
+
+    def _make_zone(self) -> Any:
+        scenario = self.scenario
+        (zone,) = World(plain_ground(scenario.order_max), (), pausing=False).load("guest.zone")
+        return zone.Zone(
+            scenario.nr_pages,
+            vcpus=_VCPUS,
+            watermarks=zone.Watermarks(*[scenario.watermark_min] * 3),
+            pcp_batch=scenario.pcp_batch,
+            pcp_high=scenario.pcp_batch,
+        )
+
+    def _join_rings(self, modules: dict[str, Any]) -> None:
+        kinds = modules["host.turn"].Queue
+        capacity = self.scenario.settings.capacity
+        size_bytes = self.scenario.nr_pages << PAGE_SHIFT
+        if self.balloons:
+            self.queues = [join(modules, kind, i, 1, self.ram) for i, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))]
+            self.driver = inflate_driver(modules, self.queues, self, self.ram)
+            self._read_pfns, vars(modules["host.turn"])["read_pfns"] = modules["host.turn"].read_pfns, self._deflated
+            size_bytes += PAGE_SIZE_BYTES  # the page frame numbers are in guest memory
+        else:
+            self.queues = [join(modules, kinds.REPORTING, 0, capacity, self.ram)]
+            self.driver = report_driver(modules, self.queues[0], self)
+        self.regions = modules["memory.region_map"].RegionMap([Region(0, size_bytes, 0, 0, 0)]).table
+
+    @staticmethod
+    def coroutine(made: Any) -> Generator[Any, Any, Any]:
+        """A design's method as a generator, whether it pauses or not."""
+        return made if isinstance(made, Generator) else _nothing(made)
+
+    def finish(self, stretch: Generator[Any, Any, Any]) -> None:
+        """Run to its end what nobody interrupts."""
+        self.control.fuel = 1 << 20
+        for _ in stretch:
+            pass
+
+    def kick(self, index: int) -> Paused:
+        """The driver's way to the device."""
+        yield from system_call(self.control)
+        self.glue.kicked |= 1 << index
+
+    def capture(self) -> State:
+        """All of the machine's state; equal states are equal."""
+        return self._state.capture()
+
+    def restore(self, state: State) -> None:
+        """Set the machine back."""
+        self._state.restore(state)
+
+    def forget_balloon(self) -> None:
+        """Make one of two states that differ in what nobody looks at again."""
+        explorer_balloon.forget_what_nobody_sees(self)
+
+    def let_time_pass(self) -> None:
+        """Whatever is due in the future is due now."""
+        for thing in self._state.objects:
+            if vars(thing).get("due_s") is not None:
+                vars(thing)["due_s"] = 0.0
+
+    def _punch_hole(self, _fd: int, offset_bytes: int, length_bytes: int) -> Any:
+        yield from system_call(self.control)
+        if self.takes_frames:
+            self._host_goes_on()
+        first = offset_bytes >> PAGE_SHIFT
+        for page in range(first, first + (length_bytes >> PAGE_SHIFT)):
+            self.checks.discarded(page)
+            self.ram.first_words[page] = 0
+            if self.balloons:
+                self.ram.inflated[page] = True
+        return 0
+
+    def _deflated(self, *arguments: Any) -> int:
+        """The host reads of pages that were deflated."""
+        count = int(self._read_pfns(*arguments))
+        ranges = arguments[5]
+        for page in ranges[:count, 0] >> PAGE_SHIFT:
+            if not self.ram.inflated[page]:
+                raise ExploredError(f"page {page} is deflated, and was not inflated")
+            self.ram.inflated[page] = False
+        return count
+
+    def _host_goes_on(self) -> None:
+        if self.glue.killed:
+            raise HostKilledError
+
+    def note_freed(self, pfn: int, order: int) -> None:
+        """A block is about to be freed: none of its pages is free for longer than from now on."""
+        for page in range(pfn, pfn + (1 << order)):
+            self.ram.freed_at[page] = self.words[TICK]
+
+    def offers_frames(self) -> bool:
+        """Whether there is a frame that the host may take."""
+        return any(self._offered(self.table[FRAMES + frame]) for frame in range(self.frames))
+
+    def _offered(self, word: int) -> bool:
+        table = self.table
+        return take_begun(word, table[GUEST_TICK], table[COOL_TICKS]) != REFUSED
+
+    def cools(self) -> bool:
+        """Whether there is a block or frame that the next tick brings nearer to being reported or taken."""
+        if self.takes_frames:
+            words = [self.table[FRAMES + frame] for frame in range(self.frames)]
+            return any(word & STATE_MASK == FREE_FRAME and not self._offered(word) for word in words)
+        states = [self.pages[pfn * RECORD_WORDS + STATE] for pfn in range(self.scenario.nr_pages)]
+        tick, cool_ticks = self.words[TICK], self.words[COOL_TICKS_OF_ZONE]
+        return any(
+            state & TYPE_MASK == BUDDY and not state & REPORTED and tick - (state >> TICK_SHIFT) < cool_ticks
+            for state in states
+        )

@@ -1,0 +1,65 @@
+"""What a scenario is: a guest of a few pages, what two vCPUs do in it, and what goes wrong."""
+
+from typing import NamedTuple
+
+from pagetide.guest.allocator.operation import ALLOCATE, FREE
+from pagetide.guest.reporting.design import ReportingSettings
+
+
+class Scenario(NamedTuple):
+    """What two vCPUs do, and in how small a guest.
+
+    Attributes:
+        programs: for each vCPU its operations: `aN` allocates a block of order N, `f` frees the oldest it has.
+        settings: of the design.
+        nr_pages: in the zone.
+        order_max: the largest block.
+        pcp_batch: pages moved to and from a per-CPU list at once.
+        watermark_min: pages that an allocation leaves.
+        settled: whether all that is free was reported before the vCPUs begin.
+        may_run_out: whether an allocation may find the memory out for reporting.
+        waits_before_oom: whether an allocation that fails waits for what is out for reporting.
+        ring_finely: whether ring operations are explored access by access, or are a step each.
+        elements_per_turn: the device's budget.
+        failures: how many reports fail at once, from the first on: there is no room in the queue.
+        targets: how many pages the host wants in the balloon, one after the other.
+        switches: whether the design is switched off, after the first report if it reports, and on again at some time.
+        killed: whether the host's process is killed at some time, and another one takes over.
+    """
+
+    programs: tuple[str, str]
+    settings: ReportingSettings
+    nr_pages: int = 8
+    order_max: int = 2
+    pcp_batch: int = 1
+    watermark_min: int = 0
+    settled: bool = False
+    may_run_out: bool = False
+    waits_before_oom: bool = True
+    ring_finely: bool = False
+    elements_per_turn: int = 2
+    failures: int = 0
+    targets: tuple[int, ...] = ()
+    switches: bool = False
+    killed: bool = False
+
+
+def operations_of(program: str) -> list[dict[str, int]]:
+    """The operations that a program such as `a1 a0 f f` stands for.
+
+    Raises:
+        ValueError: a word is not `aN` or `f`, or frees what was not allocated.
+    """
+    operations: list[dict[str, int]] = []
+    held: list[tuple[int, int]] = []
+    for word in program.split():
+        if word == "f" and held:
+            slot, order = held.pop(0)
+            operations.append({"kind": FREE, "order": order, "slot": slot})
+        elif word[0] == "a" and word[1:].isdigit():
+            slot = len(operations)
+            held.append((slot, int(word[1:])))
+            operations.append({"kind": ALLOCATE, "order": int(word[1:]), "slot": slot})
+        else:
+            raise ValueError(f"{word!r} in {program!r} is no operation: aN allocates a block of order N, f frees one")
+    return operations

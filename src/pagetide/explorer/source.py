@@ -1,0 +1,180 @@
+"""The guest's and the host's own source, made to give way before everything that another processor could notice.
+
+An explorer must be able to stop an actor between any two steps, and a compiled kernel cannot be stopped. So the very
+files that run elsewhere are read again here, and each function that touches shared state is turned into a generator
+that yields a *pause* right before
+
+- taking a lock;
+- each atomic on REQUEST or WAKE, also under the lock;
+- when the ring is what is explored, each load and store of its indices and events;
+- a kick, and a call that punches a hole;
+- each statement that reads or writes the zone's words or page records while the actor does not hold the zone lock. `+=`
+  is a read and a write. For a vCPU's own words any lock will do: its list has one. Settings, which do not change while
+  a design is on, do not count.
+
+What runs between two pauses is one step. Under the zone lock everything else is one step, which is exact as long as
+whoever touches a zone's state holds it; who does not is stopped at each statement.
+
+A variant is the same source with one edit, `Edit`. Nothing is written anew except the ground: atomics and RAM.
+"""
+
+import ast
+import builtins
+import types
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pagetide.explorer.rewriter import Pausing, rewrite
+
+_PACKAGE = Path(__file__).parent.parent
+
+_AT_REST = frozenset({"guest.zone"})
+"""Modules that look at a zone which nobody touches: they stay as they are."""
+
+LOCK = 0
+TOUCH = 1
+ATOMIC = 2
+RING = 3
+SYSTEM_CALL = 4
+UNTIL = 5
+
+
+class Pause(NamedTuple):
+    """What an actor is about to do.
+
+    Attributes:
+        kind: LOCK, TOUCH, ATOMIC, RING, SYSTEM_CALL or UNTIL.
+        word: of LOCK, the lock's word.
+        ready: of UNTIL, whether the actor may go on.
+    """
+
+    kind: int
+    word: int = 0
+    ready: Callable[[], bool] = bool
+
+
+class Edit(NamedTuple):
+    """One change that breaks something: in a module, the text (found exactly once after `after`) and its replacement.
+
+    Attributes:
+        module: the module below pagetide, such as `guest.isolate`.
+        after: text before the place, such as the head of the function.
+        old: what is there.
+        new: what stands there instead.
+    """
+
+    module: str
+    after: str
+    old: str
+    new: str
+
+    def apply(self, source: str) -> str:
+        """The edited source."""
+        place = source.find(self.after)
+        assert place >= 0, f"{self.module} has no {self.after!r}: the edit is out of date"
+        place = source.find(self.old, place)
+        assert place >= 0, f"{self.module} has no {self.old!r}: the edit is out of date"
+        return source[:place] + self.new + source[place + len(self.old) :]
+
+
+class ExploredError(Exception):
+    """An invariant does not hold; the message says which."""
+
+
+class Control:
+    """What the running actor holds, and how long its step may get.
+
+    Attributes:
+        held: locks that it holds.
+        in_zone: whether the zone lock is one of them.
+        fuel: loop turns that are left to this step: a list that became a ring never ends.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.in_zone = False
+        self.fuel = 0
+
+    def burn(self) -> None:
+        """Count a loop turn."""
+        self.fuel -= 1
+        if self.fuel < 0:
+            raise ExploredError("a loop does not end")
+
+
+@cache
+def _source(module: str) -> str:
+    return path_of(module).read_text()
+
+
+def path_of(module: str) -> Path:
+    """The file of a module below pagetide."""
+    path = _PACKAGE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+class World:
+    """The package's modules once more, over a ground of its own; with `pausing`, as generators."""
+
+    def __init__(self, ground: dict[str, dict[str, Any]], edits: tuple[Edit, ...], *, pausing: bool) -> None:
+        """Make an empty world.
+
+        Args:
+            ground: replacements of what modules define, by module; of those with "*" all that there is.
+            edits: changes to the source.
+            pausing: whether functions pause; otherwise they are the plain ones.
+        """
+        self.control = Control()
+        self._ground, self._edits = ground, edits
+        self._modules: dict[str, types.ModuleType] = {}
+        self._trees: dict[str, ast.Module] = {}
+        self._pausing = pausing
+        self._names = Pausing(set(), set())
+
+    def load(self, *names: str) -> list[types.ModuleType]:
+        """These modules, with all that they import."""
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in self._trees and "*" not in self._ground.get(name, {}):
+                self._trees[name] = tree = ast.parse(self._edited(name), str(path_of(name)))
+                waiting += self._imports(tree)
+        if self._pausing:
+            self._names = Pausing.find([tree for name, tree in self._trees.items() if name not in _AT_REST])
+        return [self._module(name) for name in names]
+
+    def _edited(self, name: str) -> str:
+        source = _source(name)
+        for edit in self._edits:
+            if edit.module == name:
+                source = edit.apply(source)
+        return source
+
+    @staticmethod
+    def _imports(tree: ast.Module) -> Iterator[str]:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pagetide."):
+                yield (node.module or "").removeprefix("pagetide.")
+
+    def _module(self, name: str) -> types.ModuleType:
+        if name in self._modules:
+            return self._modules[name]
+        module = self._modules[name] = types.ModuleType(f"pagetide.{name}")
+        ground = self._ground.get(name, {})
+        if "*" not in ground:
+            tree = self._trees[name]
+            if self._pausing and name not in _AT_REST:
+                rewrite(tree, self._names)
+            space = module.__dict__
+            space["__builtins__"] = {**vars(builtins), "__import__": self._import}
+            space.update(_control=self.control, _touch=Pause(TOUCH))
+            exec(compile(tree, str(path_of(name)), "exec"), space)  # noqa: S102 - our own source
+        module.__dict__.update(ground)
+        return module
+
+    def _import(self, name: str, *how: Any) -> Any:
+        if name.startswith("pagetide."):
+            return self._module(name.removeprefix("pagetide."))
+        return __import__(name, *how)

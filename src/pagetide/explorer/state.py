@@ -1,0 +1,232 @@
+"""All of an explored machine's state, as one value that can be compared, kept and set again.
+
+Two states that nobody could tell apart are made equal: what is beyond the end of a per-CPU list, of hints or of spares
+is zeroed, of a page's generation only counts whether the page bears its stamp, of a frame table's counters only whether
+a batch is under way, and rings with nothing in them and nobody at them are as they were at first, except for when the
+driver wants to be called.
+"""
+
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pagetide.guest.allocator.zone_layout import (
+    BALLOON_PAGES,
+    FALSE_OOMS,
+    FRAME_TABLE,
+    FREE_PAGES,
+    GENERATION,
+    HINT_BLOCKS,
+    HINT_COUNT,
+    HINTS,
+    ISOLATED_BLOCKS,
+    NOTIFY_SPLITS,
+    NR_FREE,
+    NR_PAGES,
+    NR_REPORTED,
+    NR_VCPUS,
+    PCP_BATCH,
+    PCP_COUNT,
+    PCP_LOCK,
+    PCP_PAGES,
+    RECORD_WORDS,
+    REQUEST,
+    SPARES,
+    STAMP_ERRORS,
+    SYNC_HINTS,
+    TICK,
+    WAKE,
+    ZONE_LOCK,
+    frame_table_base,
+    vcpu_base,
+)
+from pagetide.memory.frame_table import BEGUN, ENDED, FRAMES, INSTALLS, TAKING_MAX, table_words
+
+if TYPE_CHECKING:
+    from pagetide.explorer.machine import ExploredMachine
+
+State = tuple[Any, ...]
+
+HINTS_SEEN_MAX = 12
+"""The longest array of hints that is part of the state."""
+
+_SPARES_SEEN_MAX = 16
+_GENERATION_SHIFT = 32
+_SCALARS = (int, float, str, tuple, type(None), np.generic)
+
+
+class Handed:
+    """A batch that is out. Its content is the design's, so that two of a length are as good as equal."""
+
+    def __init__(self, blocks: Any) -> None:
+        """Hold these blocks."""
+        self.blocks = blocks
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Handed) and len(self.blocks) == len(other.blocks)
+
+    def __hash__(self) -> int:
+        return len(self.blocks)
+
+
+class _Attributes:
+    """What changes in one object."""
+
+    def __init__(self, thing: Any) -> None:
+        self._values = vars(thing)
+        fixed = {name for name, value in self._values.items() if not _may_change(value)}
+        self._fixed = fixed
+        self._names: tuple[str, ...] = ()
+        self._size = -1
+
+    def capture(self) -> Any:
+        if len(self._values) != self._size:
+            self._size = len(self._values)
+            self._names = tuple(name for name in self._values if name not in self._fixed)
+            for name in self._names:
+                assert _may_change(self._values[name]), f"{name} is of a kind that the explorer does not know"
+            self._get = itemgetter(*self._names, *self._names[:1]) if self._names else tuple
+        return self._get(self._values) if self._names else ()
+
+    def restore(self, values: Any) -> None:
+        self._values.update(zip(self._names, values, strict=False))
+
+
+def _may_change(value: Any) -> bool:
+    return isinstance(value, (*_SCALARS, Handed))
+
+
+def _objects_of(thing: Any) -> Iterator[Any]:
+    """An object of the explored package, and those that it holds."""
+    found = [thing]
+    for one in found:
+        yield one
+        for value in vars(one).values():
+            ours = type(value).__module__.startswith("pagetide.") and hasattr(value, "__dict__")
+            if ours and not any(value is other for other in found):
+                found.append(value)
+
+
+class MachineState:
+    """Takes and sets the state of one machine."""
+
+    def __init__(self, machine: "ExploredMachine") -> None:
+        """Find all that can change."""
+        self._words, self._pages, self._ram = machine.words, machine.pages, machine.ram
+        self.objects = [*_objects_of(machine.design), machine.glue, machine.driver, *machine.actors]
+        arrays = [value for thing in self.objects for value in vars(thing).values() if isinstance(value, np.ndarray)]
+        self._arrays = [array for array in arrays if array.base is None]
+        self._arrays += [state for queue in machine.queues for state in queue.states]
+        self._attributes = [_Attributes(thing) for thing in self.objects]
+        self._stretches = list(self._words_that_change(machine))
+        indices = [index for start, end in self._stretches for index in range(start, end)]
+        self._get_words = itemgetter(*indices)
+        self._machine = machine
+        self._first_rings = bytes(machine.ram.queue), [[s.copy() for s in queue.states] for queue in machine.queues]
+        self._known: dict[Any, Any] = {}
+
+    def _words_that_change(self, machine: "ExploredMachine") -> Iterator[tuple[int, int]]:
+        words, orders = machine.words, machine.scenario.order_max + 1
+        if machine.scenario.switches:
+            yield NR_PAGES, NR_VCPUS + 1
+            yield NOTIFY_SPLITS, HINTS
+            yield SYNC_HINTS, SYNC_HINTS + 1
+        yield TICK, TICK + 1
+        yield ZONE_LOCK, ZONE_LOCK + 1
+        yield FREE_PAGES, ISOLATED_BLOCKS + 1
+        yield BALLOON_PAGES, BALLOON_PAGES + 1
+        yield REQUEST, WAKE + 1
+        yield HINTS, FALSE_OOMS + 1
+        yield NR_FREE, NR_FREE + orders
+        yield NR_REPORTED, NR_REPORTED + orders
+        self._bases = [vcpu_base(vcpu) for vcpu in range(words[NR_VCPUS])]
+        self._pcp_room = 2 * words[PCP_BATCH] + 1
+        for base in self._bases:
+            yield base + PCP_LOCK, base + PCP_LOCK + 1
+            yield base + PCP_COUNT, base + PCP_COUNT + 1
+            yield base + STAMP_ERRORS, base + STAMP_ERRORS + 1
+            yield base + PCP_PAGES, base + PCP_PAGES + self._pcp_room
+            yield base + HINT_COUNT, base + HINT_COUNT + 1
+            yield base + HINT_BLOCKS, base + HINT_BLOCKS + HINTS_SEEN_MAX
+        self._spares = vcpu_base(words[NR_VCPUS])
+        yield self._spares, self._spares + _SPARES_SEEN_MAX
+        table = frame_table_base(words[NR_VCPUS])
+        if machine.takes_frames:
+            yield FRAME_TABLE, FRAME_TABLE + 1
+            yield table, table + FRAMES + machine.frames
+        yield table + table_words(machine.scenario.nr_pages), len(words)
+
+    def _forget_what_nobody_sees(self) -> None:
+        words, pages, first_words = self._words, self._pages, self._ram.first_words
+        for base in self._bases:
+            if not words[base + PCP_LOCK]:
+                start, end = base + PCP_PAGES + words[base + PCP_COUNT], base + PCP_PAGES + self._pcp_room
+                words[start:end] = [0] * (end - start)
+            if not words[ZONE_LOCK]:
+                start, end = base + HINT_BLOCKS + words[base + HINT_COUNT], base + HINT_BLOCKS + HINTS_SEEN_MAX
+                words[start:end] = [0] * (end - start)
+        if not words[ZONE_LOCK]:
+            start, end = self._spares + words[SPARES], self._spares + _SPARES_SEEN_MAX
+            words[start:end] = [0] * (end - start)
+        if self._machine.takes_frames:
+            table = self._machine.table
+            table[INSTALLS] = table[TAKING_MAX] = 0
+            if table[BEGUN] == table[ENDED]:
+                table[BEGUN] = table[ENDED] = 0
+        for page, first in enumerate(first_words):
+            place = page * RECORD_WORDS + GENERATION
+            if first == 0:
+                pages[place] = 0
+            elif first == pages[place] << _GENERATION_SHIFT | page:
+                pages[place] = 1
+                first_words[page] = 1 << _GENERATION_SHIFT | page
+
+    def _renew_rings(self) -> None:
+        machine, memory = self._machine, self._ram.queue
+        if not machine.device.idle or machine.glue.at_the_ring:
+            return
+        wanted = [self._index(queue.used_event) - self._index(queue.used) & 0xFFFF for queue in machine.queues]
+        memory[:], first = self._first_rings
+        for queue, states, event in zip(machine.queues, first, wanted, strict=True):
+            for state, before in zip(queue.states, states, strict=True):
+                state[:] = before
+            memory[queue.used_event : queue.used_event + 2] = event.to_bytes(2, "little")
+
+    def _index(self, place: int) -> int:
+        return int.from_bytes(self._ram.queue[place : place + 2], "little")
+
+    def zone_state(self) -> State:
+        """What a recount of the zone depends on."""
+        return self._get_words(self._words), tuple(self._pages)
+
+    def capture(self) -> State:
+        """The state."""
+        self._forget_what_nobody_sees()
+        if self._machine.balloons:
+            self._machine.forget_balloon()
+        self._renew_rings()
+        known = self._known.setdefault
+        words, pages = self._get_words(self._words), tuple(self._pages)
+        lists = tuple(self._ram.first_words), tuple(self._ram.inflated), tuple(self._ram.freed_at)
+        ram = bytes(self._ram.queue), *lists
+        arrays = tuple([array.tobytes() for array in self._arrays])
+        things = tuple([one.capture() for one in self._attributes])
+        return (known(words, words), known(pages, pages), known(ram, ram), known(arrays, arrays), known(things, things))
+
+    def restore(self, state: State) -> None:
+        """Set the machine to this state."""
+        words, pages, (queue, first_words, inflated, freed_at), arrays, things = state
+        place = 0
+        for start, end in self._stretches:
+            self._words[start:end] = words[place : place + end - start]
+            place += end - start
+        self._pages[:] = pages
+        self._ram.queue[:] = queue
+        self._ram.first_words[:] = first_words
+        self._ram.inflated[:], self._ram.freed_at[:] = inflated, freed_at
+        for array, content in zip(self._arrays, arrays, strict=True):
+            array[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
+        for one, values in zip(self._attributes, things, strict=True):
+            one.restore(values)

@@ -1,0 +1,324 @@
+"""What is broken on purpose: the explorer must catch each, or it proves nothing."""
+
+from typing import NamedTuple
+
+from pagetide.explorer.scenario import Scenario
+from pagetide.explorer.scenarios import SCENARIOS, SCENARIOS_BALLOON, SCENARIOS_SHARED
+from pagetide.explorer.source import Edit
+
+
+class Variant(NamedTuple):
+    """Something that is broken on purpose.
+
+    Attributes:
+        what: is wrong with it.
+        design: in which design it shows.
+        scenario: where.
+        edits: how it is made; none where the scenario itself is at fault.
+        found: part of what the explorer must say of it.
+    """
+
+    what: str
+    design: str
+    scenario: Scenario
+    edits: tuple[Edit, ...]
+    found: str
+
+
+_ZONE, _START, _RING = SCENARIOS["zone"], SCENARIOS["start"], SCENARIOS["ring"]
+_LOCKED, _UNLOCKED = "    lock(words, ZONE_LOCK)\n", "    unlock(words, ZONE_LOCK)\n"
+
+
+def _without_lock(module: str, function: str) -> tuple[Edit, ...]:
+    return Edit(module, f"def {function}(", _LOCKED, ""), Edit(module, f"def {function}(", _UNLOCKED, "")
+
+
+VARIANTS = {
+    "put back without the lock": Variant(
+        "blocks are put back without the zone lock", "cursor", _START, _without_lock("guest.isolate", "put_back"), ""
+    ),
+    "isolate without the lock": Variant(
+        "blocks are isolated without the zone lock",
+        "cursor",
+        _START,
+        _without_lock("guest.by_position", "take_candidates"),
+        "",
+    ),
+    "drained without the zone lock": Variant(
+        "a per-CPU list is given back under its own lock alone",
+        "cursor",
+        SCENARIOS["drain"],
+        _without_lock("guest.pcp", "_drain"),
+        "",
+    ),
+    "another's list drained without its lock": Variant(
+        "an allocation that fails drains every vCPU's list, whatever its owner does with it",
+        "cursor",
+        SCENARIOS["drain"],
+        (
+            Edit("guest.pcp", "def pcp_drain(", "    lock(words, base + PCP_LOCK)\n", ""),
+            Edit("guest.pcp", "def pcp_drain(", "    unlock(words, base + PCP_LOCK)\n", ""),
+        ),
+        "the zone is not sound",
+    ),
+    "marked with its buddy": Variant(
+        "a reported block that merges with an unreported one keeps its mark",
+        "cursor",
+        SCENARIOS["merge"],
+        (Edit("guest.buddy", "def return_block(", " and pages[buddy * RECORD_WORDS + STATE] & REPORTED != 0", ""),),
+        "is marked Reported and was not discarded",
+    ),
+    "halves marked": Variant(
+        "the halves of an unreported block are marked when it is split",
+        "cursor",
+        _ZONE,
+        (Edit("guest.buddy", "def _split(", "bool(found & REPORTED) and ", ""),),
+        "is marked Reported and was not discarded",
+    ),
+    "allocated meanwhile": Variant(
+        "the lock is given up between finding a block and isolating it",
+        "cursor",
+        _START,
+        (
+            Edit(
+                "guest.by_position",
+                "def isolate_at(",
+                "    outcome = isolate_block(",
+                f"{_UNLOCKED}{_LOCKED}    outcome = isolate_block(",
+            ),
+        ),
+        "",
+    ),
+    "acknowledged before it is discarded": Variant(
+        "the device gives an element back before it punches the hole",
+        "cursor",
+        _START._replace(ring_finely=True),
+        (
+            Edit(
+                "host.turn",
+                "def _take_turn(",
+                "        failure = _go_on(",
+                "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        failure = _go_on(",
+            ),
+            Edit("host.turn", "def _take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
+            Edit("host.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
+        ),
+        "is discarded while",
+    ),
+    "request lost at the end of a pass": Variant(
+        "a pass looks for what is left first, and then ends without a look at what was requested meanwhile",
+        "notify",
+        _ZONE,
+        (
+            Edit(
+                "guest.request",
+                "def end_pass(",
+                "return atomic_compare_exchange(words, REQUEST, REQUEST_ACTIVE, REQUEST_IDLE) == REQUEST_REQUESTED",
+                "return atomic_exchange(words, REQUEST, REQUEST_IDLE) == REQUEST_IDLE",
+            ),
+            Edit(
+                "guest.reporting.passes",
+                "def _end_pass(",
+                "again, left = bool(end_pass(self._zone.words)), self._left()",
+                "left, again = self._left(), bool(end_pass(self._zone.words))",
+            ),
+        ),
+        "never reported",
+    ),
+    "call missed": Variant(
+        "the driver asks for a call and sleeps without another look",
+        "scan",
+        _RING,
+        (
+            Edit(
+                "virtio.ring_driver",
+                "def arm_call(",
+                "return 1 if load_u16_acquire(state[USED_ADDRESS] + RING_IDX) != state[USED_SEEN] else 0",
+                "return 0",
+            ),
+        ),
+        "a deadlock",
+    ),
+    "kick missed": Variant(
+        "the device asks for a kick and sleeps without another look",
+        "scan",
+        _RING,
+        (
+            Edit(
+                "virtio.ring_device",
+                "def arm_kick(",
+                "return 1 if load_u16_acquire(state[AVAIL_ADDRESS] + RING_IDX) != state[LAST_AVAIL] else 0",
+                "return 0",
+            ),
+        ),
+        "a deadlock",
+    ),
+    "kick under the lock": Variant(
+        "a batch is reported with the zone lock held",
+        "cursor",
+        _START,
+        (
+            Edit(
+                "guest.driver",
+                "def submit(",
+                "            self._transport",
+                "            lock(self._transport.words, 8)\n            self._transport",
+            ),
+            Edit(
+                "guest.driver",
+                "from typing",
+                "import Protocol",
+                "import Protocol\nfrom pagetide.guest.allocator.zone_lock import lock",
+            ),
+        ),
+        "a lock is held across a kick",
+    ),
+    "nobody waits for what is out": Variant(
+        "an allocation fails although blocks are out for reporting",
+        "cursor",
+        _START._replace(waits_before_oom=False),
+        (),
+        "a false OOM",
+    ),
+    "a failed report is forgotten": Variant(
+        "a report fails, and nothing asks for another pass",
+        "scan",
+        SCENARIOS["full"],
+        (
+            Edit(
+                "guest.reporting.passes",
+                "def done(",
+                "            self._end_pass(now_s)",
+                "            self._schedule.due_s, self._in_pass = None, False",
+            ),
+        ),
+        "never reported",
+    ),
+    "marked although it failed": Variant(
+        "blocks whose report failed go back with the Reported mark",
+        "scan",
+        SCENARIOS["full"],
+        (
+            Edit(
+                "guest.reporting.passes",
+                "def take_back(",
+                "put_back(self._zone.words, self._zone.pages, batch, len(batch), reported)",
+                "put_back(self._zone.words, self._zone.pages, batch, len(batch), True)",
+            ),
+        ),
+        "is marked Reported and was not discarded",
+    ),
+    "switched on without a look": Variant(
+        "a design that is switched on again does not record what became free meanwhile",
+        "notify",
+        SCENARIOS["switch"],
+        (Edit("guest.reporting.notify", "def start(", "        record_all_free(self._zone)\n", ""),),
+        "never reported",
+    ),
+    "a frame that is being taken is allocated": Variant(
+        "the guest allocates a frame while the host discards it",
+        "shared",
+        SCENARIOS_SHARED["take"],
+        (
+            Edit(
+                "memory.frame_states",
+                "def claimed(",
+                "return REFUSED if old & STATE_MASK == TAKING else IN_USE",
+                "return IN_USE",
+            ),
+        ),
+        "is discarded while it is allocated",
+    ),
+    "inflated before the host was told": Variant(
+        "a page that came out of the balloon goes back in before the host was told that it came out",
+        "balloon",
+        SCENARIOS_BALLOON["block"],
+        (Edit("guest.balloon_pages", "def take_pages(", " and counts[UNTOLD_PAGES] == 0", ""),),
+        "is inflated again before the host was told",
+    ),
+    "deflated without the lock": Variant(
+        "an allocation that fails takes pages out of the balloon without the zone lock",
+        "balloon",
+        SCENARIOS_BALLOON["relief"],
+        _without_lock("guest.balloon_pages", "deflate_now"),
+        "",
+    ),
+    "a failed inflation is kept": Variant(
+        "pages that the host could not be told of stay in the balloon",
+        "balloon",
+        SCENARIOS_BALLOON["full"],
+        (
+            Edit(
+                "guest.reporting.balloon",
+                "def done(",
+                "free_pages(words, pages, batch, len(batch))",
+                "hold_pages(words, pages, counts, batch, len(batch))",
+            ),
+        ),
+        "is held in the balloon, and the host was not told",
+    ),
+    "no relief": Variant(
+        "an allocation fails although the balloon has what it needs",
+        "balloon",
+        SCENARIOS_BALLOON["relief"],
+        (
+            Edit(
+                "guest.reporting.balloon",
+                "def deflate_on_oom(",
+                "        most = max(1 << order, OOM_PAGES)\n",
+                "        most = 0\n",
+            ),
+        ),
+        "a livelock",
+    ),
+    "a killed host's frames are forgotten": Variant(
+        "a host that takes over leaves alone what the one before was discarding",
+        "shared",
+        SCENARIOS_SHARED["killed"],
+        (Edit("host.taking", "def recover(", "new = take_abandoned(old)", "new = REFUSED"),),
+        "a false OOM",
+    ),
+    "a killed host's frames count as discarded": Variant(
+        "a host that takes over believes that the one before had discarded what it was about to",
+        "shared",
+        SCENARIOS_SHARED["killed"],
+        (Edit("memory.frame_states", "def take_abandoned(", "old ^ (FREE ^ TAKING)", "old | TAKEN"),),
+        "is TAKEN and was not discarded",
+    ),
+    "the table is left too early": Variant(
+        "a guest that withdraws its frames no longer looks at the table, though the host still discards one",
+        "shared",
+        SCENARIOS_SHARED["switch"],
+        (Edit("guest.reporting.shared", "def stop(", "if not taking:", "if True:"),),
+        "",
+    ),
+    "reported before it is cool": Variant(
+        "a freed block does not say since when it is free",
+        "scan",
+        SCENARIOS["cool"],
+        (Edit("guest.buddy", "def return_block(", "words[TICK]", "0"),),
+        "too early",
+    ),
+    "young blocks are swept once": Variant(
+        "what was too young when the sweep came by is not swept again",
+        "notify-array",
+        SCENARIOS["cool"],
+        (Edit("guest.reporting.hint_arrays", "def begin_again(", "if self._met_young:", "if False:"),),
+        "never reported",
+    ),
+    "taken without a comparison": Variant(
+        "the host looks whether a frame is free, and then stores that it takes it",
+        "shared",
+        SCENARIOS_SHARED["take"],
+        (
+            Edit(
+                "host.taking",
+                "def begin_batch(",
+                "atomic_compare_exchange(table, FRAMES + frame, old, new) == old",
+                "atomic_store(table, FRAMES + frame, new) is None",
+            ),
+        ),
+        "the frame table offers what is not free",
+    ),
+}
+"""By name."""

@@ -1,0 +1,198 @@
+"""The buddy allocator's own operations; the caller holds the zone lock.
+
+Follows Linux's mm/page_alloc.c (6.1): `__rmqueue_smallest` and `expand`, `__free_one_page`. Allocating a block drops
+its Reported mark; so do splitting and merging, unless KEEP_MARKS is set: then the halves of a reported block are
+reported, and so is what two reported blocks merge into, since none of it was touched. Two divergences: there is one
+free list an order, not one a migratetype, and a double or a wrong free is refused with an error instead of being
+undefined.
+"""
+
+from typing import Any
+
+from pagetide.guest.allocator.candidates import map_clear, map_set
+from pagetide.guest.allocator.frames import claim_block, offer_block
+from pagetide.guest.allocator.request import notify_free, record_hint
+from pagetide.guest.allocator.zone_layout import (
+    BUDDY,
+    FRAME_TABLE,
+    FREE_PAGES,
+    KEEP_MARKS,
+    NEXT,
+    NOTIFY_SPLITS,
+    NR_FREE,
+    NR_PAGES,
+    NR_REPORTED,
+    ORDER_MASK,
+    PREVIOUS,
+    RECORD_UNREPORTED,
+    RECORD_WORDS,
+    RECORDING,
+    REPORTED,
+    REPORTED_PAGES,
+    REPORTING_ORDER,
+    STATE,
+    TICK,
+    TICK_SHIFT,
+    TYPE_MASK,
+    WMARK_MIN,
+)
+from pagetide.jit import kernel
+from pagetide.memory.frame_table import FRAME_ORDER
+from pagetide.units import ORDER_MAX, ORDERS
+
+
+@kernel
+def _link(pages: Any, before: int, pfn: int, after: int) -> None:
+    pages[before * RECORD_WORDS + NEXT] = pfn
+    pages[pfn * RECORD_WORDS + PREVIOUS] = before
+    pages[pfn * RECORD_WORDS + NEXT] = after
+    pages[after * RECORD_WORDS + PREVIOUS] = pfn
+
+
+@kernel
+def _unlink(pages: Any, pfn: int) -> None:
+    before = pages[pfn * RECORD_WORDS + PREVIOUS]
+    after = pages[pfn * RECORD_WORDS + NEXT]
+    pages[before * RECORD_WORDS + NEXT] = after
+    pages[after * RECORD_WORDS + PREVIOUS] = before
+
+
+@kernel
+def list_head(words: Any, order: int) -> int:
+    """The sentinel record of this order's free list."""
+    return words[NR_PAGES] + order  # type: ignore[no-any-return]
+
+
+@kernel
+def rotate_to_front(words: Any, pages: Any, pfn: int, order: int) -> None:
+    """Make this block the first of its free list, keeping the list's circular order (`list_rotate_to_front`)."""
+    head = list_head(words, order)
+    if pages[head * RECORD_WORDS + NEXT] != pfn:
+        _unlink(pages, head)
+        _link(pages, int(pages[pfn * RECORD_WORDS + PREVIOUS]), head, pfn)
+
+
+@kernel
+def add_to_free_list(words: Any, pages: Any, pfn: int, order: int, tail: bool, tick: int) -> None:
+    """Put a block on its free list, unmarked, free since this tick."""
+    head = list_head(words, order)
+    if tail:
+        _link(pages, int(pages[head * RECORD_WORDS + PREVIOUS]), pfn, head)
+    else:
+        _link(pages, head, pfn, int(pages[head * RECORD_WORDS + NEXT]))
+    pages[pfn * RECORD_WORDS + STATE] = tick << TICK_SHIFT | BUDDY | order
+    words[NR_FREE + order] += 1
+    if order >= words[REPORTING_ORDER] and words[RECORDING] == RECORD_UNREPORTED:
+        map_set(words, pfn >> words[REPORTING_ORDER])
+
+
+@kernel
+def take_from_free_list(words: Any, pages: Any, pfn: int, order: int) -> None:
+    """Take a block off its free list; its Reported mark goes."""
+    _unlink(pages, pfn)
+    if pages[pfn * RECORD_WORDS + STATE] & REPORTED:
+        words[NR_REPORTED + order] -= 1
+        words[REPORTED_PAGES] -= 1 << order
+    elif order >= words[REPORTING_ORDER] and words[RECORDING] == RECORD_UNREPORTED:
+        map_clear(words, pfn >> words[REPORTING_ORDER])
+    pages[pfn * RECORD_WORDS + STATE] = 0
+    words[NR_FREE + order] -= 1
+
+
+@kernel
+def mark_reported(words: Any, pages: Any, pfn: int, order: int) -> None:
+    """Set the Reported mark of a block on a free list."""
+    pages[pfn * RECORD_WORDS + STATE] |= REPORTED
+    words[NR_REPORTED + order] += 1
+    words[REPORTED_PAGES] += 1 << order
+    if order >= words[REPORTING_ORDER] and words[RECORDING] == RECORD_UNREPORTED:
+        map_clear(words, pfn >> words[REPORTING_ORDER])
+
+
+@kernel
+def take_block(words: Any, pages: Any, order: int, state: int) -> int:
+    """Allocate a block and give it this state; -1 if there is none or it would break the min watermark."""
+    if words[FREE_PAGES] - (1 << order) < words[WMARK_MIN]:
+        return -1
+    for current in range(order, ORDERS):
+        if words[NR_FREE + current] == 0:
+            continue
+        pfn = int(pages[list_head(words, current) * RECORD_WORDS + NEXT])
+        if current >= FRAME_ORDER and words[FRAME_TABLE] != 0:
+            pfn = claim_block(words, pages, list_head(words, current), current, order)
+            if pfn < 0:
+                continue
+        head = pfn & ~((1 << current) - 1)
+        found = int(pages[head * RECORD_WORDS + STATE])
+        take_from_free_list(words, pages, head, current)
+        if pfn != head:
+            current -= 1  # noqa: PLW2901 - the lower half stays free: the host is taking it
+            add_to_free_list(words, pages, head, current, False, found >> TICK_SHIFT)
+        if current > order:
+            _split(words, pages, pfn, current, order, found)
+        pages[pfn * RECORD_WORDS + STATE] = state | order
+        words[FREE_PAGES] -= 1 << order
+        return pfn
+    return -1
+
+
+@kernel
+def _split(words: Any, pages: Any, pfn: int, high: int, low: int, found: int) -> None:
+    """Put the upper halves of a block back, down to the order wanted (`expand`); `found` was the block's STATE."""
+    keep = bool(found & REPORTED) and words[KEEP_MARKS] != 0
+    if found & REPORTED and not keep and words[NOTIFY_SPLITS]:
+        notify_free(words, 0, pfn + (1 << (high - 1)), high - 1)
+    half = high
+    while half > low:
+        half -= 1
+        add_to_free_list(words, pages, pfn + (1 << half), half, False, found >> TICK_SHIFT)
+        if keep:
+            mark_reported(words, pages, pfn + (1 << half), half)
+        elif half >= words[REPORTING_ORDER]:
+            record_hint(words, 0, pfn + (1 << half), half)
+
+
+@kernel
+def _is_buddy(words: Any, pages: Any, pfn: int, order: int) -> bool:
+    return (  # type: ignore[no-any-return]
+        pfn + (1 << order) <= words[NR_PAGES]
+        and (pages[pfn * RECORD_WORDS + STATE] & (TYPE_MASK | ORDER_MASK)) == BUDDY | order
+    )
+
+
+@kernel
+def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool, reported: bool) -> int:
+    """Put a block back, marked if it was reported, merging it with its free buddies; the order that it ends up as.
+
+    A block whose next larger buddy is free goes to the list's tail, since it may soon merge (`buddy_merge_likely`).
+    """
+    words[FREE_PAGES] += 1 << order
+    pages[pfn * RECORD_WORDS + STATE] = 0
+    first, freed_order = pfn, order
+    while order < ORDER_MAX and _is_buddy(words, pages, pfn ^ (1 << order), order):
+        buddy = pfn ^ (1 << order)
+        reported = reported and words[KEEP_MARKS] != 0 and pages[buddy * RECORD_WORDS + STATE] & REPORTED != 0
+        take_from_free_list(words, pages, buddy, order)
+        pfn &= ~(1 << order)
+        order += 1
+    if not tail and order < ORDER_MAX - 1:
+        larger = pfn & ~(1 << order)
+        tail = _is_buddy(words, pages, larger ^ (2 << order), order + 1)
+    add_to_free_list(words, pages, pfn, order, tail, words[TICK])
+    if reported:
+        mark_reported(words, pages, pfn, order)
+    if order >= FRAME_ORDER and words[FRAME_TABLE] != 0:
+        offer_block(words, first, freed_order)
+    return order
+
+
+@kernel
+def free_all(words: Any, pages: Any) -> None:
+    """Put every frame of a new zone on a free list, in blocks as large as they can be, by position."""
+    pfn = 0
+    order = ORDER_MAX
+    while pfn < words[NR_PAGES]:
+        while pfn + (1 << order) > words[NR_PAGES]:
+            order -= 1
+        return_block(words, pages, pfn, order, True, False)
+        pfn += 1 << order

@@ -1,0 +1,59 @@
+"""Allocating and freeing blocks of any order, as a vCPU does it: locks included."""
+
+from typing import Any
+
+from pagetide.guest.allocator.buddy import return_block, take_block
+from pagetide.guest.allocator.pcp import pcp_drain_all, pcp_return, pcp_take
+from pagetide.guest.allocator.request import notify_free
+from pagetide.guest.allocator.zone_layout import (
+    ALLOCATED,
+    NR_PAGES,
+    ORDER_MASK,
+    RECORD_WORDS,
+    REPORTED,
+    STATE,
+    TYPE_MASK,
+    ZONE_LOCK,
+)
+from pagetide.guest.allocator.zone_lock import lock, unlock
+from pagetide.jit import kernel
+
+
+@kernel
+def allocate(words: Any, pages: Any, vcpu: int, order: int) -> int:
+    """Allocate a block of 2^order pages; its first page frame, or -1 if that would break the min watermark.
+
+    Before it fails it drains all per-CPU lists and tries once more, as Linux's slow path does.
+    """
+    pfn = _allocate_once(words, pages, vcpu, order)
+    if pfn < 0:
+        pcp_drain_all(words, pages)
+        pfn = _allocate_once(words, pages, vcpu, order)
+    return pfn
+
+
+@kernel
+def _allocate_once(words: Any, pages: Any, vcpu: int, order: int) -> int:
+    if order == 0:
+        return pcp_take(words, pages, vcpu)
+    lock(words, ZONE_LOCK)
+    pfn = take_block(words, pages, order, ALLOCATED)
+    unlock(words, ZONE_LOCK)
+    return pfn
+
+
+@kernel
+def free(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> int:
+    """Free a block; 0, or -1 if no block of that order was allocated there, and then nothing changed."""
+    if pfn < 0 or pfn >= words[NR_PAGES]:
+        return -1
+    if (pages[pfn * RECORD_WORDS + STATE] & (TYPE_MASK | ORDER_MASK | REPORTED)) != ALLOCATED | order:
+        return -1
+    if order == 0:
+        pcp_return(words, pages, vcpu, pfn)
+        return 0
+    lock(words, ZONE_LOCK)
+    merged = return_block(words, pages, pfn, order, False, False)
+    notify_free(words, vcpu, pfn & ~((1 << merged) - 1), merged)
+    unlock(words, ZONE_LOCK)
+    return 0

@@ -1,0 +1,295 @@
+"""A zone: the guest's page frames, their allocator, and the arena that holds all of its state.
+
+The work is done by kernels over two arrays (zone_layout.py): the buddy allocator (buddy.py), per-CPU lists (pcp.py),
+allocation and freeing with locks (page_alloc.py), isolation for reporting (isolate.py). `Zone` owns and checks the
+arrays, and wraps the kernels for callers that handle one block at a time.
+"""
+
+import mmap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.guest.allocator.buddy import free_all
+from pagetide.guest.allocator.candidates import map_next
+from pagetide.guest.allocator.page_alloc import allocate, free
+from pagetide.guest.allocator.pcp import pcp_drain
+from pagetide.guest.allocator.zone_layout import (
+    BALLOON,
+    BALLOON_PAGES,
+    BUDDY,
+    FRAME_TABLE,
+    FREE_PAGES,
+    HELD,
+    HINT_COUNT,
+    HINTS,
+    ISOLATED,
+    ISOLATED_BLOCKS,
+    ISOLATED_PAGES,
+    NEXT,
+    NR_FREE,
+    NR_PAGES,
+    NR_REPORTED,
+    NR_VCPUS,
+    ORDER_MASK,
+    PCP,
+    PCP_BATCH,
+    PCP_COUNT,
+    PCP_HIGH,
+    PCP_PAGES,
+    PCP_PAGES_MAX,
+    PREVIOUS,
+    RECORD_HINT_ARRAYS,
+    RECORD_HINT_MAP,
+    RECORD_UNREPORTED,
+    RECORD_WORDS,
+    RECORDING,
+    REPORTED,
+    REPORTED_PAGES,
+    REPORTING_ORDER,
+    SPARE,
+    SPARES,
+    STATE,
+    TICK,
+    TICK_MASK,
+    TYPE_MASK,
+    WMARK_HIGH,
+    WMARK_LOW,
+    WMARK_MIN,
+    arena_bytes,
+    frame_table_base,
+    records_count,
+    vcpu_base,
+    words_count,
+)
+from pagetide.memory.frame_table import FRAME_ORDER, FRAME_PAGES, FRAMES, GUEST_TICK, OPEN, STATE_MASK, table_words
+from pagetide.units import ORDER_MAX, ORDERS, PAGE_SIZE_BYTES
+
+NEVER = ORDERS
+"""A reporting order that no block has: the free path asks for no reporting."""
+
+PCP_BATCH_PAGES = 63
+"""Pages moved between a per-CPU list and the buddy allocator at once (`zone_batchsize` of a zone over 1 GiB)."""
+
+PCP_HIGH_PAGES = 6 * PCP_BATCH_PAGES
+"""The longest a per-CPU list gets (Linux up to 5.13; later ones size it by the low watermark)."""
+
+
+TICKS_PER_S = 10
+"""What the zone's TICK counts; whoever runs a guest whose blocks must cool keeps it."""
+
+
+def cool_ticks(cool_s: float) -> int:
+    """Ticks after a free until a block has cooled: one more than fit, for the free fell somewhere in a tick."""
+    return 0 if cool_s == 0 else int(cool_s * TICKS_PER_S) + 1
+
+
+class Watermarks(NamedTuple):
+    """Free pages below which allocation fails, reporting rests, and (high) nobody worries, in pages."""
+
+    min: int
+    low: int
+    high: int
+
+
+def linux_watermarks(nr_pages: int) -> Watermarks:
+    """Linux's defaults (mm/page_alloc.c, `calculate_min_free_kbytes`, 6.1).
+
+    Min is 4 * sqrt(KiB of memory) KiB, from 128 to 262144; low and high are a quarter and a half above it.
+    """
+    kib = nr_pages * PAGE_SIZE_BYTES // 1024
+    min_pages = int(min(max((16 * kib) ** 0.5, 128), 262144)) * 1024 // PAGE_SIZE_BYTES
+    return Watermarks(min_pages, min_pages + min_pages // 4, min_pages + min_pages // 2)
+
+
+class Block(NamedTuple):
+    """A block found in the arena: its first frame, its order, and what it is (BUDDY, ALLOCATED, PCP or ISOLATED)."""
+
+    pfn: int
+    order: int
+    kind: int
+    reported: bool
+
+
+class Zone:
+    """The page frames 0 … nr_pages of one guest.
+
+    Attributes:
+        words: int64 array, settings, counters and per-CPU lists.
+        pages: uint32 array, four words a frame.
+        frame_table: int64 array, the part of `words` that a host may share (frame_table.py).
+    """
+
+    words: npt.NDArray[np.int64]
+    pages: npt.NDArray[np.uint32]
+    frame_table: npt.NDArray[np.int64]
+
+    def __init__(
+        self,
+        nr_pages: int,
+        *,
+        vcpus: int = 1,
+        watermarks: Watermarks | None = None,
+        reporting_order: int = NEVER,
+        pcp_batch: int = PCP_BATCH_PAGES,
+        pcp_high: int = PCP_HIGH_PAGES,
+        arena_fd: int = -1,
+    ) -> None:
+        """Make a zone with every frame free, in an arena of its own or in the memory file `arena_fd`.
+
+        Raises:
+            ValueError: a number is out of its range.
+        """
+        if not 1 <= nr_pages <= (1 << 32) // RECORD_WORDS - ORDERS:
+            raise ValueError(f"a zone cannot have {nr_pages} pages")
+        if vcpus < 1:
+            raise ValueError(f"a zone needs at least one vCPU, not {vcpus}")
+        if not 1 <= pcp_batch <= pcp_high < PCP_PAGES_MAX:
+            raise ValueError(f"a per-CPU list cannot have batches of {pcp_batch} and hold {pcp_high} pages")
+        self._arena = mmap.mmap(arena_fd, arena_bytes(nr_pages, vcpus))
+        self.words = np.frombuffer(self._arena, np.int64, words_count(nr_pages, vcpus))
+        self.pages = np.frombuffer(self._arena, np.uint32, records_count(nr_pages), self.words.nbytes)
+        table = frame_table_base(vcpus)
+        self.frame_table = self.words[table : table + table_words(nr_pages)]
+        marks = linux_watermarks(nr_pages) if watermarks is None else watermarks
+        settings = {
+            NR_PAGES: nr_pages,
+            NR_VCPUS: vcpus,
+            REPORTING_ORDER: reporting_order,
+            WMARK_MIN: marks.min,
+            WMARK_LOW: marks.low,
+            WMARK_HIGH: marks.high,
+            PCP_BATCH: pcp_batch,
+            PCP_HIGH: pcp_high,
+        }
+        for index, value in settings.items():
+            self.words[index] = value
+        for order in range(ORDERS):
+            record = (nr_pages + order) * RECORD_WORDS
+            self.pages[record + NEXT] = self.pages[record + PREVIOUS] = nr_pages + order
+        free_all(self.words, self.pages)
+
+    def allocate(self, order: int, vcpu: int = 0) -> int | None:
+        """Allocate a block of 2^order pages; its first frame, or None if there is none."""
+        self._check(order, vcpu)
+        pfn = allocate(self.words, self.pages, vcpu, order)
+        return None if pfn < 0 else int(pfn)
+
+    def free(self, pfn: int, order: int, vcpu: int = 0) -> None:
+        """Free a block.
+
+        Raises:
+            ValueError: no block of this order is allocated there.
+        """
+        self._check(order, vcpu)
+        if free(self.words, self.pages, vcpu, pfn, order) < 0:
+            raise ValueError(f"no block of order {order} is allocated at frame {pfn}")
+
+    def drain_pcp(self, vcpu: int) -> None:
+        """Give a vCPU's per-CPU list back to the buddy allocator."""
+        self._check(0, vcpu)
+        pcp_drain(self.words, self.pages, vcpu)
+
+    def tick(self, now_s: float) -> None:
+        """Set the clock by which blocks cool."""
+        self.words[TICK] = self.frame_table[GUEST_TICK] = int(now_s * TICKS_PER_S) & TICK_MASK
+
+    def _check(self, order: int, vcpu: int) -> None:
+        if not 0 <= order <= ORDER_MAX:
+            raise ValueError(f"there is no order {order}")
+        if not 0 <= vcpu < self.words[NR_VCPUS]:
+            raise ValueError(f"there is no vCPU {vcpu}")
+
+    def blocks(self) -> Iterator[Block]:
+        """Every block, by position; the zone must be at rest. Isolated and per-CPU pages are blocks too.
+
+        Raises:
+            AssertionError: a frame belongs to no block, or to two.
+        """
+        nr_pages = int(self.words[NR_PAGES])
+        states = self.pages[: nr_pages * RECORD_WORDS].reshape(-1, RECORD_WORDS)[:, STATE]
+        pfn = 0
+        while pfn < nr_pages:
+            state = int(states[pfn])
+            order = state & ORDER_MASK
+            assert state & TYPE_MASK, f"frame {pfn} is in no block"
+            assert not np.any(states[pfn + 1 : pfn + (1 << order)]), f"the block at frame {pfn} overlaps another"
+            yield Block(pfn, order, state & TYPE_MASK, bool(state & REPORTED))
+            pfn += 1 << order
+        assert pfn == nr_pages, "the last block crosses the end of the zone"
+
+    def free_list(self, order: int) -> list[int]:
+        """The frames on an order's free list, head first; the zone must be at rest."""
+        head = int(self.words[NR_PAGES]) + order
+        found: list[int] = []
+        before, pfn = head, int(self.pages[head * RECORD_WORDS + NEXT])
+        while pfn != head:
+            assert int(self.pages[pfn * RECORD_WORDS + PREVIOUS]) == before, f"broken link before frame {pfn}"
+            assert len(found) < head, f"the list of order {order} is a loop"
+            found.append(pfn)
+            before, pfn = pfn, int(self.pages[pfn * RECORD_WORDS + NEXT])
+        return found
+
+    def check(self) -> None:
+        """Recount everything; the zone must be at rest.
+
+        Raises:
+            AssertionError: a page is not in exactly one place, or a counter differs from the recount.
+        """
+        words, blocks = self.words, list(self.blocks())
+        buddies = [block for block in blocks if block.kind == BUDDY]
+        isolated = [block for block in blocks if block.kind == ISOLATED]
+        for order in range(ORDERS):
+            here = {block.pfn: block for block in buddies if block.order == order}
+            assert sorted(self.free_list(order)) == sorted(here), f"the free list of order {order} is not its blocks"
+            assert words[NR_FREE + order] == len(here), f"NR_FREE of order {order}"
+            assert words[NR_REPORTED + order] == sum(b.reported for b in here.values()), f"NR_REPORTED of order {order}"
+            for pfn in here:
+                assert order == ORDER_MAX or pfn ^ (1 << order) not in here, f"frame {pfn} should have merged"
+        assert words[FREE_PAGES] == sum(1 << block.order for block in buddies), "FREE_PAGES"
+        assert words[REPORTED_PAGES] == sum(1 << block.order for block in buddies if block.reported), "REPORTED_PAGES"
+        assert words[ISOLATED_PAGES] == sum(1 << block.order for block in isolated), "ISOLATED_PAGES"
+        assert words[ISOLATED_BLOCKS] == len(isolated), "ISOLATED_BLOCKS"
+        assert words[BALLOON_PAGES] == sum(block.kind in (BALLOON, HELD) for block in blocks), "BALLOON_PAGES"
+        assert words[SPARES] << words[REPORTING_ORDER] == sum(1 << b.order for b in blocks if b.kind == SPARE), "SPARES"
+        assert not any(block.reported for block in blocks if block.kind != BUDDY), "a mark outside the free lists"
+        self._check_frames(
+            {b.pfn + i for b in buddies for i in range(0, 1 << b.order, FRAME_PAGES) if b.order >= FRAME_ORDER}
+        )
+        self._check_candidates({b.pfn for b in buddies if b.order >= words[REPORTING_ORDER] and not b.reported})
+        listed = [pfn for vcpu in range(int(words[NR_VCPUS])) for pfn in self.pcp_list(vcpu)]
+        assert sorted(listed) == [block.pfn for block in blocks if block.kind == PCP], "the per-CPU lists"
+
+    def _check_frames(self, free: set[int]) -> None:
+        if self.words[FRAME_TABLE]:
+            states = self.frame_table[FRAMES : FRAMES + (int(self.words[NR_PAGES]) >> FRAME_ORDER)] & STATE_MASK
+            offered = {int(frame) << FRAME_ORDER for frame in np.flatnonzero(states)}
+            assert offered <= free, "the frame table offers what is not free"
+            assert offered == free or not self.frame_table[OPEN], "the frame table misses what is free"
+
+    def _check_candidates(self, unreported: set[int]) -> None:
+        words, marked = self.words, self.candidates()
+        if words[RECORDING] == RECORD_UNREPORTED:
+            assert marked == sorted(pfn >> int(words[REPORTING_ORDER]) for pfn in unreported), "the candidate map"
+        if words[RECORDING] == RECORD_HINT_MAP:
+            assert words[HINTS] == len(marked), "HINTS"
+        if words[RECORDING] == RECORD_HINT_ARRAYS:
+            counts = [words[vcpu_base(vcpu) + HINT_COUNT] for vcpu in range(int(words[NR_VCPUS]))]
+            assert words[HINTS] == sum(counts), "HINTS"
+
+    def candidates(self) -> list[int]:
+        """The positions in the candidate map, in order; the zone must be at rest."""
+        found: list[int] = []
+        position = int(map_next(self.words, 0))
+        while position >= 0:
+            found.append(position)
+            position = int(map_next(self.words, position + 1))
+        return found
+
+    def pcp_list(self, vcpu: int) -> list[int]:
+        """The frames on a vCPU's per-CPU list, the next to be allocated last."""
+        base = vcpu_base(vcpu)
+        count = int(self.words[base + PCP_COUNT])
+        return [int(pfn) for pfn in self.words[base + PCP_PAGES : base + PCP_PAGES + count]]

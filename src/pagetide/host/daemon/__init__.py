@@ -1,0 +1,1 @@
+"""The server: many guests, their sockets, and who runs it."""

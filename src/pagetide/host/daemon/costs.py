@@ -1,0 +1,115 @@
+"""What each party of the loop costs in vain, by the thread's CPU time, and who rests until when.
+
+A party is a guest, or a socket at which guests connect. The clock here passes while the loop works or sleeps, and not
+while others have its processor; allowance.py says what it is for.
+"""
+
+import time
+from collections.abc import Hashable, Iterator
+from typing import Generic, TypeVar
+
+from pagetide.host.device.allowance import HELD_REST_MAX_S, SHARE, Allowance, Use
+
+Party = TypeVar("Party", bound=Hashable)
+
+
+class Costs(Generic[Party]):
+    """Allowances and rests of all parties.
+
+    Attributes:
+        clock_s: the time, as it was when the round began.
+    """
+
+    clock_s: float
+
+    def __init__(self) -> None:
+        """Start without parties."""
+        self.clock_s = 0.0
+        self._lap_end_s = 0.0  # the thread's CPU time when it was last asked
+        self._round_start_s = 0.0
+        self._allowances: dict[Party, Allowance] = {}
+        self._resting: dict[Party, float] = {}  # until when
+
+    def enter(self, party: Party, burst_s: float) -> None:
+        """A new party, that may use so much at once."""
+        assert party not in self._allowances
+        self._allowances[party] = Allowance(burst_s, self.clock_s)
+
+    def leave(self, party: Party) -> float:
+        """A party is no more; all that it ever used in vain."""
+        self._resting.pop(party, None)
+        return self._allowances.pop(party).spent_s
+
+    def lap_s(self) -> float:
+        """The thread's CPU time since this was last asked: one reading ends an action and begins the next."""
+        start_s, self._lap_end_s = self._lap_end_s, time.thread_time()
+        return self._lap_end_s - start_s
+
+    def begin_round(self) -> None:
+        """The loop begins a round; it ends with `end_round`."""
+        self.lap_s()
+        self._round_start_s = self._lap_end_s
+
+    def end_round(self, slept_s: float) -> None:
+        """The loop has ended a round, as of the last lap, in which it slept for so long."""
+        self.clock_s += slept_s + self._lap_end_s - self._round_start_s
+
+    def charge(self, party: Party, used_s: float) -> bool:
+        """Take what a party used in vain from its allowance; whether that has used it up, so that a rest begins."""
+        allowance = self._allowances[party]
+        allowance.spend(used_s, self.clock_s)
+        rest_s = allowance.rest_s(self.clock_s)
+        begins = rest_s > 0 and party not in self._resting
+        if begins:
+            self.rest_until(party, self.clock_s + rest_s)
+        return begins
+
+    def account(self, party: Party, use: Use, used_s: float) -> bool:
+        """Settle an action that was of this use and took so long; answer as for `charge`."""
+        allowance = self._allowances[party]
+        if use.pages:
+            allowance.earn((1.0 - use.in_vain) * used_s, use.pages)
+        in_vain_s = use.in_vain * used_s
+        if use.payable:
+            in_vain_s = allowance.pay(in_vain_s)
+        return in_vain_s > 0 and self.charge(party, in_vain_s)
+
+    def hold_up(self, party: Party, held_s: float) -> bool:
+        """A party kept the loop waiting for so long: it rests until that is no more than its share of the time.
+
+        Whether a rest begins; one that is under way already only lasts longer.
+        """
+        begins = party not in self._resting
+        until_s = self.clock_s + min(held_s / SHARE, HELD_REST_MAX_S)
+        self._resting[party] = max(until_s, self._resting.get(party, 0.0))
+        return begins
+
+    def rests_until_s(self, party: Party) -> float:
+        """Until when, by `clock_s`, a party rests; 0 if it does not."""
+        return self._resting.get(party, 0.0)
+
+    def spent_s(self, party: Party) -> float:
+        """All that a party has used in vain."""
+        return self._allowances[party].spent_s
+
+    def is_resting(self, party: Party) -> bool:
+        """Whether a party's rest has begun, and not ended by `take_rested`."""
+        return party in self._resting
+
+    def rest_until(self, party: Party, until_s: float) -> None:
+        """A party rests until this time of `clock_s`."""
+        assert party in self._allowances
+        self._resting[party] = until_s
+
+    def take_rested(self) -> Iterator[Party]:
+        """Those whose rest is over, one at a time; each may be charged until it is named, and rests no more then."""
+        for party in [party for party, until_s in self._resting.items() if until_s <= self.clock_s]:
+            if self._resting.pop(party, None) is not None:  # or it has gone meanwhile
+                yield party
+
+    def until_next_s(self, timeout_s: float) -> float:
+        """For how long to sleep: this long (for ever if negative), but not longer than the shortest rest."""
+        if not self._resting:
+            return timeout_s
+        left_s = max(0.0, min(self._resting.values()) - self.clock_s)
+        return left_s if timeout_s < 0 else min(timeout_s, left_s)

@@ -1,0 +1,170 @@
+"""The daemon's process: a server until SIGTERM or SIGINT, statistics at an interval, and a log of one line an event."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pagetide.host.daemon import handover
+from pagetide.host.daemon.handover import HandoverError, Predecessor
+from pagetide.host.daemon.keeper import Keeper
+from pagetide.host.daemon.server import Server
+from pagetide.host.daemon.service_manager import ServiceManager
+from pagetide.host.device.kept_state import UnreadableStateError
+from pagetide.host.guest.gone import GuestGoneError
+
+_log = logging.getLogger(__name__)
+
+
+class LineFormatter(logging.Formatter):
+    """One line an event: `time=… level=info guest="vm1" event="attached"`, values quoted as in JSON.
+
+    A record's `figures`, by name, follow as fields of their own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        guest = getattr(record, "guest", None)
+        fields: dict[str, str | int] = {} if guest is None else {"guest": guest}
+        fields |= {"event": record.getMessage()} | getattr(record, "figures", {})
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        text = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
+        return f"time={when} level={record.levelname.lower()} {text}"
+
+
+def serve(
+    server: Server,
+    sockets: Sequence[Path],
+    control: Path,
+    *,
+    folder: Path | None = None,
+    stats_interval_s: float,
+    keeper: Keeper | None = None,
+    manager: ServiceManager | None = None,
+    predecessor: Predecessor | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until a successor has taken over.
+
+    What guests have in their rings is finished and answered before the end, but for a successor's.
+
+    Args:
+        server: without guests and sockets yet; the caller closes it.
+        sockets: where guests connect.
+        control: where control requests come.
+        folder: where sockets are made when they are asked for; those that a dead daemon left are listened at again.
+        stats_interval_s: how often guests are asked for their memory statistics; 0 for never.
+        keeper: the server's; what it has of a daemon before this one is served first.
+        manager: who is to be told.
+        predecessor: the daemon that gave what the keeper has, to be told when all is taken; the caller closes it.
+        on_ready: called once all sockets are there.
+
+    Raises:
+        OSError: a socket cannot be had, or what the predecessor gave cannot be taken.
+        UnreadableStateError, GuestGoneError, HandoverError: not all that the predecessor gave can be gone on with, so
+            it goes on itself.
+    """
+    assert stats_interval_s >= 0
+    manager = ServiceManager({}) if manager is None else manager
+    stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+        os.eventfd_write(stop_fd, 1)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.wake_by(stop_fd)
+        try:
+            _listen(server, sockets, control, folder, keeper)
+            if keeper is not None:
+                server.take_back()
+            if predecessor is not None:
+                predecessor.taken()
+        except (OSError, GuestGoneError, UnreadableStateError, HandoverError):
+            if predecessor is not None:
+                server.let_go()  # the predecessor goes on with all of it
+            raise
+        on_ready()
+        manager.ready()
+        due_s = time.monotonic() + stats_interval_s
+        while not stopping:
+            manager.alive()
+            manager.status(f"{len(server.guests)} guests attached")
+            now_s = time.monotonic()
+            if stats_interval_s and now_s >= due_s:
+                server.request_statistics()
+                due_s = now_s + stats_interval_s
+            wait_s = max(0.0, due_s - now_s) if stats_interval_s else -1
+            server.run_once(manager.until_due_s(wait_s))
+            if server.successor is not None and _hand_over(server, server.successor):
+                return
+        manager.stopping()
+        server.finish()
+        _tell_what_is_lost(server)
+        _log.info("stopping")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        server.no_wake_by(stop_fd)
+        os.close(stop_fd)
+
+
+def _listen(server: Server, sockets: Sequence[Path], control: Path, folder: Path | None, keeper: Keeper | None) -> None:
+    """Listen at the sockets that were named, at those in a folder, and at those that were handed over."""
+    server.listen_control(control)
+    for path in sockets:
+        server.listen(path)
+    taken = [] if folder is None else server.sockets.listen_in(folder, but_not=control)
+    for path in () if keeper is None else keeper.paths:
+        server.listen(path)
+        taken.append(path)
+    _log.info("listening at %s, control at %s", ", ".join(map(str, (*sockets, *taken))) or folder, control)
+
+
+def _hand_over(server: Server, successor: socket.socket) -> bool:
+    """Give everything to a successor; False if it does not take it, and this daemon goes on."""
+    count = len(server.guests)
+    try:
+        handover.give(successor, server.let_go())
+    except HandoverError as error:
+        _log.error("%s; this daemon goes on", error)
+        server.come_back()
+        return False
+    finally:
+        successor.close()
+        server.successor = None
+    _log.info("handed over %s to the daemon that has asked for them", _guests(count))
+    return True
+
+
+def _tell_what_is_lost(server: Server) -> None:
+    """Say what this daemon's end means for those that are attached."""
+    if not server.guests:
+        return
+    if server.keeps_guests:
+        kept = [guest for guest in server.guests if guest.keep is not None]
+        _log.info("%s left to the daemon after this one; a stop for good ends their balloons", _guests(len(kept)))
+    lost = [
+        guest.name for guest in server.guests if not (server.keeps_guests and guest.keep) and not guest.may_come_back
+    ]
+    if lost:
+        _log.warning(
+            "%s: %s; their front-ends are not known to reconnect (`pagetide serve --take-over` replaces a daemon "
+            "without that)",
+            "1 guest loses its balloon" if len(lost) == 1 else f"{len(lost)} guests lose their balloon",
+            ", ".join(lost),
+        )
+
+
+def _guests(count: int) -> str:
+    return "1 guest" if count == 1 else f"{count} guests"

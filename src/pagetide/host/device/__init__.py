@@ -1,0 +1,1 @@
+"""The balloon device: its queues, and what is done for what comes in them."""

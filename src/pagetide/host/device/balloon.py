@@ -1,0 +1,464 @@
+"""One guest's balloon device: its queues, its configuration, and what the host may set (virtio 1.2, 5.5).
+
+Discarding is held back in three ways:
+
+- *Paused*: reports stay in the ring and are dealt with after `paused` is unset, so nothing is lost. Until then the
+  guest misses the blocks that it has in flight, one batch with Linux, and reports no more. Acknowledging them instead
+  would lose them: the guest would take them for reported, and might use them again before they are discarded.
+- *Inhibited*, for a guest whose pages must stay where they are (device assignment): reports and inflated pages are
+  acknowledged at once and left alone. They are not made up for later.
+- *Poisoned*: with PAGE_POISON and a `poison_val` other than 0, a reported page must read as `poison_val` or be
+  untouched (virtio 1.2, 5.5.6.7), and a discarded page reads as zeros. Reports are acknowledged and left alone. So are
+  those of a driver that was served by another device before, if nobody knows what it told that one.
+
+To serve another queue, write its class and add it to `_queue`.
+"""
+
+from typing import NamedTuple
+
+from pagetide.host.device.config import NUM_PAGES_MAX, DeviceConfig
+from pagetide.host.device.hinting import HintingQueue, HintingRound
+from pagetide.host.device.kept_state import DeviceKept
+from pagetide.host.device.state import DeviceState
+from pagetide.host.device.statistics import StatisticsQueue
+from pagetide.host.device.turn import (
+    DEVICE_INIT,
+    NOTHING,
+    TURN_BYTES_MAX,
+    TURN_PUNCHES_MAX,
+    BlockQueue,
+    Turn,
+    turn_control,
+)
+from pagetide.host.memory.guest_memory import DeviceMemory, GuestMemoryError
+from pagetide.host.memory.ledger import (
+    DEFLATE_ACCOUNT,
+    INFLATE_ACCOUNT,
+    REPORT_ACCOUNT,
+    SKIPPED_INHIBITED,
+    SKIPPED_POISONED,
+    Ledger,
+)
+from pagetide.host.memory.ram_size import ram_bytes, shared_files
+from pagetide.memory.region_map import REGION_BYTES
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.balloon import CMD_ID_STOP, CONFIG_POISON_VAL, Feature, Queue, queues
+from pagetide.virtio.split_ring.device import DeviceRing
+from pagetide.virtio.split_ring.inflight import InflightRegion
+from pagetide.virtio.split_ring.ring import avail_ring_bytes, desc_table_bytes, used_idx, used_ring_bytes
+
+OPTIONAL_FEATURES = (
+    Feature.STATS_VQ | Feature.DEFLATE_ON_OOM | Feature.FREE_PAGE_HINT | Feature.PAGE_POISON | Feature.REPORTING
+)
+"""The balloon's features, each of which a user may want to do without."""
+
+FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | OPTIONAL_FEATURES
+"""All that the device can offer."""
+
+QUEUES_MAX = len(Queue)
+"""As many queues as a balloon can have, whatever is negotiated."""
+
+_ACCOUNTS = {Queue.INFLATE: INFLATE_ACCOUNT, Queue.DEFLATE: DEFLATE_ACCOUNT, Queue.REPORTING: REPORT_ACCOUNT}
+_POISON_VAL = slice(CONFIG_POISON_VAL, CONFIG_POISON_VAL + 4)
+_NO_POISON = bytes(4)
+_TARGET_SLACK_PAGES = 256  # statistics and `actual` are not told at the same moment
+
+# Python 3.11 finds a member of an enum in 0.2 µs, and in many times that after a turn has emptied the caches.
+_REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
+
+
+class NotSharedError(GuestMemoryError):
+    """A queue is started of a guest of whose memory nothing is shared: its RAM is private to its front-end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the front-end shares none of the guest's memory, so nothing can be given back: the guest needs RAM that "
+            "both can see (with QEMU memory-backend-memfd or memory-backend-file, with share=on)"
+        )
+
+
+class QueueLostError(GuestMemoryError):
+    """A started queue is in the guest's memory no more.
+
+    Attributes:
+        queue: its index.
+    """
+
+    queue: int
+
+    def __init__(self, queue: int, reason: str) -> None:
+        super().__init__(reason)
+        self.queue = queue
+
+
+class QueuePlace(NamedTuple):
+    """Where a queue is, as a frontend tells it.
+
+    Attributes:
+        size: in descriptors.
+        desc_user_address: the descriptor table; like the other two an address of the frontend's.
+        avail_user_address: the available ring.
+        used_user_address: the used ring.
+    """
+
+    size: int
+    desc_user_address: int
+    avail_user_address: int
+    used_user_address: int
+
+
+class _Started(NamedTuple):
+    kind: Queue
+    place: QueuePlace
+    queue: BlockQueue | StatisticsQueue | HintingQueue
+
+
+class BalloonDevice:
+    """The device side of one balloon.
+
+    Attributes:
+        ledger: the account of what it did.
+        config: the configuration space.
+        paused: reports are to stay in the ring; after unsetting it, process the queue that `index_of` names.
+        inhibited: nothing is to be discarded.
+        statistics: the guest's memory statistics as told last, by name; empty before the first.
+    """
+
+    ledger: Ledger
+    config: DeviceConfig
+    paused: bool
+    inhibited: bool
+    statistics: dict[str, int]
+
+    def __init__(
+        self,
+        memory: DeviceMemory,
+        ledger: Ledger,
+        *,
+        verify_share: float = 1.0,
+        turn_bytes_max: int = TURN_BYTES_MAX,
+        turn_punches_max: int = TURN_PUNCHES_MAX,
+    ) -> None:
+        """Start with no queues.
+
+        Args:
+            memory: the guest's memory; tell `memory_changed` when regions move.
+            ledger: where to account for what is done.
+            verify_share: share of elements whose discarding is read back, evenly spread, the first one included; 0 is
+                none of them, 1 all.
+            turn_bytes_max: a turn ends with the piece that reaches so many bytes discarded.
+            turn_punches_max: and with so many discarding calls.
+
+        Raises:
+            ValueError: the share is not from 0 to 1.
+        """
+        if not 0 <= verify_share <= 1:
+            raise ValueError(f"the share verified must be from 0 to 1, not {verify_share}")
+        self.ledger = ledger
+        self.config = DeviceConfig()
+        self.paused = self.inhibited = False
+        self.statistics = {}
+        self._can_poison = self._deflates_on_oom = False
+        self._own_bytes: int | None = None
+        self._target_bytes: int | None = None
+        self._once_started: set[int] = set()
+        self._left_at: dict[int, int] = {}
+        self._left_amid: dict[int, int] = {}
+        self._ends: dict[int, int] | None = None
+        self._hinting = HintingRound()
+        self._memory = memory
+        self._queues: dict[int, _Started] = {}
+        self._control = turn_control(verify_share, bytes_max=turn_bytes_max, punches_max=turn_punches_max)
+
+    @property
+    def ram_bytes(self) -> int:
+        """Memory that the guest has, as well as it can be told (ram_size.py); 0 before it has shared any."""
+        return ram_bytes(shared_files(self._memory.region_map.table), self._own_bytes)
+
+    @property
+    def shared_bytes(self) -> int:
+        """All memory that the guest has shared, which may be more than it has."""
+        return int(self._memory.region_map.table[:, REGION_BYTES].sum())
+
+    def index_of(self, kind: Queue) -> int | None:
+        """The index of the started queue of this kind, if there is one."""
+        return next((index for index, started in self._queues.items() if started.kind is kind), None)
+
+    def set_target_bytes(self, target_bytes: int) -> None:
+        """Want the guest to make do with this much memory; the driver is to be told of a changed configuration.
+
+        More than the guest has empties the balloon. What it shares can be a little less than what it was started with:
+        User-Mode Linux keeps its own kernel's pages out of it. No more than 2^32 - 1 pages can be asked for, nor more
+        than the guest's own total. The target holds: when statistics tell of more or less memory, it is asked for anew.
+
+        Raises:
+            ValueError: the guest has shared no memory yet, or the target is negative.
+        """
+        if self.shared_bytes == 0:
+            raise ValueError("the guest has shared no memory yet")
+        if target_bytes < 0:
+            raise ValueError(f"a guest cannot keep {target_bytes} bytes")
+        self._target_bytes = target_bytes
+        self.config.set_num_pages(self._pages_for(target_bytes))
+
+    def _pages_for(self, target_bytes: int) -> int:
+        most_bytes = self.ram_bytes if self._own_bytes is None else self._own_bytes
+        return min(max(0, min(self.ram_bytes - target_bytes, most_bytes)) // PAGE_SIZE_BYTES, NUM_PAGES_MAX)
+
+    def _take_statistics(self, statistics: dict[str, int]) -> bool:
+        """Learn the guest's own total; whether the driver is to be told of a changed configuration."""
+        self.statistics = statistics
+        total_bytes = statistics.get("memtot", 0)
+        # Linux takes a page in the balloon out of its total, unless it would give it back rather than run out of
+        # memory (drivers/virtio/virtio_balloon.c, fill_balloon, 6.12).
+        in_balloon_bytes = 0 if self._deflates_on_oom else self.config.fields.actual * PAGE_SIZE_BYTES
+        self._own_bytes = total_bytes + in_balloon_bytes if total_bytes else None
+        if self._target_bytes is None or self.shared_bytes == 0:
+            return False
+        num_pages = self._pages_for(self._target_bytes)
+        changed = abs(num_pages - self.config.fields.num_pages) >= _TARGET_SLACK_PAGES
+        if changed:
+            self.config.set_num_pages(num_pages)
+        return changed
+
+    @property
+    def hinting(self) -> bool:
+        """Whether a round of free page hints is asked for or under way."""
+        return self._hinting.wanted
+
+    def begin_hinting(self) -> None:
+        """Ask for a round of free page hints; the driver is to be told of a changed configuration."""
+        self._hinting.begin()
+        self.config.set_cmd_id(self._hinting.cmd_id)
+
+    def request_statistics(self) -> tuple[int, Turn] | None:
+        """Ask for new statistics; the queue and what is to be done for it, or None without such a queue."""
+        for index, (_, _, queue) in self._queues.items():
+            if isinstance(queue, StatisticsQueue):
+                return index, queue.request()
+        return None
+
+    @property
+    def state(self) -> DeviceState:
+        """What a successor must know."""
+        return DeviceState(
+            self.config.fields.actual, self.config.poison_val, self._hinting.cmd_id, self._hinting.next_cmd_id
+        )
+
+    def keep(self) -> DeviceKept:
+        """All that a successor cannot find elsewhere."""
+        config = self.config
+        return DeviceKept(
+            bytes(config.data),
+            config.poison_known,
+            config.poison_told,
+            self._can_poison,
+            self._hinting.cmd_id,
+            self._hinting.next_cmd_id,
+            sorted(self._once_started),
+            {index: at for index, at in self._left_at.items() if index not in self._queues},
+        )
+
+    def restore(self, kept: DeviceKept) -> bool:
+        """Go on as a predecessor on the same connection; whether the driver is to be told of a changed configuration.
+
+        A round of hints that it had begun is over, so that the driver takes its pages back.
+        """
+        self.config.restore(kept.config, known=kept.poison_known, told=kept.poison_told)
+        self._can_poison = kept.can_poison
+        self._once_started = set(kept.once_started)
+        self._left_at = dict(kept.left_at)
+        self._hinting.take_over(kept.cmd_id, kept.next_cmd_id)
+        self.config.set_cmd_id(self._hinting.cmd_id)
+        return self._hinting.cmd_id != kept.cmd_id
+
+    def where_it_stands(self, place: QueuePlace) -> int:
+        """The base for a queue that a killed predecessor served: queues are served in order, up to the used index.
+
+        Raises:
+            GuestMemoryError: a part of the queue is not in the guest's memory.
+        """
+        return int(used_idx(self._addresses(place)[2]))
+
+    def take_over(self, state: DeviceState) -> bool:
+        """Go on as a predecessor left it; whether the driver is to be told of a changed configuration.
+
+        A round of hints that it had begun is over, so that the driver takes its pages back. What the driver has told
+        this device already stands.
+        """
+        self.config.take_over(state.actual, state.poison_val)
+        self._hinting.take_over(state.cmd_id, state.next_cmd_id)
+        self.config.set_cmd_id(self._hinting.cmd_id)
+        return self._hinting.cmd_id != CMD_ID_STOP
+
+    def reset(self) -> None:
+        """Forget what the driver set, and end a round of hints (virtio 1.2, 2.4); its queues must be stopped."""
+        assert not self._queues
+        self._memory.forget_inflated()
+        self._hinting.end()
+        self.config.set_cmd_id(self._hinting.cmd_id)
+        self.config.reset()
+        self._once_started.clear()
+        self._left_at.clear()
+        self._left_amid.clear()
+        self.statistics = {}
+
+    def start_queue(
+        self, index: int, place: QueuePlace, base: int, features: int, inflight: InflightRegion | None = None
+    ) -> None:
+        """Begin to serve a queue; call the driver once afterwards, for an earlier device may have died before it did.
+
+        Args:
+            index: the queue's, dense over the queues that exist with these features.
+            place: where it is.
+            base: where the front-end says that the queue stands; what was not given back before it is taken, too.
+            features: what was negotiated.
+            inflight: where to keep track of what is taken, so that a successor can go on.
+
+        Raises:
+            GuestMemoryError: a part of the queue is not in the guest's memory.
+            ValueError: the size, an address or the base is not one that virtio 1.2, 2.7, allows, or the in-flight
+                region is not this queue's.
+        """
+        desc_address, avail_address, used_address = self._addresses(place)
+        kinds = queues(features)
+        if index >= len(kinds):
+            return
+        ring = DeviceRing(
+            place.size,
+            desc_address=desc_address,
+            avail_address=avail_address,
+            used_address=used_address,
+            event_idx=bool(features & Feature.EVENT_IDX),
+            indirect=bool(features & Feature.INDIRECT_DESC),
+            base=base,
+            inflight=inflight,
+        )
+        self._can_poison = bool(features & Feature.PAGE_POISON)
+        self._control[DEVICE_INIT] = bool(features & Feature.DEVICE_INIT_REPORTED)
+        self._deflates_on_oom = bool(features & Feature.DEFLATE_ON_OOM)
+        if ring.next_avail == 0 or ring.next_avail != self._left_at.get(index):
+            self._memory.forget_inflated()  # the driver is another one, or its memory is of another time
+        if ring.last_avail == 0 and self._left_at.get(index, 0) != 0:
+            self._begin_anew()
+        if index not in self._once_started and ring.last_avail != 0:
+            self.config.served_before()
+        self._once_started.add(index)
+        goes_on = self._left_at.get(index) == ring.next_avail
+        counted_bytes = self._left_amid.pop(index, 0) if goes_on else 0
+        self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring, counted_bytes))
+
+    def stop_queue(self, index: int) -> int | None:
+        """Serve a queue no more; the available ring entry to take next, or None if it was not started."""
+        started = self._queues.pop(index, None)
+        if started is None:
+            return None
+        started.queue.ring.stop()
+        self._left_at[index] = started.queue.next_avail
+        if isinstance(started.queue, BlockQueue):
+            self._left_amid[index] = started.queue.counted_bytes
+        return self._left_at[index]
+
+    def memory_changed(self) -> None:
+        """Find the started queues again where the guest's memory is now.
+
+        Raises:
+            QueueLostError: a part of a started queue is not in it; no queue is served then.
+        """
+        for index, (_, place, queue) in self._queues.items():
+            try:
+                queue.ring.move(*self._addresses(place))
+            except GuestMemoryError as error:
+                self._queues.clear()
+                raise QueueLostError(index, str(error)) from error
+
+    def first_to_serve(self, index: int) -> int:
+        """The deflate queue, if something waits there and something else would be served before it; else `index`.
+
+        What a guest takes back is to be known before a huge page is discarded for what was inflated of it earlier. A
+        driver that has not accepted MUST_TELL_HOST may use pages as soon as it has asked for them (virtio 1.2,
+        5.5.6.1).
+        """
+        deflate = self.index_of(Queue.DEFLATE)
+        if deflate is None or deflate == index:
+            return index
+        ring = self._queues[deflate].queue.ring
+        if ring.avail_idx == ring.next_avail:
+            return index
+        if self._ends is not None and ring.left_until(self._ends.get(deflate, ring.next_avail)) == 0:
+            self._memory.forget_inflated()  # it came too late to be served, and may name anything
+            return index
+        return deflate
+
+    def finish(self) -> None:
+        """Serve what is in the rings now, and nothing that comes later."""
+        self._ends = {index: started.queue.ring.avail_idx for index, started in self._queues.items()}
+
+    def process(self, index: int, budget: int) -> Turn:
+        """Serve up to `budget` elements of a queue, or a part of one, within a turn's bounds.
+
+        Raises:
+            RingError: the driver broke a rule of the ring; nothing but a reset helps.
+        """
+        assert budget > 0
+        started = self._queues.get(index)
+        if started is None or (self.paused and started.kind is _REPORTING):
+            return NOTHING
+        kind, _, queue = started
+        if self._ends is not None:
+            budget = min(budget, queue.ring.left_until(self._ends[index]) if index in self._ends else 0)
+            if budget == 0:
+                return NOTHING
+        turn = queue.process(self._memory.region_map.table, budget, self._skip(kind))
+        if kind is _STATS:
+            assert isinstance(queue, StatisticsQueue)
+            if queue.latest is not self.statistics and self._take_statistics(queue.latest):
+                turn = turn._replace(config_changed=True)
+        elif turn.config_changed:
+            self.config.set_cmd_id(self._hinting.cmd_id)
+        return turn
+
+    def _begin_anew(self) -> None:
+        """A queue begins at 0 that was left elsewhere: its driver is another one, though no reset was told.
+
+        QEMU's generic front-end (vhost-user-test-device, 11.1) tells of none when its guest is reset.
+        """
+        self._left_at.clear()
+        self._left_amid.clear()
+        self._hinting.end()
+        self.config.set_cmd_id(self._hinting.cmd_id)
+        self.config.begin_anew()
+        self._forget_statistics()
+
+    def _forget_statistics(self) -> None:
+        self.statistics = {}
+        self._own_bytes = None
+
+    def _queue(self, kind: Queue, ring: DeviceRing, counted_bytes: int) -> BlockQueue | StatisticsQueue | HintingQueue:
+        words = self.ledger.words
+        if kind is Queue.STATS:
+            return StatisticsQueue(ring, words)
+        if kind is Queue.FREE_PAGE:
+            return HintingQueue(ring, self._hinting, words)
+        return BlockQueue(kind, ring, self._control, words[_ACCOUNTS[kind]], counted_bytes=counted_bytes)
+
+    def _skip(self, kind: Queue) -> int:
+        """The word that counts what is left alone on a queue, or 0 to discard."""
+        if self.inhibited:
+            return SKIPPED_INHIBITED if kind is _REPORTING or kind is _INFLATE else 0
+        if kind is _REPORTING and self._can_poison:
+            config = self.config
+            return 0 if config.poison_known and config.data[_POISON_VAL] == _NO_POISON else SKIPPED_POISONED
+        return 0
+
+    def _addresses(self, place: QueuePlace) -> tuple[int, int, int]:
+        try:
+            return (
+                self._memory.address_of(place.desc_user_address, desc_table_bytes(place.size)),
+                self._memory.address_of(place.avail_user_address, avail_ring_bytes(place.size)),
+                self._memory.address_of(place.used_user_address, used_ring_bytes(place.size)),
+            )
+        except GuestMemoryError as error:
+            if self.shared_bytes == 0:
+                raise NotSharedError from error
+            raise GuestMemoryError(f"a queue is not in the guest's memory: {error}") from error

@@ -1,0 +1,1 @@
+"""One guest's connection, and what is wanted of it."""

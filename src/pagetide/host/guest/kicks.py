@@ -1,0 +1,88 @@
+"""One guest's kicks: which of its queues may have elements waiting, in which order they are served, and since when."""
+
+import functools
+from collections.abc import Callable
+
+from pagetide.host.guest.fd_events import EDGE, FdEvents
+from pagetide.host.guest.gone import GuestGoneError
+
+
+class Kicks:
+    """Watches the kick descriptors of started queues, and keeps the queues that are ready in order."""
+
+    def __init__(self, events: FdEvents, on_work: Callable[[], None]) -> None:
+        """Watch nothing yet.
+
+        Args:
+            events: where to watch.
+            on_work: called whenever a queue has become ready.
+        """
+        self._events = events
+        self._on_work = on_work
+        self._fds: dict[int, int] = {}
+        self._ready: dict[int, None] = {}  # a set that keeps its order
+        self._since_ns: dict[int, int] = {}
+        self._resting = False
+
+    @property
+    def any_ready(self) -> bool:
+        """Whether a queue is ready, and may be served."""
+        return bool(self._ready) and not self._resting
+
+    @property
+    def watched(self) -> tuple[int, ...]:
+        """The queues that are watched."""
+        return tuple(self._fds)
+
+    def watch(self, index: int, fd: int) -> None:
+        """Watch a queue's kick descriptor; the queue is ready, for elements may have come before.
+
+        Raises:
+            GuestGoneError: it is a descriptor of something that cannot be waited for.
+        """
+        try:
+            self._events.watch(fd, EDGE, functools.partial(self.make_ready, index))
+        except OSError as error:
+            raise GuestGoneError(f"queue {index}'s kick descriptor cannot be waited for: {error}") from error
+        self._fds[index] = fd
+        self.make_ready(index)
+
+    def unwatch(self, index: int) -> None:
+        """Forget a queue, if it is watched."""
+        fd = self._fds.pop(index, None)
+        if fd is not None:
+            self._events.unwatch(fd)
+        self._ready.pop(index, None)
+        self._since_ns.pop(index, None)
+
+    def make_ready(self, index: int) -> None:
+        """A queue may have elements waiting."""
+        self._ready[index] = None
+        self._since_ns.setdefault(index, self._events.since_ns)
+        self._on_work()
+
+    def take_ready(self) -> int:
+        """The queue that is to be served next; there must be one."""
+        index = next(iter(self._ready))
+        del self._ready[index]
+        return index
+
+    def since_ns(self, index: int) -> int:
+        """When the oldest element of a queue came, or before that; for a queue that is not yet `emptied`."""
+        return self._since_ns[index]
+
+    def emptied(self, index: int) -> None:
+        """All elements of a queue are served, so what comes is newer."""
+        self._since_ns.pop(index, None)
+
+    def rest(self) -> None:
+        """Hear no kicks until `go_on`."""
+        self._resting = True
+        for fd in self._fds.values():
+            self._events.unwatch(fd)
+
+    def go_on(self) -> None:
+        """Hear kicks again; every queue is ready, for some may have come meanwhile."""
+        self._resting = False
+        for index, fd in self._fds.items():
+            self.watch(index, fd)

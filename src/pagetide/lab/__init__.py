@@ -1,1 +1,0 @@
-"""Experiments: one run seen live and summed up."""

@@ -1,0 +1,1 @@
+"""What the simulation is checked against: live runs, and Linux."""

@@ -1,0 +1,1 @@
+"""Real Linux kernels as guests: User-Mode Linux, and QEMU."""

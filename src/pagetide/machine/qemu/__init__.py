@@ -1,0 +1,1 @@
+"""A QEMU without a guest, whose devices are driven from outside."""

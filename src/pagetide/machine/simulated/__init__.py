@@ -1,0 +1,1 @@
+"""The same guest and host in virtual time, by costs."""

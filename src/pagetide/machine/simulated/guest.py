@@ -1,0 +1,267 @@
+"""A simulated guest at work: its vCPUs run a workload's operations over one zone. The counterpart of guest_run.py."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.guest.allocator.request import take_wake
+from pagetide.guest.allocator.zone import Zone
+from pagetide.guest.allocator.zone_layout import (
+    FALSE_OOMS,
+    WAIT_HOST_NS,
+    WAIT_HOST_NS_MAX,
+    WAITS_HOST,
+    vcpu_base,
+)
+from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD
+from pagetide.machine.costs import PS_PER_S
+from pagetide.machine.in_flight import InFlight
+from pagetide.machine.live.guest_run import SETTLE_MAX_S, OutOfMemoryError
+from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
+from pagetide.machine.simulated.loop import NEVER_PS, Loop, Signal, Task
+from pagetide.machine.simulated.process import Processors
+from pagetide.machine.simulated.vcpu import (
+    BEHIND_PS,
+    BLOCK_PS,
+    BUSY_PS,
+    CLOCK_PS,
+    CURSOR,
+    END,
+    FROM_PS,
+    NEXT_PS,
+    OPERATIONS,
+    SLOTS,
+    TIME_UP,
+    VCPU_COLUMNS,
+    WHO,
+    at_work,
+    hold_zone_lock,
+    run_vcpus,
+    unfinished,
+)
+from pagetide.machine.simulated.worker import SimulatedWorker
+from pagetide.memory.metadata import MetadataFile
+from pagetide.workload.stream import Stream, Stretch
+
+
+class SimulatedGuest:
+    """Runs a workload on a zone, in virtual time.
+
+    Attributes:
+        over: whether the workload is done.
+        goes_on_ps: when a vCPU goes on; no later than that.
+        busy_ps: how long the vCPUs have worked, in all.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        zone: Zone,
+        memory: MetadataFile,
+        stream: Stream,
+        worker: SimulatedWorker,
+        tell: Callable[[PhaseBegan | PhaseEnded | ClockStarted], None],
+        costs: npt.NDArray[np.int64],
+        shared: npt.NDArray[np.int64],
+        *,
+        in_flight: InFlight,
+        processors: Processors,
+        waits_before_oom: bool = True,
+        relieve: Callable[[int], int] | None = None,
+    ) -> None:
+        """Take everything that the run needs; `run` is its task.
+
+        Args:
+            loop: the clock.
+            zone: the guest's page frames.
+            memory: what is resident of them.
+            stream: what the vCPUs do.
+            worker: who reports.
+            tell: gets what happens.
+            costs: what it costs, a row of vcpu.py's costs for each number of vCPUs at work, from 1, if there
+                is a processor for each.
+            shared: SHARED_WORDS of vcpu.py, all 0.
+            in_flight: as for GuestRun.
+            processors: who wants one of them.
+            waits_before_oom: as for GuestRun.
+            relieve: as for GuestRun.
+        """
+        self.over, self.goes_on_ps, self.busy_ps = False, NEVER_PS, 0
+        self._loop, self._zone, self._memory, self._stream, self._worker = loop, zone, memory, stream, worker
+        self._tell, self._costs, self._shared, self._waits_before_oom = tell, costs, shared, waits_before_oom
+        self._in_flight, self._relieve, self._processors = in_flight, relieve, processors
+        self._work = [stream.operations_of(vcpu) for vcpu in range(len(costs))]
+        self._firsts = np.cumsum([0, *(len(work.operations) for work in self._work)])[:-1]
+        slots = np.cumsum([0, *(work.slots for work in self._work)])
+        self._rows = np.zeros((len(costs), VCPU_COLUMNS), np.int64)
+        self._rows[:, SLOTS] = slots[:-1]
+        self._rows[:, CURSOR] = 1
+        self._slots = np.full(slots[-1], -1, np.int64)
+        self._operations = np.concatenate([work.operations for work in self._work])
+        self._due_ps = np.zeros(len(self._operations), np.int64)
+        self._zero_ps = 0
+        self._at_work = 0
+        self._stretched: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
+        self._all_done = Signal(loop)
+
+    @property
+    def operations(self) -> int:
+        """How many operations they have run."""
+        return int(self._shared[OPERATIONS])
+
+    def run(self) -> Task:
+        """Run every operation.
+
+        Raises:
+            OutOfMemoryError: the guest is too small for its workload.
+        """
+        loop, stream, in_flight, until_s = self._loop, self._stream, self._in_flight, 0.0
+        for number, stretch in enumerate(stream.stretches):
+            mark, until_s = stretch.mark, stretch.until_s
+            self._start_clock(stretch.from_s, until_s)
+            if mark.first < stretch.end:
+                yield from self._sleep_until(float(stream.at_s[mark.first]))
+            self._tell(PhaseBegan(mark.name, mark.burst, mark.eats, loop.now_s))
+            self._load(number, stretch)
+            yield from loop.wait_for(self._all_done, lambda: not unfinished(self._rows))
+            allocated = stream.allocated_bytes(mark.first, stretch.end)
+            behind_s = int(self._rows[:, BEHIND_PS].max()) / PS_PER_S
+            self._tell(PhaseEnded(mark.burst, mark.eats, allocated, loop.now_s, behind_s))
+            if mark.settle:
+                settle_max_ps = round(SETTLE_MAX_S * PS_PER_S)
+                yield from self._look_until(lambda: self._worker.at_rest and in_flight.at_rest, settle_max_ps)
+        self._start_clock(until_s, stream.end_s)
+        yield from self._sleep_until(stream.end_s)
+        self.over = True
+
+    def _start_clock(self, from_s: float, until_s: float) -> None:
+        self._zero_ps = self._loop.now_ps - round(from_s * PS_PER_S)
+        self._tell(ClockStarted(from_s, until_s, self._loop.now_s))
+
+    def _sleep_until(self, stream_s: float) -> Task:
+        """Until the stream's clock shows this."""
+        left_ps = self._zero_ps + round(stream_s * PS_PER_S) - self._loop.now_ps
+        if left_ps > 0:
+            yield from self._loop.sleep(left_ps)
+
+    def advance(self, until_ps: int) -> bool:
+        """Let the vCPUs run up to the next event, which is then; whether one of them stopped before that."""
+        outcome = run_vcpus(
+            self._zone.words,
+            self._zone.pages,
+            self._memory.address,
+            self._rows,
+            self._operations,
+            self._due_ps,
+            self._slots,
+            self._costs_now(),
+            self._shared,
+            until_ps,
+        )
+        self.goes_on_ps = self._shared.item(NEXT_PS)
+        self.busy_ps += self._processors.worked_ps(self._shared.item(BUSY_PS))
+        self._shared[BUSY_PS] = 0
+        if outcome == TIME_UP:
+            return False
+        self._stopped(int(outcome), self._shared.item(WHO))
+        return True
+
+    def _costs_now(self) -> npt.NDArray[np.int64]:
+        """What things cost with as many at work as there are."""
+        working = self._at_work, self._processors.others
+        costs = self._stretched.get(working)
+        if costs is None:
+            costs = self._stretched[working] = self._processors.stretched_ps(self._costs[self._at_work - 1])
+        return costs
+
+    def _stopped(self, outcome: int, vcpu: int) -> None:
+        row, loop = self._rows[vcpu], self._loop
+        at_ps = int(row[CLOCK_PS])
+        if take_wake(self._zone.words):
+            loop.at(at_ps, self._worker.wake)
+        assert outcome != BAD_FREE, f"vCPU {vcpu} freed what it did not hold"
+        if outcome == DONE and not unfinished(self._rows):
+            loop.at(int(self._rows[:, CLOCK_PS].max()), self._all_done.notify)
+        elif outcome == HOST_WANTED:
+            row[CLOCK_PS] = NEVER_PS
+            loop.at(at_ps, lambda: loop.resume(self._wait(vcpu, self._worker.report_from_vcpu())))
+        elif outcome == NO_MEMORY:
+            row[CLOCK_PS] = NEVER_PS
+            seen = self._in_flight.ended
+            loop.at(at_ps, lambda: loop.resume(self._out_of_memory(vcpu, seen)))
+        self._count()
+
+    def _load(self, number: int, stretch: Stretch) -> None:
+        """Have each vCPU run its operations of one stretch, each when it is due."""
+        for row, work, first in zip(self._rows, self._work, self._firsts, strict=True):
+            begin = int(work.ends[number - 1]) if number else 0
+            end = int(work.ends[number])
+            due_ps = np.rint(work.due_s[begin:end] * PS_PER_S).astype(np.int64) + self._zero_ps
+            self._due_ps[first + begin : first + end] = due_ps
+            row[CURSOR], row[END] = first + begin, first + end
+            row[FROM_PS], row[BEHIND_PS] = self._zero_ps + round(stretch.from_s * PS_PER_S), 0
+        self._rows[:, CLOCK_PS] = self._loop.now_ps
+        self._count()
+
+    def _count(self) -> None:
+        """Count the vCPUs at work: they share the processors. When they go on is to be looked at anew."""
+        self._at_work = self._processors.vcpus = int(at_work(self._rows))
+        self.goes_on_ps = self._loop.now_ps if self._at_work else NEVER_PS
+
+    def _wait(self, vcpu: int, what: Task) -> Task:
+        """Let a vCPU wait for the host, account for the time, and let it go on."""
+        start_ps = self._loop.now_ps
+        yield from what
+        words, base = self._zone.words, vcpu_base(vcpu)
+        waited_ns = (self._loop.now_ps - start_ps) // 1000
+        words[base + WAITS_HOST] += 1
+        words[base + WAIT_HOST_NS] += waited_ns
+        words[base + WAIT_HOST_NS_MAX] = max(int(words[base + WAIT_HOST_NS_MAX]), waited_ns)
+        self._go_on(vcpu)
+
+    def _go_on(self, vcpu: int) -> None:
+        self._rows[vcpu, CLOCK_PS] = self._loop.now_ps
+        self._count()
+
+    def _look_until(self, holds: Callable[[], bool], at_most_ps: int = NEVER_PS) -> Task:
+        """Wait until something holds, or for so long; where nobody notifies it is looked at every so often."""
+        loop, look_again_s = self._loop, self._in_flight.look_again_s
+        until_ps = min(NEVER_PS, loop.now_ps + at_most_ps)
+        look_ps = NEVER_PS if math.isinf(look_again_s) else round(look_again_s * PS_PER_S)
+        while not holds() and loop.now_ps < until_ps:
+            yield self._worker.came_back, min(until_ps, loop.now_ps + look_ps)
+
+    def _gave_back(self, pages: int) -> Task:
+        """It took a vCPU its time to give so many pages back to the allocator, under the zone lock."""
+        loop, processors, work_ps = self._loop, self._processors, pages * int(self._costs[0, BLOCK_PS])
+        self.busy_ps += work_ps
+        processors.others += 1
+        hold_ps = processors.stretched_ps(work_ps)
+        yield None, int(hold_zone_lock(self._zone.words, self._shared, loop.now_ps, hold_ps))
+        processors.others -= 1
+
+    def _out_of_memory(self, vcpu: int, seen: int) -> Task:
+        """An allocation failed: truly, or because blocks are out for reporting (S15)."""
+        in_flight, words, row = self._in_flight, self._zone.words, self._rows[vcpu]
+        operation = self._operations[row[CURSOR]]
+        order = int(operation["order"])
+        pages = 0 if self._relieve is None else self._relieve(order)
+        if pages:
+            yield from self._gave_back(pages)
+            self._go_on(vcpu)
+            return
+        if in_flight.begun == in_flight.ended == seen:
+            raise OutOfMemoryError("it ran out of memory: its workload needs more than it has")
+        came_back = self._look_until(lambda: in_flight.ended != seen)
+        if self._waits_before_oom:
+            yield from self._wait(vcpu, came_back)
+        elif in_flight.pages >= 1 << order:
+            words[FALSE_OOMS] += 1
+            self._slots[row[SLOTS] + operation["slot"]] = NOT_HAD
+            row[CURSOR] += 1
+            self._go_on(vcpu)
+        else:
+            yield from came_back
+            self._go_on(vcpu)

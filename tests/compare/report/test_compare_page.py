@@ -1,0 +1,180 @@
+"""The page as text: whole HTML, nothing from elsewhere, and nothing twice."""
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagetide.compare.claims.verdicts import Finding
+from pagetide.compare.grid.worker import Job, run_job
+from pagetide.compare.report.condition_table import number
+from pagetide.compare.report.page import findings_body
+from pagetide.compare.report.writing import write_report
+from pagetide.compare.results.cells import repeats_of
+from pagetide.compare.results.conditions import conditions_of
+from pagetide.compare.results.orders import order_curves
+from pagetide.compare.results.store import Store
+from pagetide.compare.results.wording import fault_words
+from pagetide.machine.costs import read_costs
+from pagetide.machine.settings.file import make_config
+from tests.compare.made_up_runs import made_up_repeats
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Reader(HTMLParser):
+    """Counts identifiers and links, and minds that what is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += attrs
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, tag
+        assert self.open.pop() == tag
+
+    def values(self, name: str) -> list[str]:
+        """Of an attribute, wherever it is."""
+        return [value or "" for key, value in self.attributes if key == name]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A report with several orders and a fault."""
+    folder = tmp_path_factory.mktemp("results")
+    same: dict[str, Any] = {"ram": "32MiB", "bursts": 1, "hold": 0.2, "rest": 0.6, "mix": "9=1"}
+    ways: list[dict[str, Any]] = [{"design": "off"}, *({"design": "scan", "order": order} for order in (0, 5, 9))]
+    cells = []
+    for fault in ([], ["stop@0.15:0.3"]):
+        for way in ways:
+            cells += repeats_of(make_config({**same, **way, "fault": fault}), "simulated", 2)
+    with Store.create(folder) as store:
+        store.plan(cells, [])
+        for cell in cells:
+            store.add(run_job(Job(cell, read_costs(None), "built in")))
+    return write_report(folder).read_text()
+
+
+def test_it_is_whole_and_alone(html: str) -> None:
+    """Every element is closed, no identifier is there twice, every link leads somewhere on the page, none elsewhere."""
+    reader = Reader(html)
+    assert reader.open == []
+    twice = [name for name, count in Counter(reader.values("id")).items() if count > 1]
+    assert not twice
+    links = [*reader.values("href"), *(f"#{name}" for name in re.findall(r"url\(#([^)]*)\)", html))]
+    assert links
+    assert {link[1:] for link in links} <= set(reader.values("id"))
+    assert all(link.startswith("#") for link in links)
+    assert not re.search(r"<script|@import|https?:|\bsrc=", html)
+
+
+def test_every_picture_says_what_it_shows(html: str) -> None:
+    """By a title that the picture is labelled by."""
+    pictures = re.findall(r"<svg[^>]*>.*?</svg>", html, flags=re.DOTALL)
+    assert len(pictures) == 2 * (4 + 2 + 4)
+    for picture in pictures:
+        found = re.match(r'<svg [^>]*aria-labelledby="([^"]+)"[^>]*><title id="\1">([^<]{20,})</title>', picture)
+        assert found, picture[:200]
+
+
+def test_conditions_are_told_in_words(html: str) -> None:
+    """And with the option that makes them."""
+    assert "burst, the host stands still for 0.3 s, 0.15 s into the work" in html
+    assert "<code>--fault stop@0.15:0.3</code>" in html
+
+
+@pytest.mark.parametrize(
+    ("faults", "words", "brief"),
+    [
+        ((), "no fault", "no fault"),
+        (("slow@0:60:50",), "the host is 50 times slower", "the host is 50 times slower"),
+        (
+            ("stop@1:2", "off@0:60"),
+            "reporting is switched off and the host stands still for 2 s, 1 s into the work",
+            "reporting is switched off and the host stands still",
+        ),
+    ],
+)
+def test_faults_in_words(faults: tuple[str, ...], words: str, brief: str) -> None:
+    """With their times, unless they last for the whole run or it is to be brief."""
+    assert fault_words(faults) == words
+    assert fault_words(faults, brief=True) == brief
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (9.0, "9.00"),
+        (0.04, "0.040"),
+        (0.00001234, "0.000012"),
+        (12.34, "12.3"),
+        (123.4, "123"),
+        (-0.5, "-0.50"),
+    ],
+)
+def test_numbers_have_the_digits_that_count(value: float, text: str) -> None:
+    """Two or three, and never an exponent."""
+    assert number(value) == text
+
+
+def test_curves_by_order_are_of_what_differs_by_the_order_alone() -> None:
+    """A fourth order of another design makes no curve of its own, and two orders make none."""
+    figures = {"mean_resident_bytes": 3 << 20, "mean_used_bytes": 1 << 20, "guest_cpu_s": 1.0, "host_cpu_s": 2.0}
+    runs = []
+    ways: list[dict[str, Any]] = [{"design": "scan"}, {"design": "cursor"}]
+    ways += [{"design": "scan", "order": order} for order in (4, 0)]
+    for way in ways:
+        runs += made_up_repeats(way, figures, figures)
+    curves = order_curves(conditions_of(runs)[0])
+    assert {curve.design for curve in curves} == {"scan"}
+    assert {curve.label: [(order, spread.median) for order, spread in curve.spreads] for curve in curves} == {
+        "held beyond what is used, MiB": [(0, 2), (4, 2), (9, 2)],
+        "CPU, guest and host, s": [(0, 3), (4, 3), (9, 3)],
+        "refaulted, MiB": [(0, 0), (4, 0), (9, 0)],
+        "reports": [(0, 0), (4, 0), (9, 0)],
+    }
+    assert not order_curves(conditions_of(runs[:-2])[0])
+
+
+def test_verdicts_are_counted_and_said_once() -> None:
+    """Each verdict stands once in the overview and once with its claim; markup in a claim is text."""
+    made = [
+        Finding(claim_id="S1", who="A", claim="1 < 2", verdict="held", sentence="It did."),
+        Finding(claim_id="S2", who="B", claim="b", verdict="not tested", sentence="No runs."),
+    ]
+    body = findings_body(made)
+    assert "1 held" in body
+    assert "1 not tested" in body
+    assert "1 &lt; 2" in body
+    assert re.findall(r"not tested", body, flags=re.IGNORECASE) == ["not tested", "Not tested"]
+    assert "No runs." in body
+    assert Reader(body).open == []
+
+
+def test_the_report_takes_the_place_of_the_last_one_whole(tmp_path: Path) -> None:
+    """It can be made again, and leaves no other file behind."""
+    with Store.create(tmp_path) as store:
+        store.plan([], [])
+    before = set(tmp_path.iterdir())
+    first = write_report(tmp_path)
+    text = first.read_text()
+    assert write_report(tmp_path) == first
+    assert first.read_text() == text
+    assert set(tmp_path.iterdir()) == before | {first}

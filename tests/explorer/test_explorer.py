@@ -1,0 +1,126 @@
+"""Race freedom (S6): every interleaving of a tiny guest, for each design; and what is broken on purpose is caught."""
+
+import json
+import sys
+
+import pytest
+
+from pagetide.cli import main
+from pagetide.explorer.scenario import operations_of
+from pagetide.explorer.scenarios import SCENARIOS, scenarios_of
+from pagetide.explorer.search import Exploration, Explorer
+from pagetide.explorer.source import Edit
+from pagetide.explorer.variants import VARIANTS
+from pagetide.guest.reporting.registry import DESIGNS
+
+pytestmark = pytest.mark.jit  # what is explored is plain Python either way: once is enough
+
+STATES_MAX = 100_000
+TESTED = ("start", "drain", "merge", "ring", "full", "switch", "frames", "take", "killed", "inflate", "relief", "block")
+EXPLORED = [(design, name) for design in DESIGNS for name in scenarios_of(design) if name in TESTED]
+EXPLORED += [(design, "zone") for design in ("sync", "notify", "scan", "cursor")]
+EXPLORED += [(design, "cool") for design in ("notify-array", "scan", "shared")]
+"""What there is time for in a test: `pagetide explore` runs every scenario for every design."""
+
+
+def told(found: Exploration) -> str:
+    """What a failing test shows."""
+    return "\n".join([f"{found.violation} ({found.states} states), after", *found.steps])
+
+
+@pytest.mark.parametrize(("design", "scenario"), EXPLORED)
+def test_no_interleaving_breaks_an_invariant(design: str, scenario: str) -> None:
+    """From the first state to every end, whatever the order of steps, the invariants hold."""
+    found = Explorer(design, scenarios_of(design)[scenario]).run(STATES_MAX)
+    sys.stdout.write(f"{found.states} states, {found.transitions} steps, {found.seconds:.1f} s\n")
+    assert found.violation is None, told(found)
+    assert found.complete
+    assert found.ends >= 1
+    assert found.states > 100 or design == "off"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_is_broken_is_caught(name: str) -> None:
+    """Each broken variant is caught, by the invariant that it breaks; the steps that lead there are told."""
+    variant = VARIANTS[name]
+    found = Explorer(variant.design, variant.scenario, variant.edits).run(STATES_MAX)
+    sys.stdout.write(f"{found.states} states, {found.violation}\n")
+    assert found.violation is not None, f"{variant.what}, and nobody noticed in {found.states} states"
+    assert variant.found in found.violation, told(found)
+    assert found.steps
+
+
+@pytest.mark.parametrize("scenario", ["relief", "block"])
+def test_a_search_through_the_balloon_may_be_broken_anywhere(scenario: str) -> None:
+    """A search that lets others have the lock after every step meets whatever they did, and no invariant breaks."""
+    edit = Edit("guest.balloon_pages", "STEPS_A_HOLD = ", "4096", "1")
+    found = Explorer("balloon", scenarios_of("balloon")[scenario], (edit,)).run(STATES_MAX)
+    assert found.violation is None, told(found)
+    assert found.complete
+
+
+def test_a_guest_that_is_broken_from_the_start_has_no_steps() -> None:
+    """A violation in the first state is told, and no step is said to have led there."""
+    edit = Edit("guest.reporting.cursor", "def start(", "        record_all_free(self._zone)\n", "")
+    found = Explorer("cursor", SCENARIOS["ring"], (edit,)).run(STATES_MAX)
+    assert "the candidate map" in (found.violation or "")
+    assert found.steps == ()
+
+
+def test_reduction_loses_no_end() -> None:
+    """Steps at the ring commute with steps at the zone: leaving out their other orders changes no end."""
+    scenario = SCENARIOS["start"]._replace(ring_finely=True)
+    every = Explorer("sync", scenario, reduces=False).run(STATES_MAX)
+    some = Explorer("sync", scenario).run(STATES_MAX)
+    assert every.violation is None
+    assert every.complete
+    assert every.ends == some.ends
+    assert every.states > some.states
+
+
+def test_same_counts_each_time() -> None:
+    """An exploration is deterministic: the same states, steps and ends."""
+    first, second = (Explorer("scan", SCENARIOS["ring"]).run(STATES_MAX) for _ in range(2))
+    assert first._replace(seconds=0) == second._replace(seconds=0)
+
+
+def test_stops_at_too_many_states() -> None:
+    """A search that is cut short does not say that it is complete."""
+    found = Explorer("cursor", SCENARIOS["start"]).run(50)
+    assert not found.complete
+    assert found.violation is None
+
+
+def test_a_stale_edit_is_an_error() -> None:
+    """A broken variant whose place in the source is gone fails, instead of exploring what is not broken."""
+    with pytest.raises(AssertionError, match="the edit is out of date"):
+        Explorer("scan", SCENARIOS["ring"], (Edit("guest.isolate", "def put_back(", "no such text", ""),))
+
+
+@pytest.mark.parametrize("program", ["f", "a", "b1", "a1 f f"])
+def test_refuses_a_bad_program(program: str) -> None:
+    """A program with an unknown operation, or a free of nothing, is refused."""
+    with pytest.raises(ValueError, match="is no operation"):
+        operations_of(program)
+
+
+def test_command_prints_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    """`pagetide explore --json` tells the states of each exploration, and its verdict."""
+    assert main(["explore", "--design", "off", "--scenario", "start", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["design"] == "off"
+    assert row["passed"]
+    assert row["states"] > 1
+
+
+def test_command_refuses_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown design is one sentence on standard error, with those that there are."""
+    assert main(["explore", "--design", "magic"]) == 2
+    assert "choose from off, sync" in capsys.readouterr().err
+
+
+def test_command_refuses_a_scenario_of_another_design(capsys: pytest.CaptureFixture[str]) -> None:
+    """A scenario that the chosen design does not have is refused, instead of nothing being explored."""
+    assert main(["explore", "--design", "scan", "--scenario", "take"]) == 2
+    said = capsys.readouterr().err
+    assert "a scenario take: scan has start, zone," in " ".join(said.split())

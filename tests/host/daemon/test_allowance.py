@@ -1,0 +1,173 @@
+"""What a guest may use in vain: how much at once, how much for good, and that honest guests never notice."""
+
+import copy
+import itertools
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pagetide.host.daemon import server as server_module
+from pagetide.host.daemon.server import Server
+from pagetide.host.device.allowance import CHARGE_MAX_S, GUEST_BURST_S, RESTED_S, SHARE, Allowance
+from pagetide.virtio.vhost_user.messages import Request
+from pagetide.virtio.vhost_user.payloads import U64
+from tests.host.guest.served_guest import ServedGuest
+from tests.host.guest_ring import PAGE, RING_PAGES
+from tests.host.server_at_times import ServerAtTimes
+
+pytestmark = pytest.mark.alone
+
+LONG_S = 1000.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 2)), max_size=60))
+def test_who_spends_without_end_gets_a_share_and_a_burst(actions: list[tuple[float, float]]) -> None:
+    """Who rests as told uses no more than the burst, the share of the time, and one last action."""
+    now_s, used_s = 0.0, 0.0
+    allowance = Allowance(GUEST_BURST_S, now_s)
+    for asked_s, idle_s in actions:
+        assert used_s <= GUEST_BURST_S + SHARE * now_s + CHARGE_MAX_S + 1e-9
+        spent_s = min(asked_s, CHARGE_MAX_S)
+        used_s += spent_s
+        allowance.spend(asked_s, now_s)
+        rest_s = allowance.rest_s(now_s)
+        assert rest_s <= (CHARGE_MAX_S + RESTED_S) / SHARE + 1e-9
+        now_s += rest_s + idle_s
+        assert allowance.rest_s(now_s + 1e-9) == 0
+        if rest_s:
+            allowance_after = copy.copy(allowance)
+            allowance_after.spend(RESTED_S / 2, now_s)
+            assert allowance_after.rest_s(now_s) == 0, "a rest that is over is followed by some work, not by the next"
+    assert allowance.spent_s == pytest.approx(used_s)
+
+
+class Pair(ServerAtTimes):
+    """A server, and two guests of its socket."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.server.listen(folder / "host")
+        self._path = str(folder / "host")
+        self.good, self.bad = self._attach(), self._attach()
+        self.bad_guest = self.server.guests[1]
+
+    def connect(self) -> socket.socket:
+        """One more connection."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(self._path)
+        return sock
+
+    def _attach(self) -> ServedGuest:
+        found: list[ServedGuest] = []
+        self.serving(lambda: found.append(ServedGuest(self.connect())))
+        return found[0]
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.good.close()
+        self.bad.close()
+        super().close()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Two guests of one server, which runs when it is told to."""
+    pair = Pair(tmp_path)
+    yield pair
+    pair.close()
+
+
+def _exhaust(pair: Pair) -> None:
+    """Charge the bad guest with all that it may use, twice over."""
+    while not pair.server._costs.is_resting(pair.bad_guest):
+        pair.server._charge(pair.bad_guest, CHARGE_MAX_S)
+
+
+def _rest_until(pair: Pair, until_s: float) -> None:
+    pair.server._costs.rest_until(pair.bad_guest, until_s)
+
+
+def test_a_guest_that_rests_loses_nothing_and_its_neighbour_does_not_wait(pair: Pair) -> None:
+    """Elements and messages of the rest are served after it; meanwhile another guest is served at once."""
+    _exhaust(pair)
+    _rest_until(pair, pair.server._costs.clock_s + LONG_S)
+    pair.bad.submit([(RING_PAGES, 1)])
+    pair.serving(lambda: pair.good.report([(RING_PAGES, 1)]))
+    assert pair.bad.ring.driver.take_used() == []
+    assert not pair.bad_guest.has_work
+    _rest_until(pair, 0.0)
+    pair.serving(lambda: (pair.bad.wait_used(), pair.bad.channel.call(Request.GET_FEATURES)))
+    assert pair.bad_guest.ledger.snapshot()["verified_bytes"] == PAGE
+
+
+def test_a_guest_may_go_while_it_rests(pair: Pair) -> None:
+    """A guest that hangs up in its rest is let go after it."""
+    _exhaust(pair)
+    _rest_until(pair, pair.server._costs.clock_s + LONG_S)
+    pair.bad.channel.close()
+    pair.server.run_once(0)
+    assert pair.bad_guest in pair.server.guests
+    _rest_until(pair, 0.0)
+    pair.server.run_once(0)
+    assert pair.bad_guest not in pair.server.guests
+
+
+def test_the_loop_wakes_for_the_end_of_a_rest(pair: Pair) -> None:
+    """A loop with nothing else to do goes on with the guest when its rest is over, of itself."""
+    _exhaust(pair)
+    _rest_until(pair, pair.server._costs.clock_s + 0.05)
+    pair.bad.submit([(RING_PAGES, 1)])
+    pair.serving(pair.bad.wait_used)
+    assert not pair.server._costs.is_resting(pair.bad_guest)
+
+
+def test_a_guest_with_nothing_left_is_served_after_its_rest(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking into its empty socket, at 0.1 ms, does not send it to its next rest before its ring is looked at."""
+    seconds = itertools.count(0.0, 1e-4)
+    pair.server._charge(pair.bad_guest, GUEST_BURST_S)
+    pair.bad.submit([(RING_PAGES, 1)])
+    monkeypatch.setattr(time, "thread_time", lambda: next(seconds))
+    pair.serving(pair.bad.wait_used)
+
+
+def test_reports_of_ones_own_memory_cost_nothing(pair: Pair) -> None:
+    """A guest that reports what it has is not charged, and one that reports what it has not is."""
+    spent_s = [pair.server._costs.spent_s(pair.bad_guest)]
+    for page in (RING_PAGES, 1 << 30):
+        pair.serving(lambda page=page: [pair.bad.report([(page, 4)]) for _ in range(100)])  # type: ignore[misc]
+        spent_s.append(pair.server._costs.spent_s(pair.bad_guest))
+    own_s, others_s = spent_s[1] - spent_s[0], spent_s[2] - spent_s[1]
+    assert own_s < others_s / 4
+    told = pair.bad_guest.ledger.snapshot()
+    assert (told["reported_bytes"], told["skipped_out_of_range_bytes"]) == (800 * PAGE, 400 * PAGE)
+
+
+def test_who_comes_back_comes_back_to_what_was_spent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Connections that are closed for nonsense use up their socket's allowance; then the next one waits."""
+    monkeypatch.setattr(server_module, "LISTENER_BURST_S", 0.02)
+    with Server() as server:
+        server.listen(tmp_path / "host")
+        (guest_socket,) = server.sockets
+        for _ in range(10_000):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(tmp_path / "host"))
+                sock.sendall(U64.pack(99) * 2)
+                server.run_once(0)
+                server.run_once(0)
+            if server._costs.is_resting(guest_socket):
+                break
+        assert server._costs.is_resting(guest_socket)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(tmp_path / "host"))
+            server.run_once(0)
+            assert server.guests == ()
+            server._costs.rest_until(guest_socket, 0.0)
+            for _ in range(3):
+                server.run_once(0)
+            assert len(server.guests) == 1

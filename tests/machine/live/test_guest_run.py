@@ -1,0 +1,384 @@
+"""A guest's threads against a host that a test holds by the hand: what waits for what."""
+
+import contextlib
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from pagetide import linux
+from pagetide.guest.allocator.request import unreported_blocks
+from pagetide.guest.allocator.zone import NEVER, Watermarks, Zone
+from pagetide.guest.allocator.zone_layout import (
+    FALSE_OOMS,
+    FREE_PAGES,
+    ISOLATED_PAGES,
+    PCP_COUNT,
+    REPORTED_PAGES,
+    REPORTING_ORDER,
+    WAIT_HOST_NS,
+    WAIT_HOST_NS_MAX,
+    WAITS_HOST,
+    vcpu_base,
+)
+from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.registry import make_design
+from pagetide.guest.vcpu import NO_MEMORY, run_operations
+from pagetide.machine.live import guest_run
+from pagetide.machine.live.guest_run import GuestRun, OutOfMemoryError
+from pagetide.machine.live.guest_worker import GuestWorker, HostGoneError
+from pagetide.machine.messages import ClockStarted, Message, PhaseBegan, PhaseEnded
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.virtio.balloon import Queue
+from pagetide.workload.lives import STAYS, lives
+from pagetide.workload.lives import stream_of as lives_stream
+from pagetide.workload.stream import Stream
+from tests.machine.linux.eat_and_free import eat_and_free
+
+pytestmark = pytest.mark.alone
+
+NR_PAGES = 4096
+BLOCK_PAGES = 1024
+_Result = TypeVar("_Result")
+
+
+class HeldHost:
+    """A driver and its calls, whose host answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.call_fd, self.connection_fd = linux.eventfd(), linux.eventfd()
+        self.submitted = threading.Event()
+        self._answered = 0
+        self._submitted = 0
+
+    def submit(self, batch: Batch, queue: Queue) -> None:
+        self._submitted += 1
+        self.submitted.set()
+
+    def completed(self) -> bool:
+        return self._answered >= self._submitted
+
+    def arm(self) -> bool:
+        return self.completed()
+
+    def take_call(self) -> None:
+        linux.eventfd_read(self.call_fd)
+
+    def answer(self, reports: int = 1) -> None:
+        """Deal with this many reports more."""
+        self._answered += reports
+        linux.eventfd_write(self.call_fd)
+
+    def close(self) -> None:
+        os.close(self.call_fd)
+        os.close(self.connection_fd)
+
+
+class WatchedCondition(threading.Condition):
+    """A condition that tells when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = threading.Event()
+
+    def wait_for(self, predicate: Callable[[], _Result], timeout: float | None = None) -> _Result:
+        self.waited_for.set()
+        return super().wait_for(predicate, timeout)
+
+
+class Guest:
+    """A zone of four blocks of 4 MiB over real memory, a drain that takes them all at once, and a held host."""
+
+    def __init__(self, ram: Any, design: str, capacity: int, order: int) -> None:
+        self.zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0))
+        self.host = HeldHost()
+        self.design = make_design(design, self.zone, ReportingSettings(order=order, delay_s=0.0, capacity=capacity))
+        self.worker = GuestWorker(self.design, self.host, self.host)
+        self.worker.came_back = self.condition = WatchedCondition()
+        self.told: list[object] = []
+        self.ram_address = ram.ctypes.data
+
+    def run_of(self, blocks: int, *, waits: bool = True) -> GuestRun:
+        return self.run_stream(eat_and_free(blocks, 10), waits=waits)
+
+    def run_stream(self, stream: Stream, *, waits: bool = True) -> GuestRun:
+        return GuestRun(self.zone, self.ram_address, stream, 1, self.worker, self.tell, waits_before_oom=waits)
+
+    def tell(self, message: Message) -> None:
+        if not isinstance(message, ClockStarted):
+            self.told.append(message)
+
+
+@contextlib.contextmanager
+def guest_with(design: str, capacity: int, order: int = 10) -> Iterator[Guest]:
+    """A guest of 16 MiB with this design."""
+    with mmap.mmap(-1, NR_PAGES * PAGE_SIZE_BYTES) as ram:
+        view = np.frombuffer(ram, np.int64)
+        guest = Guest(view, design, capacity, order)
+        yield guest
+        guest.host.close()
+        del view
+
+
+@pytest.fixture
+def guest() -> Iterator[Guest]:
+    """A guest of 16 MiB."""
+    with guest_with("scan", 4) as guest:
+        yield guest
+
+
+def test_an_allocation_waits_for_blocks_that_the_host_has(guest: Guest) -> None:
+    """With all memory out for reporting an allocation waits instead of failing, and the wait is counted."""
+    run = guest.run_of(2)
+    with guest.worker:
+        assert guest.host.submitted.wait(10)
+        assert guest.zone.words[ISOLATED_PAGES] == NR_PAGES
+        eater = threading.Thread(target=run.run)
+        eater.start()
+        assert guest.condition.waited_for.wait(10)
+        assert len(guest.told) == 1, "nothing is free, so the phase cannot have ended"
+        guest.host.answer(reports=1000)
+        eater.join(10)
+        assert not eater.is_alive()
+    assert [type(message) for message in guest.told] == [PhaseBegan, PhaseEnded] * 2
+    assert guest.zone.words[vcpu_base(0) + WAIT_HOST_NS_MAX] > 0
+    assert guest.zone.words[FREE_PAGES] == NR_PAGES
+    guest.zone.check()
+
+
+def test_without_an_answer_to_oom_the_allocation_fails_falsely(guest: Guest) -> None:
+    """With all memory out for reporting and no waiting, allocations fail, are counted, and the guest goes on."""
+    with guest.worker:
+        assert guest.host.submitted.wait(10)
+        eater = threading.Thread(target=guest.run_of(2, waits=False).run)
+        eater.start()
+        assert guest.condition.waited_for.wait(10), "it is through with eating and freeing, and waits for the design"
+        assert guest.zone.words[FALSE_OOMS] == 2
+        assert guest.zone.words[vcpu_base(0) + WAITS_HOST] == 0
+        guest.host.answer(reports=1000)
+        eater.join(10)
+        assert not eater.is_alive()
+    assert guest.zone.words[FREE_PAGES] == NR_PAGES
+    guest.zone.check()
+
+
+def test_what_is_out_but_too_little_is_waited_for_without_a_spin() -> None:
+    """With less out than is wanted no OOM is false; the vCPU sleeps until it is back, and then memory has run out."""
+    with guest_with("scan", 1, order=9) as guest:
+        taken = [guest.zone.allocate(order) for order in (10, 10, 10, 9)]
+        assert None not in taken
+        with guest.worker, ThreadPoolExecutor(1) as pool:
+            assert guest.host.submitted.wait(10)
+            assert guest.zone.words[ISOLATED_PAGES] == BLOCK_PAGES // 2
+            eater = pool.submit(guest.run_of(1, waits=False).run)
+            waited = guest.condition.waited_for.wait(10)
+            guest.host.answer(reports=1000)
+            with pytest.raises(OutOfMemoryError):
+                eater.result(10)
+        assert waited
+        assert guest.zone.words[FALSE_OOMS] == 0
+
+
+def test_a_synchronous_vcpu_stands_still_until_the_host_answers() -> None:
+    """With `sync` the vCPU whose free fills a batch reports it, and frees nothing more before the host is done."""
+    with guest_with("sync", 1) as guest:
+        eater = threading.Thread(target=guest.run_of(2).run)
+        guest.host.answer(reports=4)  # what was free at the start
+        with guest.worker:
+            with guest.condition:
+                guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+            guest.host.submitted.clear()
+            eater.start()
+            assert guest.host.submitted.wait(10)
+            assert guest.zone.words[FREE_PAGES] == 2 * BLOCK_PAGES, "one block is freed and out, the other still held"
+            guest.host.answer(reports=1000)
+            eater.join(10)
+            assert not eater.is_alive()
+        base = vcpu_base(0)
+        assert guest.zone.words[base + WAITS_HOST] == 2
+        assert guest.zone.words[base + WAIT_HOST_NS] >= guest.zone.words[base + WAIT_HOST_NS_MAX] > 0
+        guest.zone.check()
+
+
+def test_a_synchronous_vcpu_reports_what_its_idle_drain_completes() -> None:
+    """With `sync` a block that merges only when an idle vCPU's list is drained is reported; the explorer found it."""
+    with guest_with("sync", 1) as guest:
+        guest.host.answer(reports=1000)
+        with guest.worker:
+            with guest.condition:
+                guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+            guest.run_stream(eat_and_free(BLOCK_PAGES, 0)).run()
+        assert guest.zone.words[REPORTED_PAGES] == NR_PAGES
+        guest.zone.check()
+
+
+def test_blocks_on_their_way_back_count_as_isolated(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation that failed just before the blocks came back tries again, though nothing is isolated any more."""
+    back, tried = threading.Event(), threading.Event()
+    put_back = guest.design.done
+
+    def done(batch: Batch, reported: bool, now_s: float) -> None:
+        put_back(batch, reported, now_s)
+        back.set()
+        assert tried.wait(10)
+
+    def fail_once(*arguments: Any) -> int:
+        monkeypatch.setattr(guest_run, "run_operations", run_operations)
+        assert back.wait(10)
+        assert guest.zone.words[ISOLATED_PAGES] == 0
+        threading.Thread(target=let_go).start()
+        return NO_MEMORY
+
+    def let_go() -> None:
+        assert guest.condition.waited_for.wait(10)
+        tried.set()
+
+    monkeypatch.setattr(guest.design, "done", done)
+    monkeypatch.setattr(guest_run, "run_operations", fail_once)
+    with guest.worker:
+        guest.host.answer(reports=1000)
+        guest.run_of(2).run()
+    assert len(guest.told) == 4
+
+
+def test_without_isolated_blocks_running_out_is_an_error_at_once(guest: Guest) -> None:
+    """An allocation that nothing could ever serve fails and does not wait."""
+    guest.host.answer(reports=1000)
+    with guest.worker, pytest.raises(OutOfMemoryError, match="ran out of memory"):
+        guest.run_of(5).run()
+
+
+def test_a_host_that_goes_away_wakes_whoever_waits_for_it(guest: Guest) -> None:
+    """The allocation that waits ends with the reason, and does not hang."""
+    failures: list[BaseException] = []
+
+    def eat() -> None:
+        try:
+            guest.run_of(2).run()
+        except HostGoneError as error:
+            failures.append(error)
+
+    with guest.worker:
+        assert guest.host.submitted.wait(10)
+        eater = threading.Thread(target=eat)
+        eater.start()
+        assert guest.condition.waited_for.wait(10)
+        linux.eventfd_write(guest.host.connection_fd)
+        eater.join(10)
+        assert not eater.is_alive()
+    assert [str(failure) for failure in failures] == ["the host closed the connection"]
+
+
+def test_a_stop_ends_a_wait(guest: Guest) -> None:
+    """A run that is stopped while it waits for the host ends soon, and so does its worker."""
+    run = guest.run_of(2)
+    with guest.worker:
+        assert guest.host.submitted.wait(10)
+        eater = threading.Thread(target=run.run)
+        eater.start()
+        assert guest.condition.waited_for.wait(10)
+        run.stop()
+        eater.join(10)
+        assert not eater.is_alive()
+
+
+def timed_run(guest: Guest, born_s: list[float]) -> GuestRun:
+    """A run that allocates a page at each of these times, and keeps them."""
+    stream = lives_stream(lives(born_s, STAYS, 0, 0), name="timed", end_s=max(born_s))
+    return GuestRun(guest.zone, guest.ram_address, stream, 1, guest.worker, guest.tell)
+
+
+def test_no_operation_runs_before_it_is_due(guest: Guest) -> None:
+    """What is due at once runs at once, and the rest waits for the stream's clock; it is told how late it was."""
+    guest.host.answer(reports=1000)
+    held: list[int] = []
+
+    def run() -> None:
+        with guest.worker:
+            timed_run(guest, [0.0, 0.0, 0.3]).run()
+
+    start_s = time.monotonic()
+    thread = threading.Thread(target=run)
+    thread.start()
+    words = guest.zone.words
+    while time.monotonic() < start_s + 0.25:
+        held.append(NR_PAGES - int(words[FREE_PAGES] + words[ISOLATED_PAGES] + words[vcpu_base(0) + PCP_COUNT]))
+    thread.join(10)
+    assert held[-1] == 2, "the third was not due"  # in between, a look may fall into the refill of the per-CPU list
+    assert time.monotonic() >= start_s + 0.3
+    assert NR_PAGES - int(words[FREE_PAGES]) == 3
+    ended = next(message for message in guest.told if isinstance(message, PhaseEnded))
+    assert 0 < ended.behind_s < 5
+
+
+def test_a_worker_that_fails_ends_a_run_that_waits_for_its_time(guest: Guest) -> None:
+    """A guest with hours to go before its next operation notices at once that its host is gone."""
+    run = timed_run(guest, [0.0, 3600.0])
+    linux.eventfd_write(guest.host.connection_fd)
+    guest.host.answer(reports=1000)
+    with guest.worker, pytest.raises(HostGoneError):
+        run.run()
+
+
+def test_reporting_that_is_switched_off_and_on_loses_nothing(guest: Guest) -> None:
+    """A design that is off reports nothing and is not at rest; switched on, it reports what is free."""
+    guest.host.answer(reports=1000)
+    with guest.worker:
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+        assert unreported_blocks(guest.zone.words) == 0
+        guest.worker.switch(False)
+        pfn = guest.zone.allocate(10)
+        assert pfn is not None
+        guest.zone.free(pfn, 10)
+        guest.worker.wake()
+        give_up_s = time.monotonic() + 20
+        while guest.zone.words[REPORTING_ORDER] != NEVER:
+            assert time.monotonic() < give_up_s
+        assert not guest.worker.at_rest
+        guest.worker.switch(True)
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+        assert unreported_blocks(guest.zone.words) == 0
+    guest.zone.check()
+
+
+def test_a_wake_that_comes_late_is_nothing_to_a_design_that_is_off(guest: Guest) -> None:
+    """What was freed before the design was switched off asks for no pass after it, which would be due for ever."""
+    guest.host.answer(reports=1000)
+    woken: list[float] = []
+    with guest.worker:
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+        guest.worker.switch(False)
+        give_up_s = time.monotonic() + 20
+        while guest.zone.words[REPORTING_ORDER] != NEVER:
+            assert time.monotonic() < give_up_s
+        vars(guest.design)["woken"] = woken.append
+        guest.worker.wake()
+        guest.worker.switch(True)
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+    assert not woken
+
+
+def test_a_full_ring_keeps_nothing_out_and_loses_nothing(guest: Guest) -> None:
+    """A report that finds no room fails at once: its blocks come back, and are reported when there is room again."""
+    guest.worker.ring_full = True
+    guest.host.answer(reports=1000)
+    with guest.worker:
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.batches_done >= 2, 10)
+        assert not guest.host.submitted.is_set()
+        assert unreported_blocks(guest.zone.words) == NR_PAGES // BLOCK_PAGES
+        guest.worker.ring_full = False
+        with guest.condition:
+            assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+        assert unreported_blocks(guest.zone.words) == 0
+    guest.zone.check()
