@@ -53,7 +53,7 @@ def test_what_is_broken_is_caught(name: str) -> None:
 @pytest.mark.parametrize("scenario", ["relief", "block"])
 def test_a_search_through_the_balloon_may_be_broken_anywhere(scenario: str) -> None:
     """A search that lets others have the lock after every step meets whatever they did, and no invariant breaks."""
-    edit = Edit("guest.balloon_pages", "STEPS_A_HOLD = ", "4096", "1")
+    edit = Edit("guest.allocator.balloon_pages", "STEPS_A_HOLD = ", "4096", "1")
     found = Explorer("balloon", scenarios_of("balloon")[scenario], (edit,)).run(STATES_MAX)
     assert found.violation is None, told(found)
     assert found.complete
@@ -61,7 +61,7 @@ def test_a_search_through_the_balloon_may_be_broken_anywhere(scenario: str) -> N
 
 def test_a_guest_that_is_broken_from_the_start_has_no_steps() -> None:
     """A violation in the first state is told, and no step is said to have led there."""
-    edit = Edit("guest.reporting.cursor", "def start(", "        record_all_free(self._zone)\n", "")
+    edit = Edit("guest.reporting.designs.cursor", "def start(", "        record_all_free(self._zone)\n", "")
     found = Explorer("cursor", SCENARIOS["ring"], (edit,)).run(STATES_MAX)
     assert "the candidate map" in (found.violation or "")
     assert found.steps == ()
@@ -94,7 +94,7 @@ def test_stops_at_too_many_states() -> None:
 def test_a_stale_edit_is_an_error() -> None:
     """A broken variant whose place in the source is gone fails, instead of exploring what is not broken."""
     with pytest.raises(AssertionError, match="the edit is out of date"):
-        Explorer("scan", SCENARIOS["ring"], (Edit("guest.isolate", "def put_back(", "no such text", ""),))
+        Explorer("scan", SCENARIOS["ring"], (Edit("guest.allocator.isolate", "def put_back(", "no such text", ""),))
 
 
 @pytest.mark.parametrize("program", ["f", "a", "b1", "a1 f f"])

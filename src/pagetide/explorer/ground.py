@@ -94,7 +94,7 @@ def plain_ground(order_max: int) -> dict[str, dict[str, Any]]:
     return {
         "jit": JIT,
         "units": _units(order_max),
-        "guest.zone_lock": locks,
+        "guest.allocator.zone_lock": locks,
         "memory.frame_table": _FRAMES,
         "atomics": {"*": True} | dict.fromkeys(_ATOMICS),
     }
@@ -133,13 +133,13 @@ def pausing_ground(
     return {
         "jit": JIT,
         "units": _units(order_max),
-        "guest.zone_lock": {"*": True, "lock": lock, "unlock": unlock},
+        "guest.allocator.zone_lock": {"*": True, "lock": lock, "unlock": unlock},
         "memory.frame_table": _FRAMES,
         "atomics": _atomics() | _accesses(ram, finely),
-        "virtio.ring": {"INDIRECT_DESCS_MAX": 4},
-        "virtio.ring_driver": {"ctypes": NoMemset},
-        "host.inflate": {"PFNS_MAX": 4},
-        "guest.reporting.balloon": {"PFNS_A_BATCH": BALLOON_PAGES_A_BATCH, "OOM_PAGES": BALLOON_PAGES_A_BATCH},
+        "virtio.split_ring.ring": {"INDIRECT_DESCS_MAX": 4},
+        "virtio.split_ring.driver": {"ctypes": NoMemset},
+        "host.device.inflate": {"PFNS_MAX": 4},
+        "guest.reporting.designs.balloon": {"PFNS_A_BATCH": BALLOON_PAGES_A_BATCH, "OOM_PAGES": BALLOON_PAGES_A_BATCH},
     }
 
 

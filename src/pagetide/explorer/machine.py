@@ -53,7 +53,7 @@ from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
 _VCPUS = 2
 _READ_OF_A_FRAME = Edit(
-    "host.taking", "def begin_batch(", "old = table[FRAMES + frame]", "old = atomic_load(table, FRAMES + frame)"
+    "host.device.taking", "def begin_batch(", "old = table[FRAMES + frame]", "old = atomic_load(table, FRAMES + frame)"
 )
 """No change, but a place to pause: the guest changes frames between the host's looks at two of them."""
 
@@ -112,15 +112,18 @@ class ExploredMachine:
         self.control: Control = world.control
         place = DESIGNS[design]
         file = place.module.removeprefix("pagetide.")
-        names = [file, "guest.vcpu", "guest.pcp", "guest.request", "memory.region_map"]
-        names += ["host.discard", "host.taking", *explorer_rings.MODULES]
-        names += ["guest.inflate_driver"] if self.balloons else []
+        names = [file, "guest.vcpu", "guest.allocator.pcp", "guest.allocator.request", "memory.region_map"]
+        names += ["host.memory.discard", "host.device.taking", *explorer_rings.MODULES]
+        names += ["guest.driver.inflate"] if self.balloons else []
         modules = dict(zip(names, world.load(*names), strict=True))
-        vars(modules["host.discard"])["punch_hole"] = self._punch_hole
+        vars(modules["host.memory.discard"])["punch_hole"] = self._punch_hole
         self.run_operations = modules["guest.vcpu"].run_operations
         self.host_wanted = modules["guest.vcpu"].host_wanted
-        self.pcp_drain, self.take_wake = modules["guest.pcp"].pcp_drain, modules["guest.request"].take_wake
-        self.take_batch, self.recover = modules["host.taking"].take_batch, modules["host.taking"].recover
+        self.pcp_drain, self.take_wake = (
+            modules["guest.allocator.pcp"].pcp_drain,
+            modules["guest.allocator.request"].take_wake,
+        )
+        self.take_batch, self.recover = modules["host.device.taking"].take_batch, modules["host.device.taking"].recover
         self.frames = scenario.nr_pages >> FRAME_ORDER
         self.table = TableView(self.words, frame_table_base(_VCPUS), self._host_goes_on)
         self._join_rings(modules)
@@ -150,7 +153,7 @@ class ExploredMachine:
 
     def _make_zone(self) -> Any:
         scenario = self.scenario
-        (zone,) = World(plain_ground(scenario.order_max), (), pausing=False).load("guest.zone")
+        (zone,) = World(plain_ground(scenario.order_max), (), pausing=False).load("guest.allocator.zone")
         return zone.Zone(
             scenario.nr_pages,
             vcpus=_VCPUS,
@@ -160,13 +163,16 @@ class ExploredMachine:
         )
 
     def _join_rings(self, modules: dict[str, Any]) -> None:
-        kinds = modules["host.turn"].Queue
+        kinds = modules["host.device.turn"].Queue
         capacity = self.scenario.settings.capacity
         size_bytes = self.scenario.nr_pages << PAGE_SHIFT
         if self.balloons:
             self.queues = [join(modules, kind, i, 1, self.ram) for i, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))]
             self.driver = inflate_driver(modules, self.queues, self, self.ram)
-            self._read_pfns, vars(modules["host.turn"])["read_pfns"] = modules["host.turn"].read_pfns, self._deflated
+            self._read_pfns, vars(modules["host.device.turn"])["read_pfns"] = (
+                modules["host.device.turn"].read_pfns,
+                self._deflated,
+            )
             size_bytes += PAGE_SIZE_BYTES  # the page frame numbers are in guest memory
         else:
             self.queues = [join(modules, kinds.REPORTING, 0, capacity, self.ram)]

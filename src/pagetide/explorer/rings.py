@@ -14,7 +14,7 @@ from pagetide.host.memory.ledger import ACCOUNT_WORDS
 from pagetide.virtio.split_ring.ring import place_ring
 
 _SIZE_MIN = 2
-MODULES = ("guest.driver", "virtio.ring_driver", "virtio.ring_device", "host.turn")
+MODULES = ("guest.driver.reporting", "virtio.split_ring.driver", "virtio.split_ring.device", "host.device.turn")
 """What is needed of the explored world, and for a balloon guest.inflate_driver."""
 
 
@@ -50,10 +50,10 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram)
     gpa = ram.queue_gpa + number * QUEUE_BYTES
     desc, avail, used, end = place_ring(size, gpa)
     assert end <= gpa + QUEUE_BYTES
-    driver = modules["virtio.ring_driver"].DriverRing(
+    driver = modules["virtio.split_ring.driver"].DriverRing(
         size, ram_address=0, desc_gpa=desc, avail_gpa=avail, used_gpa=used, event_idx=True
     )
-    ring_device, turn = modules["virtio.ring_device"], modules["host.turn"]
+    ring_device, turn = modules["virtio.split_ring.device"], modules["host.device.turn"]
     vars(ring_device)["used_idx"] = lambda _: 0
     ring = ring_device.DeviceRing(
         size, desc_address=desc, avail_address=avail, used_address=used, event_idx=True, indirect=False
@@ -65,15 +65,17 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram)
 
 def report_driver(modules: dict[str, Any], queue: Joined, transport: Any) -> Any:
     """A BalloonDriver over its queue."""
-    return _made(modules["guest.driver"].BalloonDriver, transport, _ring=queue.driver, _outstanding=False, _index=0)
+    return _made(
+        modules["guest.driver.reporting"].BalloonDriver, transport, _ring=queue.driver, _outstanding=False, _index=0
+    )
 
 
 def inflate_driver(modules: dict[str, Any], queues: list[Joined], transport: Any, ram: Ram) -> Any:
     """An InflateDriver over its two, inflate and deflate."""
     inflate, deflate = queues
-    kinds = modules["guest.inflate_driver"].Queue
+    kinds = modules["guest.driver.inflate"].Queue
     return _made(
-        modules["guest.inflate_driver"].InflateDriver,
+        modules["guest.driver.inflate"].InflateDriver,
         transport,
         _rings={kinds.INFLATE: (0, inflate.driver), kinds.DEFLATE: (1, deflate.driver)},
         _gpas=np.array([ram.queue_gpa + len(ram.queue) - PFNS_BYTES]),

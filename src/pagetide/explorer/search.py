@@ -202,7 +202,7 @@ class Explorer:
             return []
         group = [*reporting, len(node.positions) - 1]
         assert len(group) == 2
-        if any(node.positions[index].frames[-1][0].endswith("machine.py") for index in group):
+        if any(node.positions[index].frames[-1][0].endswith("explorer/machine.py") for index in group):
             return []
         return [index for index in able if index in group]
 

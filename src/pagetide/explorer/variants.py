@@ -35,20 +35,24 @@ def _without_lock(module: str, function: str) -> tuple[Edit, ...]:
 
 VARIANTS = {
     "put back without the lock": Variant(
-        "blocks are put back without the zone lock", "cursor", _START, _without_lock("guest.isolate", "put_back"), ""
+        "blocks are put back without the zone lock",
+        "cursor",
+        _START,
+        _without_lock("guest.allocator.isolate", "put_back"),
+        "",
     ),
     "isolate without the lock": Variant(
         "blocks are isolated without the zone lock",
         "cursor",
         _START,
-        _without_lock("guest.by_position", "take_candidates"),
+        _without_lock("guest.allocator.by_position", "take_candidates"),
         "",
     ),
     "drained without the zone lock": Variant(
         "a per-CPU list is given back under its own lock alone",
         "cursor",
         SCENARIOS["drain"],
-        _without_lock("guest.pcp", "_drain"),
+        _without_lock("guest.allocator.pcp", "_drain"),
         "",
     ),
     "another's list drained without its lock": Variant(
@@ -56,8 +60,8 @@ VARIANTS = {
         "cursor",
         SCENARIOS["drain"],
         (
-            Edit("guest.pcp", "def pcp_drain(", "    lock(words, base + PCP_LOCK)\n", ""),
-            Edit("guest.pcp", "def pcp_drain(", "    unlock(words, base + PCP_LOCK)\n", ""),
+            Edit("guest.allocator.pcp", "def pcp_drain(", "    lock(words, base + PCP_LOCK)\n", ""),
+            Edit("guest.allocator.pcp", "def pcp_drain(", "    unlock(words, base + PCP_LOCK)\n", ""),
         ),
         "the zone is not sound",
     ),
@@ -65,14 +69,21 @@ VARIANTS = {
         "a reported block that merges with an unreported one keeps its mark",
         "cursor",
         SCENARIOS["merge"],
-        (Edit("guest.buddy", "def return_block(", " and pages[buddy * RECORD_WORDS + STATE] & REPORTED != 0", ""),),
+        (
+            Edit(
+                "guest.allocator.buddy",
+                "def return_block(",
+                " and pages[buddy * RECORD_WORDS + STATE] & REPORTED != 0",
+                "",
+            ),
+        ),
         "is marked Reported and was not discarded",
     ),
     "halves marked": Variant(
         "the halves of an unreported block are marked when it is split",
         "cursor",
         _ZONE,
-        (Edit("guest.buddy", "def _split(", "bool(found & REPORTED) and ", ""),),
+        (Edit("guest.allocator.buddy", "def _split(", "bool(found & REPORTED) and ", ""),),
         "is marked Reported and was not discarded",
     ),
     "allocated meanwhile": Variant(
@@ -81,7 +92,7 @@ VARIANTS = {
         _START,
         (
             Edit(
-                "guest.by_position",
+                "guest.allocator.by_position",
                 "def isolate_at(",
                 "    outcome = isolate_block(",
                 f"{_UNLOCKED}{_LOCKED}    outcome = isolate_block(",
@@ -95,13 +106,13 @@ VARIANTS = {
         _START._replace(ring_finely=True),
         (
             Edit(
-                "host.turn",
+                "host.device.turn",
                 "def _take_turn(",
                 "        failure = _go_on(",
                 "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        failure = _go_on(",
             ),
-            Edit("host.turn", "def _take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
-            Edit("host.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
+            Edit("host.device.turn", "def _take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
+            Edit("host.device.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
         ),
         "is discarded while",
     ),
@@ -111,7 +122,7 @@ VARIANTS = {
         _ZONE,
         (
             Edit(
-                "guest.request",
+                "guest.allocator.request",
                 "def end_pass(",
                 "return atomic_compare_exchange(words, REQUEST, REQUEST_ACTIVE, REQUEST_IDLE) == REQUEST_REQUESTED",
                 "return atomic_exchange(words, REQUEST, REQUEST_IDLE) == REQUEST_IDLE",
@@ -131,7 +142,7 @@ VARIANTS = {
         _RING,
         (
             Edit(
-                "virtio.ring_driver",
+                "virtio.split_ring.driver",
                 "def arm_call(",
                 "return 1 if load_u16_acquire(state[USED_ADDRESS] + RING_IDX) != state[USED_SEEN] else 0",
                 "return 0",
@@ -145,7 +156,7 @@ VARIANTS = {
         _RING,
         (
             Edit(
-                "virtio.ring_device",
+                "virtio.split_ring.device",
                 "def arm_kick(",
                 "return 1 if load_u16_acquire(state[AVAIL_ADDRESS] + RING_IDX) != state[LAST_AVAIL] else 0",
                 "return 0",
@@ -159,13 +170,13 @@ VARIANTS = {
         _START,
         (
             Edit(
-                "guest.driver",
+                "guest.driver.reporting",
                 "def submit(",
                 "            self._transport",
                 "            lock(self._transport.words, 8)\n            self._transport",
             ),
             Edit(
-                "guest.driver",
+                "guest.driver.reporting",
                 "from typing",
                 "import Protocol",
                 "import Protocol\nfrom pagetide.guest.allocator.zone_lock import lock",
@@ -212,7 +223,7 @@ VARIANTS = {
         "a design that is switched on again does not record what became free meanwhile",
         "notify",
         SCENARIOS["switch"],
-        (Edit("guest.reporting.notify", "def start(", "        record_all_free(self._zone)\n", ""),),
+        (Edit("guest.reporting.designs.notify", "def start(", "        record_all_free(self._zone)\n", ""),),
         "never reported",
     ),
     "a frame that is being taken is allocated": Variant(
@@ -233,14 +244,14 @@ VARIANTS = {
         "a page that came out of the balloon goes back in before the host was told that it came out",
         "balloon",
         SCENARIOS_BALLOON["block"],
-        (Edit("guest.balloon_pages", "def take_pages(", " and counts[UNTOLD_PAGES] == 0", ""),),
+        (Edit("guest.allocator.balloon_pages", "def take_pages(", " and counts[UNTOLD_PAGES] == 0", ""),),
         "is inflated again before the host was told",
     ),
     "deflated without the lock": Variant(
         "an allocation that fails takes pages out of the balloon without the zone lock",
         "balloon",
         SCENARIOS_BALLOON["relief"],
-        _without_lock("guest.balloon_pages", "deflate_now"),
+        _without_lock("guest.allocator.balloon_pages", "deflate_now"),
         "",
     ),
     "a failed inflation is kept": Variant(
@@ -249,7 +260,7 @@ VARIANTS = {
         SCENARIOS_BALLOON["full"],
         (
             Edit(
-                "guest.reporting.balloon",
+                "guest.reporting.designs.balloon",
                 "def done(",
                 "free_pages(words, pages, batch, len(batch))",
                 "hold_pages(words, pages, counts, batch, len(batch))",
@@ -263,7 +274,7 @@ VARIANTS = {
         SCENARIOS_BALLOON["relief"],
         (
             Edit(
-                "guest.reporting.balloon",
+                "guest.reporting.designs.balloon",
                 "def deflate_on_oom(",
                 "        most = max(1 << order, OOM_PAGES)\n",
                 "        most = 0\n",
@@ -275,7 +286,7 @@ VARIANTS = {
         "a host that takes over leaves alone what the one before was discarding",
         "shared",
         SCENARIOS_SHARED["killed"],
-        (Edit("host.taking", "def recover(", "new = take_abandoned(old)", "new = REFUSED"),),
+        (Edit("host.device.taking", "def recover(", "new = take_abandoned(old)", "new = REFUSED"),),
         "a false OOM",
     ),
     "a killed host's frames count as discarded": Variant(
@@ -289,14 +300,14 @@ VARIANTS = {
         "a guest that withdraws its frames no longer looks at the table, though the host still discards one",
         "shared",
         SCENARIOS_SHARED["switch"],
-        (Edit("guest.reporting.shared", "def stop(", "if not taking:", "if True:"),),
+        (Edit("guest.reporting.designs.shared", "def stop(", "if not taking:", "if True:"),),
         "",
     ),
     "reported before it is cool": Variant(
         "a freed block does not say since when it is free",
         "scan",
         SCENARIOS["cool"],
-        (Edit("guest.buddy", "def return_block(", "words[TICK]", "0"),),
+        (Edit("guest.allocator.buddy", "def return_block(", "words[TICK]", "0"),),
         "too early",
     ),
     "young blocks are swept once": Variant(
@@ -312,7 +323,7 @@ VARIANTS = {
         SCENARIOS_SHARED["take"],
         (
             Edit(
-                "host.taking",
+                "host.device.taking",
                 "def begin_batch(",
                 "atomic_compare_exchange(table, FRAMES + frame, old, new) == old",
                 "atomic_store(table, FRAMES + frame, new) is None",

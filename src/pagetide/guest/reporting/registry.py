@@ -30,7 +30,7 @@ class Place(NamedTuple):
     @property
     def module(self) -> str:
         """The module's full name."""
-        return f"{__name__.rpartition('.')[0]}.{self.file}"
+        return f"{__name__.rpartition('.')[0]}.designs.{self.file}"
 
 
 DESIGNS = {
