@@ -27,7 +27,7 @@ FILES = [
 
 
 def missing_paths(text: str) -> list[str]:
-    """Files and rooms in backticks that are nowhere in the tree; a path may leave out where it begins, and be NAME.sh."""
+    """Files and rooms in backticks that are nowhere in the tree; a path may leave out its beginning, and be NAME.sh."""
     words = {word for code in _CODE.findall(text) for word in code.split()}
     named = {word for word in words if _PATH.fullmatch(word) and not Path(word).stem.isupper()}
     return sorted(path for path in named if not any(f"/{file}".endswith(f"/{path.rstrip('/')}") for file in FILES))
