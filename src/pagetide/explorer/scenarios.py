@@ -24,7 +24,9 @@ SCENARIOS = {
     # The handshake of the ring, access by access: every report must be noticed, and its end.
     "ring": Scenario(("", ""), _SMALL, ring_finely=True, elements_per_turn=1),
     # The device's turn ends after one of the two pieces of its element.
-    "pieces": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True, punches_max=1, piece_pages=4),
+    "pieces": Scenario(
+        ("a2 a2 f f", ""), _SMALL._replace(capacity=2), settled=True, may_run_out=True, punches_max=1, piece_pages=4
+    ),
     # Reports fail, since the queue is full at first: nothing of it may be taken for reported, or be forgotten.
     "full": Scenario(("a2 f", ""), _SMALL._replace(capacity=2), ring_full=True, may_run_out=True),
     # The design is switched off at any time, and on again when it is off, while a block comes and goes.
