@@ -27,18 +27,18 @@ def ask_monitor(path: Path) -> tuple[int, MonitorFacts]:
     Raises:
         MonitorError: nobody listens, or no QEMU answers in time.
     """
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
-        sock.settimeout(_TIMEOUT_S)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(_TIMEOUT_S)
+    with contextlib.closing(Qmp(sock, timeout_s=_TIMEOUT_S)) as monitor:
         try:
             sock.connect(str(path))
             pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-            monitor = Qmp(sock, timeout_s=_TIMEOUT_S)
             return pid, _facts(monitor)
         except QmpError as error:
             raise MonitorError(
                 f"{path}: {error}; a monitor has one client at a time, and another may have it (libvirt, say)"
             ) from error
-        except (OSError, ValueError, AssertionError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise MonitorError(f"{path} is no monitor of a QEMU that can be asked: {error}") from error
 
 
