@@ -35,9 +35,7 @@ def ask_monitor(path: Path) -> tuple[int, MonitorFacts]:
             pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
             return pid, _facts(monitor)
         except QmpError as error:
-            raise MonitorError(
-                f"{path}: {error}; a monitor has one client at a time, and another may have it (libvirt, say)"
-            ) from error
+            raise MonitorError(f"{path}: {error}") from error
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise MonitorError(f"{path} is no monitor of a QEMU that can be asked: {error}") from error
 
