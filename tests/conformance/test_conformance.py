@@ -24,7 +24,7 @@ from pagetide.host.memory.punch import punch_hole
 from pagetide.linux import eventfd, eventfd_write
 from pagetide.memory.region_map import REGION_FD
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.xdist_group("conformance")
 
 NAMES = [f"{vector.topic}: {vector.name}" for vector in VECTORS]
 FOR_ALL = [f"{vector.topic}: {vector.name}" for vector in VECTORS if not vector.ours_only]

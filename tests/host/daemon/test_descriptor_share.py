@@ -17,8 +17,6 @@ from tests.host.daemon.test_fence import BAD, Rig
 from tests.host.guest.served_guest import ServedGuest
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, USER
 
-pytestmark = pytest.mark.alone
-
 DESCRIPTORS = 256
 
 

@@ -26,8 +26,6 @@ from tests.host.daemon.process import Daemon
 from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
 from tests.host.guest_ring import PAGE
 
-pytestmark = pytest.mark.alone
-
 UNIT = Path(__file__).parents[3] / "deploy/pagetide.service"
 FREE_PAGE = 100
 

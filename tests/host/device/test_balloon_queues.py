@@ -29,8 +29,6 @@ from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.device.queue_rig import BUFFER_PAGES, QueueRig
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES
 
-pytestmark = pytest.mark.alone
-
 FREE = RING_PAGES + BUFFER_PAGES
 """The first page that tests may give away."""
 

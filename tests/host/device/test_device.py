@@ -22,8 +22,6 @@ from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from pagetide.virtio.vhost_user.rules import MEM_SLOTS_MAX
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER, GuestRing
 
-pytestmark = pytest.mark.alone
-
 FULL = int(device.FEATURES & ~device.OPTIONAL_FEATURES | Feature.REPORTING)
 PLAIN = int(Feature.VERSION_1 | Feature.REPORTING)
 PAGES = 1024

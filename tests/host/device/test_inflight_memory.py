@@ -28,8 +28,6 @@ from pagetide.virtio.vhost_user.transport import FrontendChannel
 from tests.host.device.queue_rig import QueueRig
 from tests.host.guest_ring import PAGE, RING_PAGES, SIZE
 
-pytestmark = pytest.mark.alone
-
 REPORTING = queues(FEATURES).index(Queue.REPORTING)
 
 

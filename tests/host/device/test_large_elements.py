@@ -16,8 +16,6 @@ from pagetide.virtio.split_ring.inflight import InflightRegion
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, USER, GuestRing
 
-pytestmark = pytest.mark.alone
-
 FEATURES = int(devices.FEATURES & ~devices.OPTIONAL_FEATURES | Feature.REPORTING)
 REPORTING = queues(FEATURES).index(Queue.REPORTING)
 PAGES = 128

@@ -17,10 +17,7 @@ from pagetide.virtio.split_ring.ring import RING_IDX, USED_ENTRY_BYTES, RingErro
 from tests.host.device.abandoned_device import Steps, Takeovers, store
 from tests.host.guest_ring import PAGE, RING_PAGES
 
-pytestmark = [
-    pytest.mark.skipif(not JIT_DISABLED, reason="stores can be counted with NUMBA_DISABLE_JIT=1 only"),
-    pytest.mark.alone,
-]
+pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="stores can be counted with NUMBA_DISABLE_JIT=1 only")
 
 REPORTING = queues(FEATURES).index(Queue.REPORTING)
 WITHOUT_EVENT_IDX = int(FEATURES & ~Feature.EVENT_IDX)

@@ -38,8 +38,6 @@ from pagetide.virtio.vhost_user.payloads import (
 from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, GuestRing
 
-pytestmark = pytest.mark.alone
-
 P = ProtocolFeature
 _HEADER = struct.Struct("<III")
 _GETS = frozenset(request for request in Request if request.name.startswith("GET_"))

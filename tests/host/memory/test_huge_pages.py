@@ -25,7 +25,7 @@ from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.device.queue_rig import QueueRig
 from tests.host.guest_ring import GPA, PAGE
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.xdist_group("huge pages")
 
 HUGE = 2 << 20
 UNIT = HUGE // PAGE

@@ -1,4 +1,7 @@
-"""What tests of real guests need: a folder for them, and a QEMU that attaches them to our balloon."""
+"""What tests of real guests need: a folder for them, and a QEMU that attaches them to our balloon.
+
+A real guest's kernel is its own, and the device's are tested both ways: one run is enough.
+"""
 
 import os
 import tempfile
@@ -9,6 +12,9 @@ import pytest
 
 from pagetide.machine.config import ConfigError
 from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_qemu, find_uml, find_umls
+from tests.mark_all import mark_all
+
+pytest_itemcollected = mark_all(pytest.mark.jit, pytest.mark.slow)
 
 
 @pytest.fixture

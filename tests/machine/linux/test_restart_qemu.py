@@ -21,7 +21,7 @@ from pagetide.machine.linux.qemu import Qemu
 from tests.host.daemon.little_service_manager import LittleServiceManager
 from tests.machine.linux.guests import SMALL
 
-pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.alone]
+pytestmark = pytest.mark.usefixtures("folder_for_guests")
 
 RESTARTS = int(os.environ.get("PAGETIDE_RESTARTS", "2"))
 ROUND_MAX_S = 120.0

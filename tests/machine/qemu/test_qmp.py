@@ -8,8 +8,6 @@ import pytest
 
 from pagetide.machine.qemu.qmp import Qmp, QmpError
 
-pytestmark = pytest.mark.alone
-
 
 def test_a_command_returns_what_qemu_says() -> None:
     """The greeting is answered first; events between a command and its answer are dropped."""
