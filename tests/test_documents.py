@@ -16,6 +16,7 @@ TOUR_LINES_MAX = 250
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w./-]+\.(?:py|sh|css|service)|(?:[\w-]+/)+")
 _LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
+_MODULE = re.compile(r"(?<![\w/.\"])[\w/]+\.py\b")
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)?")
 
 FILES = [
@@ -31,6 +32,11 @@ def missing_paths(text: str) -> list[str]:
     words = {word for code in _CODE.findall(text) for word in code.split()}
     named = {word for word in words if _PATH.fullmatch(word) and not Path(word).stem.isupper()}
     return sorted(path for path in named if not any(f"/{file}".endswith(f"/{path.rstrip('/')}") for file in FILES))
+
+
+def missing_modules(source: str) -> list[str]:
+    """Python files that comments, docstrings and messages name and that are nowhere in the tree."""
+    return missing_paths(" ".join(f"`{name}`" for name in _MODULE.findall(source)))
 
 
 def missing_links(text: str, folder: Path) -> list[str]:
@@ -81,6 +87,17 @@ def test_what_a_document_names_is_there(path: Path) -> None:
     assert missing_links(text, path.parent) == []
 
 
+@pytest.mark.parametrize("folder", ["src", "benchmarks", "tools"])
+def test_files_that_the_code_speaks_of_are_there(folder: str) -> None:
+    """No comment or docstring names a file that was moved or removed."""
+    wrong = {
+        path.name: missing
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix in {"", ".py"} and (missing := missing_modules(path.read_text()))
+    }
+    assert wrong == {}
+
+
 def test_the_way_of_a_report_is_the_codes() -> None:
     """Each function that the tour follows is in the file that it names."""
     text = TOUR.read_text()
@@ -111,6 +128,10 @@ def test_what_is_not_there_is_found() -> None:
     assert missing_paths("`host/server.py`, `lab/`, `daemon/server.py`, `virtio/`, `pagetide run`") == [
         "host/server.py",
         "lab/",
+    ]
+    assert missing_modules("# as in server.py and live.py, or platform; see host/server.py") == [
+        "host/server.py",
+        "live.py",
     ]
     assert missing_links("[one](docs/none.md) [two](README.md) [three](https://example.org)", ROOT) == ["docs/none.md"]
     text = "\n## The way of one report\n| `units.py` | `format_size`, `no_such` | `no_more`, `RAM` |\n"
