@@ -23,7 +23,7 @@ check: setup ## check style and types, and run the fast tests: a minute and a ha
 test: setup setup-guests ## check style and types, run all tests with kernels compiled, and what kernels decide as plain Python
 	@tools/check lint test
 
-bench: setup ## measure the allocator and the host's discarding
+bench: setup ## measure what things cost; ARGS=allocator for that part only, ARGS=--help for the others
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 soak: setup ## look for what breaks, with new seeds, for ten minutes; make soak ARGS='--minutes 60' for longer
