@@ -18,7 +18,7 @@ from pagetide.machine.linux import initrd
 from pagetide.machine.linux.guest import LinuxGuest
 from pagetide.machine.linux.packages import QemuProgram, find_linux
 from pagetide.machine.linux.qemu import Qemu
-from tests.host.daemon.little_service_manager import LittleServiceManager
+from tests.host.little_service_manager import LittleServiceManager
 from tests.machine.linux.guests import SMALL
 
 pytestmark = pytest.mark.usefixtures("folder_for_guests")
