@@ -5,7 +5,7 @@ from types import TracebackType
 
 import numpy as np
 
-from pagetide.host.device.balloon import QueuePlace
+from pagetide.host.device.queue_place import QueuePlace
 from pagetide.memory.guest_ram import Backing, GuestRam
 from pagetide.memory.residency import resident_ranges
 from pagetide.units import PAGE_SIZE_BYTES
