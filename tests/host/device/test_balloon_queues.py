@@ -68,25 +68,6 @@ def test_a_turn_ends_when_it_has_discarded_often_enough() -> None:
         assert rig.used() == 2
 
 
-def test_what_is_deflated_is_known_before_anything_else_is_discarded() -> None:
-    """A deflate queue with something in it goes first; one that came too late to be served holds nothing up."""
-    with QueueRig(Queue.DEFLATE) as rig:
-        inflate = rig.index - 1
-        assert rig.device.first_to_serve(inflate) == inflate
-        rig.put_pfns([FREE])
-        assert rig.device.first_to_serve(inflate) == rig.index
-        assert rig.device.first_to_serve(rig.index) == rig.index
-        rig.process()
-        assert rig.device.first_to_serve(inflate) == inflate
-        rig.put_pfns([FREE + 1])
-        rig.device.finish()
-        rig.put_pfns([FREE + 2])
-        assert rig.device.first_to_serve(inflate) == rig.index
-        rig.process()
-        assert rig.used() == 2
-        assert rig.device.first_to_serve(inflate) == inflate
-
-
 def test_deflated_pages_are_counted_and_not_touched() -> None:
     """The deflate queue acknowledges; what lies outside of memory is told apart."""
     with QueueRig(Queue.DEFLATE) as rig:

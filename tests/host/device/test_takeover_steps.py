@@ -243,7 +243,7 @@ def test_a_successor_goes_on_within_an_element_of_many_turns(steps: Steps, featu
 
 def _acknowledged_first(patch: pytest.MonkeyPatch) -> None:
     """The element is given back as it is begun, and dealt with after."""
-    begin = turn.begin_element
+    begin = element.begin_element
 
     def early(queue: int, ring: np.ndarray, *rest: Any) -> None:
         begin(queue, ring, *rest)
@@ -256,7 +256,7 @@ def _acknowledged_first(patch: pytest.MonkeyPatch) -> None:
 
 def _acknowledged_with_the_first_piece(patch: pytest.MonkeyPatch) -> None:
     """What does not fit into the turn is given back as if it had."""
-    go_on = turn.go_on
+    go_on = element.go_on
 
     def early(regions: np.ndarray, ranges: np.ndarray, progress: np.ndarray, *rest: Any) -> int:
         failure = go_on(regions, ranges, progress, *rest)

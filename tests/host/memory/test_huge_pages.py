@@ -1,5 +1,6 @@
 """Guest memory on hugetlbfs: a huge page goes when all of it is out, and nothing that is in use ever does."""
 
+import contextlib
 import fcntl
 import os
 import tempfile
@@ -20,7 +21,7 @@ from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, 
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.memory.region_map import WHOLE
 from pagetide.memory.residency import resident_bytes
-from pagetide.virtio.balloon import Queue
+from pagetide.virtio.balloon import Feature, Queue
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.device.queue_rig import QueueRig
 from tests.host.guest_ring import GPA, PAGE
@@ -238,6 +239,67 @@ def test_a_new_driver_has_all_its_pages() -> None:
             rig.process()
             assert huge.held_pages == 3 * UNIT
             assert huge.ram.words[(512 * PAGE) // 8] == 1
+
+
+class Ballooned:
+    """A guest with huge pages of its own, of which all but the last page of the first are in the balloon."""
+
+    def __init__(self, features: int) -> None:
+        self.rigs = contextlib.ExitStack()
+        self.rig = self.rigs.enter_context(QueueRig(Queue.INFLATE, features=features))
+        self.huge = self.rigs.enter_context(Huge())
+        self.rig.memory.add(MemoryRegion(AT, UNITS * HUGE, AT, 0), os.dup(self.huge.ram.fd))
+        self.inflate(range(UNIT - 1))
+        assert self.huge.held_pages == UNITS * UNIT
+
+    def inflate(self, pages: range) -> None:
+        """In one element, which is given back."""
+        self.rig.put_pfns([FIRST + page for page in pages])
+        self.rig.process()
+        assert self.rig.used() == 1
+
+    def use(self, page: int) -> None:
+        """The guest writes to a page."""
+        self.huge.ram.words[page * PAGE // 8] = 77
+
+    def kept(self, page: int) -> bool:
+        """Whether that is still there."""
+        return bool(self.huge.ram.words[page * PAGE // 8] == 77)
+
+
+MUST_TELL = int(FEATURES)
+MAY_TELL_LATER = int(FEATURES & ~Feature.MUST_TELL_HOST)
+
+
+@pytest.mark.usefixtures("huge_pages")
+@pytest.mark.parametrize("reported", [False, True])
+@pytest.mark.parametrize(("features", "kept"), [(MAY_TELL_LATER, True), (MUST_TELL, False)])
+def test_who_need_not_tell_uses_pages_before_it_asks(reported: bool, features: int, kept: bool) -> None:
+    """A page that is used and not yet deflated survives the last part's inflation, or report, without MUST_TELL_HOST.
+
+    With the feature a driver must not do this; that the page is lost then shows that the test can fail.
+    """
+    ballooned = Ballooned(features)
+    with ballooned.rigs:
+        ballooned.use(3)
+        if reported:
+            ranges = np.array([[AT + (UNIT - 1) * PAGE, AT + UNIT * PAGE, 0]], np.int64)
+            regions = ballooned.rig.memory.region_map.table
+            assert punch_next(regions, ranges, 0, WHOLE, 0, 1, Ledger().words) == 0
+        else:
+            ballooned.inflate(range(UNIT - 1, UNIT))
+        assert ballooned.kept(3) == kept
+
+
+@pytest.mark.usefixtures("huge_pages")
+def test_without_the_promise_a_huge_page_goes_in_one_element() -> None:
+    """What an element names whole needs no book: it is discarded whatever was negotiated."""
+    ballooned = Ballooned(MAY_TELL_LATER)
+    with ballooned.rigs:
+        ballooned.inflate(range(UNIT, 2 * UNIT))
+        assert ballooned.huge.held_pages == (UNITS - 1) * UNIT
+        ballooned.inflate(range(UNIT - 1, UNIT))
+        assert ballooned.huge.held_pages == (UNITS - 1) * UNIT
 
 
 def test_files_of_small_pages_need_no_book(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ To serve another queue, write its class and add it to `_queue`.
 from typing import NamedTuple
 
 from pagetide.host.device.config import DeviceConfig
-from pagetide.host.device.element import DEVICE_INIT, TURN_BYTES_MAX, TURN_PUNCHES_MAX, turn_control
+from pagetide.host.device.element import DEVICE_INIT, KEEPS, TURN_BYTES_MAX, TURN_PUNCHES_MAX, turn_control
 from pagetide.host.device.hinting import HintingQueue, HintingRound
 from pagetide.host.device.kept_state import DeviceKept
 from pagetide.host.device.queue_place import QueueLostError, QueuePlace, addresses
@@ -45,7 +45,7 @@ OPTIONAL_FEATURES = (
 )
 """The balloon's features, each of which a user may want to do without."""
 
-FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | OPTIONAL_FEATURES
+FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.MUST_TELL_HOST | OPTIONAL_FEATURES
 """All that the device can offer."""
 
 QUEUES_MAX = len(Queue)
@@ -258,6 +258,7 @@ class BalloonDevice:
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
         self._control[DEVICE_INIT] = bool(features & Feature.DEVICE_INIT_REPORTED)
+        self._control[KEEPS] = bool(features & Feature.MUST_TELL_HOST)
         self._deflates_on_oom = bool(features & Feature.DEFLATE_ON_OOM)
         if ring.next_avail == 0 or ring.next_avail != self._left_at.get(index):
             self._memory.forget_inflated()  # the driver is another one, or its memory is of another time
@@ -293,24 +294,6 @@ class BalloonDevice:
             except GuestMemoryError as error:
                 self._queues.clear()
                 raise QueueLostError(index, str(error)) from error
-
-    def first_to_serve(self, index: int) -> int:
-        """The deflate queue, if something waits there and something else would be served before it; else `index`.
-
-        What a guest takes back is to be known before a huge page is discarded for what was inflated of it earlier. A
-        driver that has not accepted MUST_TELL_HOST may use pages as soon as it has asked for them (virtio 1.2,
-        5.5.6.1).
-        """
-        deflate = self.index_of(Queue.DEFLATE)
-        if deflate is None or deflate == index:
-            return index
-        ring = self._queues[deflate].queue.ring
-        if ring.avail_idx == ring.next_avail:
-            return index
-        if self._ends is not None and ring.left_until(self._ends.get(deflate, ring.next_avail)) == 0:
-            self._memory.forget_inflated()  # it came too late to be served, and may name anything
-            return index
-        return deflate
 
     def finish(self) -> None:
         """Serve what is in the rings now, and nothing that comes later."""

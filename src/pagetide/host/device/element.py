@@ -35,7 +35,8 @@ TURN_PUNCHES = 4
 BYTES_LEFT = 5  # and what is left of them in this one
 PUNCHES_LEFT = 6
 DEVICE_INIT = 7  # not 0 if reports are given back with what of them reads as zeros
-CONTROL_WORDS = 8
+KEEPS = 8  # not 0 if the driver tells before it uses inflated pages again
+CONTROL_WORDS = 9
 
 # How far the element under way has come, an array a queue.
 NEXT_RANGE = 0  # the range to go on with

@@ -23,6 +23,7 @@ from pagetide.host.device.element import (
     FAILURE,
     GONE_BYTES,
     INFLATE,
+    KEEPS,
     NEXT_RANGE,
     PROGRESS_WORDS,
     PUNCHES_LEFT,
@@ -148,7 +149,7 @@ def _take_turn(
     control[PUNCHES_LEFT] = control[TURN_PUNCHES]
     named_bytes = ledger[REPORTED_BYTES]
     wrong_bytes = _wrong_bytes(ledger)
-    keep = 1 if queue == INFLATE else 0
+    keep = 1 if queue == INFLATE and control[KEEPS] != 0 else 0
     failed = 0
     disarm_kick(ring)
     count = 0
