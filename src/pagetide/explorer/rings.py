@@ -21,7 +21,7 @@ MODULES = (
     "host.device.element",
     "host.device.turn",
 )
-"""What is needed of the explored world, and for a balloon guest.inflate_driver."""
+"""What is needed of the explored world, and for a balloon guest.driver.inflate."""
 
 
 class Joined(NamedTuple):
