@@ -31,6 +31,7 @@ FOR_ALL = [f"{vector.topic}: {vector.name}" for vector in VECTORS if not vector.
 FOR_OURS = {"reporting: wrapping around 2^64"}
 
 ASKED_OF_NO_QEMU = {
+    "negotiation: MUST_TELL_HOST, which QEMU does not offer",
     "ring: a queue of 128",
     "ring: a queue of 1024",
     "hinting: a round, from its id to done",

@@ -10,7 +10,7 @@ import pytest
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES, QUEUES_MAX
 from pagetide.host.device.inflight_memory import InflightMemory, create_inflight
-from pagetide.host.memory.guest_memory import GuestMemoryError
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import Queue, queues
 from pagetide.virtio.split_ring.inflight import (
     REGION_DESC_NUM,
