@@ -171,7 +171,9 @@ def boot(
     fill: Annotated[str | None, Parameter(group=GUEST)] = None,
     bursts: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
     hold: Annotated[float | None, Parameter(group=GUEST)] = None,
+    sieve: Annotated[bool, Parameter(negative="", group=GUEST)] = False,
     order: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
+    tend: Annotated[bool, Parameter(negative="", group=REPORTING)] = False,
     verify: Annotated[float | None, Parameter(group=REPORTING)] = None,
     peer: Annotated[bool, Parameter(negative="", group=REPORTING)] = False,
     socket: Annotated[Path | None, Parameter(group=REPORTING)] = None,
@@ -198,7 +200,10 @@ def boot(
         fill: Size of the file. [default: 700MiB]
         bursts: How many times the guest writes and removes it. [default: 3]
         hold: Seconds for which it keeps the file. [default: 1]
+        sieve: Every other page of the file goes to a second file that stays, so that what is removed is free in single
+            pages, of which stock reporting returns nothing.
         order: The smallest block that is reported is 2^ORDER of the guest's pages. [default: the kernel's own]
+        tend: Run `pagetide tend` in the guest.
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         peer: Give the guest QEMU's own balloon instead of ours, for comparison.
         socket: Attach the guest to a running `pagetide serve` at this socket.
@@ -206,6 +211,53 @@ def boot(
         json: Write everything measured to this file; - is standard output.
     """
     given = {"ram": ram, "fill": fill, "bursts": bursts, "hold": hold, "order": order, "verify": verify}
+    given |= {"sieve": sieve or None, "tend": tend or None}
     choice = BootChoice(kind, peer, socket, control, qemu, kernel, arch)
     choice.check(given)
     return boot_once(choice, make_boot_config(given, choice.architecture), json)
+
+
+_TEND_EXAMPLES = """
+Examples:
+
+    pagetide tend --dry-run
+    pagetide tend --print >/usr/local/sbin/pagetide-tend
+    pagetide boot uml --ram 512MiB --fill 300MiB --sieve --tend
+
+Exit status: 0 ended by a signal or --once; 1 this kernel has no free page reporting, or no root; 2 bad arguments.
+"""
+
+
+@app.command(help_epilogue=_TEND_EXAMPLES)
+def tend(
+    *,
+    print_: Annotated[bool, Parameter(name="--print", negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    once: Annotated[bool, Parameter(negative="")] = False,
+    idle: Annotated[int, Parameter(converter=whole)] = 5,
+    busy: Annotated[int, Parameter(converter=whole)] = 30,
+    worth: Annotated[int, Parameter(converter=whole)] = 16,
+    least_order: Annotated[int, Parameter(converter=whole)] = 0,
+) -> int:
+    """Inside a guest: have stock free page reporting give back what it leaves, whenever the guest is idle.
+
+    Linux reports blocks of one order and above (9 on x86). What is free in smaller pieces or on per-CPU lists stays
+    with the host. This compacts, then lowers the order for a while, and puts everything back. Each line says what was
+    done and what it brought. It is one script for any POSIX shell, busybox's too.
+
+    Args:
+        print_: Print the script, to be copied into a guest without pagetide.
+        dry_run: Say what would be done now if the guest were idle, and why, and change nothing.
+        once: End after the first time.
+        idle: Seconds of idleness before anything is done.
+        busy: The guest is busy above this use of one processor in percent, or 5 % of all.
+        worth: MiB in pieces below which nothing is done.
+        least_order: Do not lower the order below this.
+    """
+    from pagetide.commands.tend import print_script, run_script
+
+    if print_:
+        return print_script()
+    flags = [name for name, given in (("--dry-run", dry_run), ("--once", once)) if given]
+    values = {"--idle": idle, "--busy": busy, "--worth": worth, "--least-order": least_order}
+    return run_script([*flags, *(word for name, value in values.items() for word in (name, str(value)))])

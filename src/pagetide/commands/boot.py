@@ -24,6 +24,8 @@ _FIELDS = {
     "bursts": "bursts",
     "hold": "hold_s",
     "order": "order",
+    "sieve": "sieve",
+    "tend": "tend",
     "verify": "verify_share",
 }
 

@@ -27,6 +27,9 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
         bursts: how many times it does so.
         hold_s: how long it keeps the file.
         order: the smallest block that is reported, 2^order pages; None leaves it to the kernel.
+        sieve: every other page of the file goes to a second file that stays, so that what is removed is free in single
+            pages.
+        tend: `pagetide tend` runs in the guest, and the end of each burst waits for it.
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
     """
 
@@ -35,6 +38,8 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
     bursts: int = 3
     hold_s: float = 1.0
     order: int | None = None
+    sieve: bool = False
+    tend: bool = False
     verify_share: float = 1.0
 
     def check(self) -> None:
@@ -56,6 +61,12 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
             if not holds:
                 raise ConfigError(sentence)
         self.run_config().check()
+
+    @property
+    def words(self) -> list[str]:
+        """What init finds as variables: words for the kernel's command line."""
+        order = [] if self.order is None else [f"reporting_order={self.order}"]
+        return order + [f"{name}=1" for name in ("sieve", "tend") if getattr(self, name)]
 
     def run_config(self) -> RunConfig:
         """The settings of `pagetide run` that describe this guest: Linux's design at Linux's pace on one vCPU."""

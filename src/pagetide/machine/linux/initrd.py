@@ -15,6 +15,9 @@ character. So only the first has to come in time.
 Two who tell would be one too many: what one had read before an answer could come out after it. So whoever tells while a
 file is written has ended before the answer.
 
+With `sieve=1` on the kernel's command line, `fill` writes every other page to a second file, which `remove` leaves.
+With `tend=1` the guest is tended (inside/tend.sh), which answers `@tended` when it is done.
+
 `reporting_order=N` on the kernel's command line, which the kernel hands to init as a variable, sets the order. The
 kernel's own `page_reporting.page_reporting_order=N` would not do: Linux 6.1 forgets it when the driver registers
 (mm/page_reporting.c, page_reporting_register).
@@ -26,6 +29,7 @@ import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pagetide.inside import tend_script
 from pagetide.machine.linux.kernel_modules import KernelModule
 
 INIT = """\
@@ -62,6 +66,10 @@ read -r order <$order_file
 read -r release </proc/sys/kernel/osrelease
 read -r _ _ _ _ counts </proc/buddyinfo
 set -- $counts
+[ -z "$tend" ] || sh /tend.sh 2>&1 | while read -r line; do
+    echo "$line"
+    case $line in "tend: done"* | "tend: nothing"*) echo "@tended" ;; esac
+done &
 tell_memory
 echo "@ready $release $order $page_kib $#"
 while :; do
@@ -73,7 +81,11 @@ while :; do
     case $command in
     fill)
         while :; do tell_memory; sleep 0.2; done &
-        why=$(dd if=/dev/zero of=/mnt/fill bs=1M count="$argument" 2>&1)
+        if [ -n "$sieve" ]; then
+            why=$(dd if=/dev/zero bs=4k count=$((argument * 128)) 2>&1 | tee /mnt/fill >/mnt/kept)
+        else
+            why=$(dd if=/dev/zero of=/mnt/fill bs=1M count="$argument" 2>&1)
+        fi
         status=$?
         kill $!
         wait $!
@@ -89,7 +101,7 @@ poweroff -f
 """
 """The guest's first and only program."""
 
-_APPLETS = ("dd", "insmod", "mount", "poweroff", "rm", "sleep", "stty")
+_APPLETS = ("dd", "insmod", "mount", "poweroff", "grep", "mv", "rm", "sh", "sleep", "stty", "tee")
 _NEWC_MAGIC = b"070701"
 _TRAILER = "TRAILER!!!"
 
@@ -129,7 +141,7 @@ def cpio_archive(entries: list[Entry]) -> bytes:
 
 def guest_initrd(busybox: bytes, modules: Sequence[KernelModule]) -> bytes:
     """The whole archive for a guest: its init, this busybox (static) and these modules, loaded in this order."""
-    folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "mnt", "modules", "proc", "sys")]
+    folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "mnt", "modules", "proc", "sys", "tmp")]
     links = [Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS]
     nodes = [
         Entry(f"dev/{name}", stat.S_IFCHR | 0o600, device=device)
@@ -137,6 +149,7 @@ def guest_initrd(busybox: bytes, modules: Sequence[KernelModule]) -> bytes:
     ]
     files = [
         Entry("init", stat.S_IFREG | 0o755, INIT.encode()),
+        Entry("tend.sh", stat.S_IFREG | 0o755, tend_script().encode()),
         Entry("bin/busybox", stat.S_IFREG | 0o755, busybox),
         *(
             Entry(f"modules/{place:02}-{module.name}", stat.S_IFREG | 0o644, module.data)

@@ -42,6 +42,9 @@ TRICKLE_SHARE = 1 / 512
 
 _ANSWER_MAX_S = 120.0
 
+_TEND_MAX_S = 400.0
+"""Single pages come back at Linux's pace, a sixteenth of them a pass."""
+
 
 class _RunOverError(Exception):
     """The run cannot go on; the message is its outcome."""
@@ -198,6 +201,8 @@ class LinuxMachine:
             held_until_s = time.monotonic() + config.hold_s
             self._look_on(lambda until_s=held_until_s: time.monotonic() >= until_s)  # type: ignore[misc]
             self._phase(f"{name}: freed, reporting", burst, "remove", "removed")
+            if config.tend:
+                self._look_on(lambda: "tended" in self._answers, _TEND_MAX_S, "tending")
             self._await_quiet()
 
     def _phase(self, name: str, burst: int, command: str, answer: str) -> None:

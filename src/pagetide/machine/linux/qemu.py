@@ -52,9 +52,7 @@ class Qemu:
         """QEMU's command line."""
         assert (balloon is None) == self.is_balloon
         architecture = self._architecture
-        append = f"console={architecture.console} quiet panic=-1"
-        if config.order is not None:
-            append += f" reporting_order={config.order}"
+        append = " ".join([f"console={architecture.console}", "quiet", "panic=-1", *config.words])
         return [
             str(self._program.path), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-accel", "tcg", "-cpu", architecture.cpu, "-machine", f"{architecture.machine},memory-backend=ram",

@@ -55,4 +55,4 @@ class UserModeLinux:
             "quiet",
             "panic=1",
         ]
-        return arguments if config.order is None else [*arguments, f"reporting_order={config.order}"]
+        return [*arguments, *config.words]
