@@ -61,7 +61,7 @@ class CompareProcess:
     def await_first_run(self) -> None:
         """Wait until a run is done and others are not."""
         give_up_s = time.monotonic() + WAIT_MAX_S
-        while not re.search(r"^\d+ of \d+ runs, ", self.output, re.MULTILINE):
+        while not re.search(r"^[1-9]\d* of \d+ runs, ", self.output, re.MULTILINE):
             assert self.process.poll() is None, self.output
             assert time.monotonic() < give_up_s, self.output
             time.sleep(0.005)
