@@ -1,18 +1,16 @@
 """QEMU's monitor, in which a program tells a running QEMU what to do: `qemu.qmp`, asked one command at a time.
 
 The QEMU project's package speaks the protocol (QEMU's docs/interop/qmp-spec) on an event loop. Here each command runs
-that loop until its answer is there, so what QEMU says in between (events) waits in the socket, and is then dropped.
+that loop until its answer is there, so what QEMU says in between (events) waits in the socket, and is then dropped. The
+package and the event loop are loaded where there is a monitor to ask: commands that have none start without them.
 """
 
-import asyncio
 import contextlib
 import logging
 import socket
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
-
-from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())  # what goes wrong is raised, and said once
 
@@ -26,6 +24,10 @@ class Qmp:
 
     def __init__(self, monitor: socket.socket | Path, *, timeout_s: float = 10.0) -> None:
         """Of a connected socket, or of the path of one that QEMU listens at; a longer silence is an error."""
+        import asyncio
+
+        from qemu.qmp import QMPClient
+
         self._monitor = monitor
         self._timeout_s = timeout_s
         self._client = QMPClient()
@@ -34,6 +36,8 @@ class Qmp:
 
     def close(self) -> None:
         """Close the connection; QEMU goes on."""
+        from qemu.qmp import QMPError
+
         if self._is_greeted:
             with contextlib.suppress(QMPError, EOFError, OSError):  # TimeoutError is an OSError
                 self._run(self._client.disconnect())
@@ -48,6 +52,8 @@ class Qmp:
         Raises:
             QmpError: QEMU refused it, did not answer, or ended; there is no monitor, or another program holds it.
         """
+        from qemu.qmp import ExecuteError, QMPError
+
         if not self._is_greeted:
             self._connect()
         self._client.events.clear()
@@ -61,6 +67,8 @@ class Qmp:
             raise QmpError(f"QEMU ended at {command!r}") from error
 
     def _connect(self) -> None:
+        from qemu.qmp import ConnectError
+
         monitor = self._monitor if isinstance(self._monitor, socket.socket) else str(self._monitor)
         try:
             self._run(self._client.connect(monitor))
@@ -73,4 +81,6 @@ class Qmp:
         self._is_greeted = True
 
     def _run(self, asked: Coroutine[Any, Any, Any]) -> Any:
+        import asyncio
+
         return self._runner.run(asyncio.wait_for(asked, self._timeout_s))
