@@ -14,8 +14,14 @@ from pagetide.host.memory.ledger import ACCOUNT_WORDS
 from pagetide.virtio.split_ring.ring import place_ring
 
 _SIZE_MIN = 2
-MODULES = ("guest.driver.reporting", "virtio.split_ring.driver", "virtio.split_ring.device", "host.device.turn")
-"""What is needed of the explored world, and for a balloon guest.inflate_driver."""
+MODULES = (
+    "guest.driver.reporting",
+    "virtio.split_ring.driver",
+    "virtio.split_ring.device_ring",
+    "host.device.element",
+    "host.device.turn",
+)
+"""What is needed of the explored world, and for a balloon guest.driver.inflate."""
 
 
 class Joined(NamedTuple):
@@ -36,7 +42,7 @@ class Joined(NamedTuple):
     used_event: int
 
 
-def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram) -> Joined:
+def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram, punches_max: int) -> Joined:
     """Join a queue.
 
     Args:
@@ -45,6 +51,7 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram)
         number: its place in the queues' memory.
         blocks: descriptors of an element at most.
         ram: guest memory.
+        punches_max: holes that a turn punches at most.
     """
     size = 1 << max(_SIZE_MIN - 1, blocks - 1).bit_length()
     gpa = ram.queue_gpa + number * QUEUE_BYTES
@@ -53,12 +60,13 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram)
     driver = modules["virtio.split_ring.driver"].DriverRing(
         size, ram_address=0, desc_gpa=desc, avail_gpa=avail, used_gpa=used, event_idx=True
     )
-    ring_device, turn = modules["virtio.split_ring.device"], modules["host.device.turn"]
+    ring_device, turn = modules["virtio.split_ring.device_ring"], modules["host.device.turn"]
     vars(ring_device)["used_idx"] = lambda _: 0
     ring = ring_device.DeviceRing(
         size, desc_address=desc, avail_address=avail, used_address=used, event_idx=True, indirect=False
     )
-    served = turn.BlockQueue(kind, ring, turn.turn_control(), np.zeros(ACCOUNT_WORDS, np.int64))
+    control = modules["host.device.element"].turn_control(punches_max=punches_max)
+    served = turn.BlockQueue(kind, ring, control, np.zeros(ACCOUNT_WORDS, np.int64))
     places = used - ram.queue_gpa + 2, avail - ram.queue_gpa + 4 + 2 * size
     return Joined(driver, served, (driver.state, ring.state, served.progress, served.ranges), *places)
 

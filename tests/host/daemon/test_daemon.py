@@ -13,16 +13,14 @@ import pytest
 
 from pagetide import cli
 from pagetide.commands import serve as serve_command
-from pagetide.commands.ctl import ask
 from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.guest.wishes import KEPT_SUFFIX
+from pagetide.operate.host.daemon import ask
 from pagetide.virtio.balloon import CONFIG_BYTES, Config
 from pagetide.virtio.vhost_user.messages import Request
 from tests.host.daemon.process import Daemon, show
 from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
 from tests.host.guest_ring import PAGE, RING_PAGES
-
-pytestmark = pytest.mark.alone
 
 
 @pytest.fixture

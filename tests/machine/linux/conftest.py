@@ -1,48 +1,7 @@
-"""What tests of real guests need: a folder for them, and a QEMU that attaches them to our balloon."""
-
-import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+"""A real guest's kernel is its own, and the device's are tested both ways: one run is enough."""
 
 import pytest
 
-from pagetide.machine.config import ConfigError
-from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_qemu, find_uml, find_umls
+from tests.mark_all import mark_all
 
-
-@pytest.fixture
-def folder_for_guests(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have this test's guests in a folder of their own, by which they are told from others on this machine."""
-    tmp_path_factory.getbasetemp()  # pytest's own is not to be made in there
-    with tempfile.TemporaryDirectory(prefix="pagetide-test-") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield
-        monkeypatch.undo()
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that wants a User-Mode Linux with each that runs on this machine."""
-    if "uml" in metafunc.fixturenames:
-        found: list[GuestParts | None] = [*find_umls()]
-        names = [f"uml-{parts.release}" for parts in find_umls()]
-        metafunc.parametrize("uml", found or [None], ids=names or ["uml-none"], indirect=True)
-
-
-@pytest.fixture
-def uml(request: pytest.FixtureRequest) -> GuestParts:
-    """A User-Mode Linux that runs here; where there is none, the test fails and says why."""
-    return request.param or find_uml()
-
-
-@pytest.fixture(scope="session")
-def attachable() -> QemuProgram:
-    """A QEMU with the device that attaches our balloon."""
-    given = os.environ.get("PAGETIDE_QEMU")
-    try:
-        return find_qemu(Path(given) if given else None, generic=True)
-    except ConfigError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+pytest_itemcollected = mark_all(pytest.mark.jit, pytest.mark.slow)

@@ -3,7 +3,6 @@
 import functools
 import os
 import select
-import socket
 import tempfile
 import threading
 import time
@@ -23,7 +22,7 @@ from pagetide.machine.qemu.qmp import Qmp
 from tests.machine.linux.guests import SMALL
 from tests.machine.watcher import MIB
 
-pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.alone]
+pytestmark = pytest.mark.usefixtures("folder_for_guests")
 
 PATIENCE_S = 120.0
 _REMOVED_MIN_BYTES = 100 * MIB
@@ -57,9 +56,7 @@ class Rig:
         qemu = HotplugQemu(find_linux(), program, is_balloon=False)
         self.linux = LinuxGuest(qemu, config, self.folder, self.folder / "vm1.sock")
         self.await_marker("ready")
-        monitor = socket.socket(socket.AF_UNIX)
-        monitor.connect(str(self.folder / "qmp"))
-        self.qmp = Qmp(monitor, timeout_s=PATIENCE_S)
+        self.qmp = Qmp(self.folder / "qmp", timeout_s=PATIENCE_S)
 
     @property
     def attached(self) -> AttachedGuest:

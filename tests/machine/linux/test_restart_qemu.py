@@ -13,15 +13,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pagetide.commands.ctl import ask
 from pagetide.machine.linux import initrd
 from pagetide.machine.linux.guest import LinuxGuest
 from pagetide.machine.linux.packages import QemuProgram, find_linux
 from pagetide.machine.linux.qemu import Qemu
-from tests.host.daemon.little_service_manager import LittleServiceManager
+from pagetide.operate.host.daemon import ask
+from tests.host.little_service_manager import LittleServiceManager
 from tests.machine.linux.guests import SMALL
 
-pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.alone]
+pytestmark = pytest.mark.usefixtures("folder_for_guests")
 
 RESTARTS = int(os.environ.get("PAGETIDE_RESTARTS", "2"))
 ROUND_MAX_S = 120.0
