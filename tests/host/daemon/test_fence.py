@@ -69,7 +69,7 @@ def _go_on(rig: Rig) -> None:
     server = rig.server
     while not server._costs.is_resting(rig.bad_guest):
         server._charge(rig.bad_guest, 1.0)
-    server._costs.rest_until(rig.bad_guest, 0.0)
+    server._costs.clock_s = server._costs.rests_until_s(rig.bad_guest)
     server.run_once(0)
 
 

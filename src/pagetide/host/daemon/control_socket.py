@@ -1,7 +1,7 @@
 """The daemon's control socket: the I/O around `control.handle`.
 
-The loop answers one request a round, the next client's in turn, and each client has an allowance of the loop's time as
-every guest has (allowance.py): who asks without pause is answered all the same, and keeps nobody waiting.
+The loop answers one request a round, the next client's in turn, and all clients share an allowance of the loop's time as
+the guests of a socket do (allowance.py): who asks without pause is answered all the same, and keeps nobody waiting.
 """
 
 import contextlib
@@ -171,7 +171,7 @@ class ControlSocket:
             at_rest = (known for known in self._clients if not known.lines and not known.unsent)
             self._drop(next(at_rest, next(iter(self._clients))))
         self._clients[client] = None
-        self._costs.enter(client, CONTROL_BURST_S)
+        self._costs.enter(client, CONTROL_BURST_S, at=self)
         self.attend(client)
         self._pay(self._costs.lap_s())
 

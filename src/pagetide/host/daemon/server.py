@@ -185,6 +185,7 @@ class Server:
         wishes: Wishes | None = None,
         memory_limit: SharedMemoryLimit | None = None,
         keep: Keep | None = None,
+        origin: GuestSocket | None = None,
     ) -> AttachedGuest:
         """Serve the guest at the other end of a connected socket, which is the server's from now on.
 
@@ -195,6 +196,7 @@ class Server:
             wishes: what the host wants of it, and where to note what it comes to want.
             memory_limit: how much memory it may share, maybe together with others.
             keep: where to keep it for a successor; the account is there then.
+            origin: where it connected, if it was at one of the server's sockets.
         """
         if keep is not None:
             ledger = keep.ledger
@@ -212,8 +214,10 @@ class Server:
             clock_ns=self._clock_ns,
         )
         self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
-        self._costs.enter(guest, GUEST_BURST_S)
-        self._guests[guest] = None
+        self._costs.enter(guest, GUEST_BURST_S, at=origin)
+        self._guests[guest] = origin
+        if origin is not None:
+            origin.attached.append(guest.name)
         wanted = "" if wishes is None else str(wishes)
         if keep is not None and keep.kept is not None:
             return guest
@@ -238,10 +242,8 @@ class Server:
                 wishes=origin.wishes if origin else None,
                 memory_limit=origin.memory_limit if origin else None,
                 keep=keep,
+                origin=origin,
             )
-            if origin is not None:
-                self._guests[guest] = origin
-                origin.attached.append(guest.name)
             if self._keeper.strict:
                 guest.restore()
             else:
@@ -499,7 +501,12 @@ class Server:
         keep = None if self._keeper is None else self._keeper.begin(sock.fileno())
         try:
             guest = self.adopt(
-                sock, name=origin.path.stem, wishes=origin.wishes, memory_limit=origin.memory_limit, keep=keep
+                sock,
+                name=origin.path.stem,
+                wishes=origin.wishes,
+                memory_limit=origin.memory_limit,
+                keep=keep,
+                origin=origin,
             )
         except Exception:
             _log.exception(_OUR_ERROR)
@@ -507,8 +514,6 @@ class Server:
                 keep.close()
             sock.close()
             return
-        self._guests[guest] = origin
-        origin.attached.append(guest.name)
         if keep is not None and self._keeper is not None:
             self._attempt(guest, functools.partial(_keep, guest, keep, self._keeper))
         if guest not in self._guests:
