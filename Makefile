@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each sets up what it needs; a second time that costs nothing.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-guests run test bench lint lock clean
+.PHONY: help setup setup-guests run test bench soak lint lock clean
 
 UV = $(or $(wildcard .venv/bin/uv),$(shell command -v uv),$(error make lock needs uv: pip install uv))
 
@@ -23,6 +23,9 @@ test: setup setup-guests ## check style and types, run all tests with kernels co
 bench: setup ## measure the allocator and the host's discarding
 	@.venv/bin/python -m benchmarks $(ARGS)
 
+soak: setup ## look for what breaks, with new seeds, for ten minutes; make soak ARGS='--minutes 60' for longer
+	@nice -n 19 .venv/bin/python -m soak $(ARGS)
+
 lint: setup ## check style and types only
 	@tools/check lint
 
@@ -32,5 +35,5 @@ lock: ## resolve the dependencies of pyproject.toml anew; make lock ARGS=--upgra
 		--custom-compile-command 'make lock' --output-file requirements.lock $(ARGS)
 
 clean: ## remove all that the others made here
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage build dist
-	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage .soak build dist
+	@find src tests benchmarks soak -name __pycache__ -prune -exec rm -rf {} +

@@ -1,10 +1,14 @@
-"""`python -m benchmarks`: measure everything, print a table, and say which targets were missed."""
+"""`python -m benchmarks`: measure, print each figure as soon as there is one, and say which targets were missed."""
 
 import argparse
+import itertools
 import json
-import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from benchmarks import (
     against_qemu,
@@ -17,54 +21,115 @@ from benchmarks import (
     shared,
     simulated,
 )
+from benchmarks.figures import measured, section, with_sections
 from benchmarks.rows import Row
+from pagetide.machine.versions import versions
 
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
     "next": find_next.run,
-    "host": lambda: host_discard.run() + against_qemu.run(),
-    "guests": lambda: many_guests.run() + bad_neighbours.run(),
+    "host": lambda: itertools.chain(host_discard.run(), against_qemu.run()),
+    "guests": lambda: itertools.chain(many_guests.run(), bad_neighbours.run()),
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
 }
-
-
-def _target(row: Row) -> str:
-    if row.at_most is not None:
-        return f"at most {row.at_most:g}"
-    return f"at least {row.at_least:g}" if row.at_least is not None else ""
+_FIGURES = Path(__file__).parent.parent / "docs" / "figures.md"
+_EVERY_S = 10.0
+_INTERRUPTED = 130
 
 
 def _line(row: Row) -> str:
-    value = "–" if row.value is None else f"{row.value:.4g} {row.unit}"  # noqa: RUF001 - no figure
     verdict = {None: "", True: "reached", False: "MISSED"}[row.ok]
-    return f"{row.name:<58} {value:>16}  {_target(row):<14} {verdict:<8} {row.note}".rstrip()
+    return f"{row.name:<58} {row.figure:>16}  {row.target:<14} {verdict:<8} {row.note}".rstrip()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmarks named on the command line, or all; 0, whatever they show."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+def _duration(since_s: float) -> str:
+    minutes, seconds = divmod(round(time.monotonic() - since_s), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _ticking(name: str) -> Iterator[None]:
+    """Say every ten seconds that a part is still being measured."""
+    start_s, over = time.monotonic(), threading.Event()
+
+    def tick() -> None:
+        while not over.wait(_EVERY_S):
+            _say(f"measuring: {name}, {_duration(start_s)} so far")
+
+    ticker = threading.Thread(target=tick, name="ticker", daemon=True)
+    ticker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        ticker.join()
+
+
+def _measure(name: str, print_row: Callable[[str], None], rows: list[Row]) -> None:
+    """Measure a part; its rows are printed, and appended, one by one."""
+    _say(f"measuring: {name}")
+    with _ticking(name):
+        for row in _PARTS[name]():
+            rows.append(row)
+            print_row(_line(row))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = ", ".join(_PARTS)
     parser.add_argument(
         "parts", nargs="*", choices=[[], *_PARTS], metavar="PART", help=f"any of {names}; all if none is named"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    arguments = parser.parse_args(argv)
-    print(f"{platform.processor() or platform.machine()}, Linux {platform.release()}", file=sys.stderr)
+    parser.add_argument("--json", action="store_true", help="print JSON at the end; rows go to standard error")
+    parser.add_argument(
+        "--markdown",
+        nargs="?",
+        type=Path,
+        const=_FIGURES,
+        metavar="FILE",
+        help="write each part that was measured whole into its section of FILE (docs/figures.md), and keep the others",
+    )
+    return parser.parse_args(argv)
+
+
+def _write(path: Path, name: str, rows: Sequence[Row]) -> None:
+    text = section(measured(name, rows))
+    document = path.read_text() if path.exists() else "# Figures\n"
+    path.write_text(with_sections(document, [(name, text)], list(_PARTS)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmarks named on the command line, or all.
+
+    Returns:
+        0, whatever they show; 130 after Ctrl-C, when what was measured is told all the same.
+    """
+    arguments = _parse(argv)
+    here, start_s, status = versions(), time.monotonic(), 0
+    _say(f"{here['cpu']}, Linux {here['kernel']}")
     rows: list[Row] = []
-    for name in arguments.parts or _PARTS:
-        print(f"measuring: {name}", file=sys.stderr)
-        for row in _PARTS[name]():
-            rows.append(row)
-            if not arguments.json:
-                print(_line(row), flush=True)
+    try:
+        for name in dict.fromkeys(arguments.parts) or _PARTS:
+            begun = len(rows)
+            _measure(name, _say if arguments.json else lambda line: print(line, flush=True), rows)
+            if arguments.markdown is not None:
+                _write(arguments.markdown, name, rows[begun:])
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
     if arguments.json:
         print(json.dumps([row._asdict() | {"ok": row.ok} for row in rows], indent=2))
     missed = [row.name for row in rows if row.ok is False]
-    if missed:
-        print(f"missed: {'; '.join(missed)}", file=sys.stderr)
-    return 0
+    ended = "interrupted" if status else "done"
+    _say(f"{ended}: {len(rows)} figures in {_duration(start_s)}; {len(missed)} of their targets missed")
+    for name in missed:
+        _say(f"  missed: {name}")
+    return status
 
 
 if __name__ == "__main__":

@@ -195,21 +195,19 @@ def _verification(case: Case) -> Row:
     return Row(f"discard, {case.name}, all verified / none", statistics.median(ratios[1:]), "ratio")
 
 
-def run() -> list[Row]:
-    """Measure; one row a figure."""
+def run() -> Iterator[Row]:
+    """Measure; one row a figure, as soon as there is one."""
     try:
         punch = BarePunch()
     except NoCompilerError as error:
         punch, reason = None, str(error)
     warm_up_host()  # or the guest is charged with the loading of kernels, uses up its allowance, and rests
-    rows = []
     for case in CASES:
         try:
             if punch is None:
-                rows.append(Row(f"discard, {case.name}, device / bare C", None, "ratio", note=reason))
+                yield Row(f"discard, {case.name}, device / bare C", None, "ratio", note=reason)
             else:
-                rows += against_bare(case, punch)
-            rows.append(_verification(case))
+                yield from against_bare(case, punch)
+            yield _verification(case)
         except GuestRamError as error:
-            rows.append(Row(f"discard, {case.name}", None, "GiB a host CPU second", note=str(error)))
-    return rows
+            yield Row(f"discard, {case.name}", None, "GiB a host CPU second", note=str(error))

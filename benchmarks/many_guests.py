@@ -157,7 +157,8 @@ def busy(server: ServerProcess, count: int = _BUSY_GUESTS, duration_s: float = _
     ]
 
 
-def run() -> list[Row]:
-    """Measure; one row a figure."""
+def run() -> Iterator[Row]:
+    """Measure; one row a figure, as soon as there is one."""
     with server_process(Path("/tmp")) as server:
-        return busy(server) + idle(server)
+        yield from busy(server)
+        yield from idle(server)

@@ -23,6 +23,21 @@ class Row(NamedTuple):
     note: str = ""
 
     @property
+    def figure(self) -> str:
+        """The figure with its unit, in four digits or more."""
+        if self.value is None:
+            return "–"  # noqa: RUF001 - no figure
+        digits = f"{self.value:.0f}" if abs(self.value) >= 1000 else f"{self.value:.4g}"
+        return f"{digits} {self.unit}"
+
+    @property
+    def target(self) -> str:
+        """What the figure should be, in words."""
+        if self.at_most is not None:
+            return f"at most {self.at_most:g}"
+        return f"at least {self.at_least:g}" if self.at_least is not None else ""
+
+    @property
     def ok(self) -> bool | None:
         """Whether the figure is what it should be; None if nothing is asked of it, or it could not be had."""
         if self.value is None or (self.at_most is None and self.at_least is None):

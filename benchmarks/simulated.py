@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 from benchmarks.rows import Row
 from pagetide.machine.config import RunConfig
@@ -55,19 +56,17 @@ def _day_s(design: str) -> float:
     return time.perf_counter() - start_s
 
 
-def run() -> list[Row]:
-    """Measure; one row a figure."""
-    rows = []
+def run() -> Iterator[Row]:
+    """Measure; one row a figure, as soon as there is one."""
     for design in ("scan", "cursor", "notify", "shared"):
         config = RunConfig(**{name: getattr(_CONFIG, name) for name in _CONFIG.__struct_fields__} | {"design": design})
         _run(config)
         runs = [_run(config) for _ in range(_REPEATS)]
         blocks, pages = (statistics.median(run[which] / run[0] for run in runs) / 1e6 for which in (1, 2))
-        rows.append(Row(f"simulated, {design}, blocks", blocks, "M/s", at_least=5))
-        rows.append(Row(f"simulated, {design}, pages", pages, "M/s"))
+        yield Row(f"simulated, {design}, blocks", blocks, "M/s", at_least=5)
+        yield Row(f"simulated, {design}, pages", pages, "M/s")
     for design in ("scan", "sync", "balloon"):
         day_s = min(_day_s(design) for _ in range(3))
-        rows.append(Row(f"simulated, a day of 16 GiB, {design}", day_s, "s", at_most=10))
+        yield Row(f"simulated, a day of 16 GiB, {design}", day_s, "s", at_most=10)
     _run(_LARGE)
-    rows.append(Row("simulated, 1 TiB guest that uses 2 GiB of it", _run(_LARGE)[0], "s"))
-    return rows
+    yield Row("simulated, 1 TiB guest that uses 2 GiB of it", _run(_LARGE)[0], "s")

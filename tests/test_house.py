@@ -1,4 +1,4 @@
-"""The house rules of DESIGN.md, enforced: who may import whom, and who stays away from sockets and clocks."""
+"""The house rules of ARCHITECTURE.md, enforced: who may import whom, and who stays away from sockets and clocks."""
 
 import ast
 import subprocess

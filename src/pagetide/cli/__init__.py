@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 _STATUS_INTERRUPTED = 130
-"""As `STATUS_INTERRUPTED` of `run.py`, which is not loaded yet."""
+"""As `STATUS_INTERRUPTED` of `commands/run.py`, which is not loaded yet."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from pagetide.virtio.split_ring.ring import place_ring
 
 _SIZE_MIN = 2
 MODULES = ("guest.driver.reporting", "virtio.split_ring.driver", "virtio.split_ring.device", "host.device.turn")
-"""What is needed of the explored world, and for a balloon guest.inflate_driver."""
+"""What is needed of the explored world, and for a balloon guest.driver.inflate."""
 
 
 class Joined(NamedTuple):

@@ -2,7 +2,7 @@
 
 Samples are SAMPLE_INTERVAL_S apart, and a gigabyte comes back in a handful of them. So what changed from one sample to
 the next is taken to have changed steadily, during the last SAMPLE_INTERVAL_S before it was seen: a longer pause between
-samples means that nothing happened until then (simulated.py).
+samples means that nothing happened until then (machine/simulated/machine.py).
 """
 
 from typing import NamedTuple

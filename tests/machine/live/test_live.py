@@ -32,7 +32,7 @@ def run(watcher: Watcher | None = None, **changes: Any) -> RunResult:
 
 def child(name: str) -> psutil.Process:
     """The host's or the guest's process."""
-    module = f"pagetide.machine.{name}_process"
+    module = f"pagetide.machine.live.{name}_process"
     return next(process for process in psutil.Process().children() if module in process.cmdline())
 
 

@@ -255,7 +255,7 @@ class Bench:
 
     def may_change(self, gpa: int, size_bytes: int) -> None:
         """Expect nothing of these pages any more."""
-        self._expected[max(gpa, 0) // PAGE : -(-(gpa + size_bytes) // PAGE)] = False
+        self._expected[gpa // PAGE : -(-(gpa + size_bytes) // PAGE)] = False
 
     def gone_bytes(self) -> int:
         """How much less memory the host holds than when the vector began."""

@@ -17,6 +17,7 @@ class Vector(NamedTuple):
         counted: the word of our device's ledger that must grow, if any.
         qemu: what is seen on QEMU 7.2 instead, if that differs.
         why: why it differs.
+        ours_only: that it is for our own device, whose ledger can be read, and is sent to no other.
     """
 
     topic: str
@@ -26,6 +27,7 @@ class Vector(NamedTuple):
     counted: str = ""
     qemu: str = ""
     why: str = ""
+    ours_only: bool = False
 
 
 class Result(NamedTuple):

@@ -25,7 +25,7 @@ from pagetide.virtio.split_ring.driver import DriverRing
 from pagetide.virtio.split_ring.ring import place_ring
 
 WANTED = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.STATS_VQ
-"""The features that the driver accepts; STATS_VQ for the numbering, as in driver.py."""
+"""The features that the driver accepts; STATS_VQ for the numbering, as in reporting.py."""
 
 _QUEUE_SIZE = 8
 _QUEUE_BYTES = 1024

@@ -67,7 +67,7 @@ class ReportingSettings(NamedTuple):
 
 
 class Design(Protocol):
-    """The interface of every design; the conformance suite in tests/guest says what holds for each.
+    """The interface of every design; tests/guest/reporting/test_design_conformance.py says what holds for each.
 
     Attributes:
         queue: the virtqueue on which the batch that is out travels.

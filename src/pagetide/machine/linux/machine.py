@@ -1,8 +1,8 @@
 """The machine with a real Linux guest, whatever runs it and whoever serves its balloon.
 
 The starting process directs: it tells the guest's init to fill, waits, tells it to remove, and looks on until nothing
-more comes back. It samples as in `live.py`; host residency is read from the guest's own memory file. What happens in
-the guest is stamped here, when its answer arrives.
+more comes back. It samples as `machine/live/machine.py` does; host residency is read from the guest's own memory file.
+What happens in the guest is stamped here, when its answer arrives.
 """
 
 import contextlib

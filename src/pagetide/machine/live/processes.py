@@ -42,7 +42,7 @@ class Child:
         try:
             with theirs:
                 self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                    [sys.executable, "-m", f"pagetide.machine.{name}_process", setup],
+                    [sys.executable, "-m", f"pagetide.machine.live.{name}_process", setup],
                     pass_fds=[theirs.fileno(), *fds],
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,

@@ -1,7 +1,7 @@
 """Which setting does something for which workload, design and machine: one table, and what is said of the others.
 
 A setting that has no effect is refused where a person gave it for one run, and dropped where it was given for a grid of
-runs, of which some take it. What a value must be to fit is another matter (fits.py, RunConfig.check).
+runs, of which some take it. What a value must be to fit is another matter (guest/reporting/fits.py, RunConfig.check).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,0 +1,193 @@
+"""Try what is too long for every change, for a set time: hostile rings and messages, kills, stamps, the explorer.
+
+What was done is kept in a folder, from which the next soak goes on. The part with the least time so far is next.
+Ctrl-C ends it with the table so far. Each failure is shown with the command that tries its seed again.
+"""
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pagetide.whole_file import write_whole
+from soak.explored import Explored
+from soak.kills import Kills
+from soak.messages import Messages
+from soak.part import BrokenError, CutShortError, Part
+from soak.rings import Rings
+from soak.stamps import Stamps
+from soak.state import Done, Failure, State, StateError, load, save
+from soak.table import as_markdown, as_text
+
+PARTS: dict[str, type[Part]] = {part.name: part for part in (Explored, Rings, Messages, Kills, Stamps)}
+STATUS_BROKE, STATUS_USAGE, STATUS_INTERRUPTED = 1, 2, 130
+_FAILURES_MAX = 20
+"""Of one part in one soak: one that always fails is not tried for ever."""
+_SHOW_S = 1.0
+_REPLAY_MAX_S = 3600.0
+
+
+def _commit() -> str:
+    """The tree that is run, with a + if it has been changed."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, BrokenError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+
+
+class Soak:
+    """Parts that take turns, and what they have done.
+
+    Attributes:
+        state: all that is kept.
+        broke: failures that this soak has seen.
+    """
+
+    def __init__(self, parts: Sequence[Part], folder: Path, slice_s: float) -> None:
+        """Go on from what the folder has."""
+        self.parts, self.state, self.broke = parts, load(folder), 0
+        self._folder, self._slice_s, self._commit = folder, slice_s, _commit()
+        self._failed: Counter[str] = Counter()
+        if self._commit not in self.state.commits:
+            self.state.commits.append(self._commit)
+
+    def run(self, until_s: float) -> None:
+        """Give the part with the least time a slice, until the time is over."""
+        save(self.state, self._folder)
+        while time.monotonic() < until_s:
+            able = [part for part in self.parts if self._failed[part.name] < _FAILURES_MAX]
+            if not able:
+                break
+            part = min(able, key=lambda part: self._done(part).seconds)
+            self._slice(part, until_s)
+
+    def _done(self, part: Part) -> Done:
+        return self.state.parts.setdefault(part.name, Done())
+
+    def _slice(self, part: Part, until_s: float) -> None:
+        """Trials for as long as a slice is, or up to the first that fails."""
+        done, reached = self._done(part), Counter[str]()
+        start_s = time.monotonic()
+        trials, seed = done.trials, self.state.first_seed + done.trials
+        end_s, shown_s = min(start_s + self._slice_s, until_s), 0.0
+        try:
+            with part.session(reached, until_s) as trial:
+                while (now_s := time.monotonic()) < end_s:
+                    if now_s - shown_s > _SHOW_S:
+                        self._show(part, seed, until_s - now_s)
+                        shown_s = now_s
+                    trial(seed)
+                    done.trials += 1
+                    seed += 1
+        except CutShortError:
+            pass
+        except Exception as error:
+            done.trials += 1
+            self._fail(part, seed, _reason(error))
+        finally:
+            done.seconds += time.monotonic() - start_s
+            done.count(reached)
+            save(self.state, self._folder)
+        self._say(
+            f"{part.name}: {done.trials - trials} trials up to seed {seed - 1} in {time.monotonic() - start_s:.0f} s"
+        )
+
+    def _fail(self, part: Part, seed: int, what: str) -> None:
+        self.broke += 1
+        self._failed[part.name] += 1
+        failure = Failure(part.name, seed, what, part.replay(seed), self._commit)
+        self.state.failures.append(failure)
+        self._say(f"BROKE: {part.name}, seed {seed}: {what}\n  again: {failure.replay}")
+
+    def _show(self, part: Part, seed: int, left_s: float) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{part.name}: seed {seed}, {left_s / 60:.1f} min left", end="", file=sys.stderr, flush=True)
+
+    def _say(self, line: str) -> None:
+        print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+
+def replay(part: Part, seed: int) -> int:
+    """Try one seed; 1 if that breaks something."""
+    reached: Counter[str] = Counter()
+    try:
+        with part.session(reached, time.monotonic() + _REPLAY_MAX_S) as trial:
+            trial(seed)
+    except Exception as error:
+        print(f"{part.name}, seed {seed}: {_reason(error)}")
+        return STATUS_BROKE
+    print(f"{part.name}, seed {seed}: nothing broke; reached {', '.join(sorted(reached)) or 'nothing'}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    add = parser.add_argument
+    add("--minutes", type=float, default=10.0, help="how long (%(default)g)")
+    add("--part", action="append", choices=list(PARTS), help="only this part; may be given more than once")
+    add("--seed", type=int, help="with one --part: try only this seed")
+    add("--state", type=Path, default=Path(".soak"), metavar="FOLDER", help="what was done so far (%(default)s)")
+    add("--slice", type=float, default=60.0, metavar="SECONDS", help="how long a part goes on at a time (%(default)g)")
+    add("--markdown", type=Path, metavar="FILE", help="write the table to this file, too")
+    add("--table", action="store_true", help="try nothing; only make the table of what was done so far")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Soak; 0 if nothing broke, 1 if something did, 2 for bad arguments, 130 after Ctrl-C."""
+    parser = _parser()
+    chosen = parser.parse_args(argv)
+    names = list(dict.fromkeys(chosen.part or PARTS))
+    if chosen.seed is not None:
+        if len(names) != 1:
+            parser.error("--seed wants one --part")
+        return replay(PARTS[names[0]](), chosen.seed)
+    parts, interrupted = [PARTS[name]() for name in names], False
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        soak = Soak(parts, chosen.state, chosen.slice)
+        if not chosen.table:
+            print(f"soak: {chosen.minutes:g} min, first seed {soak.state.first_seed}", file=sys.stderr, flush=True)
+            try:
+                soak.run(time.monotonic() + 60 * chosen.minutes)
+            except KeyboardInterrupt:
+                interrupted = True
+        _show_table(
+            soak.state, parts, chosen.markdown, f"make soak ARGS={shlex.quote(f'--minutes {chosen.minutes:g}')}"
+        )
+    except StateError as error:
+        print(f"soak: {error}", file=sys.stderr)
+        return STATUS_USAGE
+    if soak.broke or (chosen.table and soak.state.failures):
+        return STATUS_BROKE
+    return STATUS_INTERRUPTED if interrupted else 0
+
+
+def _show_table(state: State, parts: Sequence[Part], markdown: Path | None, command: str) -> None:
+    print(as_text(state, parts))
+    if markdown is not None:
+        try:
+            write_whole(markdown, as_markdown(state, parts, command).encode())
+        except OSError as error:
+            raise StateError(f"{markdown} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""What a soak has done so far, in a file: a later one goes on from there."""
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from pagetide.whole_file import write_whole
+
+_NAME = "state.json"
+
+
+class StateError(Exception):
+    """The state cannot be read or written; the message says what would do."""
+
+
+class Failure(msgspec.Struct):
+    """Something that broke.
+
+    Attributes:
+        part: where.
+        seed: of the trial.
+        what: what was not as it must be.
+        replay: the command that tries it again.
+        commit: of the tree that it was seen with.
+    """
+
+    part: str
+    seed: int
+    what: str
+    replay: str
+    commit: str
+
+
+class Done(msgspec.Struct):
+    """What a part has done.
+
+    Attributes:
+        trials: how many were tried to their end.
+        seconds: how long that took.
+        reached: how often each path was.
+    """
+
+    trials: int = 0
+    seconds: float = 0.0
+    reached: dict[str, int] = {}
+
+    def count(self, reached: Counter[str]) -> None:
+        """Add what was reached since."""
+        for path, times in reached.items():
+            self.reached[path] = self.reached.get(path, 0) + times
+
+
+class State(msgspec.Struct):
+    """All that is kept.
+
+    Attributes:
+        first_seed: of every part; trial N has the seed first_seed + N.
+        parts: by name.
+        failures: in the order in which they were seen.
+        commits: of the trees that were run, in order.
+    """
+
+    first_seed: int
+    parts: dict[str, Done] = {}
+    failures: list[Failure] = []
+    commits: list[str] = []
+
+
+def load(folder: Path) -> State:
+    """What was kept in a folder, or a beginning at a seed of chance.
+
+    Raises:
+        StateError: there is something else there.
+    """
+    path = folder / _NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=State)
+    except FileNotFoundError:
+        return State(random.SystemRandom().randrange(1 << 31))
+    except (OSError, msgspec.DecodeError) as error:
+        raise StateError(f"{path} cannot be resumed ({error}); remove it, or name another folder by --state") from error
+
+
+def save(state: State, folder: Path) -> None:
+    """Keep it, whole or not at all.
+
+    Raises:
+        StateError: that cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / _NAME, msgspec.json.format(msgspec.json.encode(state)))
+    except OSError as error:
+        raise StateError(f"{folder} cannot be written: {os.strerror(error.errno or 0)}") from error

@@ -1,0 +1,101 @@
+"""The table at the end: what was tried, what broke, and which paths were reached, as text or as Markdown."""
+
+import platform
+from collections.abc import Iterator, Sequence
+
+from soak.part import Part
+from soak.state import State
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}"
+
+
+def _rows(state: State, parts: Sequence[Part]) -> Iterator[tuple[str, str, str, str, str, str]]:
+    yield "part", "a trial is", "trials", "minutes", "broke", "paths reached"
+    for part in parts:
+        done, paths = state.parts.get(part.name), part.paths()
+        broke = sum(failure.part == part.name for failure in state.failures)
+        if done is None:
+            yield part.name, part.what, "0", "0.0", "0", f"0 of {len(paths)}"
+        else:
+            reached = len(paths & done.reached.keys())
+            counts = (_count(done.trials), _minutes(done.seconds), _count(broke), f"{reached} of {len(paths)}")
+            yield part.name, part.what, *counts
+
+
+def _reached(state: State, part: Part) -> tuple[list[str], list[str], list[str]]:
+    """What was reached of what should be, what was not, and what else was counted."""
+    counts = state.parts[part.name].reached if part.name in state.parts else {}
+    paths = part.paths()
+    reached = [f"{path} ({_count(counts[path])})" for path in sorted(paths) if path in counts]
+    never = sorted(paths - counts.keys())
+    return reached, never, [f"{name}: {_count(counts[name])}" for name in sorted(counts.keys() - paths)]
+
+
+def _about(state: State) -> str:
+    commits = ", ".join(state.commits)
+    return f"Linux {platform.release()} on {platform.machine()}, commit {commits}, first seed {state.first_seed}"
+
+
+def as_text(state: State, parts: Sequence[Part]) -> str:
+    """For a terminal: of what was reached only how much, of what was not every path."""
+    rows = list(_rows(state, parts))
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    lines = [_about(state), ""]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if n in {0, 1} else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells))
+    for part in parts:
+        _, never, others = _reached(state, part)
+        lines += ["", f"{part.name}: {'; '.join(others)}"] if others else []
+        lines += ["", f"{part.name}, never reached:", *[f"  {path}" for path in never]] if never else []
+    for failure in state.failures:
+        lines += ["", f"BROKE: {failure.part}, seed {failure.seed}: {failure.what}", f"  again: {failure.replay}"]
+    return "\n".join(lines)
+
+
+def as_markdown(state: State, parts: Sequence[Part], command: str) -> str:
+    """For docs/soak.md: everything."""
+    head, *rows = _rows(state, parts)
+    lines = ["# Soak", "", f"Made by `{command}` on {_about(state)}.", ""]
+    lines += [
+        _line(head),
+        _line(["---", "---", "--:", "--:", "--:", "--:"]),
+        *map(_line, rows),
+        "",
+        "## What broke",
+        "",
+    ]
+    if state.failures:
+        lines += [_line(["part", "seed", "what", "again"]), _line(["---"] * 4)]
+        lines += [_line([one.part, str(one.seed), one.what, f"`{one.replay}`"]) for one in state.failures]
+    else:
+        lines.append("Nothing.")
+    for part in parts:
+        reached, never, others = _reached(state, part)
+        lines += ["", f"## {part.name}: paths", ""]
+        lines += [f"Counted: {'; '.join(others)}.", ""] if others else []
+        lines += (
+            [f"Reached (how often), {len(reached)}:", "", *[f"- {_plain(path)}" for path in reached], ""]
+            if reached
+            else []
+        )
+        lines += [f"Never reached, {len(never)}:", "", *[f"- {_plain(path)}" for path in never]] if never else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _plain(text: str) -> str:
+    """As Markdown shows it as it is."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |"

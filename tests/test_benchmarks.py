@@ -1,0 +1,88 @@
+"""`python -m benchmarks`: what it prints, and the document that it makes. Measured is nothing here."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks.figures import BEGIN, END, Measured, section, with_sections
+from benchmarks.rows import Row
+
+ROWS = [Row("fast", 12.0, "ns", at_most=20), Row("slow", 3.0, "s", at_most=2, note="a|b"), Row("none", None, "s")]
+ORDER = ["one", "two", "three"]
+
+
+@pytest.fixture(autouse=True)
+def parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three parts, the last of which is interrupted after a figure."""
+
+    def interrupted() -> Iterator[Row]:
+        yield ROWS[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmarks, "_PARTS", {"one": lambda: ROWS, "two": lambda: ROWS[:1], "three": interrupted})
+
+
+def of(part: str, *rows: Row) -> tuple[str, str]:
+    """A part's section."""
+    return part, section(Measured(part, "2026-11-29", "abc", "2 CPUs X", "6.18", 2.0, rows))
+
+
+def test_rows_come_one_by_one_and_the_end_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A figure is printed before the next is measured; at the end it is said how many missed their target."""
+    seen: list[str] = []
+
+    def rows() -> Iterator[Row]:
+        for row in ROWS:
+            yield row
+            seen.append(capsys.readouterr().out)
+
+    monkeypatch.setitem(benchmarks._PARTS, "one", rows)
+    assert benchmarks.main(["one"]) == 0
+    assert [line.split()[0] for line in seen] == ["fast", "slow", "none"]
+    told = capsys.readouterr().err
+    assert "done: 3 figures in 0 s; 1 of their targets missed" in told
+    assert "missed: slow" in told
+
+
+def test_json_is_all_that_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json the rows go to standard error as they come, and the figures are JSON."""
+    assert benchmarks.main(["two", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["ok"] for row in json.loads(out)] == [True]
+    assert "fast" in err
+
+
+def test_an_interrupted_run_tells_what_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C is exit status 130; parts that were measured whole are in the document, and no other."""
+    path = tmp_path / "figures.md"
+    assert benchmarks.main(["two", "three", "--markdown", str(path)]) == 130
+    assert "interrupted: 2 figures" in capsys.readouterr().err
+    text = path.read_text()
+    assert "### two" in text
+    assert "### three" not in text
+
+
+def test_a_section_says_how_it_was_made() -> None:
+    """Command, date, commit, processor and kernel are beside the figures; what missed its target is marked."""
+    text = section(Measured("one", "2026-11-29", "abc", "2 CPUs X", "6.18", 2.04, ROWS))
+    assert "`python -m benchmarks one`, 2026-11-29, commit abc, 2 CPUs X, Linux 6.18, load 2.0" in text
+    assert "| fast | 12 ns | at most 20 |  |" in text
+    assert "| slow | 3 s | at most 2, **missed** | a\\|b |" in text
+
+
+def test_a_part_measured_anew_replaces_its_section_only() -> None:
+    """The other parts, and what was written around them, stay; parts stand in their order, however they came."""
+    text = with_sections("# Figures\n\nBefore.\n", [of("two", ROWS[0])], ORDER)
+    text = with_sections(text + "\n## Earlier\n\n### two\n\nkept\n", [of("one", ROWS[0])], ORDER)
+    text = with_sections(text, [of("two", ROWS[2])], ORDER)
+    assert text.startswith("# Figures\n\nBefore.\n")
+    assert text.endswith("## Earlier\n\n### two\n\nkept\n")
+    inside = text.split(BEGIN)[1].split(END)[0]
+    assert [line for line in inside.splitlines() if line.startswith("#")] == ["### one", "### two"]
+    assert inside.count("| fast |") == 1
+    assert with_sections(text, [of("two", ROWS[2])], ORDER) == text
