@@ -3,7 +3,6 @@
 import functools
 import os
 import select
-import socket
 import tempfile
 import threading
 import time
@@ -57,9 +56,7 @@ class Rig:
         qemu = HotplugQemu(find_linux(), program, is_balloon=False)
         self.linux = LinuxGuest(qemu, config, self.folder, self.folder / "vm1.sock")
         self.await_marker("ready")
-        monitor = socket.socket(socket.AF_UNIX)
-        monitor.connect(str(self.folder / "qmp"))
-        self.qmp = Qmp(monitor, timeout_s=PATIENCE_S)
+        self.qmp = Qmp(self.folder / "qmp", timeout_s=PATIENCE_S)
 
     @property
     def attached(self) -> AttachedGuest:

@@ -1,8 +1,10 @@
-"""QEMU's monitor protocol: one command at a time, events dropped, refusals in QEMU's own words."""
+"""QEMU's monitor: one command at a time, events dropped, refusals in QEMU's own words."""
 
 import json
 import socket
 import threading
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -10,43 +12,101 @@ from pagetide.machine.qemu.qmp import Qmp, QmpError
 
 pytestmark = pytest.mark.alone
 
+GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\n'
+
+
+class MadeUpQemu(threading.Thread):
+    """The monitor's other end: greets, and answers one command after another, then ends.
+
+    Attributes:
+        said: the commands it was given.
+    """
+
+    def __init__(self, sock: socket.socket, answers: Iterable[list[dict[str, object]]]) -> None:
+        """Answers are lists of messages; one without an event is the answer proper."""
+        super().__init__(daemon=True)
+        self.said: list[dict[str, object]] = []
+        self._socket = sock
+        self._answers = answers
+        self.start()
+
+    def run(self) -> None:
+        with self._socket:
+            self._socket.sendall(GREETING)
+            for messages in self._answers:
+                command = json.loads(self._socket.recv(65536))  # without a newline
+                name = command.pop("id", None)
+                self.said.append(command)
+                for message in messages:
+                    whole = message if "event" in message or name is None else message | {"id": name}
+                    self._socket.sendall(json.dumps(whole).encode() + b"\n")
+
+
+def event(name: str) -> dict[str, object]:
+    """What QEMU says unasked."""
+    return {"event": name, "timestamp": {"seconds": 1, "microseconds": 2}}
+
 
 def test_a_command_returns_what_qemu_says() -> None:
-    """The greeting is answered first; events between a command and its answer are dropped."""
+    """The greeting is answered first; events between a command and its answer are dropped; a refusal harms no other."""
     ours, theirs = socket.socketpair()
-    said: list[dict[str, object]] = []
-
-    def answer() -> None:
-        theirs.sendall(b'{"QMP": {}}\n')
-        with theirs.makefile("r") as lines:
-            for answer in (b'{"return": {}}\n', b'{"event": "STOP"}\n{"return": 7}\n', b'{"error": {"desc": "no"}}\n'):
-                said.append(json.loads(lines.readline()))
-                theirs.sendall(answer)
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    with theirs:
-        qmp = Qmp(ours)
-        assert qmp.ask("stop", now=True) == 7
-        with pytest.raises(QmpError, match="'cont' with 'no'"):
-            qmp.ask("cont")
-        qmp.close()
-        thread.join()
-    assert said == [
-        {"execute": "qmp_capabilities"},
+    refusal: dict[str, object] = {"error": {"class": "GenericError", "desc": "no"}}
+    qemu = MadeUpQemu(theirs, [[{"return": {}}], [event("STOP"), {"return": 7}], [refusal], [{"return": 8}]])
+    qmp = Qmp(ours)
+    assert qmp.ask("stop", now=True) == 7
+    with pytest.raises(QmpError, match="'cont' with 'no'"):
+        qmp.ask("cont")
+    assert qmp.ask("query-status") == 8
+    qmp.close()
+    qemu.join(10)
+    assert qemu.said == [
+        {"execute": "qmp_capabilities", "arguments": {}},
         {"execute": "stop", "arguments": {"now": True}},
-        {"execute": "cont"},
+        {"execute": "cont", "arguments": {}},
+        {"execute": "query-status", "arguments": {}},
     ]
+    assert ours.fileno() == -1
 
 
 def test_a_qemu_that_is_silent_or_gone_is_an_error() -> None:
     """No answer in time, and the end of the connection, are errors that name the command."""
     ours, theirs = socket.socketpair()
-    qmp = Qmp(ours, timeout_s=0.01)
-    theirs.sendall(b'{"QMP": {}}\n')
-    with pytest.raises(QmpError, match="did not answer 'qmp_capabilities'"):
+    go_on = threading.Event()
+
+    def slowly() -> Iterable[list[dict[str, object]]]:
+        yield [{"return": {}}]
+        yield []
+        go_on.wait(10)
+
+    qemu = MadeUpQemu(theirs, slowly())
+    qmp = Qmp(ours, timeout_s=0.2)
+    with pytest.raises(QmpError, match=r"did not answer 'stop' within 0.2 s"):
         qmp.ask("stop")
-    theirs.close()
-    with pytest.raises(QmpError, match="ended"):
-        qmp.ask("stop")
+    go_on.set()
+    qemu.join(10)
+    for _ in range(2):
+        with pytest.raises(QmpError, match="ended at 'cont'"):
+            qmp.ask("cont")
     qmp.close()
+
+
+def test_a_monitor_that_another_program_holds_or_nobody(tmp_path: Path) -> None:
+    """It accepts, and gives no greeting; or there is none; or what is there ends at once, or is no monitor."""
+    path = tmp_path / "qmp"
+    for what, words in [("none", "cannot be reached: .*No such file"), ("held", r"no greeting within 0.2 s")]:
+        with socket.socket(socket.AF_UNIX) as listening:
+            if what == "held":
+                listening.bind(str(path))
+                listening.listen()
+            qmp = Qmp(path, timeout_s=0.2)
+            with pytest.raises(QmpError, match=words):
+                qmp.ask("query-status")
+            qmp.close()
+    for said, words in [(b"", "cannot be reached"), (b"SSH-2.0\r\n", "cannot be reached")]:
+        ours, theirs = socket.socketpair()
+        theirs.sendall(said)
+        theirs.close()
+        qmp = Qmp(ours)
+        with pytest.raises(QmpError, match=words):
+            qmp.ask("query-status")
+        qmp.close()

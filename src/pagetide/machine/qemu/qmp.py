@@ -1,12 +1,20 @@
-"""QEMU's monitor protocol: one JSON object a line, in which a program tells a running QEMU what to do.
+"""QEMU's monitor, in which a program tells a running QEMU what to do: `qemu.qmp`, asked one command at a time.
 
-Described in QEMU's docs/interop/qmp-spec. One command at a time; what QEMU says unasked (events) is dropped.
+The QEMU project's package speaks the protocol (QEMU's docs/interop/qmp-spec) on an event loop. Here each command runs
+that loop until its answer is there, so what QEMU says in between (events) waits in the socket, and is then dropped.
 """
 
-import json
-import select
+import asyncio
+import contextlib
+import logging
 import socket
+from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
+
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())  # what goes wrong is raised, and said once
 
 
 class QmpError(Exception):
@@ -14,50 +22,55 @@ class QmpError(Exception):
 
 
 class Qmp:
-    """A connection to QEMU's monitor. It owns the socket."""
+    """A connection to QEMU's monitor, made with the first command. It owns the socket."""
 
-    def __init__(self, sock: socket.socket, *, timeout_s: float = 10.0) -> None:
-        """Take over a connected socket; an answer that takes longer than the timeout is an error."""
-        self._socket = sock
-        self._rest = b""
+    def __init__(self, monitor: socket.socket | Path, *, timeout_s: float = 10.0) -> None:
+        """Of a connected socket, or of the path of one that QEMU listens at; a longer silence is an error."""
+        self._monitor = monitor
         self._timeout_s = timeout_s
-        self._greeted = False
+        self._client = QMPClient()
+        self._runner = asyncio.Runner()
+        self._is_greeted = False
 
     def close(self) -> None:
         """Close the connection; QEMU goes on."""
-        self._socket.close()
+        if self._is_greeted:
+            with contextlib.suppress(QMPError, EOFError, OSError):  # TimeoutError is an OSError
+                self._run(self._client.disconnect())
+            self._is_greeted = False
+        self._runner.close()
+        if isinstance(self._monitor, socket.socket):
+            self._monitor.close()
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """Give one command; what it returns.
 
         Raises:
-            QmpError: QEMU refused it, did not answer, or ended.
+            QmpError: QEMU refused it, did not answer, or ended; there is no monitor, or another program holds it.
         """
-        if not self._greeted:
-            self._greeted = True
-            self._object(command)  # the greeting
-            self.ask("qmp_capabilities")
-        request = {"execute": command} | ({"arguments": arguments} if arguments else {})
+        if not self._is_greeted:
+            self._connect()
+        self._client.events.clear()
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-        except OSError as error:
-            raise QmpError(f"QEMU has ended ({command!r})") from error
-        while True:
-            answer = self._object(command)
-            if "error" in answer:
-                raise QmpError(f"QEMU answers {command!r} with {answer['error'].get('desc')!r}")
-            if "return" in answer:
-                return answer["return"]
+            return self._run(self._client.execute(command, arguments))
+        except ExecuteError as error:
+            raise QmpError(f"QEMU answers {command!r} with {str(error)!r}") from error
+        except TimeoutError as error:
+            raise QmpError(f"QEMU did not answer {command!r} within {self._timeout_s:g} s") from error
+        except (QMPError, EOFError, OSError) as error:
+            raise QmpError(f"QEMU ended at {command!r}") from error
 
-    def _object(self, command: str) -> dict[str, Any]:
-        while b"\n" not in self._rest:
-            if not select.select([self._socket], [], [], self._timeout_s)[0]:
-                raise QmpError(f"QEMU did not answer {command!r} within {self._timeout_s:g} s")
-            data = self._socket.recv(65536)
-            if not data:
-                raise QmpError(f"QEMU ended at {command!r}")
-            self._rest += data
-        line, self._rest = self._rest.split(b"\n", 1)
-        answer = json.loads(line)
-        assert isinstance(answer, dict)
-        return answer
+    def _connect(self) -> None:
+        monitor = self._monitor if isinstance(self._monitor, socket.socket) else str(self._monitor)
+        try:
+            self._run(self._client.connect(monitor))
+        except TimeoutError as error:
+            raise QmpError(
+                f"QEMU's monitor gave no greeting within {self._timeout_s:g} s; it serves one program at a time"
+            ) from error
+        except ConnectError as error:
+            raise QmpError(f"QEMU's monitor cannot be reached: {str(error.exc) or 'it ended'}") from error
+        self._is_greeted = True
+
+    def _run(self, asked: Coroutine[Any, Any, Any]) -> Any:
+        return self._runner.run(asyncio.wait_for(asked, self._timeout_s))
