@@ -1,7 +1,7 @@
 """The daemon's control socket: the I/O around `control.handle`.
 
-The loop answers one request a round, the next client's in turn, and all clients share an allowance of the loop's time as
-the guests of a socket do (allowance.py): who asks without pause is answered all the same, and keeps nobody waiting.
+The loop answers one request a round, the next client's in turn, and all clients share an allowance of the loop's time
+as the guests of a socket do (allowance.py): who asks without pause is answered all the same, and keeps nobody waiting.
 """
 
 import contextlib

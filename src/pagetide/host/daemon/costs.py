@@ -1,7 +1,7 @@
 """What each party of the loop costs in vain, by the thread's CPU time, and who rests until when.
 
-A party is a guest, or a socket at which guests connect, whose allowance they share. The clock here passes while the loop works or sleeps, and not
-while others have its processor; allowance.py says what it is for.
+A party is a guest, or a socket at which guests connect, whose allowance they share. The clock here passes while the
+loop works or sleeps, and not while others have its processor; allowance.py says what it is for.
 """
 
 import time

@@ -17,8 +17,9 @@ Who works a little to send a lot thus gets no more of each round than who deflat
 
 Whoever connects to a socket may connect again and again, so its guests share one allowance, the socket's: each begins
 with a burst of its own, and what that grows by is taken from what the socket has. A guest that comes back comes back
-to what it has spent: what its burst lacks when its connection ends is charged to the socket. These are token buckets. Times are arguments here, by a clock that passes while the loop works or
-sleeps: on a machine where others have the processor, too, a share of that is a share of the loop.
+to what it has spent: what its burst lacks when its connection ends is charged to the socket. These are token buckets.
+Times are arguments here, by a clock that passes while the loop works or sleeps: on a machine where others have the
+processor, too, a share of that is a share of the loop.
 """
 
 from typing import NamedTuple
@@ -39,8 +40,8 @@ CHARGE_MAX_S = 0.05
 """Most that one action is charged with, and most that an allowance is overdrawn by."""
 
 RESTED_S = 0.002
-"""What a rest gives back, beyond what was overdrawn: nobody rests longer than `REST_MAX_S`, or that time and again while
-others at its socket use up what they share.
+"""What a rest gives back, beyond what was overdrawn: nobody rests longer than `REST_MAX_S`, or that time and again
+while others at its socket use up what they share.
 
 With nothing to start with, the first look into an empty socket would begin the next rest, and rings would never be
 looked at.
