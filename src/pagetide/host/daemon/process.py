@@ -6,9 +6,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from pagetide.host.daemon import handover
 from pagetide.host.daemon.handover import HandoverError, Predecessor
@@ -17,6 +18,8 @@ from pagetide.host.daemon.server import Server
 from pagetide.host.daemon.service_manager import ServiceManager
 from pagetide.host.device.kept_state import UnreadableStateError
 from pagetide.host.guest.gone import GuestGoneError
+
+_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ def serve(
     keeper: Keeper | None = None,
     manager: ServiceManager | None = None,
     predecessor: Predecessor | None = None,
+    options: Mapping[str, str] = _NO_OPTIONS,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until a successor has taken over.
@@ -64,6 +68,7 @@ def serve(
         keeper: the server's; what it has of a daemon before this one is served first.
         manager: who is to be told.
         predecessor: the daemon that gave what the keeper has, to be told when all is taken; the caller closes it.
+        options: what this daemon was started with, by name, for its successor to compare with.
         on_ready: called once all sockets are there.
 
     Raises:
@@ -89,7 +94,7 @@ def serve(
             if keeper is not None:
                 server.take_back()
             if predecessor is not None:
-                predecessor.taken()
+                _succeed(predecessor, options)
         except (OSError, GuestGoneError, UnreadableStateError, HandoverError):
             if predecessor is not None:
                 server.let_go()  # the predecessor goes on with all of it
@@ -106,7 +111,7 @@ def serve(
                 due_s = now_s + stats_interval_s
             wait_s = max(0.0, due_s - now_s) if stats_interval_s else -1
             server.run_once(manager.until_due_s(wait_s))
-            if server.successor is not None and _hand_over(server, server.successor):
+            if server.successor is not None and _hand_over(server, server.successor, options):
                 return
         manager.stopping()
         server.finish()
@@ -131,11 +136,18 @@ def _listen(server: Server, sockets: Sequence[Path], control: Path, folder: Path
     _log.info("listening at %s, control at %s", ", ".join(map(str, (*sockets, *taken))) or folder, control)
 
 
-def _hand_over(server: Server, successor: socket.socket) -> bool:
+def _succeed(predecessor: Predecessor, options: Mapping[str, str]) -> None:
+    """Have the predecessor end, and say what is not as it was with it."""
+    predecessor.taken()
+    for other in predecessor.other_options(options):
+        _log.warning("not as it was with the daemon before this one: %s", other)
+
+
+def _hand_over(server: Server, successor: socket.socket, options: Mapping[str, str]) -> bool:
     """Give everything to a successor; False if it does not take it, and this daemon goes on."""
     count = len(server.guests)
     try:
-        handover.give(successor, server.let_go())
+        handover.give(successor, server.let_go(), options)
     except HandoverError as error:
         _log.error("%s; this daemon goes on", error)
         server.come_back()

@@ -16,16 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from pagetide.foreign_fds import Closer
 from pagetide.host.daemon.control import handle, refusal
 from pagetide.host.daemon.control_socket import ControlClient, ControlSocket
-from pagetide.host.daemon.costs import Costs
-from pagetide.host.daemon.descriptor_share import descriptor_share
-from pagetide.host.daemon.guest_sockets import GuestSocket, GuestSockets
-from pagetide.host.daemon.hold_ups import HoldUps
+from pagetide.host.daemon.guest_sockets import UNCLOSED_MAX, GuestSocket, GuestSockets
 from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.listener import Listener
-from pagetide.host.daemon.refault_looks import RefaultLooks
-from pagetide.host.daemon.retries import Retries
 from pagetide.host.device.allowance import GUEST_BURST_S, LISTENER_BURST_S, WANTED, Use
 from pagetide.host.device.balloon import FEATURES
 from pagetide.host.guest.attached import AttachedGuest
@@ -35,6 +31,12 @@ from pagetide.host.guest.keep import Keep
 from pagetide.host.guest.wishes import Wishes
 from pagetide.host.memory.guest_memory import SharedMemoryLimit
 from pagetide.host.memory.ledger import Ledger
+from pagetide.host.sharing.costs import Costs
+from pagetide.host.sharing.descriptor_share import descriptor_share
+from pagetide.host.sharing.hold_ups import HoldUps
+from pagetide.host.sharing.patience import Patience
+from pagetide.host.sharing.refault_looks import RefaultLooks
+from pagetide.host.sharing.retries import Retries
 
 FINISH_MAX_S = 10.0
 """Longest time for `finish`; what is left then stays in the rings, not acknowledged."""
@@ -98,6 +100,8 @@ class Server:
         self._costs: Costs[Hashable] = Costs()
         self._hold_ups = HoldUps(waits=lambda: None) if hold_ups is None else hold_ups
         self._retries: Retries[GuestSocket] = Retries()
+        self._patience: Patience[Hashable] = Patience()
+        self._unclosed: set[GuestSocket] = set()
         self.sockets = GuestSockets(
             self._events,
             on_guest=self._accept,
@@ -106,6 +110,7 @@ class Server:
             listen=self._listen,
             share=descriptor_share(),
         )
+        self._closer = Closer()  # of guests that came otherwise
         self._keeper = keeper
         self.successor: socket.socket | None = None
         self._guests: dict[AttachedGuest, GuestSocket | None] = {}  # and where it came from
@@ -140,7 +145,15 @@ class Server:
             OSError: the path cannot be had, or somebody listens there.
         """
         assert self._control is None, "one control socket"
-        self._control = ControlSocket(Path(path), self._events, self._obey, self._costs, self._listen_control)
+        self._control = ControlSocket(
+            Path(path),
+            self._events,
+            self._obey,
+            self._costs,
+            self._listen_control,
+            patience=self._patience,
+            clock_s=self._now_s,
+        )
 
     def wake_by(self, fd: int) -> None:
         """End waiting in `run_once` whenever this descriptor is readable."""
@@ -213,7 +226,7 @@ class Server:
             keep=keep,
             clock_ns=self._clock_ns,
         )
-        self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
+        self._events.watch(guest.fileno(), READABLE, functools.partial(self._talk, guest))
         self._costs.enter(guest, GUEST_BURST_S, at=origin)
         self._guests[guest] = origin
         if origin is not None:
@@ -313,6 +326,8 @@ class Server:
         due = self._looks.take_due(self._now_s())
         if due is not None:
             self._look(due)
+        for party in self._patience.take_due(self._now_s()):
+            self._end_wait(party)
         self._costs.end_round(slept_s)
 
     def run(self, stop_fd: int) -> None:
@@ -346,7 +361,9 @@ class Server:
         return self._clock_ns() / 1e9
 
     def _until_next_s(self, timeout_s: float) -> float:
-        return self._looks.until_next_s(self._now_s(), self._costs.until_next_s(timeout_s))
+        now_s = self._now_s()
+        until_s = self._costs.until_next_s(timeout_s)
+        return self._patience.until_next_s(now_s, self._looks.until_next_s(now_s, until_s))
 
     def _look(self, guest: AttachedGuest) -> None:
         """Look at a piece of a guest's memory."""
@@ -363,6 +380,18 @@ class Server:
     def _note_work(self, guest: AttachedGuest) -> None:
         if guest in self._guests:
             self._working[guest] = None
+
+    def _talk(self, guest: AttachedGuest) -> None:
+        """Take a guest's messages, and note whether it keeps its connection from going on."""
+        self._attempt(guest, guest.talk)
+        self._patience.note(guest, guest.waits_since_s if guest in self._guests else None)
+
+    def _end_wait(self, party: Hashable) -> None:
+        """Somebody was waited for long enough."""
+        if isinstance(party, AttachedGuest):
+            self._attempt(party, party.end_wait)
+        elif isinstance(party, ControlClient) and self._control is not None:
+            self._control.end_wait(party)
 
     def _attempt(self, guest: AttachedGuest, action: Callable[[], Use]) -> None:
         """Do something for a guest, if it is attached still, at its cost as far as that was in vain."""
@@ -387,8 +416,10 @@ class Server:
         All that is done for a guest goes through here, so that a mistake of ours costs that guest its connection, and
         the others nothing.
         """
+        origin = self._guests.get(guest)
         try:
-            return action()
+            with self._closer if origin is None else origin.closer:
+                return action()
         except GuestGoneError as error:
             reason, held_up_s = str(error), error.held_up_s
         except Exception as error:
@@ -433,7 +464,7 @@ class Server:
                 assert self._control is not None, "it is one of its clients"
                 self._control.attend(rested)
             case AttachedGuest():
-                talk = functools.partial(self._attempt, rested, rested.talk)
+                talk = functools.partial(self._talk, rested)
                 self._fenced(rested, functools.partial(rested.go_on, talk))
                 talk()
 
@@ -443,7 +474,8 @@ class Server:
         try:
             guest.log_account()
             self._events.unwatch(guest.fileno())
-            guest.close()
+            with self._closer if origin is None else origin.closer:
+                guest.close()
         except Exception:  # it has gone all the same
             _log.exception(_OUR_ERROR, extra={"guest": guest.name})
         if guest.keep is not None and self._keeper is not None:
@@ -466,6 +498,7 @@ class Server:
         """It is attached no more: where it came from, and what it has spent in vain."""
         self._working.pop(guest, None)
         self._looks.forget(guest)
+        self._patience.note(guest, None)
         self._hold_ups.forget(guest)
         origin = self._guests.pop(guest)
         if origin is not None:
@@ -480,20 +513,24 @@ class Server:
 
     def _forget_socket(self, sock: GuestSocket) -> None:
         self._retries.succeeded(sock)
+        self._unclosed.discard(sock)
         self._costs.leave(sock)
         if self._keeper is not None:
             self._keeper.listens_no_more(sock.path)
 
     def _accept(self, origin: GuestSocket) -> None:
         self._costs.lap_s()
+        if origin.closer.open_count >= UNCLOSED_MAX:
+            self._turn_away(origin)
+            return
         try:
             sock = origin.accept()
         except OSError as error:
             if not self._retries.failing:
                 _log.error("no more guests can be accepted for now, which is tried again: %s", error)
-            self.sockets.rest(origin)
-            self._costs.rest_until(origin, self._costs.clock_s + self._retries.failed(origin))
+            self._try_later(origin)
             return
+        self._unclosed.discard(origin)
         if self._retries.succeeded(origin) and not self._retries.failing:
             _log.info("guests can be accepted again")
         if sock is None:
@@ -520,6 +557,22 @@ class Server:
             return
         self._offer_places()
         self._charge(guest, self._costs.lap_s())
+
+    def _turn_away(self, origin: GuestSocket) -> None:
+        """Accept nobody where earlier guests gave what cannot be closed, until it can."""
+        if origin not in self._unclosed:
+            self._unclosed.add(origin)
+            _log.error(
+                "%s: no more guests are accepted until the file system answers that serves what earlier ones gave: "
+                "%d descriptors cannot be closed",
+                origin.path,
+                origin.closer.open_count,
+            )
+        self._try_later(origin)
+
+    def _try_later(self, origin: GuestSocket) -> None:
+        self.sockets.rest(origin)
+        self._costs.rest_until(origin, self._costs.clock_s + self._retries.failed(origin))
 
     def _offer_places(self) -> None:
         self.sockets.offer(GUESTS_MAX - len(self._guests))

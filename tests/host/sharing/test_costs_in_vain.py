@@ -2,8 +2,8 @@
 
 import pytest
 
-from pagetide.host.daemon.costs import Costs
 from pagetide.host.device.allowance import CHARGE_MAX_S
+from pagetide.host.sharing.costs import Costs
 
 pytestmark = pytest.mark.alone
 

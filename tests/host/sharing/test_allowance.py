@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host.daemon import server as server_module
-from pagetide.host.daemon.costs import Costs
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.allowance import (
     CHARGE_MAX_S,
@@ -22,6 +21,7 @@ from pagetide.host.device.allowance import (
     SHARE,
     Allowance,
 )
+from pagetide.host.sharing.costs import Costs
 from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.payloads import U64
 from tests.host.guest.served_guest import ServedGuest

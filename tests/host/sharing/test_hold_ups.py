@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.host.daemon import hold_ups
-from pagetide.host.daemon.costs import Costs
-from pagetide.host.daemon.hold_ups import HELD_MIN_S, SUSPECT_S, HoldUps, Waits, thread_waits
 from pagetide.host.device.allowance import GUEST_BURST_S, HELD_REST_MAX_S, SHARE, Use
 from pagetide.host.guest.attached import AttachedGuest
+from pagetide.host.sharing import hold_ups
+from pagetide.host.sharing.costs import Costs
+from pagetide.host.sharing.hold_ups import HELD_MIN_S, SUSPECT_S, HoldUps, Waits, thread_waits
 from tests.host.daemon.test_fence import BAD, GOOD, Rig
 from tests.host.guest_ring import RING_PAGES
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.host.daemon.descriptor_share import descriptor_share
 from pagetide.host.memory.guest_memory import GuestMemory, GuestMemoryError, SharedMemoryLimit
+from pagetide.host.sharing.descriptor_share import descriptor_share
 from pagetide.virtio.vhost_user.frontend import RefusedError
 from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.payloads import MemoryRegion, encode_single_region
