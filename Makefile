@@ -20,7 +20,7 @@ run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram
 test: setup setup-guests ## check style and types, run all tests with kernels compiled, and again as plain Python
 	@tools/check lint test
 
-bench: setup ## measure the allocator and the host's discarding
+bench: setup ## measure what things cost; ARGS=allocator for that part only, ARGS=--help for the others
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 soak: setup ## look for what breaks, with new seeds, for ten minutes; make soak ARGS='--minutes 60' for longer

@@ -80,11 +80,17 @@ def _measure(name: str, print_row: Callable[[str], None], rows: list[Row]) -> No
             print_row(_line(row))
 
 
+def _known(part: str) -> str:
+    if part not in _PARTS:
+        raise argparse.ArgumentTypeError(f"there is no part {part!r}, only {', '.join(_PARTS)}")
+    return part
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = ", ".join(_PARTS)
     parser.add_argument(
-        "parts", nargs="*", choices=[[], *_PARTS], metavar="PART", help=f"any of {names}; all if none is named"
+        "parts", nargs="*", type=_known, metavar="PART", help=f"what to measure: any of {names}; all if none is named"
     )
     parser.add_argument("--json", action="store_true", help="print JSON at the end; rows go to standard error")
     parser.add_argument(

@@ -67,6 +67,16 @@ def test_an_interrupted_run_tells_what_it_has(tmp_path: Path, capsys: pytest.Cap
     assert "### three" not in text
 
 
+def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that is no part is named in one sentence, with those that there are, and nothing is measured."""
+    with pytest.raises(SystemExit) as ended:
+        benchmarks.main(["one", "four"])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert "there is no part 'four', only one, two, three" in err
+    assert out == ""
+
+
 def test_a_section_says_how_it_was_made() -> None:
     """Command, date, commit, processor and kernel are beside the figures; what missed its target is marked."""
     text = section(Measured("one", "2026-11-29", "abc", "2 CPUs X", "6.18", 2.04, ROWS))

@@ -22,7 +22,7 @@ FLOORS = (
     {"explorer"},
     {"conformance"},
     {"terminal"},
-    {"compare"},
+    {"compare", "operate"},
     {"commands"},
     {"cli", "__main__"},
 )

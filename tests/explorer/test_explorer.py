@@ -16,9 +16,11 @@ from pagetide.guest.reporting.registry import DESIGNS
 pytestmark = pytest.mark.jit  # what is explored is plain Python either way: once is enough
 
 STATES_MAX = 100_000
-TESTED = ("start", "drain", "merge", "ring", "full", "switch", "frames", "take", "killed", "inflate", "relief", "block")
+TESTED = ("start", "drain", "merge", "ring", "flip", "frames", "take", "killed", "inflate", "relief", "block")
 EXPLORED = [(design, name) for design in DESIGNS for name in scenarios_of(design) if name in TESTED]
 EXPLORED += [(design, "zone") for design in ("sync", "notify", "scan", "cursor")]
+EXPLORED += [(design, name) for design in ("notify-array", "cursor") for name in ("full", "pieces")]
+EXPLORED += [("scan", "switch"), ("shared", "switch"), ("balloon", "full"), ("balloon", "pieces")]
 EXPLORED += [(design, "cool") for design in ("notify-array", "scan", "shared")]
 """What there is time for in a test: `pagetide explore` runs every scenario for every design."""
 

@@ -1,7 +1,6 @@
 """A guest's RAM with a reporting queue in its first pages, for tests that play the driver."""
 
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 
@@ -61,9 +60,7 @@ class GuestRing:
     def __enter__(self) -> "GuestRing":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.ram.close()
 
     @property

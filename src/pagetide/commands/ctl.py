@@ -1,6 +1,5 @@
 """`pagetide ctl`: one request to a running daemon, and its answer for a person or as JSON."""
 
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -12,13 +11,12 @@ import msgspec
 from pagetide.commands.control_path import default_control_path
 from pagetide.commands.run import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config import ConfigError
+from pagetide.operate.host.daemon import ask
 from pagetide.units import format_size, parse_size
 
 COMMANDS = ("list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove")
 """What can be asked."""
 
-_TIMEOUT_S = 10.0
-_RECEIVE_BYTES = 65536
 _HINTS_MAX_S = 30.0
 _HINTS_LOOK_S = 0.05
 _COUNT_MAX_S = 30.0
@@ -46,26 +44,6 @@ def make_request(command: str, guest: str | None, settings: tuple[str, ...]) -> 
     except ValueError as error:
         raise ConfigError(f"target: {error}") from None
     return {"command": command, "guest": guest, "target_bytes": target_bytes}
-
-
-def ask(control: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Send a request, and wait for the answer.
-
-    Raises:
-        OSError: nobody answers there.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(_TIMEOUT_S)
-        sock.connect(str(control))
-        sock.sendall(msgspec.json.encode(request) + b"\n")
-        data = b""
-        while not data.endswith(b"\n"):
-            more = sock.recv(_RECEIVE_BYTES)
-            if not more:
-                raise ConnectionResetError("the daemon closed the connection")
-            data += more
-    answer: dict[str, Any] = msgspec.json.decode(data)
-    return answer
 
 
 def ctl_command(command: str, guest: str | None, settings: tuple[str, ...], control: Path | None, *, json: bool) -> int:

@@ -1,21 +1,21 @@
-"""Who acts in an explored machine: two vCPUs, the reporter, the device, and a clock.
+"""Who acts in an explored machine: two vCPUs, the reporter, the device, a clock, and who switches the design.
 
 Each is a few *stretches*: generators between which nothing but the actor's attributes is remembered, so that an actor
-can be set back to any point by running one stretch again. What they call is the real code; what is written here is
-only the glue of guest_run.py, guest_worker.py and host/guest/attached.py, step by step. A stretch returns the
-name of the next one, or None at the end.
+can be set back to any point by running one stretch again. What they call is the real code: the steps of guest/worker.py
+are stretches as they are, and each wait between two of them is one. A stretch returns the name of the next one, or
+None at the end.
 """
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pagetide.explorer.ground import system_call
 from pagetide.explorer.source import TOUCH, UNTIL, ExploredError, Pause
-from pagetide.explorer.state import Handed
 from pagetide.guest.allocator.operation import FREE
 from pagetide.guest.allocator.zone_layout import TICK
 from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY
-from pagetide.memory.frame_table import BEGUN, ENDED, GUEST_TICK
+from pagetide.guest.worker import Wait
+from pagetide.memory.frame_table import GUEST_TICK
 
 if TYPE_CHECKING:
     from pagetide.explorer.machine import ExploredMachine
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 Stretch = Generator[Pause, None, str | None]
 
 _TOUCH = Pause(TOUCH)
-
-# Whether the design is on, where it is switched (S14).
-ON = 0
-ON_UNTIL_REPORTED = 1
-OFF_WANTED = 2
-OFF = 3
-STARTING = 4
 
 
 class Actor:
@@ -48,117 +41,110 @@ class Actor:
         self.name, self.first = name, "begin"
         self.machine = machine
 
+    def stretch(self, name: str) -> Stretch:
+        """Begin this stretch."""
+        made: Stretch = getattr(self, name)()
+        return made
+
 
 class Reporter(Actor):
-    """Reports batch after batch, one at a time (`GuestWorker.report_all`).
+    """Who runs the steps of guest/worker.py: their waits, and what follows them.
 
     Attributes:
-        batch: the batch that is out.
-        then: the stretch that follows when there is no further batch.
+        steps: a Reporter of the explored package.
+        then: the stretch that follows when there is no further step.
+        notified: it was told to look again at what it waits for.
     """
 
-    def __init__(self, machine: "ExploredMachine", name: str) -> None:
+    def __init__(self, machine: "ExploredMachine", name: str, steps: Any) -> None:
         """Join the machine."""
         super().__init__(machine, name)
-        self.batch: Handed | None = None
+        self.steps = steps
         self.then = "begin"
+        self.notified = False
 
-    def next(self) -> Stretch:
-        """Ask the design for a batch."""
-        glue = self.machine.glue
-        if self.machine.design.synchronous:
-            yield Pause(UNTIL, ready=lambda: not glue.driving)
-        glue.driving = True
-        if self.machine.scenario.may_run_out:
-            yield _TOUCH  # the count of batches begun
-        glue.out += 1
-        batch = None
-        if glue.switch == OFF_WANTED:
-            yield from self.machine.coroutine(self.machine.design.stop())
-            glue.switch = OFF
-        elif glue.switch != OFF:
-            batch = yield from self.machine.design.next_batch(0.0)
-        self.batch = None if batch is None else Handed(batch)
-        if batch is None:
-            return "came_back"
-        return "fail" if glue.failures else "submit"
+    def stretch(self, name: str) -> Stretch:
+        """Begin this stretch: a step, or one of its own."""
+        return super().stretch(name) if hasattr(self, name) else self._step(name)
 
-    def fail(self) -> Stretch:
-        """There is no room in the queue: the batch goes back unreported."""
-        assert self.batch is not None
-        self.machine.glue.failures -= 1
-        yield from self.machine.design.done(self.batch.blocks, False, 0.0)
-        return "came_back"
+    def _step(self, name: str) -> Stretch:
+        wait = yield from self.machine.coroutine(getattr(self.steps, name)(0.0))
+        if wait == Wait.OVER:
+            return self.then
+        return {Wait.WAKE: "wait_wake", Wait.TURN: "wait_turn", Wait.CALL: "wait_call"}.get(wait, str(self.steps.step))
 
-    def submit(self) -> Stretch:
-        """Put it into the ring, and kick."""
-        assert self.batch is not None
-        self.machine.glue.at_the_ring = True
-        yield from self.machine.driver.submit(self.batch.blocks, self.machine.design.queue)
-        return "completed"
+    def wait_turn(self) -> Stretch:
+        """Take the turn, or sleep until it may be free."""
+        if not self.steps.take_turn():
+            self.notified = False
+            return "sleep_for_turn"
+        yield from ()
+        return str(self.steps.step)
 
-    def completed(self) -> Stretch:
-        """Look whether the host has dealt with it."""
-        done = yield from self.machine.driver.completed()
-        self.machine.glue.at_the_ring = not done
-        return "done" if done else "arm"
+    def sleep_for_turn(self) -> Stretch:
+        """Somebody else has it."""
+        yield Pause(UNTIL, ready=lambda: self.notified)
+        return "wait_turn"
 
-    def arm(self) -> Stretch:
-        """Ask for a call."""
-        ready = yield from self.machine.driver.arm()
-        return "completed" if ready else "wait"
-
-    def wait(self) -> Stretch:
+    def wait_call(self) -> Stretch:
         """Sleep until the call."""
         glue = self.machine.glue
         yield Pause(UNTIL, ready=lambda: glue.called)
         glue.called = False
-        return "completed"
-
-    def done(self) -> Stretch:
-        """Hand the batch back to the design."""
-        assert self.batch is not None
-        yield from self.machine.design.done(self.batch.blocks, True, 0.0)
-        if self.machine.glue.switch == ON_UNTIL_REPORTED:
-            self.machine.glue.switch = OFF_WANTED
-        return "came_back"
-
-    def came_back(self) -> Stretch:
-        """Tell who waits for memory."""
-        yield _TOUCH
-        glue, more = self.machine.glue, self.batch is not None
-        self.batch = None
-        glue.out -= 1
-        glue.driving = False
-        for vcpu in self.machine.vcpus:
-            vcpu.came_back_since = vcpu.allocating
-        return "next" if more else self.then
+        return str(self.steps.step)
 
 
 class Worker(Reporter):
-    """The guest's reporting worker (`GuestWorker`)."""
+    """The guest's reporting worker, whose first step was run."""
+
+    def __init__(self, machine: "ExploredMachine", name: str, steps: Any) -> None:
+        """Join the machine."""
+        super().__init__(machine, name, steps)
+        self.first = str(steps.step)
+
+    def wait_wake(self) -> Stretch:
+        """Sleep until the design is due, or somebody rings. When something is due, the time for it comes."""
+        yield Pause(UNTIL, ready=lambda: self.machine.glue.rung or self.is_due)
+        self.machine.glue.rung = False
+        self.machine.let_time_pass()
+        return str(self.steps.step)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the time comes for which it rests."""
+        return self.steps.until_s is not None
+
+
+class Faults(Actor):
+    """Who switches the design off and on again, and gives the queue room at last; at any time."""
+
+    settles = False
 
     def begin(self) -> Stretch:
-        """Sleep until the design is due, or somebody wakes it. When something is due, the time for it comes."""
-        machine, glue = self.machine, self.machine.glue
-        yield Pause(
-            UNTIL, ready=lambda: glue.woken or machine.design.due_s is not None or glue.switch in (OFF_WANTED, OFF)
-        )
-        if glue.switch == OFF:
-            return "switch_on"
-        woken, glue.woken = glue.woken, False
-        machine.let_time_pass()
-        if woken:
-            yield from machine.coroutine(machine.design.woken(0.0))
-        return "next"
+        """Begin with what the scenario has."""
+        yield from ()
+        return "switch_off" if self.machine.scenario.switches else "give_room"
+
+    def switch_off(self) -> Stretch:
+        """Switch the design off."""
+        yield from self.machine.reporting.switch(False)
+        return "switch_on" if self.machine.scenario.flips else "wait_off"
+
+    def wait_off(self) -> Stretch:
+        """Wait until it is off."""
+        yield Pause(UNTIL, ready=lambda: not self.machine.reporting.on)
+        return "switch_on"
 
     def switch_on(self) -> Stretch:
-        """Begin anew."""
+        """Switch it on again."""
+        yield from self.machine.reporting.switch(True)
+        return None
+
+    def give_room(self) -> Stretch:
+        """The queue is full no longer."""
         yield _TOUCH
-        self.machine.glue.switch = STARTING
-        yield from self.machine.coroutine(self.machine.design.start(0.0))
-        self.machine.glue.switch = ON
-        return "begin"
+        self.machine.reporting.ring_full = False
+        return None
 
 
 class Vcpu(Reporter):
@@ -167,21 +153,21 @@ class Vcpu(Reporter):
     Attributes:
         cursor: index of its next operation.
         slots: its blocks.
-        allocating: whether it is in an operation that may find no memory.
-        came_back_since: whether a batch came back since its operation began.
-        waits: whether it waits for that.
+        seen: batches that had ended when its operation began.
+        allocating: whether that counts, since it is in an operation that may find no memory.
+        waits: whether it waits for another to end.
     """
 
     settles = False
 
     def __init__(self, machine: "ExploredMachine", vcpu: int, operations: list[dict[str, int]]) -> None:
         """Take the operations that this vCPU runs."""
-        super().__init__(machine, f"vCPU {vcpu}")
+        super().__init__(machine, f"vCPU {vcpu}", machine.reporter())
         self.vcpu, self.operations = vcpu, operations
         self.cursor = 0
         self.slots = tuple([-1] * (1 + max((o["slot"] for o in operations), default=0)))
-        self.came_back_since = self.allocating = self.waits = False
-        self.ended = False
+        self.seen = 0
+        self.allocating = self.waits = self.ended = False
         self.then = "go_on"
         self.first = "begin" if operations else "end"
 
@@ -189,8 +175,8 @@ class Vcpu(Reporter):
         """Run the next operation."""
         machine = self.machine
         if machine.scenario.may_run_out:
-            yield _TOUCH  # the count of batches done
-            self.allocating = True
+            yield _TOUCH
+            self.seen, self.allocating = machine.ended, True
         slots, cursor = list(self.slots), [self.cursor]
         operation = self.operations[self.cursor]
         if operation["kind"] == FREE:
@@ -200,7 +186,7 @@ class Vcpu(Reporter):
         )
         self.slots, self.cursor = tuple(slots), cursor[0]
         if outcome != NO_MEMORY:
-            self.came_back_since = self.allocating = False
+            self.allocating = False
         if outcome == BAD_FREE:
             raise ExploredError(f"{self.name} cannot free a block that it was given")
         if outcome == DONE and self.cursor < len(self.operations):
@@ -212,7 +198,7 @@ class Vcpu(Reporter):
         """Wake the worker, if the free path asked for it."""
         machine = self.machine
         if (yield from machine.take_wake(machine.words)):
-            machine.glue.woken = True
+            yield from machine.reporting.wake()
         return self.then
 
     def report(self) -> Stretch:
@@ -221,7 +207,7 @@ class Vcpu(Reporter):
             raise ExploredError(f"{self.name} waits for the host")
         yield from ()
         self.then = "go_on"
-        return "next"
+        return "next_turn"
 
     def go_on(self) -> Stretch:
         """Run on, or go idle."""
@@ -234,20 +220,26 @@ class Vcpu(Reporter):
         if not self.machine.scenario.may_run_out:
             raise ExploredError(f"{self.name} fails to allocate")
         yield _TOUCH
-        if not self.may_wait():
-            raise ExploredError(f"a false OOM: {self.name} fails to allocate, and nothing is out for reporting")
-        if not self.machine.scenario.waits_before_oom:
-            raise ExploredError(f"a false OOM: {self.name} fails to allocate, and does not wait for what is out")
-        self.waits = True
-        yield Pause(UNTIL, ready=lambda: self.came_back_since)
-        self.came_back_since = self.allocating = self.waits = False
-        return "go_on"
-
-    def may_wait(self) -> bool:
-        """Whether something is out that may come back, or has come back already."""
         machine = self.machine
-        taking = machine.takes_frames and machine.table[BEGUN] != machine.table[ENDED]
-        return machine.glue.out > 0 or taking or self.came_back_since
+        if machine.begun == machine.ended == self.seen:
+            raise ExploredError(f"a false OOM: {self.name} fails to allocate, and nothing is out for reporting")
+        if not machine.scenario.waits_before_oom:
+            raise ExploredError(f"a false OOM: {self.name} fails to allocate, and does not wait for what is out")
+        return "wait_memory"
+
+    def wait_memory(self) -> Stretch:
+        """Go on once something came back, or sleep until somebody says that it may have."""
+        yield _TOUCH
+        self.waits = self.machine.ended == self.seen
+        self.notified = False
+        self.allocating = self.waits
+        return "sleep_for_memory" if self.waits else "go_on"
+
+    def sleep_for_memory(self) -> Stretch:
+        """Nothing came back yet; where nobody says so, it looks every so often."""
+        machine = self.machine
+        yield Pause(UNTIL, ready=lambda: self.notified or (machine.looks_again and machine.ended != self.seen))
+        return "wait_memory"
 
     def idle(self) -> Stretch:
         """Give back the per-CPU list, and pass on what that asked for."""

@@ -1,13 +1,13 @@
 """Who acts in an explored machine with a balloon besides device and vCPUs: its worker, and the host's policy.
 
-What they add is the glue of balloon_worker.py and of GuestRun's relief. The timer at which a worker looks at
-what the host wants is left out as long as it would find nothing to do, or the search would never come to rest.
+The worker is guest/balloon_worker.py; what is added is the glue of GuestRun's relief. The timer at which a worker looks
+at what the host wants is left out as long as it would find nothing to do, or the search would never come to rest.
 """
 
 from typing import TYPE_CHECKING
 
-from pagetide.explorer.actors import OFF, OFF_WANTED, Actor, Stretch, Vcpu, Worker
-from pagetide.explorer.source import TOUCH, UNTIL, ExploredError, Pause
+from pagetide.explorer.actors import Actor, Stretch, Vcpu, Worker
+from pagetide.explorer.source import TOUCH, ExploredError, Pause
 from pagetide.guest.allocator.balloon_pages import RELIEFS, UNTOLD_PAGES
 from pagetide.guest.allocator.zone_layout import BALLOON_PAGES, HELD, RECORD_WORDS, STATE, TYPE_MASK
 
@@ -49,40 +49,30 @@ class Policy(Actor):
 
 
 class BalloonWorker(Worker):
-    """The worker of a guest with a balloon (`BalloonWorker`).
-
-    Attributes:
-        actual_pages: what it last told the host of the balloon's size.
-    """
-
-    def __init__(self, machine: "ExploredMachine", name: str) -> None:
-        """Join the machine."""
-        super().__init__(machine, name)
-        self.actual_pages = 0
-        self.then = "tell_actual"
-
-    def begin(self) -> Stretch:
-        """Sleep until the timer finds something to do, and read what the host wants."""
-        machine, glue = self.machine, self.machine.glue
-        yield Pause(UNTIL, ready=lambda: glue.switch in (OFF_WANTED, OFF) or self.has_to_do)
-        if glue.switch == OFF:
-            return "switch_on"
-        machine.let_time_pass()
-        machine.design.wanted_pages = glue.target_pages
-        return "next"
+    """The worker of a guest with a balloon, whose timer ends its rest when it has something to do."""
 
     @property
-    def has_to_do(self) -> bool:
+    def is_due(self) -> bool:
         """Whether the balloon is not as wanted, the host does not know all, or a vCPU waits for a pass to end."""
-        held_pages = self.machine.words[BALLOON_PAGES]
-        known = held_pages == self.actual_pages == self.machine.glue.target_pages
-        return not known or untold_pages(self.machine) > 0 or any(vcpu.waits for vcpu in self.machine.vcpus)
+        machine = self.machine
+        held_pages = machine.words[BALLOON_PAGES]
+        known = held_pages == self.steps.told_pages == machine.glue.target_pages
+        return not known or untold_pages(machine) > 0 or any(vcpu.waits for vcpu in machine.vcpus)
 
-    def tell_actual(self) -> Stretch:
-        """Tell the host how large the balloon is."""
-        yield _TOUCH
-        self.actual_pages = self.machine.words[BALLOON_PAGES]
-        return "begin"
+
+class Config:
+    """The driver's way to the device's configuration."""
+
+    def __init__(self, machine: "ExploredMachine") -> None:
+        """Belong to this machine."""
+        self._machine = machine
+
+    def num_pages(self) -> int:
+        """What the host's policy wants."""
+        return self._machine.glue.target_pages
+
+    def set_actual(self, nr_pages: int) -> None:
+        """Who is told remembers it."""
 
 
 class BalloonedVcpu(Vcpu):
@@ -94,18 +84,12 @@ class BalloonedVcpu(Vcpu):
         freed = yield from machine.design.deflate_on_oom(self.operations[self.cursor]["order"])
         if not freed:
             return "wait_for_memory"
-        for vcpu in machine.vcpus:  # a relief counts as something that came back
-            vcpu.came_back_since = vcpu.allocating
-        self.came_back_since = self.allocating = False
+        self.allocating = False
         return "go_on"
 
     def wait_for_memory(self) -> Stretch:
         """All of it is on its way in or out."""
         return (yield from super().out_of_memory())
-
-    def may_wait(self) -> bool:
-        """As InBalloon has it."""
-        return super().may_wait() or self.machine.words[BALLOON_PAGES] > 0
 
 
 def untold_pages(machine: "ExploredMachine") -> int:
@@ -113,12 +97,17 @@ def untold_pages(machine: "ExploredMachine") -> int:
     return int(vars(machine.design)["_counts"][UNTOLD_PAGES])
 
 
+def reliefs(machine: "ExploredMachine") -> int:
+    """How often an allocation that failed took pages out of the balloon."""
+    return int(vars(machine.design)["_counts"][RELIEFS])
+
+
 def forget_what_nobody_sees(machine: "ExploredMachine") -> None:
     """Of two states that differ only behind the end of a stack or a batch, and in what is only counted, make one."""
     design = vars(machine.design)
     design["_counts"][RELIEFS] = 0
     design["_untold"][untold_pages(machine) :] = 0
-    if not machine.glue.out:
+    if machine.reporting.batches_begun == machine.reporting.batches_done:
         design["_batch"][:] = 0
 
 

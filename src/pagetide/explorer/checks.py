@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pagetide.explorer import balloon as explorer_balloon
-from pagetide.explorer.actors import OFF, OFF_WANTED, STARTING
 from pagetide.explorer.ground import FRAME_ORDER
 from pagetide.explorer.source import ExploredError
 from pagetide.explorer.state import HINTS_SEEN_MAX, State
@@ -47,6 +46,7 @@ class Checks:
         """
         self._machine, self._zone, self._zone_state = machine, zone, zone_state
         self._sound: set[Any] = set()
+        self._reporting_order = machine.words[REPORTING_ORDER]
         self._cool_ticks = cool_ticks(machine.scenario.settings.cool_s)
 
     def state(self, *, at_rest: bool) -> None:
@@ -62,7 +62,9 @@ class Checks:
         if words[ISOLATED_BLOCKS] > machine.scenario.settings.capacity:
             raise ExploredError(f"{words[ISOLATED_BLOCKS]} blocks are isolated, and a batch has fewer")
         locks = [ZONE_LOCK, *(vcpu_base(vcpu) + PCP_LOCK for vcpu in vcpus)]
-        starting = machine.glue.switch == STARTING  # records are made step by step of what is free already
+        starting = any(
+            steps.step == "switch_on" for steps in machine.reporters
+        )  # records are made step by step of what is free already
         if at_rest and not starting and not any(words[lock] for lock in locks):
             self._recount()
 
@@ -115,12 +117,14 @@ class Checks:
         """Check what holds once nothing can happen any more: nobody waits for ever, and nothing is lost."""
         machine = self._machine
         waiting = [vcpu.name for vcpu in machine.vcpus if not vcpu.ended]
-        if machine.glue.out:
+        if machine.reporting.batches_begun != machine.reporting.batches_done:
             waiting.append("reporter")
         if waiting:
             raise ExploredError(f"a deadlock: {' and '.join(waiting)} cannot go on")
-        if machine.glue.switch in (OFF_WANTED, OFF, STARTING):
+        if not machine.reporting.on:
             raise ExploredError("the design is switched off for good")
+        if machine.words[REPORTING_ORDER] != self._reporting_order:
+            raise ExploredError("the design is believed to be on, and the zone asks for nothing")
         if machine.balloons:
             explorer_balloon.check_end(machine)
         self._fill_zone()

@@ -6,17 +6,8 @@ from typing import Any
 
 from pagetide.explorer import balloon as explorer_balloon
 from pagetide.explorer import rings as explorer_rings
-from pagetide.explorer.actors import (
-    OFF_WANTED,
-    ON,
-    ON_UNTIL_REPORTED,
-    Actor,
-    Clock,
-    Device,
-    Vcpu,
-    Worker,
-)
-from pagetide.explorer.balloon import BalloonedVcpu, BalloonWorker, Policy
+from pagetide.explorer.actors import Actor, Clock, Device, Faults, Vcpu, Worker
+from pagetide.explorer.balloon import BalloonedVcpu, BalloonWorker, Config, Policy
 from pagetide.explorer.checks import Checks
 from pagetide.explorer.ground import (
     FRAME_ORDER,
@@ -34,6 +25,7 @@ from pagetide.explorer.source import Control, Edit, ExploredError, World
 from pagetide.explorer.state import MachineState, State
 from pagetide.explorer.taking import Killer, Taker
 from pagetide.guest.allocator.zone_layout import (
+    BALLOON_PAGES,
     BUDDY,
     RECORD_WORDS,
     REPORTED,
@@ -46,7 +38,7 @@ from pagetide.guest.allocator.zone_layout import (
 from pagetide.guest.allocator.zone_layout import COOL_TICKS as COOL_TICKS_OF_ZONE
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.memory.frame_states import REFUSED, take_begun
-from pagetide.memory.frame_table import COOL_TICKS, FRAMES, GUEST_TICK, STATE_MASK
+from pagetide.memory.frame_table import BEGUN, COOL_TICKS, ENDED, FRAMES, GUEST_TICK, STATE_MASK
 from pagetide.memory.frame_table import FREE as FREE_FRAME
 from pagetide.memory.region_map import Region
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
@@ -56,6 +48,13 @@ _READ_OF_A_FRAME = Edit(
     "host.device.taking", "def begin_batch(", "old = table[FRAMES + frame]", "old = atomic_load(table, FRAMES + frame)"
 )
 """No change, but a place to pause: the guest changes frames between the host's looks at two of them."""
+
+
+def _still(scenario: Scenario) -> frozenset[str]:
+    """Attributes that nobody changes, or nobody looks at, unless the scenario is about them."""
+    changes = {"wanted_on": scenario.switches, "ring_full": scenario.ring_full, "was_woken": scenario.wakes_finely}
+    changes |= dict.fromkeys(("batches_begun", "batches_done"), scenario.may_run_out)
+    return frozenset(name for name, does in changes.items() if not does)
 
 
 def _nothing(result: Any) -> Generator[Any, Any, Any]:
@@ -77,23 +76,14 @@ class Glue:
     Attributes:
         kicked: queues, a bit each, whose kick's eventfd is signalled.
         called: so is the call's.
-        woken: so is the worker's.
-        driving: somebody reports.
-        at_the_ring: and is between putting the batch into the ring and taking it out.
-        out: batches asked for and not yet over.
-        failures: reports that are still to fail.
+        rung: so is the worker's.
         target_pages: what the host wants in the balloon.
         killed: the host's process was killed, and nobody has taken over yet.
-        switch: ON_UNTIL_REPORTED, OFF_WANTED, OFF, STARTING or ON.
     """
 
-    def __init__(self, scenario: Scenario, *, reports: bool) -> None:
-        self.called = self.woken = self.driving = self.at_the_ring = self.killed = False
-        self.out = self.kicked = self.target_pages = 0
-        self.failures = scenario.failures
-        self.switch = ON
-        if scenario.switches:
-            self.switch = ON_UNTIL_REPORTED if reports else OFF_WANTED
+    def __init__(self) -> None:
+        self.called = self.rung = self.killed = False
+        self.kicked = self.target_pages = 0
 
 
 class ExploredMachine:
@@ -102,19 +92,20 @@ class ExploredMachine:
     def __init__(self, design: str, scenario: Scenario, edits: tuple[Edit, ...] = ()) -> None:
         """Build it, with the design started and nothing done yet."""
         self.takes_frames, self.balloons = design == "shared", design == "balloon"
-        self.scenario, self.glue = scenario, Glue(scenario, reports=not self.takes_frames)
+        self.scenario, self.glue = scenario, Glue()
         self.ram = Ram(scenario.nr_pages, queues=2 if self.balloons else 1)
         self.plain_zone = self._make_zone()
         self.words = _Array(self.plain_zone.words.tolist())
         self.pages = _Array(self.plain_zone.pages.tolist())
         ground = pausing_ground(scenario.order_max, self.ram, lambda: self.control, finely=scenario.ring_finely)
-        world = World(ground, (*edits, _READ_OF_A_FRAME), pausing=True)
+        world = World(ground, (*edits, _READ_OF_A_FRAME), pausing=True, still=_still(scenario))
         self.control: Control = world.control
         place = DESIGNS[design]
         file = place.module.removeprefix("pagetide.")
         names = [file, "guest.vcpu", "guest.allocator.pcp", "guest.allocator.request", "memory.region_map"]
         names += ["host.memory.discard", "host.device.taking", *explorer_rings.MODULES]
-        names += ["guest.driver.inflate"] if self.balloons else []
+        names += ["guest.worker"]
+        names += ["guest.driver.inflate", "guest.balloon_worker"] if self.balloons else []
         modules = dict(zip(names, world.load(*names), strict=True))
         vars(modules["host.memory.discard"])["punch_hole"] = self._punch_hole
         self.run_operations = modules["guest.vcpu"].run_operations
@@ -129,10 +120,60 @@ class ExploredMachine:
         self._join_rings(modules)
         zone = types.SimpleNamespace(words=self.words, pages=self.pages)
         self.design = getattr(modules[file], place.kind)(zone, scenario.settings)
-        self.finish(self.coroutine(self.design.start(0.0)))
+        self._make_reporting(modules)
         self._gather()
         self._state = MachineState(self)
         self.checks = Checks(self, self.plain_zone, self._state.zone_state)
+
+    def _make_reporting(self, modules: dict[str, Any]) -> None:
+        """Who reports, and with what: the package's own, over the explored machine's bells."""
+        explored = self
+
+        class Reporting(modules["guest.worker"].Reporting):  # type: ignore[misc]
+            def ring(self) -> Paused:
+                yield from system_call(explored.control)
+                explored.glue.rung = True
+
+            def tell(self) -> Paused:
+                yield from ()
+                for actor in (*explored.vcpus, explored.worker):
+                    actor.notified = True
+
+        self.reporters: list[Any] = []
+        self._reporter = modules["guest.worker"].Reporter
+        self.reporting = Reporting(self.design, self.driver)
+        self.reporting.ring_full = self.scenario.ring_full
+        if self.balloons:
+            worker = modules["guest.balloon_worker"].BalloonWorker(self.reporting, self.design, Config(self))
+        else:
+            worker = modules["guest.worker"].Worker(self.reporting)
+        self.reporters.append(worker)
+        self.finish(worker.start(0.0))
+
+    def reporter(self) -> Any:
+        """Steps of a vCPU's own."""
+        self.reporters.append(self._reporter(self.reporting))
+        return self.reporters[-1]
+
+    @property
+    def begun(self) -> int:
+        """As an InFlight has it: batches begun."""
+        if self.takes_frames:
+            return self.table[BEGUN]
+        begun = int(self.reporting.batches_begun)
+        return begun + explorer_balloon.reliefs(self) + (self.words[BALLOON_PAGES] > 0) if self.balloons else begun
+
+    @property
+    def ended(self) -> int:
+        """As an InFlight has it: batches ended."""
+        if self.takes_frames:
+            return self.table[ENDED]
+        return int(self.reporting.batches_done) + (explorer_balloon.reliefs(self) if self.balloons else 0)
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether who waits for memory looks every so often, though nobody says anything."""
+        return self.takes_frames or self.balloons
 
     def _gather(self) -> None:
         """Everybody who acts; the device, or the host that takes frames, comes last."""
@@ -141,8 +182,10 @@ class ExploredMachine:
             (BalloonedVcpu if self.balloons else Vcpu)(self, number, program) for number, program in enumerate(programs)
         ]
         self.device = Device(self, "device")
-        worker = (BalloonWorker if self.balloons else Worker)(self, "reporter")
-        self.actors: list[Actor] = [*self.vcpus, worker]
+        self.worker = (BalloonWorker if self.balloons else Worker)(self, "reporter", self.reporters[0])
+        self.actors: list[Actor] = [*self.vcpus, self.worker]
+        if self.scenario.switches or self.scenario.ring_full:
+            self.actors.append(Faults(self, "faults"))
         if self.balloons:
             self.actors.append(Policy(self, "host"))
         if self.scenario.killed:
@@ -167,7 +210,10 @@ class ExploredMachine:
         capacity = self.scenario.settings.capacity
         size_bytes = self.scenario.nr_pages << PAGE_SHIFT
         if self.balloons:
-            self.queues = [join(modules, kind, i, 1, self.ram) for i, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))]
+            self.queues = [
+                join(modules, kind, number, 1, self.ram, self.scenario.punches_max)
+                for number, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))
+            ]
             self.driver = inflate_driver(modules, self.queues, self, self.ram)
             self._read_pfns, vars(modules["host.device.turn"])["read_pfns"] = (
                 modules["host.device.turn"].read_pfns,
@@ -175,9 +221,10 @@ class ExploredMachine:
             )
             size_bytes += PAGE_SIZE_BYTES  # the page frame numbers are in guest memory
         else:
-            self.queues = [join(modules, kinds.REPORTING, 0, capacity, self.ram)]
+            self.queues = [join(modules, kinds.REPORTING, 0, capacity, self.ram, self.scenario.punches_max)]
             self.driver = report_driver(modules, self.queues[0], self)
-        self.regions = modules["memory.region_map"].RegionMap([Region(0, size_bytes, 0, 0, 0)]).table
+        region = Region(0, size_bytes, 0, 0, 0, piece_bytes=self.scenario.piece_pages << PAGE_SHIFT)
+        self.regions = modules["memory.region_map"].RegionMap([region]).table
 
     @staticmethod
     def coroutine(made: Any) -> Generator[Any, Any, Any]:

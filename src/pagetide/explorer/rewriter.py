@@ -13,8 +13,10 @@ _SETTINGS = frozenset({
 """Words that do not change while a design is on, and those that only count."""
 
 _SHARED = frozenset({"words", "pages"})
-_SHARED_ATTRIBUTES = frozenset({"_relieved", "held_pages"})
-"""Of a design, what a vCPU's thread writes as well as the worker's; and a property that reads the zone's words."""
+_SHARED_ATTRIBUTES = frozenset({
+    "_relieved", "held_pages", "was_woken", "wanted_on", "ring_full", "batches_begun", "batches_done",
+})  # fmt: skip
+"""Of a design or its worker, what one thread writes and another reads; and a property that reads the zone's words."""
 
 _OWN = frozenset({"stamp_block", "check_block"})
 """Functions that touch only what belongs to the block's owner."""
@@ -23,7 +25,8 @@ _PRIMITIVES = frozenset({
     "lock", "atomic_load", "atomic_store", "atomic_add", "atomic_exchange", "atomic_compare_exchange",
     "load_u16", "load_u16_acquire", "store_u16", "store_u16_release", "punch_hole",
 })  # fmt: skip
-_METHODS = frozenset({"kick"})
+_METHODS = frozenset({"kick", "ring", "tell", "start", "stop", "woken", "next_batch", "done"})
+"""What pauses in some design or machine, and so is taken to in each."""
 
 
 def _is_shared(node: ast.AST) -> bool:
@@ -109,8 +112,8 @@ class Pausing(NamedTuple):
 class _Rewriter(ast.NodeTransformer):
     """Turns one function into a generator."""
 
-    def __init__(self, pausing: Pausing, own: bool) -> None:
-        self._pausing, self._own = pausing, own
+    def __init__(self, pausing: Pausing, own: bool, still: frozenset[str]) -> None:
+        self._pausing, self._own, self._still = pausing, own, still
         self._names = 0
         self._keeps_results = False
 
@@ -140,9 +143,10 @@ class _Rewriter(ast.NodeTransformer):
         return f"_result_{self._names}"
 
     def _pause(self, *nodes: ast.AST | None) -> list[ast.stmt]:
-        if self._own or not _touches(*nodes):
+        touched = [node for node in _touched(*nodes) if getattr(node, "attr", None) not in self._still]
+        if self._own or not touched:
             return []
-        guarded = "_control.held" if all(map(_is_of_vcpu, _touched(*nodes))) else "_control.in_zone"
+        guarded = "_control.held" if all(map(_is_of_vcpu, touched)) else "_control.in_zone"
         return _made(f"if not {guarded}:\n yield _touch")
 
     def _statement(self, node: ast.stmt) -> list[ast.stmt]:
@@ -156,7 +160,7 @@ class _Rewriter(ast.NodeTransformer):
         if isinstance(node, ast.For):
             new = ast.For(node.target, self._expression(node.iter), self.body(node.body), self.body(node.orelse))
             return [*self._pause(node.iter), new]
-        if isinstance(node, ast.AugAssign) and _is_shared(node.target) and not self._own:
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Subscript) and self._pause(node.target):
             return self._read_and_write(node)
         assert not isinstance(node, ast.With | ast.Try), f"line {node.lineno}: the explorer knows no such statement yet"
         pause = self._pause(node)
@@ -182,12 +186,12 @@ class _Rewriter(ast.NodeTransformer):
         return [*pause, read, *pause, ast.Assign([target], value)]
 
 
-def rewrite(tree: ast.Module, pausing: Pausing) -> None:
-    """Turn a module's functions that pause into generators, in place."""
+def rewrite(tree: ast.Module, pausing: Pausing, still: frozenset[str]) -> None:
+    """Turn a module's functions that pause into generators, in place; attributes in `still` do not change meanwhile."""
     for function, is_method in _functions(tree):
         if function.name in (pausing.methods if is_method else pausing.functions):
             last = _made("if False:\n yield")
-            function.body = [*_Rewriter(pausing, function.name in _OWN).body(function.body), *last]
+            function.body = [*_Rewriter(pausing, function.name in _OWN, still).body(function.body), *last]
             _place(function, function)
 
 

@@ -36,7 +36,7 @@ class Joined(NamedTuple):
     used_event: int
 
 
-def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram) -> Joined:
+def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram, punches_max: int) -> Joined:
     """Join a queue.
 
     Args:
@@ -45,6 +45,7 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram)
         number: its place in the queues' memory.
         blocks: descriptors of an element at most.
         ram: guest memory.
+        punches_max: holes that a turn punches at most.
     """
     size = 1 << max(_SIZE_MIN - 1, blocks - 1).bit_length()
     gpa = ram.queue_gpa + number * QUEUE_BYTES
@@ -58,7 +59,7 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram)
     ring = ring_device.DeviceRing(
         size, desc_address=desc, avail_address=avail, used_address=used, event_idx=True, indirect=False
     )
-    served = turn.BlockQueue(kind, ring, turn.turn_control(), np.zeros(ACCOUNT_WORDS, np.int64))
+    served = turn.BlockQueue(kind, ring, turn.turn_control(punches_max=punches_max), np.zeros(ACCOUNT_WORDS, np.int64))
     places = used - ram.queue_gpa + 2, avail - ram.queue_gpa + 4 + 2 * size
     return Joined(driver, served, (driver.state, ring.state, served.progress, served.ranges), *places)
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE
 from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.host.device.turn import TURN_PUNCHES_MAX
 
 
 class Scenario(NamedTuple):
@@ -20,10 +21,14 @@ class Scenario(NamedTuple):
         may_run_out: whether an allocation may find the memory out for reporting.
         waits_before_oom: whether an allocation that fails waits for what is out for reporting.
         ring_finely: whether ring operations are explored access by access, or are a step each.
+        wakes_finely: whether the flag with which the worker is woken is explored access by access.
         elements_per_turn: the device's budget.
-        failures: how many reports fail at once, from the first on: there is no room in the queue.
+        punches_max: holes that the device punches in a turn, which may so end within an element.
+        piece_pages: pages that one hole has at most; the next one begins at a multiple of them.
+        ring_full: whether there is no room in the queue at first, so that reports fail at once.
         targets: how many pages the host wants in the balloon, one after the other.
-        switches: whether the design is switched off, after the first report if it reports, and on again at some time.
+        switches: whether the design is switched off at some time, and on again once it is off.
+        flips: whether it is switched on again at any time after that.
         killed: whether the host's process is killed at some time, and another one takes over.
     """
 
@@ -37,10 +42,14 @@ class Scenario(NamedTuple):
     may_run_out: bool = False
     waits_before_oom: bool = True
     ring_finely: bool = False
+    wakes_finely: bool = False
     elements_per_turn: int = 2
-    failures: int = 0
+    punches_max: int = TURN_PUNCHES_MAX
+    piece_pages: int = 1 << 20
+    ring_full: bool = False
     targets: tuple[int, ...] = ()
     switches: bool = False
+    flips: bool = False
     killed: bool = False
 
 

@@ -12,7 +12,7 @@ _COOL_S = 0.5 / TICKS_PER_S
 
 SCENARIOS = {
     # Both blocks of the zone are out at once, and somebody needs one: invariant 5.
-    "start": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True),
+    "start": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True, wakes_finely=True),
     # A block and a page of another one come and go while reports are under way; per-CPU lists are drained.
     "zone": Scenario(("a2 f", "a0 f"), _SMALL, settled=True, may_run_out=True),
     # Both blocks may be out, so that an allocation drains another vCPU's list, whose owner uses it and drains it, too.
@@ -23,10 +23,16 @@ SCENARIOS = {
     "merge": Scenario(("a1 f", ""), _SMALL._replace(order=1), nr_pages=4, may_run_out=True),
     # The handshake of the ring, access by access: every report must be noticed, and its end.
     "ring": Scenario(("", ""), _SMALL, ring_finely=True, elements_per_turn=1),
-    # The first report fails, since the queue is full: nothing of it may be taken for reported, or be forgotten.
-    "full": Scenario(("a2 f", ""), _SMALL._replace(capacity=2), failures=1, may_run_out=True),
-    # The design is switched off after its first report, and on again, while a block comes and goes.
-    "switch": Scenario(("a1 f", ""), _SMALL, switches=True, may_run_out=True),
+    # The device's turn ends after one of the two pieces of its element.
+    "pieces": Scenario(
+        ("a2 a2 f f", ""), _SMALL._replace(capacity=2), settled=True, may_run_out=True, punches_max=1, piece_pages=4
+    ),
+    # Reports fail, since the queue is full at first: nothing of it may be taken for reported, or be forgotten.
+    "full": Scenario(("a2 f", ""), _SMALL._replace(capacity=2), ring_full=True, may_run_out=True),
+    # The design is switched off at any time, and on again when it is off, while a block comes and goes.
+    "switch": Scenario(("a1 f", ""), _SMALL, nr_pages=4, switches=True, may_run_out=True),
+    # It is switched off and on again at any time, perhaps before anybody has noticed.
+    "flip": Scenario(("", ""), _SMALL, nr_pages=4, switches=True, flips=True, wakes_finely=True),
     # A block that is freed is reported only when it has been free for a while.
     "cool": Scenario(("a2 f", ""), _SMALL._replace(cool_s=_COOL_S), may_run_out=True),
     "cap": Scenario(("a1 f", ""), _SMALL._replace(oom="cap", in_flight_max_bytes=4 * 4096), may_run_out=True),
@@ -61,8 +67,9 @@ SCENARIOS_BALLOON = {
     # The host wants all of memory in the balloon, and a vCPU wants it all for a block.
     "block": _TWO_PAGES._replace(programs=("a1 f", ""), targets=(1, 2)),
     "ring": Scenario(("", ""), _SMALL, targets=(2, 0), ring_finely=True, elements_per_turn=1),
-    "full": Scenario(("a1 f", ""), _SMALL, targets=(2,), failures=1, may_run_out=True),
-    "switch": Scenario(("a1 f", ""), _SMALL, targets=(2,), switches=True, may_run_out=True),
+    "pieces": Scenario(("a1 f", ""), _SMALL, targets=(2,), punches_max=1, piece_pages=1, may_run_out=True),
+    "full": Scenario(("a1 f", ""), _SMALL, targets=(2,), ring_full=True, may_run_out=True),
+    "switch": Scenario(("a1 f", ""), _SMALL, nr_pages=4, targets=(2,), switches=True, may_run_out=True),
 }
 """By name; for `balloon` alone, whose batches are of two pages here instead of 256."""
 

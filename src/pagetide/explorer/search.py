@@ -19,14 +19,16 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
+from pagetide.explorer import ground
+from pagetide.explorer import machine as explored
 from pagetide.explorer.machine import ExploredMachine
 from pagetide.explorer.scenario import Scenario
 from pagetide.explorer.source import LOCK, TOUCH, UNTIL, Edit, ExploredError, Pause
-from pagetide.explorer.state import State
+from pagetide.explorer.state import AT_THE_RING, State
 
 _FUEL = 1000
 _SETTLE_STEPS_MAX = 1000
-_AT_THE_RING = frozenset({"submit", "completed", "arm", "wait"})
+_AT_THE_RING = AT_THE_RING | {"wait_call"}
 _SCALARS = (int, str, bool, float, type(None), tuple)
 _NOWHERE = (0, -1, ("", 0))  # from the first node, and nobody has stepped
 
@@ -143,7 +145,7 @@ class Explorer:
         """Begin stretches until one pauses."""
         while stretch is not None:
             state = self._machine.capture()
-            generator = getattr(actor, stretch)()
+            generator = actor.stretch(stretch)
             try:
                 pause = next(generator)
             except StopIteration as end:
@@ -202,7 +204,7 @@ class Explorer:
             return []
         group = [*reporting, len(node.positions) - 1]
         assert len(group) == 2
-        if any(node.positions[index].frames[-1][0].endswith("explorer/machine.py") for index in group):
+        if any(node.positions[index].frames[-1][0] == explored.__file__ for index in group):
             return []
         return [index for index in able if index in group]
 
@@ -218,7 +220,7 @@ class Explorer:
         machine, actor = self._machine, self._machine.actors[index]
         control = machine.control
         assert position.stretch is not None
-        generator: Generator[Pause, None, str | None] = getattr(actor, position.stretch)()
+        generator: Generator[Pause, None, str | None] = actor.stretch(position.stretch)
         control.held, control.in_zone = 0, False
         for state in position.log:
             machine.restore(state)
@@ -269,7 +271,7 @@ def _frames(generator: Any) -> tuple[Any, ...]:
         frame = generator.gi_frame
         values = tuple([v if isinstance(v, _SCALARS) else len(v) for v in frame.f_locals.values() if _counts(v)])
         code = frame.f_code
-        if "explorer_ground" not in code.co_filename or not frames:
+        if code.co_filename != ground.__file__ or not frames:
             frames.append((code.co_filename, frame.f_lineno, frame.f_lasti, values))
         generator = generator.gi_yieldfrom
     return tuple(frames)

@@ -118,19 +118,27 @@ def path_of(module: str) -> Path:
 class World:
     """The package's modules once more, over a ground of its own; with `pausing`, as generators."""
 
-    def __init__(self, ground: dict[str, dict[str, Any]], edits: tuple[Edit, ...], *, pausing: bool) -> None:
+    def __init__(
+        self,
+        ground: dict[str, dict[str, Any]],
+        edits: tuple[Edit, ...],
+        *,
+        pausing: bool,
+        still: frozenset[str] = frozenset(),
+    ) -> None:
         """Make an empty world.
 
         Args:
             ground: replacements of what modules define, by module; of those with "*" all that there is.
             edits: changes to the source.
             pausing: whether functions pause; otherwise they are the plain ones.
+            still: attributes that could change, and do not in what is explored.
         """
         self.control = Control()
         self._ground, self._edits = ground, edits
         self._modules: dict[str, types.ModuleType] = {}
         self._trees: dict[str, ast.Module] = {}
-        self._pausing = pausing
+        self._pausing, self._still = pausing, still
         self._names = Pausing(set(), set())
 
     def load(self, *names: str) -> list[types.ModuleType]:
@@ -166,7 +174,7 @@ class World:
         if "*" not in ground:
             tree = self._trees[name]
             if self._pausing and name not in _AT_REST:
-                rewrite(tree, self._names)
+                rewrite(tree, self._names, self._still)
             space = module.__dict__
             space["__builtins__"] = {**vars(builtins), "__import__": self._import}
             space.update(_control=self.control, _touch=Pause(TOUCH))

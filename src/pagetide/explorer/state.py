@@ -52,6 +52,9 @@ State = tuple[Any, ...]
 HINTS_SEEN_MAX = 12
 """The longest array of hints that is part of the state."""
 
+AT_THE_RING = frozenset({"submit", "look", "arm"})
+"""Steps of who puts a batch into the ring, or takes it out."""
+
 _SPARES_SEEN_MAX = 16
 _GENERATION_SHIFT = 32
 _SCALARS = (int, float, str, tuple, type(None), np.generic)
@@ -109,17 +112,29 @@ def _objects_of(thing: Any) -> Iterator[Any]:
                 found.append(value)
 
 
+class _Steps(_Attributes):
+    """What changes in who reports: the batch that is out is a part of the design's array."""
+
+    def capture(self) -> Any:
+        return tuple([Handed(value) if isinstance(value, np.ndarray) else value for value in super().capture()])
+
+    def restore(self, values: Any) -> None:
+        super().restore([value.blocks if isinstance(value, Handed) else value for value in values])
+
+
 class MachineState:
     """Takes and sets the state of one machine."""
 
     def __init__(self, machine: "ExploredMachine") -> None:
         """Find all that can change."""
         self._words, self._pages, self._ram = machine.words, machine.pages, machine.ram
-        self.objects = [*_objects_of(machine.design), machine.glue, machine.driver, *machine.actors]
+        objects = [*_objects_of(machine.design), machine.glue, machine.driver, machine.reporting, *machine.actors]
+        self.objects = [*objects, *machine.reporters]
         arrays = [value for thing in self.objects for value in vars(thing).values() if isinstance(value, np.ndarray)]
         self._arrays = [array for array in arrays if array.base is None]
         self._arrays += [state for queue in machine.queues for state in queue.states]
-        self._attributes = [_Attributes(thing) for thing in self.objects]
+        self._attributes = [_Attributes(thing) for thing in objects]
+        self._attributes += [_Steps(steps) for steps in machine.reporters]
         self._stretches = list(self._words_that_change(machine))
         indices = [index for start, end in self._stretches for index in range(start, end)]
         self._get_words = itemgetter(*indices)
@@ -170,11 +185,10 @@ class MachineState:
         if not words[ZONE_LOCK]:
             start, end = self._spares + words[SPARES], self._spares + _SPARES_SEEN_MAX
             words[start:end] = [0] * (end - start)
+        self._count_anew()
         if self._machine.takes_frames:
             table = self._machine.table
             table[INSTALLS] = table[TAKING_MAX] = 0
-            if table[BEGUN] == table[ENDED]:
-                table[BEGUN] = table[ENDED] = 0
         for page, first in enumerate(first_words):
             place = page * RECORD_WORDS + GENERATION
             if first == 0:
@@ -183,9 +197,22 @@ class MachineState:
                 pages[place] = 1
                 first_words[page] = 1 << _GENERATION_SHIFT | page
 
+    def _count_anew(self) -> None:
+        """Of batches only counts whether one is under way, and whether one ended since a vCPU looked."""
+        machine, reporting = self._machine, self._machine.reporting
+        seen = [vcpu.seen != machine.ended for vcpu in machine.vcpus]
+        reporting.batches_begun -= reporting.batches_done
+        reporting.batches_done = 0
+        if machine.balloons:
+            machine.forget_balloon()
+        if machine.takes_frames and machine.table[BEGUN] == machine.table[ENDED]:
+            machine.table[BEGUN] = machine.table[ENDED] = 0
+        for vcpu, another in zip(machine.vcpus, seen, strict=True):
+            vcpu.seen = machine.ended - another if vcpu.allocating else 0
+
     def _renew_rings(self) -> None:
         machine, memory = self._machine, self._ram.queue
-        if not machine.device.idle or machine.glue.at_the_ring:
+        if not machine.device.idle or any(steps.step in AT_THE_RING for steps in machine.reporters):
             return
         wanted = [self._index(queue.used_event) - self._index(queue.used) & 0xFFFF for queue in machine.queues]
         memory[:], first = self._first_rings
@@ -204,8 +231,6 @@ class MachineState:
     def capture(self) -> State:
         """The state."""
         self._forget_what_nobody_sees()
-        if self._machine.balloons:
-            self._machine.forget_balloon()
         self._renew_rings()
         known = self._known.setdefault
         words, pages = self._get_words(self._words), tuple(self._pages)

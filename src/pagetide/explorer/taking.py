@@ -49,10 +49,8 @@ class Taker(Actor):
         return "begin"
 
     def ended(self) -> None:
-        """A batch is over: who waits for memory looks at the table (`TakenByHost`)."""
+        """A batch is over; who waits for memory looks at the table every so often (`TakenByHost`)."""
         self.picked[:] = self.count[:] = 0
-        for vcpu in self.machine.vcpus:
-            vcpu.came_back_since = vcpu.allocating
 
     def take_over(self) -> Stretch:
         """Be the host that comes after the one that was killed."""

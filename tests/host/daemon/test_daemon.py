@@ -13,9 +13,9 @@ import pytest
 
 from pagetide import cli
 from pagetide.commands import serve as serve_command
-from pagetide.commands.ctl import ask
 from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.guest.wishes import KEPT_SUFFIX
+from pagetide.operate.host.daemon import ask
 from pagetide.virtio.balloon import CONFIG_BYTES, Config
 from pagetide.virtio.vhost_user.messages import Request
 from tests.host.daemon.process import Daemon, show

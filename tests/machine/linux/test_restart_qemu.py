@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pagetide.commands.ctl import ask
 from pagetide.machine.linux import initrd
 from pagetide.machine.linux.guest import LinuxGuest
 from pagetide.machine.linux.packages import QemuProgram, find_linux
 from pagetide.machine.linux.qemu import Qemu
+from pagetide.operate.host.daemon import ask
 from tests.host.daemon.little_service_manager import LittleServiceManager
 from tests.machine.linux.guests import SMALL
 

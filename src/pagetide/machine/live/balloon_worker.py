@@ -1,54 +1,35 @@
-"""The worker of a live guest with a balloon: it also reads what the host wants, and says what is in the balloon."""
+"""The worker of a live guest with a balloon, and what a failing allocation may wait for there."""
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
+from pagetide.guest import balloon_worker as steps
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import FREE_PAGES
 from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.machine.balloon_policy import settled
 from pagetide.machine.in_flight import Batches
-from pagetide.machine.live.guest_worker import CallSource, GuestWorker, ReportDriver
-
-
-class InflatingDriver(ReportDriver, Protocol):
-    """What of a driver this worker needs beside; InflateDriver says what each does."""
-
-    def num_pages(self) -> int:
-        """How many pages the host wants in the balloon."""
-
-    def set_actual(self, nr_pages: int) -> None:
-        """Say how many are in it."""
+from pagetide.machine.live.guest_worker import CallSource, GuestWorker
 
 
 class BalloonWorker(GuestWorker):
-    """Drives a balloon over its driver in real time. The configuration is read and written by the worker's thread."""
+    """Drives a balloon over its driver in real time; reading and writing the configuration waits for the device."""
 
     def __init__(
         self,
         balloon: Balloon,
-        driver: InflatingDriver,
+        driver: steps.InflatingDriver,
         calls: CallSource,
         note_reported: Callable[[Batch], None] | None = None,
     ) -> None:
         """Make the thread."""
         super().__init__(balloon, driver, calls, note_reported=note_reported)
         self._balloon, self._config = balloon, driver
-        self._told_pages = 0
 
-    def report_all(self) -> None:
-        """Read what the host wants, come as near to it as can be, and say how near that is.
-
-        Raises:
-            HostGoneError: the device's end of the connection is closed.
-        """
-        self._balloon.wanted_pages = self._config.num_pages()
-        super().report_all()
-        held_pages = self._balloon.held_pages
-        if held_pages != self._told_pages:
-            self._config.set_actual(held_pages)
-            self._told_pages = held_pages
+    def steps(self) -> steps.BalloonWorker:
+        """The steps that the thread is to run."""
+        return steps.BalloonWorker(self, self._balloon, self._config)
 
 
 class InBalloon:

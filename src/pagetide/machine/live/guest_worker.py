@@ -1,4 +1,4 @@
-"""The reporting worker of a live guest: the thread in which a design runs and reports wait for the host."""
+"""The reporting worker of a live guest: the thread in which its steps run and its waits are executed."""
 
 import os
 import select
@@ -9,25 +9,12 @@ from types import TracebackType
 from typing import Protocol
 
 from pagetide.guest.reporting.design import Batch, Design
+from pagetide.guest.worker import ReportDriver, Reporter, Reporting, Wait, Worker
 from pagetide.linux import eventfd, eventfd_read, eventfd_write
-from pagetide.virtio.balloon import Queue
 
 
 class HostGoneError(Exception):
     """The device's end of the connection is closed."""
-
-
-class ReportDriver(Protocol):
-    """What of a driver the worker needs; BalloonDriver says what each does."""
-
-    def submit(self, batch: Batch, queue: Queue) -> None:
-        """Give these blocks to the host, on this virtqueue."""
-
-    def completed(self) -> bool:
-        """Whether the host has dealt with them."""
-
-    def arm(self) -> bool:
-        """Ask for a call when it has; whether it may have already."""
 
 
 class CallSource(Protocol):
@@ -52,15 +39,12 @@ class Reconnecting(Protocol):
         """Try once; when to try again, or None."""
 
 
-class GuestWorker:
+class GuestWorker(Reporting):
     """Drives one design over one driver in real time.
 
     Attributes:
         failure: what ended the worker, if it was not `stop`.
         on_failure: called once there is one, in the worker's thread.
-        batches_begun: how many times a batch was asked for, counted before anything is isolated.
-        batches_done: how many of those are over, counted when everything is back in the allocator.
-        ring_full: a fault: the queue has no room, and a report fails at once.
         came_back: notified whenever a batch is back, and when the worker comes to rest or ends.
     """
 
@@ -79,18 +63,12 @@ class GuestWorker:
         With `reconnecting` a closed connection is waited out, as long as it takes. `note_reported` is told of each
         batch that is given to the host.
         """
+        super().__init__(design, driver, note_reported)
         self.failure = None
         self.on_failure: Callable[[], None] = lambda: None
-        self.ring_full = False
-        self.batches_begun = self.batches_done = 0
-        self._on = self._wanted_on = True
         self.came_back = threading.Condition()
-        self._sleeping_long = self._woken = False
-        self._design, self._driver, self._calls = design, driver, calls
-        self._reconnecting, self._note_reported = reconnecting, note_reported
+        self._calls, self._reconnecting = calls, reconnecting
         self._wake_fd, self._stop_fd = eventfd(), eventfd()
-        self._stopping = False
-        self._driving = threading.Lock()
         self._reconnects = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="reporting worker")
 
@@ -101,118 +79,80 @@ class GuestWorker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopping = True
+        self.stopping = True
         eventfd_write(self._stop_fd)
         self._thread.join()
         os.close(self._wake_fd)
         os.close(self._stop_fd)
 
-    def wake(self) -> None:
-        """The free path raised WAKE."""
-        self._woken = True
+    def ring(self) -> None:
+        """Wake the worker's thread."""
         eventfd_write(self._wake_fd)
 
-    def switch(self, on: bool) -> None:
-        """Switch the design off, or on again, as soon as no batch is out (S14)."""
-        self._wanted_on = on
-        eventfd_write(self._wake_fd)
+    def tell(self) -> None:
+        """Wake whoever waits for `came_back`."""
+        with self.came_back:
+            self.came_back.notify_all()
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether the design is on, and wants nothing until something is freed."""
-        idle = self._sleeping_long and self._design.at_rest
-        return idle and not self._woken and self._on and self._wanted_on
+    def steps(self) -> Worker:
+        """The steps that the thread is to run."""
+        return Worker(self)
 
-    def _run(self) -> None:
-        try:
-            self._design.start(time.monotonic())
-            while not self._stopping:
-                if self._sleep() and self._on:
-                    self._design.woken(time.monotonic())
-                self.report_all()
-        except BaseException as error:
-            self.failure = error
-            self.on_failure()
-        finally:
-            with self.came_back:
-                self.came_back.notify_all()
-
-    def _sleep(self) -> bool:
-        """Until the design is due, or somebody wakes or stops the worker; whether it was woken."""
-        due_s = self._design.due_s
-        if self._design.at_rest:
-            with self.came_back:
-                self._sleeping_long = True
-                self.came_back.notify_all()
-        watched = [self._wake_fd, self._stop_fd]
-        if self._calls is not None:
-            watched.append(self._calls.connection_fd)
-        ready = _poll(watched, None if due_s is None else max(0.0, due_s - time.monotonic()))
-        self._check_connection(ready)
-        if self._wake_fd in ready:
-            eventfd_read(self._wake_fd)
-        self._sleeping_long = False
-        woken = self._woken
-        if woken:  # a wake-up that comes after the look is seen the next time
-            self._woken = False
-        return woken
-
-    def report_all(self) -> None:
-        """Report until the design has no batch; one thread after the other, the worker's and synchronous vCPUs'.
+    def report_from_vcpu(self) -> None:
+        """Report from a synchronous vCPU's thread.
 
         Raises:
             HostGoneError: the device's end of the connection is closed.
         """
-        more = True
-        while more and not self._stopping:
-            with self._driving:
-                more = self._report_next()
+        self._drive(Reporter(self))
 
-    def report_from_vcpu(self) -> None:
-        """The same from a synchronous vCPU: what is due after that is the worker's."""
-        self.report_all()
-        if self._design.due_s is not None:
-            eventfd_write(self._wake_fd)
+    def _run(self) -> None:
+        try:
+            self._drive(self.steps())
+        except BaseException as error:
+            self.failure = error
+            self.on_failure()
+        finally:
+            self.tell()
 
-    def _report_next(self) -> bool:
-        if not self._switched_on():
-            return False
-        self.batches_begun += 1
-        batch = self._design.next_batch(time.monotonic())
-        if batch is not None:
-            reported = self._report(batch)
-            self._design.done(batch, reported, time.monotonic())
+    def _drive(self, steps: Reporter) -> None:
+        """Run steps until there is no further one for now."""
+        try:
+            while (wait := steps.proceed(time.monotonic())) is not Wait.OVER:
+                if wait is Wait.TURN:
+                    self._wait_for_turn(steps)
+                elif wait is Wait.WAKE:
+                    assert isinstance(steps, Worker)
+                    self._sleep(steps.until_s)
+                elif wait is Wait.CALL:
+                    self._wait_for_call()
+        finally:
+            if steps.has_turn:  # it failed, and nobody is to wait for ever
+                steps.end_turn()
+
+    def _wait_for_turn(self, steps: Reporter) -> None:
         with self.came_back:
-            self.batches_done += 1
-            self.came_back.notify_all()
-        return batch is not None
+            if not steps.take_turn():
+                self.came_back.wait_for(steps.take_turn)
 
-    def _switched_on(self) -> bool:
-        """Whether the design is on, after it was switched if that is wanted; no batch is out."""
-        if self._on and not self._wanted_on:
-            self._design.stop()
-        elif self._wanted_on and not self._on:
-            self._design.start(time.monotonic())
-        self._on = self._wanted_on
-        return self._on
+    def _sleep(self, until_s: float | None) -> None:
+        """Until this time, or until somebody rings or stops the worker."""
+        watched = [self._wake_fd, self._stop_fd]
+        if self._calls is not None:
+            watched.append(self._calls.connection_fd)
+        ready = _poll(watched, None if until_s is None else max(0.0, until_s - time.monotonic()))
+        self._check_connection(ready)
+        if self._wake_fd in ready:
+            eventfd_read(self._wake_fd)
 
-    def _report(self, batch: Batch) -> bool:
-        """Report one batch and sleep until the host has dealt with it, or the worker is stopped; whether it has."""
-        if self.ring_full:
-            return False
-        assert self._driver is not None
-        assert self._calls is not None
-        self._driver.submit(batch, self._design.queue)
-        if self._note_reported is not None and self._design.queue is not Queue.DEFLATE:
-            self._note_reported(batch)  # while the host is at it
-        while not self._driver.completed() and not self._stopping:
-            if self._driver.arm():
-                continue
-            ready = _poll([self._calls.call_fd, self._stop_fd, self._calls.connection_fd], None)
-            if self._calls.call_fd in ready:
-                self._calls.take_call()
-            self._check_connection(ready)
-        return not self._stopping
+    def _wait_for_call(self) -> None:
+        """Until the device calls, or the worker is stopped."""
+        calls = self._calls
+        assert calls is not None
+        ready = _poll([calls.call_fd, self._stop_fd, calls.connection_fd], None)
+        if calls.call_fd in ready:
+            calls.take_call()
+        self._check_connection(ready)
 
     def _check_connection(self, ready: set[int]) -> None:
         if self._calls is None or self._calls.connection_fd not in ready:
@@ -221,7 +161,7 @@ class GuestWorker:
             raise HostGoneError("the host closed the connection")
         with self._reconnects:  # the worker and a synchronous vCPU may both have noticed
             lost = self._calls.connection_fd in _poll([self._calls.connection_fd], 0.0)
-            while lost and not self._stopping:
+            while lost and not self.stopping:
                 due_s = self._reconnecting.reconnect(time.monotonic())
                 lost = due_s is not None
                 if due_s is not None:

@@ -1,9 +1,10 @@
-"""The worker of a simulated guest with a balloon: balloon_worker.py's, in virtual time."""
+"""The worker of a simulated guest with a balloon: it waits in virtual time for what the host answers."""
 
 import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.zone import Zone
+from pagetide.guest.balloon_worker import BalloonWorker
 from pagetide.guest.driver.inflate import InflateDriver
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.machine.costs import Costs
@@ -30,15 +31,10 @@ class SimulatedBalloonWorker(SimulatedWorker):
         """As SimulatedWorker, with the host that answers."""
         super().__init__(loop, zone, balloon, driver, host.called, costs, shared, processors)
         self._balloon, self._config, self._host = balloon, driver, host
-        self._told_pages = 0
 
-    def report_all(self) -> Task:
-        """Read what the host wants, come as near to it as can be, and say how near that is."""
-        yield from self._host.answers()
-        self._balloon.wanted_pages = self._config.num_pages()
-        yield from super().report_all()
-        held_pages = self._balloon.held_pages
-        if held_pages != self._told_pages:
-            yield from self._host.answers()
-            self._config.set_actual(held_pages)
-            self._told_pages = held_pages
+    def steps(self) -> BalloonWorker:
+        """The steps that `run` runs."""
+        return BalloonWorker(self, self._balloon, self._config)
+
+    def _answer(self) -> Task:
+        return self._host.answers()

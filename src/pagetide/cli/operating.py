@@ -1,0 +1,64 @@
+"""`pagetide why`: for who runs VMs."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pagetide.cli.app import app
+from pagetide.cli.help_page import terminal_columns
+from pagetide.machine.config import ConfigError
+
+_WHY_EXAMPLES = """
+Examples:
+
+    pagetide why
+    pagetide why --guest-script >guest.sh
+    pagetide why 4711 --guest guest.txt
+    pagetide why /run/vm1.qmp --guest guest.txt --save vm1.json
+    pagetide why --from vm1.json
+
+Exit status: 0 answered, whatever was found; 1 there is no such VM, it may not be looked at, or a file cannot be used;
+2 bad arguments.
+"""
+
+
+@app.command(help_epilogue=_WHY_EXAMPLES)
+def why(
+    vm: str | None = None,
+    /,
+    *,
+    guest_script: Annotated[bool, Parameter(negative="")] = False,
+    guest: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    control: Path | None = None,
+    save: Path | None = None,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Say why a running VM's memory does not come back, and what to do. It only looks.
+
+    What the host holds for the VM is set against what its guest says it needs, each byte in one class; what keeps much
+    of it from coming back is said below, with what was read where, the remedy, what that should return and its cost.
+
+    It works on any QEMU, with its own balloon or ours, and on User-Mode Linux. Without the guest's text only what the
+    host sees is known.
+
+    Args:
+        vm: A process id, the path of a QEMU's QMP socket, or the name of a guest of a running `pagetide serve`. Without
+            one, the VMs on this host are listed with what each holds.
+        guest_script: Print the shell script that is to be run in the guest, as root if that can be; it only reads, and
+            any POSIX shell will do.
+        guest: A file with what that script wrote; - is standard input.
+        control: The control socket of `pagetide serve`. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        save: Write all that was read to this file, without names, addresses or contents of memory.
+        from_: Answer from such a file, here or elsewhere.
+        json: Print JSON.
+    """
+    from pagetide.commands.why import print_guest_script
+    from pagetide.commands.why import why as answer
+
+    if guest_script:
+        if any(each is not None for each in (vm, guest, control, save, from_)) or json:
+            raise ConfigError("--guest-script only prints the script: it goes with nothing else")
+        return print_guest_script()
+    return answer(vm, guest=guest, control=control, save=save, load=from_, as_json=json, columns=terminal_columns())

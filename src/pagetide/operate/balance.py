@@ -1,0 +1,167 @@
+"""The balance: each byte that the host holds for a VM in exactly one class.
+
+What the guest has in use, it has touched, and the host holds it. What is left over of the guest's memory that is held
+lies in memory that is free in the guest. Of that, what never comes back by reporting comes first: pages on per-CPU
+lists, and blocks that are too small, which were split from memory in use; then what the watermark rule keeps; the rest
+is in blocks that could be reported. So a class is wrong by as much as the guest has in use without ever having touched
+it, and the kernel's own, in which that mostly is (memory kept for a crash kernel), gives way to the others.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import msgspec
+
+from pagetide.operate.evidence import Evidence
+from pagetide.operate.guest.facts import GuestFacts
+from pagetide.operate.guest.linux_reporting import reporting_order, sort_free
+
+PROCESSES = "used by processes"
+SHARED = "shared memory and tmpfs"
+CACHE_CLEAN = "page cache, clean"
+CACHE_DIRTY = "page cache, dirty"
+CACHE_PINNED = "page cache, not to be dropped"
+SLAB_RECLAIMABLE = "slab, reclaimable"
+SLAB = "slab, not reclaimable"
+HUGE_USED = "huge pages in use"
+KERNEL = "the guest's kernel"
+PCP = "free, on per-CPU lists"
+BELOW_ORDER = "free, in blocks too small to be reported"
+BLOCKED = "free, in zones below the watermark rule"
+HUGE_FREE = "free huge pages in pools"
+REPORTABLE = "free, could be reported"
+BALLOON = "in the balloon, and held all the same"
+NOT_EXPLAINED = "not explained"
+VMM = "the VMM's own"
+
+IN_USE = (PROCESSES, SHARED, CACHE_CLEAN, CACHE_DIRTY, CACHE_PINNED, SLAB_RECLAIMABLE, SLAB, HUGE_USED, KERNEL)
+"""Classes of memory that the guest has in use, in the order in which they are believed to be held."""
+
+_FREE = (PCP, BELOW_ORDER, BLOCKED)
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host holds for a VM, in RAM and in swap.
+
+    Attributes:
+        held_bytes: all of it, as the kernel says.
+        swapped_bytes: as much of it is in the host's swap.
+        classes: that, by class; they add up to `held_bytes`.
+        below_order_bytes: of those too small to be reported, by order.
+        order: the reporting order that they are too small for; None without a guest's text.
+    """
+
+    held_bytes: int
+    swapped_bytes: int
+    classes: dict[str, int]
+    below_order_bytes: dict[int, int]
+    order: int | None
+
+    def of(self, name: str) -> int:
+        """How much there is of a class."""
+        return self.classes.get(name, 0)
+
+
+class _Guest(NamedTuple):
+    """Sizes of classes in the guest, touched or not."""
+
+    in_use: Mapping[str, int]
+    free: Mapping[str, int]
+    reportable: int
+    huge_free: int
+    below_order: Mapping[int, int]
+    balloon: int
+
+
+def balance(evidence: Evidence) -> Balance:
+    """The balance of what was gathered."""
+    vm, guest = evidence.vm, evidence.guest
+    classes: dict[str, int] = {}
+    below_order: dict[int, int] = {}
+    if guest is not None:
+        sizes = _sizes(guest, vm.ram_bytes)
+        classes = dict(_held(sizes, vm.ram_held_bytes, guest))
+        below_order = _shared_out(sizes.below_order, classes.get(BELOW_ORDER, 0))
+    left = vm.ram_held_bytes - sum(classes.values())
+    classes[NOT_EXPLAINED] = left
+    classes[VMM] = vm.own_bytes + vm.own_swapped_bytes
+    assert sum(classes.values()) == vm.held_bytes
+    assert min(classes.values()) >= 0
+    return Balance(
+        held_bytes=vm.held_bytes,
+        swapped_bytes=vm.ram_swapped_bytes + vm.own_swapped_bytes,
+        classes=classes,
+        below_order_bytes=below_order,
+        order=None if guest is None else reporting_order(guest),
+    )
+
+
+def is_reporting(guest: GuestFacts) -> bool:
+    """Whether the guest's driver reports free pages."""
+    return any(each.has_driver and each.features >> REPORTING_BIT & 1 for each in guest.balloons)
+
+
+REPORTING_BIT = 5
+"""VIRTIO_BALLOON_F_REPORTING (virtio 1.2, 5.5.3)."""
+
+DEFLATE_ON_OOM_BIT = 2
+"""VIRTIO_BALLOON_F_DEFLATE_ON_OOM: with it, what is in the balloon stays in MemTotal (drivers/virtio)."""
+
+
+def _sizes(guest: GuestFacts, ram_bytes: int) -> _Guest:
+    memory = guest.memory
+    file_lru = memory("Active(file)", "Inactive(file)")
+    dirty = min(memory("Dirty", "Writeback"), file_lru)
+    huge = sum(pool.page_bytes * pool.pages for pool in guest.pools)
+    huge_free = sum(pool.page_bytes * pool.free_pages for pool in guest.pools)
+    in_use = {
+        PROCESSES: memory("AnonPages", "SwapCached"),
+        SHARED: memory("Shmem"),
+        CACHE_CLEAN: file_lru - dirty,
+        CACHE_DIRTY: dirty,
+        CACHE_PINNED: max(0, memory("Cached", "Buffers") - memory("Shmem") - file_lru),
+        SLAB_RECLAIMABLE: memory("SReclaimable"),
+        SLAB: memory("SUnreclaim"),
+        HUGE_USED: huge - huge_free,
+    }
+    free = sort_free(guest, reporting_order(guest))
+    kernel = ram_bytes - sum(in_use.values()) - memory("MemFree") - guest.pcp_bytes - huge_free - guest.balloon_bytes
+    in_use[KERNEL] = max(0, kernel)
+    below = sum(free.below_order.values())
+    return _Guest(
+        MappingProxyType(in_use),
+        MappingProxyType({PCP: guest.pcp_bytes, BELOW_ORDER: below, BLOCKED: free.blocked}),
+        free.reportable,
+        huge_free,
+        MappingProxyType(free.below_order),
+        guest.balloon_bytes,
+    )
+
+
+def _held(sizes: _Guest, held_bytes: int, guest: GuestFacts) -> Iterator[tuple[str, int]]:
+    """As much of each class as is held, in the order in which they are believed to be."""
+    left = held_bytes
+    for name, size_bytes in (*sizes.in_use.items(), *((name, sizes.free[name]) for name in _FREE)):
+        yield name, (taken := min(size_bytes, left))
+        left -= taken
+    # Reported blocks go, and pools stay. Where nothing is reported, nobody can tell the two apart.
+    both = sizes.huge_free + sizes.reportable
+    first = sizes.huge_free if is_reporting(guest) or not both else left * sizes.huge_free // both
+    huge_free = min(first, sizes.huge_free, left)
+    yield HUGE_FREE, huge_free
+    left -= huge_free
+    yield REPORTABLE, (reportable := min(sizes.reportable, left))
+    left -= reportable
+    yield BALLOON, min(sizes.balloon, left)
+
+
+def _shared_out(sizes: Mapping[int, int], held_bytes: int) -> dict[int, int]:
+    """So much of these sizes, each in proportion; the largest order takes what rounding leaves."""
+    total = sum(sizes.values())
+    if not total:
+        return {}
+    parts = {order: held_bytes * size_bytes // total for order, size_bytes in sizes.items()}
+    last = max(parts)
+    parts[last] += held_bytes - sum(parts.values())
+    return parts

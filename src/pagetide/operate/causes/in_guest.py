@@ -1,0 +1,209 @@
+"""Why memory is held that reporting cannot return: small blocks, per-CPU lists, caches, pools, and the balloon."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from pagetide.operate import balance as classes
+from pagetide.operate.balance import Balance
+from pagetide.operate.causes.finding import Finding, Remedy
+from pagetide.operate.evidence import Evidence
+from pagetide.operate.guest.facts import GuestFacts
+from pagetide.operate.guest.linux_reporting import CAPACITY, watermark_bytes
+from pagetide.units import format_size
+
+_ENOUGH = 0.8
+"""A lower order that returns this share of what lies in small blocks is recommended, if none smaller does."""
+
+_ORDER_FILE = "/sys/module/page_reporting/parameters/page_reporting_order"
+
+
+def guest_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iterator[Finding]:
+    """What is found of all that, where it is so much."""
+    guest = evidence.guest
+    if guest is None:
+        return
+    found = (
+        (balance.of(classes.BELOW_ORDER), partial(_too_small, balance)),
+        (balance.of(classes.BLOCKED), partial(_blocked, balance)),
+        (balance.of(classes.PCP), _per_cpu),
+        (balance.of(classes.CACHE_CLEAN), _cache),
+        (balance.of(classes.CACHE_DIRTY), _dirty),
+        (balance.of(classes.SLAB_RECLAIMABLE), _slab),
+        (balance.of(classes.SHARED) - guest.memory("Mapped"), _tmpfs),
+        (balance.of(classes.HUGE_FREE), _pool),
+        (guest.balloon_bytes, _balloon),
+    )
+    for size_bytes, make in found:
+        if size_bytes >= least_bytes:
+            yield make(guest, size_bytes)
+
+
+def _reports(guest: GuestFacts, size_bytes: int) -> int | None:
+    """What comes back of memory that becomes free: nothing where nobody reports it."""
+    return size_bytes if classes.is_reporting(guest) else None
+
+
+def _too_small(balance: Balance, guest: GuestFacts, size_bytes: int) -> Finding:
+    order = balance.order
+    assert order is not None
+    returns = {low: sum(each for at, each in balance.below_order_bytes.items() if at >= low) for low in range(order)}
+    best = max((low for low, total in returns.items() if total >= _ENOUGH * size_bytes), default=0)
+    table = ", ".join(f"{low}: {format_size(total)}" for low, total in sorted(returns.items(), reverse=True))
+    return Finding(
+        cause="order-too-high",
+        size_bytes=size_bytes,
+        sentence=f"{format_size(size_bytes)} are free in blocks that are too small: reporting begins at order {order}.",
+        evidence=(f"free blocks by order (buddyinfo); what each lower order would return: {table}",),
+        remedies=(
+            Remedy(
+                where="guest",
+                command=f"echo {best} >{_ORDER_FILE}",
+                note="until the guest reboots; it takes effect when the next such block is freed",
+            ),
+            Remedy(
+                where="guest",
+                command="echo 1 >/proc/sys/vm/compact_memory",
+                note="once: it makes large blocks of small ones",
+            ),
+        ),
+        returns_bytes=_reports(guest, returns[best]),
+        cost=f"up to {1 << (order - best)} times as many reports and discards for the same memory",
+    )
+
+
+def _blocked(balance: Balance, guest: GuestFacts, size_bytes: int) -> Finding:
+    order = balance.order
+    assert order is not None
+    zones = [
+        f"{zone.name} has {format_size(zone.free_bytes)} free, and needs "
+        f"{format_size(watermark_bytes(zone, order, guest.page_bytes))}"
+        for zone in guest.zones
+        if zone.free_bytes <= watermark_bytes(zone, order, guest.page_bytes)
+    ]
+    return Finding(
+        cause="below-watermark",
+        size_bytes=size_bytes,
+        sentence=f"Linux reports nothing of a zone that has no more free than its low watermark and {CAPACITY} "
+        f"blocks of order {order}.",
+        evidence=tuple(zones[:8]),
+        remedies=(
+            Remedy(where="guest", command=f"echo {max(0, order - 4)} >{_ORDER_FILE}", note="until the guest reboots"),
+        ),
+        cost="more reports for the same memory",
+    )
+
+
+def _per_cpu(guest: GuestFacts, size_bytes: int) -> Finding:
+    high = sum(zone.pcp_high_bytes for zone in guest.zones)
+    return Finding(
+        cause="per-cpu-lists",
+        size_bytes=size_bytes,
+        sentence="Free pages wait on the per-CPU lists of the guest's allocator, from which nothing is reported.",
+        evidence=(
+            f"{format_size(guest.pcp_bytes)} on these lists (count in zoneinfo), which may grow to {format_size(high)}",
+        ),
+        remedies=(
+            Remedy(
+                where="guest",
+                command="echo 1 >/proc/sys/vm/compact_memory",
+                note="once",
+            ),
+        ),
+        cost="a moment of the guest's processors",
+    )
+
+
+def _cache(guest: GuestFacts, size_bytes: int) -> Finding:
+    size_bytes = max(0, size_bytes - guest.memory("Mapped"))
+    return Finding(
+        cause="page-cache",
+        size_bytes=size_bytes,
+        sentence="The guest keeps files that it has read in its page cache.",
+        evidence=(
+            f"on the lists of files {format_size(guest.memory('Active(file)', 'Inactive(file)'))} (meminfo)",
+            f"dirty {format_size(guest.memory('Dirty', 'Writeback'))}",
+            f"mapped by processes {format_size(guest.memory('Mapped'))} at most",
+        ),
+        remedies=(
+            Remedy(where="guest", command="echo 1 >/proc/sys/vm/drop_caches", note="once; the cache fills again"),
+            Remedy(where="libvirt", command="virsh setmem DOMAIN SIZE --live", note="a smaller balloon target"),
+        ),
+        returns_bytes=_reports(guest, size_bytes),
+        cost="what is read again comes from the disk",
+    )
+
+
+def _dirty(guest: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="page-cache-dirty",
+        size_bytes=size_bytes,
+        sentence="The guest has written files that are not on its disk yet.",
+        evidence=(f"Dirty and Writeback {format_size(guest.memory('Dirty', 'Writeback'))} (meminfo)",),
+        remedies=(Remedy(where="guest", command="sync; echo 1 >/proc/sys/vm/drop_caches", note="once"),),
+        returns_bytes=_reports(guest, size_bytes),
+        cost="writing it",
+    )
+
+
+def _slab(guest: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="slab-reclaimable",
+        size_bytes=size_bytes,
+        sentence="The guest's kernel keeps names of files and the like that it could forget.",
+        evidence=(f"SReclaimable {format_size(guest.memory('SReclaimable'))} (meminfo)",),
+        remedies=(Remedy(where="guest", command="echo 2 >/proc/sys/vm/drop_caches", note="once"),),
+        cost="looking them up again",
+    )
+
+
+def _tmpfs(guest: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="tmpfs",
+        size_bytes=size_bytes,
+        sentence="Files in the guest's tmpfs, or shared memory that no process maps, hold memory.",
+        evidence=(
+            f"Shmem {format_size(guest.memory('Shmem'))}, Mapped {format_size(guest.memory('Mapped'))} (meminfo)",
+        ),
+        remedies=(
+            Remedy(where="guest", command="df -t tmpfs, ipcs -m", note="shows where; remove what is not needed"),
+        ),
+        returns_bytes=_reports(guest, size_bytes),
+        cost="the files",
+    )
+
+
+def _pool(guest: GuestFacts, size_bytes: int) -> Finding:
+    pools = ", ".join(
+        f"{pool.free_pages} of {pool.pages} pages of {format_size(pool.page_bytes)}"
+        for pool in guest.pools
+        if pool.free_pages
+    )
+    in_use = max((pool.pages - pool.free_pages for pool in guest.pools if pool.free_pages), default=0)
+    return Finding(
+        cause="huge-page-pool",
+        size_bytes=size_bytes,
+        sentence="The guest has huge pages set aside that nobody uses; a pool is not free memory, and is not reported.",
+        evidence=(f"free in pools: {pools} (/sys/kernel/mm/hugepages)",),
+        remedies=(
+            Remedy(where="guest", command=f"echo {in_use} >/proc/sys/vm/nr_hugepages", note="of the default size"),
+        ),
+        returns_bytes=_reports(guest, size_bytes),
+        cost="who wants huge pages later may not get them",
+    )
+
+
+def _balloon(_: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="balloon-inflated",
+        size_bytes=size_bytes,
+        sentence=f"The balloon keeps {format_size(size_bytes)} from the guest; they went back to the host, and the "
+        "guest has that much less until it is deflated.",
+        evidence=("balloon_inflate less balloon_deflate (vmstat)",),
+        remedies=(
+            Remedy(where="QEMU", command="balloon SIZE", note="the whole memory as SIZE, in the monitor"),
+            Remedy(where="libvirt", command="virsh setmem DOMAIN SIZE --live"),
+            Remedy(where="pagetide", command="pagetide ctl set GUEST target=SIZE"),
+        ),
+        returns_bytes=None,
+        cost="the host must have as much to give once the guest uses it",
+    )

@@ -1,0 +1,186 @@
+"""Why free memory that is large enough to be reported is still held: what is wrong with the balloon, or nothing."""
+
+from collections.abc import Iterator
+
+from pagetide.operate.balance import REPORTABLE, REPORTING_BIT, Balance, is_reporting
+from pagetide.operate.causes.finding import Finding, Remedy
+from pagetide.operate.evidence import Evidence
+from pagetide.operate.guest.facts import GuestFacts
+from pagetide.operate.guest.linux_reporting import drain_s, reporting_order, sort_free
+from pagetide.units import format_size
+
+_FIRST_RELEASE = (5, 7)
+_UNPLUG = "device_del of the balloon, and once that is gone "
+_PLUG_QMP = (
+    'device_add {"driver":"virtio-balloon-pci","id":"balloon0","free-page-reporting":true}, as a QMP command; on q35 '
+    "with a free root port as its bus"
+)
+_LIBVIRT = "<memballoon model='virtio' freePageReporting='on'/>"
+_COST = "each reported block that is used again is faulted in anew"
+
+
+def reporting_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iterator[Finding]:
+    """The one reason why reportable memory is held, if that is so much."""
+    guest, size_bytes = evidence.guest, balance.of(REPORTABLE)
+    if guest is None or size_bytes < least_bytes:
+        return
+    daemon = evidence.daemon
+    if daemon is not None and (daemon.is_paused or daemon.is_inhibited):
+        yield _stopped(evidence, size_bytes)
+    elif _is_private_for_ours(evidence):
+        yield _private(evidence, size_bytes)
+    elif not guest.balloons:
+        yield _no_device(evidence, size_bytes)
+    elif not is_reporting(guest):
+        yield _not_reporting(evidence, guest, size_bytes)
+    else:
+        yield _coming(guest, size_bytes)
+
+
+def _free(guest: GuestFacts, size_bytes: int) -> str:
+    free, order = guest.memory("MemFree"), reporting_order(guest)
+    return (
+        f"{format_size(free)} are free in the guest (MemFree), {format_size(sort_free(guest, order).reportable)} "
+        f"of that in blocks of order {order} and more (buddyinfo), and {format_size(size_bytes)} of these are held"
+    )
+
+
+def _no_device(evidence: Evidence, size_bytes: int) -> Finding:
+    guest, told = evidence.guest, []
+    assert guest is not None
+    if evidence.vm.balloons == ():
+        told.append(f"there is none on the command line of {evidence.vm.vmm}")
+    if evidence.monitor is not None and not evidence.monitor.has_balloon:
+        told.append("QEMU's monitor knows of none")
+    plug = Remedy(where="QEMU", command=_PLUG_QMP, note="until the VM ends")
+    libvirt = Remedy(where="libvirt", command=_LIBVIRT, note="virsh edit, from the next start on")
+    vm = Remedy(where="VM", command="a virtio-balloon device with free page reporting", note="from the next start on")
+    return Finding(
+        cause="no-balloon-device",
+        size_bytes=size_bytes,
+        sentence="The VM has no balloon device, so what the guest frees is never reported.",
+        evidence=(
+            "the guest has no virtio device of type 5 (/sys/bus/virtio/devices)",
+            *told,
+            _free(guest, size_bytes),
+        ),
+        remedies=(plug, libvirt) if evidence.vm.vmm == "QEMU" else (vm,),
+        returns_bytes=size_bytes,
+        cost=_COST,
+    )
+
+
+def _not_reporting(evidence: Evidence, guest: GuestFacts, size_bytes: int) -> Finding:
+    """There is a balloon, and it does not report."""
+    bits = f"bit {REPORTING_BIT} of the balloon's negotiated features is 0 (/sys/bus/virtio/devices)"
+    held = _free(guest, size_bytes)
+    if not any(each.has_driver for each in guest.balloons):
+        return Finding(
+            cause="driver-missing",
+            size_bytes=size_bytes,
+            sentence="The VM has a balloon device, and no driver in the guest has taken it.",
+            evidence=("the guest's balloon has no driver (/sys/bus/virtio/devices)", held),
+            remedies=(Remedy(where="guest", command="modprobe virtio_balloon"),),
+            returns_bytes=size_bytes if _is_offered(evidence) else None,
+            cost=_COST,
+        )
+    if _is_offered(evidence) is not True:
+        said = "the VMM does not offer free page reporting" if _is_offered(evidence) is False else "it is not known to"
+        plug = Remedy(where="QEMU", command=_UNPLUG + _PLUG_QMP, note="until the VM ends")
+        libvirt = Remedy(where="libvirt", command=_LIBVIRT, note="virsh edit, from the next start on")
+        vm = Remedy(where="VM", command="switch free page reporting on", note="from the next start on")
+        return Finding(
+            cause="reporting-not-offered",
+            size_bytes=size_bytes,
+            sentence="The VM's balloon does not offer free page reporting, so what the guest frees is never reported.",
+            evidence=(bits, said, held),
+            remedies=(plug, libvirt) if evidence.vm.vmm == "QEMU" else (vm,),
+            returns_bytes=size_bytes,
+            cost=_COST,
+        )
+    release = guest.release_number
+    if release is not None and release < _FIRST_RELEASE:
+        why, command = f"Linux {guest.release} cannot report (5.7 and newer can)", "a newer kernel"
+    elif "page_poison=1" in guest.parameters or "page_poison=on" in guest.parameters:
+        why, command = "the guest poisons free pages, and the device does not offer PAGE_POISON", "no page_poison"
+    else:
+        why, command = "its kernel may be built without CONFIG_PAGE_REPORTING", "a kernel with CONFIG_PAGE_REPORTING"
+    return Finding(
+        cause="reporting-not-negotiated",
+        size_bytes=size_bytes,
+        sentence=f"Free page reporting is offered, and the guest's driver does not take it: {why}.",
+        evidence=(bits, "the VMM offers it", held),
+        remedies=(Remedy(where="guest", command=f"boot with {command}"),),
+        cost="a reboot of the guest",
+    )
+
+
+def _is_offered(evidence: Evidence) -> bool | None:
+    """Whether the device offers reporting; None if nobody says."""
+    if evidence.monitor is not None and evidence.monitor.offers_reporting is not None:
+        return evidence.monitor.offers_reporting
+    known = [each.offers_reporting for each in evidence.vm.balloons or () if each.offers_reporting is not None]
+    return any(known) if known else None
+
+
+def _stopped(evidence: Evidence, size_bytes: int) -> Finding:
+    daemon, guest = evidence.daemon, evidence.guest
+    assert daemon is not None
+    assert guest is not None
+    is_inhibited = daemon.is_inhibited
+    word, undo = ("inhibited", "uninhibit") if is_inhibited else ("paused", "resume")
+    lost = "; what is reported meanwhile is not discarded later" if is_inhibited else ""
+    return Finding(
+        cause=f"reporting-{word}",
+        size_bytes=size_bytes,
+        sentence=f"Somebody has {word} this guest: what it reports is not discarded{lost}.",
+        evidence=(f"the daemon says that it is {word}", _free(guest, size_bytes)),
+        remedies=(Remedy(where="pagetide", command=f"pagetide ctl {undo} GUEST"),),
+        returns_bytes=None if is_inhibited else size_bytes,
+        cost=f"none, unless it was {word} for a reason, such as a device that was passed through",
+    )
+
+
+def _is_private_for_ours(evidence: Evidence) -> bool:
+    """Whether the balloon is behind a socket, to which private memory cannot be shared."""
+    if evidence.daemon is not None and evidence.daemon.state == "no shared memory":
+        return True
+    behind_socket = any(each.is_ours for each in evidence.vm.balloons or ())
+    return behind_socket and not all(part.is_shared for part in evidence.vm.ram)
+
+
+def _private(evidence: Evidence, size_bytes: int) -> Finding:
+    guest = evidence.guest
+    assert guest is not None
+    return Finding(
+        cause="private-mapping",
+        size_bytes=size_bytes,
+        sentence="The guest's memory is a private mapping of the VMM, which no other process can discard, and its "
+        "balloon is behind a socket.",
+        evidence=("the mapping is private (rw-p in smaps)", _free(guest, size_bytes)),
+        remedies=(
+            Remedy(where="QEMU", command="share=on on the memory backend", note="from the next start on"),
+            Remedy(
+                where="libvirt",
+                command="<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>",
+                note="virsh edit, from the next start on",
+            ),
+        ),
+        returns_bytes=size_bytes,
+        cost="a restart of the VM",
+    )
+
+
+def _coming(guest: GuestFacts, size_bytes: int) -> Finding:
+    order = reporting_order(guest)
+    free = sort_free(guest, order)
+    coming_s = drain_s(guest, order, size_bytes / free.reportable)
+    return Finding(
+        cause="coming",
+        size_bytes=size_bytes,
+        sentence=f"It is coming: {format_size(size_bytes)} can be reported, and Linux's pace at order {order} and 2 s "
+        f"returns it in about {coming_s:.0f} s.",
+        evidence=(_free(guest, size_bytes), f"bit {REPORTING_BIT} of the balloon's negotiated features is 1"),
+        returns_bytes=size_bytes,
+        coming_s=coming_s,
+    )

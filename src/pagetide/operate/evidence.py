@@ -1,0 +1,112 @@
+"""All that was gathered of one VM, as it is saved and answered later elsewhere: no names, addresses or contents."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from pagetide.operate.guest.facts import GuestFacts
+from pagetide.operate.host.vmm_facts import VmmFacts
+from pagetide.operate.sizes import Size, Word
+
+_FILE_BYTES_MAX = 32 << 20
+
+Sentence = Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class EvidenceError(Exception):
+    """A saved file cannot be used; the message says why."""
+
+
+class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `pagetide serve` tells of the guest.
+
+    Attributes:
+        state: as `pagetide ctl list` has it.
+        is_paused: reports wait in the ring.
+        is_inhibited: nothing is discarded.
+        features: names of the features that were negotiated.
+        target_bytes: memory that the guest is to make do with.
+        balloon_bytes: in its balloon.
+        reported_bytes: reported since it was attached.
+        discarded_bytes: discarded of that.
+        verified_bytes: what the kernel said was gone then.
+    """
+
+    state: Word
+    is_paused: bool
+    is_inhibited: bool
+    features: tuple[Word, ...]
+    target_bytes: Size
+    balloon_bytes: Size
+    reported_bytes: Size
+    discarded_bytes: Size
+    verified_bytes: Size
+
+
+class MonitorFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What QEMU's monitor tells.
+
+    Attributes:
+        version: QEMU's.
+        has_balloon: whether it has a balloon of its own.
+        offers_reporting: whether that offers free page reporting; None without one, or if it could not be asked.
+        ram_bytes: memory that the guest has, with what was plugged in.
+        actual_bytes: memory that the guest has without what is in the balloon; None without one.
+    """
+
+    version: Word
+    has_balloon: bool
+    offers_reporting: bool | None
+    ram_bytes: Size | None
+    actual_bytes: Size | None
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was gathered.
+
+    Attributes:
+        format: of the file.
+        taken: when, as ISO 8601 in UTC.
+        vm: what the kernel tells of the process.
+        guest: what the guest tells.
+        monitor: what QEMU's monitor tells.
+        daemon: what our daemon tells.
+        gaps: what could not be read, and what that leaves open, as sentences.
+    """
+
+    format: Literal[1] = 1
+    taken: Word
+    vm: VmmFacts
+    guest: GuestFacts | None = None
+    monitor: MonitorFacts | None = None
+    daemon: DaemonFacts | None = None
+    gaps: tuple[Sentence, ...] = ()
+
+
+def save_evidence(evidence: Evidence, path: Path) -> None:
+    """Write the evidence to a file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(evidence), indent=1) + b"\n")
+
+
+def load_evidence(path: Path) -> Evidence:
+    """The evidence that is in a file.
+
+    Raises:
+        EvidenceError: the file is not there, or is none of ours.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > _FILE_BYTES_MAX:
+        raise EvidenceError(f"{path} is larger than {_FILE_BYTES_MAX >> 20} MiB: it is no evidence that `why` saved")
+    try:
+        return msgspec.json.decode(data, type=Evidence)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EvidenceError(f"{path} is no evidence that `pagetide why --save` wrote: {error}") from error

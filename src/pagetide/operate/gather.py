@@ -1,0 +1,120 @@
+"""Gathers the evidence of one VM from as many sources as can be reached; what cannot be is said."""
+
+import datetime as dt
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from pagetide.operate.evidence import DaemonFacts, Evidence, MonitorFacts
+from pagetide.operate.guest.text import GuestTextError, read_guest_text
+from pagetide.operate.host.daemon import daemon_guests
+from pagetide.operate.host.monitor import MonitorError, ask_monitor
+from pagetide.operate.host.processes import ProcessError, find_vms, look_at, sockets_of
+
+_DAEMON_MAX_S = 0.5
+
+
+class GatherError(Exception):
+    """Nothing can be answered; the message says why, and what to do."""
+
+
+class Target(NamedTuple):
+    """A VM, and what was learnt on the way to it."""
+
+    pid: int
+    monitor: MonitorFacts | None = None
+
+
+def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
+    """All that can be had of a VM.
+
+    Args:
+        vm: a process id, the path of a QMP socket, or the name of a guest of the daemon.
+        guest_text: what the guest script wrote in it, if that is there.
+        control: the daemon's control socket; there need not be one.
+
+    Raises:
+        GatherError: there is no such VM, it may not be looked at, or the guest's text is none.
+    """
+    try:
+        guest = None if guest_text is None else read_guest_text(guest_text)
+    except GuestTextError as error:
+        raise GatherError(str(error)) from error
+    gaps = []
+    target = _find(vm, control)
+    try:
+        facts = look_at(target.pid)
+    except ProcessError as error:
+        raise GatherError(str(error)) from error
+    daemon = None
+    if any(balloon.is_ours for balloon in facts.balloons or ()):
+        daemon = _ask_daemon(target.pid, control)
+        if daemon is None:
+            gaps.append(
+                f"No daemon at {control.name} says that it serves this guest: whether it is paused, and what was "
+                "discarded, is not known (--control names another)."
+            )
+    if guest is None:
+        gaps.append(
+            "The guest was not asked: what its memory is used for is not known. Run what `pagetide why --guest-script` "
+            "prints in the guest, and give its output with --guest FILE."
+        )
+    else:
+        gaps += [f"{name} could not be read in the guest: run the script there as root." for name in guest.unread]
+        if not guest.zones:
+            gaps.append("The guest's buddyinfo is missing: which of its free memory could be reported is not known.")
+    if facts.ram_is_guessed:
+        gaps.append("The largest mapping was taken for the guest's memory; nothing says that it is.")
+    return Evidence(
+        taken=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        vm=facts,
+        guest=guest,
+        monitor=target.monitor,
+        daemon=daemon,
+        gaps=tuple(gaps),
+    )
+
+
+def _find(vm: str, control: Path) -> Target:
+    if vm.isascii() and vm.isdecimal():
+        return Target(int(vm[:10]))
+    if "/" in vm or Path(vm).is_socket():
+        if not Path(vm).is_socket():
+            raise GatherError(f"{vm} is no socket")
+        try:
+            return Target(*ask_monitor(Path(vm)))
+        except MonitorError as error:
+            raise GatherError(f"{error}; name the VM by its process id instead") from error
+    return Target(_of_daemon(vm, control))
+
+
+def _of_daemon(name: str, control: Path) -> int:
+    """The process of the daemon's guest of this name."""
+    try:
+        guests = daemon_guests(control, timeout_s=_DAEMON_MAX_S)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise GatherError(
+            f"{name!r} is no process id and no socket, and no daemon that could have a guest of this name answers at "
+            f"{control}: {error}"
+        ) from error
+    sockets = {Path(path).resolve() for each, path, _ in guests if each == name and path is not None}
+    if not sockets:
+        known = ", ".join(each for each, _, _ in guests) or "none"
+        raise GatherError(f"the daemon at {control} has no guest {name!r}; it has: {known}")
+    pids = [pid for pid in find_vms() if sockets.intersection(sockets_of(pid))]
+    if not pids:
+        raise GatherError(f"no process here that may be looked at is attached as {name!r}; name it by its process id")
+    return pids[0]
+
+
+def _ask_daemon(pid: int, control: Path) -> DaemonFacts | None:
+    """What the daemon says of the guest whose process this is; None if none answers, or it is not its guest."""
+    sockets = sockets_of(pid)
+    try:
+        for _, path, facts in daemon_guests(control, timeout_s=_DAEMON_MAX_S):
+            if path is not None and Path(path).resolve() in sockets:
+                return facts
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return None

@@ -1,0 +1,87 @@
+#!/bin/sh
+# What a Linux guest knows of its memory, as one text for `pagetide why --guest FILE`. It only reads.
+# Any POSIX shell will do, busybox's too; what root alone may read is marked and missing otherwise.
+# Nothing in the text names a program, a file, a user or an address.
+LC_ALL=C
+export LC_ALL
+
+file() {
+    if [ ! -e "$2" ]; then
+        echo "@pagetide $1 missing"
+    elif text=$(cat "$2" 2>/dev/null); then
+        echo "@pagetide $1"
+        [ -z "$text" ] || echo "$text"
+    else
+        echo "@pagetide $1 unreadable"
+    fi
+}
+
+# "name value" for each of the files that can be read
+values() {
+    for path in "$@"; do
+        value=$(cat "$path" 2>/dev/null) && echo "${path##*/} $value"
+    done
+}
+
+echo "@pagetide guest 1"
+file release /proc/sys/kernel/osrelease
+file uptime /proc/uptime
+
+echo "@pagetide parameters"
+read -r words </proc/cmdline 2>/dev/null
+for word in $words; do
+    case $word in
+    mem=* | hugepages=* | hugepagesz=* | default_hugepagesz=* | transparent_hugepage=* | page_reporting.*=* | \
+        page_poison=* | init_on_free=* | init_on_alloc=* | crashkernel=* | memhp_default_state=*) echo "$word" ;;
+    esac
+done
+
+echo "@pagetide pages"
+while read -r name value _; do
+    if [ "$name" = KernelPageSize: ]; then
+        echo "page_kib $value"
+        break
+    fi
+done </proc/self/smaps 2>/dev/null
+
+file meminfo /proc/meminfo
+file vmstat /proc/vmstat
+file buddyinfo /proc/buddyinfo
+file zoneinfo /proc/zoneinfo
+file pagetypeinfo /proc/pagetypeinfo
+
+echo "@pagetide hugepages"
+for pool in /sys/kernel/mm/hugepages/hugepages-*kB; do
+    [ -r "$pool/nr_hugepages" ] || continue
+    read -r all <"$pool/nr_hugepages"
+    read -r free <"$pool/free_hugepages"
+    size=${pool##*/hugepages-}
+    echo "${size%kB} $all $free"
+done
+
+echo "@pagetide thp"
+values /sys/kernel/mm/transparent_hugepage/enabled /sys/kernel/mm/transparent_hugepage/shmem_enabled \
+    /sys/kernel/mm/transparent_hugepage/defrag
+
+echo "@pagetide reporting"
+values /sys/module/page_reporting/parameters/page_reporting_order
+
+echo "@pagetide sysctl"
+values /proc/sys/vm/percpu_pagelist_high_fraction /proc/sys/vm/min_free_kbytes /proc/sys/vm/swappiness
+
+# one line for each balloon: whether a driver has it, and the feature bits, bit 0 first
+echo "@pagetide balloons"
+for device in /sys/bus/virtio/devices/*; do
+    [ -r "$device/device" ] && read -r id <"$device/device" || continue
+    [ "$id" = 0x0005 ] || continue
+    features=-
+    read -r features <"$device/features"
+    if [ -e "$device/driver" ]; then echo "driver $features"; else echo "none $features"; fi
+done
+
+echo "@pagetide zram"
+for disk in /sys/block/zram*; do
+    [ -r "$disk/mm_stat" ] && cat "$disk/mm_stat"
+done
+
+echo "@pagetide end"

@@ -1,0 +1,73 @@
+"""QEMU's monitor as a source. Only commands that look, and none whose name begins with `x-`.
+
+One client at a time: whoever comes second gets no greeting until the first has left. So the greeting is not waited for
+longer than a moment.
+"""
+
+import contextlib
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+from pagetide.machine.qemu.qmp import Qmp, QmpError
+from pagetide.operate.evidence import MonitorFacts
+
+_TIMEOUT_S = 0.8
+_BALLOON_TYPES = ("virtio-balloon",)
+
+
+class MonitorError(Exception):
+    """The monitor cannot be asked; the message says why."""
+
+
+def ask_monitor(path: Path) -> tuple[int, MonitorFacts]:
+    """The process that listens at a monitor's socket, and what QEMU says there.
+
+    Raises:
+        MonitorError: nobody listens, or no QEMU answers in time.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(_TIMEOUT_S)
+    with contextlib.closing(Qmp(sock, timeout_s=_TIMEOUT_S)) as monitor:
+        try:
+            sock.connect(str(path))
+            pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            return pid, _facts(monitor)
+        except QmpError as error:
+            raise MonitorError(f"{path}: {error}") from error
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise MonitorError(f"{path} is no monitor of a QEMU that can be asked: {error}") from error
+
+
+def _facts(monitor: Qmp) -> MonitorFacts:
+    version = monitor.ask("query-version")["qemu"]
+    size = monitor.ask("query-memory-size-summary")
+    device = _find_balloon(monitor)
+    offers = actual_bytes = None
+    if device is not None:
+        with contextlib.suppress(QmpError):
+            offers = bool(monitor.ask("qom-get", path=device, property="free-page-reporting"))
+        with contextlib.suppress(QmpError):  # not active: no driver yet
+            actual_bytes = int(monitor.ask("query-balloon")["actual"])
+    return MonitorFacts(
+        version=".".join(str(int(version[part])) for part in ("major", "minor", "micro")),
+        has_balloon=device is not None,
+        offers_reporting=offers,
+        ram_bytes=int(size["base-memory"]) + int(size.get("plugged-memory", 0)),
+        actual_bytes=actual_bytes,
+    )
+
+
+def _find_balloon(monitor: Qmp) -> str | None:
+    """Where the balloon is in QEMU's object tree: devices with a name of their own, and those without."""
+    for folder in ("/machine/peripheral", "/machine/peripheral-anon"):
+        with contextlib.suppress(QmpError):
+            for entry in _children(monitor.ask("qom-list", path=folder)):
+                if entry["type"].removeprefix("child<").startswith(_BALLOON_TYPES):
+                    return f"{folder}/{entry['name']}"
+    return None
+
+
+def _children(listed: Any) -> list[dict[str, str]]:
+    return [{"type": str(entry["type"]), "name": str(entry["name"])} for entry in listed]

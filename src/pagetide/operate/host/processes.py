@@ -1,0 +1,189 @@
+"""The processes that run VMs on this host, and what the kernel holds for each. Only /proc is read."""
+
+import contextlib
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pagetide.operate.host.smaps import Mapping, read_smaps
+from pagetide.operate.host.vmm_facts import Kind, RamMapping, Vmm, VmmFacts
+from pagetide.operate.host.vmm_options import balloon_sockets, find_balloons, passes_devices, which_vmm
+from pagetide.units import MIB
+
+_STAT_BLOCK_BYTES = 512  # the unit of st_blocks, stat(3type)
+_RAM_BYTES_MIN = 32 * MIB
+"""No VM has less RAM in one piece."""
+
+_BY_NAME = (
+    "/memfd:memory-backend-memfd",
+    "/memfd:ram",
+    "/dev/shm/qemu-",  # noqa: S108 - QEMU makes it there
+    "/memfd:crosvm_guest",
+    "/memfd:ch_ram",
+    "/memfd:guest_mem",
+)
+"""How the guest's memory is called where a VMM gives it a name."""
+
+_SHARED_MEMORY = ("/dev/shm/", "/run/", "/tmp/")  # noqa: S108 - where tmpfs is; the file system itself is asked if it can be
+
+
+class ProcessError(Exception):
+    """A process cannot be looked at; the message says why."""
+
+
+def look_at(pid: int) -> VmmFacts:
+    """What the kernel tells of a VM's process.
+
+    Raises:
+        ProcessError: there is none, it may not be looked at, or it has no memory that could be a guest's.
+    """
+    try:
+        words, program = _words(pid), _program(pid)
+        mappings = list(read_smaps(Path(f"/proc/{pid}/smaps").read_text(errors="replace")))
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessError(f"there is no process {pid}") from None
+    except PermissionError:
+        raise ProcessError(f"process {pid} may not be looked at: run this as root, or as the VM's user") from None
+    vmm = which_vmm(program, words)
+    ram, is_guessed = _guest_ram(vmm, mappings)
+    if not ram:
+        raise ProcessError(f"process {pid} ({vmm}) has no memory that could be a guest's")
+    parts = tuple(_ram_mapping(pid, of_file) for of_file in ram)
+    taken = {mapping.start for of_file in ram for mapping in of_file}
+    others = [mapping for mapping in mappings if mapping.start not in taken]
+    return VmmFacts(
+        vmm=vmm,
+        pid=pid,
+        ram=parts,
+        ram_is_guessed=is_guessed,
+        own_bytes=sum(mapping.resident_bytes for mapping in others),
+        own_swapped_bytes=sum(mapping.swapped_bytes for mapping in others),
+        balloons=find_balloons(vmm, words),
+        passes_devices=passes_devices(words),
+    )
+
+
+def find_vms() -> Iterator[int]:
+    """The processes on this host that run a VM, as far as they may be looked at."""
+    for entry in sorted(Path("/proc").iterdir(), key=lambda path: path.name.zfill(9)):
+        if not entry.name.isdecimal():
+            continue
+        pid = int(entry.name)
+        with contextlib.suppress(OSError):
+            vmm = which_vmm(_program(pid), _words(pid))
+            if vmm != "not known" and not _is_helper(pid, vmm):
+                yield pid
+
+
+def sockets_of(pid: int) -> list[Path]:
+    """Where the balloons of a VM are that are behind a socket, resolved; none if it may not be looked at."""
+    with contextlib.suppress(OSError):
+        words, folder = _words(pid), Path(f"/proc/{pid}/cwd").readlink()
+        return [(folder / path).resolve() for path in balloon_sockets(which_vmm(_program(pid), words), words)]
+    return []
+
+
+def _is_helper(pid: int, vmm: Vmm) -> bool:
+    """A User-Mode Linux has a process for each of its own; those are its children."""
+    parent = _parent(pid)
+    return vmm == "User-Mode Linux" and parent > 0 and which_vmm(_program(parent), _words(parent)) == vmm
+
+
+def _parent(pid: int) -> int:
+    status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    return int(status.rpartition(")")[2].split()[1])
+
+
+def _words(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+
+
+def _program(pid: int) -> str:
+    """The program's name. A loader may have started it, so the first word is asked, too."""
+    words = _words(pid)
+    try:
+        name = Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
+    except OSError:
+        name = ""
+    if name.startswith("ld-linux") or not name:
+        name = next((Path(word).name for word in words if which_vmm(Path(word).name, ()) != "not known"), name)
+    return name
+
+
+def _guest_ram(vmm: Vmm, mappings: Sequence[Mapping]) -> tuple[list[list[Mapping]], bool]:
+    """The mappings that are the guest's RAM, by what they map, and whether that is a guess.
+
+    A User-Mode Linux maps its memory file whole, and parts of it again (vmalloc), so all of a file's count as one.
+    """
+    by_file: dict[tuple[int, int], list[Mapping]] = defaultdict(list)
+    for mapping in mappings:
+        if "w" in mapping.permissions:
+            by_file[(mapping.inode, 0) if mapping.inode else (0, mapping.start)].append(mapping)
+    large = [each for each in by_file.values() if _range_bytes(each) >= _RAM_BYTES_MIN]
+    if vmm == "User-Mode Linux":
+        shared = [each for each in large if each[0].is_shared and each[0].inode]
+        return ([max(shared, key=_range_bytes)] if shared else []), False
+    named = [each for each in large if each[0].name.startswith(_BY_NAME) or each[0].is_hugetlb]
+    if named:
+        return named, False
+    # QEMU's translator has a buffer that is executable, and no guest's RAM is
+    plain = [each for each in large if "x" not in each[0].permissions]
+    return ([max(plain, key=_range_bytes)] if plain else []), True
+
+
+def _range_bytes(of_file: Sequence[Mapping]) -> int:
+    """How much of a file is mapped, each part of it once; of no file, how much memory."""
+    if not of_file[0].inode:
+        return of_file[0].size_bytes
+    total, end = 0, 0
+    for mapping in sorted(of_file, key=lambda each: each.offset):
+        mapped_end = mapping.offset + mapping.size_bytes
+        total += max(0, mapped_end - max(end, mapping.offset))
+        end = max(end, mapped_end)
+    return total
+
+
+def _ram_mapping(pid: int, of_file: Sequence[Mapping]) -> RamMapping:
+    first = max(of_file, key=lambda mapping: mapping.size_bytes)
+    size_bytes, kind = _range_bytes(of_file), _kind(first)
+    swapped_bytes = min(sum(mapping.swapped_bytes for mapping in of_file), size_bytes)
+    held_bytes = min(sum(mapping.resident_bytes for mapping in of_file) + swapped_bytes, size_bytes)
+    if kind in {"memfd", "tmpfs", "hugetlbfs"} and first.is_shared:
+        # the file holds what others touched, too, of which this process's page tables know nothing
+        file_bytes = _file_held_bytes(pid, first)
+        held_bytes = held_bytes if file_bytes is None else file_bytes
+    huge = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
+    return RamMapping(
+        kind=kind,
+        is_shared=first.is_shared,
+        size_bytes=size_bytes,
+        held_bytes=held_bytes,
+        swapped_bytes=min(swapped_bytes, held_bytes),
+        huge_bytes=min(sum(first.figures.get(name, 0) for name in huge), held_bytes),
+        page_bytes=first.figures.get("KernelPageSize", 0),
+        is_locked="lo" in first.flags,
+    )
+
+
+def _kind(mapping: Mapping) -> Kind:
+    if mapping.is_hugetlb:
+        return "hugetlbfs"
+    if mapping.inode == 0:
+        return "anonymous"
+    if mapping.name.startswith("/memfd:"):
+        return "memfd"
+    return "tmpfs" if mapping.name.startswith(_SHARED_MEMORY) else "file"
+
+
+def _file_held_bytes(pid: int, mapping: Mapping) -> int | None:
+    """By st_blocks of the mapping's file, as one of the process's descriptors has it; None if none may be read."""
+    name = mapping.name.removesuffix(" (deleted)")
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                status = entry.stat()
+                is_it = stat.S_ISREG(status.st_mode) and status.st_ino == mapping.inode
+                if is_it and str(entry.readlink()).startswith(name):
+                    return status.st_blocks * _STAT_BLOCK_BYTES
+    return None

@@ -1,0 +1,50 @@
+"""What the clinic's tests need: guests' files and programs, found once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pagetide.machine.config import ConfigError
+from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_linux, find_qemu, find_uml, guests_folder
+from tests.clinic.patient import Daemon
+
+
+@pytest.fixture(scope="session")
+def uml() -> GuestParts:
+    """A User-Mode Linux that runs here."""
+    return find_uml()
+
+
+@pytest.fixture(scope="session")
+def linux() -> GuestParts:
+    """A kernel for QEMU."""
+    return find_linux()
+
+
+@pytest.fixture(scope="session", params=["installed", "newer"])
+def qemu(request: pytest.FixtureRequest) -> QemuProgram:
+    """The installed QEMU, and the newer one of `make setup-guests` where it is another."""
+    installed = find_qemu(generic=False)
+    if request.param == "installed":
+        return installed
+    newer = guests_folder() / "bin" / "qemu-system-x86_64"
+    if not newer.is_file():
+        pytest.skip("make setup-guests unpacks a newer QEMU")
+    return find_qemu(newer, generic=False)
+
+
+@pytest.fixture(scope="session")
+def attachable() -> QemuProgram:
+    """A QEMU that can have our balloon."""
+    try:
+        return find_qemu(generic=True)
+    except ConfigError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A `pagetide serve` for one guest."""
+    with Daemon(tmp_path) as daemon:
+        yield daemon

@@ -1,0 +1,228 @@
+"""Real VMs for the clinic: a Linux guest that runs what it is told in its console, under QEMU or User-Mode Linux."""
+
+import os
+import select
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from pagetide.linux import process_cpu_s
+from pagetide.machine.linux.initrd import Entry, cpio_archive
+from pagetide.machine.linux.packages import GuestParts, QemuProgram
+from pagetide.machine.qemu.qmp import Qmp
+from pagetide.memory.residency import resident_bytes
+from pagetide.operate.guest.script import GUEST_SCRIPT
+
+MIB = 1 << 20
+
+INIT = """\
+#!/bin/busybox sh
+export PATH=/bin
+stty -echo -icanon
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
+mount -t tmpfs -o size=100% none /mnt
+for module in /modules/*; do
+    insmod "$module"
+done
+echo "@ready"
+while read -r line; do
+    eval "$line" 2>&1
+    echo "@done $?"
+done
+"""
+_APPLETS = ("cat", "dd", "grep", "insmod", "ls", "mkdir", "mount", "rm", "sh", "sleep", "stty", "seq", "sync")
+_ANSWER_MAX_S = 120.0
+
+
+def clinic_initrd(parts: GuestParts) -> bytes:
+    """An initial file system whose init evaluates each line of the console and says `@done STATUS`."""
+    folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "mnt", "modules", "proc", "sys")]
+    links = [Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS]
+    nodes = [
+        Entry(f"dev/{name}", stat.S_IFCHR | 0o600, device=device)
+        for name, device in (("console", (5, 1)), ("null", (1, 3)), ("zero", (1, 5)))
+    ]
+    files = [
+        Entry("init", stat.S_IFREG | 0o755, INIT.encode()),
+        Entry("why.sh", stat.S_IFREG | 0o755, GUEST_SCRIPT.encode()),
+        Entry("bin/busybox", stat.S_IFREG | 0o755, parts.busybox.read_bytes()),
+        *(
+            Entry(f"modules/{place:02}-{module.name}", stat.S_IFREG | 0o644, module.data)
+            for place, module in enumerate(parts.modules)
+        ),
+    ]
+    return cpio_archive(folders + nodes + links + files)
+
+
+class Patient:
+    """One VM from its start until the end of the `with` block.
+
+    Attributes:
+        pid: of the process that runs it.
+        ram_bytes: how much memory it has.
+    """
+
+    def __init__(self, command: Sequence[str], ram_bytes: int, memory_file: str, **environment: str) -> None:
+        """Start it; `memory_file` is how the name of its memory begins, as /proc/PID/fd has it."""
+        self.ram_bytes, self._memory_file = ram_bytes, memory_file
+        self._rest = b""
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        try:
+            self._lines_until("@ready")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def run(self, command: str, *, status: int = 0) -> str:
+        """Have the guest's shell evaluate a line; what it writes."""
+        assert self._process.stdin is not None
+        os.write(self._process.stdin.fileno(), command.encode() + b"\n")
+        lines, told = self._lines_until("@done")
+        assert int(told) == status, f"{command!r} ended with {told}: {lines[-5:]}"
+        return "".join(f"{line}\n" for line in lines)
+
+    def guest_text(self) -> bytes:
+        """What the guest script writes."""
+        return self.run("sh /why.sh").encode()
+
+    def held_bytes(self) -> int:
+        """What the host holds of its memory file, by st_blocks: the truth that answers are held against."""
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            if str(entry.readlink()).startswith(self._memory_file) and entry.stat().st_size >= self.ram_bytes:
+                fd = os.open(entry, os.O_RDONLY)
+                try:
+                    return resident_bytes(fd)
+                finally:
+                    os.close(fd)
+        raise FileNotFoundError(self._memory_file)
+
+    def settled_bytes(self, *, quiet_s: float = 4.5, limit_s: float = 60.0) -> int:
+        """What is held once that has not fallen for so long, or the limit is over."""
+        held = self.held_bytes()
+        since_s, end_s = time.monotonic(), time.monotonic() + limit_s
+        while time.monotonic() - since_s < quiet_s and time.monotonic() < end_s:
+            time.sleep(0.1)
+            now = self.held_bytes()
+            if now < held - 64 * 1024:
+                held, since_s = now, time.monotonic()
+        return self.held_bytes()
+
+    def cpu_s(self) -> float | None:
+        """Processor time of its process."""
+        return process_cpu_s(self.pid)
+
+    def _lines_until(self, marker: str) -> tuple[list[str], str]:
+        assert self._process.stdout is not None
+        lines: list[str] = []
+        end_s = time.monotonic() + _ANSWER_MAX_S
+        while True:
+            while b"\n" in self._rest:
+                line, self._rest = self._rest.split(b"\n", 1)
+                text = line.decode(errors="replace").rstrip("\r")
+                if text.startswith(marker):
+                    return lines, text.removeprefix(marker).strip()
+                lines.append(text)
+            left_s = end_s - time.monotonic()
+            assert left_s > 0, f"the guest did not say {marker}; its last lines: {lines[-5:]}"
+            if select.select([self._process.stdout], [], [], left_s)[0]:
+                data = os.read(self._process.stdout.fileno(), 65536)
+                assert data, f"the guest ended before it said {marker}; its last lines: {lines[-5:]}"
+                self._rest += data
+
+
+def uml_patient(
+    parts: GuestParts, folder: Path, balloon: Path | None, *, ram_mib: int = 512, more: str = ""
+) -> Patient:
+    """A User-Mode Linux, with its balloon behind this socket if it is to have one."""
+    initrd = folder / "initrd"
+    initrd.write_bytes(clinic_initrd(parts))
+    command = [str(parts.kernel), f"mem={ram_mib}M", f"initrd={initrd}", f"uml_dir={folder}"]
+    command += [f"virtio_uml.device={balloon}:5"] if balloon else []
+    command += ["con=null", "con0=fd:0,fd:1", "quiet", "panic=1", *more.split()]
+    return Patient(command, ram_mib * MIB, "/dev/shm/", TMPDIR="/dev/shm")
+
+
+def qemu_patient(
+    program: QemuProgram,
+    parts: GuestParts,
+    folder: Path,
+    arguments: Sequence[str],
+    *,
+    ram_mib: int = 512,
+    memory: str = "memory-backend-memfd,share=on",
+    append: str = "",
+) -> Patient:
+    """A QEMU with a monitor at `folder / "qmp"` and these devices."""
+    initrd = folder / "initrd"
+    initrd.write_bytes(clinic_initrd(parts))
+    kind, _, options = memory.partition(",")
+    command = [
+        str(program.path), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-accel", "tcg", "-cpu", "max", "-machine", "pc,memory-backend=ram", "-m", f"{ram_mib}M",
+        "-object", f"{kind},id=ram,size={ram_mib}M,{options}",
+        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+        "-kernel", str(parts.kernel), "-initrd", str(initrd), "-append", f"console=ttyS0 quiet panic=-1 {append}",
+        "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off", *arguments,
+    ]  # fmt: skip
+    return Patient(command, ram_mib * MIB, "/memfd:memory-backend-memfd")
+
+
+class Daemon:
+    """A `pagetide serve` with one socket, until the end of the `with` block."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start it."""
+        self.socket, self.control = folder / "vm1.sock", folder / "control.sock"
+        command = [sys.executable, "-m", "pagetide.cli", "serve", "--socket", self.socket, "--control", self.control]
+        self._process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        while "listening" not in self._process.stderr.readline():
+            assert self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    def ctl(self, *words: str) -> str:
+        """Tell it something."""
+        command = [sys.executable, "-m", "pagetide.cli", "ctl", *words, "--control", str(self.control)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def monitor(folder: Path) -> Qmp:
+    """A connection to the monitor of a QEMU in this folder."""
+    import socket
+
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(folder / "qmp"))
+    return Qmp(sock)

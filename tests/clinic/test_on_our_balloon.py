@@ -1,0 +1,102 @@
+"""VMs on our own balloon with one disease each, and healthy ones: User-Mode Linux attached to `pagetide serve`."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from pagetide.machine.linux.packages import GuestParts
+from pagetide.operate.guest.text import read_guest_text
+from tests.clinic.patient import MIB, Daemon, uml_patient
+from tests.clinic.ward import assert_first, assert_promise, examine
+
+pytestmark = pytest.mark.alone
+
+FILL = "dd if=/dev/zero of=/mnt/fill bs=1M count=300 2>/dev/null"
+FREE = "rm /mnt/fill"
+
+
+def test_a_healthy_guest_has_no_finding(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
+    """Just booted, after memory was used and given back, and while a process uses 200 MiB: nothing is wrong."""
+    with uml_patient(uml, tmp_path, daemon.socket) as patient:
+        patient.settled_bytes()
+        assert examine(patient, control=daemon.control).findings == ()
+        patient.run(f"{FILL}; {FREE}")
+        patient.settled_bytes()
+        assert examine(patient, "vm1", daemon.control).findings == ()
+        patient.run("dd if=/dev/zero bs=200M count=1 2>/dev/null | sleep 1000 & sleep 2")
+        found = examine(patient, control=daemon.control)
+        assert found.findings == ()
+        assert abs(found.balance.of("used by processes") - 200 * MIB) < 8 * MIB
+        assert found.gaps == ()
+
+
+def test_what_is_on_its_way_is_coming(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
+    """Right after a large free, all of it is said to come, and it comes, in about the time that was said."""
+    with uml_patient(uml, tmp_path, daemon.socket) as patient:
+        patient.run(f"{FILL}; {FREE}")
+        patient.settled_bytes()
+        rest_bytes = patient.held_bytes()
+        patient.run(f"{FILL}; {FREE}")
+        held_bytes = patient.held_bytes()
+        coming = assert_first(examine(patient, control=daemon.control), "coming", held_bytes - rest_bytes)
+        assert coming.remedies == ()
+        assert coming.coming_s is not None
+        left_bytes = patient.settled_bytes(limit_s=coming.coming_s + 10)
+        assert_promise(coming, held_bytes - left_bytes)
+
+
+def test_a_tmpfs_is_found_and_what_its_files_hold_comes_back(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
+    """A file that was forgotten in a tmpfs, which no process shows."""
+    with uml_patient(uml, tmp_path, daemon.socket) as patient:
+        patient.run(FILL)
+        patient.settled_bytes()
+        finding = assert_first(examine(patient, control=daemon.control), "tmpfs", 300 * MIB)
+        held_bytes = patient.held_bytes()
+        patient.run(FREE)
+        assert_promise(finding, held_bytes - patient.settled_bytes())
+
+
+def test_a_guest_that_was_inhibited_is_told(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
+    """Nothing is discarded, and the daemon says why; what was reported meanwhile is not promised."""
+    with uml_patient(uml, tmp_path, daemon.socket) as patient:
+        patient.settled_bytes()
+        daemon.ctl("inhibit", "vm1")
+        rest_bytes = patient.held_bytes()
+        patient.run(f"{FILL}; {FREE}")
+        held_bytes = patient.settled_bytes(limit_s=15)
+        finding = assert_first(examine(patient, control=daemon.control), "reporting-inhibited", held_bytes - rest_bytes)
+        assert finding.returns_bytes is None
+
+
+def test_a_balloon_that_was_inflated_is_found(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
+    """A target of 300 MiB that somebody set: the guest lacks the rest, and has it again once that is taken back."""
+    with uml_patient(uml, tmp_path, daemon.socket) as patient:
+        patient.settled_bytes()
+        daemon.ctl("set", "vm1", "target=300MiB")
+        patient.settled_bytes()
+        found = examine(patient, control=daemon.control)
+        free_bytes = read_guest_text(patient.guest_text()).memory("MemFree")
+        finding = assert_first(
+            found, "balloon-inflated", json.loads(daemon.ctl("show", "vm1", "--json"))["balloon_bytes"]
+        )
+        daemon.ctl("set", "vm1", "target=512MiB")
+        deadline_s = time.monotonic() + 30
+        while (now_bytes := read_guest_text(patient.guest_text()).memory("MemFree")) < free_bytes + 100 * MIB:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.5)
+        assert finding.size_bytes is not None
+        assert abs(now_bytes - free_bytes - finding.size_bytes) <= finding.size_bytes * 0.15
+
+
+def test_without_a_balloon_nothing_comes_back(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
+    """The same load twice: without a balloon device, and then started anew with one, as is advised."""
+    with uml_patient(uml, tmp_path, None) as patient:
+        rest_bytes = patient.settled_bytes()
+        patient.run(f"{FILL}; {FREE}")
+        held_bytes = patient.settled_bytes()
+        finding = assert_first(examine(patient), "no-balloon-device", held_bytes - rest_bytes)
+    with uml_patient(uml, tmp_path, daemon.socket) as patient:
+        patient.run(f"{FILL}; {FREE}")
+        assert_promise(finding, held_bytes - patient.settled_bytes())

@@ -1,0 +1,124 @@
+"""The process that runs a VM: what its command line and the kernel say of it."""
+
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pagetide.operate.host.processes import ProcessError, find_vms, look_at
+from pagetide.operate.host.smaps import read_smaps
+from pagetide.operate.host.vmm_options import balloon_sockets, find_balloons, passes_devices, which_vmm
+from pagetide.units import MIB
+
+SMAPS = """\
+7f0000000000-7f0008000000 rw-s 00001000 00:01 77                         /memfd:memory-backend-memfd (deleted)
+Size:             131072 kB
+KernelPageSize:        4 kB
+Rss:                2048 kB
+Swap:                512 kB
+VmFlags: rd wr sh mr mw me ms lo
+7f0010000000-7f0010200000 rw-p 00000000 00:0f 12                         /anon_hugepage (deleted)
+Rss:                   0 kB
+Private_Hugetlb:    2048 kB
+VmFlags: rd wr mr mw me ht
+7ffc0000-7ffc1000 r-xp 00000000 00:00 0                          [vdso]
+Rss:                   4 kB
+"""
+
+
+def test_mappings_are_read_with_their_figures() -> None:
+    """Addresses, name, figures and flags of each; hugetlbfs counts although Rss has it not."""
+    ram, huge, vdso = read_smaps(SMAPS)
+    assert (ram.size_bytes, ram.offset, ram.inode, ram.is_shared) == (128 * MIB, 4096, 77, True)
+    assert ram.name.startswith("/memfd:memory-backend-memfd")
+    assert (ram.resident_bytes, ram.swapped_bytes, "lo" in ram.flags) == (2 * MIB, MIB // 2, True)
+    assert (huge.is_hugetlb, huge.is_shared, huge.resident_bytes) == (True, False, 2 * MIB)
+    assert (vdso.inode, vdso.resident_bytes) == (0, 4096)
+
+
+@pytest.mark.parametrize(
+    ("words", "reporting"),
+    [
+        ("-device virtio-balloon-pci,free-page-reporting=on", True),
+        ("-device virtio-balloon-pci,id=b,bus=pci.0", False),
+        ("-device virtio-balloon-pci,free-page-reporting=off", False),
+        ('-device {"driver":"virtio-balloon-pci","id":"b","free-page-reporting":true}', True),
+        ('-device {"driver":"virtio-balloon-pci","id":"b"}', False),
+    ],
+)
+def test_qemus_balloon_is_read_from_its_options(words: str, reporting: bool) -> None:
+    """With commas, as people write it, and as JSON, as libvirt does."""
+    (balloon,) = find_balloons("QEMU", ["qemu-system-x86_64", *words.split()]) or ()
+    assert (balloon.is_ours, balloon.offers_reporting) == (False, reporting)
+
+
+def test_a_balloon_behind_a_socket_is_read_with_its_socket() -> None:
+    """Ours, on QEMU's generic device and on User-Mode Linux; a comma in a path is doubled for QEMU."""
+    device = "vhost-user-test-device-pci,chardev=c,virtio-id=5,num_vqs=4"
+    words = [
+        "qemu",
+        "-chardev",
+        "socket,id=d,path=/other",
+        "-chardev",
+        "socket,id=c,path=/a,,b.sock",
+        "-device",
+        device,
+    ]
+    (balloon,) = find_balloons("QEMU", words) or ()
+    assert (balloon.is_ours, balloon.offers_reporting) == (True, None)
+    assert balloon_sockets("QEMU", words) == ["/a,b.sock"]
+    assert find_balloons("QEMU", [word.replace("virtio-id=5", "virtio-id=1") for word in words]) == ()
+    words = ["linux", "mem=1G", "virtio_uml.device=/vm.sock:5", "virtio_uml.device=/net.sock:1"]
+    assert which_vmm("linux", words) == "User-Mode Linux"
+    assert len(find_balloons("User-Mode Linux", words) or ()) == 1
+    assert balloon_sockets("User-Mode Linux", words) == ["/vm.sock"]
+
+
+def test_devices_that_pin_memory_are_seen() -> None:
+    """vfio, in either form; an option that is no JSON is left alone."""
+    assert passes_devices(["-device", "vfio-pci,host=01:00.0"])
+    assert passes_devices(["-device", '{"driver":"vfio-pci"}'])
+    assert not passes_devices(["-device", "{", "-device", "virtio-net-pci", "-device"])
+
+
+def test_what_a_process_holds_adds_up_to_the_kernels_figure(tmp_path: Path) -> None:
+    """A process with 64 MiB of private memory, half of it touched; the kernel's own sum is its smaps_rollup."""
+    code = (
+        "import mmap, sys; m = mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        "for at in range(0, 32 << 20, 4096): m[at] = 1\n"
+        "print(flush=True); sys.stdin.read()"
+    )
+    program = tmp_path / "qemu-system-test"
+    program.symlink_to(sys.executable)
+    with subprocess.Popen([program, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = look_at(process.pid)
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        process.kill()
+    (rss_kib,) = (int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Rss:"))
+    assert abs(found.held_bytes - (rss_kib << 10)) < MIB
+    assert found.ram_is_guessed
+    (ram,) = found.ram
+    assert (ram.kind, ram.is_shared) == ("anonymous", False)
+    assert 64 * MIB <= ram.size_bytes < 66 * MIB
+    assert 32 * MIB <= ram.held_bytes < 34 * MIB
+
+
+def test_a_process_that_is_not_there_is_said() -> None:
+    """One that has ended, and one that is no VM."""
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    with pytest.raises(ProcessError, match=f"there is no process {process.pid}"):
+        look_at(process.pid)
+    with subprocess.Popen(["sleep", "60"]) as process, mmap.mmap(-1, 4096):
+        try:
+            with pytest.raises(ProcessError, match="has no memory that could be a guest's"):
+                look_at(process.pid)
+            assert process.pid not in list(find_vms())
+            assert os.getpid() not in list(find_vms())
+        finally:
+            process.kill()
