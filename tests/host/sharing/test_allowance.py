@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.daemon import server as server_module
+from pagetide.host.daemon import reception
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.allowance import (
     CHARGE_MAX_S,
@@ -174,7 +174,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 def _exhaust(pair: Pair) -> None:
     """Charge the bad guest with all that it may use, twice over."""
     while not pair.server._costs.is_resting(pair.bad_guest):
-        pair.server._charge(pair.bad_guest, CHARGE_MAX_S)
+        pair.server._guests.charge(pair.bad_guest, CHARGE_MAX_S)
 
 
 def _rest_for_long(pair: Pair) -> None:
@@ -226,7 +226,7 @@ def test_the_loop_wakes_for_the_end_of_a_rest(pair: Pair) -> None:
 def test_a_guest_with_nothing_left_is_served_after_its_rest(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking into its empty socket, at 0.1 ms, does not send it to its next rest before its ring is looked at."""
     seconds = itertools.count(0.0, 1e-4)
-    pair.server._charge(pair.bad_guest, GUEST_BURST_S)
+    pair.server._guests.charge(pair.bad_guest, GUEST_BURST_S)
     pair.bad.submit([(RING_PAGES, 1)])
     monkeypatch.setattr(time, "thread_time", lambda: next(seconds))
     pair.serving(pair.bad.wait_used)
@@ -246,7 +246,7 @@ def test_reports_of_ones_own_memory_cost_nothing(pair: Pair) -> None:
 
 def test_who_comes_back_comes_back_to_what_was_spent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Connections that are closed for nonsense use up their socket's allowance; then the next one waits."""
-    monkeypatch.setattr(server_module, "LISTENER_BURST_S", 0.02)
+    monkeypatch.setattr(reception, "LISTENER_BURST_S", 0.02)
     with Server() as server:
         server.listen(tmp_path / "host")
         (guest_socket,) = server.sockets

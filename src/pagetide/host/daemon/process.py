@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -91,13 +90,13 @@ def serve(
         server.wake_by(stop_fd)
         try:
             _listen(server, sockets, control, folder, keeper)
-            if keeper is not None:
-                server.take_back()
+            if server.succession is not None:
+                server.succession.take_back()
             if predecessor is not None:
                 _succeed(predecessor, options)
         except (OSError, GuestGoneError, UnreadableStateError, HandoverError):
-            if predecessor is not None:
-                server.let_go()  # the predecessor goes on with all of it
+            if predecessor is not None and server.succession is not None:
+                server.succession.let_go()  # the predecessor goes on with all of it
             raise
         on_ready()
         manager.ready()
@@ -111,7 +110,7 @@ def serve(
                 due_s = now_s + stats_interval_s
             wait_s = max(0.0, due_s - now_s) if stats_interval_s else -1
             server.run_once(manager.until_due_s(wait_s))
-            if server.successor is not None and _hand_over(server, server.successor, options):
+            if _hand_over(server, options):
                 return
         manager.stopping()
         server.finish()
@@ -143,18 +142,21 @@ def _succeed(predecessor: Predecessor, options: Mapping[str, str]) -> None:
         _log.warning("not as it was with the daemon before this one: %s", other)
 
 
-def _hand_over(server: Server, successor: socket.socket, options: Mapping[str, str]) -> bool:
-    """Give everything to a successor; False if it does not take it, and this daemon goes on."""
+def _hand_over(server: Server, options: Mapping[str, str]) -> bool:
+    """Give everything to a successor, if one has asked; False if none has it, and this daemon goes on."""
+    succession = server.succession
+    if succession is None or succession.heir is None:
+        return False
     count = len(server.guests)
     try:
-        handover.give(successor, server.let_go(), options)
+        handover.give(succession.heir, succession.let_go(), options)
     except HandoverError as error:
         _log.error("%s; this daemon goes on", error)
-        server.come_back()
+        succession.come_back()
         return False
     finally:
-        successor.close()
-        server.successor = None
+        succession.heir.close()
+        succession.heir = None
     _log.info("handed over %s to the daemon that has asked for them", _guests(count))
     return True
 
@@ -163,12 +165,11 @@ def _tell_what_is_lost(server: Server) -> None:
     """Say what this daemon's end means for those that are attached."""
     if not server.guests:
         return
-    if server.keeps_guests:
+    outlive = server.succession is not None and server.succession.outlives
+    if outlive:
         kept = [guest for guest in server.guests if guest.keep is not None]
         _log.info("%s left to the daemon after this one; a stop for good ends their balloons", _guests(len(kept)))
-    lost = [
-        guest.name for guest in server.guests if not (server.keeps_guests and guest.keep) and not guest.may_come_back
-    ]
+    lost = [guest.name for guest in server.guests if not (outlive and guest.keep) and not guest.may_come_back]
     if lost:
         _log.warning(
             "%s: %s; their front-ends are not known to reconnect (`pagetide serve --take-over` replaces a daemon "
