@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 import threading
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,9 @@ _PIPE = "pipe:"
 _LOCAL_WITHOUT_DEVICE = frozenset({"btrfs", "zfs", "bcachefs", "overlay"})
 _CLOSING_S = 0.001
 """How long the caller of `close` waits for what may not answer: nearly all do at once."""
+
+_THREADS_MAX = 4
+"""Most threads of one `Closer`."""
 
 _SERVED_WITH_DEVICE = frozenset({"fuseblk"})
 
@@ -90,8 +94,8 @@ def describe(fd: int) -> str:
 def close(fd: int) -> bool:
     """Close it. It is closed whatever the file's own file system says of it, and nobody waits for its answer.
 
-    FUSE and NFS are asked at each close(2) (`flush`), and a TCP socket may linger; a thread waits for those. It can
-    wait as long as the peer likes, also beyond SIGKILL: until the file system's server answers or ends.
+    FUSE and NFS are asked at each close(2) (`flush`), and a TCP socket may linger; a thread of the calling thread's
+    `Closer` waits for those.
 
     Returns:
         Whether it is closed now.
@@ -99,10 +103,67 @@ def close(fd: int) -> bool:
     if _closes_at_once(fd):
         _close(fd)
         return True
-    closing = threading.Thread(target=_close, args=(fd,), name="pagetide-close", daemon=True)
-    closing.start()
-    closing.join(_CLOSING_S)
-    return not closing.is_alive()
+    return _closer().close(fd)
+
+
+class Closer:
+    """Closes what may not answer, for one peer or for several that answer for one another.
+
+    A thread that closes can wait as long as the peer likes, also beyond SIGKILL: until the file system's server answers
+    or ends. So there are only a few, and what comes when all of them wait stays open until one goes on.
+    """
+
+    def __init__(self) -> None:
+        """Have nothing to close."""
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[int, threading.Event]] = deque()
+        self._threads = 0
+        self._open = 0
+
+    @property
+    def open_count(self) -> int:
+        """How many descriptors were to be closed, and are open still."""
+        return self._open
+
+    def __enter__(self) -> None:
+        """Whatever this thread closes in the context is closed by this object; contexts of others in it are not."""
+        _here.closer = self
+
+    def __exit__(self, *_: object) -> None:
+        _here.closer = None
+
+    def close(self, fd: int) -> bool:
+        """Close it in a thread; whether it is closed now."""
+        closed = threading.Event()
+        with self._lock:
+            self._waiting.append((fd, closed))
+            self._open += 1
+            starts = self._threads < _THREADS_MAX
+            self._threads += starts
+        if starts:
+            threading.Thread(target=self._run, name="pagetide-close", daemon=True).start()
+        return closed.wait(_CLOSING_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                fd, closed = self._waiting.popleft()
+            _close(fd)
+            with self._lock:
+                self._open -= 1
+            closed.set()
+
+
+_here = threading.local()
+_of_nobody = Closer()
+
+
+def _closer() -> Closer:
+    found: Closer | None = getattr(_here, "closer", None)
+    return _of_nobody if found is None else found
 
 
 def _close(fd: int) -> None:

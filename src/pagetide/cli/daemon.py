@@ -55,7 +55,7 @@ def serve(
         verify: Share of the reports whose discarding is read back from the kernel.
         stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
         take_over: Take all guests and sockets from the daemon that runs at this control socket, and have it end. No
-            guest notices.
+            guest notices. Its other options are not taken over: give the same; the log names those that differ.
         stats: Offer the statistics queue.
         deflate_on_oom: Let a guest take pages out of its balloon when it runs out of memory.
         free_page_hint: Offer free page hinting.

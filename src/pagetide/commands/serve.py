@@ -1,15 +1,20 @@
 """`pagetide serve`: from arguments to a daemon."""
 
 import contextlib
+import dataclasses
 import logging
 import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pagetide.commands.control_path import default_control_path, make_private
 from pagetide.commands.run import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config import ConfigError
+
+if TYPE_CHECKING:
+    from pagetide.host.daemon.service_manager import ServiceManager
 
 _SOCKET_PATH_MAX = 107
 """Bytes in a Unix socket's path (unix(7))."""
@@ -87,69 +92,29 @@ def serve_command(
     Raises:
         ConfigError: the arguments are wrong.
     """
-    if not 0 <= verify_share <= 1:
-        raise ConfigError(f"verify must be from 0 to 1, not {verify_share}")
-    if not 0 <= stats_interval_s <= 1e6:
-        raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s}")
-    if stats_interval_s and "STATS_VQ" in without:
-        raise ConfigError("stats-interval has no effect with --no-stats, which leaves guests no way to tell them")
-    if device_init and ("REPORTING" in without or verify_share == 0):
-        raise ConfigError("device-init is about reports that are verified: it needs --reporting, and --verify above 0")
+    _check_figures(verify_share, stats_interval_s, without, device_init=device_init)
     from pagetide.host.daemon.service_manager import ServiceManager, forget_environment
 
     manager = ServiceManager()
     paths, control_path = check_paths(sockets, socket_dir, control, given=take_over or bool(manager.given))
     forget_environment()
-    from pagetide import bus_error
-    from pagetide.host.daemon.handover import HandoverError, Predecessor
-    from pagetide.host.daemon.hold_ups import HoldUps
-    from pagetide.host.daemon.interruption import Interruption
-    from pagetide.host.daemon.keeper import Keeper
-    from pagetide.host.daemon.process import LineFormatter, serve
-    from pagetide.host.daemon.server import Server
+    from pagetide.host.daemon.handover import HandoverError
     from pagetide.host.device.kept_state import UnreadableStateError
     from pagetide.host.guest.gone import GuestGoneError
-    from pagetide.machine.live.host_warm_up import warm_up_host
 
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(LineFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[lines])
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes up to some fifteen
+    wanted = _Wanted(
+        tuple(paths),
+        socket_dir,
+        control_path,
+        verify_share=verify_share,
+        stats_interval_s=stats_interval_s,
+        features=_offered(without, device_init=device_init),
+        take_over=take_over,
+    )
     try:
-        bus_error.install()
-        warm_up_host()
         if control is None:
             make_private(control_path.parent)
-        with contextlib.ExitStack() as resources:
-            keeper = Keeper(manager)
-            predecessor = None
-            if take_over:
-                predecessor = Predecessor(control_path)
-                resources.callback(predecessor.close)
-                keeper.take(predecessor.kept)
-                keeper.strict = True
-            interruption = resources.enter_context(Interruption())
-            server = resources.enter_context(
-                Server(
-                    verify_share=verify_share,
-                    features=_offered(without, device_init=device_init),
-                    on_busy=interruption.busy,
-                    on_idle=interruption.idle,
-                    hold_ups=HoldUps(),
-                    keeper=keeper,
-                )
-            )
-            serve(
-                server,
-                paths,
-                control_path,
-                folder=socket_dir,
-                stats_interval_s=stats_interval_s,
-                keeper=keeper,
-                manager=manager,
-                predecessor=predecessor,
-            )
+        _serve(wanted, manager)
     except (HandoverError, UnreadableStateError, GuestGoneError) as error:
         print(f"pagetide: cannot take over: {error}", file=sys.stderr)
         return STATUS_FAILED
@@ -158,3 +123,102 @@ def serve_command(
         print(f"pagetide: cannot serve{_reason(error)}{hint}", file=sys.stderr)
         return STATUS_FAILED
     return STATUS_OK
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What is to be served, and how."""
+
+    sockets: tuple[Path, ...]
+    socket_dir: Path | None
+    control: Path
+    _: dataclasses.KW_ONLY
+    verify_share: float
+    stats_interval_s: float
+    features: int
+    take_over: bool
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What a successor compares with its own; sockets and guests are its anyway."""
+        from pagetide.virtio.balloon import Feature
+
+        names = [feature.name for feature in Feature if feature & self.features and feature.name]
+        return {
+            "--socket-dir": "none" if self.socket_dir is None else str(self.socket_dir.resolve()),
+            "--verify": f"{self.verify_share:g}",
+            "--stats-interval": f"{self.stats_interval_s:g}",
+            "what is offered to guests": " ".join(names),
+        }
+
+
+def _check_figures(verify_share: float, stats_interval_s: float, without: frozenset[str], *, device_init: bool) -> None:
+    if not 0 <= verify_share <= 1:
+        raise ConfigError(f"verify must be from 0 to 1, not {verify_share}")
+    if not 0 <= stats_interval_s <= 1e6:
+        raise ConfigError(f"stats-interval must be from 0 to 1000000 seconds, not {stats_interval_s}")
+    if stats_interval_s and "STATS_VQ" in without:
+        raise ConfigError("stats-interval has no effect with --no-stats, which leaves guests no way to tell them")
+    if device_init and ("REPORTING" in without or verify_share == 0):
+        raise ConfigError("device-init is about reports that are verified: it needs --reporting, and --verify above 0")
+
+
+def _prepare_process() -> None:
+    """Have the log, room for descriptors, and all that is compiled."""
+    from pagetide import bus_error
+    from pagetide.host.daemon.process import LineFormatter
+    from pagetide.machine.live.host_warm_up import warm_up_host
+
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes up to some fifteen
+    bus_error.install()
+    warm_up_host()
+
+
+def _serve(wanted: _Wanted, manager: "ServiceManager") -> None:
+    """Serve until told to stop.
+
+    Raises:
+        HandoverError, UnreadableStateError, GuestGoneError, OSError: as `process.serve`.
+    """
+    from pagetide.host.daemon.handover import Predecessor
+    from pagetide.host.daemon.interruption import Interruption
+    from pagetide.host.daemon.keeper import Keeper
+    from pagetide.host.daemon.process import serve
+    from pagetide.host.daemon.server import Server
+    from pagetide.host.sharing.hold_ups import HoldUps
+
+    _prepare_process()
+    with contextlib.ExitStack() as resources:
+        keeper = Keeper(manager)
+        predecessor = None
+        if wanted.take_over:
+            predecessor = Predecessor(wanted.control)
+            resources.callback(predecessor.close)
+            keeper.take(predecessor.kept)
+            keeper.strict = True
+        interruption = resources.enter_context(Interruption())
+        server = resources.enter_context(
+            Server(
+                verify_share=wanted.verify_share,
+                features=wanted.features,
+                on_busy=interruption.busy,
+                on_idle=interruption.idle,
+                hold_ups=HoldUps(),
+                keeper=keeper,
+            )
+        )
+        serve(
+            server,
+            wanted.sockets,
+            wanted.control,
+            folder=wanted.socket_dir,
+            stats_interval_s=wanted.stats_interval_s,
+            keeper=keeper,
+            manager=manager,
+            predecessor=predecessor,
+            options=wanted.options,
+        )

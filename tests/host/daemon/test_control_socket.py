@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pagetide.host.daemon.control_socket import CLIENTS_MAX, ControlClient, ControlSocket
-from pagetide.host.daemon.costs import Costs
 from pagetide.host.device.allowance import CHARGE_MAX_S
 from pagetide.host.guest.fd_events import FdEvents
+from pagetide.host.sharing.costs import Costs
+from pagetide.host.sharing.patience import Patience
 from pagetide.linux import process_cpu_s
 from pagetide.virtio.vhost_user.transport import FrontendChannel
 from tests.host.daemon.process import Daemon
@@ -35,7 +36,9 @@ class Rig:
         self.costs: Costs[Hashable] = Costs()
         self.asked: list[bytes] = []
         self.answer_bytes = ANSWER_BYTES
-        self.control = ControlSocket(path, self.events, self._answer, self.costs)
+        self.control = ControlSocket(
+            path, self.events, self._answer, self.costs, patience=Patience(), clock_s=lambda: 0.0
+        )
 
     def round(self) -> None:
         """A round of the loop."""

@@ -66,15 +66,15 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 def _go_on(rig: Rig) -> None:
     server = rig.server
     while not server._costs.is_resting(rig.bad_guest):
-        server._charge(rig.bad_guest, 1.0)
-    server._costs.rest_until(rig.bad_guest, 0.0)
+        server._guests.charge(rig.bad_guest, 1.0)
+    server._costs.clock_s = server._costs.rests_until_s(rig.bad_guest)
     server.run_once(0)
 
 
 def _rest(rig: Rig) -> None:
     for _ in range(100):
         if rig.bad_guest in rig.server.guests:
-            rig.server._charge(rig.bad_guest, 1.0)
+            rig.server._guests.charge(rig.bad_guest, 1.0)
 
 
 def _talk(rig: Rig) -> None:

@@ -149,9 +149,10 @@ def test_a_socket_that_the_service_manager_opened_is_served(tmp_path: Path) -> N
             report(resources.enter_context(ServedGuest(sock)), FREE_PAGE)
 
 
-def take_over(folder: Path) -> subprocess.Popen[str]:
+def take_over(folder: Path, *options: str) -> subprocess.Popen[str]:
     """A successor of a daemon."""
     command = [sys.executable, "-m", "pagetide.cli", "serve", "--take-over", "--control", str(folder / "control")]
+    command += options
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -179,6 +180,29 @@ def test_a_successor_takes_over_and_the_old_daemon_ends(tmp_path: Path) -> None:
             assert "level=error" not in log
             assert new.returncode == 0
     assert not (tmp_path / "one.sock").exists()
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["other options", "the same"])
+def test_a_successor_names_options_that_differ(same: bool, tmp_path: Path) -> None:
+    """One that makes no sockets where the old one did, and verifies more, says so; one that is alike says nothing."""
+    options = ("--socket-dir", str(tmp_path), "--verify", "0.5", "--no-page-poison")
+    old = Daemon(tmp_path, *options)
+    new = take_over(tmp_path, *(options if same else ("--no-free-page-hint",)))
+    try:
+        old.process.communicate(timeout=START_MAX_S)
+        assert guests_of(tmp_path) == []
+        assert len(ask(tmp_path / "control", {"command": "add", "guest": "three"})["socket"] or "") > 0 or not same
+    finally:
+        old.close()
+        new.send_signal(signal.SIGTERM)
+        log = new.communicate(timeout=TIMEOUT_S)[1]
+    wanted = (
+        f"--socket-dir is none, and was {tmp_path}",
+        "--verify is 1, and was 0.5",
+        "what is offered to guests is STATS_VQ DEFLATE_ON_OOM PAGE_POISON",
+    )
+    assert log.count("not as it was with the daemon before this one") == (0 if same else len(wanted))
+    assert all(words in log for words in wanted) == (not same)
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["at once", "when it has all"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pagetide.host.daemon import server as server_module
+from pagetide.host.daemon import reception
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES
 from pagetide.host.device.turn import Turn
@@ -482,7 +482,7 @@ def test_a_dead_servers_socket_is_replaced_and_a_living_ones_not(tmp_path: Path)
 
 def test_guests_beyond_the_limit_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With as many guests as there may be the next one waits unanswered, and is taken when one goes."""
-    monkeypatch.setattr(server_module, "GUESTS_MAX", 2)
+    monkeypatch.setattr(reception, "GUESTS_MAX", 2)
     with Server() as server:
         server.listen(tmp_path / "host")
         socks = [connect(tmp_path) for _ in range(3)]
@@ -501,7 +501,7 @@ def test_guests_beyond_the_limit_wait(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_the_last_places_are_kept_for_sockets_without_a_guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Who connects to one socket again and again leaves a place for each other socket, and gets it with the socket."""
-    monkeypatch.setattr(server_module, "GUESTS_MAX", 4)
+    monkeypatch.setattr(reception, "GUESTS_MAX", 4)
     with Server() as server, contextlib.ExitStack() as connected:
         server.sockets.listen_in(tmp_path)  # whose sockets come and go
 

@@ -118,11 +118,13 @@ class Daemons:
         keeper = Keeper()
         keeper.take({"guest-1": [os.dup(fd) for fd in self.ends]})
         self.server = Server(keeper=keeper)
-        assert self.server.take_back() == 1
+        assert self.server.succession is not None
+        assert self.server.succession.take_back() == 1
 
     def _abandon(self) -> None:
         """Close what a killed process has open, and do nothing else."""
-        self.server.let_go()
+        assert self.server.succession is not None
+        self.server.succession.let_go()
         self.server.close()
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The daemon's control socket: the I/O around `control.handle`.
 
-The loop answers one request a round, the next client's in turn, and each client has an allowance of the loop's time as
-every guest has (allowance.py): who asks without pause is answered all the same, and keeps nobody waiting.
+The loop answers one request a round, the next client's in turn, and all clients share an allowance of the loop's time
+as the guests of a socket do (allowance.py): who asks without pause is answered all the same, and keeps nobody waiting.
 """
 
 import contextlib
@@ -14,11 +14,12 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from pagetide.host.daemon.control import ControlError, LineReader
-from pagetide.host.daemon.costs import Costs
 from pagetide.host.daemon.listener import Listener
-from pagetide.host.daemon.retries import Retries
 from pagetide.host.device.allowance import CONTROL_BURST_S
 from pagetide.host.guest.fd_events import READABLE, WRITABLE, FdEvents
+from pagetide.host.sharing.costs import Costs
+from pagetide.host.sharing.patience import Patience
+from pagetide.host.sharing.retries import Retries
 
 CLIENTS_MAX = 16
 """Most clients at once; one that is not waiting for an answer goes when another comes."""
@@ -90,6 +91,9 @@ class ControlSocket:
         handle: Callable[[bytes], bytes],
         costs: Costs[Hashable],
         listen: Callable[[Path], Listener] = Listener,
+        *,
+        patience: Patience[Hashable],
+        clock_s: Callable[[], float],
     ) -> None:
         """Listen at a path, and answer each line with what `handle` says.
 
@@ -99,6 +103,8 @@ class ControlSocket:
             handle: answers a line.
             costs: who pays; the socket and its clients are parties of it.
             listen: how to listen at the path.
+            patience: with clients that do not read; `end_wait` is called when it ends.
+            clock_s: the time by which it does.
 
         Raises:
             OSError: the path cannot be had, or somebody listens there.
@@ -106,6 +112,8 @@ class ControlSocket:
         self._events = events
         self._handle = handle
         self._costs = costs
+        self._patience = patience
+        self._clock_s = clock_s
         self._clients: dict[ControlClient, None] = {}
         self._asking: dict[ControlClient, None] = {}  # those with lines, in the order of their turns
         self.asking = None
@@ -147,6 +155,10 @@ class ControlSocket:
             except OSError:  # the kernel has no room for one more (epoll(7), max_user_watches)
                 self._drop(client)
 
+    def end_wait(self, client: ControlClient) -> None:
+        """A client has read nothing for long enough."""
+        self._attempt(client, lambda: False)
+
     def close(self) -> None:
         """Let all clients go and remove the socket."""
         for client in list(self._clients):
@@ -171,7 +183,7 @@ class ControlSocket:
             at_rest = (known for known in self._clients if not known.lines and not known.unsent)
             self._drop(next(at_rest, next(iter(self._clients))))
         self._clients[client] = None
-        self._costs.enter(client, CONTROL_BURST_S)
+        self._costs.enter(client, CONTROL_BURST_S, at=self)
         self.attend(client)
         self._pay(self._costs.lap_s())
 
@@ -216,12 +228,14 @@ class ControlSocket:
             stays = False
         self._costs.charge(client, self._costs.lap_s())
         if stays:
+            self._patience.note(client, self._clock_s() if client.unsent else None)
             self.attend(client)
         else:
             self._drop(client)
 
     def _drop(self, client: ControlClient) -> None:
         del self._clients[client]
+        self._patience.note(client, None)
         self._asking.pop(client, None)
         self._events.unwatch(client.connection.fileno())
         client.connection.close()

@@ -9,14 +9,18 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pagetide.host.daemon.descriptor_share import DescriptorShare
+from pagetide.foreign_fds import Closer
 from pagetide.host.daemon.listener import Listener
 from pagetide.host.guest.fd_events import READABLE, FdEvents
 from pagetide.host.guest.wishes import Wishes
 from pagetide.host.memory.guest_memory import SharedMemoryLimit
+from pagetide.host.sharing.descriptor_share import DescriptorShare
 
 SOCKET_SUFFIX = ".sock"
 """What the name of a guest's socket ends with, in a folder of sockets."""
+
+UNCLOSED_MAX = 4
+"""Who has given so many descriptors that cannot be closed is given no more connections at that socket."""
 
 _UNLIMITED = 1 << 62
 
@@ -33,12 +37,14 @@ class GuestSocket:
         wishes: what is wanted of the guest that connects there.
         attached: names of those that did.
         memory_limit: how much more memory they may share.
+        closer: closes what they gave.
     """
 
     path: Path
     wishes: Wishes
     attached: list[str]
     memory_limit: SharedMemoryLimit
+    closer: Closer
 
     def __init__(self, path: Path, share: DescriptorShare, listen: Callable[[Path], Listener] = Listener) -> None:
         """Listen; what an earlier server wanted of the socket's guest is wanted still.
@@ -53,6 +59,7 @@ class GuestSocket:
         """
         self.path = path
         self.attached = []
+        self.closer = Closer()
         self.memory_limit = SharedMemoryLimit(left_regions=share.regions)
         self._listener = listen(path)
         try:

@@ -39,14 +39,20 @@ class _Offer(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     names: list[str]
     pid: int
+    options: dict[str, str] = {}
 
 
 class _Refusal(msgspec.Struct):
     error: str
 
 
-def give(sock: socket.socket, kept: Mapping[str, list[int]]) -> None:
+def give(sock: socket.socket, kept: Mapping[str, list[int]], options: Mapping[str, str]) -> None:
     """Give descriptors by name to the successor at the other end, and wait for its word that it has taken over.
+
+    Args:
+        sock: the successor's connection.
+        kept: the descriptors.
+        options: what this daemon was started with, for `Predecessor.other_options`.
 
     Raises:
         HandoverError: it has not.
@@ -54,7 +60,9 @@ def give(sock: socket.socket, kept: Mapping[str, list[int]]) -> None:
     sock.settimeout(TAKE_MAX_S)
     pairs = [(name, fd) for name, fds in kept.items() for fd in fds]
     try:
-        sock.sendall(msgspec.json.encode(_Offer(VERSION, [name for name, _ in pairs], os.getpid())) + b"\n")
+        sock.sendall(
+            msgspec.json.encode(_Offer(VERSION, [name for name, _ in pairs], os.getpid(), dict(options))) + b"\n"
+        )
         for batch in _batches([fd for _, fd in pairs]):
             sock.sendmsg(
                 [b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", batch))], socket.MSG_NOSIGNAL
@@ -73,9 +81,11 @@ class Predecessor:
 
     Attributes:
         kept: what it gave, by name; the caller's.
+        options: what it was started with, by name.
     """
 
     kept: dict[str, list[int]]
+    options: dict[str, str]
 
     def __init__(self, control: Path) -> None:
         """Ask the daemon of this control socket for everything.
@@ -101,8 +111,17 @@ class Predecessor:
         except HandoverError:
             self._give_up(fds)
             raise
+        self.options = offer.options
         for name, fd in zip(offer.names, fds, strict=True):
             self.kept.setdefault(name, []).append(fd)
+
+    def other_options(self, ours: Mapping[str, str]) -> list[str]:
+        """What it was started with and we are not, in words; options that it did not tell of are not compared."""
+        return [
+            f"{name} is {ours[name]}, and was {theirs}"
+            for name, theirs in self.options.items()
+            if name in ours and ours[name] != theirs
+        ]
 
     def taken(self) -> None:
         """All is taken: it may end, and touches nothing any more.

@@ -4,11 +4,11 @@ import json
 import logging
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from pagetide.host.daemon import handover
 from pagetide.host.daemon.handover import HandoverError, Predecessor
@@ -17,6 +17,8 @@ from pagetide.host.daemon.server import Server
 from pagetide.host.daemon.service_manager import ServiceManager
 from pagetide.host.device.kept_state import UnreadableStateError
 from pagetide.host.guest.gone import GuestGoneError
+
+_NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ def serve(
     keeper: Keeper | None = None,
     manager: ServiceManager | None = None,
     predecessor: Predecessor | None = None,
+    options: Mapping[str, str] = _NO_OPTIONS,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until a successor has taken over.
@@ -64,6 +67,7 @@ def serve(
         keeper: the server's; what it has of a daemon before this one is served first.
         manager: who is to be told.
         predecessor: the daemon that gave what the keeper has, to be told when all is taken; the caller closes it.
+        options: what this daemon was started with, by name, for its successor to compare with.
         on_ready: called once all sockets are there.
 
     Raises:
@@ -86,13 +90,13 @@ def serve(
         server.wake_by(stop_fd)
         try:
             _listen(server, sockets, control, folder, keeper)
-            if keeper is not None:
-                server.take_back()
+            if server.succession is not None:
+                server.succession.take_back()
             if predecessor is not None:
-                predecessor.taken()
+                _succeed(predecessor, options)
         except (OSError, GuestGoneError, UnreadableStateError, HandoverError):
-            if predecessor is not None:
-                server.let_go()  # the predecessor goes on with all of it
+            if predecessor is not None and server.succession is not None:
+                server.succession.let_go()  # the predecessor goes on with all of it
             raise
         on_ready()
         manager.ready()
@@ -106,7 +110,7 @@ def serve(
                 due_s = now_s + stats_interval_s
             wait_s = max(0.0, due_s - now_s) if stats_interval_s else -1
             server.run_once(manager.until_due_s(wait_s))
-            if server.successor is not None and _hand_over(server, server.successor):
+            if _hand_over(server, options):
                 return
         manager.stopping()
         server.finish()
@@ -131,18 +135,28 @@ def _listen(server: Server, sockets: Sequence[Path], control: Path, folder: Path
     _log.info("listening at %s, control at %s", ", ".join(map(str, (*sockets, *taken))) or folder, control)
 
 
-def _hand_over(server: Server, successor: socket.socket) -> bool:
-    """Give everything to a successor; False if it does not take it, and this daemon goes on."""
+def _succeed(predecessor: Predecessor, options: Mapping[str, str]) -> None:
+    """Have the predecessor end, and say what is not as it was with it."""
+    predecessor.taken()
+    for other in predecessor.other_options(options):
+        _log.warning("not as it was with the daemon before this one: %s", other)
+
+
+def _hand_over(server: Server, options: Mapping[str, str]) -> bool:
+    """Give everything to a successor, if one has asked; False if none has it, and this daemon goes on."""
+    succession = server.succession
+    if succession is None or succession.heir is None:
+        return False
     count = len(server.guests)
     try:
-        handover.give(successor, server.let_go())
+        handover.give(succession.heir, succession.let_go(), options)
     except HandoverError as error:
         _log.error("%s; this daemon goes on", error)
-        server.come_back()
+        succession.come_back()
         return False
     finally:
-        successor.close()
-        server.successor = None
+        succession.heir.close()
+        succession.heir = None
     _log.info("handed over %s to the daemon that has asked for them", _guests(count))
     return True
 
@@ -151,12 +165,11 @@ def _tell_what_is_lost(server: Server) -> None:
     """Say what this daemon's end means for those that are attached."""
     if not server.guests:
         return
-    if server.keeps_guests:
+    outlive = server.succession is not None and server.succession.outlives
+    if outlive:
         kept = [guest for guest in server.guests if guest.keep is not None]
         _log.info("%s left to the daemon after this one; a stop for good ends their balloons", _guests(len(kept)))
-    lost = [
-        guest.name for guest in server.guests if not (server.keeps_guests and guest.keep) and not guest.may_come_back
-    ]
+    lost = [guest.name for guest in server.guests if not (outlive and guest.keep) and not guest.may_come_back]
     if lost:
         _log.warning(
             "%s: %s; their front-ends are not known to reconnect (`pagetide serve --take-over` replaces a daemon "

@@ -6,7 +6,6 @@ guest with elements waiting one bounded turn; while some have, it does not sleep
 work, with garbage in its rings or messages without end, rests for a while (allowance.py).
 """
 
-import functools
 import logging
 import os
 import socket
@@ -14,38 +13,29 @@ import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from pagetide.host.daemon.control import handle, refusal
 from pagetide.host.daemon.control_socket import ControlClient, ControlSocket
-from pagetide.host.daemon.costs import Costs
-from pagetide.host.daemon.descriptor_share import descriptor_share
 from pagetide.host.daemon.guest_sockets import GuestSocket, GuestSockets
-from pagetide.host.daemon.hold_ups import HoldUps
+from pagetide.host.daemon.guests import OUR_ERROR, Guests
 from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.listener import Listener
-from pagetide.host.daemon.refault_looks import RefaultLooks
-from pagetide.host.daemon.retries import Retries
-from pagetide.host.device.allowance import GUEST_BURST_S, LISTENER_BURST_S, WANTED, Use
+from pagetide.host.daemon.reception import Reception
+from pagetide.host.daemon.succession import Succession
 from pagetide.host.device.balloon import FEATURES
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.guest.fd_events import READABLE, FdEvents
-from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.keep import Keep
 from pagetide.host.guest.wishes import Wishes
 from pagetide.host.memory.guest_memory import SharedMemoryLimit
 from pagetide.host.memory.ledger import Ledger
+from pagetide.host.sharing.costs import Costs
+from pagetide.host.sharing.hold_ups import HoldUps
+from pagetide.host.sharing.patience import Patience
 
 FINISH_MAX_S = 10.0
 """Longest time for `finish`; what is left then stays in the rings, not acknowledged."""
-
-GUESTS_MAX = 1024
-"""Most guests at once; more wait to be accepted, and the last places are kept for sockets without a guest."""
-
-_T = TypeVar("_T")
-_OUR_ERROR = "an error in pagetide, please report it"
-
-_HELD_UP = "kept everybody waiting for %.3f s by what is done to its memory file, and rests"
 
 _log = logging.getLogger(__name__)
 
@@ -55,11 +45,11 @@ class Server:
 
     Attributes:
         sockets: where guests connect.
-        successor: the connection of one that has asked for everything, for `let_go`; the caller's to close.
+        succession: what is done for a successor; None without a keeper.
     """
 
     sockets: GuestSockets
-    successor: socket.socket | None
+    succession: Succession | None
 
     def __init__(
         self,
@@ -89,27 +79,28 @@ class Server:
         self._verify_share = verify_share
         self._features = features
         self._control: ControlSocket | None = None
-        self._on_guest_gone = on_guest_gone
-        self._on_busy = on_busy
         self._on_idle = on_idle
         self._clock_ns = clock_ns
         self._events = FdEvents(clock_ns)
-        self._looks: RefaultLooks[AttachedGuest] = RefaultLooks()
         self._costs: Costs[Hashable] = Costs()
-        self._hold_ups = HoldUps(waits=lambda: None) if hold_ups is None else hold_ups
-        self._retries: Retries[GuestSocket] = Retries()
-        self.sockets = GuestSockets(
-            self._events,
-            on_guest=self._accept,
-            on_made=lambda made: self._costs.enter(made, LISTENER_BURST_S),
-            on_removed=self._forget_socket,
-            listen=self._listen,
-            share=descriptor_share(),
-        )
+        self._patience: Patience[Hashable] = Patience()
         self._keeper = keeper
-        self.successor: socket.socket | None = None
-        self._guests: dict[AttachedGuest, GuestSocket | None] = {}  # and where it came from
-        self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
+        self._reception = Reception(
+            self._events, self._costs, keeper, admit=self._admit, count=lambda: len(self._guests)
+        )
+        self._guests = Guests(
+            self._events,
+            self._costs,
+            self._patience,
+            HoldUps(waits=lambda: None) if hold_ups is None else hold_ups,
+            keeper,
+            on_busy=on_busy,
+            on_left=self._reception.left,
+            on_gone=on_guest_gone,
+            clock_s=self._now_s,
+        )
+        self.sockets = self._reception.sockets
+        self.succession = None if keeper is None else Succession(keeper, self._guests, self._reception, self.adopt)
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -140,7 +131,15 @@ class Server:
             OSError: the path cannot be had, or somebody listens there.
         """
         assert self._control is None, "one control socket"
-        self._control = ControlSocket(Path(path), self._events, self._obey, self._costs, self._listen_control)
+        self._control = ControlSocket(
+            Path(path),
+            self._events,
+            self._obey,
+            self._costs,
+            Listener if self._keeper is None else self._keeper.control,
+            patience=self._patience,
+            clock_s=self._now_s,
+        )
 
     def wake_by(self, fd: int) -> None:
         """End waiting in `run_once` whenever this descriptor is readable."""
@@ -153,28 +152,29 @@ class Server:
     def request_statistics(self) -> None:
         """Ask every guest for new memory statistics, and begin to count what has come back of what was discarded."""
         for guest in self.guests:
-            self._looks.want(guest)
-            self._attempt(guest, guest.request_statistics)
+            self._guests.want_look(guest)
+            self._guests.attempt(guest, guest.request_statistics)
 
     def look_for_refaults(self, guest: AttachedGuest) -> None:
         """Count what has come back of what was discarded: a piece of its memory now, and the rest by and by."""
-        self._looks.want(guest)
-        self._look(guest)
+        self._guests.want_look(guest)
+        self._guests.look(guest)
+
+    def hand_over(self) -> None:
+        """Note that the control client whose request this is asks for everything; `Succession.let_go` gives it.
+
+        Raises:
+            ValueError: as `Succession.hand_over`, or nothing is kept.
+        """
+        if self.succession is None:
+            raise ValueError("this server keeps nothing")
+        self.succession.hand_over(None if self._control is None else self._control.asking)
 
     def finish(self) -> None:
         """Serve what guests have put in their rings until now, for at most `FINISH_MAX_S`."""
         self._costs.lap_s()
         self._events.wait(0)  # kicks that have come
-        for guest in self.guests:
-            self._fenced(guest, guest.finish)
-        end_s = self._now_s() + FINISH_MAX_S
-        while turns := tuple(guest for guest in self._guests if guest.has_work):
-            if self._now_s() > end_s:
-                names = ", ".join(guest.name for guest in turns)
-                _log.warning("not all is served after %g s, and is left in the rings of %s", FINISH_MAX_S, names)
-                return
-            for guest in turns:
-                self._attempt(guest, guest.turn)
+        self._guests.finish(FINISH_MAX_S)
 
     def adopt(
         self,
@@ -185,6 +185,7 @@ class Server:
         wishes: Wishes | None = None,
         memory_limit: SharedMemoryLimit | None = None,
         keep: Keep | None = None,
+        origin: GuestSocket | None = None,
     ) -> AttachedGuest:
         """Serve the guest at the other end of a connected socket, which is the server's from now on.
 
@@ -195,15 +196,18 @@ class Server:
             wishes: what the host wants of it, and where to note what it comes to want.
             memory_limit: how much memory it may share, maybe together with others.
             keep: where to keep it for a successor; the account is there then.
+            origin: where it connected, if it was at one of the server's sockets; its wishes and limit hold, then.
         """
         if keep is not None:
             ledger = keep.ledger
+        if origin is not None:
+            wishes, memory_limit = origin.wishes, origin.memory_limit
         guest = AttachedGuest(
-            self._free_name(name or "guest"),
+            self._guests.free_name(name or "guest", {sock.name for sock in self.sockets}),
             sock,
             Ledger() if ledger is None else ledger,
             self._events,
-            self._note_work,
+            self._guests.note_work,
             verify_share=self._verify_share,
             features=self._features,
             wishes=wishes,
@@ -211,84 +215,12 @@ class Server:
             keep=keep,
             clock_ns=self._clock_ns,
         )
-        self._events.watch(guest.fileno(), READABLE, functools.partial(self._attempt, guest, guest.talk))
-        self._costs.enter(guest, GUEST_BURST_S)
-        self._guests[guest] = None
+        self._guests.enter(guest, origin)
         wanted = "" if wishes is None else str(wishes)
         if keep is not None and keep.kept is not None:
             return guest
         _log.info("attached, and as it was left: %s" if wanted else "attached%s", wanted, extra={"guest": guest.name})
         return guest
-
-    def take_back(self) -> int:
-        """Serve the guests that a predecessor's keeper has kept; how many there are.
-
-        Raises:
-            UnreadableStateError, OSError, GuestGoneError: one cannot be, and the keeper is strict.
-        """
-        assert self._keeper is not None
-        keeps = self._keeper.take_guests()
-        for keep in keeps:
-            assert keep.kept is not None
-            path = None if keep.kept.socket is None else Path(keep.kept.socket)
-            origin = self.sockets.at(path)
-            guest = self.adopt(
-                socket.socket(fileno=keep.take_connection()),
-                name=keep.kept.name,
-                wishes=origin.wishes if origin else None,
-                memory_limit=origin.memory_limit if origin else None,
-                keep=keep,
-            )
-            if origin is not None:
-                self._guests[guest] = origin
-                origin.attached.append(guest.name)
-            if self._keeper.strict:
-                guest.restore()
-            else:
-                self._attempt(guest, functools.partial(_restore, guest))
-            if guest in self._guests:
-                keep.close_rest()
-                _log.info("taken over as it was", extra={"guest": guest.name})
-        self._offer_places()
-        return len(keeps)
-
-    @property
-    def keeps_guests(self) -> bool:
-        """Whether a service manager holds the guests if this process ends."""
-        return self._keeper is not None and self._keeper.outlives
-
-    def hand_over(self) -> None:
-        """Note that the control client whose request this is asks for everything: `successor` is its connection.
-
-        Raises:
-            ValueError: that is for the service manager to do, or cannot be done.
-        """
-        if self._keeper is None or self._control is None or self._control.asking is None:
-            raise ValueError("this server keeps nothing")
-        if self._keeper.outlives:
-            raise ValueError("a service manager runs it; have that restart it (systemctl restart)")
-        if self.successor is not None:
-            raise ValueError("another daemon is taking over")
-        if any(guest.keep is None for guest in self._guests):
-            raise ValueError("not all of its guests could be kept; its log says why")
-        self.successor = self._control.asking.dup()
-
-    def let_go(self) -> dict[str, list[int]]:
-        """Let all guests go that are kept, as they are: what a successor needs, by name. `come_back` undoes that."""
-        assert self._keeper is not None
-        for guest in self.guests:
-            if guest.keep is not None:
-                self._events.unwatch(guest.fileno())
-                guest.let_go()
-                self._forget(guest)
-                self._keeper.let_go(guest.keep)
-        return self._keeper.all_kept()
-
-    def come_back(self) -> None:
-        """Nobody took over what `let_go` gave: go on with it."""
-        assert self._keeper is not None
-        self._keeper.stay()
-        self.take_back()
 
     def run_once(self, timeout_s: float) -> None:
         """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
@@ -296,21 +228,17 @@ class Server:
         for rested in self._costs.take_rested():
             self._go_on(rested)
         self._on_idle()
-        busy = self._working or (self._control is not None and self._control.has_work)
+        control = self._control
+        busy = self._guests.have_work or (control is not None and control.has_work)
         slept_s = self._events.wait(0 if busy else self._until_next_s(timeout_s))
-        turns, self._working = self._working, {}
-        for guest in turns:
-            if guest.has_work:
-                self._attempt(guest, guest.turn)
-                if guest.has_work:
-                    self._note_work(guest)
-        if self._control is not None and self._control.has_work:
-            self._control.turn()
-        if not turns:
+        worked = self._guests.turns()
+        if control is not None and control.has_work:
+            control.turn()
+        if not worked:
             self._costs.lap_s()
-        due = self._looks.take_due(self._now_s())
-        if due is not None:
-            self._look(due)
+        self._guests.look_if_due()
+        for party in self._patience.take_due(self._now_s()):
+            self._end_wait(party)
         self._costs.end_round(slept_s)
 
     def run(self, stop_fd: int) -> None:
@@ -329,10 +257,10 @@ class Server:
 
     def close(self) -> None:
         """Let all guests go and remove the sockets, or leave both to a service manager that holds them."""
-        if self.keeps_guests:
-            self.let_go()
+        if self.succession is not None and self.succession.outlives:
+            self.succession.let_go()
         for guest in self.guests:
-            self._release(guest)
+            self._guests.release(guest)
         if self._control is not None:
             self._control.close()
         self.sockets.close()
@@ -344,81 +272,40 @@ class Server:
         return self._clock_ns() / 1e9
 
     def _until_next_s(self, timeout_s: float) -> float:
-        return self._looks.until_next_s(self._now_s(), self._costs.until_next_s(timeout_s))
-
-    def _look(self, guest: AttachedGuest) -> None:
-        """Look at a piece of a guest's memory."""
-        start_s = self._now_s()
-        self._attempt(guest, guest.look_for_refaults)
-        self._looks.looked(guest, start_s, self._now_s(), more=guest.looking)
-
-    def _free_name(self, wanted: str) -> str:
-        """A name that neither a guest has nor another socket's guest will have."""
-        taken = {guest.name for guest in self._guests} | ({sock.name for sock in self.sockets} - {wanted})
-        names = (f"{wanted}-{number}" if number > 1 else wanted for number in range(1, len(taken) + 2))
-        return next(name for name in names if name not in taken)
-
-    def _note_work(self, guest: AttachedGuest) -> None:
-        if guest in self._guests:
-            self._working[guest] = None
-
-    def _attempt(self, guest: AttachedGuest, action: Callable[[], Use]) -> None:
-        """Do something for a guest, if it is attached still, at its cost as far as that was in vain."""
-        if guest not in self._guests:
-            return
-        self._on_busy()
-        self._hold_ups.begin(guest)
-        use = self._fenced(guest, action)
-        if use is None:
-            return
-        used_s = self._costs.lap_s()
-        held_s = self._hold_ups.end(guest, used_s)
-        if held_s and guest.memory_is_ram and self._costs.hold_up(guest, held_s):
-            _log.warning(_HELD_UP, held_s, extra={"guest": guest.name})
-            self._rest(guest)
-        if guest in self._guests and self._costs.account(guest, use, used_s):
-            self._rest(guest)
-
-    def _fenced(self, guest: AttachedGuest, action: Callable[[], _T]) -> _T | None:
-        """Do something for a guest: what the action says, or None if it raised something and the guest is given up.
-
-        All that is done for a guest goes through here, so that a mistake of ours costs that guest its connection, and
-        the others nothing.
-        """
-        try:
-            return action()
-        except GuestGoneError as error:
-            reason, held_up_s = str(error), error.held_up_s
-        except Exception as error:
-            _log.exception(_OUR_ERROR, extra={"guest": guest.name})
-            reason, held_up_s = f"an error in pagetide: {error!r}", 0.0
-        self._costs.charge(guest, self._costs.lap_s() + held_up_s)
-        self._give_up(guest, reason)
-        return None
-
-    def _give_up(self, guest: AttachedGuest, reason: str) -> None:
-        level = logging.INFO if reason == "disconnected" else logging.ERROR
-        _log.log(level, "%s", reason, extra={"guest": guest.name})
-        self._release(guest)
-        if self._on_guest_gone is not None:
-            self._on_guest_gone(guest, reason)
+        until_s = self._guests.until_look_s(self._costs.until_next_s(timeout_s))
+        return self._patience.until_next_s(self._now_s(), until_s)
 
     def _obey(self, line: bytes) -> bytes:
         """Answer a control request."""
         try:
             return handle(line, self)
         except Exception as error:
-            _log.exception(_OUR_ERROR)
+            _log.exception(OUR_ERROR)
             return refusal(f"an error in pagetide, please report it: {error!r}")
 
-    def _charge(self, guest: AttachedGuest, used_s: float) -> None:
-        """Charge a guest with what it used in vain; if its allowance is used up, it rests."""
-        if self._costs.charge(guest, used_s):
-            self._rest(guest)
+    def _admit(self, sock: socket.socket, origin: GuestSocket) -> None:
+        """Serve a guest that has connected to a socket."""
+        keep = None if self.succession is None else self.succession.begin(sock)
+        try:
+            guest = self.adopt(sock, name=origin.path.stem, keep=keep, origin=origin)
+        except Exception:
+            _log.exception(OUR_ERROR)
+            if keep is not None:
+                keep.close()
+            sock.close()
+            return
+        if keep is not None and self.succession is not None:
+            self.succession.keep(guest, keep)
+        if guest in self._guests:
+            self._reception.offer_places()
+            self._guests.charge(guest, self._costs.lap_s())
 
-    def _rest(self, guest: AttachedGuest) -> None:
-        self._fenced(guest, guest.rest)
-        self._working.pop(guest, None)
+    def _end_wait(self, party: Hashable) -> None:
+        """Somebody was waited for long enough."""
+        if isinstance(party, AttachedGuest):
+            self._guests.attempt(party, party.end_wait)
+        elif isinstance(party, ControlClient) and self._control is not None:
+            self._control.end_wait(party)
 
     def _go_on(self, rested: Hashable) -> None:
         """Hear somebody again whose rest is over."""
@@ -431,103 +318,4 @@ class Server:
                 assert self._control is not None, "it is one of its clients"
                 self._control.attend(rested)
             case AttachedGuest():
-                talk = functools.partial(self._attempt, rested, rested.talk)
-                self._fenced(rested, functools.partial(rested.go_on, talk))
-                talk()
-
-    def _release(self, guest: AttachedGuest) -> None:
-        held_until_s = self._held_until_s(guest)
-        origin, allowed_s = self._forget(guest)
-        try:
-            guest.log_account()
-            self._events.unwatch(guest.fileno())
-            guest.close()
-        except Exception:  # it has gone all the same
-            _log.exception(_OUR_ERROR, extra={"guest": guest.name})
-        if guest.keep is not None and self._keeper is not None:
-            self._keeper.end(guest.keep)
-        spent_s = allowed_s + self._costs.lap_s()  # to let it go is at its own cost, too
-        if origin is not None and self._costs.charge(origin, spent_s):
-            self.sockets.rest(origin)
-        if origin is not None and held_until_s > max(self._costs.clock_s, self._costs.rests_until_s(origin)):
-            self._costs.rest_until(origin, held_until_s)  # who leaves does not leave its rest behind
-            self.sockets.rest(origin)
-        for starved in self._retries.failing:  # there is a place, and there are descriptors now
-            self._costs.rest_until(starved, self._costs.clock_s)
-        self._offer_places()
-
-    def _held_until_s(self, guest: AttachedGuest) -> float:
-        """Until when a guest rests that kept everybody waiting; 0 if it did not."""
-        return self._costs.rests_until_s(guest) if self._hold_ups.is_suspect(guest) else 0.0
-
-    def _forget(self, guest: AttachedGuest) -> tuple[GuestSocket | None, float]:
-        """It is attached no more: where it came from, and what it has spent in vain."""
-        self._working.pop(guest, None)
-        self._looks.forget(guest)
-        self._hold_ups.forget(guest)
-        origin = self._guests.pop(guest)
-        if origin is not None:
-            origin.attached.remove(guest.name)
-        return origin, self._costs.leave(guest)
-
-    def _listen(self, path: Path) -> Listener:
-        return Listener(path) if self._keeper is None else self._keeper.listener(path)
-
-    def _listen_control(self, path: Path) -> Listener:
-        return Listener(path) if self._keeper is None else self._keeper.control(path)
-
-    def _forget_socket(self, sock: GuestSocket) -> None:
-        self._retries.succeeded(sock)
-        self._costs.leave(sock)
-        if self._keeper is not None:
-            self._keeper.listens_no_more(sock.path)
-
-    def _accept(self, origin: GuestSocket) -> None:
-        self._costs.lap_s()
-        try:
-            sock = origin.accept()
-        except OSError as error:
-            if not self._retries.failing:
-                _log.error("no more guests can be accepted for now, which is tried again: %s", error)
-            self.sockets.rest(origin)
-            self._costs.rest_until(origin, self._costs.clock_s + self._retries.failed(origin))
-            return
-        if self._retries.succeeded(origin) and not self._retries.failing:
-            _log.info("guests can be accepted again")
-        if sock is None:
-            return
-        keep = None if self._keeper is None else self._keeper.begin(sock.fileno())
-        try:
-            guest = self.adopt(
-                sock, name=origin.path.stem, wishes=origin.wishes, memory_limit=origin.memory_limit, keep=keep
-            )
-        except Exception:
-            _log.exception(_OUR_ERROR)
-            if keep is not None:
-                keep.close()
-            sock.close()
-            return
-        self._guests[guest] = origin
-        origin.attached.append(guest.name)
-        if keep is not None and self._keeper is not None:
-            self._attempt(guest, functools.partial(_keep, guest, keep, self._keeper))
-        if guest not in self._guests:
-            return
-        self._offer_places()
-        self._charge(guest, self._costs.lap_s())
-
-    def _offer_places(self) -> None:
-        self.sockets.offer(GUESTS_MAX - len(self._guests))
-
-
-def _restore(guest: AttachedGuest) -> Use:
-    """Have it go on where a predecessor was."""
-    guest.restore()
-    return WANTED
-
-
-def _keep(guest: AttachedGuest, keep: Keep, keeper: Keeper) -> Use:
-    """Have its first state kept."""
-    guest.keep_state()
-    keeper.kept(keep)
-    return WANTED
+                self._guests.go_on(rested)

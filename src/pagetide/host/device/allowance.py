@@ -15,9 +15,11 @@ first: looks at an empty queue, and messages, but only if they come as a driver 
 Who works a little to send a lot thus gets no more of each round than who deflates in earnest, and what is wrong
 (blocks that are not the guest's, broken rings, messages by the dozen) is charged whoever sends it.
 
-A guest that comes back on its socket comes back to what it has spent: what a connection cost is charged to its
-listener when it ends. This is a token bucket. Times are arguments here, by a clock that passes while the loop works or
-sleeps: on a machine where others have the processor, too, a share of that is a share of the loop.
+Whoever connects to a socket may connect again and again, so its guests share one allowance, the socket's: each begins
+with a burst of its own, and what that grows by is taken from what the socket has. A guest that comes back comes back
+to what it has spent: what its burst lacks when its connection ends is charged to the socket. These are token buckets.
+Times are arguments here, by a clock that passes while the loop works or sleeps: on a machine where others have the
+processor, too, a share of that is a share of the loop.
 """
 
 from typing import NamedTuple
@@ -38,11 +40,15 @@ CHARGE_MAX_S = 0.05
 """Most that one action is charged with, and most that an allowance is overdrawn by."""
 
 RESTED_S = 0.002
-"""What a rest gives back, beyond what was overdrawn: nobody rests longer than 2.6 s.
+"""What a rest gives back, beyond what was overdrawn: nobody rests longer than `REST_MAX_S`, or that time and again
+while others at its socket use up what they share.
 
 With nothing to start with, the first look into an empty socket would begin the next rest, and rings would never be
 looked at.
 """
+
+REST_MAX_S = (CHARGE_MAX_S + RESTED_S) / SHARE
+"""Longest rest: 2.6 s."""
 
 PAID_RATIO = 8.0
 """Time for steps that useful time earns: emptying a balloon takes four to five and a half times."""
@@ -56,6 +62,9 @@ PAID_MESSAGES = 2
 PAID_MAX_S = 0.01
 """Most that is earned and not used yet."""
 
+
+_NOTHING_S = 1e-6
+"""What rounding may make of a sum."""
 
 HELD_REST_MAX_S = 60.0
 """Longest rest of a guest that kept the loop waiting without using it (hold_ups.py), and of its socket if it leaves."""
@@ -94,22 +103,29 @@ class Allowance:
 
     spent_s: float
 
-    def __init__(self, burst_s: float, now_s: float) -> None:
-        """Begin with all of it."""
+    def __init__(self, burst_s: float, now_s: float, source: "Allowance | None" = None) -> None:
+        """Begin with all of it.
+
+        Args:
+            burst_s: what may be spent at once.
+            now_s: the time.
+            source: the allowance that this one's growth is taken from; None if it grows by itself.
+        """
         assert burst_s > 0
         self.spent_s = 0.0
         self._burst_s = burst_s
         self._left_s = burst_s
         self._paid_s = 0.0
         self._as_of_s = now_s
+        self._source = source
 
     def spend(self, used_s: float, now_s: float) -> None:
         """Take away what was used."""
         assert used_s >= 0
         used_s = min(used_s, CHARGE_MAX_S)
         self.spent_s += used_s
-        self._left_s = max(self._left_at(now_s) - used_s, -CHARGE_MAX_S)
-        self._as_of_s = now_s
+        self._grow(now_s)
+        self._left_s = max(self._left_s - used_s, -CHARGE_MAX_S)
 
     def earn(self, useful_s: float, pages: int) -> None:
         """So much time went into so many of the guest's own pages: it pays for steps to come."""
@@ -126,8 +142,27 @@ class Allowance:
 
     def rest_s(self, now_s: float) -> float:
         """How long to rest; 0 while something is left."""
-        left_s = self._left_at(now_s)
-        return 0.0 if left_s >= 0 else (RESTED_S - left_s) / SHARE
+        self._grow(now_s)
+        return 0.0 if self._left_s >= 0 else (RESTED_S - self._left_s) / SHARE
 
-    def _left_at(self, now_s: float) -> float:
-        return min(self._left_s + SHARE * (now_s - self._as_of_s), self._burst_s)
+    def rest_more_s(self, now_s: float) -> float:
+        """How long to go on resting at the end of a rest, because its source had not enough to give; mostly 0."""
+        self._grow(now_s)
+        return 0.0 if self._source is None or self._left_s >= min(RESTED_S, self._burst_s) - _NOTHING_S else REST_MAX_S
+
+    def lacks_s(self, now_s: float) -> float:
+        """What was spent and has not grown again."""
+        self._grow(now_s)
+        return self._burst_s - self._left_s
+
+    def _grow(self, now_s: float) -> None:
+        grown_s = min(SHARE * (now_s - self._as_of_s), self._burst_s - self._left_s)
+        self._as_of_s = now_s
+        self._left_s += grown_s if self._source is None else self._source.give(grown_s, now_s)
+
+    def give(self, wanted_s: float, now_s: float) -> float:
+        """Let another allowance grow by this much, or by what there is; by how much."""
+        self._grow(now_s)
+        given_s = min(wanted_s, max(0.0, self._left_s))
+        self._left_s -= given_s
+        return given_s

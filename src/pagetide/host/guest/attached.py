@@ -41,6 +41,7 @@ class AttachedGuest:
         lag: how long reports waited, from when the queue was found ready to when they were given back. A report that
             comes while earlier ones are being served counts from when those came, so no time is told too short.
         keep: where it is kept for a successor of this process, if it is.
+        waits_since_s: since when nothing goes on because the peer does not read or leaves a message half sent.
     """
 
     name: str
@@ -48,6 +49,7 @@ class AttachedGuest:
     ledger: Ledger
     lag: Lag
     keep: Keep | None
+    waits_since_s: float | None
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class AttachedGuest:
         self.wishes = Wishes() if wishes is None else wishes
         self._device.paused, self._device.inhibited = self.wishes.paused, self.wishes.inhibited
         self.lag = Lag()
+        self.waits_since_s = None
         self._clock_ns = clock_ns
         self._held = HeldLook(clock_ns)
         self._fault_count = bus_error.fault_count()
@@ -173,7 +176,25 @@ class AttachedGuest:
         self._check_files()
         if self._session.end:
             raise GuestGoneError(self._session.end)
+        if messages or not self._session.waits_for_peer:
+            self.waits_since_s = None
+        if self.waits_since_s is None and self._session.waits_for_peer:
+            self.waits_since_s = self._clock_ns() / 1e9
         return STEP if messages <= PAID_MESSAGES else IN_VAIN
+
+    def end_wait(self) -> Use:
+        """The peer was waited for long enough.
+
+        Returns:
+            What that was good for.
+
+        Raises:
+            GuestGoneError: it does not go on now.
+        """
+        use = self.talk()
+        if self._session.waits_for_peer:
+            raise GuestGoneError("does not read its replies, or leaves a message half sent")
+        return use
 
     def turn(self) -> Use:
         """Serve one of the queues that have elements waiting, within a turn's limits.

@@ -93,6 +93,7 @@ class VhostUserSession:
         self._on_session = on_session
         self._config_to_tell = False
         self._not_shared = False
+        self._unread = False
         self._log = log
         self._keep = keep
         self._inflight_kept: tuple[tuple[int, ...], int] = (), -1
@@ -134,6 +135,11 @@ class VhostUserSession:
             return ""
         return "disconnected within a message" if self._connection.is_amid_message else "disconnected"
 
+    @property
+    def waits_for_peer(self) -> bool:
+        """Whether the peer has replies to read, more than the kernel holds for it, or a message to complete."""
+        return self._unread or self._connection.is_amid_message
+
     def talk(self) -> int:
         """Take what messages have come, and answer them; not more than some at a time. How many there were.
 
@@ -143,7 +149,8 @@ class VhostUserSession:
         taken = 0
         try:
             for _ in range(_MESSAGES_PER_TURN):
-                if not self._connection.flush():
+                self._unread = not self._connection.flush()
+                if self._unread:
                     break
                 message = self._connection.receive()
                 if message is None:
@@ -151,7 +158,8 @@ class VhostUserSession:
                 taken += 1
                 self._take(message)
             # A peer that does not read its replies is not listened to.
-            self._events.rewatch(self.fileno(), READABLE if self._connection.flush() else WRITABLE)
+            self._unread = not self._connection.flush()
+            self._events.rewatch(self.fileno(), WRITABLE if self._unread else READABLE)
         except RemoteProtocolError as error:
             raise GuestGoneError(f"broke the protocol: {error}") from error
         except (PeerGoneError, OSError) as error:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.host.daemon.descriptor_share import descriptor_share
 from pagetide.host.memory.guest_memory import GuestMemory, SharedMemoryLimit
 from pagetide.host.memory.mapping import GuestMemoryError
+from pagetide.host.sharing.descriptor_share import descriptor_share
 from pagetide.virtio.vhost_user.frontend import RefusedError
 from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.payloads import MemoryRegion, encode_single_region

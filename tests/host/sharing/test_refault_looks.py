@@ -5,9 +5,9 @@ import os
 import pytest
 
 from pagetide import linux
-from pagetide.host.daemon.refault_looks import SHARE, RefaultLooks
 from pagetide.host.memory.discard import mark_pages
 from pagetide.host.memory.guest_memory import GuestMemory
+from pagetide.host.sharing.refault_looks import SHARE, RefaultLooks
 from pagetide.memory.region_map import REGION_MARKS
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user.payloads import MemoryRegion

@@ -1,7 +1,7 @@
 """Rests of those who have used up their allowances."""
 
-from pagetide.host.daemon.costs import Costs
 from pagetide.host.device.allowance import CHARGE_MAX_S
+from pagetide.host.sharing.costs import Costs
 
 
 def _resting(*parties: str) -> Costs[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.host.daemon import hold_ups
-from pagetide.host.daemon.costs import Costs
-from pagetide.host.daemon.hold_ups import HELD_MIN_S, SUSPECT_S, HoldUps, Waits, thread_waits
 from pagetide.host.device.allowance import GUEST_BURST_S, HELD_REST_MAX_S, SHARE, Use
 from pagetide.host.guest.attached import AttachedGuest
+from pagetide.host.sharing import hold_ups
+from pagetide.host.sharing.costs import Costs
+from pagetide.host.sharing.hold_ups import HELD_MIN_S, SUSPECT_S, HoldUps, Waits, thread_waits
 from tests.host.daemon.test_fence import BAD, GOOD, Rig
 from tests.host.guest_ring import RING_PAGES
 
@@ -119,7 +119,7 @@ def held(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bad guest's turns sleep. Waits of threads for the interpreter, which a daemon has not, are shorter."""
     monkeypatch.setattr(hold_ups, "SUSPECT_S", 0.5 * HOLD_S)
     monkeypatch.setattr(hold_ups, "HELD_MIN_S", 0.5 * HOLD_S)
-    rig.server._hold_ups = HoldUps()
+    rig.server._guests._hold_ups = HoldUps()
     turn = AttachedGuest.turn
 
     def held_turn(guest: AttachedGuest) -> Use:
@@ -149,6 +149,6 @@ def test_who_leaves_does_not_leave_its_rest_behind(rig: Rig, held: None) -> None
     served_by_turns(rig, 1.0)
     until_s = rig.server._costs.rests_until_s(rig.bad_guest)
     assert until_s > rig.server._costs.clock_s
-    origin = rig.server._guests[rig.bad_guest]
-    rig.server._give_up(rig.bad_guest, "disconnected")
+    origin = rig.server._guests._origins[rig.bad_guest]
+    rig.server._guests.give_up(rig.bad_guest, "disconnected")
     assert rig.server._costs.rests_until_s(origin) == until_s

@@ -1,7 +1,7 @@
 """What each party of the loop costs in vain, by the thread's CPU time, and who rests until when.
 
-A party is a guest, or a socket at which guests connect. The clock here passes while the loop works or sleeps, and not
-while others have its processor; allowance.py says what it is for.
+A party is a guest, or a socket at which guests connect, whose allowance they share. The clock here passes while the
+loop works or sleeps, and not while others have its processor; allowance.py says what it is for.
 """
 
 import time
@@ -30,15 +30,15 @@ class Costs(Generic[Party]):
         self._allowances: dict[Party, Allowance] = {}
         self._resting: dict[Party, float] = {}  # until when
 
-    def enter(self, party: Party, burst_s: float) -> None:
-        """A new party, that may use so much at once."""
+    def enter(self, party: Party, burst_s: float, *, at: Party | None = None) -> None:
+        """A new party, that may use so much at once, and shares with all that are `at` the same other one."""
         assert party not in self._allowances
-        self._allowances[party] = Allowance(burst_s, self.clock_s)
+        self._allowances[party] = Allowance(burst_s, self.clock_s, None if at is None else self._allowances[at])
 
     def leave(self, party: Party) -> float:
-        """A party is no more; all that it ever used in vain."""
+        """A party is no more; what it used in vain and has not been given again."""
         self._resting.pop(party, None)
-        return self._allowances.pop(party).spent_s
+        return self._allowances.pop(party).lacks_s(self.clock_s)
 
     def lap_s(self) -> float:
         """The thread's CPU time since this was last asked: one reading ends an action and begins the next."""
@@ -104,8 +104,14 @@ class Costs(Generic[Party]):
     def take_rested(self) -> Iterator[Party]:
         """Those whose rest is over, one at a time; each may be charged until it is named, and rests no more then."""
         for party in [party for party, until_s in self._resting.items() if until_s <= self.clock_s]:
-            if self._resting.pop(party, None) is not None:  # or it has gone meanwhile
-                yield party
+            if party not in self._resting:  # it has gone meanwhile
+                continue
+            more_s = self._allowances[party].rest_more_s(self.clock_s)
+            if more_s > 0:
+                self._resting[party] = self.clock_s + more_s
+                continue
+            del self._resting[party]
+            yield party
 
     def until_next_s(self, timeout_s: float) -> float:
         """For how long to sleep: this long (for ever if negative), but not longer than the shortest rest."""

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.daemon.costs import Costs
 from pagetide.host.device.allowance import (
     CHARGE_MAX_S,
     GUEST_BURST_S,
@@ -24,6 +23,7 @@ from pagetide.host.device.allowance import (
     Use,
 )
 from pagetide.host.guest.attached import AttachedGuest
+from pagetide.host.sharing.costs import Costs
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.vhost_user.messages import Message, Request, encode
 from pagetide.virtio.vhost_user.payloads import ConfigSpace, MemoryRegion, encode_config, encode_single_region

@@ -1,0 +1,1 @@
+"""How one loop is shared: what parties cost, who rests until when, and what is put off."""
