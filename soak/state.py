@@ -63,12 +63,14 @@ class State(msgspec.Struct):
         parts: by name.
         failures: in the order in which they were seen.
         commits: of the trees that were run, in order.
+        other_seeds: the first seeds of others that were added.
     """
 
     first_seed: int
     parts: dict[str, Done] = {}
     failures: list[Failure] = []
     commits: list[str] = []
+    other_seeds: list[int] = []
 
     def add(self, other: "State") -> None:
         """Add what another soak has done, for a table of both."""
@@ -78,6 +80,7 @@ class State(msgspec.Struct):
             mine.seconds += done.seconds
             mine.count(Counter(done.reached))
         self.failures += other.failures
+        self.other_seeds += [other.first_seed, *other.other_seeds]
         self.commits += [commit for commit in other.commits if commit not in self.commits]
 
 

@@ -7,7 +7,9 @@ from soak.part import Part
 from soak.state import State
 
 _AGAIN = (
-    """Made by `make soak ARGS='--minutes 60 --markdown docs/soak.md'`; `--table` makes it of what was done before."""
+    "Made by `make soak ARGS='--minutes 60 --markdown docs/soak.md'`; `--table` makes it of what was done before, in "
+    "one soak or several, and `--again` first tries what broke. Another commit may make "
+    "something else of a seed."
 )
 
 
@@ -43,7 +45,8 @@ def _reached(state: State, part: Part) -> tuple[list[str], list[str], list[str]]
 
 def _about(state: State) -> str:
     commits = ", ".join(state.commits)
-    return f"Linux {platform.release()} on {platform.machine()}, commit {commits}, first seed {state.first_seed}"
+    seeds = ", ".join(map(str, (state.first_seed, *state.other_seeds)))
+    return f"Linux {platform.release()} on {platform.machine()}, commit {commits}, first seed {seeds}"
 
 
 def as_text(state: State, parts: Sequence[Part]) -> str:
