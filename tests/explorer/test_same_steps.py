@@ -34,7 +34,7 @@ SCRIPTS = {
 }
 """What happens at each rest of the worker, one after the other; then it is stopped."""
 
-HOSTS = {
+HOSTS: dict[str, list[Any]] = {
     "the host is done at once": [True],
     "it is done while a call is asked for": [False, "armed late", True],
     "it calls": [False, "armed", True],
