@@ -5,7 +5,6 @@ Ctrl-C ends it with the table so far. Each failure is shown with the command tha
 """
 
 import argparse
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pagetide.whole_file import write_whole
+from soak.abandoned import Abandoned
 from soak.explored import Explored
 from soak.kills import Kills
 from soak.messages import Messages
@@ -25,10 +25,11 @@ from soak.stamps import Stamps
 from soak.state import Done, Failure, State, StateError, load, save
 from soak.table import as_markdown, as_text
 
-PARTS: dict[str, type[Part]] = {part.name: part for part in (Explored, Rings, Messages, Kills, Stamps)}
+PARTS: dict[str, type[Part]] = {part.name: part for part in (Explored, Rings, Messages, Kills, Abandoned, Stamps)}
 STATUS_BROKE, STATUS_USAGE, STATUS_INTERRUPTED = 1, 2, 130
 _FAILURES_MAX = 20
 """Of one part in one soak: one that always fails is not tried for ever."""
+_PASSED = "nothing broke"
 _SHOW_S = 1.0
 _REPLAY_MAX_S = 3600.0
 
@@ -85,11 +86,12 @@ class Soak:
         """Trials for as long as a slice is, or up to the first that fails."""
         done, reached = self._done(part), Counter[str]()
         start_s = time.monotonic()
-        trials, seed = done.trials, self.state.first_seed + done.trials
+        trials = done.trials
+        first = seed = self.state.first_seed + trials
         end_s, shown_s = min(start_s + self._slice_s, until_s), 0.0
         try:
             with part.session(reached, until_s) as trial:
-                while (now_s := time.monotonic()) < end_s:
+                while (now_s := time.monotonic()) < end_s or (seed == first and now_s < until_s):
                     if now_s - shown_s > _SHOW_S:
                         self._show(part, seed, until_s - now_s)
                         shown_s = now_s
@@ -114,7 +116,7 @@ class Soak:
         self._failed[part.name] += 1
         failure = Failure(part.name, seed, what, part.replay(seed), self._commit)
         self.state.failures.append(failure)
-        self._say(f"BROKE: {part.name}, seed {seed}: {what}\n  again: {failure.replay}")
+        self._say(f"BROKE: {part.name}, seed {seed}: {what}\n  replay: {failure.replay}")
 
     def _show(self, part: Part, seed: int, left_s: float) -> None:
         if sys.stderr.isatty():
@@ -124,17 +126,36 @@ class Soak:
         print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
-def replay(part: Part, seed: int) -> int:
-    """Try one seed; 1 if that breaks something."""
-    reached: Counter[str] = Counter()
+def replay(part: Part, seed: int, reached: Counter[str]) -> str | None:
+    """Try one seed; what that broke."""
     try:
         with part.session(reached, time.monotonic() + _REPLAY_MAX_S) as trial:
             trial(seed)
     except Exception as error:
-        print(f"{part.name}, seed {seed}: {_reason(error)}")
-        return STATUS_BROKE
-    print(f"{part.name}, seed {seed}: nothing broke; reached {', '.join(sorted(reached)) or 'nothing'}")
-    return 0
+        return _reason(error)
+    return None
+
+
+def _try_one(part: Part, seed: int) -> int:
+    """Try one seed and say what came of it; 1 if that broke something."""
+    reached: Counter[str] = Counter()
+    broke = replay(part, seed, reached)
+    print(f"{part.name}, seed {seed}: {broke or _PASSED}; reached {', '.join(sorted(reached)) or 'nothing'}")
+    return STATUS_BROKE if broke else 0
+
+
+def _try_again(folders: Sequence[Path], parts: Sequence[Part]) -> None:
+    """Try all failures again, and keep what came of it."""
+    commit = _commit()
+    for folder in folders:
+        state = load(folder)
+        for failure in state.failures:
+            for part in parts:
+                if part.name == failure.part:
+                    broke = replay(part, failure.seed, Counter())
+                    failure.again = f"at {commit}: {broke or _PASSED}"
+                    print(f"{failure.part}, seed {failure.seed}: {failure.again}", file=sys.stderr, flush=True)
+        save(state, folder)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,10 +164,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, default=10.0, help="how long (%(default)g)")
     add("--part", action="append", choices=list(PARTS), help="only this part; may be given more than once")
     add("--seed", type=int, help="with one --part: try only this seed")
-    add("--state", type=Path, default=Path(".soak"), metavar="FOLDER", help="what was done so far (%(default)s)")
+    add(
+        "--state",
+        type=Path,
+        action="append",
+        metavar="FOLDER",
+        help="what was done so far (.soak); several for --table",
+    )
     add("--slice", type=float, default=60.0, metavar="SECONDS", help="how long a part goes on at a time (%(default)g)")
     add("--markdown", type=Path, metavar="FILE", help="write the table to this file, too")
-    add("--table", action="store_true", help="try nothing; only make the table of what was done so far")
+    add("--again", action="store_true", help="try only what has broken, again, and make the table with what came of it")
+    add(
+        "--table",
+        action="store_true",
+        help="try nothing; make the table of what was done so far, in all folders of --state",
+    )
     return parser
 
 
@@ -158,33 +190,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen.seed is not None:
         if len(names) != 1:
             parser.error("--seed wants one --part")
-        return replay(PARTS[names[0]](), chosen.seed)
-    parts, interrupted = [PARTS[name]() for name in names], False
+        return _try_one(PARTS[names[0]](), chosen.seed)
+    folders = chosen.state or [Path(".soak")]
+    if len(folders) > 1 and not (chosen.table or chosen.again):
+        parser.error("several --state are for --table and --again")
+    parts = [PARTS[name]() for name in names]
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        soak = Soak(parts, chosen.state, chosen.slice)
-        if not chosen.table:
-            print(f"soak: {chosen.minutes:g} min, first seed {soak.state.first_seed}", file=sys.stderr, flush=True)
-            try:
-                soak.run(time.monotonic() + 60 * chosen.minutes)
-            except KeyboardInterrupt:
-                interrupted = True
-        _show_table(
-            soak.state, parts, chosen.markdown, f"make soak ARGS={shlex.quote(f'--minutes {chosen.minutes:g}')}"
-        )
+        if chosen.again:
+            _try_again(folders, parts)
+        if chosen.table or chosen.again:
+            state = load(folders[0])
+            for folder in folders[1:]:
+                state.add(load(folder))
+            _show_table(state, parts, chosen.markdown)
+            now = [failure for failure in state.failures if not failure.again.endswith(_PASSED)]
+            return STATUS_BROKE if now else 0
+        soak = Soak(parts, folders[0], chosen.slice)
+        interrupted = _soak_for(soak, chosen.minutes)
+        _show_table(soak.state, parts, chosen.markdown)
     except StateError as error:
         print(f"soak: {error}", file=sys.stderr)
         return STATUS_USAGE
-    if soak.broke or (chosen.table and soak.state.failures):
-        return STATUS_BROKE
-    return STATUS_INTERRUPTED if interrupted else 0
+    return STATUS_BROKE if soak.broke else STATUS_INTERRUPTED if interrupted else 0
 
 
-def _show_table(state: State, parts: Sequence[Part], markdown: Path | None, command: str) -> None:
+def _soak_for(soak: Soak, minutes: float) -> bool:
+    """Soak; whether Ctrl-C ended it."""
+    print(f"soak: {minutes:g} min, first seed {soak.state.first_seed}", file=sys.stderr, flush=True)
+    try:
+        soak.run(time.monotonic() + 60 * minutes)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _show_table(state: State, parts: Sequence[Part], markdown: Path | None) -> None:
     print(as_text(state, parts))
     if markdown is not None:
         try:
-            write_whole(markdown, as_markdown(state, parts, command).encode())
+            write_whole(markdown, as_markdown(state, parts).encode())
         except OSError as error:
             raise StateError(f"{markdown} cannot be written: {error.strerror}") from error
 

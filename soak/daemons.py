@@ -4,8 +4,9 @@ import ast
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pagetide
 from soak.part import BrokenError
@@ -14,7 +15,14 @@ from tests.host.daemon.process import Daemon
 _SOURCE = Path(pagetide.__file__).parent
 _LETTERS_MIN = 8
 """A sentence with fewer letters of its own would be found in any line."""
-_ERRORS = frozenset({"RemoteProtocolError", "GuestGoneError", "GuestMemoryError", "ValueError", "UnreadableStateError"})
+_ERRORS = frozenset(
+    {
+        *("RemoteProtocolError", "GuestGoneError", "GuestMemoryError", "ValueError", "UnreadableStateError"),
+        *("ControlError", "HandoverError", "NotSharedError", "QueueLostError"),
+    }
+)
+_REASONS = frozenset({"reason", "refusal"})
+"""Variables that hold a sentence until it is raised."""
 _LEVELS = frozenset({"info", "warning", "error", "exception"})
 _OF_THE_OTHER_SIDE = frozenset({"FrontendChannel", "Frontend"})
 
@@ -22,9 +30,9 @@ _OF_THE_OTHER_SIDE = frozenset({"FrontendChannel", "Frontend"})
 class Sentences:
     """What some files can say, and which of it a line says."""
 
-    def __init__(self, files: Sequence[str]) -> None:
-        """Read them: paths below the package; a folder is all files in it."""
-        self._patterns: dict[str, re.Pattern[str]] = {}
+    def __init__(self, files: Sequence[str], others: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Read them: paths below the package; a folder is all files in it. Other sentences come by their paths."""
+        self._patterns = {path: re.compile(re.escape(text)) for path, text in others.items()}
         for name in files:
             place = _SOURCE / name
             for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
@@ -59,6 +67,10 @@ def _said(node: ast.AST) -> Iterator[list[str]]:
             case ast.Attribute(attr=level, value=ast.Name(id="_log") | ast.Attribute(attr="_log")) if level in _LEVELS:
                 if parts:
                     yield [piece for part in parts for piece in re.split(r"%[sdg]", part)]
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in _REASONS:
+        parts = _literals(node.value)
+        if parts:
+            yield parts
     for child in ast.iter_child_nodes(node):
         yield from _said(child)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pagetide.explorer.scenarios import scenarios_of
@@ -28,9 +28,9 @@ class Explored(Part):
     name = "explorer"
     what = "every interleaving of a design's scenario; what is broken on purpose"
 
-    def __init__(self) -> None:
-        """List what there is."""
-        self.units = _units()
+    def __init__(self, command: Sequence[str] = PAGETIDE) -> None:
+        """List what there is to explore with this `pagetide`."""
+        self.units, self._command = _units(), command
 
     def paths(self) -> frozenset[str]:
         """Each design with each of its scenarios, and each broken variant."""
@@ -47,7 +47,7 @@ class Explored(Part):
 
         def trial(seed: int) -> None:
             unit = self.units[seed % len(self.units)]
-            done = run([*PAGETIDE, "explore", "--json", *unit], until_s)
+            done = run([*self._command, "explore", "--json", *unit], until_s)
             if done.returncode not in _FINISHED:
                 raise BrokenError(f"exit status {done.returncode}: {done.stderr.strip()[-300:]}")
             for row in json.loads(done.stdout):

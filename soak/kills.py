@@ -1,6 +1,7 @@
 """A daemon that is killed, stopped and taken over while guests report without pause, and misses nothing."""
 
 import contextlib
+import os
 import random
 import signal
 import tempfile
@@ -11,15 +12,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pagetide.host.daemon.handover import Predecessor
 from soak.daemons import ReadDaemon, ReadLog, Sentences
 from soak.honest import HonestGuest
 from soak.part import BrokenError, Part, Trial
-from tests.host.daemon.little_service_manager import LittleServiceManager
 from tests.host.daemon.test_restart import take_over
+from tests.host.little_service_manager import LittleServiceManager
 
 _GUESTS = 3
 _END_MAX_S = 120.0
-_WAYS = ("killed with SIGKILL", "stopped with SIGTERM", "taken over")
+_KILLED, _STOPPED, _TAKEN, _LEFT = "killed with SIGKILL", "stopped with SIGTERM", "taken over", "asked and left"
+_WAYS = (_KILLED, _STOPPED, _TAKEN, _LEFT)
+_SAYING = [
+    *(f"host/daemon/{name}.py" for name in ("process", "keeper", "handover", "server", "service_manager")),
+    *("host/guest/keep.py", "host/guest/kept_connection.py", "host/guest/session.py"),
+]
+"""Where the source says what becomes of guests whose daemon ends."""
 
 
 class Kills(Part):
@@ -31,7 +39,7 @@ class Kills(Part):
     def __init__(self, *, keeps: bool = True) -> None:
         """Under a service manager that keeps descriptors, unless this is to be broken."""
         self._keeps = keeps
-        self.sentences = Sentences(["host/daemon", "host/guest/keep.py", "host/guest/kept_connection.py"])
+        self.sentences = Sentences(_SAYING)
 
     def paths(self) -> frozenset[str]:
         """Each way to end, with and without a report that is out, and what a daemon can say of it."""
@@ -48,9 +56,9 @@ class Kills(Part):
 
             def trial(seed: int) -> None:
                 rng = random.Random(seed)
-                way = rng.choice(_WAYS[:1] * 3 + _WAYS[1:])
-                scene = alone if way == _WAYS[2] else managed
-                before = scene.rounds()
+                way = rng.choice((_KILLED, *_WAYS))
+                scene = managed if way in {_KILLED, _STOPPED} else alone
+                before, slow = scene.rounds(), scene.slow()
                 time.sleep(rng.choice((0.0, rng.uniform(0, 0.01), rng.uniform(0, 0.3))))
                 out = any(guest.is_waiting for guest in scene.guests)
                 scene.end(way)
@@ -59,6 +67,7 @@ class Kills(Part):
                     guest.check(more=2)
                 scene.log.check()
                 reached["reports verified"] += scene.rounds() - before
+                reached["of which acknowledged after more than a second"] += scene.slow() - slow
 
             yield trial
 
@@ -72,6 +81,10 @@ class _Scene:
     def rounds(self) -> int:
         """Reports acknowledged and verified."""
         return sum(guest.rounds for guest in self.guests)
+
+    def slow(self) -> int:
+        """Those that were acknowledged late."""
+        return sum(guest.slow for guest in self.guests)
 
     def attach(self, resources: ExitStack, path: Path) -> None:
         """Have guests report."""
@@ -92,7 +105,7 @@ class Managed(_Scene):
     def end(self, way: str) -> None:
         """End the daemon so, and start it again."""
         try:
-            self._manager.restart(signal.SIGKILL if "KILL" in way else signal.SIGTERM)
+            self._manager.restart(signal.SIGKILL if way == _KILLED else signal.SIGTERM)
         except AssertionError as error:
             raise BrokenError(f"the daemon does not start again: {str(error)[-400:]}") from error
         lines = self._manager.log[self._read :]
@@ -114,7 +127,13 @@ class TakenOver(_Scene):
         self.attach(resources, folder / "one.sock")
 
     def end(self, way: str) -> None:
-        """Have a successor take over, and the daemon end."""
+        """Have a successor take over, and the daemon end; or have one ask for everything and hang up."""
+        if way == _LEFT:
+            self._ask_and_leave()
+        else:
+            self._take_over()
+
+    def _take_over(self) -> None:
         successor = take_over(self._folder)
         threading.Thread(target=self._follow, args=(successor.stderr,), daemon=True).start()
         before, self._process = self._process, successor
@@ -128,6 +147,14 @@ class TakenOver(_Scene):
                 before.wait()
         if status != 0:
             raise BrokenError(f"the daemon that was taken over ended with status {status}")
+
+    def _ask_and_leave(self) -> None:
+        """The daemon goes on, as the guests will notice."""
+        predecessor = Predecessor(self._folder / "control")
+        predecessor.close()
+        for fds in predecessor.kept.values():
+            for fd in fds:
+                os.close(fd)
 
     def _follow(self, stream: Iterator[str]) -> None:
         with contextlib.suppress(ValueError):

@@ -1,9 +1,11 @@
 """What a hostile front-end sends: the messages of an honest one, a few of them changed, moved, repeated or left out."""
 
+import json
 import os
 import random
 import socket
 import struct
+from typing import Literal, NamedTuple
 
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.vhost_user.messages import FLAG_NEED_REPLY, Message, Request, encode
@@ -18,40 +20,64 @@ from pagetide.virtio.vhost_user.payloads import (
     encode_single_region,
 )
 from pagetide.virtio.vhost_user.rules import PROTOCOL_FEATURES
-from tests.host.guest.test_hostile_messages import FEATURES, GPA, RIGHT_FDS, USER, WHOLE
+from tests.host.guest.test_hostile_messages import CANARY_PAGES, FEATURES, GPA, RIGHT_FDS, USER, WHOLE
 from tests.host.guest_ring import PAGE
 
-Step = tuple[bytes, list[str]]
-"""Bytes, and the kinds of descriptors that go with them."""
+Act = Literal["send", "ask", "cut", "fill"]
 
-_KINDS = ("ram", "ram", "eventfd", "eventfd", "pipe", "null", "socket", "folder")
+
+class Step(NamedTuple):
+    """One thing that the hostile side does.
+
+    Attributes:
+        data: what is sent.
+        kinds: of the descriptors that go with it.
+        act: `send` to the daemon as a front-end, `ask` at the control socket, `cut` the memory file short, or `fill`
+            all eventfds and make them block.
+    """
+
+    data: bytes
+    kinds: list[str]
+    act: Act = "send"
+
+
+_RIGHT_FDS = {**RIGHT_FDS, Request.SET_INFLIGHT_FD: ["ram"]}
+_KINDS = ("ram", "ram", "read-only", "eventfd", "eventfd", "full", "pipe", "null", "socket", "talking", "folder")
+HOSTILE = "two"
+"""The name of the guest whose messages these are."""
 _TOP = (1 << 64) - PAGE
 _REGIONS = (
     *(WHOLE, WHOLE, WHOLE._replace(size_bytes=8 * PAGE), WHOLE._replace(size_bytes=49 * PAGE)),
     WHOLE._replace(gpa=GPA + 8 * PAGE, user_address=USER + 8 * PAGE, size_bytes=8 * PAGE),
     *(WHOLE._replace(user_address=USER + 4 * PAGE), WHOLE._replace(gpa=_TOP), WHOLE._replace(user_address=_TOP)),
     *(WHOLE._replace(mmap_offset_bytes=_TOP), WHOLE._replace(size_bytes=0), WHOLE._replace(gpa=GPA + 512)),
+    *(WHOLE._replace(size_bytes=1 << 46), WHOLE._replace(mmap_offset_bytes=CANARY_PAGES * PAGE + 64)),
+    *(WHOLE._replace(size_bytes=8 * PAGE + 100), WHOLE._replace(gpa=GPA + (64 << 20), user_address=USER + (64 << 20))),
 )
 _PLACES = (0, 0x200, 0x400, 2 * PAGE, 48 * PAGE - 16, 48 * PAGE, 8 * PAGE - 16, 8, -16, 1 << 62)
 _SIZES = (0, 1, 2, 3, 8, 64, 32768, 65536, 0xFFFF_FFFF)
+_INFLIGHT = struct.Struct("<QQHH")
+_HEADER_BYTES = 12
 _VALUES = (0, 1, 2, 7, 0xF, FEATURES, int(PROTOCOL_FEATURES), FEATURES | 1 << 55, (1 << 64) - 1)
 
 
-def _message(request: int, payload: bytes = b"", flags: int = FLAG_NEED_REPLY) -> Step:
+def message(request: int, payload: bytes = b"", flags: int = FLAG_NEED_REPLY) -> Step:
+    """One message, with the descriptors that a right one has."""
     known = request in set(Request)
-    return encode(Message(request, flags, payload)), list(RIGHT_FDS.get(Request(request), []) if known else [])
+    return Step(encode(Message(request, flags, payload)), list(_RIGHT_FDS.get(Request(request), []) if known else []))
 
 
-def _start(queue: int) -> list[Step]:
+def start_of(queue: int) -> list[Step]:
+    """What starts a queue."""
     address = VRING_ADDRESS.pack(queue, 0, USER, USER + 0x400, USER + 0x200, 0)
     return [
-        _message(Request.SET_VRING_NUM, VRING_STATE.pack(queue, 8)),
-        _message(Request.SET_VRING_BASE, VRING_STATE.pack(queue, 0)),
-        _message(Request.SET_VRING_ADDR, address),
-        _message(Request.SET_VRING_ERR, U64.pack(queue)),
-        _message(Request.SET_VRING_CALL, U64.pack(queue)),
-        _message(Request.SET_VRING_KICK, U64.pack(queue)),
-        _message(Request.SET_VRING_ENABLE, VRING_STATE.pack(queue, 1)),
+        message(Request.SET_VRING_NUM, VRING_STATE.pack(queue, 8)),
+        message(Request.SET_VRING_BASE, VRING_STATE.pack(queue, 0)),
+        message(Request.SET_VRING_ADDR, address),
+        message(Request.SET_VRING_ERR, U64.pack(queue)),
+        message(Request.SET_VRING_CALL, U64.pack(queue)),
+        message(Request.SET_VRING_KICK, U64.pack(queue)),
+        message(Request.SET_VRING_ENABLE, VRING_STATE.pack(queue, 1)),
     ]
 
 
@@ -59,16 +85,17 @@ def right_script(rng: random.Random) -> list[Step]:
     """What an honest front-end says from its first message to the start of a queue."""
     queue = rng.randrange(len(Queue))
     return [
-        _message(Request.GET_FEATURES, flags=0),
-        _message(Request.SET_PROTOCOL_FEATURES, U64.pack(int(PROTOCOL_FEATURES)), 0),
-        _message(Request.SET_OWNER),
-        _message(Request.SET_FEATURES, U64.pack(FEATURES)),
-        _message(Request.SET_BACKEND_REQ_FD),
-        _message(Request.SET_MEM_TABLE, encode_mem_table([WHOLE])),
-        *_start(queue),
+        message(Request.GET_FEATURES, flags=0),
+        message(Request.SET_PROTOCOL_FEATURES, U64.pack(int(PROTOCOL_FEATURES)), 0),
+        message(Request.SET_OWNER),
+        message(Request.SET_FEATURES, U64.pack(FEATURES)),
+        message(Request.SET_BACKEND_REQ_FD),
+        message(Request.SET_MEM_TABLE, encode_mem_table([WHOLE])),
+        *([message(Request.GET_INFLIGHT_FD, _INFLIGHT.pack(0, 0, 5, 8))] if rng.random() < 0.3 else []),
+        *start_of(queue),
         *[_any(rng) for _ in range(rng.randrange(3))],
-        _message(Request.GET_VRING_BASE, VRING_STATE.pack(queue, 0)),
-        *_start(queue),
+        message(Request.GET_VRING_BASE, VRING_STATE.pack(queue, 0)),
+        *start_of(queue),
     ]
 
 
@@ -91,46 +118,87 @@ def _payload(rng: random.Random, request: int) -> bytes:  # noqa: PLR0911 - a fo
             offset, size = rng.randrange(24), rng.randrange(24)
             return encode_config(ConfigSpace(offset, size, 0, bytes(size)))
         case Request.GET_INFLIGHT_FD | Request.SET_INFLIGHT_FD:
-            sizes = rng.choice((0, 1, 4096, 1 << 20, _TOP)), rng.choice((0, 0, 4096, _TOP))
-            return struct.pack("<QQHH", *sizes, rng.choice((0, 1, 5, 65535)), rng.choice((0, 8, 64, 65535)))
+            sizes = rng.choice((0, 1, 4096, 4096, 1 << 20, _TOP)), rng.choice((0, 0, CANARY_PAGES * PAGE, _TOP))
+            return _INFLIGHT.pack(*sizes, rng.choice((0, 1, 5, 5, 65535)), rng.choice((0, 8, 8, 64, 65535)))
         case _:
             return rng.choice((b"", U64.pack(rng.choice(_VALUES))))
 
 
 def _any(rng: random.Random) -> Step:
     request = rng.choice(list(Request)) if rng.random() < 0.9 else rng.randrange(64)
-    return _message(request, _payload(rng, request), rng.choice((0, FLAG_NEED_REPLY, FLAG_NEED_REPLY)))
+    return message(request, _payload(rng, request), rng.choice((0, FLAG_NEED_REPLY, FLAG_NEED_REPLY)))
 
 
-def _mutated(rng: random.Random, script: list[Step]) -> list[Step]:  # noqa: PLR0911 - a change each
+def _mutated(rng: random.Random, script: list[Step]) -> list[Step]:
+    """With one step left out, repeated, moved to the end, changed, or put in."""
     at = rng.randrange(len(script))
-    data, kinds = script[at]
-    (request,) = struct.unpack_from("<I", data.ljust(4, b"\0"))
-    before, after = script[:at], script[at + 1 :]
-    match rng.choice("ddrrssiiiippppfffkkhtg"):
+    before, step, after = script[:at], script[at], script[at + 1 :]
+    match rng.choice("drscccccciiiii"):
         case "d":
-            return before + after if len(script) > 1 else script
+            return [*before, *after] or script
         case "r":
-            return [*before, script[at], script[at], *after]
+            return [*before, step, step, *after]
         case "s":
-            return [*before, *after, script[at]]
-        case "i":
-            return [*before, _any(rng), *script[at:]]
+            return [*before, *after, step]
+        case "c":
+            return [*before, _changed(rng, step), *after]
+        case _:
+            return [*before, _new(rng), step, *after]
+
+
+def _changed(rng: random.Random, step: Step) -> Step:
+    """With other values, descriptors or header, a bit turned over, of another length, or cut off."""
+    data = step.data
+    (request,) = struct.unpack_from("<I", data.ljust(4, b"\0"))
+    match rng.choice("pppfffkkhtww"):
         case "p":
-            return [*before, (_message(request, _payload(rng, request))[0], kinds), *after]
+            return Step(message(request, _payload(rng, request)).data, step.kinds)
         case "f":
-            return [*before, (data, [rng.choice(_KINDS) for _ in range(rng.choice((0, 1, 1, 2, 3, 9)))]), *after]
+            return step._replace(kinds=[rng.choice(_KINDS) for _ in range(rng.choice((0, 1, 1, 2, 3, 9)))])
         case "k":
             changed = bytearray(data)
             changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
-            return [*before, (bytes(changed), kinds), *after]
+            return step._replace(data=bytes(changed))
         case "h":
             size = rng.choice((0, 1, 8, 4096, 1 << 20, 0xFFFF_FFFF))
-            return [*before, (struct.pack("<III", request, rng.choice((0, 1, 2, 5, 9)), size), []), *after]
-        case "t":
-            return [*before, (data[: rng.randrange(1, len(data) + 1)], kinds), *after]
+            return Step(struct.pack("<III", request, rng.choice((0, 1, 2, 5, 9)), size), [])
+        case "w":
+            payload = data[_HEADER_BYTES:]
+            payload = payload[: rng.randrange(len(payload) + 1)] + rng.randbytes(rng.choice((0, 1, 4, 8, 40)))
+            return step._replace(data=message(request, payload).data)
         case _:
-            return [*before, (rng.randbytes(rng.randrange(1, 40)), kinds), *after]
+            return step._replace(data=data[: rng.randrange(1, len(data) + 1)])
+
+
+def _new(rng: random.Random) -> Step:
+    """One that the honest front-end would not have made there."""
+    match rng.choice("iiiigcfaaa"):
+        case "i":
+            return _any(rng)
+        case "g":
+            return Step(rng.randbytes(rng.randrange(1, 40)), [])
+        case "c":
+            return Step(b"\0", [], "cut")
+        case "f":
+            return Step(b"\0", [], "fill")
+        case _:
+            return Step(_question(rng), [], "ask")
+
+
+_COMMANDS = ("show", "set", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "hint", "add", "remove", "none")
+_TARGETS = (None, 0, 1, PAGE, 40 * PAGE, 1 << 40, 1 << 62, 1 << 63, -1)
+
+
+def _question(rng: random.Random) -> bytes:
+    """A line for the control socket: most of it about the hostile guest, nothing that would hold up another."""
+    if rng.random() < 0.1:
+        return rng.choice(
+            (b"{}", b"nonsense", b"\xff\xfe", b"x" * 5000, b'{"command": 7}', b'{"command": "set", "guest": "two"}')
+        )
+    name = rng.choice((HOSTILE, HOSTILE, HOSTILE, "nobody", "..", "x" * 80, "new", None))
+    command = rng.choice(_COMMANDS)
+    target = {"target_bytes": rng.choice(_TARGETS)} if command == "set" else {}
+    return json.dumps({"command": command, "guest": name, **target}).encode()
 
 
 def hostile_script(rng: random.Random) -> list[Step]:
@@ -141,19 +209,30 @@ def hostile_script(rng: random.Random) -> list[Step]:
     return script
 
 
-def open_fd(kind: str, ram_fd: int) -> int:
+def open_fd(kind: str, ram_fd: int) -> int:  # noqa: PLR0911 - a kind each
     """A descriptor of a kind, for a message."""
     match kind:
         case "ram":
             return os.dup(ram_fd)
+        case "read-only":
+            return os.open(f"/proc/self/fd/{ram_fd}", os.O_RDONLY)
         case "eventfd":
             return os.eventfd(1, os.EFD_CLOEXEC)
+        case "full":
+            fd = os.eventfd(0, os.EFD_CLOEXEC)
+            os.eventfd_write(fd, (1 << 64) - 2)
+            return fd
         case "pipe":
             read_fd, write_fd = os.pipe()
             os.close(read_fd)
             return write_fd
         case "socket":
             ours, theirs = socket.socketpair()
+            ours.close()
+            return theirs.detach()
+        case "talking":
+            ours, theirs = socket.socketpair()
+            ours.send(b"nobody asked")
             ours.close()
             return theirs.detach()
         case "folder":

@@ -11,26 +11,43 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
+from pagetide.operate.host.daemon import ask
+from pagetide.virtio.split_ring import ring
 from soak.daemons import ReadDaemon, ReadLog, Sentences
 from soak.honest import HonestGuest
-from soak.message_mutations import Step, hostile_script, open_fd
+from soak.message_mutations import HOSTILE, Step, hostile_script, open_fd
 from soak.part import BrokenError, Part, Trial
 from soak.ring_mutations import hostile_case
+from soak.rings import CODES
 from tests.host.device.hostile_model import GPA as CASE_GPA
 from tests.host.guest.test_hostile_messages import CANARY_PAGES, GPA, PAGES
 from tests.host.guest_ring import PAGE
 
 _GONE_MAX_S = 60.0
-_CANARY = (bytes(range(1, 256)) * (CANARY_PAGES * PAGE // 255 + 1))[: CANARY_PAGES * PAGE]
+_REPLY_S = 0.01
+"""For the daemon to have dealt with what was sent, mostly."""
+_AS_BEFORE = (("add", HOSTILE), ("resume", HOSTILE), ("uninhibit", HOSTILE), ("remove", "new"), ("remove", "nobody"))
+"""What undoes all that a trial may have asked for."""
+_REFUSING = [
+    *(f"virtio/vhost_user/{name}.py" for name in ("messages", "vrings", "backend", "rules", "payloads", "transport")),
+    *(f"virtio/split_ring/{name}.py" for name in ("ring", "inflight", "device")),
+    *(f"host/guest/{name}.py" for name in ("session", "attached", "kicks", "signals")),
+    *(f"host/device/{name}.py" for name in ("balloon", "inflight_memory", "config")),
+    *("host/memory/guest_memory.py", "host/daemon/control.py", "host/daemon/guest_sockets.py", "host/daemon/server.py"),
+]
+"""Where the source refuses something, or says what a guest has done to itself."""
+CANARY = (bytes(range(1, 256)) * (CANARY_PAGES * PAGE // 255 + 1))[: CANARY_PAGES * PAGE]
 
 
-def _write_ring(ram_fd: int, seed: int) -> None:
+def write_ring(ram_fd: int, seed: int) -> None:
     """Canaries, and at the start of what is shared a ring of this seed's; its own memory is as good as any."""
     case = hostile_case(seed)
     shift = GPA - CASE_GPA
     descs = [((gpa + shift) & (1 << 64) - 1, *rest) for gpa, *rest in case.descs]
-    os.pwrite(ram_fd, _CANARY, 0)
+    os.pwrite(ram_fd, CANARY, 0)
     at = CANARY_PAGES * PAGE
     os.pwrite(ram_fd, b"".join(struct.pack("<QIHH", *desc) for desc in descs), at)
     os.pwrite(ram_fd, struct.pack(f"<HH{len(case.heads)}H", 0, case.idx, *case.heads), at + 0x200)
@@ -45,18 +62,11 @@ class Messages(Part):
 
     def __init__(self) -> None:
         """Read what the daemon can refuse."""
-        self.sentences = Sentences(
-            [
-                "virtio/vhost_user",
-                "host/guest",
-                "host/memory/guest_memory.py",
-                "host/device",
-                "virtio/split_ring/ring.py",
-            ]
-        )
+        broken_rings = {f"a queue needs a reset: {name}": ring.error_text(code) for code, name in CODES.items()}
+        self.sentences = Sentences(_REFUSING, broken_rings)
 
     def paths(self) -> frozenset[str]:
-        """Each refusal that the source has for a guest."""
+        """Each refusal that the source has for a guest or at the control socket, and each error of a ring."""
         return self.sentences.paths
 
     @contextmanager
@@ -64,66 +74,121 @@ class Messages(Part):
         """One daemon with an honest guest."""
         with ExitStack() as resources:
             folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-            daemon = ReadDaemon(folder, ReadLog(self.sentences, reached))
+            log = ReadLog(self.sentences, reached)
+            daemon = ReadDaemon(folder, log, "--socket-dir", str(folder))
             resources.callback(daemon.close)
+            for name in ("one", HOSTILE):
+                ask(daemon.control, {"command": "add", "guest": name})
             honest = resources.enter_context(HonestGuest(folder / "one.sock", 1))
             honest.check()
             open_fds = daemon.open_fds()
 
             def trial(seed: int) -> None:
-                before = honest.rounds
-                self.play(folder / "two.sock", seed)
+                before, slow = honest.rounds, honest.slow
+                with Hostile(folder, seed, log) as hostile:
+                    hostile.play(hostile_script(random.Random(seed)))
                 daemon.check()
                 honest.check()
+                for command, name in _AS_BEFORE:
+                    ask(daemon.control, {"command": command, "guest": name})
                 _wait_until_gone(daemon, open_fds)
                 daemon.check()
                 reached["honest reports verified beside"] += honest.rounds - before
+                reached["of which acknowledged after more than a second"] += honest.slow - slow
 
             yield trial
 
-    def play(self, path: Path, seed: int) -> None:
-        """Be this seed's hostile guest.
+
+class Hostile:
+    """A front-end that keeps no rule, its memory, and somebody at the control socket."""
+
+    def __init__(self, folder: Path, seed: int, log: ReadLog) -> None:
+        """Connect, with this seed's ring in memory."""
+        self._folder, self._log = folder, log
+        self._fds: list[int] = []
+        self.ram_fd = os.memfd_create("hostile")
+        os.ftruncate(self.ram_fd, PAGES * PAGE)
+        write_ring(self.ram_fd, seed)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.settimeout(_GONE_MAX_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sock.close()
+        for fd in (*self._fds, self.ram_fd):
+            os.close(fd)
+
+    def play(self, script: list[Step]) -> None:
+        """Do all of it, hang up, and look at what was not shared.
 
         Raises:
-            BrokenError: the daemon wrote to what was not shared, or takes no connection.
+            BrokenError: the daemon takes no connection, or wrote to what was not shared.
         """
-        rng = random.Random(seed)
-        play_script(path, hostile_script(rng), seed)
+        self._connect()
+        # Who is cut off can send no more, and who does not read his replies is not listened to.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
+            for step in script:
+                self._do(step)
+            self._sock.settimeout(_REPLY_S)
+            while self._sock.recv(65536):
+                pass
+        self._sock.close()
+        if os.pread(self.ram_fd, len(CANARY), 0) != CANARY:
+            raise BrokenError("memory outside of the guest's regions was changed")
 
-
-def play_script(path: Path, script: list[Step], seed: int) -> None:
-    """Send a script, hang up, and look at what was not shared."""
-    ram_fd = os.memfd_create("hostile")
-    try:
-        os.ftruncate(ram_fd, PAGES * PAGE)
-        _write_ring(ram_fd, seed)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(_GONE_MAX_S)
+    def _connect(self) -> None:
+        """Connect as soon as there is room: while a socket rests for what it has cost, the daemon accepts nobody."""
+        deadline_s = time.monotonic() + _GONE_MAX_S
+        while True:
             try:
-                sock.connect(str(path))
+                return self._sock.connect(str(self._folder / f"{HOSTILE}.sock"))
+            except BlockingIOError:
+                if time.monotonic() > deadline_s:
+                    raise BrokenError(f"the daemon has accepted nobody for {_GONE_MAX_S:g} s") from None
+                time.sleep(_REPLY_S)
             except OSError as error:
                 raise BrokenError(f"the daemon takes no connection: {error}") from error
-            _converse(sock, script, ram_fd)
-        if os.pread(ram_fd, len(_CANARY), 0) != _CANARY:
-            raise BrokenError("memory outside of the guest's regions was changed")
-    finally:
-        os.close(ram_fd)
+
+    def _do(self, step: Step) -> None:
+        match step.act:
+            case "send":
+                fds = [open_fd(kind, self.ram_fd) for kind in step.kinds]
+                self._fds += fds
+                socket.send_fds(self._sock, [step.data], fds, socket.MSG_NOSIGNAL)
+            case "cut":
+                time.sleep(_REPLY_S)
+                os.ftruncate(self.ram_fd, CANARY_PAGES * PAGE)
+            case "fill":
+                time.sleep(_REPLY_S)
+                for fd in self._fds:
+                    _fill(fd)
+            case "ask":
+                time.sleep(_REPLY_S)
+                self._ask(step.data)
+
+    def _ask(self, line: bytes) -> None:
+        """Ask at the control socket; what it says is counted like its log."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(_GONE_MAX_S)
+            sock.connect(str(self._folder / "control"))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                sock.sendall(line + b"\n")
+                self._log.take(sock.recv(65536).decode())
 
 
-def _converse(sock: socket.socket, script: list[Step], ram_fd: int) -> None:
-    """Send it all, read what is answered, until the daemon has had a moment with the rest or has hung up."""
-    # Who is cut off can send no more, and who does not read his replies is not listened to.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
-        for data, kinds in script:
-            fds = [open_fd(kind, ram_fd) for kind in kinds]
-            try:
-                socket.send_fds(sock, [data], fds, socket.MSG_NOSIGNAL)
-            finally:
-                for fd in fds:
-                    os.close(fd)
-        sock.settimeout(0.02)
-        while sock.recv(65536):
-            pass
+def _fill(fd: int) -> None:
+    """Have the next one who writes to this eventfd wait, if it is one."""
+    if "eventfd" not in Path(f"/proc/self/fd/{fd}").readlink().name:
+        return
+    os.set_blocking(fd, False)
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(fd)
+    os.eventfd_write(fd, (1 << 64) - 2)
+    os.set_blocking(fd, True)
 
 
 def _wait_until_gone(daemon: ReadDaemon, open_fds: int) -> None:

@@ -25,6 +25,7 @@ class Failure(msgspec.Struct):
         what: what was not as it must be.
         replay: the command that tries it again.
         commit: of the tree that it was seen with.
+        again: what came of trying it again later, with another tree perhaps.
     """
 
     part: str
@@ -32,6 +33,7 @@ class Failure(msgspec.Struct):
     what: str
     replay: str
     commit: str
+    again: str = ""
 
 
 class Done(msgspec.Struct):
@@ -67,6 +69,16 @@ class State(msgspec.Struct):
     parts: dict[str, Done] = {}
     failures: list[Failure] = []
     commits: list[str] = []
+
+    def add(self, other: "State") -> None:
+        """Add what another soak has done, for a table of both."""
+        for name, done in other.parts.items():
+            mine = self.parts.setdefault(name, Done())
+            mine.trials += done.trials
+            mine.seconds += done.seconds
+            mine.count(Counter(done.reached))
+        self.failures += other.failures
+        self.commits += [commit for commit in other.commits if commit not in self.commits]
 
 
 def load(folder: Path) -> State:

@@ -6,6 +6,10 @@ from collections.abc import Iterator, Sequence
 from soak.part import Part
 from soak.state import State
 
+_AGAIN = (
+    """Made by `make soak ARGS='--minutes 60 --markdown docs/soak.md'`; `--table` makes it of what was done before."""
+)
+
 
 def _count(number: int) -> str:
     return f"{number:,}"
@@ -58,14 +62,16 @@ def as_text(state: State, parts: Sequence[Part]) -> str:
         lines += ["", f"{part.name}: {'; '.join(others)}"] if others else []
         lines += ["", f"{part.name}, never reached:", *[f"  {path}" for path in never]] if never else []
     for failure in state.failures:
-        lines += ["", f"BROKE: {failure.part}, seed {failure.seed}: {failure.what}", f"  again: {failure.replay}"]
+        lines += ["", f"BROKE: {failure.part}, seed {failure.seed}: {failure.what}", f"  replay: {failure.replay}"]
+        lines += [f"  tried again: {failure.again}"] if failure.again else []
     return "\n".join(lines)
 
 
-def as_markdown(state: State, parts: Sequence[Part], command: str) -> str:
+def as_markdown(state: State, parts: Sequence[Part]) -> str:
     """For docs/soak.md: everything."""
+    seconds = sum(done.seconds for done in state.parts.values())
     head, *rows = _rows(state, parts)
-    lines = ["# Soak", "", f"Made by `{command}` on {_about(state)}.", ""]
+    lines = ["# Soak", "", f"What `make soak` tried in {_minutes(seconds)} minutes: {_about(state)}. {_AGAIN}", ""]
     lines += [
         _line(head),
         _line(["---", "---", "--:", "--:", "--:", "--:"]),
@@ -75,8 +81,11 @@ def as_markdown(state: State, parts: Sequence[Part], command: str) -> str:
         "",
     ]
     if state.failures:
-        lines += [_line(["part", "seed", "what", "again"]), _line(["---"] * 4)]
-        lines += [_line([one.part, str(one.seed), one.what, f"`{one.replay}`"]) for one in state.failures]
+        lines += [_line(["part", "seed", "what", "commit", "replay", "tried again"]), _line(["---"] * 6)]
+        lines += [
+            _line([one.part, str(one.seed), one.what, one.commit, f"`{one.replay}`", one.again or "no"])
+            for one in state.failures
+        ]
     else:
         lines.append("Nothing.")
     for part in parts:

@@ -8,7 +8,6 @@ import subprocess
 import time
 from pathlib import Path
 from shutil import which
-from types import TracebackType
 from typing import Any, Self
 
 import pytest
@@ -69,9 +68,7 @@ class Page:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self._session = None
             self.call("Browser.close")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 from pagetide.machine.config import RunConfig
 from pagetide.units import format_size
@@ -9,7 +10,7 @@ from pagetide.workload.burst import burst
 from pagetide.workload.churn import churn
 from pagetide.workload.database import database
 from pagetide.workload.day import day
-from pagetide.workload.mix import parse_mix
+from pagetide.workload.mix import Mix, parse_mix
 from pagetide.workload.small import small
 from pagetide.workload.stream import Stream, StreamError
 from pagetide.workload.stream_file import load_stream
@@ -45,15 +46,25 @@ def _load(config: RunConfig, path: Path) -> Stream:
     return stream
 
 
+class _Common(TypedDict):
+    """What every workload asks for."""
+
+    vcpus: int
+    mix: Mix
+    seed: int
+
+
+def _common(config: RunConfig) -> _Common:
+    return {"vcpus": config.vcpus, "mix": parse_mix(config.mix), "seed": config.seed}
+
+
 def _burst(config: RunConfig) -> Stream:
     return burst(
         eat_bytes=_share_bytes(config),
         bursts=config.bursts,
         hold_s=config.hold_s,
         rest_s=config.rest_s,
-        vcpus=config.vcpus,
-        mix=parse_mix(config.mix),
-        seed=config.seed,
+        **_common(config),
     )
 
 
@@ -62,9 +73,7 @@ def _web(config: RunConfig) -> Stream:
         share_bytes=_share_bytes(config),
         rate_per_s=config.rate_per_s,
         duration_s=config.duration_s,
-        vcpus=config.vcpus,
-        mix=parse_mix(config.mix),
-        seed=config.seed,
+        **_common(config),
     )
 
 
@@ -72,9 +81,7 @@ def _database(config: RunConfig) -> Stream:
     return database(
         share_bytes=_share_bytes(config),
         duration_s=config.duration_s,
-        vcpus=config.vcpus,
-        mix=parse_mix(config.mix),
-        seed=config.seed,
+        **_common(config),
     )
 
 
@@ -83,9 +90,7 @@ def _churn(config: RunConfig) -> Stream:
         share_bytes=_share_bytes(config),
         rate_per_s=config.rate_per_s,
         duration_s=config.duration_s,
-        vcpus=config.vcpus,
-        mix=parse_mix(config.mix),
-        seed=config.seed,
+        **_common(config),
     )
 
 
@@ -95,9 +100,7 @@ def _small(config: RunConfig) -> Stream:
         share_bytes=_share_bytes(config),
         rate_per_s=config.rate_per_s,
         duration_s=config.duration_s,
-        vcpus=config.vcpus,
-        mix=parse_mix(config.mix),
-        seed=config.seed,
+        **_common(config),
     )
 
 
@@ -108,9 +111,7 @@ def _day(config: RunConfig) -> Stream:
         hold_s=config.hold_s,
         rate_per_s=config.rate_per_s,
         duration_s=config.duration_s,
-        vcpus=config.vcpus,
-        mix=parse_mix(config.mix),
-        seed=config.seed,
+        **_common(config),
     )
 
 

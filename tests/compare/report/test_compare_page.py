@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import UndefinedError
 
-from pagetide.compare.claims.verdicts import Finding
+from pagetide.compare.claims.verdicts import Advice, Finding
 from pagetide.compare.grid.worker import Job, run_job
 from pagetide.compare.report.condition_table import number
-from pagetide.compare.report.page import findings_body
+from pagetide.compare.report.page import Section, advice_body, facts, findings_body, page, troubles_body
+from pagetide.compare.report.templating import html as filled
 from pagetide.compare.report.writing import write_report
 from pagetide.compare.results.cells import repeats_of
 from pagetide.compare.results.conditions import conditions_of
 from pagetide.compare.results.orders import order_curves
+from pagetide.compare.results.records import LeftOut
 from pagetide.compare.results.store import Store
 from pagetide.compare.results.wording import fault_words
 from pagetide.machine.costs import read_costs
 from pagetide.machine.settings.file import make_config
 from tests.compare.made_up_runs import made_up_repeats
+
+pytestmark = pytest.mark.xdist_group("compare page")
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -166,6 +171,30 @@ def test_verdicts_are_counted_and_said_once() -> None:
     assert re.findall(r"not tested", body, flags=re.IGNORECASE) == ["not tested", "Not tested"]
     assert "No runs." in body
     assert Reader(body).open == []
+
+
+def test_words_are_text_whatever_they_contain() -> None:
+    """In every part of the page that has words of others, in elements and in attributes."""
+    bad = """<script>"'&"""
+    advice = Advice(setup=bad, choice=bad, why=bad, costs=bad, command=bad, linux=bad)
+    finding = Finding(claim_id=bad, who=bad, claim=bad, verdict="held", sentence=bad)
+    bodies = [
+        advice_body([advice]),
+        findings_body([finding]),
+        facts([(bad, bad)]),
+        troubles_body([], [LeftOut(bad, bad)]),
+    ]
+    whole = page(bad, [Section("a", bad, one, [("b", bad)]) for one in bodies], facts([]))
+    assert "<script" not in whole
+    reader = Reader(whole)
+    assert reader.open == []
+    assert set(reader.values("id")) == {"a", f"finding-{bad}"}
+
+
+def test_a_value_that_a_template_lacks_is_an_error() -> None:
+    """It is not left out silently."""
+    with pytest.raises(UndefinedError, match="pairs"):
+        filled("facts.html")
 
 
 def test_the_report_takes_the_place_of_the_last_one_whole(tmp_path: Path) -> None:

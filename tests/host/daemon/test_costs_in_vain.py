@@ -1,11 +1,7 @@
 """Rests of those who have used up their allowances."""
 
-import pytest
-
 from pagetide.host.daemon.costs import Costs
 from pagetide.host.device.allowance import CHARGE_MAX_S
-
-pytestmark = pytest.mark.alone
 
 
 def _resting(*parties: str) -> Costs[str]:

@@ -261,6 +261,13 @@ class Model:
         self.image[place : place + len(data)] = data
 
 
+def reads_used(case: Case) -> bool:
+    """Whether a buffer lies over the used ring: what is read there is the device's own, as it is at that moment."""
+    end = USED + 6 + 8 * SIZE
+    buffers = [desc for descs in (case.descs, *case.tables) for desc in descs]
+    return any(gpa < end and gpa + length > USED for gpa, length, _, _ in buffers)
+
+
 def features_of(case: Case) -> int:
     """What was negotiated."""
     features = int(Feature.VERSION_1 | Feature.STATS_VQ | Feature.FREE_PAGE_HINT | Feature.REPORTING)

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.device.balloon import BalloonDevice, QueuePlace
-from pagetide.host.memory.guest_memory import GuestMemory, GuestMemoryError
+from pagetide.host.device.balloon import BalloonDevice
+from pagetide.host.device.queue_place import QueuePlace
+from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.memory.region_map import REGION_BYTES
 from pagetide.virtio.balloon import CONFIG_POISON_VAL, STAT, Queue, queues
 from pagetide.virtio.split_ring.ring import RingError
@@ -36,9 +38,8 @@ from tests.host.device.hostile_model import (
     Model,
     features_of,
     pieces_of,
+    reads_used,
 )
-
-pytestmark = pytest.mark.alone
 
 USER = 0x7000_0000_0000
 _DONT_CARE = ((USED, 2), (USED + 4 + 8 * SIZE, 2))
@@ -171,7 +172,8 @@ def deviations(case: Case, *, broken: bool = False) -> list[str]:
         found.append(f"answers {error}, not {answer.error}")
     if counts != {name: count for name, count in answer.counts.items() if count}:
         found.append(f"counts {counts}, not {answer.counts}")
-    if error is None and hosted.device.statistics != answer.statistics:  # of a broken queue's nothing is known
+    knows = error is None and not reads_used(case)  # of a broken queue's nothing is known
+    if knows and hosted.device.statistics != answer.statistics:
         found.append(f"knows {hosted.device.statistics}, not {answer.statistics}")
     if image != model.image:
         found.append(f"memory differs in pages {differing(image, model.image)}")

@@ -4,7 +4,6 @@ import os
 import select
 import socket
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 
@@ -60,9 +59,7 @@ class ServedGuest:
     def __enter__(self) -> "ServedGuest":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
 """A condition's table in the report: a row for each configuration, a column for each measure, the best marked."""
 
+import itertools
 import math
-from html import escape
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from pagetide.compare.report.palette import variable
 from pagetide.compare.results.conditions import Condition, Configuration
 from pagetide.compare.results.measures import MEASURES, Measure
 from pagetide.compare.results.spread import Spread, best_of, spread_of
@@ -73,61 +73,11 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def html_table(table: Table) -> str:
-    """The table, its first column the configuration; a best value is marked with a class and a word for readers."""
-    groups: list[tuple[str, int]] = []
-    for measure in MEASURES:
-        if groups and groups[-1][0] == measure.group:
-            groups[-1] = measure.group, groups[-1][1] + 1
-        else:
-            groups.append((measure.group, 1))
-    faults = " and ".join(table.condition.faults)
-    caption = escape(f"{table.condition.title} ({faults})" if faults else table.condition.title)
-    first = "".join(f'<th colspan="{count}" scope="colgroup">{escape(name)}</th>' for name, count in groups)
-    second = "".join(_heading(measure) for measure in MEASURES)
-    body = "".join(_html_row(table, index) for index in range(len(table.rows)))
-    return (
-        f'<div class="wide"><table><caption class="hidden">{caption}</caption><thead>'
-        f'<tr><th rowspan="2" scope="col">configuration</th>{first}</tr><tr>{second}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+def groups_of(measures: Sequence[Measure]) -> list[tuple[str, int]]:
+    """The groups that stand side by side, each with how many columns it has."""
+    return [(name, len(list(members))) for name, members in itertools.groupby(measures, key=lambda one: one.group)]
 
 
-def _heading(measure: Measure) -> str:
-    unit = f'<span class="unit">{escape(measure.unit)}</span>' if measure.unit else ""
-    names = f'data-measure="{measure.name}"{_classes(measure)} title="{escape(measure.meaning)}"'
-    return f'<th scope="col" {names}>{escape(measure.heading)}{unit}</th>'
-
-
-def _html_row(table: Table, index: int) -> str:
-    row = table.rows[index]
-    one = row.configuration
-    cells = _all_failed(one) or "".join(
-        _html_cell(measure, row.spreads[measure.name], table.best.get(measure.name) == index) for measure in MEASURES
-    )
-    mark = f'<span class="swatch" style="background: {variable(one.design)}"></span>'
-    return f'<tr data-configuration="{escape(one.label)}"><th scope="row">{mark}{escape(one.label)}</th>{cells}</tr>'
-
-
-def _all_failed(one: Configuration) -> str:
-    """One cell that says why, if there is no run to show figures of; else nothing."""
-    if one.runs or not one.failed:
-        return ""
-    return (
-        f'<td class="failed" colspan="{len(MEASURES)}">{len(one.failed)} failed: {escape(one.failed[0].outcome)}</td>'
-    )
-
-
-def _html_cell(measure: Measure, spread: Spread | None, is_best: bool) -> str:
-    if spread is None:
-        return f"<td{_classes(measure)}>–</td>"  # noqa: RUF001 - no figure
-    low, high = shown(spread.low, measure), shown(spread.high, measure)
-    around = f"<small>{low}–{high}</small>" if low != high else ""  # noqa: RUF001 - from, to
-    word = '<span class="hidden"> best</span>' if is_best else ""
-    classes = _classes(measure, is_best)
-    return f"<td{classes}>{shown(spread.median, measure)}{word}{around}</td>"
-
-
-def _classes(measure: Measure, is_best: bool = False) -> str:
-    names = ["begins"] * (measure.name in _BEGIN_GROUPS) + ["best"] * is_best
-    return f' class="{" ".join(names)}"' if names else ""
+def begins_group(measure: Measure) -> bool:
+    """Whether it is the first of its group."""
+    return measure.name in _BEGIN_GROUPS

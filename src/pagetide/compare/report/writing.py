@@ -4,6 +4,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from pagetide.compare.claims.advice import advice
 from pagetide.compare.claims.findings import findings
 from pagetide.compare.grid.setups import SETUPS
@@ -76,7 +78,7 @@ def report_html(store: Store, tell: Callable[[int, int], None] | None = None) ->
     return page("pagetide compare", [one for one in sections if one.body], _head(store, runs))
 
 
-def _workload_sections(conditions: Sequence[Condition], bodies: Mapping[str, str]) -> list[Section]:
+def _workload_sections(conditions: Sequence[Condition], bodies: Mapping[str, Markup]) -> list[Section]:
     sections = []
     for workload in dict.fromkeys(one.workload for one in conditions):
         own = [one for one in conditions if one.workload == workload]
@@ -85,16 +87,16 @@ def _workload_sections(conditions: Sequence[Condition], bodies: Mapping[str, str
     return sections
 
 
-def _section(name: str, heading: str, conditions: Sequence[Condition], bodies: Mapping[str, str]) -> Section:
+def _section(name: str, heading: str, conditions: Sequence[Condition], bodies: Mapping[str, Markup]) -> Section:
     workloads = {one.workload for one in conditions}
     parts = []
     for one in conditions:
         wrong = fault_words(one.faults, brief=True)
         parts.append((one.name, wrong if len(workloads) == 1 else f"{one.workload}, {wrong}"))
-    return Section(name, heading, "".join(bodies[one.name] for one in conditions), parts)
+    return Section(name, heading, Markup().join(bodies[one.name] for one in conditions), parts)
 
 
-def _head(store: Store, runs: Sequence[Run]) -> str:
+def _head(store: Store, runs: Sequence[Run]) -> Markup:
     versions = runs[0].versions if runs else {}
     machines = " and ".join(sorted({run.cell.machine for run in runs}))
     pairs = [

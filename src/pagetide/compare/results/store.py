@@ -5,7 +5,6 @@ One process writes, one run a transaction, so that whatever ends it leaves whole
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import duckdb
@@ -94,9 +93,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def plan(self, cells: Iterable[Cell], left_out: Iterable[LeftOut]) -> None:

@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Self, cast
 
 from pagetide.conformance.devices.device_under_test import NotTestableError, Probe
@@ -125,9 +124,7 @@ class VhostUserDevice:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._links.close()
         self.ram.close()
 
@@ -205,10 +202,8 @@ class OwnDevice(VhostUserDevice):
         self._thread.join()
         eventfd_read(self._stop_fd)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
         self._halt()
         self._server.close()
         os.close(self._stop_fd)
@@ -286,7 +281,5 @@ class StockQemu:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._qemu.close()

@@ -1,6 +1,5 @@
 """What every device that is put to the test can do, whoever made it."""
 
-from types import TracebackType
 from typing import Protocol, Self
 
 from pagetide.guest.driver.reporting import BalloonTransport
@@ -102,6 +101,4 @@ class DeviceUnderTest(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...

@@ -8,7 +8,6 @@ Python's own lock does not slow it down.
 """
 
 import threading
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -87,9 +86,7 @@ class MmLockHolder:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 

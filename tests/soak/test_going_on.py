@@ -1,0 +1,165 @@
+"""A soak takes turns, keeps what it did, goes on from there, and ends with a table and the right exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from soak import __main__ as program
+from soak.daemons import Sentences
+from soak.part import BrokenError, Part, Trial
+from soak.state import StateError, load
+
+ROOT = Path(__file__).parents[2]
+
+
+class Counting(Part):
+    """Notes seeds, and breaks at every tenth if told to."""
+
+    name = "counting"
+    what = "a seed"
+    breaks = False
+    seeds: ClassVar[list[int]] = []
+
+    def paths(self) -> frozenset[str]:
+        return frozenset({"even", "odd", "neither"})
+
+    @contextmanager
+    def session(self, reached: Counter[str], until_s: float) -> Iterator[Trial]:
+        def trial(seed: int) -> None:
+            self.seeds.append(seed)
+            reached["odd" if seed % 2 else "even"] += 1
+            time.sleep(0.005)
+            if self.breaks and seed % 10 == 0:
+                raise BrokenError("it is | a tenth")
+
+        yield trial
+
+
+@pytest.fixture(autouse=True)
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Counting]]:
+    """The only part."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(program, "PARTS", {"counting": Counting})
+    monkeypatch.setattr(Counting, "seeds", [])
+    yield Counting
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_soak_goes_on_where_it_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Seeds follow one another from one soak to the next; none is tried twice."""
+    for _ in range(2):
+        assert program.main(["--minutes", "0.005", "--slice", "0.1", "--state", str(tmp_path)]) == 0
+    first = Counting.seeds[0]
+    assert Counting.seeds == list(range(first, first + len(Counting.seeds)))
+    done = load(tmp_path).parts["counting"]
+    assert done.trials == len(Counting.seeds) == sum(done.reached.values())
+    shown = capsys.readouterr().out
+    assert "2 of 3" in shown
+    assert "counting, never reached:\n  neither" in shown
+
+
+def test_what_broke_is_a_row_with_the_command_that_replays_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit status 1, a row in text and in Markdown; the command breaks again; at a seed that does not, it passes."""
+    monkeypatch.setattr(Counting, "breaks", True)
+    target = tmp_path / "soak.md"
+    arguments = ["--minutes", "0.01", "--slice", "0.1", "--state", str(tmp_path)]
+    assert program.main([*arguments, "--markdown", str(target)]) == program.STATUS_BROKE
+    failure = load(tmp_path).failures[0]
+    assert failure.replay == f".venv/bin/python -m soak --part counting --seed {failure.seed}"
+    assert (
+        f"BROKE: counting, seed {failure.seed}: it is | a tenth\n  replay: {failure.replay}" in capsys.readouterr().out
+    )
+    assert (
+        f"| counting | {failure.seed} | it is \\| a tenth | {failure.commit} | `{failure.replay}` | no |"
+        in target.read_text()
+    )
+    assert "- neither" in target.read_text()
+    assert program.main(["--part", "counting", "--seed", str(failure.seed)]) == program.STATUS_BROKE
+    assert program.main(["--part", "counting", "--seed", str(failure.seed + 1)]) == 0
+
+
+def test_what_broke_is_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--again`: 1 as long as it breaks, 0 once it has been mended, and the table says so."""
+    monkeypatch.setattr(Counting, "breaks", True)
+    arguments = ["--minutes", "0.01", "--state", str(tmp_path)]
+    assert program.main(arguments) == program.STATUS_BROKE
+    assert program.main([*arguments, "--again"]) == program.STATUS_BROKE
+    monkeypatch.setattr(Counting, "breaks", False)
+    assert program.main([*arguments, "--again"]) == 0
+    assert "tried again: at " in capsys.readouterr().out
+    assert program.main([*arguments, "--table"]) == 0
+
+
+def test_a_part_that_always_breaks_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After twenty failures it is not tried any more, and the soak ends if there is nothing else."""
+    monkeypatch.setattr(Counting, "breaks", True)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    assert program.main(["--minutes", "5", "--state", str(tmp_path)]) == program.STATUS_BROKE
+    assert len(load(tmp_path).failures) == 20
+
+
+def test_several_soaks_make_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--table` adds up what is in all folders and tries nothing."""
+    folders = [word for name in ("a", "b") for word in ("--state", str(tmp_path / name))]
+    for name in ("a", "b"):
+        program.main(["--minutes", "0.002", "--state", str(tmp_path / name)])
+    tried = len(Counting.seeds)
+    capsys.readouterr()
+    assert program.main(["--table", *folders]) == 0
+    assert f" {tried} " in capsys.readouterr().out
+    assert len(Counting.seeds) == tried
+    with pytest.raises(SystemExit):
+        program.main(folders)
+
+
+def test_a_state_that_cannot_be_read_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not overwritten."""
+    (tmp_path / "state.json").write_text("{")
+    assert program.main(["--state", str(tmp_path)]) == program.STATUS_USAGE
+    assert "cannot be resumed" in capsys.readouterr().err
+    with pytest.raises(StateError, match="remove it"):
+        load(tmp_path)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_with_the_table_so_far(number: int, tmp_path: Path) -> None:
+    """What was done is shown and kept."""
+    command = [sys.executable, "-m", "soak", "--part", "rings", "--slice", "1", "--state", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert process.stderr is not None
+        assert "first seed" in process.stderr.readline()
+        assert "trials up to seed" in process.stderr.readline()
+        os.kill(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == program.STATUS_INTERRUPTED, err
+    assert "Traceback" not in err
+    assert "paths reached" in out
+    assert json.loads((tmp_path / "state.json").read_text())["parts"]["rings"]["trials"] > 0
+
+
+def test_sentences_are_found_in_the_log() -> None:
+    """Those of the source, with what they were filled in with; not those of the other side."""
+    sentences = Sentences(["virtio/vhost_user"], {"told": "something else"})
+    line = 'level=error guest=two event="broke the protocol: request 77 is not known here"'
+    assert list(sentences.within(line)) == ["virtio/vhost_user/rules: request … is not known here"]
+    assert list(sentences.within("there was something else")) == ["told"]
+    assert not any("without memory" in path for path in sentences.paths)
