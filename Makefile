@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each sets up what it needs; a second time that costs nothing.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-guests run test bench soak lint lock clean
+.PHONY: help setup setup-guests run check test bench soak lint lock clean
 
 UV = $(or $(wildcard .venv/bin/uv),$(shell command -v uv),$(error make lock needs uv: pip install uv))
 
@@ -17,7 +17,10 @@ setup-guests: setup ## as root on Debian, fetch what real guests need; ARCH=arm6
 run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram 4GiB'
 	@.venv/bin/pagetide run $(ARGS)
 
-test: setup setup-guests ## check style and types, run all tests with kernels compiled, and again as plain Python
+check: setup ## check style and types, and run the fast tests: a minute and a half
+	@tools/check lint fast
+
+test: setup setup-guests ## check style and types, run all tests with kernels compiled, and what kernels decide as plain Python
 	@tools/check lint test
 
 bench: setup ## measure what things cost; ARGS=allocator for that part only, ARGS=--help for the others

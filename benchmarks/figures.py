@@ -5,11 +5,14 @@ its section; the others, and what people wrote around them, stay as they are.
 """
 
 import datetime as dt
+import functools
 import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.rows import Row
 from pagetide.machine.versions import versions
@@ -65,26 +68,19 @@ def _commit() -> str:
 
 def section(figures: Measured) -> str:
     """One part's heading, how it was made, and its table."""
-    made = (
-        f"`python -m benchmarks {figures.part}`, {figures.date}, commit {figures.commit}, {figures.processor}, "
-        f"Linux {figures.kernel}, load {figures.load:.1f}"
+    return _environment().get_template("section.md").render(figures=figures)
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    lines = [
-        f"{_HEADING}{figures.part}",
-        "",
-        made,
-        "",
-        "| what | figure | asked | note |",
-        "|---|---|---|---|",
-        *(_line(row) for row in figures.rows),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _line(row: Row) -> str:
-    cells = (row.name, row.figure, row.target + (", **missed**" if row.ok is False else ""), row.note)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
+    return environment
 
 
 def with_sections(document: str, sections: Sequence[tuple[str, str]], order: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,8 @@ from pagetide.virtio.vhost_user.transport import FrontendChannel
 
 _IDLE_GUESTS = 1000
 _IDLE_S = 5.0
+_SOCKETS = 8
+"""The guests of one socket may hold a part of the server's descriptors only."""
 _BUSY_GUESTS = 64
 _BUSY_S = 3.0
 _RING_BYTES = 64 * PAGE_SIZE_BYTES
@@ -37,16 +39,17 @@ _SIZE = 32
 _INDEX = queues(FEATURES).index(Queue.REPORTING)
 
 
-def _serve(path: str, stop_fd: int) -> None:
+def _serve(paths: Sequence[str], stop_fd: int) -> None:
     with Server(verify_share=0.0) as server:
-        server.listen(path)
+        for path in paths:
+            server.listen(path)
         server.run(stop_fd)
 
 
 class ServerProcess(NamedTuple):
     """A server in a process of its own: where guests connect, and the process."""
 
-    path: str
+    paths: Sequence[str]
     pid: int
 
     @property
@@ -60,12 +63,12 @@ class ServerProcess(NamedTuple):
 def server_process(folder: Path) -> Iterator[ServerProcess]:
     """Run a server as long as this lasts."""
     stop_fd = os.eventfd(0)
-    path = str(folder / f"many-guests-{os.getpid()}.sock")
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(path, stop_fd))
+    paths = [str(folder / f"many-guests-{os.getpid()}-{number}.sock") for number in range(_SOCKETS)]
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(paths, stop_fd))
     process.start()
     assert process.pid is not None
     try:
-        yield ServerProcess(path, process.pid)
+        yield ServerProcess(paths, process.pid)
     finally:
         os.eventfd_write(stop_fd, 1)
         process.join()
@@ -118,10 +121,10 @@ class PlayedGuest:
 def idle(server: ServerProcess, count: int = _IDLE_GUESTS, duration_s: float = _IDLE_S) -> list[Row]:
     """What so many guests cost that do nothing for so long: CPU, and memory of each."""
     with ExitStack() as resources:
-        PlayedGuest(server.path, 2 << 20, resources)
+        PlayedGuest(server.paths[0], 2 << 20, resources)
         before_bytes = server.resident_bytes
-        for _ in range(count):
-            PlayedGuest(server.path, 2 << 20, resources)
+        for number in range(count):
+            PlayedGuest(server.paths[number % _SOCKETS], 2 << 20, resources)
         each_bytes = (server.resident_bytes - before_bytes) / count
         start_s, cpu_start_s = time.monotonic(), process_cpu_s(server.pid) or 0.0
         time.sleep(duration_s)
@@ -139,7 +142,7 @@ def busy(server: ServerProcess, count: int = _BUSY_GUESTS, duration_s: float = _
     its fair share by the same factor.
     """
     with ExitStack() as resources:
-        guests = [PlayedGuest(server.path, BUSY_RAM_BYTES, resources) for _ in range(count)]
+        guests = [PlayedGuest(server.paths[0], BUSY_RAM_BYTES, resources) for _ in range(count)]
         served = np.zeros(count, np.int64)
         end_s = time.monotonic() + duration_s
         while time.monotonic() < end_s:

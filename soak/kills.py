@@ -14,8 +14,8 @@ from pathlib import Path
 from soak.daemons import ReadDaemon, ReadLog, Sentences
 from soak.honest import HonestGuest
 from soak.part import BrokenError, Part, Trial
-from tests.host.daemon.little_service_manager import LittleServiceManager
 from tests.host.daemon.test_restart import take_over
+from tests.host.little_service_manager import LittleServiceManager
 
 _GUESTS = 3
 _END_MAX_S = 120.0

@@ -1,6 +1,7 @@
 """VMs on our own balloon with one disease each, and healthy ones: User-Mode Linux attached to `pagetide serve`."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from pagetide.machine.linux.packages import GuestParts
 from pagetide.operate.guest.text import read_guest_text
 from tests.clinic.patient import MIB, Daemon, uml_patient
-from tests.clinic.ward import assert_first, assert_promise, examine
+from tests.clinic.ward import assert_first, assert_promise, assert_size, examine, finding_of
 
 pytestmark = pytest.mark.alone
 
@@ -45,6 +46,35 @@ def test_what_is_on_its_way_is_coming(uml: GuestParts, daemon: Daemon, tmp_path:
         assert coming.coming_s is not None
         left_bytes = patient.settled_bytes(limit_s=coming.coming_s + 10)
         assert_promise(coming, held_bytes - left_bytes)
+
+
+def test_small_blocks_need_a_lower_order(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
+    """Two of each 3 MiB are freed: order 10 returns none, a lower one what it promises; the tmpfs is found, too."""
+    with uml_patient(uml, tmp_path, daemon.socket) as patient:
+        patient.run("for n in $(seq 300); do dd if=/dev/zero of=/mnt/$n bs=1M count=1 2>/dev/null; done")
+        full_bytes = patient.settled_bytes()
+        patient.run("for n in $(seq 300); do [ $((n % 3)) = 0 ] || rm /mnt/$n; done")
+        held_bytes = patient.settled_bytes()
+        found = examine(patient, control=daemon.control)
+        finding = assert_first(found, "order-too-high", 200 * MIB - (full_bytes - held_bytes))
+        assert_size(finding_of(found, "tmpfs"), 100 * MIB)
+        patient.run(finding.remedies[0].command)
+        patient.run("dd if=/dev/zero of=/mnt/fill bs=1M count=100 2>/dev/null; rm /mnt/fill")
+        assert_promise(finding, held_bytes - patient.settled_bytes())
+
+
+def test_a_page_cache_is_found_and_dropped(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
+    """A disk of 250 MiB was read; the guest keeps what it read as long as somebody has the disk open."""
+    disk = tmp_path / "disk"
+    disk.touch()
+    os.truncate(disk, 250 * MIB)
+    with uml_patient(uml, tmp_path, daemon.socket, more=f"ubd0={disk}") as patient:
+        rest_bytes = patient.settled_bytes()
+        patient.run("exec 5</dev/ubda; dd of=/dev/null bs=1M <&5 2>/dev/null")
+        held_bytes = patient.settled_bytes()
+        finding = assert_first(examine(patient, control=daemon.control), "page-cache", held_bytes - rest_bytes)
+        patient.run(finding.remedies[0].command)
+        assert_promise(finding, held_bytes - patient.settled_bytes())
 
 
 def test_a_tmpfs_is_found_and_what_its_files_hold_comes_back(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:

@@ -16,8 +16,6 @@ from pagetide.host.device.balloon import BalloonDevice
 from pagetide.virtio.vhost_user.messages import ProtocolFeature
 from pagetide.virtio.vhost_user.rules import PROTOCOL_FEATURES
 
-pytestmark = pytest.mark.alone
-
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 

@@ -13,8 +13,6 @@ from pagetide.explorer.source import Edit
 from pagetide.explorer.variants import VARIANTS
 from pagetide.guest.reporting.registry import DESIGNS
 
-pytestmark = pytest.mark.jit  # what is explored is plain Python either way: once is enough
-
 STATES_MAX = 100_000
 TESTED = ("start", "drain", "merge", "ring", "flip", "frames", "take", "killed", "inflate", "relief", "block")
 EXPLORED = [(design, name) for design in DESIGNS for name in scenarios_of(design) if name in TESTED]

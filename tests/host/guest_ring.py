@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pagetide.host.device.balloon import QueuePlace
+from pagetide.host.device.queue_place import QueuePlace
 from pagetide.memory.guest_ram import Backing, GuestRam
 from pagetide.memory.residency import resident_ranges
 from pagetide.units import PAGE_SIZE_BYTES
@@ -28,9 +28,9 @@ _TABLE_DESCS = SIZE
 class GuestRing:
     """RAM, all of it resident, and the driver half of a queue of SIZE descriptors in it."""
 
-    def __init__(self, pages: int, features: int, backing: Backing = "memfd") -> None:
-        """Make the memory and a fresh ring."""
-        self.ram = GuestRam.create(pages * PAGE, backing)
+    def __init__(self, pages: int, features: int, backing: Backing | GuestRam = "memfd") -> None:
+        """Make the memory, if it is not there, and a fresh ring."""
+        self.ram = backing if isinstance(backing, GuestRam) else GuestRam.create(pages * PAGE, backing)
         self.pages = pages
         self.place: RingPlace = place_ring(SIZE, GPA)
         self._tables_gpa = -(-self.place.end_gpa // 16) * 16

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pagetide.operate.answer import answer
 from pagetide.operate.balance import BALLOON, BELOW_ORDER, HUGE_FREE, KERNEL, NOT_EXPLAINED, PCP, REPORTABLE, balance
-from pagetide.operate.evidence import Evidence
+from pagetide.operate.evidence import DaemonFacts, Evidence
 from pagetide.operate.guest.facts import GuestBalloon, GuestFacts, GuestZone, HugePool
 from pagetide.operate.guest.linux_reporting import drain_s
 from pagetide.operate.host.vmm_facts import BalloonOption, RamMapping, VmmFacts
@@ -126,3 +126,36 @@ def test_every_byte_is_in_one_class(guest: GuestFacts, held_bytes: int) -> None:
         assert (finding.returns_bytes or 0) <= (finding.size_bytes or 0)
     assert [*found.findings] == sorted(found.findings, key=lambda each: -(each.size_bytes or 0))
     assert msgspec.json.decode(msgspec.json.encode(make_evidence(held_bytes, guest)), type=Evidence).guest == guest
+
+
+def causes_of(vm: VmmFacts, balloons: tuple[GuestBalloon, ...] = (REPORTS,), **daemon: bool) -> list[str]:
+    """The causes that are named where 500 MiB are free in large blocks and held."""
+    told = DaemonFacts(
+        state="serving", is_paused=daemon.get("is_paused", False), is_inhibited=daemon.get("is_inhibited", False),
+        features=(), target_bytes=GIB, balloon_bytes=0, reported_bytes=0, discarded_bytes=0, verified_bytes=0,
+    )  # fmt: skip
+    evidence = Evidence(taken="", vm=vm, guest=make_guest({9: 250}, balloons=balloons), daemon=told if daemon else None)
+    return [finding.cause for finding in answer(evidence).findings]
+
+
+def test_the_reason_is_that_which_no_other_remedy_gets_past() -> None:
+    """Of all that is wrong with a balloon, what comes first in the way: the host, the daemon, the device."""
+    vm = make_vm(GIB)
+    silent = GuestBalloon(has_driver=True, features=0)
+    (ram,) = vm.ram
+    replace = msgspec.structs.replace
+    locked = replace(vm, ram=(replace(ram, is_locked=True, is_shared=False),))
+    not_offered = replace(vm, balloons=(BalloonOption(is_ours=False, offers_reporting=False),))
+    private = replace(
+        vm, ram=(replace(ram, is_shared=False),), balloons=(BalloonOption(is_ours=True, offers_reporting=None),)
+    )
+    assert causes_of(vm) == ["coming"]
+    assert causes_of(vm, (silent,)) == ["reporting-not-negotiated"]
+    assert causes_of(not_offered, (silent,)) == ["reporting-not-offered"]
+    assert causes_of(vm, (GuestBalloon(has_driver=False, features=0),)) == ["driver-missing"]
+    assert causes_of(vm, ()) == ["no-balloon-device"]
+    assert causes_of(private) == ["private-mapping"]
+    assert causes_of(vm, is_paused=True) == ["reporting-paused"]
+    assert causes_of(vm, is_inhibited=True) == ["reporting-inhibited"]
+    assert causes_of(locked, ()) == ["memory-locked"]
+    assert causes_of(replace(locked, passes_devices=True)) == ["device-passed-through"]

@@ -77,6 +77,22 @@ def test_a_balloon_behind_a_socket_is_read_with_its_socket() -> None:
     assert balloon_sockets("User-Mode Linux", words) == ["/vm.sock"]
 
 
+@pytest.mark.parametrize(
+    ("program", "vmm"),
+    [
+        ("qemu-system-aarch64", "QEMU"),
+        ("kvm", "QEMU"),
+        ("kvm-nx-lpage-re", "not known"),
+        ("firecracker", "Firecracker"),
+        ("linux.uml", "User-Mode Linux"),
+        ("python3", "not known"),
+    ],
+)
+def test_a_vmm_is_known_by_its_program(program: str, vmm: str) -> None:
+    """Kernel threads and tools that are called after KVM are none."""
+    assert which_vmm(program, []) == vmm
+
+
 def test_devices_that_pin_memory_are_seen() -> None:
     """vfio, in either form; an option that is no JSON is left alone."""
     assert passes_devices(["-device", "vfio-pci,host=01:00.0"])

@@ -215,8 +215,8 @@ class ExploredMachine:
                 for number, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))
             ]
             self.driver = inflate_driver(modules, self.queues, self, self.ram)
-            self._read_pfns, vars(modules["host.device.turn"])["read_pfns"] = (
-                modules["host.device.turn"].read_pfns,
+            self._read_pfns, vars(modules["host.device.element"])["read_pfns"] = (
+                modules["host.device.element"].read_pfns,
                 self._deflated,
             )
             size_bytes += PAGE_SIZE_BYTES  # the page frame numbers are in guest memory

@@ -111,8 +111,8 @@ VARIANTS = {
             Edit(
                 "host.device.turn",
                 "def _take_turn(",
-                "        failure = _go_on(",
-                "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        failure = _go_on(",
+                "        failure = go_on(",
+                "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        failure = go_on(",
             ),
             Edit("host.device.turn", "def _take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
             Edit("host.device.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),

@@ -52,8 +52,8 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
         daemon = _ask_daemon(target.pid, control)
         if daemon is None:
             gaps.append(
-                f"No daemon at {control.name} says that it serves this guest: whether it is paused, and what was "
-                "discarded, is not known (--control names another)."
+                "No daemon says that it serves this guest (--control names its socket): whether it is paused or "
+                "inhibited is not known."
             )
     if guest is None:
         gaps.append(

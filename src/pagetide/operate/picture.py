@@ -58,9 +58,10 @@ def _bar(name: str, size_bytes: int, held_bytes: int) -> str:
 
 def _findings(answer: Answer, columns: int) -> Iterator[str]:
     if not answer.findings:
-        yield from textwrap.wrap(
-            f"Nothing is found that keeps {format_size(answer.least_bytes)} or more from coming back.", columns
-        )
+        text = f"Nothing is found that keeps {format_size(answer.least_bytes)} or more from coming back."
+        if answer.balance.order is None:
+            text = "Nothing is found from the host's side. Without the guest's text most reasons cannot be."
+        yield from textwrap.wrap(text, columns)
     for number, finding in enumerate(answer.findings, 1):
         yield from _finding(number, finding, columns)
 

@@ -25,6 +25,8 @@ from pagetide.machine.costs import read_costs
 from pagetide.machine.settings.file import make_config
 from tests.compare.made_up_runs import made_up_repeats
 
+pytestmark = pytest.mark.xdist_group("compare page")
+
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 

@@ -28,8 +28,6 @@ from pagetide.jit import JIT_DISABLED, kernel
 from pagetide.units import PAGE_SIZE_BYTES
 from tests.guest.reporting.batches import batch_of
 
-pytestmark = pytest.mark.alone
-
 NR_PAGES = 256
 BASE = vcpu_base(0)
 

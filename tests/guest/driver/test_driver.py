@@ -13,7 +13,7 @@ from pagetide.guest.driver.reporting import BalloonDriver, DriverError
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES, block_bytes
 from pagetide.virtio.balloon import Feature
-from pagetide.virtio.split_ring.device import DeviceRing
+from pagetide.virtio.split_ring.device_ring import DeviceRing
 from tests.guest.reporting.batches import batch_of
 
 NR_PAGES = 8192

@@ -13,7 +13,7 @@ from pagetide.guest.driver.reporting import DriverError
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature, Queue
-from pagetide.virtio.split_ring.device import DeviceRing
+from pagetide.virtio.split_ring.device_ring import DeviceRing
 from tests.guest.reporting.batches import batch_of
 
 NR_PAGES = 64

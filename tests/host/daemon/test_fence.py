@@ -16,8 +16,6 @@ from tests.host.guest.served_guest import ServedGuest, wait_readable
 from tests.host.guest_ring import RING_PAGES
 from tests.host.server_at_times import ServerAtTimes
 
-pytestmark = pytest.mark.alone
-
 BAD, GOOD = "bad", "good"
 
 

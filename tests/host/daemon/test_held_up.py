@@ -13,8 +13,6 @@ from tests.host.daemon.process import Daemon
 from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
 from tests.host.guest_ring import RING_PAGES
 
-pytestmark = pytest.mark.alone
-
 
 def test_an_eventfd_that_is_made_to_block_is_given_up(tmp_path: Path) -> None:
     """Full, and blocking since after the daemon had it: its guest goes, and the guest beside it is served."""

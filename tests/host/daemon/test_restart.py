@@ -21,12 +21,10 @@ from pagetide.operate.host.daemon import ask
 from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_NUM_PAGES
 from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.payloads import U64
-from tests.host.daemon.little_service_manager import START_MAX_S, LittleServiceManager
 from tests.host.daemon.process import Daemon
 from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
 from tests.host.guest_ring import PAGE
-
-pytestmark = pytest.mark.alone
+from tests.host.little_service_manager import START_MAX_S, LittleServiceManager
 
 UNIT = Path(__file__).parents[3] / "deploy/pagetide.service"
 FREE_PAGE = 100

@@ -39,8 +39,6 @@ from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest, wait_readable
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER
 from tests.host.server_at_times import ServerAtTimes
 
-pytestmark = pytest.mark.alone
-
 PLAIN = int(Feature.VERSION_1 | Feature.REPORTING)
 
 _F_SEAL_FUTURE_WRITE = 0x10  # include/uapi/linux/fcntl.h; forbids what is not mapped yet, and punching

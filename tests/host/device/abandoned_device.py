@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pagetide.host.device import inflight_memory
+from pagetide.host.device import element, inflight_memory
 from pagetide.host.device.balloon import BalloonDevice
 from pagetide.host.device.inflight_memory import InflightMemory
 from pagetide.host.memory import discard
@@ -67,11 +67,14 @@ class Takeovers:
         deaths: devices that were abandoned.
     """
 
-    def __init__(self, steps: Steps, index: int, features: int) -> None:
-        """Start the first device."""
+    def __init__(
+        self, steps: Steps, index: int, features: int, *, turn_punches_max: int = element.TURN_PUNCHES_MAX
+    ) -> None:
+        """Start the first device, whose turns end with so many discarding calls."""
         self.guest = GuestRing(64, features)
         self.deaths = 0
         self._steps, self._index, self._features = steps, index, features
+        self._punches_max = turn_punches_max
         self._description, self._fd = inflight_memory.create_inflight(index + 1, 64, index + 1)
         self._mapped: list[GuestMemory | InflightMemory] = []
         self.device: BalloonDevice | None = None
@@ -82,13 +85,14 @@ class Takeovers:
         os.close(self._fd)
         self.guest.ram.close()
 
-    def turn(self, budget: int, abandon_after: int | None = None) -> None:
-        """Have the queue served once, by a successor if need be; abandon the device after so many steps."""
+    def turn(self, budget: int, abandon_after: int | None = None, *, turns: int = 1) -> None:
+        """Have the queue served so often, by a successor if need be; abandon the device after so many steps."""
         self._steps.abandon_before = -1 if abandon_after is None else self._steps.taken + abandon_after
         try:
             if self.device is None:
                 self.device = self._start()
-            self.device.process(self._index, budget)
+            for _ in range(turns):
+                self.device.process(self._index, budget)
         except AbandonedError:
             self.deaths += 1
             self.device = None
@@ -109,7 +113,7 @@ class Takeovers:
         given = InflightMemory(self._description, os.dup(self._fd), self._index + 1)
         self._mapped += [memory, given]
         base = int(used_idx(self.guest.ram.address + self.guest.place.used_gpa - self.guest.region.gpa))
-        device = BalloonDevice(memory, Ledger())
+        device = BalloonDevice(memory, Ledger(), turn_punches_max=self._punches_max)
         left = given.state
         if left is not None:
             device.take_over(left)

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
 from pagetide.host.device.config import DeviceConfig
+from pagetide.host.device.element import TURN_PUNCHES_MAX
 from pagetide.host.device.hinting import CMD_ID_FIRST
 from pagetide.host.device.inflate import PFNS_MAX
 from pagetide.host.device.state import DeviceState
 from pagetide.host.device.statistics import STATISTICS_BYTES_MAX, decode_statistics
-from pagetide.host.device.turn import NOTHING, TURN_PUNCHES_MAX
+from pagetide.host.device.turn import NOTHING
 from pagetide.virtio.balloon import (
     CMD_ID_DONE,
     CMD_ID_STOP,
@@ -28,8 +29,6 @@ from pagetide.virtio.balloon import (
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.device.queue_rig import BUFFER_PAGES, QueueRig
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES
-
-pytestmark = pytest.mark.alone
 
 FREE = RING_PAGES + BUFFER_PAGES
 """The first page that tests may give away."""
@@ -65,25 +64,6 @@ def test_a_turn_ends_when_it_has_discarded_often_enough() -> None:
         assert rig.word("inflate_punches") == TURN_PUNCHES_MAX
         assert not rig.process(elements).more
         assert rig.used() == 2
-
-
-def test_what_is_deflated_is_known_before_anything_else_is_discarded() -> None:
-    """A deflate queue with something in it goes first; one that came too late to be served holds nothing up."""
-    with QueueRig(Queue.DEFLATE) as rig:
-        inflate = rig.index - 1
-        assert rig.device.first_to_serve(inflate) == inflate
-        rig.put_pfns([FREE])
-        assert rig.device.first_to_serve(inflate) == rig.index
-        assert rig.device.first_to_serve(rig.index) == rig.index
-        rig.process()
-        assert rig.device.first_to_serve(inflate) == inflate
-        rig.put_pfns([FREE + 1])
-        rig.device.finish()
-        rig.put_pfns([FREE + 2])
-        assert rig.device.first_to_serve(inflate) == rig.index
-        rig.process()
-        assert rig.used() == 2
-        assert rig.device.first_to_serve(inflate) == inflate
 
 
 def test_deflated_pages_are_counted_and_not_touched() -> None:

@@ -12,8 +12,6 @@ from pagetide.virtio.split_ring.ring import RING_IDX
 from tests.host.device.queue_rig import QueueRig
 from tests.host.guest_ring import RING_PAGES
 
-pytestmark = pytest.mark.alone
-
 UNPOISONED = int(FEATURES & ~Feature.PAGE_POISON)
 
 

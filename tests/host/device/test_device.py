@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host.device import balloon as device
-from pagetide.host.device.balloon import BalloonDevice, NotSharedError, QueuePlace
-from pagetide.host.device.turn import NOTHING, TURN_BYTES_MAX, Turn
-from pagetide.host.memory.guest_memory import GuestMemory, GuestMemoryError, SharedMemoryLimit
+from pagetide.host.device.balloon import BalloonDevice
+from pagetide.host.device.element import TURN_BYTES_MAX
+from pagetide.host.device.queue_place import NotSharedError, QueuePlace
+from pagetide.host.device.turn import NOTHING, Turn
+from pagetide.host.memory.guest_memory import GuestMemory, SharedMemoryLimit
 from pagetide.host.memory.ledger import Ledger
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.split_ring.driver import AVAIL_ADDRESS
@@ -21,8 +24,6 @@ from pagetide.virtio.split_ring.ring import RING_ENTRIES, RingError
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from pagetide.virtio.vhost_user.rules import MEM_SLOTS_MAX
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER, GuestRing
-
-pytestmark = pytest.mark.alone
 
 FULL = int(device.FEATURES & ~device.OPTIONAL_FEATURES | Feature.REPORTING)
 PLAIN = int(Feature.VERSION_1 | Feature.REPORTING)

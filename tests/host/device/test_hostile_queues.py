@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.device.balloon import BalloonDevice, QueuePlace
-from pagetide.host.memory.guest_memory import GuestMemory, GuestMemoryError
+from pagetide.host.device.balloon import BalloonDevice
+from pagetide.host.device.queue_place import QueuePlace
+from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.memory.region_map import REGION_BYTES
 from pagetide.virtio.balloon import CONFIG_POISON_VAL, STAT, Queue, queues
 from pagetide.virtio.split_ring.ring import RingError
@@ -37,8 +39,6 @@ from tests.host.device.hostile_model import (
     features_of,
     pieces_of,
 )
-
-pytestmark = pytest.mark.alone
 
 USER = 0x7000_0000_0000
 _DONT_CARE = ((USED, 2), (USED + 4 + 8 * SIZE, 2))

@@ -10,7 +10,7 @@ import pytest
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES, QUEUES_MAX
 from pagetide.host.device.inflight_memory import InflightMemory, create_inflight
-from pagetide.host.memory.guest_memory import GuestMemoryError
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import Queue, queues
 from pagetide.virtio.split_ring.inflight import (
     REGION_DESC_NUM,
@@ -27,8 +27,6 @@ from pagetide.virtio.vhost_user.payloads import Inflight
 from pagetide.virtio.vhost_user.transport import FrontendChannel
 from tests.host.device.queue_rig import QueueRig
 from tests.host.guest_ring import PAGE, RING_PAGES, SIZE
-
-pytestmark = pytest.mark.alone
 
 REPORTING = queues(FEATURES).index(Queue.REPORTING)
 

@@ -1,12 +1,9 @@
 """The histogram of lags."""
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import given
 
 from pagetide.host.device.lag import Lag
-
-pytestmark = pytest.mark.alone
 
 
 @given(

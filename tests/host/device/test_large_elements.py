@@ -8,15 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host.device import balloon as devices
-from pagetide.host.device.balloon import BalloonDevice, QueueLostError
+from pagetide.host.device.balloon import BalloonDevice
+from pagetide.host.device.queue_place import QueueLostError
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.split_ring.inflight import InflightRegion
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, USER, GuestRing
-
-pytestmark = pytest.mark.alone
 
 FEATURES = int(devices.FEATURES & ~devices.OPTIONAL_FEATURES | Feature.REPORTING)
 REPORTING = queues(FEATURES).index(Queue.REPORTING)

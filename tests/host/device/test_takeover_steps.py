@@ -1,6 +1,7 @@
 """A successor goes on, wherever its predecessor was abandoned: nothing is lost, answered twice or discarded late."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.atomics import load_u16
+from pagetide.host.device import element, turn
 from pagetide.host.device.balloon import FEATURES
 from pagetide.jit import JIT_DISABLED
 from pagetide.virtio.balloon import Feature, Queue, queues
@@ -17,14 +19,12 @@ from pagetide.virtio.split_ring.ring import RING_IDX, USED_ENTRY_BYTES, RingErro
 from tests.host.device.abandoned_device import Steps, Takeovers, store
 from tests.host.guest_ring import PAGE, RING_PAGES
 
-pytestmark = [
-    pytest.mark.skipif(not JIT_DISABLED, reason="stores can be counted with NUMBA_DISABLE_JIT=1 only"),
-    pytest.mark.alone,
-]
+pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="stores can be counted with NUMBA_DISABLE_JIT=1 only")
 
 REPORTING = queues(FEATURES).index(Queue.REPORTING)
 WITHOUT_EVENT_IDX = int(FEATURES & ~Feature.EVENT_IDX)
-FREE = list(range(RING_PAGES, 64))
+FREE = [*range(RING_PAGES, 64, 2), *range(RING_PAGES + 1, 64, 2)]
+"""Pages that follow each other here do not adjoin."""
 
 
 class ViolatedError(Exception):
@@ -32,30 +32,33 @@ class ViolatedError(Exception):
 
 
 class Guest:
-    """A guest that reports a page an element, and writes to it again as soon as the element is back."""
+    """A guest that reports blocks of a page, so many an element, and writes to them as soon as the element is back."""
 
-    def __init__(self, steps: Steps, features: int) -> None:
-        self.takeovers = Takeovers(steps, REPORTING, features)
+    def __init__(self, steps: Steps, features: int, *, blocks: int = 1, turn_punches_max: int = 64) -> None:
+        self.takeovers = Takeovers(steps, REPORTING, features, turn_punches_max=turn_punches_max)
+        self.blocks = blocks
         self.free = list(FREE)
-        self.out: dict[int, int] = {}
+        self.out: dict[int, list[int]] = {}
         self.in_use: dict[int, int] = {}
         self.written = 0
         self.answers = 0
 
     def submit(self) -> None:
-        """Report the page that has been free for longest."""
-        if not self.free:
+        """Report the pages that have been free for longest."""
+        if len(self.free) < self.blocks:
             return
-        page = self.free.pop(0)
-        self.in_use.pop(page, None)
+        pages, self.free = self.free[: self.blocks], self.free[self.blocks :]
+        for page in pages:
+            self.in_use.pop(page, None)
         ring = self.takeovers.guest
-        head = ring.driver.add_element(np.array([ring.region.gpa + page * PAGE]), np.array([PAGE]), writable=True)
+        gpas = ring.region.gpa + np.array(pages) * PAGE
+        head = ring.driver.add_element(gpas, np.full(self.blocks, PAGE), writable=True)
         assert head is not None
         ring.driver.publish()
-        self.out[head] = page
+        self.out[head] = pages
 
     def take(self) -> None:
-        """Take what is back: each page must be gone; it is written to, and must stay as it is."""
+        """Take what is back: each page of it must be gone; it is written to, and must stay as it is."""
         ring = self.takeovers.guest
         try:
             heads = ring.driver.take_used()
@@ -63,14 +66,14 @@ class Guest:
             raise ViolatedError(f"answered twice: {error}") from error
         resident = ring.resident_pages()
         for head, _ in heads:
-            page = self.out.pop(head)
             self.answers += 1
-            if page in resident:
-                raise ViolatedError("acknowledged and not discarded")
-            self.written += 1
-            ring.ram.words[page * PAGE // 8] = self.written
-            self.in_use[page] = self.written
-            self.free.append(page)
+            for page in self.out.pop(head):
+                if page in resident:
+                    raise ViolatedError("acknowledged and not discarded")
+                self.written += 1
+                ring.ram.words[page * PAGE // 8] = self.written
+                self.in_use[page] = self.written
+                self.free.append(page)
 
     def check(self) -> None:
         """No page in use has lost what was written to it."""
@@ -80,7 +83,7 @@ class Guest:
 
     def finish(self) -> None:
         """Serve until everything is back."""
-        for _ in range(20):
+        for _ in range(20 * self.blocks):
             self.takeovers.turn(16)
             self.take()
             self.check()
@@ -200,6 +203,89 @@ def test_a_broken_order_of_stores_is_caught(
         abandon_once_everywhere(steps)
 
 
+def abandon_within_elements(steps: Steps, features: int, blocks: int = 4) -> int:
+    """Elements of several turns each, abandoned at every step of the first two, and at some of the successor's."""
+    places = 0
+    for second in (None, *range(0, 40, 10)):
+        for first in range(200):
+            guest = Guest(steps, features, blocks=blocks, turn_punches_max=1)
+            try:
+                for _ in range(3):
+                    guest.submit()
+                guest.takeovers.turn(2, first, turns=2 * blocks)
+                died = guest.takeovers.deaths == 1
+                guest.take()
+                guest.check()
+                guest.takeovers.turn(2, second, turns=blocks)
+                guest.take()
+                guest.check()
+                guest.submit()
+                guest.finish()
+                assert guest.answers == 4
+            finally:
+                guest.takeovers.close()
+            if not died:
+                break
+            places += 1
+        else:
+            pytest.fail("a turn has no end")
+    return places
+
+
+@pytest.mark.parametrize("features", [WITHOUT_EVENT_IDX, int(FEATURES & ~Feature.INDIRECT_DESC)])
+def test_a_successor_goes_on_within_an_element_of_many_turns(steps: Steps, features: int) -> None:
+    """A turn for each block of an element, killed at every step: it is back when all of it is gone, and once."""
+    assert abandon_within_elements(steps, features) > 20 * 5
+
+
+def _acknowledged_first(patch: pytest.MonkeyPatch) -> None:
+    """The element is given back as it is begun, and dealt with after."""
+    begin = element.begin_element
+
+    def early(queue: int, ring: np.ndarray, *rest: Any) -> None:
+        begin(queue, ring, *rest)
+        ring_device.push_used(ring, int(ring[ring_device.POPPED_HEAD]), 0)
+        ring_device.publish_used(ring)
+
+    patch.setattr(turn, "begin_element", early)
+    patch.setattr(turn, "push_used", lambda *_: 0)
+
+
+def _acknowledged_with_the_first_piece(patch: pytest.MonkeyPatch) -> None:
+    """What does not fit into the turn is given back as if it had."""
+    go_on = element.go_on
+
+    def early(regions: np.ndarray, ranges: np.ndarray, progress: np.ndarray, *rest: Any) -> int:
+        failure = go_on(regions, ranges, progress, *rest)
+        progress[element.NEXT_RANGE] = progress[element.RANGE_COUNT]
+        return failure
+
+    patch.setattr(turn, "go_on", early)
+
+
+def _begun_again_with_the_next(patch: pytest.MonkeyPatch) -> None:
+    """A turn that begins amid an element forgets it and takes the next."""
+    take_turn = turn._take_turn
+
+    def forgetful(queue: int, ring: np.ndarray, *rest: Any) -> int:
+        ring[ring_device.UNDER_WAY] = 0
+        return take_turn(queue, ring, *rest)
+
+    patch.setattr(turn, "_take_turn", forgetful)
+
+
+@pytest.mark.parametrize(
+    "broken", [_acknowledged_first, _acknowledged_with_the_first_piece, _begun_again_with_the_next]
+)
+def test_a_device_that_loses_pieces_is_caught(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, broken: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """An element that is given back before it is done, or never, breaks the promise at some step."""
+    broken(monkeypatch)
+    with pytest.raises(ViolatedError):
+        abandon_within_elements(steps, WITHOUT_EVENT_IDX)
+
+
 @settings(max_examples=60)
 @given(
     st.lists(
@@ -212,16 +298,20 @@ def test_a_broken_order_of_stores_is_caught(
         max_size=60,
     ),
     st.sampled_from([int(FEATURES), WITHOUT_EVENT_IDX]),
+    st.integers(1, 4),
+    st.integers(1, 3),
 )
-def test_any_history_of_deaths_loses_nothing(history: list[str | tuple[int, int | None]], features: int) -> None:
+def test_any_history_of_deaths_loses_nothing(
+    history: list[str | tuple[int, int | None]], features: int, blocks: int, turn_punches_max: int
+) -> None:
     """Reports, turns, orderly stops and deaths in any order: each element is answered once, its page gone then."""
     with pytest.MonkeyPatch.context() as patch:
-        guest = Guest(Steps(patch), features)
+        guest = Guest(Steps(patch), features, blocks=blocks, turn_punches_max=turn_punches_max)
         submitted = 0
         try:
             for what in history:
                 if what == "submit":
-                    submitted += bool(guest.free)
+                    submitted += len(guest.free) >= blocks
                     guest.submit()
                 elif what == "take":
                     guest.take()

@@ -25,8 +25,6 @@ from pagetide.memory.guest_ram import GuestRam
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.memory.residency import resident_bytes
 
-pytestmark = pytest.mark.alone
-
 MIB = 1 << 20
 FRAME_COUNT = 8
 

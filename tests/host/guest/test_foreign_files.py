@@ -18,8 +18,6 @@ from tests.host.daemon.test_server import Running
 from tests.host.guest.served_guest import ServedGuest, wait_readable
 from tests.host.guest_ring import PAGE, RING_PAGES
 
-pytestmark = pytest.mark.alone
-
 HUGE = 2 << 20
 USER = 0x7000_0000_0000
 

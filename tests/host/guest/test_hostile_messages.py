@@ -34,7 +34,7 @@ from tests.host.guest.served_guest import ServedGuest
 from tests.host.guest_ring import PAGE, RING_PAGES
 from tests.host.server_at_times import ServerAtTimes
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.xdist_group("hostile messages")
 
 CANARY_PAGES = 16
 PAGES = 64

@@ -29,8 +29,6 @@ from pagetide.virtio.vhost_user.payloads import (
 )
 from pagetide.virtio.vhost_user.transport import receive_some, send_some
 
-pytestmark = pytest.mark.alone
-
 
 class KilledError(BaseException):
     """Stands for SIGKILL: nothing in between catches it."""

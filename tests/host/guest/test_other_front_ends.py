@@ -38,8 +38,6 @@ from pagetide.virtio.vhost_user.payloads import (
 from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, GuestRing
 
-pytestmark = pytest.mark.alone
-
 P = ProtocolFeature
 _HEADER = struct.Struct("<III")
 _GETS = frozenset(request for request in Request if request.name.startswith("GET_"))
@@ -382,6 +380,39 @@ def test_cloud_hypervisor_reconnects(served: list[Served]) -> None:
         wait_readable(played.told.fileno())
     finally:
         played.close()
+
+
+@pytest.mark.parametrize("end", ["stopped while paused", "stopped", "killed"])
+def test_cloud_hypervisor_reconnects_with_a_report_outstanding(served: list[Served], tmp_path: Path, end: str) -> None:
+    """Its base is beyond a report that nobody has given back: kept by a pause, or made while nobody served."""
+    played = CloudHypervisor(served[0].path)
+    try:
+        played.negotiate()
+        played.activate()
+        played.report(RING_PAGES, 4)
+        if end == "stopped":
+            served[0].close()
+        elif end == "killed":
+            served[0].halt()  # nothing is said to anybody, and in-flight memory stays in use
+        else:
+            served[0].attached.wishes.want(paused=True)
+            served[0].attached.follow_wishes()
+        played.submit(RING_PAGES + 8, 2)
+        if end == "stopped while paused":
+            served[0].close()
+        assert not played.ring.driver.take_used()
+        played.path = tmp_path / "vm2.sock"
+        served.append(Served(played.path))
+        played.reconnect()
+        assert played.avail_idx(played.index) == 2, "what it says is the base"
+        played.wait_used()
+        assert served[1].discarded_pages() == 2
+        played.report(RING_PAGES + 16, 1)
+        assert served[1].discarded_pages() == 3
+    finally:
+        played.close()
+        if end == "killed":
+            served[0].close()
 
 
 @pytest.mark.parametrize("early", [True, False])

@@ -21,8 +21,6 @@ from tests.host.daemon.process import Daemon, show
 from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES
 
-pytestmark = pytest.mark.alone
-
 READY = int(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK)
 TOLD = encode(Message(2))
 

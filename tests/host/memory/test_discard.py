@@ -20,8 +20,6 @@ from pagetide.linux import huge_tmpfs_file
 from pagetide.memory.region_map import WHOLE, Region, RegionMap
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 
-pytestmark = pytest.mark.alone
-
 PAGE = 4096
 WRITE = 2
 

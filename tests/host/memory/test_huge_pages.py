@@ -1,9 +1,8 @@
 """Guest memory on hugetlbfs: a huge page goes when all of it is out, and nothing that is in use ever does."""
 
-import fcntl
+import contextlib
+import ctypes
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pagetide import linux
 from pagetide.host.device.balloon import FEATURES
 from pagetide.host.memory.discard import punch_next
 from pagetide.host.memory.guest_memory import GuestMemory
@@ -20,12 +20,12 @@ from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, 
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.memory.region_map import WHOLE
 from pagetide.memory.residency import resident_bytes
-from pagetide.virtio.balloon import Queue
+from pagetide.virtio.balloon import Feature, Queue
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.device.queue_rig import QueueRig
 from tests.host.guest_ring import GPA, PAGE
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.xdist_group("huge pages")
 
 HUGE = 2 << 20
 UNIT = HUGE // PAGE
@@ -33,36 +33,6 @@ UNITS = 4
 AT = 1 << 40
 FIRST = (AT - GPA) // PAGE
 """The first page of a huge region, counted from where rings are."""
-_SYSCTL = Path("/proc/sys/vm/nr_hugepages")
-
-
-def _reserve(more: int) -> bool:
-    """Change the number of huge pages that the system keeps, beside others who do; whether it has done so."""
-    with (Path(tempfile.gettempdir()) / "pagetide-test-huge-pages.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        wanted = int(_SYSCTL.read_text()) + more
-        _SYSCTL.write_text(str(wanted))
-        return int(_SYSCTL.read_text()) == wanted
-
-
-@pytest.fixture(scope="module")
-def huge_pages() -> Iterator[None]:
-    """Enough huge pages for one file, beyond those that others have. CI must have them."""
-    before = int(_SYSCTL.read_text()) if _SYSCTL.exists() else 0
-    try:
-        enough = _reserve(2 * UNITS)
-    except OSError:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip("huge pages cannot be reserved here (vm.nr_hugepages): not root, or a kernel without")
-    if not enough:
-        _SYSCTL.write_text(str(before))
-        assert not os.environ.get("CI"), "CI must have huge pages (vm.nr_hugepages)"
-        pytest.skip("the system has no huge pages left (vm.nr_hugepages)")
-    try:
-        yield
-    finally:
-        _reserve(-2 * UNITS)
 
 
 class Huge:
@@ -240,11 +210,132 @@ def test_a_new_driver_has_all_its_pages() -> None:
             assert huge.ram.words[(512 * PAGE) // 8] == 1
 
 
+class Ballooned:
+    """A guest with huge pages of its own, of which all but the last page of the first are in the balloon."""
+
+    def __init__(self, features: int) -> None:
+        self.rigs = contextlib.ExitStack()
+        self.rig = self.rigs.enter_context(QueueRig(Queue.INFLATE, features=features))
+        self.huge = self.rigs.enter_context(Huge())
+        self.rig.memory.add(MemoryRegion(AT, UNITS * HUGE, AT, 0), os.dup(self.huge.ram.fd))
+        self.inflate(range(UNIT - 1))
+        assert self.huge.held_pages == UNITS * UNIT
+
+    def inflate(self, pages: range) -> None:
+        """In one element, which is given back."""
+        self.rig.put_pfns([FIRST + page for page in pages])
+        self.rig.process()
+        assert self.rig.used() == 1
+
+    def use(self, page: int) -> None:
+        """The guest writes to a page."""
+        self.huge.ram.words[page * PAGE // 8] = 77
+
+    def kept(self, page: int) -> bool:
+        """Whether that is still there."""
+        return bool(self.huge.ram.words[page * PAGE // 8] == 77)
+
+
+MUST_TELL = int(FEATURES)
+MAY_TELL_LATER = int(FEATURES & ~Feature.MUST_TELL_HOST)
+
+
+@pytest.mark.usefixtures("huge_pages")
+@pytest.mark.parametrize("reported", [False, True])
+@pytest.mark.parametrize(("features", "kept"), [(MAY_TELL_LATER, True), (MUST_TELL, False)])
+def test_who_need_not_tell_uses_pages_before_it_asks(reported: bool, features: int, kept: bool) -> None:
+    """A page that is used and not yet deflated survives the last part's inflation, or report, without MUST_TELL_HOST.
+
+    With the feature a driver must not do this; that the page is lost then shows that the test can fail.
+    """
+    ballooned = Ballooned(features)
+    with ballooned.rigs:
+        ballooned.use(3)
+        if reported:
+            ranges = np.array([[AT + (UNIT - 1) * PAGE, AT + UNIT * PAGE, 0]], np.int64)
+            regions = ballooned.rig.memory.region_map.table
+            assert punch_next(regions, ranges, 0, WHOLE, 0, 1, Ledger().words) == 0
+        else:
+            ballooned.inflate(range(UNIT - 1, UNIT))
+        assert ballooned.kept(3) == kept
+
+
+@pytest.mark.usefixtures("huge_pages")
+def test_without_the_promise_a_huge_page_goes_in_one_element() -> None:
+    """What an element names whole needs no book: it is discarded whatever was negotiated."""
+    ballooned = Ballooned(MAY_TELL_LATER)
+    with ballooned.rigs:
+        ballooned.inflate(range(UNIT, 2 * UNIT))
+        assert ballooned.huge.held_pages == (UNITS - 1) * UNIT
+        ballooned.inflate(range(UNIT - 1, UNIT))
+        assert ballooned.huge.held_pages == (UNITS - 1) * UNIT
+
+
 def test_files_of_small_pages_need_no_book(tmp_path: Path) -> None:
     """Pages of a memfd, of a huge tmpfs and of a disk's file are given back one by one."""
     for fd in (os.memfd_create("small"), os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)):
         assert huge_page_bytes(fd) == PAGE
         os.close(fd)
+
+
+@pytest.mark.usefixtures("a_gigantic_page")
+def test_halves_of_a_page_of_a_gib_are_joined() -> None:
+    """Pages of 1 GiB are hugetlbfs's, too: nothing goes before all of one is out, and then all of it, verified."""
+    gib, half = 1 << 30, (1 << 29) // PAGE
+    fd = os.memfd_create("gigantic", os.MFD_CLOEXEC | os.MFD_HUGETLB | os.MFD_HUGE_1GB)
+    os.ftruncate(fd, gib)
+    assert huge_page_bytes(fd) == gib
+    memory, ledger = GuestMemory(), Ledger()
+    memory.add(MemoryRegion(AT, gib, AT, 0), os.dup(fd))
+    try:
+        ctypes.memset(memory.address_of(AT, 8), 1, 8)
+        assert resident_bytes(fd) == gib
+        for number, gone in enumerate((0, gib)):
+            ranges = np.array([[AT + number * half * PAGE, AT + (number + 1) * half * PAGE, 0]], np.int64)
+            while ranges[0, RANGE_START] < ranges[0, RANGE_END]:
+                assert punch_next(memory.region_map.table, ranges, 0, WHOLE, 1, 1, ledger.words) == 0
+            assert resident_bytes(fd) == gib - gone
+            assert ledger.snapshot()["verified_bytes"] == gone
+            assert ledger.snapshot()["skipped_partial_bytes"] == (gib // 2 if gone == 0 else 0)
+    finally:
+        memory.close()
+        os.close(fd)
+
+
+_MADV_COLLAPSE = 25  # include/uapi/asm-generic/mman-common.h; whatever shmem_enabled says
+
+
+def _huge_pages_behind(address: int) -> int:
+    """How much of the mapping at an address is in huge pages of shared memory, by smaps."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.startswith(f"{address:x}-"):
+            return next(int(word.split()[1]) << 10 for word in lines if word.startswith("ShmemPmdMapped"))
+    pytest.fail("there is no such mapping")
+
+
+def test_a_part_of_a_transparent_huge_page_behind_a_memfd_goes_alone() -> None:
+    """THP in a memfd, as memory-backend-memfd has it where the kernel gives some: pages are given back one by one."""
+    with GuestRam.create(2 * HUGE, "memfd") as ram:
+        ram.words[:: PAGE // 8] = 1
+        with contextlib.suppress(OSError):  # a kernel before 6.1, or one without THP
+            linux.madvise(ram.address, 2 * HUGE, _MADV_COLLAPSE)
+        if _huge_pages_behind(ram.address) != 2 * HUGE:
+            assert not os.environ.get("CI"), "CI must have transparent huge pages"
+            pytest.skip("the kernel gives a memfd no huge pages (MADV_COLLAPSE, Linux 6.1)")
+        assert huge_page_bytes(ram.fd) == PAGE
+        memory, ledger = GuestMemory(), Ledger()
+        memory.add(MemoryRegion(AT, 2 * HUGE, AT, 0), os.dup(ram.fd))
+        for start, end in ((7, 8), (100, 300), (UNIT, 2 * UNIT)):
+            ranges = np.array([[AT + start * PAGE, AT + end * PAGE, 0]], np.int64)
+            while ranges[0, RANGE_START] < ranges[0, RANGE_END]:
+                assert punch_next(memory.region_map.table, ranges, 0, WHOLE, 1, 1, ledger.words) == 0
+        told = ledger.snapshot()
+        assert told["verified_bytes"] == told["discarded_bytes"] == 201 * PAGE + HUGE
+        assert resident_bytes(ram.fd) == HUGE - 201 * PAGE
+        stamps = ram.words[: HUGE // 8 : PAGE // 8]
+        assert np.flatnonzero(stamps == 0).tolist() == [7, *range(100, 300)]
+        memory.close()
 
 
 @pytest.mark.usefixtures("hugetmpfs")

@@ -1,11 +1,7 @@
 """Rests of those who have used up their allowances."""
 
-import pytest
-
 from pagetide.host.device.allowance import CHARGE_MAX_S
 from pagetide.host.sharing.costs import Costs
-
-pytestmark = pytest.mark.alone
 
 
 def _resting(*parties: str) -> Costs[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.host.memory.guest_memory import GuestMemory, GuestMemoryError, SharedMemoryLimit
+from pagetide.host.memory.guest_memory import GuestMemory, SharedMemoryLimit
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.host.sharing.descriptor_share import descriptor_share
 from pagetide.virtio.vhost_user.frontend import RefusedError
 from pagetide.virtio.vhost_user.messages import Request
@@ -16,8 +17,6 @@ from pagetide.virtio.vhost_user.payloads import MemoryRegion, encode_single_regi
 from tests.host.daemon.test_fence import BAD, Rig
 from tests.host.guest.served_guest import ServedGuest
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, USER
-
-pytestmark = pytest.mark.alone
 
 DESCRIPTORS = 256
 

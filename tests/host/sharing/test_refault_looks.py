@@ -12,8 +12,6 @@ from pagetide.memory.region_map import REGION_MARKS
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 
-pytestmark = pytest.mark.alone
-
 PIECE_BYTES = 64 << 20
 PIECE_PAGES = PIECE_BYTES // PAGE_SIZE_BYTES
 

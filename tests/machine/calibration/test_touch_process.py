@@ -9,8 +9,6 @@ from pagetide.machine.calibration.touch_process import TouchProcess
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.units import PAGE_SIZE_BYTES
 
-pytestmark = pytest.mark.alone
-
 MIB = 1 << 20
 
 

@@ -23,7 +23,7 @@ from pagetide.machine.result import RunResult
 from tests.machine.linux.guests import SMALL, folders_of_guests, gone, processes_of_guests, when_full
 from tests.machine.watcher import MIB, Watcher
 
-pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.alone]
+pytestmark = pytest.mark.usefixtures("folder_for_guests")
 
 
 class Daemon:

@@ -11,8 +11,6 @@ from pagetide.machine.linux.initrd import INIT, Entry, cpio_archive, guest_initr
 from pagetide.machine.linux.kernel_modules import KernelModule
 from pagetide.machine.linux.packages import find_busybox
 
-pytestmark = pytest.mark.alone
-
 
 def read_archive(archive: bytes) -> dict[str, tuple[int, bytes, tuple[int, int]]]:
     """Mode, data and device of each entry by name, read as the format's text has it."""

@@ -12,8 +12,6 @@ from pagetide.machine.linux.machine import HELD_AFTER_S, SETTLED_AFTER_S, Kernel
 from pagetide.units import PAGE_SIZE_BYTES
 from tests.machine.watcher import MIB
 
-pytestmark = pytest.mark.alone
-
 
 def test_what_is_neither_free_nor_listed_is_the_kernels_own_or_not_used() -> None:
     """Used is what is listed and the least that was missing so far: isolated and ballooned pages are left out."""

@@ -21,7 +21,7 @@ from pagetide.memory.guest_ram import GuestRamError
 from tests.machine.linux.guests import SMALL, folders_of_guests, gone, kill_guest, processes_of_guests, when_full
 from tests.machine.watcher import MIB, Watcher
 
-pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.alone]
+pytestmark = pytest.mark.usefixtures("folder_for_guests")
 
 
 def run_peer(watcher: Watcher | None = None, **changes: Any) -> RunResult:

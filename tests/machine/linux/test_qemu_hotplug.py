@@ -22,7 +22,7 @@ from pagetide.machine.qemu.qmp import Qmp
 from tests.machine.linux.guests import SMALL
 from tests.machine.watcher import MIB
 
-pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.alone]
+pytestmark = pytest.mark.usefixtures("folder_for_guests")
 
 PATIENCE_S = 120.0
 _REMOVED_MIN_BYTES = 100 * MIB

@@ -18,10 +18,10 @@ from pagetide.machine.linux.guest import LinuxGuest
 from pagetide.machine.linux.packages import QemuProgram, find_linux
 from pagetide.machine.linux.qemu import Qemu
 from pagetide.operate.host.daemon import ask
-from tests.host.daemon.little_service_manager import LittleServiceManager
+from tests.host.little_service_manager import LittleServiceManager
 from tests.machine.linux.guests import SMALL
 
-pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.alone]
+pytestmark = pytest.mark.usefixtures("folder_for_guests")
 
 RESTARTS = int(os.environ.get("PAGETIDE_RESTARTS", "2"))
 ROUND_MAX_S = 120.0

@@ -9,8 +9,6 @@ from pagetide.machine.linux import uml_probe
 from pagetide.machine.linux.packages import GuestParts
 from pagetide.machine.linux.uml_probe import UmlProbe, probe_uml
 
-pytestmark = pytest.mark.alone
-
 RUNS = "echo @runs 6.1.7"
 REGISTERS = "echo userspace - ptrace set fp regs failed, errno = 14; exit 134"
 

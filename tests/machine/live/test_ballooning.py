@@ -15,8 +15,6 @@ from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.live.machine import LiveMachine
 from tests.machine.watcher import Watcher
 
-pytestmark = pytest.mark.alone
-
 MIB = 1 << 20
 
 

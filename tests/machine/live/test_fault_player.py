@@ -9,7 +9,7 @@ from pagetide.machine.faults import Fault, parse_faults
 from pagetide.machine.live.fault_player import SLICE_S, FaultPlayer, SignalledProcess
 from pagetide.machine.messages import ClockStarted
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.jit]
 
 
 class Stage:

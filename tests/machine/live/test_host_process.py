@@ -13,7 +13,7 @@ from pagetide.machine.live import host_process
 from pagetide.machine.live.host_process import run_host
 from pagetide.machine.messages import Channel, Command, HostSetup, Ready
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.jit
 
 
 class Beside:

@@ -18,7 +18,7 @@ from pagetide.machine.live.machine import LiveMachine
 from pagetide.machine.result import RunResult
 from tests.machine.watcher import Watcher
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.jit]
 
 MIB = 1 << 20
 SMALL = RunConfig(ram_bytes=64 * MIB, bursts=1, hold_s=0.2, delay_s=0.1)

@@ -14,8 +14,6 @@ from pagetide.virtio.balloon import Feature
 from pagetide.virtio.pci import PciError, VirtioPci
 from tests.guest.reporting.batches import batch_of
 
-pytestmark = pytest.mark.alone
-
 RAM_BYTES = 64 << 20
 WITHIN_S = 10.0
 

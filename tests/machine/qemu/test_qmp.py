@@ -10,8 +10,6 @@ import pytest
 
 from pagetide.machine.qemu.qmp import Qmp, QmpError
 
-pytestmark = pytest.mark.alone
-
 GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\n'
 
 

@@ -7,8 +7,6 @@ import pytest
 
 from pagetide.machine.qemu.qtest import Lines, Qtest, QtestError
 
-pytestmark = pytest.mark.alone
-
 
 def test_answers_come_without_their_ok() -> None:
     """An answer's value is what follows OK; a bare OK is an empty answer; interrupts are counted."""

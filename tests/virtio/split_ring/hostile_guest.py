@@ -5,7 +5,7 @@ import struct
 from typing import Any
 
 from pagetide.memory.region_map import Region, RegionMap
-from pagetide.virtio.split_ring.device import DeviceRing
+from pagetide.virtio.split_ring.device_ring import DeviceRing
 
 PAGE = 4096
 SIZE = 8

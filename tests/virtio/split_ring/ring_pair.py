@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.virtio.split_ring import device as ring_device
 from pagetide.virtio.split_ring import driver as ring_driver
-from pagetide.virtio.split_ring.device import DeviceRing
+from pagetide.virtio.split_ring.device_ring import DeviceRing
 from pagetide.virtio.split_ring.driver import DriverRing
 from pagetide.virtio.split_ring.ring import DESC_BYTES, RING_IDX, place_ring
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pagetide.virtio.split_ring import ring
-from pagetide.virtio.split_ring.device import DeviceRing, Element, pop_element
+from pagetide.virtio.split_ring.device import pop_element
+from pagetide.virtio.split_ring.device_ring import DeviceRing, Element
 from pagetide.virtio.split_ring.driver import add_element
 from pagetide.virtio.split_ring.ring import RingError, need_event, place_ring
 from tests.virtio.split_ring.ring_pair import avail_address, column, desc_address, make_pair, used_address

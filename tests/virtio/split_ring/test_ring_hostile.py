@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pagetide.memory.region_map import REGION_ADDRESS
 from pagetide.virtio.split_ring import ring
-from pagetide.virtio.split_ring.device import DeviceRing, pop_element
+from pagetide.virtio.split_ring.device import pop_element
+from pagetide.virtio.split_ring.device_ring import DeviceRing
 from pagetide.virtio.split_ring.ring import RingError
 from tests.virtio.split_ring.hostile_guest import (
     AVAIL_GPA,

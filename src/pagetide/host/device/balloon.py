@@ -16,21 +16,16 @@ To serve another queue, write its class and add it to `_queue`.
 
 from typing import NamedTuple
 
-from pagetide.host.device.config import NUM_PAGES_MAX, DeviceConfig
+from pagetide.host.device.config import DeviceConfig
+from pagetide.host.device.element import DEVICE_INIT, KEEPS, TURN_BYTES_MAX, TURN_PUNCHES_MAX, turn_control
 from pagetide.host.device.hinting import HintingQueue, HintingRound
 from pagetide.host.device.kept_state import DeviceKept
+from pagetide.host.device.queue_place import QueueLostError, QueuePlace, addresses
 from pagetide.host.device.state import DeviceState
 from pagetide.host.device.statistics import StatisticsQueue
-from pagetide.host.device.turn import (
-    DEVICE_INIT,
-    NOTHING,
-    TURN_BYTES_MAX,
-    TURN_PUNCHES_MAX,
-    BlockQueue,
-    Turn,
-    turn_control,
-)
-from pagetide.host.memory.guest_memory import DeviceMemory, GuestMemoryError
+from pagetide.host.device.target import Target
+from pagetide.host.device.turn import NOTHING, BlockQueue, Turn
+from pagetide.host.memory.guest_memory import DeviceMemory
 from pagetide.host.memory.ledger import (
     DEFLATE_ACCOUNT,
     INFLATE_ACCOUNT,
@@ -39,20 +34,18 @@ from pagetide.host.memory.ledger import (
     SKIPPED_POISONED,
     Ledger,
 )
-from pagetide.host.memory.ram_size import ram_bytes, shared_files
-from pagetide.memory.region_map import REGION_BYTES
-from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import CMD_ID_STOP, CONFIG_POISON_VAL, Feature, Queue, queues
-from pagetide.virtio.split_ring.device import DeviceRing
+from pagetide.virtio.split_ring.device_ring import DeviceRing
 from pagetide.virtio.split_ring.inflight import InflightRegion
-from pagetide.virtio.split_ring.ring import avail_ring_bytes, desc_table_bytes, used_idx, used_ring_bytes
+from pagetide.virtio.split_ring.ring import used_idx
 
 OPTIONAL_FEATURES = (
     Feature.STATS_VQ | Feature.DEFLATE_ON_OOM | Feature.FREE_PAGE_HINT | Feature.PAGE_POISON | Feature.REPORTING
 )
 """The balloon's features, each of which a user may want to do without."""
 
-FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | OPTIONAL_FEATURES
+FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.MUST_TELL_HOST | OPTIONAL_FEATURES
 """All that the device can offer."""
 
 QUEUES_MAX = len(Queue)
@@ -61,50 +54,9 @@ QUEUES_MAX = len(Queue)
 _ACCOUNTS = {Queue.INFLATE: INFLATE_ACCOUNT, Queue.DEFLATE: DEFLATE_ACCOUNT, Queue.REPORTING: REPORT_ACCOUNT}
 _POISON_VAL = slice(CONFIG_POISON_VAL, CONFIG_POISON_VAL + 4)
 _NO_POISON = bytes(4)
-_TARGET_SLACK_PAGES = 256  # statistics and `actual` are not told at the same moment
 
 # Python 3.11 finds a member of an enum in 0.2 µs, and in many times that after a turn has emptied the caches.
 _REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
-
-
-class NotSharedError(GuestMemoryError):
-    """A queue is started of a guest of whose memory nothing is shared: its RAM is private to its front-end."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the front-end shares none of the guest's memory, so nothing can be given back: the guest needs RAM that "
-            "both can see (with QEMU memory-backend-memfd or memory-backend-file, with share=on)"
-        )
-
-
-class QueueLostError(GuestMemoryError):
-    """A started queue is in the guest's memory no more.
-
-    Attributes:
-        queue: its index.
-    """
-
-    queue: int
-
-    def __init__(self, queue: int, reason: str) -> None:
-        super().__init__(reason)
-        self.queue = queue
-
-
-class QueuePlace(NamedTuple):
-    """Where a queue is, as a frontend tells it.
-
-    Attributes:
-        size: in descriptors.
-        desc_user_address: the descriptor table; like the other two an address of the frontend's.
-        avail_user_address: the available ring.
-        used_user_address: the used ring.
-    """
-
-    size: int
-    desc_user_address: int
-    avail_user_address: int
-    used_user_address: int
 
 
 class _Started(NamedTuple):
@@ -159,26 +111,15 @@ class BalloonDevice:
         self.paused = self.inhibited = False
         self.statistics = {}
         self._can_poison = self._deflates_on_oom = False
-        self._own_bytes: int | None = None
-        self._target_bytes: int | None = None
         self._once_started: set[int] = set()
         self._left_at: dict[int, int] = {}
         self._left_amid: dict[int, int] = {}
         self._ends: dict[int, int] | None = None
         self._hinting = HintingRound()
         self._memory = memory
+        self._target = Target(memory, self.config)
         self._queues: dict[int, _Started] = {}
         self._control = turn_control(verify_share, bytes_max=turn_bytes_max, punches_max=turn_punches_max)
-
-    @property
-    def ram_bytes(self) -> int:
-        """Memory that the guest has, as well as it can be told (ram_size.py); 0 before it has shared any."""
-        return ram_bytes(shared_files(self._memory.region_map.table), self._own_bytes)
-
-    @property
-    def shared_bytes(self) -> int:
-        """All memory that the guest has shared, which may be more than it has."""
-        return int(self._memory.region_map.table[:, REGION_BYTES].sum())
 
     def index_of(self, kind: Queue) -> int | None:
         """The index of the started queue of this kind, if there is one."""
@@ -187,39 +128,20 @@ class BalloonDevice:
     def set_target_bytes(self, target_bytes: int) -> None:
         """Want the guest to make do with this much memory; the driver is to be told of a changed configuration.
 
-        More than the guest has empties the balloon. What it shares can be a little less than what it was started with:
-        User-Mode Linux keeps its own kernel's pages out of it. No more than 2^32 - 1 pages can be asked for, nor more
-        than the guest's own total. The target holds: when statistics tell of more or less memory, it is asked for anew.
-
         Raises:
             ValueError: the guest has shared no memory yet, or the target is negative.
         """
-        if self.shared_bytes == 0:
-            raise ValueError("the guest has shared no memory yet")
-        if target_bytes < 0:
-            raise ValueError(f"a guest cannot keep {target_bytes} bytes")
-        self._target_bytes = target_bytes
-        self.config.set_num_pages(self._pages_for(target_bytes))
+        self._target.set_bytes(target_bytes)
 
-    def _pages_for(self, target_bytes: int) -> int:
-        most_bytes = self.ram_bytes if self._own_bytes is None else self._own_bytes
-        return min(max(0, min(self.ram_bytes - target_bytes, most_bytes)) // PAGE_SIZE_BYTES, NUM_PAGES_MAX)
+    @property
+    def ram_bytes(self) -> int:
+        """Memory that the guest has, as well as it can be told (ram_size.py); 0 before it has shared any."""
+        return self._target.ram_bytes
 
-    def _take_statistics(self, statistics: dict[str, int]) -> bool:
-        """Learn the guest's own total; whether the driver is to be told of a changed configuration."""
-        self.statistics = statistics
-        total_bytes = statistics.get("memtot", 0)
-        # Linux takes a page in the balloon out of its total, unless it would give it back rather than run out of
-        # memory (drivers/virtio/virtio_balloon.c, fill_balloon, 6.12).
-        in_balloon_bytes = 0 if self._deflates_on_oom else self.config.fields.actual * PAGE_SIZE_BYTES
-        self._own_bytes = total_bytes + in_balloon_bytes if total_bytes else None
-        if self._target_bytes is None or self.shared_bytes == 0:
-            return False
-        num_pages = self._pages_for(self._target_bytes)
-        changed = abs(num_pages - self.config.fields.num_pages) >= _TARGET_SLACK_PAGES
-        if changed:
-            self.config.set_num_pages(num_pages)
-        return changed
+    @property
+    def shared_bytes(self) -> int:
+        """All memory that the guest has shared, which may be more than it has."""
+        return self._target.shared_bytes
 
     @property
     def hinting(self) -> bool:
@@ -278,7 +200,7 @@ class BalloonDevice:
         Raises:
             GuestMemoryError: a part of the queue is not in the guest's memory.
         """
-        return int(used_idx(self._addresses(place)[2]))
+        return int(used_idx(addresses(self._memory, place)[2]))
 
     def take_over(self, state: DeviceState) -> bool:
         """Go on as a predecessor left it; whether the driver is to be told of a changed configuration.
@@ -320,7 +242,7 @@ class BalloonDevice:
             ValueError: the size, an address or the base is not one that virtio 1.2, 2.7, allows, or the in-flight
                 region is not this queue's.
         """
-        desc_address, avail_address, used_address = self._addresses(place)
+        desc_address, avail_address, used_address = addresses(self._memory, place)
         kinds = queues(features)
         if index >= len(kinds):
             return
@@ -336,6 +258,7 @@ class BalloonDevice:
         )
         self._can_poison = bool(features & Feature.PAGE_POISON)
         self._control[DEVICE_INIT] = bool(features & Feature.DEVICE_INIT_REPORTED)
+        self._control[KEEPS] = bool(features & Feature.MUST_TELL_HOST)
         self._deflates_on_oom = bool(features & Feature.DEFLATE_ON_OOM)
         if ring.next_avail == 0 or ring.next_avail != self._left_at.get(index):
             self._memory.forget_inflated()  # the driver is another one, or its memory is of another time
@@ -367,28 +290,10 @@ class BalloonDevice:
         """
         for index, (_, place, queue) in self._queues.items():
             try:
-                queue.ring.move(*self._addresses(place))
+                queue.ring.move(*addresses(self._memory, place))
             except GuestMemoryError as error:
                 self._queues.clear()
                 raise QueueLostError(index, str(error)) from error
-
-    def first_to_serve(self, index: int) -> int:
-        """The deflate queue, if something waits there and something else would be served before it; else `index`.
-
-        What a guest takes back is to be known before a huge page is discarded for what was inflated of it earlier. A
-        driver that has not accepted MUST_TELL_HOST may use pages as soon as it has asked for them (virtio 1.2,
-        5.5.6.1).
-        """
-        deflate = self.index_of(Queue.DEFLATE)
-        if deflate is None or deflate == index:
-            return index
-        ring = self._queues[deflate].queue.ring
-        if ring.avail_idx == ring.next_avail:
-            return index
-        if self._ends is not None and ring.left_until(self._ends.get(deflate, ring.next_avail)) == 0:
-            self._memory.forget_inflated()  # it came too late to be served, and may name anything
-            return index
-        return deflate
 
     def finish(self) -> None:
         """Serve what is in the rings now, and nothing that comes later."""
@@ -412,8 +317,10 @@ class BalloonDevice:
         turn = queue.process(self._memory.region_map.table, budget, self._skip(kind))
         if kind is _STATS:
             assert isinstance(queue, StatisticsQueue)
-            if queue.latest is not self.statistics and self._take_statistics(queue.latest):
-                turn = turn._replace(config_changed=True)
+            if queue.latest is not self.statistics:
+                self.statistics = queue.latest
+                changed = self._target.learn(queue.latest, deflates_on_oom=self._deflates_on_oom)
+                turn = turn._replace(config_changed=changed)
         elif turn.config_changed:
             self.config.set_cmd_id(self._hinting.cmd_id)
         return turn
@@ -428,11 +335,8 @@ class BalloonDevice:
         self._hinting.end()
         self.config.set_cmd_id(self._hinting.cmd_id)
         self.config.begin_anew()
-        self._forget_statistics()
-
-    def _forget_statistics(self) -> None:
         self.statistics = {}
-        self._own_bytes = None
+        self._target.forget()
 
     def _queue(self, kind: Queue, ring: DeviceRing, counted_bytes: int) -> BlockQueue | StatisticsQueue | HintingQueue:
         words = self.ledger.words
@@ -450,15 +354,3 @@ class BalloonDevice:
             config = self.config
             return 0 if config.poison_known and config.data[_POISON_VAL] == _NO_POISON else SKIPPED_POISONED
         return 0
-
-    def _addresses(self, place: QueuePlace) -> tuple[int, int, int]:
-        try:
-            return (
-                self._memory.address_of(place.desc_user_address, desc_table_bytes(place.size)),
-                self._memory.address_of(place.avail_user_address, avail_ring_bytes(place.size)),
-                self._memory.address_of(place.used_user_address, used_ring_bytes(place.size)),
-            )
-        except GuestMemoryError as error:
-            if self.shared_bytes == 0:
-                raise NotSharedError from error
-            raise GuestMemoryError(f"a queue is not in the guest's memory: {error}") from error

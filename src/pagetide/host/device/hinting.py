@@ -19,7 +19,7 @@ from pagetide.host.memory.ledger import HINTED_BYTES, HINTS, HINTS_STALE
 from pagetide.memory.region_map import find_cover
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import CMD_ID_DONE, CMD_ID_STOP
-from pagetide.virtio.split_ring.device import DeviceRing, Element
+from pagetide.virtio.split_ring.device_ring import DeviceRing, Element
 
 CMD_ID_FIRST = 0x8000_0000
 """The first round's id, as QEMU has it; all ids from 2 to 2^32 - 1 are legal."""

@@ -11,7 +11,7 @@ import os
 from pagetide import foreign_fds, linux
 from pagetide.host.device.state import STATE_BYTES, DeviceState
 from pagetide.host.memory.file_window import FileWindow
-from pagetide.host.memory.guest_memory import GuestMemoryError
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.split_ring.inflight import InflightRegion, region_bytes
 from pagetide.virtio.split_ring.ring import QUEUE_SIZE_MAX

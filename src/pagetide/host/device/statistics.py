@@ -13,7 +13,7 @@ from pagetide.host.device.turn import NOTHING, Turn
 from pagetide.host.memory.ledger import STATISTICS
 from pagetide.memory.region_map import REGION_ADDRESS, REGION_BYTES, REGION_GPA, find_cover
 from pagetide.virtio.balloon import STAT, Stat
-from pagetide.virtio.split_ring.device import DeviceRing, Element
+from pagetide.virtio.split_ring.device_ring import DeviceRing, Element
 from pagetide.virtio.split_ring.ring import INDEX_MASK
 
 STATISTICS_BYTES_MAX = 64 * STAT.size

@@ -15,63 +15,50 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.host.device.allowance import PAID_PAGES
-from pagetide.host.device.inflate import PFNS_MAX, inflated_ranges, read_pfns
-from pagetide.host.memory.discard import punch_next
-from pagetide.host.memory.huge_pages import close_books, take_back
+from pagetide.host.device.element import (
+    BYTES_LEFT,
+    COUNTED_BYTES,
+    DEALT_BYTES,
+    DEVICE_INIT,
+    FAILURE,
+    GONE_BYTES,
+    INFLATE,
+    KEEPS,
+    NEXT_RANGE,
+    PROGRESS_WORDS,
+    PUNCHES_LEFT,
+    RANGE_COUNT,
+    REPORTING,
+    TURN_BYTES,
+    TURN_PUNCHES,
+    begin_element,
+    go_on,
+    initialised_bytes,
+)
+from pagetide.host.device.inflate import PFNS_MAX
 from pagetide.host.memory.ledger import (
     ACCOUNT_WORDS,
-    MALFORMED,
     REPORTED_BYTES,
     SKIPPED_DEVICE_READABLE,
     SKIPPED_OUT_OF_RANGE,
     SKIPPED_UNALIGNED,
     VERIFIED_BYTES,
 )
-from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_END, RANGE_START, reported_ranges, skip_bytes
+from pagetide.host.memory.ranges import RANGE_COLUMNS
 from pagetide.jit import kernel
-from pagetide.memory.region_map import WHOLE
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.split_ring.device import (
     POPPED_HEAD,
     UNDER_WAY,
-    DeviceRing,
     arm_kick,
     disarm_kick,
     pop_element,
     publish_used,
     push_used,
 )
+from pagetide.virtio.split_ring.device_ring import DeviceRing
 from pagetide.virtio.split_ring.ring import RingError
-
-TURN_BYTES_MAX = 256 << 20
-"""A turn ends with the piece that reaches this many bytes discarded: about 30 ms of punching small pages."""
-
-TURN_PUNCHES_MAX = 4096
-"""A turn ends with this many discarding calls: some 15 ms, if each is for a single page."""
-
-SHARE_UNIT = 1 << 20
-
-# The control array, one for all queues of a device.
-VERIFY_SHARE = 0  # in units of 1 / SHARE_UNIT
-VERIFY_CREDIT = 1  # an element is read back whenever this passes one unit
-FAILURE = 2  # errno of the discarding call that failed last
-TURN_BYTES = 3  # the bounds of a turn
-TURN_PUNCHES = 4
-BYTES_LEFT = 5  # and what is left of them in this one
-PUNCHES_LEFT = 6
-DEVICE_INIT = 7  # not 0 if reports are given back with what of them reads as zeros
-CONTROL_WORDS = 8
-
-# How far the element under way has come, an array a queue.
-NEXT_RANGE = 0  # the range to go on with
-RANGE_COUNT = 1
-VERIFY = 2  # whether it is read back
-DEALT_BYTES = 3  # how much of it was dealt with
-COUNTED_BYTES = 4  # how much of it was accounted for when it was served before
-NAMED_BYTES = 5  # what its descriptors name
-GONE_BYTES = 6  # how much of it was verified gone
-PROGRESS_WORDS = 7
 
 # A turn's answer, in one int: four bits, the share in vain, how many pages were named, and how many reports served.
 _CALL = 1
@@ -84,9 +71,6 @@ _VAIN_MASK = 2 * _VAIN_UNIT - 1
 _PAGES_SHIFT = 15
 _PAGES_MASK = 511
 _REPORTS_SHIFT = 24
-
-_REPORTING = int(Queue.REPORTING)
-_INFLATE = int(Queue.INFLATE)
 
 _Words = npt.NDArray[np.int64]
 
@@ -145,97 +129,6 @@ def _worth(named_bytes: int, wrong_bytes: int, elements: int) -> int:
 
 
 @kernel
-def _begin_element(
-    queue: int,
-    ring: _Words,
-    regions: _Words,
-    gpas: _Words,
-    lengths: _Words,
-    flags: _Words,
-    count: int,
-    ranges: _Words,
-    progress: _Words,
-    control: _Words,
-    ledger: _Words,
-    spare: _Words,
-) -> None:
-    """Find out what is to be done for the element that was popped, and account for what is wrong with it."""
-    account = spare if progress[COUNTED_BYTES] > 0 else ledger
-    kept: int = 0
-    if queue == _REPORTING:
-        kept = reported_ranges(regions, gpas, lengths, flags, count, ranges, account)
-    elif queue == _INFLATE:
-        kept = inflated_ranges(regions, gpas, lengths, flags, count, ranges, account)
-    else:
-        malformed = account[MALFORMED]
-        usable = read_pfns(regions, gpas, lengths, flags, count, ranges, account)
-        take_back(regions, ranges, usable)
-        if account[MALFORMED] != malformed:
-            close_books(regions)  # what it takes back is not known
-        account[REPORTED_BYTES] += usable * PAGE_SIZE_BYTES
-    verify: int = 0
-    if queue in (_REPORTING, _INFLATE):
-        control[VERIFY_CREDIT] += control[VERIFY_SHARE]
-        verify = 1 if control[VERIFY_CREDIT] >= SHARE_UNIT else 0
-        control[VERIFY_CREDIT] -= verify * SHARE_UNIT
-    progress[NEXT_RANGE] = 0
-    progress[RANGE_COUNT] = kept
-    progress[VERIFY] = verify
-    progress[DEALT_BYTES] = 0
-    progress[GONE_BYTES] = 0
-    progress[NAMED_BYTES] = 0
-    for index in range(count):
-        progress[NAMED_BYTES] += lengths[index]
-    ring[UNDER_WAY] = 1
-
-
-@kernel
-def _go_on(
-    regions: _Words,
-    ranges: _Words,
-    progress: _Words,
-    control: _Words,
-    keep: int,
-    skip: int,
-    ledger: _Words,
-    spare: _Words,
-) -> int:
-    """Deal with the element under way until it is done or the turn has had enough; 0, or the errno of a failed call."""
-    failure: int = 0
-    while progress[NEXT_RANGE] < progress[RANGE_COUNT] and control[BYTES_LEFT] > 0 and control[PUNCHES_LEFT] > 0:
-        index = progress[NEXT_RANGE]
-        start = ranges[index, RANGE_START]
-        counted_bytes = progress[COUNTED_BYTES] - progress[DEALT_BYTES]
-        account = spare if counted_bytes > 0 else ledger
-        bytes_max = counted_bytes if counted_bytes > 0 else WHOLE
-        if skip != 0:
-            end = start + min(bytes_max, ranges[index, RANGE_END] - start)
-            skip_bytes(end - start, skip, account)
-            ranges[index, RANGE_START] = end
-        else:
-            failed = punch_next(regions, ranges, index, bytes_max, keep, progress[VERIFY], account)
-            if failed != 0:
-                failure = failed
-            control[BYTES_LEFT] -= ranges[index, RANGE_START] - start
-            control[PUNCHES_LEFT] -= 1
-        progress[DEALT_BYTES] += ranges[index, RANGE_START] - start
-        if ranges[index, RANGE_START] == ranges[index, RANGE_END]:
-            progress[NEXT_RANGE] += 1
-    return failure
-
-
-@kernel
-def _initialised_bytes(progress: _Words) -> int:
-    """The used length of a report that is done, with DEVICE_INIT_REPORTED: all of it if all is gone, otherwise 0.
-
-    Memory that was verified gone reads as zeros until the guest writes to it. The draft (virtio-spec issue 244, May
-    2026) has the device tell so by the used length, which has 32 bits.
-    """
-    named_bytes = progress[NAMED_BYTES]
-    return int(named_bytes) if progress[GONE_BYTES] == named_bytes and named_bytes < 1 << 32 else 0
-
-
-@kernel
 def _take_turn(
     queue: int,
     ring: _Words,
@@ -256,7 +149,7 @@ def _take_turn(
     control[PUNCHES_LEFT] = control[TURN_PUNCHES]
     named_bytes = ledger[REPORTED_BYTES]
     wrong_bytes = _wrong_bytes(ledger)
-    keep = 1 if queue == _INFLATE else 0
+    keep = 1 if queue == INFLATE and control[KEEPS] != 0 else 0
     failed = 0
     disarm_kick(ring)
     count = 0
@@ -275,9 +168,9 @@ def _take_turn(
                     break
                 disarm_kick(ring)
                 continue
-            _begin_element(queue, ring, regions, gpas, lengths, flags, count, ranges, progress, control, ledger, spare)
+            begin_element(queue, ring, regions, gpas, lengths, flags, count, ranges, progress, control, ledger, spare)
         gone_bytes = ledger[VERIFIED_BYTES] + spare[VERIFIED_BYTES]
-        failure = _go_on(regions, ranges, progress, control, keep, skip, ledger, spare)
+        failure = go_on(regions, ranges, progress, control, keep, skip, ledger, spare)
         progress[GONE_BYTES] += ledger[VERIFIED_BYTES] + spare[VERIFIED_BYTES] - gone_bytes
         if failure != 0:
             control[FAILURE] = failure
@@ -287,7 +180,7 @@ def _take_turn(
         progress[COUNTED_BYTES] = 0
         ring[UNDER_WAY] = 0
         # A length of 0: nothing was written, as every device has it.
-        initialised = _initialised_bytes(progress) if queue == _REPORTING and control[DEVICE_INIT] != 0 else 0
+        initialised = initialised_bytes(progress) if queue == REPORTING and control[DEVICE_INIT] != 0 else 0
         count = push_used(ring, ring[POPPED_HEAD], initialised)
         if count < 0:
             break
@@ -298,25 +191,8 @@ def _take_turn(
     # What was dealt with and accounted for before is named rightly, too.
     named_bytes = max(ledger[REPORTED_BYTES] - named_bytes, control[TURN_BYTES] - control[BYTES_LEFT])
     worth = _worth(named_bytes, _wrong_bytes(ledger) - wrong_bytes, given_back + ring[UNDER_WAY])
-    reports = given_back if queue == _REPORTING else 0
+    reports = given_back if queue == REPORTING else 0
     return int(reports << _REPORTS_SHIFT | worth | failed | more | call)
-
-
-def turn_control(
-    verify_share: float = 0.0, *, bytes_max: int = TURN_BYTES_MAX, punches_max: int = TURN_PUNCHES_MAX
-) -> _Words:
-    """A device's control array.
-
-    Args:
-        verify_share: share of elements that are read back, evenly spread, the first one included.
-        bytes_max: the turn ends with the piece that reaches so many bytes discarded.
-        punches_max: and with so many discarding calls.
-    """
-    control = np.zeros(CONTROL_WORDS, np.int64)
-    control[VERIFY_SHARE] = round(verify_share * SHARE_UNIT)
-    control[VERIFY_CREDIT] = SHARE_UNIT - control[VERIFY_SHARE] if verify_share else 0
-    control[TURN_BYTES], control[TURN_PUNCHES] = bytes_max, punches_max
-    return control
 
 
 class BlockQueue:

@@ -202,10 +202,7 @@ class AttachedGuest:
         Returns:
             What that was good for.
         """
-        ready = self._kicks.take_ready()
-        index = self._device.first_to_serve(ready)
-        if index != ready:
-            self._kicks.make_ready(ready)
+        index = self._kicks.take_ready()
         try:
             turn = self._device.process(index, ELEMENTS_PER_TURN)
             self._check_files()

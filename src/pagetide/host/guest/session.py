@@ -7,9 +7,10 @@ import socket
 from collections.abc import Callable
 
 from pagetide import foreign_fds
-from pagetide.host.device.balloon import QUEUES_MAX, BalloonDevice, NotSharedError, QueueLostError, QueuePlace
+from pagetide.host.device.balloon import QUEUES_MAX, BalloonDevice
 from pagetide.host.device.inflight_memory import InflightTracking
 from pagetide.host.device.kept_state import GuestKept, RegionKept, SessionKept
+from pagetide.host.device.queue_place import NotSharedError, QueueLostError, QueuePlace
 from pagetide.host.guest.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.keep import Keep
@@ -17,7 +18,8 @@ from pagetide.host.guest.kept_connection import KeptConnection
 from pagetide.host.guest.kicks import Kicks
 from pagetide.host.guest.signals import send_on_channel, signal_eventfd
 from pagetide.host.memory import doors
-from pagetide.host.memory.guest_memory import GuestMemory, GuestMemoryError
+from pagetide.host.memory.guest_memory import GuestMemory
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import Status
 from pagetide.virtio.vhost_user.backend import VhostUserBackend
 from pagetide.virtio.vhost_user.events import (

@@ -4,25 +4,18 @@ The frontend is trusted with its own files only. A region must lie within its fi
 cuts the file short afterwards is found out at the next access beyond its end (`bus_error.py`).
 """
 
-import ctypes
 import os
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from pagetide import foreign_fds, linux
-from pagetide.host.memory.discard import piece_bytes
-from pagetide.host.memory.file_window import FileWindow
-from pagetide.host.memory.huge_pages import book_bytes, huge_page_bytes
-from pagetide.host.memory.seam import Seam
+from pagetide.host.memory.mapping import LOOK_PAGES, GuestMemoryError, Mapping, map_region
+from pagetide.host.memory.seam import SeamError, Seams
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from pagetide.virtio.vhost_user.rules import MEM_SLOTS_MAX
 
-_ADDRESSES = 1 << 64
-_LOOK_PAGES = 1 << 14
 _PASSED_OVER_MAX = 64
 _UNLIMITED = 1 << 62
 
@@ -32,10 +25,6 @@ SHARED_BYTES_MAX = 1 << 44
 
 A file of holes costs a front-end nothing, however large it is, and who shares such files must leave room for others.
 """
-
-
-class GuestMemoryError(Exception):
-    """Memory that the frontend named cannot be used, or is not there; the message says why."""
 
 
 class SharedMemoryLimit:
@@ -69,44 +58,6 @@ class DeviceMemory(Protocol):
         """Every page is the guest's again."""
 
 
-class _Mapping(NamedTuple):
-    shared: MemoryRegion
-    fd: int
-    window: FileWindow
-    marks_address: int
-    piece_bytes: int
-    unit_bytes: int
-    book_address: int
-
-    @property
-    def book_bytes(self) -> int:
-        """Size of the book; 0 without one."""
-        return book_bytes(self.shared[3], self.shared[1], self.unit_bytes) if self.book_address else 0
-
-    @property
-    def pages(self) -> int:
-        return self.shared.size_bytes // PAGE_SIZE_BYTES
-
-    def close(self) -> None:
-        self.window.close()
-        linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes))
-        foreign_fds.close(self.fd)
-
-    def take_refaulted_pages(self, start: int) -> int:
-        """Those of the piece that begins with this page, each once; -1 if nothing was discarded there."""
-        marks_bytes = _marks_bytes(self.shared.size_bytes)
-        marks = np.ctypeslib.as_array((ctypes.c_uint8 * marks_bytes).from_address(self.marks_address))
-        some = marks[start // 8 : (start + _LOOK_PAGES) // 8]
-        if not some.any():
-            return -1
-        pages = min(_LOOK_PAGES, self.pages - start)
-        told = linux.mincore(self.window.address + start * PAGE_SIZE_BYTES, pages * PAGE_SIZE_BYTES)
-        resident = np.packbits(np.frombuffer(told, np.uint8) & 1, bitorder="little")
-        back = some[: len(resident)] & resident
-        some[: len(resident)] &= ~back
-        return int(np.unpackbits(back).sum())
-
-
 class GuestMemory:
     """All regions of one guest. It owns their descriptors and mappings.
 
@@ -119,8 +70,8 @@ class GuestMemory:
     def __init__(self, limit: SharedMemoryLimit | None = None) -> None:
         """Have none yet; the limit may be that of several guests."""
         self._limit = SharedMemoryLimit() if limit is None else limit
-        self._mappings: list[_Mapping] = []
-        self._seams: list[Seam] = []  # of borders that something lies across
+        self._mappings: list[Mapping] = []
+        self._seams = Seams()
         self._look_at: tuple[int, int] | None = None  # which mapping, and from which page on
         self.region_map = RegionMap([])
 
@@ -140,7 +91,7 @@ class GuestMemory:
         if self._limit.left_regions < 1:
             foreign_fds.close(fd)
             raise _too_many()
-        mapping = _map(shared, fd)
+        mapping = map_region(shared, fd)
         try:
             self.region_map = _region_map([*self._mappings, mapping])
         except GuestMemoryError:
@@ -164,8 +115,8 @@ class GuestMemory:
         assert len(regions) == len(fds), "a descriptor for every region"
         assert len(regions) <= MEM_SLOTS_MAX, "as many as a message has descriptors"
         old = list(self._mappings)
-        table: list[_Mapping] = []
-        mapped: list[_Mapping] = []
+        table: list[Mapping] = []
+        mapped: list[Mapping] = []
         waiting = list(fds)
         left_bytes = self._limit.left_bytes + sum(mapping.shared.size_bytes for mapping in old)
         left_regions = self._limit.left_regions + len(old) - len(regions)
@@ -178,7 +129,7 @@ class GuestMemory:
                 left_bytes -= region.size_bytes
                 same = next((m for m in old if m.shared == region and os.path.sameopenfile(m.fd, waiting[0])), None)
                 if same is None:
-                    mapped.append(_map(region, waiting.pop(0)))
+                    mapped.append(map_region(region, waiting.pop(0)))
                 else:
                     old.remove(same)
                     foreign_fds.close(waiting.pop(0))
@@ -192,7 +143,7 @@ class GuestMemory:
             for fd in waiting:
                 foreign_fds.close(fd)
         self._mappings = table
-        self._drop_seams()
+        self._seams.close()
         self._limit.left_bytes, self._limit.left_regions = left_bytes, left_regions
         self._look_at = None
         for mapping in old:
@@ -207,7 +158,7 @@ class GuestMemory:
         for mapping in self._mappings:
             if mapping.shared[:3] == (gpa, size_bytes, user_address):
                 self._mappings.remove(mapping)
-                self._drop_seams()
+                self._seams.close()
                 self._look_at = None
                 self.region_map = _region_map(self._mappings)
                 self._unmap(mapping)
@@ -227,8 +178,7 @@ class GuestMemory:
     @property
     def was_cut(self) -> bool:
         """Whether a part of a region was found to have no page, as `FileWindow`."""
-        windows: list[FileWindow | Seam] = [*(mapping.window for mapping in self._mappings), *self._seams]
-        return any(window.was_cut for window in windows)
+        return self._seams.was_cut or any(mapping.window.was_cut for mapping in self._mappings)
 
     def take_refaulted_bytes(self) -> int:
         """Look at a piece of memory: how much of what was discarded is resident again (mincore(2)).
@@ -245,7 +195,7 @@ class GuestMemory:
                 self._look_at = None
                 return 0
             found = self._mappings[index].take_refaulted_pages(start)
-            start += _LOOK_PAGES
+            start += LOOK_PAGES
             if start >= self._mappings[index].pages:
                 index, start = index + 1, 0
             self._look_at = None if index == len(self._mappings) else (index, start)
@@ -276,42 +226,20 @@ class GuestMemory:
             into_bytes = user_address - mapping.shared.user_address
             if 0 <= into_bytes <= mapping.shared.size_bytes - length_bytes:
                 return mapping.window.address + into_bytes
-        seam = self._seam(user_address, length_bytes)
-        return seam.address + user_address - seam.user_address
-
-    def _seam(self, user_address: int, length_bytes: int) -> Seam:
-        """The window on a border, made when something first lies across it."""
-        made = next((seam for seam in self._seams if seam.holds(user_address, length_bytes)), None)
-        if made is not None:
-            return made
-        by_end = {m.shared.user_address + m.shared.size_bytes: m for m in self._mappings}
-        for upper in self._mappings:
-            border = upper.shared.user_address
-            lower = by_end.get(border)
-            if lower is not None and user_address < border < user_address + length_bytes:
-                try:
-                    seam = Seam((lower.shared, lower.fd), (upper.shared, upper.fd))
-                except OSError as error:
-                    raise GuestMemoryError(str(error)) from error
-                if seam.holds(user_address, length_bytes):
-                    self._seams.append(seam)
-                    return seam
-                seam.close()
-        raise GuestMemoryError(f"no memory region holds {length_bytes} bytes at user address {user_address:#x}")
-
-    def _drop_seams(self) -> None:
-        while self._seams:
-            self._seams.pop().close()
+        try:
+            return self._seams.address_of(user_address, length_bytes, self.regions)
+        except SeamError as error:
+            raise GuestMemoryError(str(error)) from error
 
     def close(self) -> None:
         """Unmap everything and close the files."""
         self.region_map = RegionMap([])
         self._look_at = None
-        self._drop_seams()
+        self._seams.close()
         while self._mappings:
             self._unmap(self._mappings.pop())
 
-    def _unmap(self, mapping: _Mapping) -> None:
+    def _unmap(self, mapping: Mapping) -> None:
         mapping.close()
         self._limit.left_bytes += mapping.shared.size_bytes
         self._limit.left_regions += 1
@@ -331,43 +259,7 @@ def _too_many() -> GuestMemoryError:
     )
 
 
-def _marks_bytes(size_bytes: int) -> int:
-    """Whole words of a bit a page."""
-    return -(-size_bytes // PAGE_SIZE_BYTES // 64) * 8
-
-
-def _map(shared: MemoryRegion, fd: int) -> _Mapping:
-    try:
-        if (shared.gpa | shared.size_bytes | shared.mmap_offset_bytes) % PAGE_SIZE_BYTES:
-            raise GuestMemoryError(f"the memory region at {shared.gpa:#x} does not begin and end on page boundaries")
-        if shared.size_bytes < 1 or shared.user_address + shared.size_bytes > _ADDRESSES:
-            raise GuestMemoryError(f"the memory region at {shared.gpa:#x} is empty or wraps around")
-        if shared.mmap_offset_bytes + shared.size_bytes > os.fstat(fd).st_size:
-            raise GuestMemoryError(f"the memory region at {shared.gpa:#x} reaches beyond the end of its file")
-        piece = piece_bytes(os.fstat(fd).st_blksize)
-        unit = huge_page_bytes(fd)
-        window = FileWindow(fd, shared.mmap_offset_bytes, shared.size_bytes)
-        try:
-            protection = linux.PROT_READ | linux.PROT_WRITE
-            flags = linux.MAP_PRIVATE | linux.MAP_ANONYMOUS | linux.MAP_NORESERVE
-            marks_address = linux.mmap(0, _marks_bytes(shared.size_bytes), protection, flags)
-            book_address = 0
-            if unit > PAGE_SIZE_BYTES:
-                book = book_bytes(shared.mmap_offset_bytes, shared.size_bytes, unit)
-                book_address = linux.mmap(0, book, protection, flags)
-        except OSError:
-            window.close()
-            raise
-    except OSError as error:
-        foreign_fds.close(fd)
-        raise GuestMemoryError(f"the memory region at {shared.gpa:#x} cannot be mapped: {error}") from error
-    except GuestMemoryError:
-        foreign_fds.close(fd)
-        raise
-    return _Mapping(shared, fd, window, marks_address, piece, unit, book_address)
-
-
-def _region_map(mappings: list[_Mapping]) -> RegionMap:
+def _region_map(mappings: list[Mapping]) -> RegionMap:
     try:
         return RegionMap(
             [

@@ -2,9 +2,14 @@
 
 A punch frees the huge pages that lie in it whole, and clears what it covers of others (fs/hugetlbfs/inode.c,
 hugetlbfs_punch_hole, Linux 6.12). So what is named of a huge page is *partial*, and left alone, until all of the page
-is out at one time: in one element, or inflated before and not deflated since. Inflated pages stay out until they are
-deflated, so a book is kept of them. Reported blocks do not: the guest may use one again, without a word, as soon as its
-element is given back. Parts of a huge page that were reported in different elements are therefore never joined.
+is out at one time: in one element, or inflated before and not deflated since.
+
+A book of inflated pages is kept only for a driver that has accepted MUST_TELL_HOST. Such a driver uses a page again
+after its deflation was acknowledged, and by then the book knows (virtio 1.2, 5.5.6.1); Linux has this order with and
+without the feature (leak_balloon, drivers/virtio/virtio_balloon.c, 6.12). Any other driver may use a page earlier: with
+a book, the last part that goes out would take with it what the guest has just written to the others. What such a driver
+inflates is joined within one element only. So is what is reported: the guest may use a block again, without a word, as
+soon as its element is given back.
 
 Of what is discarded, `st_blocks` tells how much went. mincore(2) cannot: for hugetlbfs it looks into the caller's own
 page table (mm/mincore.c, mincore_hugetlb), in which a page that only the guest has touched is not, and

@@ -6,6 +6,7 @@ beginning of the other.
 """
 
 import os
+from collections.abc import Sequence
 
 from pagetide import linux
 from pagetide.bus_error import GuardedRange
@@ -16,8 +17,8 @@ REACH_BYTES = (512 << 10) + PAGE_SIZE_BYTES
 """What of each region is mapped: a descriptor table of 32 768 entries, wherever it begins (virtio 1.2, 2.7)."""
 
 
-class SeamError(OSError):
-    """The two cannot be mapped beside each other; the message says why."""
+class SeamError(Exception):
+    """What lies across a border cannot be had; the message says why."""
 
 
 class Seam:
@@ -88,3 +89,57 @@ class Seam:
         for guard in self._guards:
             guard.close()
         linux.munmap(self._start, self._bytes)
+
+
+class Seams:
+    """The windows on the borders of one guest's regions, made when something first lies across one."""
+
+    def __init__(self) -> None:
+        """Have none yet."""
+        self._made: list[Seam] = []
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether an access through one of them found no page."""
+        return any(seam.was_cut for seam in self._made)
+
+    def address_of(self, user_address: int, length_bytes: int, regions: Sequence[tuple[MemoryRegion, int]]) -> int:
+        """Where in this process this stretch of the front-end's addresses is, up to the next `close`.
+
+        Args:
+            user_address: where it begins.
+            length_bytes: how long it is; no region holds all of it.
+            regions: all that there are, each with its file.
+
+        Raises:
+            SeamError: no two that adjoin hold it, or they cannot be mapped together.
+        """
+        for seam in self._made:
+            if seam.holds(user_address, length_bytes):
+                return seam.address + user_address - seam.user_address
+        seam = _make(user_address, length_bytes, regions)
+        self._made.append(seam)
+        return seam.address + user_address - seam.user_address
+
+    def close(self) -> None:
+        """Unmap all: regions have come or gone."""
+        while self._made:
+            self._made.pop().close()
+
+
+def _make(user_address: int, length_bytes: int, regions: Sequence[tuple[MemoryRegion, int]]) -> Seam:
+    by_end = {region.user_address + region.size_bytes: (region, fd) for region, fd in regions}
+    for upper in regions:
+        border = upper[0].user_address
+        if border in by_end and user_address < border < user_address + length_bytes:
+            try:
+                seam = Seam(by_end[border], upper)
+            except OSError as error:
+                raise SeamError(f"the border of two regions at {border:#x} cannot be mapped: {error}") from error
+            if seam.holds(user_address, length_bytes):
+                return seam
+            seam.close()
+    raise SeamError(f"no memory region holds {length_bytes} bytes at user address {user_address:#x}")

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from pagetide.host.device.balloon import FEATURES, BalloonDevice, QueuePlace
+from pagetide.host.device.balloon import FEATURES, BalloonDevice
+from pagetide.host.device.queue_place import QueuePlace
 from pagetide.host.device.turn import Turn
 from pagetide.host.guest.attached import ELEMENTS_PER_TURN
 from pagetide.host.memory.ledger import BLOCKS, DEFLATE_ACCOUNT, INFLATE_ACCOUNT, REPORT_ACCOUNT, REPORTS, Ledger

@@ -2,7 +2,7 @@
 
 from pagetide import linux
 from pagetide.host.memory.discard import piece_bytes
-from pagetide.host.memory.guest_memory import GuestMemoryError
+from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.memory.metadata import MetadataFile
 from pagetide.memory.region_map import REGION_FD, Region, RegionMap
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES

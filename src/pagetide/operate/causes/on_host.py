@@ -1,4 +1,4 @@
-"""Why the host holds memory whatever the guest does: locked, pinned, or in swap."""
+"""Why the host holds memory whatever the guest does: what is in its swap."""
 
 from collections.abc import Iterator
 
@@ -21,14 +21,4 @@ def host_causes(evidence: Evidence, _: Balance, least_bytes: int) -> Iterator[Fi
                 Remedy(where="host", command="swapoff and swapon", note="reads it back, if there is room in RAM"),
             ),
             cost="reading it from the swap device",
-        )
-    if vm.passes_devices:
-        yield Finding(
-            cause="device-passed-through",
-            size_bytes=None,
-            sentence="A device is passed through to the guest (vfio): all of its memory is pinned, and nothing that it "
-            "frees can be discarded.",
-            evidence=("a vfio device on the command line",),
-            remedies=(Remedy(where="VM", command="no passed-through device", note="from the next start on"),),
-            cost="the device",
         )

@@ -6,8 +6,8 @@ from pagetide.operate.balance import REPORTABLE, REPORTING_BIT, Balance, is_repo
 from pagetide.operate.causes.finding import Finding, Remedy
 from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
-from pagetide.operate.guest.linux_reporting import drain_s, reporting_order, sort_free
-from pagetide.units import format_size
+from pagetide.operate.guest.linux_reporting import CAPACITY, drain_s, reporting_order, sort_free
+from pagetide.units import ORDER_MAX, format_size
 
 _FIRST_RELEASE = (5, 7)
 _UNPLUG = "device_del of the balloon, and once that is gone "
@@ -25,7 +25,11 @@ def reporting_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> 
     if guest is None or size_bytes < least_bytes:
         return
     daemon = evidence.daemon
-    if daemon is not None and (daemon.is_paused or daemon.is_inhibited):
+    if evidence.vm.passes_devices:
+        yield _pinned(guest, size_bytes)
+    elif any(part.is_locked and not part.is_shared for part in evidence.vm.ram):
+        yield _locked(guest, size_bytes)
+    elif daemon is not None and (daemon.is_paused or daemon.is_inhibited):
         yield _stopped(evidence, size_bytes)
     elif _is_private_for_ours(evidence):
         yield _private(evidence, size_bytes)
@@ -134,10 +138,45 @@ def _stopped(evidence: Evidence, size_bytes: int) -> Finding:
         cause=f"reporting-{word}",
         size_bytes=size_bytes,
         sentence=f"Somebody has {word} this guest: what it reports is not discarded{lost}.",
-        evidence=(f"the daemon says that it is {word}", _free(guest, size_bytes)),
+        evidence=(
+            f"the daemon says that it is {word}",
+            _free(guest, size_bytes),
+            *(() if is_inhibited else (_unanswered(guest),)),
+        ),
         remedies=(Remedy(where="pagetide", command=f"pagetide ctl {undo} GUEST"),),
-        returns_bytes=None if is_inhibited else size_bytes,
         cost=f"none, unless it was {word} for a reason, such as a device that was passed through",
+    )
+
+
+def _unanswered(guest: GuestFacts) -> str:
+    """What a guest whose report nobody answers has taken out of its free lists, and counts nowhere."""
+    most = format_size((CAPACITY << ORDER_MAX) * guest.page_bytes)
+    return f"up to {most} more are out in a report that is not answered, and are counted with the guest's kernel"
+
+
+def _pinned(guest: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="device-passed-through",
+        size_bytes=size_bytes,
+        sentence="A device is passed through to the guest (vfio): all of its memory is pinned, and nothing that it "
+        "frees is discarded.",
+        evidence=("a vfio device on the command line", _free(guest, size_bytes)),
+        remedies=(Remedy(where="VM", command="no passed-through device", note="from the next start on"),),
+        cost="the device",
+    )
+
+
+def _locked(guest: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="memory-locked",
+        size_bytes=size_bytes,
+        sentence="The VMM has locked the guest's memory, and madvise(MADV_DONTNEED) refuses to discard what is locked.",
+        evidence=("VmFlags of the guest's memory have `lo` (smaps)", _free(guest, size_bytes)),
+        remedies=(
+            Remedy(where="QEMU", command="no -overcommit mem-lock=on", note="from the next start on"),
+            Remedy(where="libvirt", command="no <locked/> in <memoryBacking>", note="from the next start on"),
+        ),
+        cost="the guest's memory may be swapped out",
     )
 
 
@@ -157,7 +196,7 @@ def _private(evidence: Evidence, size_bytes: int) -> Finding:
         size_bytes=size_bytes,
         sentence="The guest's memory is a private mapping of the VMM, which no other process can discard, and its "
         "balloon is behind a socket.",
-        evidence=("the mapping is private (rw-p in smaps)", _free(guest, size_bytes)),
+        evidence=("the mapping is private (rw-p in smaps)", _free(guest, size_bytes), _unanswered(guest)),
         remedies=(
             Remedy(where="QEMU", command="share=on on the memory backend", note="from the next start on"),
             Remedy(
@@ -166,7 +205,6 @@ def _private(evidence: Evidence, size_bytes: int) -> Finding:
                 note="virsh edit, from the next start on",
             ),
         ),
-        returns_bytes=size_bytes,
         cost="a restart of the VM",
     )
 

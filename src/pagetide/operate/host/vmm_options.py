@@ -7,8 +7,9 @@ from typing import Any
 
 from pagetide.operate.host.vmm_facts import BalloonOption, Vmm
 
-_QEMU = ("qemu-system-", "qemu-kvm", "kvm")
+_QEMU = ("qemu-system-", "qemu-kvm")
 _OTHERS: dict[str, Vmm] = {
+    "kvm": "QEMU",
     "firecracker": "Firecracker",
     "cloud-hypervisor": "Cloud Hypervisor",
     "crosvm": "crosvm",

@@ -5,10 +5,8 @@ and what descriptor_chain.py allows, end after a bounded number of steps, and an
 guest memory is loaded once for a decision, so that it cannot change between check and use.
 
 An element is taken by `pop_element`, given back by `push_used`, and the driver sees it after `publish_used`. All calls
-on one ring come from one thread at a time.
+on one ring come from one thread at a time. Their state belongs to a `DeviceRing` (device_ring.py).
 """
-
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +22,6 @@ from pagetide.atomics import (
 from pagetide.jit import kernel
 from pagetide.virtio.split_ring.descriptor_chain import read_chain
 from pagetide.virtio.split_ring.inflight import (
-    InflightRegion,
-    begin_tracking,
-    end_tracking,
     note_given_back,
     note_published,
     note_taken,
@@ -39,18 +34,13 @@ from pagetide.virtio.split_ring.ring import (
     BAD_PUSH,
     HEAD_RANGE,
     INDEX_MASK,
-    INDIRECT_DESCS_MAX,
     LENGTH_MASK,
     RING_ENTRIES,
     RING_FLAGS,
     RING_IDX,
     USED_ENTRY_BYTES,
     USED_F_NO_NOTIFY,
-    check_alignment,
-    check_queue_size,
-    checked,
     need_event,
-    used_idx,
 )
 
 _Words = npt.NDArray[np.int64]
@@ -72,11 +62,12 @@ INFLIGHT_COUNTER = 12  # of the next element that is taken
 RESUBMITS = 13  # elements of a predecessor's that are still to be popped
 INFLIGHT_DESCS = 14
 UNDER_WAY = 15  # 1 while the element popped last is dealt with, and that takes more than one turn
-_STATE_WORDS = 16  # then the heads of those elements, the one to pop first at the end
+STATE_WORDS = 16  # then the heads of those elements, the one to pop first at the end
 
 
 @kernel
-def _avail_idx(state: _Words) -> int:
+def avail_idx_now(state: _Words) -> int:
+    """The driver's available idx, as it is in memory now; unchecked."""
     return load_u16_acquire(state[AVAIL_ADDRESS] + RING_IDX)
 
 
@@ -119,7 +110,7 @@ def pop_element(state: _Words, regions: _Words, gpas: _Words, lengths: _Words, f
         return ARRAYS_TOO_SHORT
     resubmits = state[RESUBMITS]
     if resubmits > 0:
-        head = state[_STATE_WORDS + resubmits - 1]
+        head = state[STATE_WORDS + resubmits - 1]
     else:
         ready = _look(state)
         if ready <= 0:
@@ -200,161 +191,3 @@ def disarm_kick(state: _Words) -> None:
     """Ask for no kicks until `arm_kick`; with the event index there are none anyway, once the one armed for came."""
     if not state[EVENT_IDX]:
         store_u16(state[USED_ADDRESS] + RING_FLAGS, USED_F_NO_NOTIFY)
-
-
-class Element(NamedTuple):
-    """A popped element: its head, and a (guest-physical address, length in bytes, writable) for each descriptor."""
-
-    head: int
-    buffers: list[tuple[int, int, bool]]
-
-
-class DeviceRing:
-    """A queue's device half: owns the state that the kernels of this module work on, and checks what goes in.
-
-    Attributes:
-        state: int64 array; the first argument of every kernel here.
-        gpas: int64, room for the guest-physical addresses of one element's descriptors.
-        lengths: their lengths in bytes.
-        flags: which of VIRTQ_DESC_F_WRITE and VIRTQ_DESC_F_INDIRECT each has.
-    """
-
-    state: _Words
-    gpas: _Words
-    lengths: _Words
-    flags: _Words
-
-    def __init__(
-        self,
-        size: int,
-        *,
-        desc_address: int,
-        avail_address: int,
-        used_address: int,
-        event_idx: bool,
-        indirect: bool,
-        base: int = 0,
-        inflight: InflightRegion | None = None,
-    ) -> None:
-        """Start at the used index that is in memory: what was made available and not given back is popped.
-
-        Elements between that and `base` were popped by a device before this one and never given back, or never seen by
-        any: Cloud Hypervisor starts a queue at the driver's available idx, when Linux has its statistics buffer in it,
-        and after its back-end died. With an in-flight region that a device has left in use, what it had popped comes
-        before all others. That device may also have died before it called: call the driver once after such a start.
-
-        Args:
-            size: of the queue, in descriptors.
-            desc_address: the descriptor table; like the other two an address of this process, and the whole part is
-                within the guest's memory.
-            avail_address: the available ring.
-            used_address: the used ring.
-            event_idx: whether VIRTIO_F_EVENT_IDX was negotiated.
-            indirect: whether VIRTIO_F_INDIRECT_DESC was negotiated.
-            base: an available ring entry (`SET_VRING_BASE`), which the used idx must fit: not before it, nor further
-                from it than the queue is long.
-            inflight: where to keep track of what is popped, so that another device can take over at any time.
-
-        Raises:
-            ValueError: a size, address or index is not one that virtio 1.2, 2.7, allows, or the region is another
-                queue's.
-        """
-        check_queue_size(size)
-        check_alignment(desc_address, avail_address, used_address)
-        given_back = int(used_idx(used_address))
-        left = None if inflight is None else begin_tracking(inflight, size, given_back)
-        heads, counter = ([], 0) if left is None else left
-        first = given_back + len(heads) & INDEX_MASK
-        if left is not None:
-            base = first
-        if not 0 <= base <= INDEX_MASK or (base - given_back & INDEX_MASK) > size:
-            raise ValueError(
-                f"base {base} does not fit the used idx {given_back} of a queue of {size} (virtio 1.2, 2.7)"
-            )
-        self.state = np.zeros(_STATE_WORDS + len(heads), np.int64)
-        self.state[SIZE] = size
-        self.state[DESC_ADDRESS] = desc_address
-        self.state[AVAIL_ADDRESS] = avail_address
-        self.state[USED_ADDRESS] = used_address
-        self.state[EVENT_IDX] = event_idx
-        self.state[INDIRECT] = indirect
-        self.state[LAST_AVAIL] = self.state[AVAIL_SEEN] = first
-        self.state[USED_NEXT] = self.state[USED_PUBLISHED] = given_back
-        self._inflight = inflight
-        if inflight is not None:
-            self.state[INFLIGHT_ADDRESS], self.state[INFLIGHT_DESCS] = inflight
-            self.state[INFLIGHT_COUNTER] = counter
-            self.state[RESUBMITS] = len(heads)
-            self.state[_STATE_WORDS:] = heads[::-1]
-        self.gpas, self.lengths, self.flags = np.zeros((3, max(size, INDIRECT_DESCS_MAX)), np.int64)
-
-    @property
-    def last_avail(self) -> int:
-        """The available ring entry to pop next, after those that a predecessor took."""
-        return int(self.state[LAST_AVAIL])
-
-    @property
-    def next_avail(self) -> int:
-        """Where another device would go on (`GET_VRING_BASE`), if all that was popped is given back, or is under way.
-
-        What a predecessor took and this one has not popped again is still to be served, and so is the whole element
-        under way. Taken in order, they come right before `last_avail`.
-        """
-        return int(self.state[LAST_AVAIL] - self.state[RESUBMITS] - self.state[UNDER_WAY]) & INDEX_MASK
-
-    @property
-    def avail_idx(self) -> int:
-        """The driver's available idx, as it is in memory now; unchecked."""
-        return int(_avail_idx(self.state))
-
-    def left_until(self, avail_idx: int) -> int:
-        """How many elements there are to pop up to this index, and the one under way."""
-        return int((avail_idx - self.state[LAST_AVAIL] & INDEX_MASK) + self.state[RESUBMITS] + self.state[UNDER_WAY])
-
-    def stop(self) -> None:
-        """Serve the queue no more; what is popped and not given back is for whoever starts it next to pop again."""
-        if self._inflight is not None:
-            end_tracking(self._inflight)
-
-    def move(self, desc_address: int, avail_address: int, used_address: int) -> None:
-        """Go on with the same three parts at other addresses of this process, where they have been mapped anew."""
-        state = self.state
-        state[DESC_ADDRESS], state[AVAIL_ADDRESS], state[USED_ADDRESS] = desc_address, avail_address, used_address
-
-    def pop(self, regions: _Words) -> Element | None:
-        """Take the next available element, or None if there is none.
-
-        Args:
-            regions: the guest's region table (`RegionMap.table`).
-
-        Raises:
-            RingError: the driver broke a rule; the ring can only be reset.
-        """
-        count = checked(pop_element(self.state, regions, self.gpas, self.lengths, self.flags))
-        if count == 0:
-            return None
-        columns = (array[:count].tolist() for array in (self.gpas, self.lengths, self.flags))
-        return Element(
-            int(self.state[POPPED_HEAD]),
-            [(gpa, length, bool(flag)) for gpa, length, flag in zip(*columns, strict=True)],
-        )
-
-    def push(self, head: int, length_bytes: int) -> None:
-        """Give an element back, with the bytes that were written to it.
-
-        Raises:
-            RingError: no element is outstanding, or a number is out of range (BAD_PUSH).
-        """
-        checked(push_used(self.state, head, length_bytes))
-
-    def publish(self) -> bool:
-        """Make everything pushed visible to the driver; whether it wants a call."""
-        return bool(publish_used(self.state))
-
-    def arm_kick(self) -> bool:
-        """Ask for a kick when the next element is published; whether one is already there."""
-        return bool(arm_kick(self.state))
-
-    def disarm_kick(self) -> None:
-        """Ask for no kicks until `arm_kick`."""
-        disarm_kick(self.state)

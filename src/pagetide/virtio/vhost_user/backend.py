@@ -3,7 +3,8 @@
 Each message is handled in three steps: `take` checks it and answers what it means for the device, the caller acts on
 that, and `answer` gives the reply, which depends on how that went.
 
-What becomes of queues is in vrings.py, and what makes a request legal in rules.py. Beyond that:
+What becomes of queues is in vrings.py, what makes a request legal in rules.py, and what the payload of one says in
+requests.py, if that takes no more. Beyond that:
 
 - SET_INFLIGHT_FD counts for queues that are started after it, and comes while none is started.
 - SET_FEATURES may come more than once; RESET_OWNER and RESET_DEVICE stop every queue.
@@ -28,11 +29,8 @@ from pagetide.virtio.vhost_user.events import (
     DeviceReset,
     Event,
     FeaturesSet,
-    InflightAsked,
     InflightGiven,
-    MemoryRegionAdded,
     MemoryRegionRemoved,
-    MemoryTableSet,
     QueueStarted,
     SessionBegun,
 )
@@ -47,21 +45,18 @@ from pagetide.virtio.vhost_user.messages import (
 )
 from pagetide.virtio.vhost_user.payloads import (
     CONFIG_BYTES_MAX,
-    INDEX_MASK,
-    NO_FD,
     U64,
     VRING_STATE,
     Inflight,
     decode_config,
     decode_inflight,
-    decode_mem_table,
     decode_single_region,
     decode_u64,
-    decode_vring_address,
     decode_vring_state,
     encode_config,
     encode_inflight,
 )
+from pagetide.virtio.vhost_user.requests import STATELESS, VRING_REQUESTS
 from pagetide.virtio.vhost_user.rules import (
     MEM_SLOTS_MAX,
     PROTOCOL_FEATURES,
@@ -110,33 +105,16 @@ class VhostUserBackend:
         self.vrings = Vrings(queue_count, self._unneeded_fds.append)
         self._inflight, self._inflight_fd = _NO_INFLIGHT, -1
         self._handlers: dict[Request, Callable[[Message], tuple[Event, ...]]] = {
-            Request.GET_FEATURES: self._nothing,
             Request.SET_FEATURES: self._set_features,
             Request.SET_OWNER: self._set_owner,
             Request.RESET_OWNER: self._reset,
-            Request.SET_MEM_TABLE: self._set_mem_table,
-            Request.SET_VRING_NUM: self._set_vring_num,
-            Request.SET_VRING_ADDR: self._set_vring_addr,
-            Request.SET_VRING_BASE: self._set_vring_base,
-            Request.GET_VRING_BASE: self._get_vring_base,
-            Request.SET_VRING_KICK: self._set_vring_kick,
-            Request.SET_VRING_CALL: self._set_vring_call,
-            Request.SET_VRING_ERR: self._set_vring_err,
-            Request.GET_PROTOCOL_FEATURES: self._nothing,
             Request.SET_PROTOCOL_FEATURES: self._set_protocol_features,
-            Request.GET_QUEUE_NUM: self._nothing,
-            Request.SET_VRING_ENABLE: self._set_vring_enable,
             Request.SET_BACKEND_REQ_FD: self._set_backend_req_fd,
-            Request.GET_CONFIG: self._get_config,
             Request.SET_CONFIG: self._set_config,
-            Request.GET_INFLIGHT_FD: self._get_inflight_fd,
             Request.SET_INFLIGHT_FD: self._set_inflight_fd,
             Request.RESET_DEVICE: self._reset,
-            Request.GET_MAX_MEM_SLOTS: self._nothing,
-            Request.ADD_MEM_REG: self._add_mem_reg,
             Request.REM_MEM_REG: self._rem_mem_reg,
             Request.SET_STATUS: self._set_status,
-            Request.GET_STATUS: self._nothing,
         }
 
     def take(self, message: Message) -> tuple[Event, ...]:
@@ -147,7 +125,9 @@ class VhostUserBackend:
         """
         try:
             request = check_request(message, self.protocol_features)
-            return self._handlers[request](message)
+            if request in VRING_REQUESTS:
+                return VRING_REQUESTS[request](self.vrings, message)
+            return self._handlers[request](message) if request in self._handlers else STATELESS[request](message)
         except RemoteProtocolError:
             self._unneeded_fds += message.fds
             raise
@@ -249,10 +229,6 @@ class VhostUserBackend:
             }[Request(message.request)]
         )
 
-    def _nothing(self, _: Message) -> tuple[Event, ...]:
-        """The message asks for a reply, or for nothing at all."""
-        return ()
-
     def _set_owner(self, _: Message) -> tuple[Event, ...]:
         if not self._is_owned:
             self._is_owned = True
@@ -279,48 +255,12 @@ class VhostUserBackend:
             self.drop_channel()
         return ()
 
-    def _set_mem_table(self, message: Message) -> tuple[Event, ...]:
-        regions = decode_mem_table(message.payload)
-        if len(regions) != len(message.fds):
-            raise RemoteProtocolError(f"SET_MEM_TABLE names {len(regions)} regions with {len(message.fds)} descriptors")
-        return (MemoryTableSet(regions, message.fds),)
-
-    def _add_mem_reg(self, message: Message) -> tuple[Event, ...]:
-        region = decode_single_region(message.payload)
-        if len(message.fds) != 1:
-            raise RemoteProtocolError("ADD_MEM_REG without its file descriptor")
-        return (MemoryRegionAdded(region, message.fds[0]),)
-
     def _rem_mem_reg(self, message: Message) -> tuple[Event, ...]:
         region = decode_single_region(message.payload)
         # A descriptor may come along, from front-ends that once did so wrongly (the text, "VHOST_USER_REM_MEM_REG").
         # It is given up only now: `take` gives up those of a message that is refused, and none may be twice.
         self._unneeded_fds += message.fds
         return (MemoryRegionRemoved(region),)
-
-    def _set_vring_num(self, message: Message) -> tuple[Event, ...]:
-        return self.vrings.set_size(*decode_vring_state(message.payload))
-
-    def _set_vring_addr(self, message: Message) -> tuple[Event, ...]:
-        return self.vrings.set_address(decode_vring_address(message.payload))
-
-    def _set_vring_base(self, message: Message) -> tuple[Event, ...]:
-        return self.vrings.set_base(*decode_vring_state(message.payload))
-
-    def _get_vring_base(self, message: Message) -> tuple[Event, ...]:
-        return self.vrings.stop(decode_vring_state(message.payload)[0])
-
-    def _set_vring_enable(self, message: Message) -> tuple[Event, ...]:
-        return self.vrings.enable(*decode_vring_state(message.payload))
-
-    def _set_vring_kick(self, message: Message) -> tuple[Event, ...]:
-        return self.vrings.set_kick_fd(*_vring_fd(message))
-
-    def _set_vring_call(self, message: Message) -> tuple[Event, ...]:
-        return self.vrings.set_call_fd(*_vring_fd(message))
-
-    def _set_vring_err(self, message: Message) -> tuple[Event, ...]:
-        return self.vrings.set_err_fd(*_vring_fd(message))
 
     def _set_backend_req_fd(self, message: Message) -> tuple[Event, ...]:
         if len(message.fds) != 1:
@@ -329,10 +269,6 @@ class VhostUserBackend:
         self._channel_fd = message.fds[0]
         return ()
 
-    def _get_inflight_fd(self, message: Message) -> tuple[Event, ...]:
-        asked = decode_inflight(message.payload)
-        return (InflightAsked(asked.queue_count, asked.queue_size),)
-
     def _set_inflight_fd(self, message: Message) -> tuple[Event, ...]:
         inflight = decode_inflight(message.payload)
         if len(message.fds) != 1:
@@ -340,10 +276,6 @@ class VhostUserBackend:
         if self.vrings.started:
             raise RemoteProtocolError(f"SET_INFLIGHT_FD while queue {self.vrings.started[0]} is started")
         return (InflightGiven(inflight, message.fds[0]),)
-
-    def _get_config(self, message: Message) -> tuple[Event, ...]:
-        decode_config(message.payload)
-        return ()
 
     def _set_config(self, message: Message) -> tuple[Event, ...]:
         config = decode_config(message.payload)
@@ -365,12 +297,3 @@ class VhostUserBackend:
         if forget:
             self.status = 0
         return (DeviceReset(stopped),)
-
-
-def _vring_fd(message: Message) -> tuple[int, int]:
-    """The queue that a message names, and the descriptor that came with it or -1."""
-    value = decode_u64(message.payload)
-    if bool(value & NO_FD) == bool(message.fds):
-        name = Request(message.request).name
-        raise RemoteProtocolError(f"{name} with {len(message.fds)} descriptors says {value:#x}")
-    return value & INDEX_MASK, message.fds[0] if message.fds else -1

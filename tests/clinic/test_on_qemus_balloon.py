@@ -1,0 +1,140 @@
+"""VMs on QEMU's own balloon with one disease each, and a healthy one; with the installed QEMU and a newer one."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pagetide.machine.linux.packages import GuestParts, QemuProgram
+from pagetide.machine.qemu.qmp import Qmp, QmpError
+from pagetide.operate.gather import GatherError
+from tests.clinic.patient import MIB, Patient, monitor, qemu_patient
+from tests.clinic.ward import assert_first, assert_promise, assert_size, examine, finding_of
+
+pytestmark = pytest.mark.alone
+
+FILL = "dd if=/dev/zero of=/mnt/fill bs=1M count=250 2>/dev/null"
+FREE = "rm /mnt/fill"
+SILENT = ["-device", "virtio-balloon-pci,id=balloon"]
+REPORTING = ["-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"]
+PLUG = {"driver": "virtio-balloon-pci", "id": "balloon0", "free-page-reporting": True}
+
+
+@contextmanager
+def told(folder: Path) -> Iterator[Qmp]:
+    """The monitor, for as long as it is talked to: it has one client at a time."""
+    qmp = monitor(folder)
+    try:
+        yield qmp
+    finally:
+        qmp.close()
+
+
+def plug_in(patient: Patient, folder: Path) -> None:
+    """The remedy: a balloon that reports, plugged into the running VM."""
+    deadline_s = time.monotonic() + 60
+    with told(folder) as qmp:
+        while True:
+            try:
+                qmp.ask("device_add", **PLUG)
+                break
+            except QmpError as error:  # the one before is gone only when QEMU has noticed it
+                if "Only one balloon" not in str(error) or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.2)
+    while "driver" not in patient.run("sh /why.sh | grep -A1 '@pagetide balloons'"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+
+
+def test_a_healthy_vm_has_no_finding(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """After memory was used and given back, by the process and by the monitor."""
+    with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient:
+        patient.run(f"{FILL}; {FREE}")
+        patient.settled_bytes()
+        assert examine(patient).findings == ()
+        found = examine(patient, str(tmp_path / "qmp"))
+        assert found.findings == ()
+        assert found.gaps == ()
+
+
+def test_without_a_balloon_one_is_plugged_in(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """There is no balloon device: once one is plugged in, what was promised comes back."""
+    with qemu_patient(qemu, linux, tmp_path, []) as patient:
+        patient.run(f"{FILL}; {FREE}")
+        held_bytes = patient.held_bytes()
+        finding = assert_first(examine(patient, str(tmp_path / "qmp")), "no-balloon-device", 250 * MIB)
+        assert finding.returns_bytes is not None
+        plug_in(patient, tmp_path)
+        assert_promise(finding, held_bytes - patient.settled_bytes())
+
+
+def test_a_silent_balloon_is_replaced(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """QEMU's balloon does not offer reporting unless it is asked to; one that does takes its place."""
+    with qemu_patient(qemu, linux, tmp_path, SILENT) as patient:
+        patient.run(f"{FILL}; {FREE}")
+        held_bytes = patient.held_bytes()
+        for vm in (str(patient.pid), str(tmp_path / "qmp")):
+            finding = assert_first(examine(patient, vm), "reporting-not-offered", 250 * MIB)
+        with told(tmp_path) as qmp:
+            qmp.ask("device_del", id="balloon")
+        deadline_s = time.monotonic() + 30
+        while "driver" in patient.run("sh /why.sh | grep -A1 '@pagetide balloons'"):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.2)
+        plug_in(patient, tmp_path)
+        assert_promise(finding, held_bytes - patient.settled_bytes())
+
+
+def test_a_pool_of_huge_pages_is_found_and_given_up(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """60 huge pages that nobody uses, of memory that was in use before."""
+    with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient:
+        patient.run(f"{FILL}; {FREE}; echo 120 >/proc/sys/vm/nr_hugepages")
+        patient.settled_bytes()
+        before_bytes = patient.held_bytes()
+        finding = finding_of(examine(patient), "huge-page-pool")
+        patient.run(finding.remedies[0].command)
+        came_back_bytes = before_bytes - patient.settled_bytes()
+        assert_size(finding, came_back_bytes)
+        assert_promise(finding, came_back_bytes)
+
+
+def test_an_inflated_balloon_is_found(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """Somebody took 150 MiB from the guest and forgot."""
+    with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient:
+        patient.settled_bytes()
+        with told(tmp_path) as qmp:
+            qmp.ask("balloon", value=362 * MIB)
+            deadline_s = time.monotonic() + 60
+            while qmp.ask("query-balloon")["actual"] > 362 * MIB:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.2)
+        assert_first(examine(patient), "balloon-inflated", 150 * MIB)
+        with told(tmp_path) as qmp:
+            qmp.ask("balloon", value=512 * MIB)
+        deadline_s = time.monotonic() + 60
+        while examine(patient).findings:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.5)
+
+
+def test_a_silent_balloon_and_a_tmpfs_are_both_found(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """Two diseases at once, each with its own bytes."""
+    with qemu_patient(qemu, linux, tmp_path, SILENT) as patient:
+        patient.run(f"{FILL}; dd if=/dev/zero of=/mnt/forgotten bs=1M count=100 2>/dev/null; {FREE}")
+        found = examine(patient)
+        assert_size(finding_of(found, "reporting-not-offered"), 250 * MIB)
+        assert_size(finding_of(found, "tmpfs"), 100 * MIB)
+
+
+def test_a_monitor_that_somebody_else_has_is_said(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """QEMU greets one client at a time; the second waits a moment and says so, and the process id still works."""
+    with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient, told(tmp_path) as qmp:
+        qmp.ask("query-status")
+        begin_s = time.monotonic()
+        with pytest.raises(GatherError, match="one program at a time"):
+            examine(patient, str(tmp_path / "qmp"))
+        assert time.monotonic() - begin_s < 5
+        assert examine(patient).findings == ()

@@ -1,0 +1,7 @@
+"""Vectors ask devices what our own is asked both ways in `tests/host/device`: one run is enough."""
+
+import pytest
+
+from tests.mark_all import mark_all
+
+pytest_itemcollected = mark_all(pytest.mark.jit, pytest.mark.slow)

@@ -1,0 +1,7 @@
+"""What is explored is plain Python either way: one run is enough."""
+
+import pytest
+
+from tests.mark_all import mark_all
+
+pytest_itemcollected = mark_all(pytest.mark.jit, pytest.mark.slow)

@@ -1,0 +1,7 @@
+"""QEMU's protocols have no kernels: one run is enough."""
+
+import pytest
+
+from tests.mark_all import mark_all
+
+pytest_itemcollected = mark_all(pytest.mark.jit, pytest.mark.slow)
