@@ -138,7 +138,7 @@ class Hostile:
             raise BrokenError("memory outside of the guest's regions was changed")
 
     def _connect(self) -> None:
-        """Connect as soon as there is room: while a socket rests for what it has cost, the daemon accepts nobody."""
+        """Connect as soon as there is room: the daemon may not have accepted the one before yet."""
         deadline_s = time.monotonic() + _GONE_MAX_S
         while True:
             try:
