@@ -41,8 +41,11 @@ def _fd() -> int:
     return fd
 
 
-def test_who_connects_again_and_again_leaves_descriptors_for_others(rig: Rig) -> None:
-    """No more connections are taken at one socket than its share; those beyond wait, and one goes on when one goes."""
+def test_who_connects_again_and_again_leaves_descriptors_for_others(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """No more connections are taken at one socket than its share; those beyond wait, and one goes on when one goes.
+
+    The log says so, once.
+    """
     with ExitStack() as stack:
         socks = [stack.enter_context(rig.connect(BAD)) for _ in range(DESCRIPTORS // 4)]
         for _ in socks:
@@ -56,6 +59,7 @@ def test_who_connects_again_and_again_leaves_descriptors_for_others(rig: Rig) ->
             rig.server.run_once(0)
         assert len(sock.attached) == 4
         assert first not in rig.server.guests
+        assert sum("4 guests, its share of the files" in message for message in caplog.messages) == 1
 
 
 def test_who_shares_region_after_region_leaves_descriptors_for_others(rig: Rig) -> None:

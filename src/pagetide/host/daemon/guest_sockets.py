@@ -26,6 +26,11 @@ _UNLIMITED = 1 << 62
 
 _GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
+_FULL = (
+    "%s has %d guests, its share of the files that this process may have open: more wait there until one goes; "
+    "another socket, or a higher limit (ulimit -n, LimitNOFILE=), has room for them"
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -124,6 +129,7 @@ class GuestSockets:
         self._share = share
         self._sockets: dict[GuestSocket, bool] = {}  # whether it rests
         self._heard: set[GuestSocket] = set()
+        self._full: set[GuestSocket] = set()  # of which it is told that they are
         self._folder: Path | None = None
         self._places = _UNLIMITED
 
@@ -214,6 +220,7 @@ class GuestSockets:
             raise ValueError(f"what is wanted of {name} cannot be forgotten, so its socket stays: {error}") from error
         self._hear(found, heard=False)
         del self._sockets[found]
+        self._full.discard(found)
         self._on_removed(found)
         self.offer(self._places)
         found.close()
@@ -239,7 +246,13 @@ class GuestSockets:
         self._places = places
         kept = len(self.waiting)
         for sock, rests in self._sockets.items():
-            has_room = len(sock.attached) < self._share.connections and places > (kept if sock.attached else 0)
+            is_full = len(sock.attached) >= self._share.connections
+            if is_full and sock not in self._full:
+                _log.warning(_FULL, sock.path, len(sock.attached))
+                self._full.add(sock)
+            elif 2 * len(sock.attached) < self._share.connections:
+                self._full.discard(sock)
+            has_room = not is_full and places > (kept if sock.attached else 0)
             self._hear(sock, heard=not rests and has_room)
 
     def close(self) -> None:
