@@ -1,9 +1,7 @@
 """What a hostile front-end sends: the messages of an honest one, a few of them changed, moved, repeated or left out."""
 
 import json
-import os
 import random
-import socket
 import struct
 from typing import Literal, NamedTuple
 
@@ -207,35 +205,3 @@ def hostile_script(rng: random.Random) -> list[Step]:
     for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3, 4, 8))):
         script = _mutated(rng, script)
     return script
-
-
-def open_fd(kind: str, ram_fd: int) -> int:  # noqa: PLR0911 - a kind each
-    """A descriptor of a kind, for a message."""
-    match kind:
-        case "ram":
-            return os.dup(ram_fd)
-        case "read-only":
-            return os.open(f"/proc/self/fd/{ram_fd}", os.O_RDONLY)
-        case "eventfd":
-            return os.eventfd(1, os.EFD_CLOEXEC)
-        case "full":
-            fd = os.eventfd(0, os.EFD_CLOEXEC)
-            os.eventfd_write(fd, (1 << 64) - 2)
-            return fd
-        case "pipe":
-            read_fd, write_fd = os.pipe()
-            os.close(read_fd)
-            return write_fd
-        case "socket":
-            ours, theirs = socket.socketpair()
-            ours.close()
-            return theirs.detach()
-        case "talking":
-            ours, theirs = socket.socketpair()
-            ours.send(b"nobody asked")
-            ours.close()
-            return theirs.detach()
-        case "folder":
-            return os.open("/", os.O_RDONLY)
-        case _:
-            return os.open("/dev/null", os.O_RDWR)

@@ -18,11 +18,12 @@ from pagetide.operate.host.daemon import ask
 from pagetide.virtio.split_ring import ring
 from soak.daemons import ReadDaemon, ReadLog, Sentences
 from soak.honest import HonestGuest
-from soak.message_mutations import HOSTILE, Step, hostile_script, open_fd
+from soak.message_mutations import HOSTILE, Step, hostile_script
 from soak.part import BrokenError, Part, Trial
 from soak.ring_mutations import hostile_case
 from soak.rings import CODES
 from tests.host.device.hostile_model import GPA as CASE_GPA
+from tests.host.guest.descriptor_kinds import open_fd
 from tests.host.guest.test_hostile_messages import CANARY_PAGES, GPA, PAGES
 from tests.host.guest_ring import PAGE
 

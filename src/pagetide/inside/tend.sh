@@ -197,7 +197,8 @@ tend() {
     pieces "$order"
     held_kib=$((pieces_kib + listed_kib))
     if [ $held_kib -lt $worth_kib ]; then
-        log "nothing to do: $((held_kib / 1024)) MiB are free in pieces below order $order or on per-CPU lists"
+        [ -n "$told" ] || log "nothing to do: $((held_kib / 1024)) MiB are free in pieces below order $order or on per-CPU lists"
+        told=1
         return 0
     fi
     log "$((pieces_kib / 1024)) MiB free in pieces below order $order and $((listed_kib / 1024)) MiB on per-CPU lists"
@@ -248,6 +249,7 @@ worth_kib=$((worth_mib * 1024))
 limit=$busy_percent
 [ $((cpus * 5)) -le $limit ] || limit=$((cpus * 5))
 compactions=3
+told=
 balloon=virtio
 for found in "$root"/sys/bus/virtio/drivers/virtio_balloon/virtio*; do
     [ ! -e "$found" ] || balloon=${found##*/}
@@ -265,19 +267,21 @@ fi
 trap 'put_back; exit 0' INT TERM HUP
 trap put_back EXIT
 log "tending a guest that reports from order $order; idle is at most $limit % of a processor for $idle_s s"
-tended=
 while :; do
     idle=0
     while [ $idle -lt $idle_s ]; do
-        if stay_idle; then idle=$((idle + 1)); else idle=0 tended=; fi
+        if stay_idle; then idle=$((idle + 1)); else idle=0 told=; fi
     done
-    if [ -z "$tended" ]; then
-        if tend; then tended=1; else log "the guest got busy"; fi
-        put_back
-        [ -z "$once" ] || [ -z "$tended" ] || exit 0
+    if tend; then
+        [ -z "$once" ] || exit 0
+    else
+        log "the guest got busy"
     fi
-    # Once it was busy again; and what was freed since without that is worth a look once a minute.
+    put_back
+    # Again once it was busy; and what was freed since without that is worth a look once a minute.
     rested=0
-    while [ $rested -lt 60 ] && stay_idle; do rested=$((rested + 1)); done
-    tended=
+    while [ $rested -lt 60 ]; do
+        stay_idle || { told= && break; }
+        rested=$((rested + 1))
+    done
 done

@@ -30,6 +30,7 @@ from pagetide.virtio.vhost_user.payloads import (
     encode_single_region,
 )
 from pagetide.virtio.vhost_user.rules import PROTOCOL_FEATURES
+from tests.host.guest.descriptor_kinds import open_fd
 from tests.host.guest.served_guest import ServedGuest
 from tests.host.guest_ring import PAGE, RING_PAGES
 from tests.host.server_at_times import ServerAtTimes
@@ -188,29 +189,8 @@ def scene() -> Iterator[Scene]:
     scene.close()
 
 
-def _open(kind: str, ram_fd: int) -> int:
-    """A descriptor of this kind for a message."""
-    match kind:
-        case "ram":
-            return os.dup(ram_fd)
-        case "eventfd":
-            return os.eventfd(1, os.EFD_CLOEXEC)
-        case "pipe":
-            read_fd, write_fd = os.pipe()
-            os.close(read_fd)
-            return write_fd
-        case "socket":
-            ours, theirs = socket.socketpair()
-            ours.close()
-            return theirs.detach()
-        case "folder":
-            return os.open("/", os.O_RDONLY)
-        case _:
-            return os.open("/dev/null", os.O_RDWR)
-
-
 def _send(sock: socket.socket, data: bytes, kinds: list[str], ram_fd: int) -> None:
-    fds = [_open(kind, ram_fd) for kind in kinds]
+    fds = [open_fd(kind, ram_fd) for kind in kinds]
     try:
         socket.send_fds(sock, [data], fds, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     finally:

@@ -1,0 +1,36 @@
+"""Descriptors that a hostile front-end gives with its messages, by kind."""
+
+import os
+import socket
+
+
+def open_fd(kind: str, ram_fd: int) -> int:  # noqa: PLR0911 - a kind each
+    """A descriptor of a kind, for a message."""
+    match kind:
+        case "ram":
+            return os.dup(ram_fd)
+        case "read-only":
+            return os.open(f"/proc/self/fd/{ram_fd}", os.O_RDONLY)
+        case "eventfd":
+            return os.eventfd(1, os.EFD_CLOEXEC)
+        case "full":
+            fd = os.eventfd(0, os.EFD_CLOEXEC)
+            os.eventfd_write(fd, (1 << 64) - 2)
+            return fd
+        case "pipe":
+            read_fd, write_fd = os.pipe()
+            os.close(read_fd)
+            return write_fd
+        case "socket":
+            ours, theirs = socket.socketpair()
+            ours.close()
+            return theirs.detach()
+        case "talking":
+            ours, theirs = socket.socketpair()
+            ours.send(b"nobody asked")
+            ours.close()
+            return theirs.detach()
+        case "folder":
+            return os.open("/", os.O_RDONLY)
+        case _:
+            return os.open("/dev/null", os.O_RDWR)
