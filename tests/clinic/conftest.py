@@ -8,6 +8,9 @@ import pytest
 from pagetide.machine.config import ConfigError
 from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_linux, find_qemu, find_uml, guests_folder
 from tests.clinic.patient import Daemon
+from tests.mark_all import mark_all
+
+pytest_itemcollected = mark_all(pytest.mark.jit)  # real kernels run no kernels of ours
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,7 @@
+"""What operators are told has no kernels: one run is enough."""
+
+import pytest
+
+from tests.mark_all import mark_all
+
+pytest_itemcollected = mark_all(pytest.mark.jit)
