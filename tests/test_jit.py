@@ -17,6 +17,8 @@ from pagetide.jit import CACHE_FOLDER, kernel, source_key
 from pagetide.machine.live.guest_warm_up import warm_up_guest
 from pagetide.machine.live.host_warm_up import warm_up_host
 
+pytestmark = pytest.mark.slow
+
 DAY_S = 24 * 3600
 KERNELS = "from pagetide.jit import kernel\n@kernel\ndef f(a):\n    return a\n"
 

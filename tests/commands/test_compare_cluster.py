@@ -10,6 +10,8 @@ from pagetide import cli
 from tests.commands.compare_process import RUNS, WAIT_MAX_S, CompareProcess, runs_of
 from tests.commands.dask_cluster import DaskCluster
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_worker_of_the_cluster_that_is_killed_costs_no_cell(tmp_path: Path) -> None:
     """SIGKILL to one of two workers while the grid runs: every cell is done exactly once, the rest by the other one."""

@@ -5,9 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pagetide.compare.results.store import EXPORTED
 from tests.commands.compare_process import LIVE_SETTINGS, RUNS, WAIT_MAX_S, CompareProcess, runs_of
 from tests.commands.poisoned_grid import KILLS
+
+pytestmark = pytest.mark.slow
 
 
 def test_ctrl_c_keeps_what_is_done_and_resume_does_the_rest(tmp_path: Path) -> None:

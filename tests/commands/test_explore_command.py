@@ -6,6 +6,8 @@ import pytest
 
 from pagetide import cli
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_chosen_scenario_is_explored(capsys: pytest.CaptureFixture[str]) -> None:
     """One row a design and scenario, in a table or as JSON, and status 0 if all is sound."""

@@ -15,7 +15,7 @@ from pagetide.machine.costs import read_costs
 from pagetide.machine.settings.file import make_config
 from tests.commands.chromium import Page
 
-pytestmark = pytest.mark.xdist_group("chromium")
+pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.slow]
 
 DESIGNS = ("off", "scan", "notify-array", "sync")
 REPEATS = 2

@@ -19,6 +19,8 @@ from soak.daemons import Sentences
 from soak.part import BrokenError, Part, Trial
 from soak.state import StateError, load
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -22,6 +22,8 @@ from tests.host.daemon.process import Daemon, show
 from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
 from tests.host.guest_ring import PAGE, RING_PAGES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:

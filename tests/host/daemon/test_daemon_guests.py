@@ -20,6 +20,8 @@ from tests.host.daemon.process import Daemon, show
 from tests.host.guest.served_guest import ServedGuest, wait_readable
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def daemons(tmp_path: Path) -> Iterator[list[Daemon]]:

@@ -27,6 +27,8 @@ from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
 from tests.host.guest_ring import PAGE
 from tests.host.little_service_manager import START_MAX_S, LittleServiceManager
 
+pytestmark = pytest.mark.slow
+
 UNIT = Path(__file__).parents[3] / "deploy/pagetide.service"
 FREE_PAGE = 100
 

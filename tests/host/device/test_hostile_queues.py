@@ -41,6 +41,8 @@ from tests.host.device.hostile_model import (
     reads_used,
 )
 
+pytestmark = pytest.mark.slow
+
 USER = 0x7000_0000_0000
 _DONT_CARE = ((USED, 2), (USED + 4 + 8 * SIZE, 2))
 """Flags and avail_event: a device may ask for kicks as it likes."""

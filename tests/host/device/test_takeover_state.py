@@ -19,6 +19,8 @@ from pagetide.virtio.split_ring.ring import place_ring
 from tests.host.daemon.process import Daemon, show
 from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
 
+pytestmark = pytest.mark.slow
+
 PAGES = 64
 SIZE = 16
 POISON = 0xAAAAAAAA

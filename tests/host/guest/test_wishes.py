@@ -13,6 +13,8 @@ from pagetide.host.guest.wishes import KEPT_SUFFIX, Wishes
 from tests.host.daemon.process import Daemon, show
 from tests.host.guest_ring import RING_PAGES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_guest_is_inhibited_at_the_next_daemon(

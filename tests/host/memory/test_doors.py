@@ -19,6 +19,8 @@ from tests.host.daemon.process import Daemon
 from tests.host.guest.served_guest import wait_readable
 from tests.host.guest_ring import RING_PAGES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:

@@ -23,6 +23,8 @@ from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.device.test_device import PLAIN, REPORTING
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, SIZE, USER, GuestRing
 
+pytestmark = pytest.mark.slow
+
 PAGES = 64
 MIB = 1 << 20
 

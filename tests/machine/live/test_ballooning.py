@@ -15,6 +15,8 @@ from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.live.machine import LiveMachine
 from tests.machine.watcher import Watcher
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 

@@ -37,7 +37,7 @@ from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.split_ring.inflight import REGION_HEAD_BYTES, STATE_BYTES
 from tests.machine.linux.eat_and_free import eat_and_free
 
-pytestmark = pytest.mark.jit
+pytestmark = [pytest.mark.jit, pytest.mark.slow]
 
 RAM_BYTES = 96 << 20
 BLOCKS = 160

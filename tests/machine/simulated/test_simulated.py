@@ -14,6 +14,8 @@ from pagetide.machine.result import RunResult
 from pagetide.machine.simulated.machine import SimulatedMachine
 from tests.machine.watcher import Watcher
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 SMALL = RunConfig(ram_bytes=64 * MIB, bursts=2, hold_s=1.0, delay_s=0.1, order=6, capacity=4)
 
