@@ -1,5 +1,7 @@
 """Jobs on workers, of which some are lost: by a script, in threads that stand for processes."""
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -154,3 +156,10 @@ def test_it_stops_when_it_is_told() -> None:
     bench = Bench()
     bench.run(1000, stop_after=10)
     assert 10 <= len(bench.taken) < 20
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_amid_its_record_is_a_worker_lost() -> None:
+    """Half a message on a pipe is waited for without end: what workers send is never more than a pipe takes at once."""
+    command = [sys.executable, "-m", "tests.compare.grid.interrupted_pool"]
+    assert subprocess.run(command, check=True, capture_output=True, timeout=60).stdout == b"BrokenProcessPool"

@@ -1,12 +1,17 @@
 """Where cells run: a pool of processes on this machine, or a Dask cluster. Both are a `concurrent.futures` executor."""
 
+import functools
 import importlib
 import multiprocessing
+import os
+import pickle
 import re
 import signal
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -41,7 +46,7 @@ class Pool(Protocol):
 class ExecutorPool:
     """Jobs on executors that a function makes: the first one when there is a job, a new one when one broke."""
 
-    def __init__(self, make: Callable[[], Executor], room: int, *, run: Callable[[Job], Record] = run_job) -> None:
+    def __init__(self, make: Callable[[], Executor], room: int, *, run: Callable[[Job], Any] = run_job) -> None:
         """Take what makes an executor, and how many jobs it may have in flight."""
         self.room = room
         self._make, self._run = make, run
@@ -65,7 +70,11 @@ class ExecutorPool:
 
 
 class ProcessPool(ExecutorPool):
-    """Jobs on processes of this machine, which load kernels once each."""
+    """Jobs on processes of this machine, which load kernels once each.
+
+    A worker leaves its record in a file and sends the file's name: whoever is killed while it sends something larger
+    than a pipe takes at once leaves half of it, and `ProcessPoolExecutor` waits for the other half for ever.
+    """
 
     def __init__(self, jobs: int, *, run: Callable[[Job], Record] = run_job) -> None:
         """Start as many workers, when there is something to do.
@@ -76,8 +85,11 @@ class ProcessPool(ExecutorPool):
         """
         context = multiprocessing.get_context("spawn")
         self._before = set(multiprocessing.active_children())
+        self._records = tempfile.TemporaryDirectory(prefix="pagetide-compare-", ignore_cleanup_errors=True)
         super().__init__(
-            lambda: ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker), _AHEAD * jobs, run=run
+            lambda: ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker),
+            _AHEAD * jobs,
+            run=functools.partial(_leave_record, run, self._records.name),
         )
 
     def submit(self, job: Job) -> Future[Record]:
@@ -85,7 +97,7 @@ class ProcessPool(ExecutorPool):
         resource_tracker.ensure_running()  # it unblocks what it blocked while it starts
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return super().submit(job)
+            return _taken_up(super().submit(job))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -95,6 +107,34 @@ class ProcessPool(ExecutorPool):
             if process not in self._before:
                 process.kill()
         super().close()
+        self._records.cleanup()
+
+
+def _leave_record(run: Callable[[Job], Record], folder: str, job: Job) -> Path:
+    """In a worker: run a job, and leave its record in a new file."""
+    file, path = tempfile.mkstemp(dir=folder)
+    with os.fdopen(file, "wb") as left:
+        pickle.dump(run(job), left)
+    return Path(path)
+
+
+def _taken_up(left: Future[Any]) -> Future[Record]:
+    """A future of the record in the file that this one names."""
+    record: Future[Record] = Future()
+
+    def take_up(left: Future[Path]) -> None:
+        if left.cancelled():
+            record.cancel()
+            record.set_running_or_notify_cancel()
+        elif (error := left.exception()) is not None:
+            record.set_exception(error)
+        else:
+            path = left.result()
+            record.set_result(pickle.loads(path.read_bytes()))  # noqa: S301 our own worker wrote it
+            path.unlink()
+
+    left.add_done_callback(take_up)
+    return record
 
 
 def _check_address(address: str) -> None:
