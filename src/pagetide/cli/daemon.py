@@ -52,7 +52,8 @@ def serve(
         socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that an earlier daemon left
             there are listened at again.
         control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
-        verify: Share of the reports whose discarding is read back from the kernel.
+        verify: Share of the reports of which the kernel is asked what was there and what is gone: of the others nobody
+            knows what they returned.
         stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
         take_over: Take all guests and sockets from the daemon that runs at this control socket, and have it end. No
             guest notices. Its other options are not taken over: give the same; the log names those that differ.

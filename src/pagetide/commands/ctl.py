@@ -115,10 +115,10 @@ def _await_count(path: Path, request: dict[str, Any], answer: dict[str, Any]) ->
 
 def table(guests: list[dict[str, Any]], waiting: Sequence[dict[str, Any]] = ()) -> str:
     """A line a guest, under headings, and a line for each socket that waits for one."""
-    rows: list[tuple[str, ...]] = [("guest", "memory", "target", "balloon", "reported", "verified gone", "state")]
+    rows: list[tuple[str, ...]] = [("guest", "memory", "target", "balloon", "returned", "reported", "state")]
     for guest in guests:
         sizes = (guest["ram_bytes"], guest["target_bytes"], guest["balloon_bytes"])
-        counts = (guest["ledger"]["reported_bytes"], guest["ledger"]["verified_bytes"])
+        counts = (_returned_bytes(guest["ledger"]), guest["ledger"]["reported_bytes"])
         rows.append((guest["name"], *map(format_size, sizes + counts), _state(guest)))
     for sock in waiting:
         target = "-" if sock["target_bytes"] is None else format_size(sock["target_bytes"])
@@ -126,6 +126,11 @@ def table(guests: list[dict[str, Any]], waiting: Sequence[dict[str, Any]] = ()) 
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
+
+
+def _returned_bytes(ledger: dict[str, int]) -> int:
+    """What came back by reports and by the balloon."""
+    return ledger["returned_bytes"] + ledger["inflate_returned_bytes"]
 
 
 def describe(guests: list[dict[str, Any]]) -> str:

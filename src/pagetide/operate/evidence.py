@@ -31,6 +31,8 @@ class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         reported_bytes: reported since it was attached.
         discarded_bytes: discarded of that.
         verified_bytes: what the kernel said was gone then.
+        returned_bytes: how much of that the host had held; None if the daemon is older than that figure.
+        refaulted_bytes: how much of that was touched again, as far as it was looked for; None likewise.
     """
 
     state: Word
@@ -42,6 +44,8 @@ class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reported_bytes: Size
     discarded_bytes: Size
     verified_bytes: Size
+    returned_bytes: Size | None = None
+    refaulted_bytes: Size | None = None
 
 
 class MonitorFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

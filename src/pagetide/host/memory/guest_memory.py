@@ -181,10 +181,10 @@ class GuestMemory:
         return self._seams.was_cut or any(mapping.window.was_cut for mapping in self._mappings)
 
     def take_refaulted_bytes(self) -> int:
-        """Look at a piece of memory: how much of what was discarded is resident again (mincore(2)).
+        """Look at a piece of memory: how much of what was returned is resident again (mincore(2)).
 
-        Each page counts once for each time it was discarded. A piece takes some 0.3 ms, and 2 ms if little of it is
-        resident; where nothing was discarded is passed over. `looking` is False after the last piece, or a change.
+        Each page counts once for each time it was returned. A piece takes some 0.3 ms, and 2 ms if little of it is
+        resident; where nothing was returned is passed over. `looking` is False after the last piece, or a change.
 
         Raises:
             OSError: the kernel does not say.

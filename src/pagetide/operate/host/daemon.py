@@ -18,6 +18,9 @@ class _Ledger(msgspec.Struct):
     reported_bytes: Size
     discarded_bytes: Size
     verified_bytes: Size
+    returned_bytes: Size | None = None
+    inflate_returned_bytes: Size | None = None
+    refaulted_bytes: Size | None = None
 
 
 class _Guest(msgspec.Struct):
@@ -83,4 +86,10 @@ def _facts(guest: _Guest) -> DaemonFacts:
         reported_bytes=guest.ledger.reported_bytes,
         discarded_bytes=guest.ledger.discarded_bytes,
         verified_bytes=guest.ledger.verified_bytes,
+        returned_bytes=_sum(guest.ledger.returned_bytes, guest.ledger.inflate_returned_bytes),
+        refaulted_bytes=guest.ledger.refaulted_bytes,
     )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
