@@ -102,6 +102,7 @@ def ctl(
     *settings: str,
     control: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
+    force: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Ask a running `pagetide serve`, or tell it what to do.
 
@@ -112,8 +113,9 @@ def ctl(
         command: list; show, set, pause, resume, inhibit, uninhibit or hint, with a guest; add or remove, with the
             name of a guest whose socket is to be made or removed in the daemon's --socket-dir.
         guest: Its name, as list shows it. What is wanted of a guest can be said before it is attached.
-        settings: For set: target=SIZE, the memory that the guest is to make do with.
+        settings: For set: target=SIZE, the memory that the guest is to make do with; target=none, all that it has.
         control: The daemon's control socket. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         json: Print JSON.
+        force: For set: also if that is less than the guest uses by its own statistics.
     """
-    return ctl_command(command, guest, settings, control, json=json)
+    return ctl_command(command, guest, settings, control, json=json, force=force)

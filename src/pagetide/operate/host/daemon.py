@@ -24,7 +24,7 @@ class _Ledger(msgspec.Struct):
 
 
 class _Guest(msgspec.Struct):
-    """What is read of `GuestState` (host/daemon/control.py)."""
+    """What is read of `GuestState` (host/daemon/states.py)."""
 
     name: str
     state: str
