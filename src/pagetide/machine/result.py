@@ -116,6 +116,9 @@ class RunResult(msgspec.Struct, kw_only=True):
         host_cpu_s: the same of the host's process; None if that is not one process that serves this guest alone.
         skipped_bytes: reported but not discarded, by reason.
         samples: what was read while it ran, as time series.
+        started: when it began, as ISO 8601 has it, in UTC; None if that was not noted.
+        versions: of pagetide and what it ran on (machine/versions.py), the kernel and the processor among them; None
+            likewise.
     """
 
     config: RunConfig
@@ -161,6 +164,8 @@ class RunResult(msgspec.Struct, kw_only=True):
     guest_cpu_s: float | None
     host_cpu_s: float | None
     samples: Samples
+    started: str | None = None
+    versions: dict[str, str] | None = None
 
     @property
     def verified_disagrees(self) -> bool:

@@ -142,7 +142,7 @@ def _rows(result: RunResult) -> Iterator[tuple[str, str]]:
         yield "host held on average", format_size(result.mean_resident_bytes)
         yield "guest used on average", format_size(result.mean_used_bytes)
     if result.return_lag_s_mean is not None:
-        yield "memory was back after", _seconds(result.return_lag_s_mean)
+        yield "a freed byte was back after", _seconds(result.return_lag_s_mean)
     if result.behind_s_max is not None:
         yield "operations late at most", _seconds(result.behind_s_max)
     yield "reports", _count(result.reports)
