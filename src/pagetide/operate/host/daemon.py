@@ -18,6 +18,7 @@ class _Ledger(msgspec.Struct):
     reported_bytes: Size
     discarded_bytes: Size
     verified_bytes: Size
+    checked_bytes: Size | None = None
     returned_bytes: Size | None = None
     inflate_returned_bytes: Size | None = None
     refaulted_bytes: Size | None = None
@@ -86,6 +87,7 @@ def _facts(guest: _Guest) -> DaemonFacts:
         reported_bytes=guest.ledger.reported_bytes,
         discarded_bytes=guest.ledger.discarded_bytes,
         verified_bytes=guest.ledger.verified_bytes,
+        checked_bytes=guest.ledger.checked_bytes,
         returned_bytes=_sum(guest.ledger.returned_bytes, guest.ledger.inflate_returned_bytes),
         refaulted_bytes=guest.ledger.refaulted_bytes,
     )
