@@ -164,6 +164,9 @@ def test_what_can_be_set_today_stands_beside_what_linux_lacks() -> None:
     assert "no option for reporting only what has been free for some time" in cool.missing
     assert cool.today_gain == "Nothing that Linux has gains enough."
     assert cool.today[0].what.endswith("free-page-reporting=off")
+    timer = advised(runs_of("scan", 500, settings={"wake": "timer"}), runs_of("scan", 600))
+    assert "no option for being woken by timer" in timer.missing
+    assert "with scan the host holds 40 % less" in timer.today_gain
 
 
 def test_a_choice_that_linux_has_lacks_nothing() -> None:

@@ -4,10 +4,14 @@ Free page reporting: mm/page_reporting.c, since Linux 5.7; its order is a parame
 `free-page-reporting` is there since 5.1, libvirt's attribute since 6.9.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from pagetide.compare.claims.verdicts import Setting
 from pagetide.compare.results.conditions import Configuration
 from pagetide.machine.config import RunConfig
 
+_DELAY_S = 2.0
 _ORDER_FILE = "/sys/module/page_reporting/parameters/page_reporting_order"
 
 _OFF = (
@@ -30,7 +34,7 @@ def is_settable(configuration: Configuration) -> bool:
     """Whether Linux can be set so."""
     settings = configuration.settings
     if configuration.design == "scan":
-        return not settings["cool_s"] and settings["oom"] in ("none", "wait")
+        return not _lacks(settings)
     return configuration.design in ("off", "balloon")
 
 
@@ -58,10 +62,16 @@ def what_is_missing(configuration: Configuration) -> str:
     """What Linux does not have of a configuration that cannot be set, as a sentence without its full stop."""
     if configuration.design != "scan":
         return f"the design {configuration.design} is not in Linux"
-    settings = configuration.settings
-    lacks = []
-    if settings["cool_s"]:
-        lacks.append("reporting only what has been free for some time")
-    if settings["oom"] not in ("none", "wait"):
-        lacks.append("bounding what is out when memory runs out")
-    return f"Linux's reporting has no option for {' and '.join(lacks)}"
+    return f"Linux's reporting has no option for {' and '.join(_lacks(configuration.settings))}"
+
+
+def _lacks(settings: Mapping[str, Any]) -> list[str]:
+    """What of a scan's settings Linux's reporting cannot be told."""
+    asked = (
+        (settings["cool_s"], "reporting only what has been free for some time"),
+        (settings["oom"] not in ("none", "wait"), "bounding what is out when memory runs out"),
+        (settings["wake"] != "merge", f"being woken by {settings['wake']}"),
+        (settings["capacity"] != RunConfig().capacity, "another number of blocks a report"),
+        (settings["delay_s"] != _DELAY_S, "another delay than 2 s"),
+    )
+    return [what for is_asked, what in asked if is_asked]
