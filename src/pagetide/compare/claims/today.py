@@ -70,8 +70,8 @@ def _lacks(settings: Mapping[str, Any]) -> list[str]:
     asked = (
         (settings["cool_s"], "reporting only what has been free for some time"),
         (settings["oom"] not in ("none", "wait"), "bounding what is out when memory runs out"),
-        (settings["wake"] != "merge", f"being woken by {settings['wake']}"),
+        (settings["wake"] not in (None, "merge"), f"being woken by {settings['wake']}"),
         (settings["capacity"] != RunConfig().capacity, "another number of blocks a report"),
-        (settings["delay_s"] != _DELAY_S, "another delay than 2 s"),
+        (settings["delay_s"] not in (None, _DELAY_S), "another delay than 2 s"),
     )
     return [what for is_asked, what in asked if is_asked]
