@@ -7,6 +7,7 @@ import msgspec
 
 from pagetide.operate.guest.facts import GuestFacts
 from pagetide.operate.host.cgroup import CgroupFacts
+from pagetide.operate.host.firecracker import FirecrackerFacts
 from pagetide.operate.host.monitor_facts import MonitorFacts
 from pagetide.operate.host.vmm_facts import VmmFacts
 from pagetide.operate.sizes import Size, Word
@@ -61,6 +62,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         vm: what the kernel tells of the process.
         guest: what the guest tells.
         monitor: what QEMU's monitor tells.
+        firecracker: what a Firecracker's API tells.
         daemon: what our daemon tells.
         cgroup: what is charged to the process's control group.
         gaps: what could not be read, and what that leaves open, as sentences.
@@ -71,6 +73,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     vm: VmmFacts
     guest: GuestFacts | None = None
     monitor: MonitorFacts | None = None
+    firecracker: FirecrackerFacts | None = None
     daemon: DaemonFacts | None = None
     cgroup: CgroupFacts | None = None
     gaps: tuple[Sentence, ...] = ()

@@ -21,6 +21,19 @@ def picture(answer: Answer, columns: int) -> str:
     return "\n".join([*_balance(answer), "", *itertools.chain.from_iterable(parts)])
 
 
+def change(before: Answer, now: Answer) -> str:
+    """What has changed from one look to the next, in a line."""
+    classes = {name: size - before.balance.of(name) for name, size in now.balance.classes.items()}
+    changed = sorted(((name, size) for name, size in classes.items() if size), key=lambda each: -abs(each[1]))
+    parts = ", ".join(f"{name} {_signed(size)}" for name, size in changed[:3])
+    whole = _signed(now.balance.held_bytes - before.balance.held_bytes)
+    return f"since {before.taken}: {whole}" + (f" ({parts})" if parts else "")
+
+
+def _signed(size_bytes: int) -> str:
+    return f"{'-' if size_bytes < 0 else '+'}{format_size(abs(size_bytes))}"
+
+
 def vm_table(vms: Sequence[VmmFacts]) -> str:
     """A line for each VM: what the host holds for it, of how much memory."""
     rows: list[tuple[str, ...]] = [("process", "VMM", "memory", "held of it", "the VMM's own", "in swap")]

@@ -58,9 +58,11 @@ def _no_device(evidence: Evidence, size_bytes: int) -> Finding:
         told.append(f"there is none on the command line of {evidence.vm.vmm}")
     if evidence.monitor is not None and not evidence.monitor.has_balloon:
         told.append("QEMU's monitor knows of none")
+    if evidence.firecracker is not None and not evidence.firecracker.has_balloon:
+        told.append("Firecracker's API knows of none")
     plug = Remedy(where="QEMU", command=_PLUG_QMP, note="until the VM ends")
     libvirt = Remedy(where="libvirt", command=_LIBVIRT, note="virsh edit, from the next start on")
-    vm = Remedy(where="VM", command="a virtio-balloon device with free page reporting", note="from the next start on")
+    vm = _in_definition(evidence, "a virtio-balloon device with free page reporting")
     return Finding(
         cause="no-balloon-device",
         size_bytes=size_bytes,
@@ -74,6 +76,13 @@ def _no_device(evidence: Evidence, size_bytes: int) -> Finding:
         returns_bytes=size_bytes,
         cost=_COST,
     )
+
+
+def _in_definition(evidence: Evidence, what: str) -> Remedy:
+    """What is to be in a VM's definition; Firecracker's is its API before the start."""
+    if evidence.vm.vmm == "Firecracker":
+        what = 'PUT /balloon {"amount_mib":0,"deflate_on_oom":true,"free_page_reporting":true}, 1.14 and newer'
+    return Remedy(where="VM", command=what, note="from the next start on")
 
 
 def _not_reporting(evidence: Evidence, guest: GuestFacts, size_bytes: int) -> Finding:
@@ -94,7 +103,7 @@ def _not_reporting(evidence: Evidence, guest: GuestFacts, size_bytes: int) -> Fi
         said = "the VMM does not offer free page reporting" if _is_offered(evidence) is False else "it is not known to"
         plug = Remedy(where="QEMU", command=_UNPLUG + _PLUG_QMP, note="until the VM ends")
         libvirt = Remedy(where="libvirt", command=_LIBVIRT, note="virsh edit, from the next start on")
-        vm = Remedy(where="VM", command="switch free page reporting on", note="from the next start on")
+        vm = _in_definition(evidence, "switch free page reporting on")
         return Finding(
             cause="reporting-not-offered",
             size_bytes=size_bytes,
@@ -125,6 +134,8 @@ def _is_offered(evidence: Evidence) -> bool | None:
     """Whether the device offers reporting; None if nobody says."""
     if evidence.monitor is not None and evidence.monitor.offers_reporting is not None:
         return evidence.monitor.offers_reporting
+    if evidence.firecracker is not None and evidence.firecracker.has_balloon:
+        return evidence.firecracker.offers_reporting
     known = [each.offers_reporting for each in evidence.vm.balloons or () if each.offers_reporting is not None]
     return any(known) if known else None
 

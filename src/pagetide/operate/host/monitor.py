@@ -6,17 +6,17 @@ longer than a moment.
 
 import contextlib
 import socket
-import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pagetide.machine.qemu.qmp import Qmp, QmpError
 from pagetide.operate.host.monitor_facts import MemoryBackend, MonitorFacts, VirtioMem
 from pagetide.operate.sizes import LARGEST
 
-_TIMEOUT_S = 0.8
+ASK_MAX_S = 0.8
+"""How long an answer is waited for."""
+
 _INTERVAL = "guest-stats-polling-interval"
 _BALLOON_TYPES = ("virtio-balloon",)
 
@@ -25,23 +25,19 @@ class MonitorError(Exception):
     """The monitor cannot be asked; the message says why."""
 
 
-def ask_monitor(path: Path) -> tuple[int, MonitorFacts]:
-    """The process that listens at a monitor's socket, and what QEMU says there.
+def ask_monitor(sock: socket.socket) -> MonitorFacts:
+    """What QEMU says at this socket, which is connected to its monitor, and closed then.
 
     Raises:
-        MonitorError: nobody listens, or no QEMU answers in time.
+        MonitorError: no QEMU answers in time.
     """
-    sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(_TIMEOUT_S)
-    with contextlib.closing(Qmp(sock, timeout_s=_TIMEOUT_S)) as monitor:
+    with contextlib.closing(Qmp(sock, timeout_s=ASK_MAX_S)) as monitor:
         try:
-            sock.connect(str(path))
-            pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-            return pid, _facts(monitor)
+            return _facts(monitor)
         except QmpError as error:
-            raise MonitorError(f"{path}: {error}") from error
+            raise MonitorError(str(error)) from error
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise MonitorError(f"{path} is no monitor of a QEMU that can be asked: {error}") from error
+            raise MonitorError(f"this is no monitor of a QEMU that can be asked: {error}") from error
 
 
 def _facts(monitor: Qmp) -> MonitorFacts:

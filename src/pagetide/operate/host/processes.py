@@ -80,6 +80,13 @@ def find_vms() -> Iterator[int]:
                 yield pid
 
 
+def vmm_of(pid: int) -> Vmm:
+    """Which VMM this process is; `not known` for one that may not be looked at."""
+    with contextlib.suppress(OSError):
+        return which_vmm(_program(pid), _words(pid))
+    return "not known"
+
+
 def sockets_of(pid: int) -> list[Path]:
     """Where the balloons of a VM are that are behind a socket, resolved; none if it may not be looked at."""
     with contextlib.suppress(OSError):
