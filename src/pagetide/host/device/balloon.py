@@ -125,8 +125,10 @@ class BalloonDevice:
         """The index of the started queue of this kind, if there is one."""
         return next((index for index, started in self._queues.items() if started.kind is kind), None)
 
-    def set_target_bytes(self, target_bytes: int) -> None:
-        """Want the guest to make do with this much memory; the driver is to be told of a changed configuration.
+    def set_target_bytes(self, target_bytes: int | None) -> None:
+        """Want the guest to make do with this much memory, or with all that it has (None).
+
+        The driver is to be told of a changed configuration.
 
         Raises:
             ValueError: the guest has shared no memory yet, or the target is negative.
