@@ -1,5 +1,6 @@
 """Who is attached, what is done for each of them and at whose cost, and what becomes of those who go."""
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Hashable, Iterator
@@ -220,12 +221,12 @@ class Guests:
         try:
             guest.log_account()
             self._events.unwatch(guest.fileno())
-            with self._closer if left.origin is None else left.origin.closer:
-                guest.close()
+            with self._closer if left.origin is None else left.origin.closer, contextlib.ExitStack() as parts:
+                parts.callback(guest.close)
+                if guest.keep is not None and self._keeper is not None:
+                    parts.callback(self._keeper.end, guest.keep)  # first: what it keeps holds the memory, too
         except Exception:  # it has gone all the same
             _log.exception(OUR_ERROR, extra={"guest": guest.name})
-        if guest.keep is not None and self._keeper is not None:
-            self._keeper.end(guest.keep)
         self._on_left(left)
 
     def let_go(self, guest: AttachedGuest) -> None:
