@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from pagetide.commands.run import STATUS_FAILED, STATUS_OK
+from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.compare.results.records import Run, StoreError
 from pagetide.compare.results.store import DATABASE, Store
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
