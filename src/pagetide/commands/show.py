@@ -7,7 +7,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from pagetide.commands.run import STATUS_FAILED, STATUS_OK
+from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.compare.results.records import Run, StoreError
 from pagetide.compare.results.store import DATABASE, Store
 from pagetide.machine.config import ConfigError, RunConfig

@@ -3,8 +3,8 @@
 from pagetide.explorer.ground import FRAME_ORDER
 from pagetide.explorer.scenario import Scenario
 from pagetide.guest.allocator.zone import TICKS_PER_S
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.fits import misfit
+from pagetide.guest.reporting.settings import ReportingSettings
 
 _SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2)
 

@@ -27,8 +27,9 @@ from pagetide.guest.allocator.zone_layout import (
     WAITS_HOST,
     vcpu_base,
 )
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.registry import make_design
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import NO_MEMORY, run_operations
 from pagetide.machine.live import guest_run
 from pagetide.machine.live.guest_run import GuestRun, OutOfMemoryError
