@@ -204,7 +204,7 @@ VARIANT = """
 import sys
 from pagetide import cli
 from pagetide.commands import explore
-from pagetide.explorer.variants import VARIANTS
+from pagetide.explorer.broken.variants import VARIANTS
 right, variant = explore.Explorer, VARIANTS[{name!r}]
 explore.Explorer = lambda design, scenario, edits=(): right(design, variant.scenario, {edits})
 sys.exit(cli.main())

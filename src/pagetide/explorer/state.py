@@ -129,7 +129,8 @@ class MachineState:
     def __init__(self, machine: "ExploredMachine") -> None:
         """Find all that can change."""
         self._words, self._pages, self._ram = machine.words, machine.pages, machine.ram
-        objects = [*_objects_of(machine.design), machine.glue, machine.driver, machine.reporting, *machine.actors]
+        objects = [*_objects_of(machine.design), machine.glue, machine.driver, machine.reporting]
+        objects += [*machine.loops, *machine.actors]
         self.objects = [*objects, *machine.reporters]
         arrays = [value for thing in self.objects for value in vars(thing).values() if isinstance(value, np.ndarray)]
         self._arrays = [array for array in arrays if array.base is None]
@@ -203,16 +204,16 @@ class MachineState:
 
     def _count_anew(self) -> None:
         """Of batches only counts whether one is under way, and whether one ended since a vCPU looked."""
-        machine, reporting = self._machine, self._machine.reporting
-        seen = [vcpu.seen != machine.ended for vcpu in machine.vcpus]
+        machine, reporting, in_flight = self._machine, self._machine.reporting, self._machine.in_flight
+        back = [loop.is_back for loop in machine.loops]
         reporting.batches_begun -= reporting.batches_done
         reporting.batches_done = 0
         if machine.balloons:
             machine.forget_balloon()
         if machine.takes_frames and machine.table[BEGUN] == machine.table[ENDED]:
             machine.table[BEGUN] = machine.table[ENDED] = 0
-        for vcpu, another in zip(machine.vcpus, seen, strict=True):
-            vcpu.seen = machine.ended - another if vcpu.allocating else 0
+        for vcpu, another in zip(machine.vcpus, back, strict=True):
+            vcpu.loop.seen = in_flight.ended - another if vcpu.minds_what_came_back else 0
 
     def _renew_rings(self) -> None:
         machine, memory = self._machine, self._ram.queue
