@@ -9,7 +9,7 @@ import pytest
 
 from pagetide import cli
 from pagetide.commands import boot as boot_command
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.balloon_host import BalloonHost, HypervisorHost, OwnHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.daemon_host import DaemonHost

@@ -22,7 +22,8 @@ from pagetide.compare.results.cells import repeats_of
 from pagetide.compare.results.columns import FIGURES
 from pagetide.compare.results.records import LeftOut, Record, Run
 from pagetide.compare.results.store import Store
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import read_costs
 from pagetide.machine.result import RunResult
 from pagetide.machine.versions import versions

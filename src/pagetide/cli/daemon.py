@@ -5,9 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pagetide.cli.app import app
-from pagetide.commands.ctl import ctl_command
-from pagetide.commands.serve import serve_command
+from pagetide.cli.app import command
 
 _SERVE_EXAMPLES = """
 Examples:
@@ -26,7 +24,7 @@ bad arguments.
 """
 
 
-@app.command(help_epilogue=_SERVE_EXAMPLES)
+@command(_SERVE_EXAMPLES)
 def serve(
     *,
     socket: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
@@ -65,6 +63,8 @@ def serve(
         device_init: Offer VIRTIO_BALLOON_F_DEVICE_INIT_REPORTED, a draft that may still change: a guest that knows it
             need not zero memory that it reported and that was verified gone.
     """
+    from pagetide.commands.serve import serve_command
+
     offered = {
         "STATS_VQ": stats, "DEFLATE_ON_OOM": deflate_on_oom, "FREE_PAGE_HINT": free_page_hint,
         "PAGE_POISON": page_poison, "REPORTING": reporting,
@@ -94,7 +94,7 @@ Exit status: 0 done; 1 the daemon says no, or none answers; 2 bad arguments.
 """
 
 
-@app.command(help_epilogue=_CTL_EXAMPLES)
+@command(_CTL_EXAMPLES)
 def ctl(
     command: str,
     guest: str | None = None,
@@ -118,4 +118,6 @@ def ctl(
         json: Print JSON.
         force: For set: also if that is less than the guest uses by its own statistics.
     """
+    from pagetide.commands.ctl import ctl_command
+
     return ctl_command(command, guest, settings, control, json=json, force=force)

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from pagetide.commands.control_path import default_control_path
-from pagetide.commands.run import STATUS_FAILED, STATUS_OK
-from pagetide.machine.config import ConfigError
+from pagetide.commands.status import STATUS_FAILED, STATUS_OK
+from pagetide.machine.config_error import ConfigError
 from pagetide.operate.host.daemon import ask
 from pagetide.units import format_size, parse_size
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.commands.status import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.live.machine import LiveMachine
 from pagetide.machine.observer import Machine
 from pagetide.machine.result import RunResult
@@ -16,18 +18,6 @@ from pagetide.machine.workloads import make_stream
 from pagetide.whole_file import TargetError, check_writable, write_whole
 from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import save_stream
-
-STATUS_OK = 0
-"""The run is complete and nothing was wrong."""
-
-STATUS_FAILED = 1
-"""Something was wrong: a stamp, a discard that the kernel contradicts, a process that died, no memory."""
-
-STATUS_USAGE = 2
-"""The arguments were wrong, and nothing was run."""
-
-STATUS_INTERRUPTED = 130
-"""Ctrl-C, as a shell says it; what was measured was shown."""
 
 
 def check_target(path: Path, what: str, *, makes_folders: bool = False) -> None:

@@ -7,10 +7,11 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from pagetide.commands.run import STATUS_FAILED, STATUS_OK
+from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.compare.results.records import Run, StoreError
 from pagetide.compare.results.store import DATABASE, Store
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.result import RunResult, Sample
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.terminal.summary import problems, summarise

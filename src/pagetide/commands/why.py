@@ -10,8 +10,8 @@ from typing import NamedTuple
 import msgspec
 
 from pagetide.commands.control_path import default_control_path
-from pagetide.commands.run import STATUS_FAILED, STATUS_OK, check_target
-from pagetide.machine.config import ConfigError
+from pagetide.commands.status import STATUS_FAILED, STATUS_OK
+from pagetide.machine.config_error import ConfigError
 from pagetide.operate.answer import Answer, answer
 from pagetide.operate.evidence import Evidence, EvidenceError, load_evidence, save_evidence
 from pagetide.operate.gather import GatherError, gather
@@ -22,7 +22,7 @@ from pagetide.operate.host.processes import ProcessError, find_vms, look_at
 from pagetide.operate.page import page
 from pagetide.operate.picture import change, picture, vm_table
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
-from pagetide.whole_file import write_whole
+from pagetide.whole_file import TargetError, check_writable, write_whole
 
 _CLEAR = "\x1b[H\x1b[2J"
 _WATCH_MIN_S = 0.5
@@ -121,7 +121,10 @@ def _check(sources: Sources, output: Output) -> None:
         if not _WATCH_MIN_S <= output.watch_s <= 86400:
             raise ConfigError(f"--watch looks every {_WATCH_MIN_S:g} to 86400 s, not every {output.watch_s:g} s")
     if output.html is not None:
-        check_target(output.html, "the page")
+        try:
+            check_writable(output.html, "the page")
+        except TargetError as error:
+            raise ConfigError(str(error)) from None
 
 
 def _watch(sources: Sources, output: Output, wait: Callable[[float], None]) -> int:

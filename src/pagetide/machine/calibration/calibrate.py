@@ -22,8 +22,8 @@ from pagetide.guest.allocator.operation import ALLOCATE, FREE, operations
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import WALKED_BLOCKS
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.scan import Scan
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import WORKER_WANTED, run_operations
 from pagetide.host.memory.presence import gone_bytes
 from pagetide.host.memory.punch import punch_hole

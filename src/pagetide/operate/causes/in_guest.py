@@ -14,8 +14,8 @@ from pagetide.units import format_size
 _ENOUGH = 0.8
 """A lower order that returns this share of what lies in small blocks is recommended, if none smaller does."""
 
-_MOSTLY = 0.75
-"""Processes that have this share of what is held are the answer."""
+_MOSTLY, _MUCH = 0.75, 0.5
+"""Processes that have these shares of what is held, and of the guest's memory, are the answer."""
 
 _ORDER_FILE = "/sys/module/page_reporting/parameters/page_reporting_order"
 
@@ -41,7 +41,7 @@ def guest_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iter
         if size_bytes >= least_bytes:
             yield make(guest, size_bytes)
     in_use = balance.of(classes.PROCESSES)
-    if in_use >= max(least_bytes, _MOSTLY * evidence.vm.ram_held_bytes):
+    if in_use >= max(least_bytes, _MOSTLY * evidence.vm.ram_held_bytes, _MUCH * evidence.vm.ram_bytes):
         yield _in_use(guest, in_use)
 
 
