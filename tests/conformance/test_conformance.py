@@ -18,7 +18,7 @@ from pagetide.conformance.vectors.bench import DATA, PAGE, RAM_BYTES, Bench
 from pagetide.conformance.vectors.vector import Result
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.turn import NOTHING, Turn
+from pagetide.host.device.queues.turn import NOTHING, Turn
 from pagetide.host.memory.ledger import REPORTS
 from pagetide.host.memory.punch import punch_hole
 from pagetide.linux import eventfd, eventfd_write

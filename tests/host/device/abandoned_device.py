@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from pagetide.host.device import element, inflight_memory
+from pagetide.host.device import inflight_memory
 from pagetide.host.device.balloon import BalloonDevice
 from pagetide.host.device.inflight_memory import InflightMemory
+from pagetide.host.device.queues import element
 from pagetide.host.memory import discard
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger

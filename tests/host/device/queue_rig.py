@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
-from pagetide.host.device.turn import Turn
+from pagetide.host.device.queues.turn import Turn
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.virtio.balloon import Queue, queues

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
 from pagetide.host.device.config import DeviceConfig
-from pagetide.host.device.element import TURN_PUNCHES_MAX
-from pagetide.host.device.hinting import CMD_ID_FIRST
-from pagetide.host.device.inflate import PFNS_MAX
+from pagetide.host.device.queues.element import TURN_PUNCHES_MAX
+from pagetide.host.device.queues.hinting import CMD_ID_FIRST
+from pagetide.host.device.queues.inflate import PFNS_MAX
+from pagetide.host.device.queues.statistics import STATISTICS_BYTES_MAX, decode_statistics
+from pagetide.host.device.queues.turn import NOTHING
 from pagetide.host.device.state import DeviceState
-from pagetide.host.device.statistics import STATISTICS_BYTES_MAX, decode_statistics
-from pagetide.host.device.turn import NOTHING
 from pagetide.virtio.balloon import (
     CMD_ID_DONE,
     CMD_ID_STOP,

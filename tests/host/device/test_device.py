@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pagetide.host.device import balloon as device
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.element import TURN_BYTES_MAX
-from pagetide.host.device.queue_place import NotSharedError, QueuePlace
-from pagetide.host.device.turn import NOTHING, Turn
+from pagetide.host.device.queues.element import TURN_BYTES_MAX
+from pagetide.host.device.queues.place import NotSharedError, QueuePlace
+from pagetide.host.device.queues.turn import NOTHING, Turn
 from pagetide.host.memory.guest_memory import GuestMemory, SharedMemoryLimit
 from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.mapping import GuestMemoryError

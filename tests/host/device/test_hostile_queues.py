@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.queue_place import QueuePlace
+from pagetide.host.device.queues.place import QueuePlace
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.mapping import GuestMemoryError

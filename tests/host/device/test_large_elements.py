@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pagetide.host.device import balloon as devices
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.queue_place import QueueLostError
+from pagetide.host.device.queues.place import QueueLostError
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.virtio.balloon import Feature, Queue, queues

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.queue_place import QueueLostError
+from pagetide.host.device.queues.place import QueueLostError
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.mapping import GuestMemoryError
@@ -225,7 +225,7 @@ def test_a_region_elsewhere_that_is_removed_moves_the_ring_and_no_more(guest: Gu
 _CUT = """
 import ctypes, os, sys
 from pagetide import bus_error
-from pagetide.host.device.queue_place import QueueLostError
+from pagetide.host.device.queues.place import QueueLostError
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 

@@ -17,14 +17,14 @@ To serve another queue, write its class and add it to `_queue`.
 from typing import NamedTuple
 
 from pagetide.host.device.config import DeviceConfig
-from pagetide.host.device.element import DEVICE_INIT, KEEPS, TURN_BYTES_MAX, TURN_PUNCHES_MAX, turn_control
-from pagetide.host.device.hinting import HintingQueue, HintingRound
 from pagetide.host.device.kept_state import DeviceKept
-from pagetide.host.device.queue_place import QueueLostError, QueuePlace, addresses
+from pagetide.host.device.queues.element import DEVICE_INIT, KEEPS, TURN_BYTES_MAX, TURN_PUNCHES_MAX, turn_control
+from pagetide.host.device.queues.hinting import HintingQueue, HintingRound
+from pagetide.host.device.queues.place import QueueLostError, QueuePlace, addresses
+from pagetide.host.device.queues.statistics import StatisticsQueue
+from pagetide.host.device.queues.turn import NOTHING, BlockQueue, Turn
 from pagetide.host.device.state import DeviceState
-from pagetide.host.device.statistics import StatisticsQueue
 from pagetide.host.device.target import Target
-from pagetide.host.device.turn import NOTHING, BlockQueue, Turn
 from pagetide.host.memory.guest_memory import DeviceMemory
 from pagetide.host.memory.ledger import (
     DEFLATE_ACCOUNT,

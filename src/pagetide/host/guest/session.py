@@ -10,7 +10,7 @@ from pagetide import foreign_fds
 from pagetide.host.device.balloon import QUEUES_MAX, BalloonDevice
 from pagetide.host.device.inflight_memory import InflightTracking
 from pagetide.host.device.kept_state import GuestKept, RegionKept, SessionKept
-from pagetide.host.device.queue_place import NotSharedError, QueueLostError, QueuePlace
+from pagetide.host.device.queues.place import NotSharedError, QueueLostError, QueuePlace
 from pagetide.host.guest.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.keep import Keep

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
-from pagetide.host.device.queue_place import QueuePlace
+from pagetide.host.device.queues.place import QueuePlace
 from pagetide.host.device.taking import FrameTaker
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
