@@ -123,7 +123,7 @@ def _hasty(_: Process) -> Process:
     """Gives back first, and discards later."""
 
     def process(device: BalloonDevice, index: int, budget: int) -> Turn:
-        queue = device._queues[index].queue
+        queue = device.queues._started[index].queue
         regions = device._memory.region_map.table
         element = queue.ring.pop(regions)
         if element is None:
@@ -141,7 +141,7 @@ def _boastful(_: Process) -> Process:
     """Says that it has written what it was given."""
 
     def process(device: BalloonDevice, index: int, budget: int) -> Turn:
-        queue = device._queues[index].queue
+        queue = device.queues._started[index].queue
         regions = device._memory.region_map.table
         element = queue.ring.pop(regions)
         if element is None:

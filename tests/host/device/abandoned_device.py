@@ -103,7 +103,7 @@ class Takeovers:
     def stop(self) -> None:
         """Stop the queue in order; the next turn starts it anew."""
         if self.device is not None:
-            self.device.stop_queue(self._index)
+            self.device.queues.stop(self._index)
             self.device = None
             self._unmap()
 

@@ -45,7 +45,7 @@ class QueueRig:
 
     def restart(self) -> None:
         """Stop the queue and start it where it stood."""
-        base = self.device.stop_queue(self.index)
+        base = self.device.queues.stop(self.index)
         assert base is not None
         self.device.start_queue(self.index, self.guest.queue_place, base, self._features)
 

@@ -239,7 +239,7 @@ def test_rings_anywhere_and_moved_under_the_device_do_no_harm(case: Case, places
     try:
         for start in (places, other):
             with contextlib.suppress(GuestMemoryError, ValueError, RingError):
-                hosted.device.stop_queue(index)
+                hosted.device.queues.stop(index)
                 hosted.device.start_queue(index, QueuePlace(SIZE, *(USER + gpa for gpa in start)), 0, features)
                 for _ in range(2 * SIZE):
                     if not hosted.device.process(index, case.budget).more:
