@@ -101,7 +101,9 @@ def _await_written() -> None:
 
 def _writeback_pages() -> int:
     Path("/proc/sys/vm/stat_refresh").write_text("1")  # or each processor keeps up to a hundred pages to itself
-    return int(next(line for line in Path("/proc/vmstat").read_text().splitlines() if line[:13] == "nr_writeback ")[13:])
+    return int(
+        next(line for line in Path("/proc/vmstat").read_text().splitlines() if line[:13] == "nr_writeback ")[13:]
+    )
 
 
 def _held(look: HeldLook, regions: Sequence[tuple[MemoryRegion, int]]) -> Held:
