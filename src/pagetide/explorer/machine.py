@@ -207,7 +207,7 @@ class ExploredMachine:
         )
 
     def _join_rings(self, modules: dict[str, Any]) -> None:
-        kinds = modules["host.device.turn"].Queue
+        kinds = modules["host.device.queues.turn"].Queue
         capacity = self.scenario.settings.capacity
         size_bytes = self.scenario.nr_pages << PAGE_SHIFT
         if self.balloons:
@@ -216,8 +216,8 @@ class ExploredMachine:
                 for number, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))
             ]
             self.driver = inflate_driver(modules, self.queues, self, self.ram)
-            self._read_pfns, vars(modules["host.device.element"])["read_pfns"] = (
-                modules["host.device.element"].read_pfns,
+            self._read_pfns, vars(modules["host.device.queues.element"])["read_pfns"] = (
+                modules["host.device.queues.element"].read_pfns,
                 self._deflated,
             )
             size_bytes += PAGE_SIZE_BYTES  # the page frame numbers are in guest memory
