@@ -150,7 +150,7 @@ def _measure_allocator(effort: int) -> tuple[list[float], list[float], list[floa
 
 def _measure_walk(effort: int) -> list[float]:
     """Walk over reported pages that lie anywhere, with an unreported one at the end so that the walk has a purpose."""
-    zone = Zone(_ZONE_PAGES, pcp_batch=1, pcp_high=1)
+    zone = Zone(_ZONE_PAGES, pcp_batch=1, pcp_high=(1, 1))
     held = [zone.allocate(0) for _ in range(_ZONE_PAGES // 2)]
     apart = [pfn for pfn in held if pfn is not None and pfn % 2 == 0]
     for index in np.random.default_rng(1).permutation(len(apart) - 1):

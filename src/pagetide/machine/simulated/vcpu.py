@@ -10,7 +10,7 @@ from typing import Any
 from pagetide.atomics import atomic_load, load_i64
 from pagetide.guest.allocator.operation import ALLOCATE
 from pagetide.guest.allocator.page_alloc import allocate, free
-from pagetide.guest.allocator.pcp import pcp_drain
+from pagetide.guest.allocator.pcp import pcp_blocks, pcp_drain
 from pagetide.guest.allocator.zone_layout import (
     LOCK_CONTENDED,
     LOCK_HOLD_NS,
@@ -18,6 +18,7 @@ from pagetide.guest.allocator.zone_layout import (
     LOCK_WAIT_NS,
     LOCK_WAIT_NS_MAX,
     PCP_COUNT,
+    PCP_ORDERS,
     REFAULTED_PAGES,
     STAMP_ERRORS,
     VCPU_WORDS,
@@ -47,7 +48,7 @@ BEHIND_PS = 5
 VCPU_COLUMNS = 6
 
 IDLE_PS = 100_000_000_000
-"""A vCPU that is idle for as long drains its per-CPU list (IDLE_S of machine/live/guest_run.py)."""
+"""A vCPU that is idle for as long drains its per-CPU lists (IDLE_S of machine/live/guest_run.py)."""
 
 # The costs, in picoseconds.
 ORDER0_PS = 0
@@ -132,13 +133,13 @@ def _stamp(words: Any, base: int, memory_address: int, costs: Any, pfn: int, ord
 
 
 @kernel
-def _allocator_ps(words: Any, shared: Any, costs: Any, base: int, order: int, listed: int, now_ps: int) -> int:
-    """When an allocation or free is done that found `listed` pages on the vCPU's per-CPU list."""
-    if order > 0:
+def _allocator_ps(words: Any, shared: Any, costs: Any, vcpu: int, order: int, listed: int, now_ps: int) -> int:
+    """When an allocation or free is done after which, without the zone, `listed` blocks would be on per-CPU lists."""
+    if not words[PCP_ORDERS] >> order & 1:
         return hold_zone_lock(words, shared, now_ps, costs[BLOCK_PS])
     now_ps += costs[ORDER0_PS]
-    moved = words[base + PCP_COUNT] - listed
-    if moved > 1 or moved < -1:
+    moved = pcp_blocks(words, vcpu) - listed
+    if moved != 0:
         now_ps = hold_zone_lock(words, shared, now_ps, abs(moved) * costs[MOVED_PAGE_PS])
     return now_ps
 
@@ -158,9 +159,9 @@ def _allocate(
 ) -> int:
     """Allocate a block into a slot and stamp it, or leave the slot as it was; when that is done."""
     base = _VCPU_0 + vcpu * VCPU_WORDS
-    listed = words[base + PCP_COUNT]
+    listed = pcp_blocks(words, vcpu) - 1
     pfn = allocate(words, pages, vcpu, order)
-    now_ps = _allocator_ps(words, shared, costs, base, order, listed, now_ps)
+    now_ps = _allocator_ps(words, shared, costs, vcpu, order, listed, now_ps)
     if pfn >= 0:
         now_ps += _stamp(words, base, memory_address, costs, pfn, order)
         slots[slot] = pfn
@@ -186,18 +187,18 @@ def _free(
     slots[slot] = -1
     if pfn == NOT_HAD:
         return now_ps
-    listed = words[base + PCP_COUNT]
+    listed = pcp_blocks(words, vcpu) + 1
     if pfn >= 0:
         now_ps += costs[CHECK_PS] << order
         words[base + STAMP_ERRORS] += unstamped_pages(memory_address, pfn, 1 << order)
     if free(words, pages, vcpu, pfn, order) < 0:
         return -1
-    return _allocator_ps(words, shared, costs, base, order, listed, now_ps)
+    return _allocator_ps(words, shared, costs, vcpu, order, listed, now_ps)
 
 
 @kernel
 def _goes_on_ps(words: Any, vcpus: Any, vcpu: int, due_ps: int) -> int:
-    """When a vCPU does something next: its operation, once it is due, or draining its list since it is idle."""
+    """When a vCPU does something next: its operation, once it is due, or draining its lists since it is idle."""
     clock_ps = vcpus[vcpu, CLOCK_PS]
     if due_ps - clock_ps >= IDLE_PS and words[_VCPU_0 + vcpu * VCPU_WORDS + PCP_COUNT] > 0:
         return clock_ps  # type: ignore[no-any-return]
@@ -270,7 +271,7 @@ def _run_one(
 @kernel
 def _drain(words: Any, pages: Any, vcpus: Any, vcpu: int, costs: Any, shared: Any) -> bool:
     """An idle vCPU keeps no pages to itself, as in machine/live/guest_run.py; whether it had any."""
-    listed = words[_VCPU_0 + vcpu * VCPU_WORDS + PCP_COUNT]
+    listed = pcp_blocks(words, vcpu)
     if listed == 0:
         return False
     start_ps = vcpus[vcpu, CLOCK_PS]
