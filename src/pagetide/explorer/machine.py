@@ -170,7 +170,8 @@ class ExploredMachine:
             vcpus=_VCPUS,
             watermarks=zone.Watermarks(*[scenario.watermark_min] * 3),
             pcp_batch=scenario.pcp_batch,
-            pcp_high=scenario.pcp_batch,
+            pcp_high=scenario.pcp_high,
+            pcp_orders=scenario.pcp_orders,
         )
 
     def _join_rings(self, modules: dict[str, Any]) -> None:
