@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     against_qemu,
     bad_neighbours,
+    command_line,
     fidelity,
     find_next,
     guest_allocator,
@@ -33,6 +34,7 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
+    "cli": command_line.run,
 }
 _FIGURES = Path(__file__).parent.parent / "docs" / "figures.md"
 _EVERY_S = 10.0

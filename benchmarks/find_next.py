@@ -21,7 +21,7 @@ from pagetide.guest.allocator.isolate import FILLED, LEFT, PASSED_OVER, STEPS_WO
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import NR_FREE, NR_PAGES, RECORD_UNREPORTED
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.jit import kernel
 

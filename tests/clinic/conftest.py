@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_linux, find_qemu, find_uml, guests_folder
 from tests.clinic.patient import Daemon
 from tests.mark_all import mark_all

@@ -26,7 +26,7 @@ from soak.rings import Rings
 from tests.host.guest.test_hostile_messages import FEATURES, SHARED, WHOLE
 from tests.host.guest_ring import PAGE
 
-pytestmark = [pytest.mark.alone, pytest.mark.jit]
+pytestmark = [pytest.mark.slow, pytest.mark.jit]
 
 STATISTICS_OVER_USED = 1362368195
 """A soak's seed with a statistics buffer over the used ring, which reads what the device has just written."""
@@ -204,7 +204,7 @@ VARIANT = """
 import sys
 from pagetide import cli
 from pagetide.commands import explore
-from pagetide.explorer.variants import VARIANTS
+from pagetide.explorer.broken.variants import VARIANTS
 right, variant = explore.Explorer, VARIANTS[{name!r}]
 explore.Explorer = lambda design, scenario, edits=(): right(design, variant.scenario, {edits})
 sys.exit(cli.main())

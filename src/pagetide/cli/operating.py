@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pagetide.cli.app import app
+from pagetide.cli.app import command
 from pagetide.cli.help_page import terminal_columns
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 
 _WHY_EXAMPLES = """
 Examples:
@@ -23,7 +23,7 @@ Exit status: 0 answered, whatever was found; 1 there is no such VM, it may not b
 """
 
 
-@app.command(help_epilogue=_WHY_EXAMPLES)
+@command(_WHY_EXAMPLES)
 def why(
     vm: str | None = None,
     /,

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from pagetide.commands.control_path import default_control_path
-from pagetide.commands.run import STATUS_FAILED, STATUS_OK
-from pagetide.machine.config import ConfigError
+from pagetide.commands.status import STATUS_FAILED, STATUS_OK
+from pagetide.machine.config_error import ConfigError
 from pagetide.operate.answer import answer
 from pagetide.operate.evidence import Evidence, EvidenceError, load_evidence, save_evidence
 from pagetide.operate.gather import GatherError, gather

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.host.device.queues.element import TURN_PUNCHES_MAX
 
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.memory.guest_ram import Backing
 from pagetide.memory.metadata import PIECE_KINDS
 from pagetide.units import PAGE_SIZE_BYTES, format_size

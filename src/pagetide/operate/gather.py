@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from pagetide.operate.evidence import DaemonFacts, Evidence, MonitorFacts
+from pagetide.operate.evidence import DaemonFacts, Evidence
 from pagetide.operate.guest.text import GuestTextError, read_guest_text
+from pagetide.operate.host.cgroup import cgroup_of
 from pagetide.operate.host.daemon import daemon_guests
 from pagetide.operate.host.monitor import MonitorError, ask_monitor
+from pagetide.operate.host.monitor_facts import MonitorFacts
 from pagetide.operate.host.processes import ProcessError, find_vms, look_at, sockets_of
 
 _DAEMON_MAX_S = 0.5
@@ -44,7 +46,7 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
     gaps = []
     target = _find(vm, control)
     try:
-        facts = look_at(target.pid)
+        facts = look_at(target.pid, [each.size_bytes for each in target.monitor.backends] if target.monitor else ())
     except ProcessError as error:
         raise GatherError(str(error)) from error
     daemon = None
@@ -72,6 +74,7 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
         guest=guest,
         monitor=target.monitor,
         daemon=daemon,
+        cgroup=cgroup_of(target.pid),
         gaps=tuple(gaps),
     )
 

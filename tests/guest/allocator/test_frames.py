@@ -7,8 +7,8 @@ import pytest
 
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import FRAME_TABLE, FREE_PAGES, NR_FREE
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.shared import Shared
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.host.device.taking import begin_batch, end_batch
 from pagetide.memory.frame_table import FRAMES, FREE, IN_USE, INSTALLS, STATE_MASK, TAKEN, TAKING
 

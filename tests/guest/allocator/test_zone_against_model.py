@@ -20,7 +20,7 @@ from pagetide.guest.allocator.zone_layout import (
     RECORDING,
     REPORTING_ORDER,
 )
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.units import ORDER_MAX
 from tests.guest.allocator.zone_model import ZoneModel

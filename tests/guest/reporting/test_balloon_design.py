@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from pagetide.guest.allocator.balloon_pages import STEPS_A_HOLD
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import BALLOON, BALLOON_PAGES, FREE_PAGES, HELD
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.balloon import PFNS_A_BATCH, Balloon
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.virtio.balloon import Queue
 
 NR_PAGES = 4096

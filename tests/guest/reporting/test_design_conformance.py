@@ -6,9 +6,10 @@ from hypothesis import Phase, given, settings
 
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import ISOLATED_PAGES, SPARES
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.fits import misfit
 from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.reporting.settings import ReportingSettings
 from tests.guest.reporting.balloon_virtual_worker import BalloonVirtualWorker
 from tests.guest.reporting.table_worker import TableWorker
 from tests.guest.reporting.virtual_worker import VirtualWorker

@@ -7,8 +7,8 @@ from pagetide.guest.allocator.isolate import PASS_OVER_MAX
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import DROPPED_HINTS, DROPPED_PAGES, HINTS, ISOLATED_PAGES, NR_REPORTED, WAKE
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.hybrid import Hybrid
+from pagetide.guest.reporting.settings import ReportingSettings
 from tests.guest.reporting.virtual_worker import VirtualWorker
 
 BLOCK = 5

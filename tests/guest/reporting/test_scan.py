@@ -8,7 +8,7 @@ from pagetide.guest.allocator.buddy import rotate_to_front
 from pagetide.guest.allocator.isolate import PASS_OVER_MAX
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import FREE_PAGES, IDLE_PASSES, PASSES, REPORTED_PAGES
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.settings import ReportingSettings
 from tests.guest.reporting.virtual_worker import VirtualWorker
 
 NONE = Watermarks(0, 0, 0)

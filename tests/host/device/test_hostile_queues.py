@@ -168,8 +168,14 @@ def deviations(case: Case, *, broken: bool = False) -> list[str]:
     for gpa, length in _DONT_CARE:
         ((place, _),) = pieces_of(gpa, length)
         model.image[place : place + length] = image[place : place + length] = bytes(length)
-    counts = {name: count for name, count in hosted.ledger.snapshot().items() if count and not name.endswith("punches")}
-    found = []
+    untold = ("punches", "returned_bytes")  # how many calls, and what was still there after others, is the device's own
+    told = hosted.ledger.snapshot()
+    counts = {name: count for name, count in told.items() if count and not name.endswith(untold)}
+    found = [
+        f"more of the {queue or 'reported '}memory returned than gone"
+        for queue in ("", "inflate_", "deflate_")
+        if told[f"{queue}returned_bytes"] > told[f"{queue}verified_bytes"]
+    ]
     if error != answer.error:
         found.append(f"answers {error}, not {answer.error}")
     if counts != {name: count for name, count in answer.counts.items() if count}:

@@ -16,7 +16,7 @@ from pagetide.guest.allocator.zone_layout import (
     WAKE_BLOCKS,
     vcpu_base,
 )
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, WORKER_WANTED
 from pagetide.host.memory.punch import punch_hole

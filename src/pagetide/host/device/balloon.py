@@ -112,8 +112,11 @@ class BalloonDevice:
         self.queues = StartedQueues(memory)
         self._control = turn_control(verify_share, bytes_max=turn_bytes_max, punches_max=turn_punches_max)
 
-    def set_target_bytes(self, target_bytes: int) -> None:
-        """Want the guest to make do with this much memory; the driver is to be told. Errors as `Target.set_bytes`."""
+    def set_target_bytes(self, target_bytes: int | None) -> None:
+        """Want the guest to make do with this much memory, or with all that it has (None).
+
+        The driver is to be told of a changed configuration. Errors as `Target.set_bytes`.
+        """
         self.target.set_bytes(target_bytes)
 
     @property

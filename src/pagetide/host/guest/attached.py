@@ -253,6 +253,11 @@ class AttachedGuest:
         return self._device.target.shared_bytes
 
     @property
+    def held_bytes(self) -> int:
+        """What the host holds of it, in RAM and in swap (`GuestMemory.held_bytes`)."""
+        return self._memory.held_bytes
+
+    @property
     def statistics(self) -> dict[str, int]:
         """The guest's memory statistics as told last, by name."""
         return self._device.statistics
@@ -396,9 +401,8 @@ class AttachedGuest:
 
     def _renew_target(self) -> bool:
         """Ask for the target of what memory there is now; False if there is a change that it cannot be told of."""
-        target_bytes = self.wishes.target_bytes
-        if target_bytes is None or not self.shared_bytes:
+        if not self.shared_bytes:
             return True
         before = self.config.num_pages
-        self._device.set_target_bytes(target_bytes)
+        self._device.set_target_bytes(self.wishes.target_bytes)
         return self.config.num_pages == before or self._session.tell_config_changed()

@@ -37,6 +37,8 @@ def reporting_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> 
         yield _no_device(evidence, size_bytes)
     elif not is_reporting(guest):
         yield _not_reporting(evidence, guest, size_bytes)
+    elif _is_in_larger_pages(evidence, guest):
+        yield _larger_pages(evidence, guest, size_bytes)
     else:
         yield _coming(guest, size_bytes)
 
@@ -206,6 +208,28 @@ def _private(evidence: Evidence, size_bytes: int) -> Finding:
             ),
         ),
         cost="a restart of the VM",
+    )
+
+
+def _is_in_larger_pages(evidence: Evidence, guest: GuestFacts) -> bool:
+    """Whether no block that the guest can report is a whole page of the host's pool."""
+    largest_bytes = guest.page_bytes << ORDER_MAX
+    return any(part.kind == "hugetlbfs" and part.page_bytes > largest_bytes for part in evidence.vm.ram)
+
+
+def _larger_pages(evidence: Evidence, guest: GuestFacts, size_bytes: int) -> Finding:
+    page_bytes = max(part.page_bytes for part in evidence.vm.ram)
+    return Finding(
+        cause="pages-larger-than-blocks",
+        size_bytes=size_bytes,
+        sentence=f"The guest's memory is in pages of {format_size(page_bytes)} on hugetlbfs, and a block that is "
+        f"reported has at most {format_size(guest.page_bytes << ORDER_MAX)}: only whole pages can be given back.",
+        evidence=("KernelPageSize of the guest's memory (smaps)", _free(guest, size_bytes)),
+        remedies=(
+            Remedy(where="QEMU", command="hugetlbsize=2M on the memory backend", note="from the next start on"),
+            Remedy(where="libvirt", command="<page size='2048' unit='KiB'/> in <hugepages>", note="virsh edit"),
+        ),
+        cost="more entries in page tables",
     )
 
 
