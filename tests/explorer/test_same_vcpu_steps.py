@@ -14,8 +14,8 @@ from pagetide.explorer.source import UNTIL, ExploredError
 from pagetide.explorer.vcpu import Vcpu
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import FALSE_OOMS, WAITS_HOST, WAKE, vcpu_base
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.off import Off
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import DONE, HOST_WANTED, NO_MEMORY, WORKER_WANTED
 from pagetide.guest.vcpu_loop import OutOfMemoryError, Surroundings
 from pagetide.machine.costs import read_costs

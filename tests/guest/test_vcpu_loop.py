@@ -16,8 +16,8 @@ from pagetide.guest.allocator.zone_layout import (
     vcpu_base,
 )
 from pagetide.guest.in_flight import Isolated
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.off import Off
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import (
     ACT_DRAIN,
     ACT_END,

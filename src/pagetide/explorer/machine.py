@@ -170,11 +170,12 @@ class ExploredMachine:
             vcpus=_VCPUS,
             watermarks=zone.Watermarks(*[scenario.watermark_min] * 3),
             pcp_batch=scenario.pcp_batch,
-            pcp_high=scenario.pcp_batch,
+            pcp_high=scenario.pcp_high,
+            pcp_orders=scenario.pcp_orders,
         )
 
     def _join_rings(self, modules: dict[str, Any]) -> None:
-        kinds = modules["host.device.turn"].Queue
+        kinds = modules["host.device.queues.turn"].Queue
         capacity = self.scenario.settings.capacity
         size_bytes = self.scenario.nr_pages << PAGE_SHIFT
         if self.balloons:
@@ -183,8 +184,8 @@ class ExploredMachine:
                 for number, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))
             ]
             self.driver = inflate_driver(modules, self.queues, self, self.ram)
-            self._read_pfns, vars(modules["host.device.element"])["read_pfns"] = (
-                modules["host.device.element"].read_pfns,
+            self._read_pfns, vars(modules["host.device.queues.element"])["read_pfns"] = (
+                modules["host.device.queues.element"].read_pfns,
                 self._deflated,
             )
             size_bytes += PAGE_SIZE_BYTES  # the page frame numbers are in guest memory

@@ -2,7 +2,7 @@
 
 Every page of an allocated block is stamped with its frame number and a generation that counts the allocations of that
 frame. The stamp is checked before the block is freed: a wrong one means that memory in use was discarded or given out
-twice. A frame that was stamped before and reads as zero when it is next allocated was discarded in between: its first
+twice. A frame that was stamped before and reads as zero when it is next allocated was returned in between: its first
 touch is a refault.
 """
 

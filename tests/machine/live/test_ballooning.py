@@ -6,11 +6,12 @@ import pytest
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import BALLOON_PAGES, FREE_PAGES, NR_PAGES
 from pagetide.guest.in_flight import InBalloon
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.designs.off import Off
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.machine.balloon_policy import SLACK_PAGES, BalloonPolicy, reserve_pages, settled, wanted_pages
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.live.machine import LiveMachine
 from tests.machine.watcher import Watcher

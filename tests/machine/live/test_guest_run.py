@@ -28,8 +28,9 @@ from pagetide.guest.allocator.zone_layout import (
     vcpu_base,
 )
 from pagetide.guest.in_flight import Isolated
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.registry import make_design
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import NO_MEMORY, run_operations
 from pagetide.guest.vcpu_loop import OutOfMemoryError
 from pagetide.machine.live import vcpu_thread

@@ -23,8 +23,8 @@ from pagetide.guest.allocator.zone_layout import (
     vcpu_base,
 )
 from pagetide.guest.in_flight import TakenByHost
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.shared import Shared
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import DONE, NO_MEMORY, NOT_HAD, run_operations
 from pagetide.host.device.taking import FrameTaker, begin_batch, end_batch
 from pagetide.host.memory.ledger import VERIFIED_BYTES, Ledger

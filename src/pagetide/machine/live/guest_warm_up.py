@@ -9,10 +9,10 @@ from pagetide.guest.allocator.reported_again import note_reported
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.driver.reporting import BalloonDriver
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.designs.scan import Scan
 from pagetide.guest.reporting.registry import make_design
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import drain_idle, next_act, note_false_oom, note_wait, run_operations
 from pagetide.units import PAGE_SIZE_BYTES
 

@@ -15,7 +15,8 @@ from pagetide.guest.allocator.zone import TICKS_PER_S, Zone
 from pagetide.guest.vcpu_loop import OutOfMemoryError, Surroundings
 from pagetide.host.memory.ledger import Ledger
 from pagetide.jit import kernels_are_cached
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import PS_PER_S, Costs
 from pagetide.machine.faults import Fault, of_kind
 from pagetide.machine.guest_view import ArenaView
