@@ -38,6 +38,7 @@ HOST_UNTOLD = {
     "reports": None,
     "reported_bytes": None,
     "discarded_bytes": None,
+    "returned_bytes": None,
     "checked_bytes": None,
     "verified_bytes": None,
     "skipped_bytes": None,

@@ -26,7 +26,7 @@ from soak.rings import Rings
 from tests.host.guest.test_hostile_messages import FEATURES, SHARED, WHOLE
 from tests.host.guest_ring import PAGE
 
-pytestmark = [pytest.mark.alone, pytest.mark.jit]
+pytestmark = [pytest.mark.slow, pytest.mark.jit]
 
 STATISTICS_OVER_USED = 1362368195
 """A soak's seed with a statistics buffer over the used ring, which reads what the device has just written."""
@@ -181,7 +181,7 @@ IDX_FIRST = """
 from soak import abandoned
 from pagetide.virtio.split_ring import device
 from tests.host.device.test_takeover_steps import _flags_first
-import pagetide.host.device.turn as turn
+import pagetide.host.device.queues.turn as turn
 if {planted}:
     turn.publish_used = _flags_first
 abandoned.main()
@@ -204,7 +204,7 @@ VARIANT = """
 import sys
 from pagetide import cli
 from pagetide.commands import explore
-from pagetide.explorer.variants import VARIANTS
+from pagetide.explorer.broken.variants import VARIANTS
 right, variant = explore.Explorer, VARIANTS[{name!r}]
 explore.Explorer = lambda design, scenario, edits=(): right(design, variant.scenario, {edits})
 sys.exit(cli.main())

@@ -98,8 +98,8 @@ def explore(
         json: Print JSON instead of a table.
     """
     from pagetide.commands.explore import explore as explore_all
+    from pagetide.explorer.broken.variants import VARIANTS
     from pagetide.explorer.scenarios import scenarios_of
-    from pagetide.explorer.variants import VARIANTS
     from pagetide.guest.reporting.registry import DESIGNS
 
     designs = design or tuple(DESIGNS)

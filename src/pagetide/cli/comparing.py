@@ -148,10 +148,11 @@ Exit status: 0 done; 1 the run had failed; 2 bad arguments, no results, or no su
 
 @command(_SHOW_EXAMPLES)
 def show(run: str | None = None, /, *, in_: Annotated[Path | None, Parameter(name="--in")] = None) -> int:
-    """Show the curves and figures of one run of a comparison, as `pagetide run` did; or list its runs.
+    """Show the curves and figures of one run, as `pagetide run` did; or list the runs of a comparison.
 
     Args:
-        run: The run's key, or as much of its beginning as no other one has. [default: list all]
+        run: The run's key in a comparison, or as much of its beginning as no other one has; or a file of `pagetide run
+            --json` or `pagetide boot --json`, whose name ends with .json. [default: list all of a comparison]
         in_: Where the results are. [default: this folder, or the newest compare-* in it]
     """
     from pagetide.commands.show import show as show_run

@@ -50,7 +50,8 @@ def serve(
         socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that an earlier daemon left
             there are listened at again.
         control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
-        verify: Share of the reports whose discarding is read back from the kernel.
+        verify: Share of the reports of which the kernel is asked what was there and what is gone: of the others nobody
+            knows what they returned.
         stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
         take_over: Take all guests and sockets from the daemon that runs at this control socket, and have it end. No
             guest notices. Its other options are not taken over: give the same; the log names those that differ.
@@ -101,6 +102,7 @@ def ctl(
     *settings: str,
     control: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
+    force: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Ask a running `pagetide serve`, or tell it what to do.
 
@@ -111,10 +113,11 @@ def ctl(
         command: list; show, set, pause, resume, inhibit, uninhibit or hint, with a guest; add or remove, with the
             name of a guest whose socket is to be made or removed in the daemon's --socket-dir.
         guest: Its name, as list shows it. What is wanted of a guest can be said before it is attached.
-        settings: For set: target=SIZE, the memory that the guest is to make do with.
+        settings: For set: target=SIZE, the memory that the guest is to make do with; target=none, all that it has.
         control: The daemon's control socket. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         json: Print JSON.
+        force: For set: also if that is less than the guest uses by its own statistics.
     """
     from pagetide.commands.ctl import ctl_command
 
-    return ctl_command(command, guest, settings, control, json=json)
+    return ctl_command(command, guest, settings, control, json=json, force=force)

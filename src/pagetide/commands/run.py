@@ -13,6 +13,7 @@ from pagetide.machine.live.machine import LiveMachine
 from pagetide.machine.observer import Machine
 from pagetide.machine.result import RunResult
 from pagetide.machine.settings.fits import check_against_machine
+from pagetide.machine.versions import now_utc, versions
 from pagetide.machine.workloads import make_stream
 from pagetide.whole_file import TargetError, check_writable, write_whole
 from pagetide.workload.stream import StreamError
@@ -116,7 +117,9 @@ def _run_and_show(
     live = console.is_interactive and stream.isatty()  # FORCE_COLOR makes rich call any file a terminal
     try:
         with LiveView(console, config.ram_bytes) if live else PlainView(console) as view:
+            started = now_utc()
             result = make_machine(config).run(view)
+            result = msgspec.structs.replace(result, started=started, versions=versions())
     except (BrokenPipeError, StandardOutputError):
         raise
     except OSError as error:

@@ -16,8 +16,9 @@ _SETTINGS = frozenset({
 _SHARED = frozenset({"words", "pages"})
 _SHARED_ATTRIBUTES = frozenset({
     "_relieved", "held_pages", "was_woken", "wanted_on", "ring_full", "batches_begun", "batches_done",
+    "begun", "ended", "pages_out",
 })  # fmt: skip
-"""Of a design or its worker, what one thread writes and another reads; and a property that reads the zone's words."""
+"""Of a design or its worker, what one thread writes and another reads; and properties that read such things."""
 
 _OWN = frozenset({"stamp_block", "check_block"})
 """Functions that touch only what belongs to the block's owner."""
@@ -26,7 +27,7 @@ _PRIMITIVES = frozenset({
     "lock", "atomic_load", "atomic_store", "atomic_add", "atomic_exchange", "atomic_compare_exchange",
     "load_u16", "load_u16_acquire", "store_u16", "store_u16_release", "punch_hole",
 })  # fmt: skip
-_METHODS = frozenset({"kick", "ring", "tell", "start", "stop", "woken", "next_batch", "done"})
+_METHODS = frozenset({"kick", "ring", "tell", "start", "stop", "woken", "next_batch", "done", "run_due"})
 """What pauses in some design or machine, and so is taken to in each."""
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE
 from pagetide.guest.reporting.settings import ReportingSettings
-from pagetide.host.device.element import TURN_PUNCHES_MAX
+from pagetide.host.device.queues.element import TURN_PUNCHES_MAX
 
 
 class Scenario(NamedTuple):

@@ -13,6 +13,8 @@ _COOL_S = 0.5 / TICKS_PER_S
 SCENARIOS = {
     # Both blocks of the zone are out at once, and somebody needs one: invariant 5.
     "start": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True, wakes_finely=True),
+    # The same where nobody waits for what is out (`--oom none`): whoever fails goes on without, and is counted.
+    "none": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True, waits_before_oom=False),
     # A block and a page of another one come and go while reports are under way; per-CPU lists are drained.
     "zone": Scenario(("a2 f", "a0 f"), _SMALL, settled=True, may_run_out=True),
     # Both blocks may be out, so that an allocation drains another vCPU's list, whose owner uses it and drains it, too.

@@ -25,7 +25,7 @@ from pagetide.guest.allocator.zone_layout import WALKED_BLOCKS
 from pagetide.guest.reporting.designs.scan import Scan
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import WORKER_WANTED, run_operations
-from pagetide.host.memory.discard import gone_bytes
+from pagetide.host.memory.presence import gone_bytes
 from pagetide.host.memory.punch import punch_hole
 from pagetide.jit import kernel
 from pagetide.machine.calibration.report import measure_reports
