@@ -139,6 +139,7 @@ def pausing_ground(
         "virtio.split_ring.ring": {"INDIRECT_DESCS_MAX": 4},
         "virtio.split_ring.driver": {"ctypes": NoMemset},
         "host.device.queues.inflate": {"PFNS_MAX": 4},
+        "guest.allocator.balloon_pages": {"STEPS_A_HOLD": 1},  # a search meets whatever others did at any of its steps
         "guest.reporting.designs.balloon": {"PFNS_A_BATCH": BALLOON_PAGES_A_BATCH, "OOM_PAGES": BALLOON_PAGES_A_BATCH},
     }
 
