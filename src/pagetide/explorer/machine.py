@@ -11,6 +11,7 @@ from pagetide.explorer.balloon import BalloonedVcpu, BalloonWorker, Config, Poli
 from pagetide.explorer.checks import Checks
 from pagetide.explorer.ground import (
     FRAME_ORDER,
+    VCPUS,
     HostKilledError,
     Paused,
     Ram,
@@ -43,7 +44,6 @@ from pagetide.memory.frame_table import FREE as FREE_FRAME
 from pagetide.memory.region_map import Region
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
-_VCPUS = 2
 _READ_OF_A_FRAME = Edit(
     "host.device.taking", "def begin_batch(", "old = table[FRAMES + frame]", "old = atomic_load(table, FRAMES + frame)"
 )
@@ -116,7 +116,7 @@ class ExploredMachine:
         )
         self.take_batch, self.recover = modules["host.device.taking"].take_batch, modules["host.device.taking"].recover
         self.frames = scenario.nr_pages >> FRAME_ORDER
-        self.table = TableView(self.words, frame_table_base(_VCPUS), self._host_goes_on)
+        self.table = TableView(self.words, frame_table_base(VCPUS), self._host_goes_on)
         self._join_rings(modules)
         zone = types.SimpleNamespace(words=self.words, pages=self.pages)
         self.design = getattr(modules[file], place.kind)(zone, scenario.settings)
@@ -199,7 +199,7 @@ class ExploredMachine:
         (zone,) = World(plain_ground(scenario.order_max), (), pausing=False).load("guest.allocator.zone")
         return zone.Zone(
             scenario.nr_pages,
-            vcpus=_VCPUS,
+            vcpus=VCPUS,
             watermarks=zone.Watermarks(*[scenario.watermark_min] * 3),
             pcp_batch=scenario.pcp_batch,
             pcp_high=scenario.pcp_batch,

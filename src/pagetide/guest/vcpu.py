@@ -8,7 +8,7 @@ touch is a refault.
 
 from typing import Any
 
-from pagetide.atomics import atomic_load, load_i64, store_i64
+from pagetide.atomics import atomic_load, atomic_store, load_i64, store_i64
 from pagetide.guest.allocator.operation import ALLOCATE
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.zone_layout import (
@@ -32,6 +32,8 @@ WORKER_WANTED = 2
 NO_MEMORY = 3
 BAD_FREE = 4
 HOST_WANTED = 5
+SLOT_WANTED = 6
+"""Another vCPU is late: it has not filled the slot that is to be freed, or not freed the one that is to be filled."""
 
 NOT_HAD = -2
 """In a slot: its allocation failed, and nothing is there to be freed."""
@@ -76,6 +78,14 @@ def host_wanted(words: Any, vcpu: int) -> bool:
 
 
 @kernel
+def wanted(words: Any, vcpu: int) -> int:
+    """Who is to act before this vCPU's next operation: HOST_WANTED, WORKER_WANTED, or DONE if nobody is."""
+    if host_wanted(words, vcpu):
+        return HOST_WANTED
+    return WORKER_WANTED if atomic_load(words, WAKE) != 0 else DONE
+
+
+@kernel
 def run_operations(
     words: Any, pages: Any, ram_address: int, vcpu: int, operations: Any, slots: Any, cursor: Any, end: int
 ) -> int:
@@ -87,7 +97,7 @@ def run_operations(
         ram_address: where frame 0 is mapped.
         vcpu: who runs them.
         operations: array of OPERATION.
-        slots: int64 array, the vCPU's blocks by slot, -1 where there is none, NOT_HAD where there should be one.
+        slots: int64 array, all vCPUs' blocks by slot, -1 where there is none, NOT_HAD where there should be one.
         cursor: int64 array of one.
         end: operations before this index are run.
     """
@@ -96,24 +106,25 @@ def run_operations(
         operation = operations[cursor[0]]
         slot = operation["slot"]
         order = int(operation["order"])
+        pfn = atomic_load(slots, slot)
+        if (pfn == -1) != (operation["kind"] == ALLOCATE):
+            return SLOT_WANTED
         if operation["kind"] == ALLOCATE:
             pfn = allocate(words, pages, vcpu, order)
             if pfn < 0:
                 return NO_MEMORY
             stamp_block(words, pages, base, ram_address, pfn, order)
-            slots[slot] = pfn
+            atomic_store(slots, slot, pfn)
         else:
-            pfn = slots[slot]
             if pfn >= 0:
                 check_block(words, pages, base, ram_address, pfn, order)
             if pfn != NOT_HAD and free(words, pages, vcpu, pfn, order) < 0:
                 return BAD_FREE
-            slots[slot] = -1
+            atomic_store(slots, slot, -1)
         cursor[0] += 1
-        if host_wanted(words, vcpu):
-            return HOST_WANTED
-        if atomic_load(words, WAKE) != 0:
-            return WORKER_WANTED
+        outcome = wanted(words, vcpu)
+        if outcome != DONE:
+            return outcome
         if atomic_load(words, base + STOP) != 0:
             return STOPPED
     return DONE

@@ -25,6 +25,7 @@ from pagetide.guest.vcpu import (
     HOST_WANTED,
     NO_MEMORY,
     NOT_HAD,
+    SLOT_WANTED,
     STOPPED,
     WORKER_WANTED,
     host_wanted,
@@ -91,7 +92,7 @@ class GuestRun:
         self._vcpus = range(vcpus)
         self._stretches = stream.stretches
         self._work = [stream.operations_of(vcpu) for vcpu in self._vcpus]
-        self._slots = [np.full(work.slots, -1, np.int64) for work in self._work]
+        self._slots = np.full(stream.slot_firsts[-1], -1, np.int64)
         self._cursors = [np.zeros(1, np.int64) for _ in self._vcpus]
         self._zero_s = 0.0  # when the stream's clock showed 0, if it had not stood still
         worker.on_failure = self.stop
@@ -203,7 +204,7 @@ class GuestRun:
 
     def _run_until(self, vcpu: int, end: int) -> None:
         """Run operations up to this one, in as many calls as it takes."""
-        words, pages, slots = self._zone.words, self._zone.pages, self._slots[vcpu]
+        words, pages, slots = self._zone.words, self._zone.pages, self._slots
         operations, cursor = self._work[vcpu].operations, self._cursors[vcpu]
         while not self._stopping.is_set():
             seen = self._in_flight.ended
@@ -214,7 +215,9 @@ class GuestRun:
             if outcome == NO_MEMORY:
                 self._out_of_memory(vcpu, seen, operations, cursor)
             assert outcome != BAD_FREE, f"vCPU {vcpu} freed what it did not hold"
-            if outcome not in (NO_MEMORY, WORKER_WANTED, STOPPED, HOST_WANTED):
+            if outcome == SLOT_WANTED:
+                self._stopping.wait(SLEEP_MIN_S)
+            if outcome not in (NO_MEMORY, WORKER_WANTED, STOPPED, HOST_WANTED, SLOT_WANTED):
                 break
 
     def _idle(self, vcpu: int, for_s: float) -> None:
@@ -265,7 +268,7 @@ class GuestRun:
         elif in_flight.pages >= 1 << order:
             with worker.came_back:
                 self._zone.words[FALSE_OOMS] += 1
-            self._slots[vcpu][operations[cursor[0]]["slot"]] = NOT_HAD
+            self._slots[operations[cursor[0]]["slot"]] = NOT_HAD
             cursor[0] += 1
         else:  # what is out would not be enough, so whether memory ran out shows when it is back
             self._wait_for_isolated(seen)

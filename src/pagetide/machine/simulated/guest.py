@@ -32,7 +32,6 @@ from pagetide.machine.simulated.vcpu import (
     FROM_PS,
     NEXT_PS,
     OPERATIONS,
-    SLOTS,
     TIME_UP,
     VCPU_COLUMNS,
     WHO,
@@ -94,11 +93,9 @@ class SimulatedGuest:
         self._in_flight, self._relieve, self._processors = in_flight, relieve, processors
         self._work = [stream.operations_of(vcpu) for vcpu in range(len(costs))]
         self._firsts = np.cumsum([0, *(len(work.operations) for work in self._work)])[:-1]
-        slots = np.cumsum([0, *(work.slots for work in self._work)])
         self._rows = np.zeros((len(costs), VCPU_COLUMNS), np.int64)
-        self._rows[:, SLOTS] = slots[:-1]
         self._rows[:, CURSOR] = 1
-        self._slots = np.full(slots[-1], -1, np.int64)
+        self._slots = np.full(stream.slot_firsts[-1], -1, np.int64)
         self._operations = np.concatenate([work.operations for work in self._work])
         self._due_ps = np.zeros(len(self._operations), np.int64)
         self._zero_ps = 0
@@ -259,7 +256,7 @@ class SimulatedGuest:
             yield from self._wait(vcpu, came_back)
         elif in_flight.pages >= 1 << order:
             words[FALSE_OOMS] += 1
-            self._slots[row[SLOTS] + operation["slot"]] = NOT_HAD
+            self._slots[operation["slot"]] = NOT_HAD
             row[CURSOR] += 1
             self._go_on(vcpu)
         else:

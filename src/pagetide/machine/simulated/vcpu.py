@@ -7,7 +7,7 @@ has it. Memory is metadata (memory/metadata.py): a first touch, a refault and a 
 
 from typing import Any
 
-from pagetide.atomics import atomic_load, load_i64
+from pagetide.atomics import load_i64
 from pagetide.guest.allocator.operation import ALLOCATE
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.pcp import pcp_drain
@@ -21,10 +21,9 @@ from pagetide.guest.allocator.zone_layout import (
     REFAULTED_PAGES,
     STAMP_ERRORS,
     VCPU_WORDS,
-    WAKE,
     vcpu_base,
 )
-from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD, WORKER_WANTED, host_wanted
+from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD, host_wanted, wanted
 from pagetide.jit import kernel
 from pagetide.machine.simulated.loop import NEVER_PS
 from pagetide.memory import metadata
@@ -38,13 +37,11 @@ CLOCK_PS = 0
 """When it goes on; NEVER_PS while it waits for someone."""
 CURSOR = 1
 END = 2
-SLOTS = 3
-"""Where in the array of all slots its own begin."""
-FROM_PS = 4
+FROM_PS = 3
 """What is due by then is to run as fast as it can, and is never behind."""
-BEHIND_PS = 5
+BEHIND_PS = 4
 """The longest that another operation began after it was due."""
-VCPU_COLUMNS = 6
+VCPU_COLUMNS = 5
 
 IDLE_PS = 100_000_000_000
 """A vCPU that is idle for as long drains its per-CPU list (IDLE_S of machine/live/guest_run.py)."""
@@ -210,10 +207,9 @@ def _begin(words: Any, pages: Any, vcpus: Any, vcpu: int, due_ps: int, costs: An
     if _goes_on_ps(words, vcpus, vcpu, due_ps) >= until_ps:
         return TIME_UP
     if due_ps - vcpus[vcpu, CLOCK_PS] >= IDLE_PS and _drain(words, pages, vcpus, vcpu, costs, shared):
-        if host_wanted(words, vcpu):
-            return HOST_WANTED
-        if atomic_load(words, WAKE) != 0:
-            return WORKER_WANTED
+        outcome = wanted(words, vcpu)
+        if outcome != DONE:
+            return outcome
     start_ps = max(vcpus[vcpu, CLOCK_PS], due_ps)
     if start_ps >= until_ps:
         return TIME_UP
@@ -242,11 +238,14 @@ def _run_one(
         outcome = _begin(words, pages, vcpus, vcpu, due_ps[cursor], costs, shared, until_ps)
         if outcome != DONE:
             return outcome
-        start_ps = max(vcpus[vcpu, CLOCK_PS], due_ps[cursor])
         operation = operations[cursor]
-        slot = vcpus[vcpu, SLOTS] + operation["slot"]
+        slot = operation["slot"]
         order = int(operation["order"])
         allocates = operation["kind"] == ALLOCATE
+        if (slots[slot] == -1) != allocates:  # another vCPU is late: it looks again when that one has its turn
+            vcpus[vcpu, CLOCK_PS] = until_ps
+            return TIME_UP
+        start_ps = max(vcpus[vcpu, CLOCK_PS], due_ps[cursor])
         if allocates:
             now_ps = _allocate(words, pages, memory_address, vcpu, order, slots, slot, costs, shared, start_ps)
         else:
@@ -259,10 +258,9 @@ def _run_one(
             return NO_MEMORY
         vcpus[vcpu, CURSOR] = cursor + 1
         shared[OPERATIONS] += 1
-        if host_wanted(words, vcpu):
-            return HOST_WANTED
-        if atomic_load(words, WAKE) != 0:
-            return WORKER_WANTED
+        outcome = wanted(words, vcpu)
+        if outcome != DONE:
+            return outcome
     drained = _drain(words, pages, vcpus, vcpu, costs, shared)
     return HOST_WANTED if drained and host_wanted(words, vcpu) else DONE
 
@@ -303,7 +301,7 @@ def run_vcpus(
             that has run all of its operations stops once more, as DONE.
         operations: array of OPERATION, all vCPUs'.
         due_ps: int64 array as long: no operation begins before its time.
-        slots: int64 array of all vCPUs' slots.
+        slots: int64 array of all vCPUs' slots, as for `run_operations`.
         costs: int64 array of COSTS.
         shared: int64 array of SHARED_WORDS; WHO receives the vCPU that stopped, NEXT_PS when one goes on.
         until_ps: the time of the next event.
