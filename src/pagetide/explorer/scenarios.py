@@ -6,7 +6,7 @@ from pagetide.guest.allocator.zone import TICKS_PER_S
 from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.fits import misfit
 
-_SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2)
+_SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2, idle_s=0.0)
 
 _COOL_S = 0.5 / TICKS_PER_S
 

@@ -11,7 +11,10 @@ from pagetide.guest.allocator.by_position import record_all_free, sweep
 from pagetide.guest.allocator.isolate import FILLED, LIST_DONE, PASSED_OVER, WATERMARK, put_back, walk_free_list
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import (
+    DROP_MARKS,
     ISOLATED_BLOCKS_MAX,
+    KEEP_APART,
+    KEEP_WHOLE_MARKS,
     NR_FREE,
     RECORD_HINT_ARRAYS,
     RECORD_HINT_MAP,
@@ -36,11 +39,11 @@ class ZoneAgainstModel(RuleBasedStateMachine):
     @initialize(
         nr_pages=st.sampled_from([64, 96, 333]),
         low=st.integers(0, 20),
-        keep_marks=st.booleans(),
+        keep_marks=st.sampled_from([DROP_MARKS, KEEP_WHOLE_MARKS, KEEP_APART]),
         recording=st.sampled_from([RECORD_NOTHING, RECORD_UNREPORTED, RECORD_HINT_MAP, RECORD_HINT_ARRAYS]),
         order=st.integers(0, 4),
     )
-    def begin(self, nr_pages: int, low: int, recording: int, order: int, *, keep_marks: bool) -> None:
+    def begin(self, nr_pages: int, low: int, recording: int, order: int, *, keep_marks: int) -> None:
         self.low = low
         self.zone = Zone(nr_pages, vcpus=VCPUS, watermarks=Watermarks(low, low, low), pcp_batch=BATCH, pcp_high=HIGH)
         switch_on(self.zone, ReportingSettings(order=order), recording=recording, keep_marks=keep_marks)
@@ -56,25 +59,28 @@ class ZoneAgainstModel(RuleBasedStateMachine):
         pfn = self.zone.allocate(order, vcpu)
         if pfn is None:
             # It drained all lists before it gave up; then there really was nothing that it might have taken.
-            for other in range(VCPUS):
-                model.drain(other, HIGH + 1)
+            self.make_whole(order)
             free_orders = [o for o, _ in model.free.values()]
             assert model.free_pages - (1 << order) < self.low or max(free_orders, default=-1) < order
         elif order == 0:
             if not model.pcp[vcpu] and model.free_pages - 1 < self.low:
-                for other in range(VCPUS):
-                    model.drain(other, HIGH + 1)
+                self.make_whole(order)
             model.allocated_order_0(vcpu, pfn)
         else:
             if not any(p <= pfn < p + (1 << o) for p, (o, _) in model.free.items()) or (
                 model.free_pages - (1 << order) < self.low
                 or max((o for o, _ in model.free.values()), default=-1) < order
             ):
-                for other in range(VCPUS):
-                    model.drain(other, HIGH + 1)
+                self.make_whole(order)
             assert model.free_pages - (1 << order) >= self.low
             model.take(pfn, order)
             model.allocated[pfn] = order
+
+    def make_whole(self, order: int) -> None:
+        for other in range(VCPUS):
+            self.model.drain(other, HIGH + 1)
+        if order > 0:
+            self.model.join()
 
     @precondition(lambda self: self.model.allocated)
     @rule(choose=st.randoms(use_true_random=False), vcpu=vcpus)
