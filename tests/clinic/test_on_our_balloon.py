@@ -12,7 +12,7 @@ from pagetide.operate.guest.text import read_guest_text
 from tests.clinic.patient import MIB, Daemon, uml_patient
 from tests.clinic.ward import assert_first, assert_promise, assert_size, examine, finding_of
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 FILL = "dd if=/dev/zero of=/mnt/fill bs=1M count=300 2>/dev/null"
 FREE = "rm /mnt/fill"
@@ -33,6 +33,7 @@ def test_a_healthy_guest_has_no_finding(uml: GuestParts, daemon: Daemon, tmp_pat
         assert found.gaps == ()
 
 
+@pytest.mark.alone
 def test_what_is_on_its_way_is_coming(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
     """Right after a large free, all of it is said to come, and it comes, in about the time that was said."""
     with uml_patient(uml, tmp_path, daemon.socket) as patient:

@@ -13,7 +13,7 @@ from pagetide.operate.gather import GatherError
 from tests.clinic.patient import MIB, Patient, monitor, qemu_patient
 from tests.clinic.ward import assert_first, assert_promise, assert_size, examine, finding_of
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 FILL = "dd if=/dev/zero of=/mnt/fill bs=1M count=250 2>/dev/null"
 FREE = "rm /mnt/fill"

@@ -26,7 +26,7 @@ from soak.rings import Rings
 from tests.host.guest.test_hostile_messages import FEATURES, SHARED, WHOLE
 from tests.host.guest_ring import PAGE
 
-pytestmark = [pytest.mark.alone, pytest.mark.jit]
+pytestmark = [pytest.mark.slow, pytest.mark.jit]
 
 STATISTICS_OVER_USED = 1362368195
 """A soak's seed with a statistics buffer over the used ring, which reads what the device has just written."""

@@ -1,10 +1,9 @@
 """What the host must reach, at test size: the benchmarks' own measurements, with fewer guests and rounds.
 
-These machines are noisy and other tests' processes end late, so a figure of CPU time is measured up to three times.
+All of it is CPU time, of which a noisy machine tells the median of many rounds and not that of few.
 """
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,17 @@ from pagetide.machine.live import host_warm_up
 from pagetide.units import PAGE_SIZE_BYTES
 
 pytestmark = [pytest.mark.jit, pytest.mark.alone]
-ATTEMPTS = 3
 
 
-def reached(measure: Callable[[], list[Row]]) -> bool:
-    """Whether all that is asked is reached, at the latest in the last attempt."""
-    return any(all(row.ok is not False for row in measure()) for _ in range(ATTEMPTS))
+def missed(rows: list[Row]) -> list[Row]:
+    """What is not as good as is asked."""
+    return [row for row in rows if row.ok is False]
 
 
 def test_busy_guests_are_served_alike(tmp_path: Path) -> None:
     """Of 16 guests whose queues are always full none gets less than half of its fair share."""
     with many_guests.server_process(tmp_path) as server:
-        assert reached(lambda: many_guests.busy(server, 16, 0.5))
+        assert not missed(many_guests.busy(server, 16, 1.5))
 
 
 def test_a_guest_that_is_passed_over_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,20 +46,20 @@ def test_a_guest_that_is_passed_over_is_found_out(tmp_path: Path, monkeypatch: p
 def test_idle_guests_cost_nothing(tmp_path: Path) -> None:
     """50 guests that do nothing take less than 2 % of a CPU together, and less than 1 MiB of memory each."""
     with many_guests.server_process(tmp_path) as server:
-        assert reached(lambda: many_guests.idle(server, 50, 0.5))
+        assert not missed(many_guests.idle(server, 50, 1.5))
 
 
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(against_qemu.Case(PAGE_SIZE_BYTES, 32, 8, 2.0), id="adjacent 4 KiB"),
-        # The figure asked is 1.0, and measured is parity: 240 rounds tell 0.99 from 1.01, and eight do not.
-        pytest.param(against_qemu.Case(2 << 20, 4, 8, 0.9), id="2 MiB"),
+        pytest.param(against_qemu.Case(PAGE_SIZE_BYTES, 32, 24, 2.0), id="adjacent 4 KiB"),
+        # The figure asked is 1.0, and measured is parity: 240 rounds tell 0.99 from 1.01, and 24 do not.
+        pytest.param(against_qemu.Case(2 << 20, 4, 24, 0.9), id="2 MiB"),
     ],
 )
 def test_discarding_costs_no_more_than_in_qemu(case: against_qemu.Case) -> None:
     """Bytes discarded a host CPU second, ours by those of a stock QEMU's device."""
-    assert reached(lambda: against_qemu.compare(case))
+    assert not missed(against_qemu.compare(case))
 
 
 def test_a_report_costs_little_besides_its_punches() -> None:
@@ -69,4 +67,4 @@ def test_a_report_costs_little_besides_its_punches() -> None:
     case = next(case for case in host_discard.CASES if case.block_bytes == PAGE_SIZE_BYTES)
     punch = BarePunch()
     host_warm_up.warm_up_host()
-    assert reached(lambda: [row for row in host_discard.against_bare(case, punch, 4) if row.unit == "ratio"])
+    assert not missed([row for row in host_discard.against_bare(case, punch, 12) if row.unit == "ratio"])

