@@ -103,6 +103,7 @@ class ExploredMachine:
         place = DESIGNS[design]
         file = place.module.removeprefix("pagetide.")
         names = [file, "guest.vcpu", "guest.allocator.pcp", "guest.allocator.request", "memory.region_map"]
+        names += ["guest.allocator.buddy", "guest.allocator.page_alloc"]
         names += ["host.memory.discard", "host.device.taking", *explorer_rings.MODULES]
         names += ["guest.worker"]
         names += ["guest.driver.inflate", "guest.balloon_worker"] if self.balloons else []
@@ -124,6 +125,9 @@ class ExploredMachine:
         self._gather()
         self._state = MachineState(self)
         self.checks = Checks(self, self.plain_zone, self._state.zone_state)
+        watched = self.checks.watched(modules["guest.allocator.buddy"].take_block)
+        for name in ("page_alloc", "pcp"):
+            vars(modules[f"guest.allocator.{name}"])["take_block"] = watched
 
     def _make_reporting(self, modules: dict[str, Any]) -> None:
         """Who reports, and with what: the package's own, over the explored machine's bells."""

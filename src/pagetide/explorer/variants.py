@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from pagetide.explorer.scenario import Scenario
-from pagetide.explorer.scenarios import SCENARIOS, SCENARIOS_BALLOON, SCENARIOS_SHARED
+from pagetide.explorer.scenarios import SCENARIOS, SCENARIOS_BALLOON, SCENARIOS_POOL, SCENARIOS_SHARED
 from pagetide.explorer.source import Edit
 
 
@@ -34,7 +34,7 @@ def _without_lock(module: str, function: str) -> tuple[Edit, ...]:
 
 
 _FLIP = SCENARIOS["flip"]._replace(programs=("a2 f", ""), may_run_out=True)
-_WORKER = "guest.worker"
+_WORKER, _RUNS = "guest.worker", "guest.reporting.runs"
 
 VARIANTS = {
     "put back without the lock": Variant(
@@ -319,6 +319,44 @@ VARIANTS = {
         SCENARIOS["cool"],
         (Edit("guest.reporting.hint_arrays", "def begin_again(", "if self._met_young:", "if False:"),),
         "never reported",
+    ),
+    "a mark that survives an allocation": Variant(
+        "a block that is freed has the mark that it had before it was allocated",
+        "pool",
+        SCENARIOS["merge"],
+        (
+            Edit(
+                "guest.allocator.page_alloc",
+                "def free(",
+                "return_block(words, pages, pfn, order, False, False)",
+                "return_block(words, pages, pfn, order, False, True)",
+            ),
+        ),
+        "is marked Reported and was not discarded",
+    ),
+    "a run reaches into a block in use": Variant(
+        "a run goes on behind a block that is in use",
+        "pool",
+        SCENARIOS_POOL["runs"],
+        (
+            Edit(_RUNS, "def take_due_runs(", "((frame + 1) << FRAME_ORDER) - 1 >> smallest", "3"),
+            Edit(_RUNS, "def take_due_runs(", " and position << smallest == behind", ""),
+        ),
+        "",
+    ),
+    "cold before hot": Variant(
+        "an allocation takes the smallest block, reported or not",
+        "pool",
+        SCENARIOS_POOL["runs"],
+        (Edit("guest.allocator.buddy", "def take_block(", "_first_unreported(words, pages, order)", "order"),),
+        "a reported block is allocated, though an unreported one would do",
+    ),
+    "a pass follows a pass": Variant(
+        "a pass that has reported everything asks for another one",
+        "pool",
+        SCENARIOS_POOL["runs"],
+        (Edit("guest.reporting.designs.pool", "def _left(", "unreported_blocks(self._zone.words)", "1"),),
+        "a livelock",
     ),
     "taken without a comparison": Variant(
         "the host looks whether a frame is free, and then stores that it takes it",

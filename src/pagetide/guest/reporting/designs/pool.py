@@ -5,7 +5,7 @@ a discard and a refault, and saved next to nothing. So this design keeps as much
 in the next `keep_s` seconds at the rate of late, gives that out first (KEEP_APART in buddy.py), and reports beyond it
 what has been free for longest.
 
-A pass every half second while there is unreported memory, none otherwise. Each
+A pass every second while there is unreported memory, none otherwise. Each
 
 - takes the rate of allocations since the pass before, or their average with a half-life of two seconds if that is more;
   `keep` is what it makes in `keep_s`;
@@ -63,7 +63,7 @@ _HALF_LIFE_S = 2.0
 class Pool(Passes):
     """Keeps what is about to be used, and reports the rest when that pays; see the head of this file."""
 
-    own_delay_s: ClassVar[float] = 0.5
+    own_delay_s: ClassVar[float] = 1.0
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
         """Take the zone to report for; nothing happens before `start`."""
