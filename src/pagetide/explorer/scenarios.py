@@ -41,8 +41,8 @@ SCENARIOS = {
 """By name; each for every design that reports batches, but for `cool`, which does not fit `sync`."""
 
 SCENARIOS_POOL = {
-    # Pages come and go one by one: runs of free ones lie between those in use.
-    "runs": Scenario(("a0 a0 f f", ""), _SMALL._replace(order=0, capacity=2), nr_pages=4, may_run_out=True),
+    # Pages come and go one by one, and one stays: runs of free ones lie between those in use.
+    "runs": Scenario(("a0 a0 f", ""), _SMALL._replace(order=0, capacity=2), nr_pages=4, may_run_out=True),
 }
 """By name; for `pool` besides those for all, with a smallest order below the frames', in which it looks for runs."""
 

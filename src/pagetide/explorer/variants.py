@@ -351,11 +351,11 @@ VARIANTS = {
         (Edit("guest.allocator.buddy", "def take_block(", "_first_unreported(words, pages, order)", "order"),),
         "a reported block is allocated, though an unreported one would do",
     ),
-    "a pass follows a pass": Variant(
-        "a pass that has reported everything asks for another one",
+    "a run that is never due": Variant(
+        "a single page never gets old enough, and passes go on for ever",
         "pool",
         SCENARIOS_POOL["runs"],
-        (Edit("guest.reporting.designs.pool", "def _left(", "unreported_blocks(self._zone.words)", "1"),),
+        (Edit(_RUNS, "def take_due_runs(", "if 100 * pages_ages", "if behind - first > 1 and 100 * pages_ages"),),
         "a livelock",
     ),
     "taken without a comparison": Variant(
