@@ -22,8 +22,10 @@ from benchmarks import (
     simulated,
 )
 from benchmarks.figures import measured, section, with_sections
+from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from pagetide.machine.versions import versions
+from pagetide.workload.stream import StreamError
 
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
@@ -34,9 +36,11 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "simulated": simulated.run,
     "fidelity": fidelity.run,
 }
+_PRIZE = "prize"
 _FIGURES = Path(__file__).parent.parent / "docs" / "figures.md"
 _EVERY_S = 10.0
 _INTERRUPTED = 130
+_MISSED = 1
 
 
 def _line(row: Row) -> str:
@@ -71,27 +75,31 @@ def _ticking(name: str) -> Iterator[None]:
         ticker.join()
 
 
-def _measure(name: str, print_row: Callable[[str], None], rows: list[Row]) -> None:
+def _measure(name: str, part: Callable[[], Iterable[Row]], print_row: Callable[[str], None], rows: list[Row]) -> None:
     """Measure a part; its rows are printed, and appended, one by one."""
     _say(f"measuring: {name}")
     with _ticking(name):
-        for row in _PARTS[name]():
+        for row in part():
             rows.append(row)
             print_row(_line(row))
 
 
 def _known(part: str) -> str:
-    if part not in _PARTS:
-        raise argparse.ArgumentTypeError(f"there is no part {part!r}, only {', '.join(_PARTS)}")
+    if part not in (*_PARTS, _PRIZE):
+        raise argparse.ArgumentTypeError(f"there is no part {part!r}, only {', '.join((*_PARTS, _PRIZE))}")
     return part
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = ", ".join(_PARTS)
+    names = ", ".join((*_PARTS, _PRIZE))
     parser.add_argument(
         "parts", nargs="*", type=_known, metavar="PART", help=f"what to measure: any of {names}; all if none is named"
     )
+    parser.add_argument(
+        "--traces", type=Path, metavar="FOLDER", help=f"page traces for {_PRIZE}, which is left out without them"
+    )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"draw what came of {_PRIZE} there, as SVG")
     parser.add_argument("--json", action="store_true", help="print JSON at the end; rows go to standard error")
     parser.add_argument(
         "--markdown",
@@ -101,37 +109,49 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write each part that was measured whole into its section of FILE (docs/figures.md), and keep the others",
     )
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if _PRIZE in arguments.parts and arguments.traces is None:
+        parser.error(f"{_PRIZE} needs --traces FOLDER, a folder of page traces")
+    return arguments
 
 
 def _write(path: Path, name: str, rows: Sequence[Row]) -> None:
     text = section(measured(name, rows))
     document = path.read_text() if path.exists() else "# Figures\n"
-    path.write_text(with_sections(document, [(name, text)], list(_PARTS)))
+    path.write_text(with_sections(document, [(name, text)], [*_PARTS, _PRIZE]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named on the command line, or all.
 
     Returns:
-        0, whatever they show; 130 after Ctrl-C, when what was measured is told all the same.
+        0, whatever they show, but 1 if `prize` missed what is asked of it, or has no traces; 130 after Ctrl-C, when
+        what was measured is told all the same.
     """
     arguments = _parse(argv)
     here, start_s, status = versions(), time.monotonic(), 0
     _say(f"{here['cpu']}, Linux {here['kernel']}")
     rows: list[Row] = []
+    parts = dict(_PARTS)
+    if arguments.traces is not None:
+        parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture)
     try:
-        for name in dict.fromkeys(arguments.parts) or _PARTS:
+        for name in dict.fromkeys(arguments.parts) or parts:
             begun = len(rows)
-            _measure(name, _say if arguments.json else lambda line: print(line, flush=True), rows)
+            _measure(name, parts[name], _say if arguments.json else lambda line: print(line, flush=True), rows)
+            if name == _PRIZE and any(row.ok is False for row in rows[begun:]):
+                status = _MISSED
             if arguments.markdown is not None:
                 _write(arguments.markdown, name, rows[begun:])
+    except (StreamError, FileNotFoundError) as error:
+        _say(str(error))
+        status = _MISSED
     except KeyboardInterrupt:
         status = _INTERRUPTED
     if arguments.json:
         print(json.dumps([row._asdict() | {"ok": row.ok} for row in rows], indent=2))
     missed = [row.name for row in rows if row.ok is False]
-    ended = "interrupted" if status else "done"
+    ended = "interrupted" if status == _INTERRUPTED else "done"
     _say(f"{ended}: {len(rows)} figures in {_duration(start_s)}; {len(missed)} of their targets missed")
     for name in missed:
         _say(f"  missed: {name}")
