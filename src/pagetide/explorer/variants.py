@@ -339,8 +339,8 @@ VARIANTS = {
         "pool",
         SCENARIOS_POOL["runs"],
         (
-            Edit(_RUNS, "def take_due_runs(", "((frame + 1) << FRAME_ORDER) - 1 >> smallest", "3"),
-            Edit(_RUNS, "def take_due_runs(", " and position << smallest == behind", ""),
+            Edit(_RUNS, "def _last_of_frame(", "((frame + 1) << FRAME_ORDER) - 1 >> words[REPORTING_ORDER]", "3"),
+            Edit(_RUNS, "def _run_from(", " and position << smallest == behind", ""),
         ),
         "",
     ),
@@ -355,7 +355,7 @@ VARIANTS = {
         "a single page never gets old enough, and passes go on for ever",
         "pool",
         SCENARIOS_POOL["runs"],
-        (Edit(_RUNS, "def take_due_runs(", "if 100 * pages_ages", "if behind - first > 1 and 100 * pages_ages"),),
+        (Edit(_RUNS, "def take_runs(", "if worth >= least", "if behind - first > 1 and worth >= least"),),
         "a livelock",
     ),
     "taken without a comparison": Variant(

@@ -67,7 +67,7 @@ class ReportingSettings(NamedTuple):
     hints_max: int = 256
     drop_share: float = 0.01
     keep_s: float = 5.0
-    idle_s: float = 4.0
+    idle_s: float = 3.0
 
 
 class Design(Protocol):

@@ -7,14 +7,14 @@ what has been free for longest.
 
 A pass every second while there is unreported memory, none otherwise. Each
 
-- takes the rate of allocations since the pass before, or their average with a half-life of two seconds if that is more;
-  `keep` is what it makes in `keep_s`;
-- surveys the ages of the unreported blocks. T is the age of the youngest page beyond `keep`, but at least `idle_s` and
-  at most 20 s, or twice `keep_s` if that is more;
-- reports the runs that are due (runs.py), from frames with much unreported memory to those with little. A run is due
-  when its pages' ages add up to its length times T and 1.15 T more, what the call costs. So single pages wait for
-  twice as long as whole blocks: by then most have been taken or have neighbours. Once no more than `keep` is
-  unreported, what is older than T may be at most is reported all the same.
+- takes the rate of allocations since the pass before, or what is left of a higher one before that, half of it after
+  four seconds; `keep` is what it makes in `keep_s`;
+- surveys the runs of unreported pages within frames of 2 MiB (runs.py). A run is worth its pages' ages added up,
+  divided by what discarding it costs: its pages and 1.15 more, for the call. So single pages wait for twice as long as
+  whole blocks: by then most have been taken or have neighbours;
+- reports the runs that are worth most, until no more than `keep` is unreported, frames with much unreported memory
+  first. None is reported that is worth less than `idle_s`; and what is worth 20 s, or twice `keep_s` if that is more,
+  is reported in any case.
 
 When nothing is allocated any more the rate decays, and everything is reported within seconds. What is free when it
 begins counts as free for long.
@@ -45,10 +45,10 @@ from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.runs import (
     AGE_OLD,
     FRAME_COLUMNS,
-    FRAME_OLDEST,
     FRAME_UNREPORTED,
+    FRAME_WORTH,
     survey,
-    take_due_runs,
+    take_runs,
 )
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.memory.frame_table import FRAME_PAGES
@@ -57,7 +57,7 @@ from pagetide.units import PAGE_SIZE_BYTES
 BUSY_S = 20.0
 """How old unreported memory gets at most, unless `keep_s` says more."""
 
-_HALF_LIFE_S = 2.0
+_HALF_LIFE_S = 4.0
 
 
 class Pool(Passes):
@@ -70,13 +70,13 @@ class Pool(Passes):
         super().__init__(zone, settings)
         busy_s = max(BUSY_S, 2 * settings.keep_s)
         self._idle_ticks, self._busy_ticks = round(settings.idle_s * TICKS_PER_S), round(busy_s * TICKS_PER_S)
-        self._ages = np.zeros(self._busy_ticks + 1, np.int64)
+        self._worths = np.zeros(self._busy_ticks + 1, np.int64)
         self._frames = np.zeros((-(-int(zone.words[NR_PAGES]) // FRAME_PAGES), FRAME_COLUMNS), np.int64)
         self._order = np.zeros(len(self._frames), np.int64)
         self._waiting = self._next = 0
-        self._keep_pages = self._due_ticks = 0
+        self._keep_pages = self._least_ticks = 0
         self._start_tick, self._since_start = 0, 0
-        self._pass_s = self._rate_mean = 0.0
+        self._pass_s = self._rate = 0.0
         self._taken_before = 0
 
     def start(self, now_s: float) -> None:
@@ -85,7 +85,7 @@ class Pool(Passes):
         switch_on(self._zone, self._settings, recording=RECORD_UNREPORTED, keep_marks=KEEP_APART)
         record_all_free(self._zone)
         self._start_tick, self._since_start = int(words[TICK]), 0
-        self._pass_s, self._taken_before, self._rate_mean = now_s, int(words[TAKEN_PAGES]), 0.0
+        self._pass_s, self._taken_before, self._rate = now_s, int(words[TAKEN_PAGES]), 0.0
         self._schedule.after_delay(now_s)
 
     def stop(self) -> None:
@@ -107,28 +107,29 @@ class Pool(Passes):
             return
         taken = int(self._zone.words[TAKEN_PAGES])
         rate = (taken - self._taken_before) / spent_s
-        kept = 0.5 ** (spent_s / _HALF_LIFE_S)
-        self._rate_mean = kept * self._rate_mean + (1 - kept) * rate
+        self._rate = max(rate, self._rate * 0.5 ** (spent_s / _HALF_LIFE_S))
         self._pass_s, self._taken_before = now_s, taken
-        self._keep_pages = int(max(rate, self._rate_mean) * self._settings.keep_s)
+        self._keep_pages = int(self._rate * self._settings.keep_s)
 
     def _begin(self) -> None:
-        """See what there is, and how old it must be."""
+        """See what there is, and what a run must be worth."""
         words, pages = self._zone.words, self._zone.pages
         if self._since_start < AGE_OLD:
             self._since_start = (int(words[TICK]) - self._start_tick) & TICK_MASK
-        self._ages[:] = 0
+        self._worths[:] = 0
         self._frames[:] = 0
         position = 0
         while position >= 0:
             position = int(
-                survey(words, pages, position, self._since_start, self._ages, self._frames, PASS_OVER_MAX)
+                survey(words, pages, position, self._since_start, self._worths, self._frames, PASS_OVER_MAX)
             )  # fmt: skip
-        beyond = int(np.searchsorted(np.cumsum(self._ages), self._keep_pages, "right"))
-        self._due_ticks = min(max(beyond, self._idle_ticks), self._busy_ticks)
-        unreported = self._frames[:, FRAME_UNREPORTED]
-        self._waiting = int((self._frames[:, FRAME_OLDEST] >= self._due_ticks).sum())
-        rank = np.where(self._frames[:, FRAME_OLDEST] >= self._due_ticks, unreported, -1)
+        # From what is worth most down: how far to go until no more than what is to be kept is left.
+        left = self._worths.sum() - np.cumsum(self._worths[::-1])
+        worth = self._busy_ticks - int(np.argmax(left <= self._keep_pages))
+        self._least_ticks = min(max(worth, self._idle_ticks), self._busy_ticks)
+        chosen = self._frames[:, FRAME_WORTH] >= self._least_ticks
+        self._waiting = int(chosen.sum())
+        rank = np.where(chosen, self._frames[:, FRAME_UNREPORTED], -1)
         self._order[:] = np.argsort(-rank, kind="stable")
         self._next = 0
 
@@ -137,9 +138,9 @@ class Pool(Passes):
         most_pages = self._settings.in_flight_max_bytes // PAGE_SIZE_BYTES
         while self._next < self._waiting and words[ISOLATED_PAGES] < most_pages and not out.steps[BLOCKED]:
             spare = unreported_pages(words) > self._keep_pages
-            due_ticks = self._due_ticks if spare else self._busy_ticks
+            least_ticks = self._least_ticks if spare else self._busy_ticks
             frame = int(self._order[self._next])
-            if not take_due_runs(words, pages, frame, self._since_start, due_ticks, out.blocks, out.steps):
+            if not take_runs(words, pages, frame, self._since_start, least_ticks, out.blocks, out.steps):
                 break
             self._next += 1
         out.filled = int(out.steps[FILLED])
