@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each sets up what it needs; a second time that costs nothing.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-guests run check test bench soak lint lock clean
+.PHONY: help setup setup-guests run check test bench soak clinic lint lock clean
 
 UV = $(or $(wildcard .venv/bin/uv),$(shell command -v uv),$(error make lock needs uv: pip install uv))
 
@@ -28,6 +28,9 @@ bench: setup ## measure what things cost; ARGS=allocator for that part only, ARG
 
 soak: setup ## look for what breaks, with new seeds, for ten minutes; make soak ARGS='--minutes 60' for longer
 	@nice -n 19 .venv/bin/python -m soak $(ARGS)
+
+clinic: setup setup-guests ## boot every VM of the clinic and write docs/clinic.md, the table of its cases
+	@.venv/bin/python -m pytest -q tests/clinic --clinic-table docs/clinic.md
 
 lint: setup ## check style and types only
 	@tools/check lint

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     against_qemu,
     bad_neighbours,
+    command_line,
     fidelity,
     find_next,
     guest_allocator,
@@ -24,6 +25,8 @@ from benchmarks import (
 from benchmarks.figures import measured, section, with_sections
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
+from benchmarks.turns import allocator_rows
+from benchmarks.turns.builds import CommitError
 from pagetide.machine.versions import versions
 from pagetide.workload.stream import StreamError
 
@@ -35,12 +38,15 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
+    "cli": command_line.run,
+    "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }
 _PRIZE = "prize"
 _FIGURES = Path(__file__).parent.parent / "docs" / "figures.md"
 _EVERY_S = 10.0
-_INTERRUPTED = 130
 _MISSED = 1
+_USAGE = 2
+_INTERRUPTED = 130
 
 
 def _line(row: Row) -> str:
@@ -109,6 +115,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write each part that was measured whole into its section of FILE (docs/figures.md), and keep the others",
     )
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="for turns, what to compare with, instead of the commit of its targets"
+    )
     arguments = parser.parse_args(argv)
     if _PRIZE in arguments.parts and arguments.traces is None:
         parser.error(f"{_PRIZE} needs --traces FOLDER, a folder of page traces")
@@ -125,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named on the command line, or all.
 
     Returns:
-        0, whatever they show, but 1 if `prize` missed what is asked of it, or has no traces; 130 after Ctrl-C, when
-        what was measured is told all the same.
+        0 when no target was missed, otherwise 1; 2 if there is no such commit or no trace; 130 after Ctrl-C, when what
+        was measured is told all the same.
     """
     arguments = _parse(argv)
     here, start_s, status = versions(), time.monotonic(), 0
@@ -135,19 +144,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = dict(_PARTS)
     if arguments.traces is not None:
         parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture)
+    if arguments.against is not None:
+        parts["turns"] = lambda: allocator_rows.run(arguments.against)
     try:
         for name in dict.fromkeys(arguments.parts) or parts:
             begun = len(rows)
             _measure(name, parts[name], _say if arguments.json else lambda line: print(line, flush=True), rows)
-            if name == _PRIZE and any(row.ok is False for row in rows[begun:]):
-                status = _MISSED
             if arguments.markdown is not None:
                 _write(arguments.markdown, name, rows[begun:])
-    except (StreamError, FileNotFoundError) as error:
-        _say(str(error))
-        status = _MISSED
+    except StreamError as error:
+        _say(f"there is no trace to replay: {error}")
+        return _USAGE
     except KeyboardInterrupt:
         status = _INTERRUPTED
+    except CommitError as error:
+        _say(f"there is nothing to compare with: {error}")
+        return _USAGE
     if arguments.json:
         print(json.dumps([row._asdict() | {"ok": row.ok} for row in rows], indent=2))
     missed = [row.name for row in rows if row.ok is False]
@@ -155,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(f"{ended}: {len(rows)} figures in {_duration(start_s)}; {len(missed)} of their targets missed")
     for name in missed:
         _say(f"  missed: {name}")
-    return status
+    return status or (_MISSED if missed else 0)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""What a guest that sends garbage in a loop costs the guest beside it.
+"""What a guest that sends garbage in a loop takes of a processor, and what it costs the guest beside it.
 
-Both are served by one loop in one thread, so what the bad one takes is the loop's time. Whenever the good guest has
-elements waiting as a round of the loop begins, the round's CPU time is counted, and how much of it went to the good
-guest: its share of the loop while it waits. The share beside a bad guest is compared with the share beside the same
-guest stopped, in turn, and what is missing is by how much the good guest is slower. How much of the processor anybody's
-process gets, and how fast that is, falls out of it. The burst that every guest may use at first (allowance.py)
-is over by then.
+What it takes is the CPU time of a server that serves nobody else, from when the bad one has used up the burst that
+every guest may use at first (allowance.py).
+
+What it costs is measured beside a good guest. Both are served by one loop in one thread, so what the bad one takes is
+the loop's time. Whenever the good guest has elements waiting as a round of the loop begins, the round's CPU time is
+counted, and how much of it went to the good guest: its share of the loop while it waits. The share beside a bad guest
+is compared with the share beside the same guest stopped, in turn, and what is missing is by how much the good guest is
+slower.
 """
 
 import functools
@@ -33,22 +35,30 @@ from benchmarks.many_guests import BUSY_RAM_BYTES, PlayedGuest
 from benchmarks.rows import Row
 from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.daemon.server import Server
-from pagetide.host.device.allowance import Use
+from pagetide.host.device.allowance import SHARE, Use
 from pagetide.host.guest.attached import AttachedGuest
+from pagetide.linux import process_cpu_s
+from pagetide.machine.live.host_warm_up import warm_up_host
 from pagetide.virtio.split_ring.ring import DESC_F_INDIRECT, DESC_F_WRITE
 from pagetide.virtio.vhost_user.messages import FLAG_NEED_REPLY, Message, Request, encode
 from pagetide.virtio.vhost_user.payloads import U64, VRING_ADDRESS, VRING_STATE, MemoryRegion, encode_single_region
 
 SLOWER_AT_MOST = 10.0
+TAKEN_AT_MOST = 100 * 1.5 * SHARE
+"""Half as much again as its share, for what is done between two readings of the clock: kicks come to 2.4 %."""
+
 _GOOD, _BAD = "good", "bad"
-_ROUNDS_S, _GOODS_S = 0, 1  # what is counted
+_ROUNDS_S, _GOODS_S, _RESTS = 0, 1, 2  # what is counted, and whether all bad guests have rested
 _ROUNDS = 5
 _WINDOW_S = 0.6
+_TAKEN_S = 4.0
 _SETTLE_S = 0.3
 _FIRST_S = 2.0  # in which the bad guest uses up what the server lets it have at first
 _SIZE = 32
 _TABLE_GPA = 40 << 12
 _TABLE_DESCS = 1024
+_CONNECTIONS = 12
+_ASKING_S = 1.0
 
 
 class _MeasuredServer(Server):
@@ -76,33 +86,57 @@ class _MeasuredServer(Server):
             self._counts[_GOODS_S] += time.thread_time() - start_s
 
 
+class _NotingServer(Server):
+    """Notes, in shared memory, when all guests rest for the first time, or the socket does where they connect."""
+
+    def __init__(self, counts: npt.NDArray[np.float64]) -> None:
+        super().__init__(verify_share=0.0)
+        self._counts = counts
+        self._noted = False
+
+    def run_once(self, timeout_s: float) -> None:
+        """One round."""
+        super().run_once(timeout_s)
+        if self._noted:
+            return
+        all_rest = bool(self.guests) and all(map(self._costs.is_resting, self.guests))
+        self._noted = all_rest or any(map(self._costs.is_resting, self.sockets))
+        self._counts[_RESTS] = self._noted
+
+
+_Make = Callable[[npt.NDArray[np.float64]], Server]
+
+
 class Measured(NamedTuple):
-    """A server in a process of its own: its folder of sockets, and its counts."""
+    """A server in a process of its own: its folder of sockets, its counts, and the process."""
 
     folder: Path
     counts: npt.NDArray[np.float64]
+    pid: int
 
 
-def _serve(folder: Path, counts: npt.NDArray[np.float64], stop_fd: int) -> None:
+def _serve(make: _Make, folder: Path, counts: npt.NDArray[np.float64], stop_fd: int) -> None:
     log = logging.FileHandler(os.devnull)  # what `pagetide serve` writes costs, too
     log.setFormatter(LineFormatter())
     logging.getLogger("pagetide").addHandler(log)
-    with _MeasuredServer(counts) as server:
+    with make(counts) as server:
         for name in (_GOOD, _BAD):
             server.listen(folder / name)
         server.run(stop_fd)
 
 
 @contextmanager
-def measured_server() -> Iterator[Measured]:
+def measured_server(make: _Make = _MeasuredServer) -> Iterator[Measured]:
     """Run a server as long as this lasts."""
+    warm_up_host()  # or the guests are charged with the loading of kernels
     with TemporaryDirectory() as folder:
-        counts = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.float64, 2)
+        counts = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.float64, 3)
         stop_fd = os.eventfd(0)
-        process = multiprocessing.get_context("fork").Process(target=_serve, args=(Path(folder), counts, stop_fd))
+        process = multiprocessing.get_context("fork").Process(target=_serve, args=(make, Path(folder), counts, stop_fd))
         process.start()
+        assert process.pid is not None
         try:
-            yield Measured(Path(folder), counts)
+            yield Measured(Path(folder), counts, process.pid)
         finally:
             os.eventfd_write(stop_fd, 1)
             process.join()
@@ -165,6 +199,26 @@ def _connections(path: str) -> None:
             sock.recv(1)
 
 
+def _connections_by_the_dozen(path: str) -> None:
+    """Many connections that ask without pause for a moment once all are served; they are closed, and the same again."""
+    question = encode(Message(Request.GET_FEATURES))
+    while True:
+        with ExitStack() as resources:
+            socks = [resources.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(_CONNECTIONS)]
+            for sock in socks:
+                sock.connect(path)
+                sock.sendall(question)
+            for sock in socks:
+                sock.recv(1 << 16)
+                sock.setblocking(False)
+            end_s = time.monotonic() + _ASKING_S
+            while time.monotonic() < end_s:
+                for sock in socks:
+                    with suppress(BlockingIOError, ConnectionError):
+                        sock.send(question * 16)
+                        sock.recv(1 << 16)
+
+
 def _refused_messages(path: str) -> None:
     """Requests that are refused, each with a memory file."""
     with ExitStack() as resources:
@@ -186,6 +240,7 @@ GARBAGE_KINDS: dict[str, Callable[[str], None]] = {
     "kicks of an empty ring": _kicks,
     "broken rings and resets": _broken_rings,
     "connections closed for nonsense": _connections,
+    "connections by the dozen": _connections_by_the_dozen,
     "requests that are refused": _refused_messages,
 }
 
@@ -240,8 +295,26 @@ def slower_percent(server: Measured, kind: str, *, rounds: int = _ROUNDS) -> flo
     return 100 * (1 - statistics.median(beside) / statistics.median(alone))
 
 
+def taken_percent(kind: str, *, burst_max_s: float = 30.0) -> float:
+    """Percent of a processor that bad guests of this kind take, when they have used up what they may at first.
+
+    Args:
+        kind: one of `GARBAGE_KINDS`.
+        burst_max_s: how long that is waited for at most, where nobody ever rests.
+    """
+    with measured_server(_NotingServer) as server, _process_of(GARBAGE_KINDS[kind], str(server.folder / _BAD)):
+        end_s = time.monotonic() + burst_max_s
+        while not server.counts[_RESTS] and time.monotonic() < end_s:
+            time.sleep(0.01)
+        start_s, cpu_start_s = time.monotonic(), process_cpu_s(server.pid) or 0.0
+        time.sleep(_TAKEN_S)
+        return 100 * ((process_cpu_s(server.pid) or 0.0) - cpu_start_s) / (time.monotonic() - start_s)
+
+
 def run() -> Iterator[Row]:
-    """Measure; one row a kind of garbage, as soon as there is one."""
+    """Measure; one or two rows a kind of garbage, as soon as there are any."""
+    for kind in GARBAGE_KINDS:
+        yield Row(f"{kind}, of a processor", taken_percent(kind), "%", at_most=TAKEN_AT_MOST)
     with measured_server() as server:
         for kind in GARBAGE_KINDS:
             yield Row(f"a guest beside {kind}, slower", slower_percent(server, kind), "%", at_most=SLOWER_AT_MOST)

@@ -15,7 +15,8 @@ from benchmarks.rows import Row
 from pagetide.jit import JIT_DISABLED
 from pagetide.machine.calibration.calibrate import calibrate
 from pagetide.machine.calibration.fidelity import compare_with_kernel, lags_s, mean_resident_bytes
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import Costs
 from pagetide.machine.linux.balloon_host import OwnHost
 from pagetide.machine.linux.boot_config import BootConfig

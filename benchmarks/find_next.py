@@ -21,7 +21,7 @@ from pagetide.guest.allocator.isolate import FILLED, LEFT, PASSED_OVER, STEPS_WO
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import NR_FREE, NR_PAGES, RECORD_UNREPORTED
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.jit import kernel
 
@@ -48,7 +48,7 @@ def run() -> Iterator[Row]:
 def _zone(free_blocks: int) -> Zone:
     """Every second page free, one in a hundred of them unreported."""
     rng = np.random.default_rng(1)
-    zone = Zone(2 * free_blocks, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=1)
+    zone = Zone(2 * free_blocks, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=(1, 1))
     switch_on(zone, ReportingSettings(order=0), recording=RECORD_UNREPORTED)
     _fill_and_free(zone.words, zone.pages, 2 * rng.permutation(free_blocks))
     zone.drain_pcp(0)

@@ -21,8 +21,8 @@ from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import vcpu_base
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.scan import Scan
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.jit import kernel
 
 NR_PAGES = 1 << 18

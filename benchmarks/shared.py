@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.rows import Row
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.shared import Shared
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.host.device.taking import FrameTaker
 from pagetide.host.memory.ledger import DISCARDED_BYTES, Ledger
 from pagetide.jit import kernel

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from pagetide.explorer.broken.variants import VARIANTS
 from pagetide.explorer.scenarios import scenarios_of
-from pagetide.explorer.variants import VARIANTS
 from pagetide.guest.reporting.registry import DESIGNS
 from soak.children import PAGETIDE, run
 from soak.part import BrokenError, Part, Trial

@@ -16,9 +16,10 @@ from benchmarks.prize.picture import draw
 from benchmarks.prize.replay import Trace, keeping, linux, policies, replay
 from benchmarks.rows import Row
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.pool import Pool
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.units import GIB
+from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import load_stream
 
 _PAIRS = 9
@@ -75,12 +76,11 @@ def run(folder: Path, picture: Path | None) -> Iterator[Row]:
         picture: where to draw what came of it, or None.
 
     Raises:
-        StreamError: a file is no stream.
-        FileNotFoundError: there is none.
+        StreamError: a file is no stream, or there is none.
     """
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
-        raise FileNotFoundError(f"there is no trace in {folder}: a trace is a Parquet file")
+        raise StreamError(f"there is none in {folder}: a trace is a Parquet file")
     traces = []
     for path in paths:
         traces.append(replay(path.stem, load_stream(path), policies()))

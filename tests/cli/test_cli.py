@@ -25,10 +25,10 @@ Make = Callable[[RunConfig], Machine]
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
     """Makes the command line use another machine."""
+    original = run_command.run
 
     def replace(make: Make) -> None:
-        original = run_command.run
-        monkeypatch.setattr("pagetide.cli.guests.run_once", lambda *given: original(*given, make_machine=make))
+        monkeypatch.setattr(run_command, "run", lambda *given: original(*given, make_machine=make))
 
     replace(machine_with())
     return replace

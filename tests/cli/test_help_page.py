@@ -1,5 +1,7 @@
 """Help pages at every width of a terminal."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -8,6 +10,7 @@ from pagetide import cli
 from pagetide.cli.help_page import broken
 
 COMMANDS = ("", "run", "boot", "compare", "report", "show", "serve", "ctl", "calibrate", "conformance", "explore")
+HEAVY = ("numba", "llvmlite", "numpy", "polars", "duckdb", "pyarrow", "msgspec", "jinja2", "dask", "distributed")
 WIDTHS = (60, 80, 120, 200)
 
 
@@ -41,3 +44,16 @@ def test_examples_can_be_pasted_however_narrow_the_terminal() -> None:
 def test_no_two_empty_lines_follow_each_other() -> None:
     """Whatever the framework leaves between its parts."""
     assert list(broken("\n\nA sentence.\n\n   \n\n  --x: it\n", 60)) == ["A sentence.", "", "  --x: it"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_nothing_that_computes(command: str) -> None:
+    """Whoever asks what there is does not wait for arrays, compiler, tables and readers that only a run needs."""
+    script = (
+        "import sys; from pagetide.cli import main; status = main(sys.argv[1:]);"
+        f"print(status, *sorted(set(sys.modules) & {set(HEAVY)}), file=sys.stderr)"
+    )
+    asked = [sys.executable, "-c", script, *command.split(), "--help"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["0"]
+    assert done.stdout.startswith(f"Usage: pagetide {command}".rstrip())

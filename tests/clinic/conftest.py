@@ -5,12 +5,42 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_linux, find_qemu, find_uml, guests_folder
+from tests.clinic.casebook import CASEBOOK
 from tests.clinic.patient import Daemon
 from tests.mark_all import mark_all
 
+_passed: list[str] = []
+
 pytest_itemcollected = mark_all(pytest.mark.jit)  # real kernels run no kernels of ours
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where to write the table of all cases; for `make clinic`, which names this folder."""
+    parser.addoption("--clinic-table", type=Path, default=None, help="write the clinic's cases to this file")
+
+
+@pytest.fixture(autouse=True)
+def case(request: pytest.FixtureRequest) -> None:
+    """What is noted from now on is this test's."""
+    CASEBOOK.test = request.node.name
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Whether a test that noted something passed."""
+    name = report.nodeid.rpartition("::")[2]
+    if report.failed:
+        CASEBOOK.failed(name)
+    elif report.when == "call" and report.passed:
+        _passed.append(name)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table, if it is wanted."""
+    path = session.config.getoption("--clinic-table", default=None)
+    if path is not None:
+        CASEBOOK.write(path, [name for name in _passed if not CASEBOOK.has_failed(name)])
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import pytest
 
 from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.machine.qemu.qmp import Qmp, QmpError
-from pagetide.operate.gather import GatherError
+from pagetide.operate.gather import GatherError, gather
 from tests.clinic.patient import MIB, Patient, monitor, qemu_patient
-from tests.clinic.ward import assert_first, assert_promise, assert_size, examine, finding_of
+from tests.clinic.ward import NOWHERE, assert_first, assert_promise, assert_size, examine, finding_of
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +58,21 @@ def test_a_healthy_vm_has_no_finding(qemu: QemuProgram, linux: GuestParts, tmp_p
         found = examine(patient, str(tmp_path / "qmp"))
         assert found.findings == ()
         assert found.gaps == ()
+        assert any("own statistics is " in note and "stays so" in note for note in found.notes)
+
+
+def test_a_guests_memory_is_known_by_its_backend(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """The monitor names private memory that has no name of its own; by the process alone it is a guess."""
+    with qemu_patient(qemu, linux, tmp_path, REPORTING, memory="memory-backend-ram,share=off") as patient:
+        seen, alone = gather(str(tmp_path / "qmp"), None, NOWHERE), gather(str(patient.pid), None, NOWHERE)
+    assert (alone.vm.ram_is_guessed, seen.vm.ram_is_guessed) == (True, False)
+    (ram,) = seen.vm.ram
+    assert (ram.kind, ram.is_shared, ram.size_bytes) == ("anonymous", False, 512 * MIB)
+    assert seen.monitor is not None
+    (backend,) = seen.monitor.backends
+    assert (backend.size_bytes, backend.is_shared, backend.is_preallocated) == (512 * MIB, False, False)
+    assert seen.monitor.statistics_interval_s == 0
+    assert seen.monitor.migration is None
 
 
 def test_without_a_balloon_one_is_plugged_in(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:

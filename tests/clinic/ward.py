@@ -5,6 +5,7 @@ from pathlib import Path
 from pagetide.operate.answer import Answer, answer
 from pagetide.operate.causes.finding import Finding
 from pagetide.operate.gather import gather
+from tests.clinic.casebook import CASEBOOK
 from tests.clinic.patient import MIB, Patient
 
 NOWHERE = Path("/nonexistent/control.sock")
@@ -36,6 +37,7 @@ def assert_first(found: Answer, cause: str, truth_bytes: int) -> Finding:
 def assert_size(finding: Finding, truth_bytes: int) -> None:
     """What the finding says is right to 10 % or 8 MiB."""
     assert finding.size_bytes is not None
+    CASEBOOK.sized(finding.cause, truth_bytes, finding.size_bytes)
     wrong_bytes = abs(finding.size_bytes - truth_bytes)
     assert wrong_bytes <= max(truth_bytes // 10, 8 * MIB), (finding.size_bytes / MIB, truth_bytes / MIB)
 
@@ -43,6 +45,7 @@ def assert_size(finding: Finding, truth_bytes: int) -> None:
 def assert_promise(finding: Finding, came_back_bytes: int) -> None:
     """What came back is what was promised, to 15 % or 16 MiB."""
     assert finding.returns_bytes is not None
+    CASEBOOK.returned(finding.cause, finding.returns_bytes, came_back_bytes)
     wrong_bytes = abs(finding.returns_bytes - came_back_bytes)
     assert wrong_bytes <= max(finding.returns_bytes * 15 // 100, 16 * MIB), (
         f"promised {finding.returns_bytes / MIB:.1f} MiB, {came_back_bytes / MIB:.1f} MiB came back"

@@ -50,6 +50,7 @@ def result_of(config: RunConfig | None = None, **changes: object) -> RunResult:
         "reports": 8,
         "reported_bytes": 255 * MIB,
         "discarded_bytes": 255 * MIB,
+        "returned_bytes": 254 * MIB,
         "checked_bytes": 255 * MIB,
         "verified_bytes": 255 * MIB,
         "skipped_bytes": {"unaligned": 0, "failed": 0},

@@ -9,7 +9,7 @@ import pytest
 
 from pagetide import cli
 from pagetide.commands import boot as boot_command
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.balloon_host import BalloonHost, HypervisorHost, OwnHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.daemon_host import DaemonHost
@@ -38,6 +38,7 @@ HOST_UNTOLD = {
     "reports": None,
     "reported_bytes": None,
     "discarded_bytes": None,
+    "returned_bytes": None,
     "checked_bytes": None,
     "verified_bytes": None,
     "skipped_bytes": None,

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +22,8 @@ from pagetide.compare.results.cells import repeats_of
 from pagetide.compare.results.columns import FIGURES
 from pagetide.compare.results.records import LeftOut, Record, Run
 from pagetide.compare.results.store import Store
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import read_costs
 from pagetide.machine.result import RunResult
 from pagetide.machine.versions import versions
@@ -290,6 +292,47 @@ def test_show_has_the_curves_and_figures_of_one_run(folder: Path, capsys: pytest
     assert "\x1b" not in out
 
 
+def test_show_draws_a_run_that_was_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From its JSON, with when and on what it ran; the JSON has that, too."""
+    path = tmp_path / "run.json"
+    assert cli.main(["run", "--machine", "simulated", "--ram", "64MiB", "--bursts", "1", "--json", str(path)]) == 0
+    ran = capsys.readouterr().out
+    saved = json.loads(path.read_bytes())
+    assert set(saved["versions"]) == {"pagetide", "numpy", "numba", "python", "kernel", "cpu"}
+    assert saved["started"].endswith("+00:00")
+    assert cli.main(["show", str(path)]) == 0
+    shown = capsys.readouterr().out
+    head, _, rest = shown.partition("\n")
+    assert head == "pagetide: scan on burst, oom wait, order 9, seed 1, simulated"
+    assert saved["started"] in rest
+    assert saved["versions"]["kernel"] in rest
+    assert ran[ran.index("━━ the guest uses") :] in rest
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda data: data[:-20], "is no run as --json saves it"),
+        (lambda data: data.replace(b'"vcpus": 2', b'"vcpus": -2'), "is no run as --json saves it: "),
+        (lambda data: data.replace(b'"t_s": [', b'"t_s": [0.0, '), "samples are not of one length"),
+    ],
+)
+def test_show_refuses_what_is_no_run(
+    spoil: Callable[[bytes], bytes], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is cut short, has settings that no run has, or curves that do not fit: one sentence, status 2."""
+    path = tmp_path / "run.json"
+    data = msgspec.json.format(msgspec.json.encode(result_of()), indent=2)
+    assert spoil(data) != data
+    path.write_bytes(spoil(data))
+    assert cli.main(["show", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert cli.main(["show", str(tmp_path / "none.json")]) == 2
+    assert "none.json cannot be read: No such file" in capsys.readouterr().err
+
+
 def test_show_says_why_a_run_failed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With status 1, whether it left figures or not."""
     assert cli.main(["show", _key(folder, 4), "--in", str(folder)]) == 1
@@ -330,7 +373,7 @@ def test_a_stored_run_is_the_json_of_a_run(folder: Path) -> None:
         run = store.runs()[0]
         result = store.result(run)
     expected = result_of(run.cell.config, mean_resident_bytes=10 * MIB)
-    expected.machine = "simulated"
+    expected.machine, expected.started, expected.versions = "simulated", run.started, run.versions
     assert msgspec.json.decode(msgspec.json.encode(result), type=RunResult) == expected
 
 

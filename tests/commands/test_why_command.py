@@ -1,15 +1,20 @@
 """`pagetide why` as a command: what it prints, saves and refuses."""
 
 import json
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pagetide import cli
-from pagetide.operate.evidence import save_evidence
+from pagetide.commands import why as why_command
+from pagetide.commands.why import Output, Sources
+from pagetide.operate.evidence import Evidence, load_evidence, save_evidence
+from pagetide.operate.gather import GatherError
 from pagetide.operate.guest.script import GUEST_SCRIPT
 from pagetide.units import GIB, MIB
-from tests.operate.test_balance import make_evidence, make_guest
+from tests.operate.test_balance import make_evidence, make_guest, make_vm
 
 
 @pytest.fixture
@@ -55,6 +60,12 @@ def test_json_has_all_of_it(saved: Path, capsys: pytest.CaptureFixture[str]) -> 
     [
         ("--guest-script --json", 2, "--guest-script only prints the script"),
         ("--guest /dev/null", 2, "name the VM"),
+        ("--watch 5", 2, "name the VM"),
+        ("1 --guest /dev/null --agent /qga", 2, "give one"),
+        ("1 --watch 5 --json", 2, "goes with no file and no --json"),
+        ("1 --watch 0.1", 2, "looks every 0.5 to 86400 s"),
+        ("1 --watch nan", 2, "looks every 0.5 to 86400 s"),
+        ("1 --html /nowhere/at/all.html", 2, "there is no folder /nowhere/at"),
         ("1 --from /dev/null", 2, "--from has all there is to answer from"),
         ("--from /dev/null", 1, "/dev/null is no evidence that `pagetide why --save` wrote"),
         ("--from /nowhere", 1, "/nowhere cannot be read: No such file"),
@@ -96,3 +107,50 @@ def test_vms_on_this_host_are_listed(capsys: pytest.CaptureFixture[str]) -> None
     assert "process  VMM" in (out := capsys.readouterr().out) or "no VM is found" in out
     assert cli.main(["why", "--json"]) == 0
     assert isinstance(json.loads(capsys.readouterr().out), list)
+
+
+def test_a_page_needs_nothing_else_and_takes_nothing_for_markup(saved: Path, tmp_path: Path) -> None:
+    """What a guest says stays text, there is no script and no address, and every class and finding is there."""
+    evidence = json.loads(saved.read_bytes())
+    evidence["gaps"] = ["<script>alert(1)</script> & more"]
+    saved.write_text(json.dumps(evidence))
+    path = tmp_path / "vm.html"
+    assert cli.main(["why", "--from", str(saved), "--html", str(path)]) == 0
+    text = path.read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
+    assert not re.search(r"<script|https?:|src=|@import|url\(", text)
+    assert '<th scope="row">free, could be reported</th><td>300 MiB</td>' in text
+    assert "300 MiB: no-balloon-device" in text
+    assert "<pre>device_add {&#34;driver&#34;:&#34;virtio-balloon-pci&#34;" in text
+
+
+def test_watching_shows_what_changes(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Look after look, with the difference at the head, until Ctrl-C or until the VM is gone."""
+    first = load_evidence(saved)
+    second = msgspec.structs.replace(first, vm=make_vm(GIB - 300 * MIB), taken="2026-11-29T12:00:05+00:00")
+    looks: list[Evidence | GatherError] = [first, second, GatherError("there is no process 1")]
+
+    def gather_next(*_: object) -> Evidence:
+        look = looks.pop(0)
+        if isinstance(look, GatherError):
+            raise look
+        return look
+
+    monkeypatch.setattr(why_command, "gather", gather_next)
+    waits: list[float] = []
+    assert why_command.why(Sources("1"), Output(watch_s=5.0), wait=waits.append) == 1
+    out, err = capsys.readouterr()
+    assert waits == [5.0, 5.0]
+    assert err == "pagetide: there is no process 1\n"
+    assert "since 2026-11-29T12:00:00+00:00: -100 MiB (free, could be reported -100 MiB)" in out
+    assert (
+        out.index("300 MiB  The VM has no balloon") < out.index("since ") < out.index("200 MiB  The VM has no balloon")
+    )
+
+
+def test_the_guests_agent_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody there is one sentence, before the VM is looked at."""
+    assert cli.main(["why", "1", "--agent", str(tmp_path / "qga")]) == 1
+    assert "qga cannot be reached: No such file" in capsys.readouterr().err

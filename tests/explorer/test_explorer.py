@@ -6,11 +6,11 @@ import sys
 import pytest
 
 from pagetide.cli import main
+from pagetide.explorer.broken.variants import VARIANTS
 from pagetide.explorer.scenario import operations_of
 from pagetide.explorer.scenarios import SCENARIOS, scenarios_of
 from pagetide.explorer.search import Exploration, Explorer
 from pagetide.explorer.source import Edit
-from pagetide.explorer.variants import VARIANTS
 from pagetide.guest.reporting.registry import DESIGNS
 
 STATES_MAX = 100_000

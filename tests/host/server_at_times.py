@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.server import Server
 from pagetide.machine.live.host_warm_up import warm_up_host
 
@@ -14,9 +15,9 @@ _T = TypeVar("_T")
 class ServerAtTimes:
     """A server, and a thread for it whenever one is needed; between times its state can be looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeper: Keeper | None = None) -> None:
         warm_up_host()  # or a guest is charged with the loading of kernels, uses up its allowance, and rests
-        self.server = Server()
+        self.server = Server(keeper=keeper)
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
 
     def serving(self, action: Callable[[], _T]) -> _T:

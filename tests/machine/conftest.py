@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_qemu, find_uml, find_umls
 
 

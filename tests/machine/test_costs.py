@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece, read_costs, write_costs
 from pagetide.memory.metadata import PIECE_KINDS
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pagetide.machine.config import ConfigError, RunConfig, Workload, workload_defaults
+from pagetide.machine.config import RunConfig, Workload, workload_defaults
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.workloads import make_stream
 from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import save_stream

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagetide.host.memory.discard import gone_bytes
+from pagetide.host.memory.presence import gone_bytes
 from pagetide.host.memory.punch import punch_hole
 from pagetide.memory.metadata import (
     HUGE_FAULTS,

@@ -55,6 +55,11 @@ Node 0, zone   Normal
 @pagetide pagetypeinfo unreadable
 @pagetide hugepages
 2048 4 3
+@pagetide partial
+2048 3
+64 2
+@pagetide blocks
+8000000 2
 @pagetide reporting
 page_reporting_order 9
 @pagetide sysctl
@@ -85,6 +90,8 @@ def test_figures_are_read_in_bytes() -> None:
     assert balloon.features == 0b100110
     assert (facts.reporting_order, facts.pageblock_order) == (9, 9)
     assert facts.percpu_pagelist_high_fraction == 8
+    assert facts.partial_bytes == 3 * (2 << 20) + 2 * (64 << 10)
+    assert facts.offline_bytes == 2 * (128 << 20)
     assert facts.parameters == ("hugepages=4",)
     assert facts.unread == ("pagetypeinfo",)
     assert facts.release_number == (6, 12)

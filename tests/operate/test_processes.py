@@ -112,12 +112,16 @@ def test_what_a_process_holds_adds_up_to_the_kernels_figure(tmp_path: Path) -> N
     with subprocess.Popen([program, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        found = look_at(process.pid)
+        found, told = look_at(process.pid), look_at(process.pid, [64 * MIB])
+        missing = look_at(process.pid, [64 * MIB, 96 * MIB])
         rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         process.kill()
     (rss_kib,) = (int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Rss:"))
     assert abs(found.held_bytes - (rss_kib << 10)) < MIB
     assert found.ram_is_guessed
+    assert missing.ram_is_guessed, "a backend that no mapping can be"
+    assert not told.ram_is_guessed
+    assert told.ram == found.ram
     (ram,) = found.ram
     assert (ram.kind, ram.is_shared) == ("anonymous", False)
     assert 64 * MIB <= ram.size_bytes < 66 * MIB

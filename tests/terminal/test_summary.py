@@ -82,6 +82,16 @@ def test_an_interrupted_run_says_so() -> None:
     assert verdict(nothing) == "The run was interrupted; this is what it had measured."
 
 
+def test_what_was_returned_leads() -> None:
+    """The totals begin with what came back, and no burst shows what was verified gone as that."""
+    file = io.StringIO()
+    Console(file=file, width=100).print(summarise(result_of()))
+    bursts, totals = file.getvalue().split("254 MiB", 1)
+    assert bursts.split()[-1] == "returned"
+    assert "verified gone" not in bursts
+    assert "verified gone" in totals
+
+
 def test_figures_that_there_are_not_are_a_dash() -> None:
     """None never shows as 0."""
     file = io.StringIO()

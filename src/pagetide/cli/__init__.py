@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-_STATUS_INTERRUPTED = 130
-"""As `STATUS_INTERRUPTED` of `commands/run.py`, which is not loaded yet."""
+from pagetide.commands.status import STATUS_INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,4 +20,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run_command_line(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
-        return _STATUS_INTERRUPTED
+        return STATUS_INTERRUPTED

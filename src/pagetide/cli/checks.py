@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pagetide.cli.app import app
-from pagetide.machine.config import ConfigError
+from pagetide.cli.app import command
+from pagetide.machine.config_error import ConfigError
 
 _CALIBRATE_EXAMPLES = """
 Examples:
@@ -19,7 +19,7 @@ Exit status: 0 done; 1 no memory, or the file cannot be written; 2 bad arguments
 """
 
 
-@app.command(help_epilogue=_CALIBRATE_EXAMPLES)
+@command(_CALIBRATE_EXAMPLES)
 def calibrate(*, out: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Measure this machine, so that the simulated one takes as long: `run --machine simulated`.
 
@@ -46,7 +46,7 @@ is none; 2 bad arguments; 130 Ctrl-C.
 """
 
 
-@app.command(help_epilogue=_CONFORMANCE_EXAMPLES)
+@command(_CONFORMANCE_EXAMPLES)
 def conformance(*, device: str = "pagetide", json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Run the conformance vectors on a virtio-balloon device: every queue, rings, features, configuration.
 
@@ -74,7 +74,7 @@ Exit status: 0 if every invariant holds in every state (with --broken: if every 
 """
 
 
-@app.command(help_epilogue=_EXPLORE_EXAMPLES)
+@command(_EXPLORE_EXAMPLES)
 def explore(
     *,
     design: Annotated[tuple[str, ...], Parameter(negative="")] = (),
@@ -98,8 +98,8 @@ def explore(
         json: Print JSON instead of a table.
     """
     from pagetide.commands.explore import explore as explore_all
+    from pagetide.explorer.broken.variants import VARIANTS
     from pagetide.explorer.scenarios import scenarios_of
-    from pagetide.explorer.variants import VARIANTS
     from pagetide.guest.reporting.registry import DESIGNS
 
     designs = design or tuple(DESIGNS)

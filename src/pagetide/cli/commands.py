@@ -9,8 +9,8 @@ from cyclopts import CycloptsError
 from pagetide.cli import checks, comparing, daemon, guests, operating  # noqa: F401 - each adds its commands
 from pagetide.cli.app import app
 from pagetide.cli.help_page import HelpPage, terminal_columns
-from pagetide.commands.run import STATUS_FAILED, STATUS_USAGE
-from pagetide.machine.config import ConfigError
+from pagetide.commands.status import STATUS_FAILED, STATUS_USAGE
+from pagetide.machine.config_error import ConfigError
 from pagetide.terminal.standard_output import give_up_output
 
 

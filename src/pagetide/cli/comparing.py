@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from pagetide.cli.app import app, whole
+from pagetide.cli.app import command, whole
 
 _GRID = Group("Grid", sort_key=1)
 _SETTINGS = Group("Settings of every run", sort_key=2)
@@ -27,7 +27,7 @@ written; 2 bad arguments; 130 Ctrl-C.
 """
 
 
-@app.command(help_epilogue=_COMPARE_EXAMPLES)
+@command(_COMPARE_EXAMPLES)
 def compare(
     *,
     designs: Annotated[tuple[str, ...], _LIST] = (),
@@ -108,7 +108,7 @@ Exit status: 0 done; 1 a file cannot be written; 2 bad arguments, or no results.
 """
 
 
-@app.command(help_epilogue=_REPORT_EXAMPLES)
+@command(_REPORT_EXAMPLES)
 def report(
     folder: Path,
     /,
@@ -146,12 +146,13 @@ Exit status: 0 done; 1 the run had failed; 2 bad arguments, no results, or no su
 """
 
 
-@app.command(help_epilogue=_SHOW_EXAMPLES)
+@command(_SHOW_EXAMPLES)
 def show(run: str | None = None, /, *, in_: Annotated[Path | None, Parameter(name="--in")] = None) -> int:
-    """Show the curves and figures of one run of a comparison, as `pagetide run` did; or list its runs.
+    """Show the curves and figures of one run, as `pagetide run` did; or list the runs of a comparison.
 
     Args:
-        run: The run's key, or as much of its beginning as no other one has. [default: list all]
+        run: The run's key in a comparison, or as much of its beginning as no other one has; or a file of `pagetide run
+            --json` or `pagetide boot --json`, whose name ends with .json. [default: list all of a comparison]
         in_: Where the results are. [default: this folder, or the newest compare-* in it]
     """
     from pagetide.commands.show import show as show_run

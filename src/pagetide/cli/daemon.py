@@ -5,9 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pagetide.cli.app import app
-from pagetide.commands.ctl import ctl_command
-from pagetide.commands.serve import serve_command
+from pagetide.cli.app import command
 
 _SERVE_EXAMPLES = """
 Examples:
@@ -26,7 +24,7 @@ bad arguments.
 """
 
 
-@app.command(help_epilogue=_SERVE_EXAMPLES)
+@command(_SERVE_EXAMPLES)
 def serve(
     *,
     socket: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
@@ -52,7 +50,8 @@ def serve(
         socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that an earlier daemon left
             there are listened at again.
         control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
-        verify: Share of the reports whose discarding is read back from the kernel.
+        verify: Share of the reports of which the kernel is asked what was there and what is gone: of the others nobody
+            knows what they returned.
         stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
         take_over: Take all guests and sockets from the daemon that runs at this control socket, and have it end. No
             guest notices. Its other options are not taken over: give the same; the log names those that differ.
@@ -64,6 +63,8 @@ def serve(
         device_init: Offer VIRTIO_BALLOON_F_DEVICE_INIT_REPORTED, a draft that may still change: a guest that knows it
             need not zero memory that it reported and that was verified gone.
     """
+    from pagetide.commands.serve import serve_command
+
     offered = {
         "STATS_VQ": stats, "DEFLATE_ON_OOM": deflate_on_oom, "FREE_PAGE_HINT": free_page_hint,
         "PAGE_POISON": page_poison, "REPORTING": reporting,
@@ -93,7 +94,7 @@ Exit status: 0 done; 1 the daemon says no, or none answers; 2 bad arguments.
 """
 
 
-@app.command(help_epilogue=_CTL_EXAMPLES)
+@command(_CTL_EXAMPLES)
 def ctl(
     command: str,
     guest: str | None = None,
@@ -101,6 +102,7 @@ def ctl(
     *settings: str,
     control: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
+    force: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Ask a running `pagetide serve`, or tell it what to do.
 
@@ -111,8 +113,11 @@ def ctl(
         command: list; show, set, pause, resume, inhibit, uninhibit or hint, with a guest; add or remove, with the
             name of a guest whose socket is to be made or removed in the daemon's --socket-dir.
         guest: Its name, as list shows it. What is wanted of a guest can be said before it is attached.
-        settings: For set: target=SIZE, the memory that the guest is to make do with.
+        settings: For set: target=SIZE, the memory that the guest is to make do with; target=none, all that it has.
         control: The daemon's control socket. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         json: Print JSON.
+        force: For set: also if that is less than the guest uses by its own statistics.
     """
-    return ctl_command(command, guest, settings, control, json=json)
+    from pagetide.commands.ctl import ctl_command
+
+    return ctl_command(command, guest, settings, control, json=json, force=force)

@@ -5,14 +5,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pagetide.cli.app import GUEST, OUTPUT, REPORTING, app, whole
-from pagetide.commands.boot import BootChoice, make_boot_config
-from pagetide.commands.boot import boot as boot_once
-from pagetide.commands.run import run as run_once
-from pagetide.commands.run import run_simulated
+from pagetide.cli.app import GUEST, OUTPUT, REPORTING, command, whole
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.machine.settings.file import make_config, read_file
-from pagetide.machine.settings.fits import refuse_misfits
 
 _USAGE_EXAMPLES = """
 Examples:
@@ -35,7 +29,7 @@ _DESIGNS_HELP = (
 )
 
 
-@app.command(help_epilogue=_USAGE_EXAMPLES)
+@command(_USAGE_EXAMPLES)
 def run(
     *,
     workload: Annotated[str | None, Parameter(group=GUEST)] = None,
@@ -132,6 +126,11 @@ def run(
         config: A TOML file with any of these settings, by the same names; options given here override it.
         json: Write everything measured to this file; - is standard output.
     """
+    from pagetide.commands.run import run as run_once
+    from pagetide.commands.run import run_simulated
+    from pagetide.machine.settings.file import make_config, read_file
+    from pagetide.machine.settings.fits import refuse_misfits
+
     given: dict[str, Any] = {
         "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
         "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "fault": fault or None,
@@ -161,7 +160,7 @@ Exit status: as for `pagetide run`.
 """
 
 
-@app.command(help_epilogue=_BOOT_EXAMPLES)
+@command(_BOOT_EXAMPLES)
 def boot(
     kind: Literal["uml", "qemu"],
     /,
@@ -212,6 +211,9 @@ def boot(
         control: Where that daemon answers. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         json: Write everything measured to this file; - is standard output.
     """
+    from pagetide.commands.boot import BootChoice, make_boot_config
+    from pagetide.commands.boot import boot as boot_once
+
     given = {"ram": ram, "fill": fill, "bursts": bursts, "hold": hold, "order": order, "verify": verify}
     given |= {"sieve": sieve or None, "tend": tend or None}
     choice = BootChoice(kind, peer, socket, control, qemu, kernel, arch)
@@ -230,7 +232,7 @@ Exit status: 0 ended by a signal or --once; 1 this kernel has no free page repor
 """
 
 
-@app.command(help_epilogue=_TEND_EXAMPLES)
+@command(_TEND_EXAMPLES)
 def tend(
     *,
     print_: Annotated[bool, Parameter(name="--print", negative="")] = False,

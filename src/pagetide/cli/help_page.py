@@ -38,7 +38,7 @@ class HelpPage:
 
     def text(self, columns: int) -> str:
         """All of it, in lines that have at most so many columns."""
-        page = self._written.getvalue()
+        page = self._written.getvalue().replace("`", "")
         for default in _SILENT_DEFAULTS:
             page = page.replace(f" [default: {default}]", "")
         return "".join(f"{line}\n" for line in broken(page, columns))

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pagetide.cli.app import app
+from pagetide.cli.app import command
 from pagetide.cli.help_page import terminal_columns
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 
 _WHY_EXAMPLES = """
 Examples:
@@ -16,14 +16,15 @@ Examples:
     pagetide why --guest-script >guest.sh
     pagetide why 4711 --guest guest.txt
     pagetide why /run/vm1.qmp --guest guest.txt --save vm1.json
-    pagetide why --from vm1.json
+    pagetide why /run/vm1.qmp --agent /run/vm1.qga --watch 5
+    pagetide why --from vm1.json --html vm1.html
 
 Exit status: 0 answered, whatever was found; 1 there is no such VM, it may not be looked at, or a file cannot be used;
 2 bad arguments.
 """
 
 
-@app.command(help_epilogue=_WHY_EXAMPLES)
+@command(_WHY_EXAMPLES)
 def why(
     vm: str | None = None,
     /,
@@ -31,7 +32,10 @@ def why(
     guest_script: Annotated[bool, Parameter(negative="")] = False,
     guest: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     control: Path | None = None,
+    agent: Path | None = None,
     save: Path | None = None,
+    html: Path | None = None,
+    watch: float | None = None,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -44,21 +48,26 @@ def why(
     host sees is known.
 
     Args:
-        vm: A process id, the path of a QEMU's QMP socket, or the name of a guest of a running `pagetide serve`. Without
-            one, the VMs on this host are listed with what each holds.
+        vm: A process id, the path of a QEMU's QMP socket or of a Firecracker's API socket, or the name of a guest of a
+            running `pagetide serve`. Without one, the VMs on this host are listed with what each holds.
         guest_script: Print the shell script that is to be run in the guest, as root if that can be; it only reads, and
             any POSIX shell will do.
         guest: A file with what that script wrote; - is standard input.
+        agent: The socket of the guest's QEMU guest agent, which then runs that script in it.
         control: The control socket of `pagetide serve`. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
         save: Write all that was read to this file, without names, addresses or contents of memory.
+        html: Write the answer to this file, as a page that needs nothing else.
+        watch: Look again every so many seconds, and show what changes, until Ctrl-C.
         from_: Answer from such a file, here or elsewhere.
         json: Print JSON.
     """
-    from pagetide.commands.why import print_guest_script
+    from pagetide.commands.why import Output, Sources, print_guest_script
     from pagetide.commands.why import why as answer
 
+    sources = Sources(vm, guest, agent, control, from_)
+    output = Output(save, html, json, watch, terminal_columns())
     if guest_script:
-        if any(each is not None for each in (vm, guest, control, save, from_)) or json:
+        if any(sources) or any(output[:-1]):
             raise ConfigError("--guest-script only prints the script: it goes with nothing else")
         return print_guest_script()
-    return answer(vm, guest=guest, control=control, save=save, load=from_, as_json=json, columns=terminal_columns())
+    return answer(sources, output)

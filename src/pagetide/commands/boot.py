@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from pagetide.commands.control_path import default_control_path
 from pagetide.commands.run import run
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.architectures import AMD64, Architecture, find_architecture
 from pagetide.machine.linux.balloon_host import BalloonHost, HypervisorHost, OwnHost
 from pagetide.machine.linux.boot_config import BootConfig

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from pagetide.commands.run import STATUS_OK, check_target
-from pagetide.machine.config import ConfigError
+from pagetide.commands.run import check_target
+from pagetide.commands.status import STATUS_OK
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import Cost, Costs, default_path, write_costs
 from pagetide.units import format_size
 

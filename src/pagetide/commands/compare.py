@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from pagetide.commands.run import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
+from pagetide.commands.status import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
 from pagetide.compare.grid.axes import Choice, Grid, grouped, make_grid
 from pagetide.compare.grid.execute import Execution, PoolError
 from pagetide.compare.grid.pools import ClusterPool, Pool, ProcessPool
@@ -23,7 +23,7 @@ from pagetide.compare.results.cells import without_duplicates
 from pagetide.compare.results.records import Record, Run, StoreError
 from pagetide.compare.results.spread import REPEATS_MIN
 from pagetide.compare.results.store import Store
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import Costs, default_path, read_costs
 from pagetide.machine.versions import versions
 from pagetide.memory.available import available_bytes

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from pagetide.commands.control_path import default_control_path
-from pagetide.commands.run import STATUS_FAILED, STATUS_OK
-from pagetide.machine.config import ConfigError
+from pagetide.commands.status import STATUS_FAILED, STATUS_OK
+from pagetide.machine.config_error import ConfigError
 from pagetide.operate.host.daemon import ask
 from pagetide.units import format_size, parse_size
 
@@ -21,9 +21,10 @@ _HINTS_MAX_S = 30.0
 _HINTS_LOOK_S = 0.05
 _COUNT_MAX_S = 30.0
 _COUNT_LOOK_S = 0.05
+_STATISTICS_IN_BYTES = {"swap_in", "swap_out", "memfree", "memtot", "avail", "caches"}  # virtio 1.2, 5.5.6.4
 
 
-def make_request(command: str, guest: str | None, settings: tuple[str, ...]) -> dict[str, Any]:
+def make_request(command: str, guest: str | None, settings: tuple[str, ...], *, force: bool = False) -> dict[str, Any]:
     """A request from the words of the command line.
 
     Raises:
@@ -33,26 +34,39 @@ def make_request(command: str, guest: str | None, settings: tuple[str, ...]) -> 
         raise ConfigError(f"ctl knows {', '.join(COMMANDS)}, not {command!r}")
     if (command == "list") != (guest is None):
         raise ConfigError("list takes no guest" if guest else f"{command} needs the name of a guest")
+    if force and command != "set":
+        raise ConfigError(f"--force is for set, not for {command}")
     if command != "set":
         if settings:
             raise ConfigError(f"{command} takes no settings, not {settings[0]!r}")
         return {"command": command, "guest": guest}
     if len(settings) != 1 or not settings[0].startswith("target="):
         raise ConfigError("set needs one setting such as target=512MiB")
+    wanted = settings[0].removeprefix("target=")
+    if wanted == "none":
+        return {"command": command, "guest": guest, "no_target": True}
     try:
-        target_bytes = parse_size(settings[0].removeprefix("target="))
+        target_bytes = parse_size(wanted)
     except ValueError as error:
-        raise ConfigError(f"target: {error}") from None
-    return {"command": command, "guest": guest, "target_bytes": target_bytes}
+        raise ConfigError(f"target: {error}, or target=none") from None
+    return {"command": command, "guest": guest, "target_bytes": target_bytes, "force": force}
 
 
-def ctl_command(command: str, guest: str | None, settings: tuple[str, ...], control: Path | None, *, json: bool) -> int:
+def ctl_command(
+    command: str,
+    guest: str | None,
+    settings: tuple[str, ...],
+    control: Path | None,
+    *,
+    json: bool,
+    force: bool = False,
+) -> int:
     """Ask once and print the answer; the exit status.
 
     Raises:
         ConfigError: the arguments are wrong.
     """
-    request = make_request(command, guest, settings)
+    request = make_request(command, guest, settings, force=force)
     path = default_control_path() if control is None else control
     try:
         answer = ask(path, request)
@@ -115,17 +129,22 @@ def _await_count(path: Path, request: dict[str, Any], answer: dict[str, Any]) ->
 
 def table(guests: list[dict[str, Any]], waiting: Sequence[dict[str, Any]] = ()) -> str:
     """A line a guest, under headings, and a line for each socket that waits for one."""
-    rows: list[tuple[str, ...]] = [("guest", "memory", "target", "balloon", "reported", "verified gone", "state")]
+    rows: list[tuple[str, ...]] = [("guest", "memory", "held", "target", "balloon", "returned", "reported", "state")]
     for guest in guests:
-        sizes = (guest["ram_bytes"], guest["target_bytes"], guest["balloon_bytes"])
-        counts = (guest["ledger"]["reported_bytes"], guest["ledger"]["verified_bytes"])
+        sizes = (guest["ram_bytes"], guest["held_bytes"], guest["target_bytes"], guest["balloon_bytes"])
+        counts = (_returned_bytes(guest["ledger"]), guest["ledger"]["reported_bytes"])
         rows.append((guest["name"], *map(format_size, sizes + counts), _state(guest)))
     for sock in waiting:
         target = "-" if sock["target_bytes"] is None else format_size(sock["target_bytes"])
-        rows.append((sock["name"], "-", target, "-", "-", "-", " ".join(["no guest", *_wanted(sock)])))
+        rows.append((sock["name"], "-", "-", target, "-", "-", "-", " ".join(["no guest", *_wanted(sock)])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
+
+
+def _returned_bytes(ledger: dict[str, int]) -> int:
+    """What came back by reports and by the balloon."""
+    return ledger["returned_bytes"] + ledger["inflate_returned_bytes"]
 
 
 def describe(guests: list[dict[str, Any]]) -> str:
@@ -151,7 +170,8 @@ def _held(held: dict[str, Any] | None) -> list[str]:
 
 
 def _figure(name: str, value: int) -> str:
-    return f"{format_size(value)} ({value})" if name.endswith("_bytes") else str(value)
+    is_size = name.endswith("_bytes") or name in _STATISTICS_IN_BYTES
+    return f"{format_size(value)} ({value})" if is_size else str(value)
 
 
 def _wanted(guest: dict[str, Any]) -> list[str]:

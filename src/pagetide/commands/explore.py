@@ -7,9 +7,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pagetide.explorer.broken.variants import VARIANTS
 from pagetide.explorer.scenarios import scenarios_of
 from pagetide.explorer.search import Exploration, Explorer
-from pagetide.explorer.variants import VARIANTS
 
 STATES_MAX = 1_000_000
 """More states than these are not explored: a scenario is meant to be small."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 
-from pagetide.commands.run import STATUS_OK
+from pagetide.commands.status import STATUS_OK
 from pagetide.compare.report.tables import configurations_table, runs_table, write_csv_folder
 from pagetide.compare.results.store import Store
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.whole_file import write_whole, written_whole
 
 

@@ -6,27 +6,18 @@ from pathlib import Path
 
 import msgspec
 
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.commands.status import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.live.machine import LiveMachine
 from pagetide.machine.observer import Machine
 from pagetide.machine.result import RunResult
 from pagetide.machine.settings.fits import check_against_machine
+from pagetide.machine.versions import now_utc, versions
 from pagetide.machine.workloads import make_stream
 from pagetide.whole_file import TargetError, check_writable, write_whole
 from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import save_stream
-
-STATUS_OK = 0
-"""The run is complete and nothing was wrong."""
-
-STATUS_FAILED = 1
-"""Something was wrong: a stamp, a discard that the kernel contradicts, a process that died, no memory."""
-
-STATUS_USAGE = 2
-"""The arguments were wrong, and nothing was run."""
-
-STATUS_INTERRUPTED = 130
-"""Ctrl-C, as a shell says it; what was measured was shown."""
 
 
 def check_target(path: Path, what: str, *, makes_folders: bool = False) -> None:
@@ -126,7 +117,9 @@ def _run_and_show(
     live = console.is_interactive and stream.isatty()  # FORCE_COLOR makes rich call any file a terminal
     try:
         with LiveView(console, config.ram_bytes) if live else PlainView(console) as view:
+            started = now_utc()
             result = make_machine(config).run(view)
+            result = msgspec.structs.replace(result, started=started, versions=versions())
     except (BrokenPipeError, StandardOutputError):
         raise
     except OSError as error:

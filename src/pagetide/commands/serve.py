@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pagetide.commands.control_path import default_control_path, make_private
-from pagetide.commands.run import STATUS_FAILED, STATUS_OK
-from pagetide.machine.config import ConfigError
+from pagetide.commands.status import STATUS_FAILED, STATUS_OK
+from pagetide.machine.config_error import ConfigError
 
 if TYPE_CHECKING:
     from pagetide.host.daemon.service_manager import ServiceManager

@@ -1,19 +1,17 @@
-"""Who acts in an explored machine: two vCPUs, the reporter, the device, a clock, and who switches the design.
+"""Who acts in an explored machine besides two vCPUs: the reporter, the device, a clock, and who switches the design.
 
 Each is a few *stretches*: generators between which nothing but the actor's attributes is remembered, so that an actor
 can be set back to any point by running one stretch again. What they call is the real code: the steps of guest/worker.py
-are stretches as they are, and each wait between two of them is one. A stretch returns the name of the next one, or
-None at the end.
+and guest/vcpu_loop.py are stretches as they are, and each wait between two of them is one. A stretch returns the name
+of the next one, or None at the end.
 """
 
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from pagetide.explorer.ground import system_call
-from pagetide.explorer.source import TOUCH, UNTIL, ExploredError, Pause
-from pagetide.guest.allocator.operation import FREE
+from pagetide.explorer.source import TOUCH, UNTIL, Pause
 from pagetide.guest.allocator.zone_layout import TICK
-from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY
 from pagetide.guest.worker import Wait
 from pagetide.memory.frame_table import GUEST_TICK
 
@@ -144,115 +142,6 @@ class Faults(Actor):
         """The queue is full no longer."""
         yield _TOUCH
         self.machine.reporting.ring_full = False
-        return None
-
-
-class Vcpu(Reporter):
-    """A vCPU with its share of the workload (`GuestRun`).
-
-    Attributes:
-        cursor: index of its next operation.
-        slots: its blocks.
-        seen: batches that had ended when its operation began.
-        allocating: whether that counts, since it is in an operation that may find no memory.
-        waits: whether it waits for another to end.
-    """
-
-    settles = False
-
-    def __init__(self, machine: "ExploredMachine", vcpu: int, operations: list[dict[str, int]]) -> None:
-        """Take the operations that this vCPU runs."""
-        super().__init__(machine, f"vCPU {vcpu}", machine.reporter())
-        self.vcpu, self.operations = vcpu, operations
-        self.cursor = 0
-        self.slots = tuple([-1] * (1 + max((o["slot"] for o in operations), default=0)))
-        self.seen = 0
-        self.allocating = self.waits = self.ended = False
-        self.then = "go_on"
-        self.first = "begin" if operations else "end"
-
-    def begin(self) -> Stretch:
-        """Run the next operation."""
-        machine = self.machine
-        if machine.scenario.may_run_out:
-            yield _TOUCH
-            self.seen, self.allocating = machine.ended, True
-        slots, cursor = list(self.slots), [self.cursor]
-        operation = self.operations[self.cursor]
-        if operation["kind"] == FREE:
-            machine.note_freed(slots[operation["slot"]], operation["order"])
-        outcome = yield from machine.run_operations(
-            machine.words, machine.pages, 0, self.vcpu, self.operations, slots, cursor, self.cursor + 1
-        )
-        self.slots, self.cursor = tuple(slots), cursor[0]
-        if outcome != NO_MEMORY:
-            self.allocating = False
-        if outcome == BAD_FREE:
-            raise ExploredError(f"{self.name} cannot free a block that it was given")
-        if outcome == DONE and self.cursor < len(self.operations):
-            return "begin"  # within one run of run_operations
-        self.then = {HOST_WANTED: "report", NO_MEMORY: "out_of_memory"}.get(outcome, "go_on")
-        return "pass_on_wake"
-
-    def pass_on_wake(self) -> Stretch:
-        """Wake the worker, if the free path asked for it."""
-        machine = self.machine
-        if (yield from machine.take_wake(machine.words)):
-            yield from machine.reporting.wake()
-        return self.then
-
-    def report(self) -> Stretch:
-        """Report, and wait for the host: `sync` alone."""
-        if not self.machine.design.synchronous:
-            raise ExploredError(f"{self.name} waits for the host")
-        yield from ()
-        self.then = "go_on"
-        return "next_turn"
-
-    def go_on(self) -> Stretch:
-        """Run on, or go idle."""
-        yield from ()
-        self.then = "go_on"
-        return "begin" if self.cursor < len(self.operations) else "idle"
-
-    def out_of_memory(self) -> Stretch:
-        """An allocation failed, and must not, for the workload fits: a batch is out that it waits for."""
-        if not self.machine.scenario.may_run_out:
-            raise ExploredError(f"{self.name} fails to allocate")
-        yield _TOUCH
-        machine = self.machine
-        if machine.begun == machine.ended == self.seen:
-            raise ExploredError(f"a false OOM: {self.name} fails to allocate, and nothing is out for reporting")
-        if not machine.scenario.waits_before_oom:
-            raise ExploredError(f"a false OOM: {self.name} fails to allocate, and does not wait for what is out")
-        return "wait_memory"
-
-    def wait_memory(self) -> Stretch:
-        """Go on once something came back, or sleep until somebody says that it may have."""
-        yield _TOUCH
-        self.waits = self.machine.ended == self.seen
-        self.notified = False
-        self.allocating = self.waits
-        return "sleep_for_memory" if self.waits else "go_on"
-
-    def sleep_for_memory(self) -> Stretch:
-        """Nothing came back yet; where nobody says so, it looks every so often."""
-        machine = self.machine
-        yield Pause(UNTIL, ready=lambda: self.notified or (machine.looks_again and machine.ended != self.seen))
-        return "wait_memory"
-
-    def idle(self) -> Stretch:
-        """Give back the per-CPU list, and pass on what that asked for."""
-        machine = self.machine
-        yield from machine.pcp_drain(machine.words, machine.pages, self.vcpu)
-        wanted = yield from machine.host_wanted(machine.words, self.vcpu)
-        self.then = "report" if wanted else "end"
-        return "pass_on_wake"
-
-    def end(self) -> Stretch:
-        """Do nothing more."""
-        yield from ()
-        self.ended = True
         return None
 
 

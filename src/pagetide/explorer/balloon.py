@@ -1,12 +1,12 @@
 """Who acts in an explored machine with a balloon besides device and vCPUs: its worker, and the host's policy.
 
-The worker is guest/balloon_worker.py; what is added is the glue of GuestRun's relief. The timer at which a worker looks
-at what the host wants is left out as long as it would find nothing to do, or the search would never come to rest.
+The worker is guest/balloon_worker.py. The timer at which it looks at what the host wants is left out as long as it
+would find nothing to do, or the search would never come to rest.
 """
 
 from typing import TYPE_CHECKING
 
-from pagetide.explorer.actors import Actor, Stretch, Vcpu, Worker
+from pagetide.explorer.actors import Actor, Stretch, Worker
 from pagetide.explorer.source import TOUCH, ExploredError, Pause
 from pagetide.guest.allocator.balloon_pages import RELIEFS, UNTOLD_PAGES
 from pagetide.guest.allocator.zone_layout import BALLOON_PAGES, HELD, RECORD_WORDS, STATE, TYPE_MASK
@@ -75,31 +75,9 @@ class Config:
         """Who is told remembers it."""
 
 
-class BalloonedVcpu(Vcpu):
-    """A vCPU whose guest deflates on OOM."""
-
-    def out_of_memory(self) -> Stretch:
-        """Take pages out of the balloon."""
-        machine = self.machine
-        freed = yield from machine.design.deflate_on_oom(self.operations[self.cursor]["order"])
-        if not freed:
-            return "wait_for_memory"
-        self.allocating = False
-        return "go_on"
-
-    def wait_for_memory(self) -> Stretch:
-        """All of it is on its way in or out."""
-        return (yield from super().out_of_memory())
-
-
 def untold_pages(machine: "ExploredMachine") -> int:
     """Pages that came out of the balloon and of which the host does not know yet."""
     return int(vars(machine.design)["_counts"][UNTOLD_PAGES])
-
-
-def reliefs(machine: "ExploredMachine") -> int:
-    """How often an allocation that failed took pages out of the balloon."""
-    return int(vars(machine.design)["_counts"][RELIEFS])
 
 
 def forget_what_nobody_sees(machine: "ExploredMachine") -> None:

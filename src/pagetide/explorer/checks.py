@@ -13,6 +13,7 @@ from pagetide.guest.allocator.zone_layout import (
     BALLOON,
     BUDDY,
     DROPPED_PAGES,
+    FALSE_OOMS,
     HINT_COUNT,
     ISOLATED,
     ISOLATED_BLOCKS,
@@ -21,6 +22,7 @@ from pagetide.guest.allocator.zone_layout import (
     NR_FREE,
     NR_REPORTED,
     ORDER_MASK,
+    PCP_COUNT,
     PCP_LOCK,
     RECORD_WORDS,
     REPORTED_PAGES,
@@ -143,6 +145,7 @@ class Checks:
             raise ExploredError(f"a deadlock: {' and '.join(waiting)} cannot go on")
         if not machine.reporting.on:
             raise ExploredError("the design is switched off for good")
+        self._check_vcpus()
         if machine.words[REPORTING_ORDER] != self._reporting_order:
             raise ExploredError("the design is believed to be on, and the zone asks for nothing")
         if machine.balloons:
@@ -152,6 +155,16 @@ class Checks:
             self._check_frames()
         if self._zone.words[REPORTING_ORDER] <= machine.scenario.order_max:
             self._check_lost()
+
+    def _check_vcpus(self) -> None:
+        """No vCPU that is through keeps pages to itself, and what one went on without was counted."""
+        machine, words = self._machine, self._machine.words
+        for vcpu in machine.vcpus:
+            if listed := words[vcpu_base(vcpu.vcpu) + PCP_COUNT]:
+                raise ExploredError(f"{vcpu.name} is idle, and keeps {listed} pages to itself")
+        given_up = sum(vcpu.given_up for vcpu in machine.vcpus)
+        if given_up != words[FALSE_OOMS]:
+            raise ExploredError(f"{given_up} allocations failed falsely, and {words[FALSE_OOMS]} were counted")
 
     def _check_frames(self) -> None:
         """All that is free was taken, and what was taken has been discarded."""

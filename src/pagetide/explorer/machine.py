@@ -6,8 +6,9 @@ from typing import Any
 
 from pagetide.explorer import balloon as explorer_balloon
 from pagetide.explorer import rings as explorer_rings
-from pagetide.explorer.actors import Actor, Clock, Device, Faults, Vcpu, Worker
-from pagetide.explorer.balloon import BalloonedVcpu, BalloonWorker, Config, Policy
+from pagetide.explorer import steps as explorer_steps
+from pagetide.explorer.actors import Actor, Clock, Device, Faults, Worker
+from pagetide.explorer.balloon import BalloonWorker, Policy
 from pagetide.explorer.checks import Checks
 from pagetide.explorer.ground import (
     FRAME_ORDER,
@@ -24,9 +25,10 @@ from pagetide.explorer.rings import inflate_driver, join, report_driver
 from pagetide.explorer.scenario import Scenario, operations_of
 from pagetide.explorer.source import Control, Edit, ExploredError, World
 from pagetide.explorer.state import MachineState, State
+from pagetide.explorer.steps import in_flight_of, reporting_of, worker_of
 from pagetide.explorer.taking import Killer, Taker
+from pagetide.explorer.vcpu import Vcpu
 from pagetide.guest.allocator.zone_layout import (
-    BALLOON_PAGES,
     BUDDY,
     RECORD_WORDS,
     REPORTED,
@@ -39,7 +41,7 @@ from pagetide.guest.allocator.zone_layout import (
 from pagetide.guest.allocator.zone_layout import COOL_TICKS as COOL_TICKS_OF_ZONE
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.memory.frame_states import REFUSED, take_begun
-from pagetide.memory.frame_table import BEGUN, COOL_TICKS, ENDED, FRAMES, GUEST_TICK, STATE_MASK
+from pagetide.memory.frame_table import COOL_TICKS, FRAMES, GUEST_TICK, STATE_MASK
 from pagetide.memory.frame_table import FREE as FREE_FRAME
 from pagetide.memory.region_map import Region
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
@@ -53,7 +55,7 @@ _READ_OF_A_FRAME = Edit(
 def _still(scenario: Scenario) -> frozenset[str]:
     """Attributes that nobody changes, or nobody looks at, unless the scenario is about them."""
     changes = {"wanted_on": scenario.switches, "ring_full": scenario.ring_full, "was_woken": scenario.wakes_finely}
-    changes |= dict.fromkeys(("batches_begun", "batches_done"), scenario.may_run_out)
+    changes |= dict.fromkeys(("batches_begun", "batches_done", "begun", "ended", "pages_out"), scenario.may_run_out)
     return frozenset(name for name, does in changes.items() if not does)
 
 
@@ -102,26 +104,20 @@ class ExploredMachine:
         self.control: Control = world.control
         place = DESIGNS[design]
         file = place.module.removeprefix("pagetide.")
-        names = [file, "guest.vcpu", "guest.allocator.pcp", "guest.allocator.request", "memory.region_map"]
-        names += ["guest.allocator.buddy", "guest.allocator.page_alloc"]
-        names += ["host.memory.discard", "host.device.taking", *explorer_rings.MODULES]
-        names += ["guest.worker"]
+        names = [file, "guest.vcpu", "memory.region_map"]
+        names += ["guest.allocator.buddy", "guest.allocator.pcp", "guest.allocator.page_alloc"]
+        names += ["host.memory.discard", "host.device.taking", *explorer_rings.MODULES, *explorer_steps.MODULES]
         names += ["guest.driver.inflate", "guest.balloon_worker"] if self.balloons else []
         modules = dict(zip(names, world.load(*names), strict=True))
         vars(modules["host.memory.discard"])["punch_hole"] = self._punch_hole
         self.run_operations = modules["guest.vcpu"].run_operations
-        self.host_wanted = modules["guest.vcpu"].host_wanted
-        self.pcp_drain, self.take_wake = (
-            modules["guest.allocator.pcp"].pcp_drain,
-            modules["guest.allocator.request"].take_wake,
-        )
         self.take_batch, self.recover = modules["host.device.taking"].take_batch, modules["host.device.taking"].recover
         self.frames = scenario.nr_pages >> FRAME_ORDER
         self.table = TableView(self.words, frame_table_base(VCPUS), self._host_goes_on)
         self._join_rings(modules)
-        zone = types.SimpleNamespace(words=self.words, pages=self.pages)
+        zone = types.SimpleNamespace(words=self.words, pages=self.pages, frame_table=self.table)
         self.design = getattr(modules[file], place.kind)(zone, scenario.settings)
-        self._make_reporting(modules)
+        self._take_steps(modules, zone)
         self._gather()
         self._state = MachineState(self)
         self.checks = Checks(self, self.plain_zone, self._state.zone_state)
@@ -129,62 +125,34 @@ class ExploredMachine:
         for name in ("page_alloc", "pcp"):
             vars(modules[f"guest.allocator.{name}"])["take_block"] = watched
 
-    def _make_reporting(self, modules: dict[str, Any]) -> None:
-        """Who reports, and with what: the package's own, over the explored machine's bells."""
-        explored = self
-
-        class Reporting(modules["guest.worker"].Reporting):  # type: ignore[misc]
-            def ring(self) -> Paused:
-                yield from system_call(explored.control)
-                explored.glue.rung = True
-
-            def tell(self) -> Paused:
-                yield from ()
-                for actor in (*explored.vcpus, explored.worker):
-                    actor.notified = True
-
-        self.reporters: list[Any] = []
-        self._reporter = modules["guest.worker"].Reporter
-        self.reporting = Reporting(self.design, self.driver)
-        self.reporting.ring_full = self.scenario.ring_full
-        if self.balloons:
-            worker = modules["guest.balloon_worker"].BalloonWorker(self.reporting, self.design, Config(self))
-        else:
-            worker = modules["guest.worker"].Worker(self.reporting)
-        self.reporters.append(worker)
-        self.finish(worker.start(0.0))
+    def _take_steps(self, modules: dict[str, Any], zone: Any) -> None:
+        """The package's own steps, of the worker's and, to be made by `reporter` and `vcpu_loop`, of vCPUs."""
+        self._reporter, loop = modules["guest.worker"].Reporter, modules["guest.vcpu_loop"]
+        self.reporting = reporting_of(self, modules)
+        self.in_flight = in_flight_of(self, modules, zone)
+        relief = self.design if self.balloons else None
+        self.surroundings = loop.Surroundings(
+            zone, self.reporting, self.in_flight, self.scenario.waits_before_oom, relief
+        )
+        self._vcpu_loop, self.out_of_memory = loop.VcpuLoop, loop.OutOfMemoryError
+        self.reporters: list[Any] = [worker_of(self, modules)]
+        self.loops: list[Any] = []
+        self.finish(self.reporters[0].start(0.0))
 
     def reporter(self) -> Any:
         """Steps of a vCPU's own."""
         self.reporters.append(self._reporter(self.reporting))
         return self.reporters[-1]
 
-    @property
-    def begun(self) -> int:
-        """As an InFlight has it: batches begun."""
-        if self.takes_frames:
-            return self.table[BEGUN]
-        begun = int(self.reporting.batches_begun)
-        return begun + explorer_balloon.reliefs(self) + (self.words[BALLOON_PAGES] > 0) if self.balloons else begun
-
-    @property
-    def ended(self) -> int:
-        """As an InFlight has it: batches ended."""
-        if self.takes_frames:
-            return self.table[ENDED]
-        return int(self.reporting.batches_done) + (explorer_balloon.reliefs(self) if self.balloons else 0)
-
-    @property
-    def looks_again(self) -> bool:
-        """Whether who waits for memory looks every so often, though nobody says anything."""
-        return self.takes_frames or self.balloons
+    def vcpu_loop(self, vcpu: int, operations: Any) -> Any:
+        """Steps of a vCPU that runs these operations."""
+        self.loops.append(self._vcpu_loop(vcpu, self.surroundings, operations))
+        return self.loops[-1]
 
     def _gather(self) -> None:
         """Everybody who acts; the device, or the host that takes frames, comes last."""
         programs = [operations_of(program) for program in self.scenario.programs]
-        self.vcpus: list[Vcpu] = [
-            (BalloonedVcpu if self.balloons else Vcpu)(self, number, program) for number, program in enumerate(programs)
-        ]
+        self.vcpus = [Vcpu(self, number, program) for number, program in enumerate(programs)]
         self.device = Device(self, "device")
         self.worker = (BalloonWorker if self.balloons else Worker)(self, "reporter", self.reporters[0])
         self.actors: list[Actor] = [*self.vcpus, self.worker]
@@ -206,11 +174,12 @@ class ExploredMachine:
             vcpus=VCPUS,
             watermarks=zone.Watermarks(*[scenario.watermark_min] * 3),
             pcp_batch=scenario.pcp_batch,
-            pcp_high=scenario.pcp_batch,
+            pcp_high=scenario.pcp_high,
+            pcp_orders=scenario.pcp_orders,
         )
 
     def _join_rings(self, modules: dict[str, Any]) -> None:
-        kinds = modules["host.device.turn"].Queue
+        kinds = modules["host.device.queues.turn"].Queue
         capacity = self.scenario.settings.capacity
         size_bytes = self.scenario.nr_pages << PAGE_SHIFT
         if self.balloons:
@@ -219,8 +188,8 @@ class ExploredMachine:
                 for number, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))
             ]
             self.driver = inflate_driver(modules, self.queues, self, self.ram)
-            self._read_pfns, vars(modules["host.device.element"])["read_pfns"] = (
-                modules["host.device.element"].read_pfns,
+            self._read_pfns, vars(modules["host.device.queues.element"])["read_pfns"] = (
+                modules["host.device.queues.element"].read_pfns,
                 self._deflated,
             )
             size_bytes += PAGE_SIZE_BYTES  # the page frame numbers are in guest memory

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 _SETTINGS = frozenset({
     "NR_PAGES", "NR_VCPUS", "REPORTING_ORDER", "WMARK_MIN", "WMARK_LOW", "WMARK_HIGH", "PCP_BATCH", "PCP_HIGH",
+    "PCP_ORDERS", "PCP_HIGH_MAX",
     "NOTIFY_SPLITS", "KEEP_MARKS", "RECORDING", "WAKE_BLOCKS", "COOL_TICKS", "IN_FLIGHT_MAX_PAGES",
     "HINTS_MAX", "SYNC_HINTS", "HOLDS_TIMED", "WALKED_BLOCKS", "KICKS",
     "PASSES", "IDLE_PASSES",
@@ -15,8 +16,9 @@ _SETTINGS = frozenset({
 _SHARED = frozenset({"words", "pages"})
 _SHARED_ATTRIBUTES = frozenset({
     "_relieved", "held_pages", "was_woken", "wanted_on", "ring_full", "batches_begun", "batches_done",
+    "begun", "ended", "pages_out",
 })  # fmt: skip
-"""Of a design or its worker, what one thread writes and another reads; and a property that reads the zone's words."""
+"""Of a design or its worker, what one thread writes and another reads; and properties that read such things."""
 
 _OWN = frozenset({"stamp_block", "check_block"})
 """Functions that touch only what belongs to the block's owner."""
@@ -25,7 +27,7 @@ _PRIMITIVES = frozenset({
     "lock", "atomic_load", "atomic_store", "atomic_add", "atomic_exchange", "atomic_compare_exchange",
     "load_u16", "load_u16_acquire", "store_u16", "store_u16_release", "punch_hole",
 })  # fmt: skip
-_METHODS = frozenset({"kick", "ring", "tell", "start", "stop", "woken", "next_batch", "done"})
+_METHODS = frozenset({"kick", "ring", "tell", "start", "stop", "woken", "next_batch", "done", "run_due"})
 """What pauses in some design or machine, and so is taken to in each."""
 
 

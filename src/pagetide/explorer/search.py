@@ -3,7 +3,8 @@
 Prior art: explicit-state model checking (SPIN, TLC) and stateless exploration of real code (VeriSoft, CHESS). Here the
 code is the real one (source.py) and the search is explicit: breadth first, so that the first violation found
 has the shortest sequence of steps. A generator cannot be copied; a state therefore keeps, for each actor, the states at
-which the steps of its present stretch began, and stepping an actor runs that stretch again up to where it was.
+which the steps of its present stretch began. Who is the first to step an actor from there goes on with its generator;
+for all others the stretch runs again up to where it was.
 
 Checked in every state: invariants 1 to 4 of the design (stamps, one place for each page, no more isolated than a batch
 has, no lock across a kick or a system call, no vCPU that waits for the host unless the design is synchronous) and 5 (an
@@ -15,7 +16,7 @@ Explored is sequentially consistent memory, and time that passes whenever somebo
 
 import linecache
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ _FUEL = 1000
 _SETTLE_STEPS_MAX = 1000
 _AT_THE_RING = AT_THE_RING | {"wait_call"}
 _SCALARS = (int, str, bool, float, type(None), tuple)
+_Running = Generator[Pause, None, str | None]
 _NOWHERE = (0, -1, ("", 0))  # from the first node, and nobody has stepped
 
 
@@ -41,7 +43,9 @@ class Position(NamedTuple):
         log: the states at which that stretch, and each of its steps so far, began.
         frames: the lines where it is, and the values of its variables.
         pause: what it is about to do.
-        held: locks that it holds.
+        held: how many locks it holds.
+        in_zone: whether the zone lock is one of them.
+        paused: the stretch itself, where it stands there, until somebody goes on with it; then nothing.
     """
 
     stretch: str | None
@@ -49,6 +53,8 @@ class Position(NamedTuple):
     frames: tuple[Any, ...]
     pause: Pause
     held: int
+    in_zone: bool
+    paused: list[_Running]
 
 
 class _Node(NamedTuple):
@@ -98,7 +104,7 @@ class Explorer:
         self._numbers: dict[Any, int] = {}
         self._came_from: list[tuple[int, int, Any]] = []
         self._before: list[list[int]] = []
-        self._waiting: deque[_Node] = deque()
+        self._waiting: OrderedDict[int, _Node] = OrderedDict()
         self._ends: list[int] = []
         self._transitions = 0
         self._at = _NOWHERE
@@ -111,7 +117,7 @@ class Explorer:
         try:
             self._add_first()
             while self._waiting and len(self._numbers) <= states_max:
-                self._expand(self._waiting.popleft())
+                self._expand(self._waiting.popitem(last=False)[1])
                 if self._transitions % 1000 == 0:
                     progress(len(self._numbers))
             if not self._waiting:
@@ -119,8 +125,7 @@ class Explorer:
         except Exception as error:
             violation = str(error) if isinstance(error, ExploredError) else f"{type(error).__name__}: {error}"
             steps = self._trace()
-        seconds = time.monotonic() - start_s
-        counts = (len(self._numbers), self._transitions, len(self._ends), seconds)
+        counts = (len(self._numbers), self._transitions, len(self._ends), time.monotonic() - start_s)
         return Exploration(self._design, *counts, not self._waiting, violation, steps)
 
     def _add_first(self) -> None:
@@ -152,22 +157,25 @@ class Explorer:
                 stretch = end.value
                 continue
             return self._position(generator, stretch, (state,), pause)
-        return Position(None, (), (), Pause(UNTIL), 0)
+        return Position(None, (), (), Pause(UNTIL), 0, False, [])
 
-    def _position(self, generator: Any, stretch: str, log: tuple[State, ...], pause: Pause) -> Position:
-        return Position(stretch, log, _frames(generator), pause, self._machine.control.held)
+    def _position(self, generator: _Running, stretch: str | None, log: tuple[State, ...], pause: Pause) -> Position:
+        control = self._machine.control
+        return Position(stretch, log, _frames(generator), pause, control.held, control.in_zone, [generator])
 
     def _add(self, state: State, positions: tuple[Position, ...]) -> None:
         key = (state, tuple([(position.stretch, position.frames) for position in positions]))
         number = self._numbers.get(key)
         if number is not None:
             self._before[number].append(self._at[0])
+            if (known := self._waiting.get(number)) is not None:
+                known.positions[self._at[1]].paused.extend(positions[self._at[1]].paused)
             return
         number = self._numbers[key] = len(self._came_from)
         self._came_from.append(self._at)
         self._before.append([self._at[0]])
         self._machine.checks.state(at_rest=not any(position.pause.kind == TOUCH for position in positions))
-        self._waiting.append(_Node(number, state, positions))
+        self._waiting[number] = _Node(number, state, positions)
 
     def _expand(self, node: _Node) -> None:
         machine = self._machine
@@ -219,13 +227,8 @@ class Explorer:
     def _step(self, node: _Node, index: int, position: Position) -> Position:
         machine, actor = self._machine, self._machine.actors[index]
         control = machine.control
-        assert position.stretch is not None
-        generator: Generator[Pause, None, str | None] = actor.stretch(position.stretch)
-        control.held, control.in_zone = 0, False
-        for state in position.log:
-            machine.restore(state)
-            control.fuel = _FUEL
-            next(generator)
+        generator = position.paused.pop() if position.paused else self._again(actor, position)
+        control.held, control.in_zone = position.held, position.in_zone
         machine.restore(node.state)
         control.fuel = _FUEL
         try:
@@ -233,6 +236,17 @@ class Explorer:
         except StopIteration as end:
             return self._start(actor, end.value)
         return self._position(generator, position.stretch, (*position.log, node.state), pause)
+
+    def _again(self, actor: Any, position: Position) -> _Running:
+        """The stretch once more from where it began to where it stands: somebody else went on with the first one."""
+        control = self._machine.control
+        generator: _Running = actor.stretch(position.stretch)
+        control.held, control.in_zone = 0, False
+        for state in position.log:
+            self._machine.restore(state)
+            control.fuel = _FUEL
+            next(generator)
+        return generator
 
     def _check_that_ends_are_reached(self) -> None:
         """From every state there must be a way to an end.

@@ -1,12 +1,14 @@
 """All of an explored machine's state, as one value that can be compared, kept and set again.
 
-Two states that nobody could tell apart are made equal: what is beyond the end of a per-CPU list, of hints or of spares
-is zeroed, of a page's generation only counts whether the page bears its stamp, of a frame table's counters only whether
-a batch is under way, and rings with nothing in them and nobody at them are as they were at first, except for when the
-driver wants to be called.
+Two states that nobody could tell apart are made equal: per-CPU lists begin where their rings do; what is beyond their
+end, or that of hints or spares, is zeroed; of a page's generation only counts whether the page bears its stamp, of a
+frame table's counters only whether a batch is under way; and rings with nothing in them and nobody at them are as they
+were at first, except for when the driver wants to be called.
 """
 
+import itertools
 from collections.abc import Iterator
+from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from pagetide.guest.allocator.zone_layout import (
     BALLOON_PAGES,
+    END,
     FALSE_OOMS,
     FRAME_TABLE,
     FREE_PAGES,
@@ -22,15 +25,18 @@ from pagetide.guest.allocator.zone_layout import (
     HINT_COUNT,
     HINTS,
     ISOLATED_BLOCKS,
+    LIST_WORDS,
     NOTIFY_SPLITS,
     NR_FREE,
+    NR_LISTS,
     NR_PAGES,
     NR_REPORTED,
     NR_VCPUS,
-    PCP_BATCH,
-    PCP_COUNT,
+    OLDEST,
+    PCP_BLOCKS,
+    PCP_LISTS,
     PCP_LOCK,
-    PCP_PAGES,
+    PCP_PAGES_MAX,
     RECORD_WORDS,
     REQUEST,
     SPARES,
@@ -60,18 +66,13 @@ _GENERATION_SHIFT = 32
 _SCALARS = (int, float, str, tuple, type(None), np.generic)
 
 
-class Handed:
-    """A batch that is out. Its content is the design's, so that two of a length are as good as equal."""
+class _Values:
+    """What one object's attributes were at some time. Equal ones are one and the same."""
 
-    def __init__(self, blocks: Any) -> None:
-        """Hold these blocks."""
-        self.blocks = blocks
+    __slots__ = ("attributes",)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Handed) and len(self.blocks) == len(other.blocks)
-
-    def __hash__(self) -> int:
-        return len(self.blocks)
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self.attributes = attributes
 
 
 class _Attributes:
@@ -79,26 +80,33 @@ class _Attributes:
 
     def __init__(self, thing: Any) -> None:
         self._values = vars(thing)
-        fixed = {name for name, value in self._values.items() if not _may_change(value)}
-        self._fixed = fixed
+        self._fixed = {name for name, value in self._values.items() if not _may_change(value)}
         self._names: tuple[str, ...] = ()
         self._size = -1
+        self._seen: dict[tuple[tuple[str, ...], Any], _Values] = {}
 
-    def capture(self) -> Any:
+    def capture(self) -> _Values:
         if len(self._values) != self._size:
             self._size = len(self._values)
             self._names = tuple(name for name in self._values if name not in self._fixed)
             for name in self._names:
                 assert _may_change(self._values[name]), f"{name} is of a kind that the explorer does not know"
             self._get = itemgetter(*self._names, *self._names[:1]) if self._names else tuple
+        key = self._names, self._key()
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = self._seen[key] = _Values({name: self._values[name] for name in self._names})
+        return seen
+
+    def _key(self) -> Any:
         return self._get(self._values) if self._names else ()
 
-    def restore(self, values: Any) -> None:
-        self._values.update(zip(self._names, values, strict=False))
+    def restore(self, values: _Values) -> None:
+        self._values.update(values.attributes)
 
 
 def _may_change(value: Any) -> bool:
-    return isinstance(value, (*_SCALARS, Handed))
+    return isinstance(value, _SCALARS)
 
 
 def _objects_of(thing: Any) -> Iterator[Any]:
@@ -113,13 +121,10 @@ def _objects_of(thing: Any) -> Iterator[Any]:
 
 
 class _Steps(_Attributes):
-    """What changes in who reports: the batch that is out is a part of the design's array."""
+    """What changes in who reports; what is in a batch that is out is the design's, so that only its length counts."""
 
-    def capture(self) -> Any:
-        return tuple([Handed(value) if isinstance(value, np.ndarray) else value for value in super().capture()])
-
-    def restore(self, values: Any) -> None:
-        super().restore([value.blocks if isinstance(value, Handed) else value for value in values])
+    def _key(self) -> Any:
+        return tuple([("batch", len(value)) if isinstance(value, np.ndarray) else value for value in super()._key()])
 
 
 class MachineState:
@@ -128,16 +133,20 @@ class MachineState:
     def __init__(self, machine: "ExploredMachine") -> None:
         """Find all that can change."""
         self._words, self._pages, self._ram = machine.words, machine.pages, machine.ram
-        objects = [*_objects_of(machine.design), machine.glue, machine.driver, machine.reporting, *machine.actors]
+        objects = [*_objects_of(machine.design), machine.glue, machine.driver, machine.reporting]
+        objects += [*machine.loops, *machine.actors]
         self.objects = [*objects, *machine.reporters]
         arrays = [value for thing in self.objects for value in vars(thing).values() if isinstance(value, np.ndarray)]
         self._arrays = [array for array in arrays if array.base is None]
         self._arrays += [state for queue in machine.queues for state in queue.states]
         self._attributes = [_Attributes(thing) for thing in objects]
         self._attributes += [_Steps(steps) for steps in machine.reporters]
-        self._stretches = list(self._words_that_change(machine))
-        indices = [index for start, end in self._stretches for index in range(start, end)]
-        self._get_words = itemgetter(*indices)
+        stretches = list(self._words_that_change(machine))
+        self._get_words = itemgetter(*[index for start, end in stretches for index in range(start, end)])
+        ends = itertools.accumulate(end - start for start, end in stretches)
+        places = [slice(*place) for place in pairwise([0, *ends])]
+        self._stretches = [(slice(*stretch), place) for stretch, place in zip(stretches, places, strict=True)]
+        self._array_bytes = [array.data.cast("B") for array in self._arrays]
         self._machine = machine
         self._first_rings = bytes(machine.ram.queue), [[s.copy() for s in queue.states] for queue in machine.queues]
         self._known: dict[Any, Any] = {}
@@ -157,12 +166,16 @@ class MachineState:
         yield NR_FREE, NR_FREE + orders
         yield NR_REPORTED, NR_REPORTED + orders
         self._bases = [vcpu_base(vcpu) for vcpu in range(words[NR_VCPUS])]
-        self._pcp_room = 2 * words[PCP_BATCH] + 1
+        self._pcp_room = 2 * machine.scenario.pcp_high[1] + 1
+        self._lists = [
+            (PCP_LISTS + LIST_WORDS * order, PCP_BLOCKS + 2 * PCP_PAGES_MAX - (2 * PCP_PAGES_MAX >> order))
+            for order in machine.scenario.pcp_orders
+        ]
         for base in self._bases:
-            yield base + PCP_LOCK, base + PCP_LOCK + 1
-            yield base + PCP_COUNT, base + PCP_COUNT + 1
+            yield base + PCP_LOCK, base + PCP_LISTS + LIST_WORDS * NR_LISTS
             yield base + STAMP_ERRORS, base + STAMP_ERRORS + 1
-            yield base + PCP_PAGES, base + PCP_PAGES + self._pcp_room
+            for _, ring in self._lists:
+                yield base + ring, base + ring + self._pcp_room
             yield base + HINT_COUNT, base + HINT_COUNT + 1
             yield base + HINT_BLOCKS, base + HINT_BLOCKS + HINTS_SEEN_MAX
         self._spares = vcpu_base(words[NR_VCPUS])
@@ -177,8 +190,7 @@ class MachineState:
         words, pages, first_words = self._words, self._pages, self._ram.first_words
         for base in self._bases:
             if not words[base + PCP_LOCK]:
-                start, end = base + PCP_PAGES + words[base + PCP_COUNT], base + PCP_PAGES + self._pcp_room
-                words[start:end] = [0] * (end - start)
+                self._straighten_lists(base)
             if not words[ZONE_LOCK]:
                 start, end = base + HINT_BLOCKS + words[base + HINT_COUNT], base + HINT_BLOCKS + HINTS_SEEN_MAX
                 words[start:end] = [0] * (end - start)
@@ -197,18 +209,26 @@ class MachineState:
                 pages[place] = 1
                 first_words[page] = 1 << _GENERATION_SHIFT | page
 
+    def _straighten_lists(self, base: int) -> None:
+        words, room = self._words, self._pcp_room
+        for place, ring in self._lists:
+            oldest, end = words[base + place + OLDEST], words[base + place + END]
+            listed = words[base + ring + oldest : base + ring + end]
+            words[base + ring : base + ring + room] = listed + [0] * (room - len(listed))
+            words[base + place + OLDEST], words[base + place + END] = 0, len(listed)
+
     def _count_anew(self) -> None:
         """Of batches only counts whether one is under way, and whether one ended since a vCPU looked."""
-        machine, reporting = self._machine, self._machine.reporting
-        seen = [vcpu.seen != machine.ended for vcpu in machine.vcpus]
+        machine, reporting, in_flight = self._machine, self._machine.reporting, self._machine.in_flight
+        back = [loop.is_back for loop in machine.loops]
         reporting.batches_begun -= reporting.batches_done
         reporting.batches_done = 0
         if machine.balloons:
             machine.forget_balloon()
         if machine.takes_frames and machine.table[BEGUN] == machine.table[ENDED]:
             machine.table[BEGUN] = machine.table[ENDED] = 0
-        for vcpu, another in zip(machine.vcpus, seen, strict=True):
-            vcpu.seen = machine.ended - another if vcpu.allocating else 0
+        for vcpu, another in zip(machine.vcpus, back, strict=True):
+            vcpu.loop.seen = in_flight.ended - another if vcpu.minds_what_came_back else 0
 
     def _renew_rings(self) -> None:
         machine, memory = self._machine, self._ram.queue
@@ -236,22 +256,21 @@ class MachineState:
         words, pages = self._get_words(self._words), tuple(self._pages)
         lists = tuple(self._ram.first_words), tuple(self._ram.inflated), tuple(self._ram.freed_at)
         ram = bytes(self._ram.queue), *lists
-        arrays = tuple([array.tobytes() for array in self._arrays])
+        arrays = tuple([array.tobytes() for array in self._array_bytes])
         things = tuple([one.capture() for one in self._attributes])
         return (known(words, words), known(pages, pages), known(ram, ram), known(arrays, arrays), known(things, things))
 
     def restore(self, state: State) -> None:
         """Set the machine to this state."""
-        words, pages, (queue, first_words, inflated, freed_at), arrays, things = state
-        place = 0
-        for start, end in self._stretches:
-            self._words[start:end] = words[place : place + end - start]
-            place += end - start
+        changing, pages, (queue, first_words, inflated, freed_at), arrays, things = state
+        words = self._words
+        for stretch, at in self._stretches:
+            words[stretch] = changing[at]
         self._pages[:] = pages
         self._ram.queue[:] = queue
         self._ram.first_words[:] = first_words
         self._ram.inflated[:], self._ram.freed_at[:] = inflated, freed_at
-        for array, content in zip(self._arrays, arrays, strict=True):
-            array[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
+        for array, content in zip(self._array_bytes, arrays, strict=True):
+            array[:] = content
         for one, values in zip(self._attributes, things, strict=True):
             one.restore(values)

@@ -2,16 +2,18 @@
 
 Every page of an allocated block is stamped with its frame number and a generation that counts the allocations of that
 frame. The stamp is checked before the block is freed: a wrong one means that memory in use was discarded or given out
-twice. A frame that was stamped before and reads as zero when it is next allocated was discarded in between: its first
+twice. A frame that was stamped before and reads as zero when it is next allocated was returned in between: its first
 touch is a refault.
 """
 
 from typing import Any
 
-from pagetide.atomics import atomic_load, atomic_store, load_i64, store_i64
+from pagetide.atomics import atomic_add, atomic_load, atomic_store, load_i64, store_i64
 from pagetide.guest.allocator.operation import ALLOCATE
 from pagetide.guest.allocator.page_alloc import allocate, free
+from pagetide.guest.allocator.pcp import pcp_drain
 from pagetide.guest.allocator.zone_layout import (
+    FALSE_OOMS,
     GENERATION,
     HINT_COUNT,
     RECORD_WORDS,
@@ -20,6 +22,9 @@ from pagetide.guest.allocator.zone_layout import (
     STOP,
     SYNC_HINTS,
     VCPU_WORDS,
+    WAIT_HOST_NS,
+    WAIT_HOST_NS_MAX,
+    WAITS_HOST,
     WAKE,
     vcpu_base,
 )
@@ -37,6 +42,15 @@ SLOT_WANTED = 6
 
 NOT_HAD = -2
 """In a slot: its allocation failed, and nothing is there to be freed."""
+
+IDLE_S = 0.1
+"""A vCPU with nothing to do for this long drains its per-CPU list."""
+
+# What a vCPU does next.
+ACT_RUN = 0
+ACT_DRAIN = 1
+ACT_SLEEP = 2
+ACT_END = 3
 
 _VCPU_0 = vcpu_base(0)
 _GENERATION_SHIFT = 32
@@ -79,10 +93,53 @@ def host_wanted(words: Any, vcpu: int) -> bool:
 
 @kernel
 def wanted(words: Any, vcpu: int) -> int:
-    """Who is to act before this vCPU's next operation: HOST_WANTED, WORKER_WANTED, or DONE if nobody is."""
+    """Who is wanted after an operation or a drain: HOST_WANTED, WORKER_WANTED, or DONE for nobody."""
     if host_wanted(words, vcpu):
         return HOST_WANTED
     return WORKER_WANTED if atomic_load(words, WAKE) != 0 else DONE
+
+
+@kernel
+def next_act(left: int, due_in: Any, idle: Any, drained: Any) -> int:
+    """What a vCPU does next: run what is due, drain its per-CPU list, sleep until something is due, or end.
+
+    Args:
+        left: operations that are left to it.
+        due_in: how long until the first of them is due; 0 or less where it is.
+        idle: for how long it must have nothing to do to drain its list; in the same unit.
+        drained: whether it has, since its last operation.
+    """
+    if left > 0 and due_in <= 0:
+        return ACT_RUN
+    if not drained and (left == 0 or due_in >= idle):
+        return ACT_DRAIN
+    return ACT_SLEEP if left > 0 else ACT_END
+
+
+@kernel
+def drain_idle(words: Any, pages: Any, vcpu: int) -> int:
+    """Drain an idle vCPU's per-CPU list; who is wanted then, as of `wanted`.
+
+    It keeps no pages to itself: they would hold whole blocks apart (Linux's vmstat work does this). Nobody else would
+    report what they merged into, where vCPUs report themselves.
+    """
+    pcp_drain(words, pages, vcpu)
+    return wanted(words, vcpu)
+
+
+@kernel
+def note_wait(words: Any, vcpu: int, waited_ns: int) -> None:
+    """Account for the time that a vCPU waited for the host."""
+    base = _VCPU_0 + vcpu * VCPU_WORDS
+    words[base + WAITS_HOST] += 1
+    words[base + WAIT_HOST_NS] += waited_ns
+    words[base + WAIT_HOST_NS_MAX] = max(words[base + WAIT_HOST_NS_MAX], waited_ns)
+
+
+@kernel
+def note_false_oom(words: Any) -> None:
+    """Count an allocation that failed although what is out for reporting could have served it."""
+    atomic_add(words, FALSE_OOMS, 1)
 
 
 @kernel

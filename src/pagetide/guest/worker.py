@@ -33,6 +33,12 @@ class Wait(IntEnum):
     """The device answers a message about its configuration, where that takes time."""
     OVER = 5
     """There is no next step for now."""
+    DUE = 6
+    """`until_s` comes."""
+    REPORT = 7
+    """A vCPU has reported, with a `Reporter` of its own."""
+    MEMORY = 8
+    """Something came back that was out when an allocation failed, so that `is_back` holds."""
 
 
 class ReportDriver(Protocol):
@@ -100,11 +106,25 @@ class Reporting(abc.ABC):
         return idle and not self.was_woken and self.on and self.wanted_on
 
 
-class Reporter:
-    """Reports until the design has no batch: what a synchronous vCPU does, and the worker between two rests.
+class Steps:
+    """Work that waits between its steps.
 
     Attributes:
         step: the name of the next step.
+    """
+
+    step: str
+
+    def proceed(self, now_s: float) -> Wait:
+        """Run the next step; what is to be waited for before the one after it."""
+        wait: Wait = getattr(self, self.step)(now_s)
+        return wait
+
+
+class Reporter(Steps):
+    """Reports until the design has no batch: what a synchronous vCPU does, and the worker between two rests.
+
+    Attributes:
         batch: the blocks that are out; None if none are.
         reported: whether the host has dealt with them.
         has_turn: whether it is this one's turn.
@@ -128,11 +148,6 @@ class Reporter:
         """Leave it to whoever waits for it."""
         self.reporting.driving = self.has_turn = False
         self.reporting.tell()
-
-    def proceed(self, now_s: float) -> Wait:
-        """Run the next step; what is to be waited for before the one after it."""
-        wait: Wait = getattr(self, self.step)(now_s)
-        return wait
 
     def next_turn(self, now_s: float) -> Wait:
         """Wait until it is this one's turn."""

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from pagetide.guest.allocator.zone_layout import HINT_BLOCKS_MAX
-from pagetide.guest.reporting.design import Oom, Pace, ReportingSettings, Wake
 from pagetide.guest.reporting.fits import misfit
 from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.guest.reporting.settings import Oom, Pace, ReportingSettings, Wake
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.faults import Fault, FaultError, of_kind, parse_faults, ring_entries
 from pagetide.units import HUGE_PAGE_BYTES, ORDER_MAX, PAGE_SIZE_BYTES, format_size
 from pagetide.workload.mix import MixError, parse_mix
@@ -51,10 +52,6 @@ if TYPE_CHECKING:
     DesignName = str
 else:
     DesignName = Literal[*DESIGNS]
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be had; the message is one sentence that says so and what would do."""
 
 
 class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -89,10 +89,12 @@ class RunResult(msgspec.Struct, kw_only=True):
         reports: elements of the reporting and inflate queues that the host served, or batches that it took by itself.
         reported_bytes: what was in them.
         discarded_bytes: what the discarding calls covered, by their own word.
-        verified_bytes: what was read back as gone before the acknowledgement.
+        returned_bytes: how much of that the host held when it was discarded, and then no more, as far as it was read
+            back: what reports brought.
+        verified_bytes: what was read back as gone before the acknowledgement; what was never there is gone, too.
         checked_bytes: how much of the discarded was read back at all (`verify_share`).
         stamp_errors: pages in use that did not hold what the application had written.
-        refaulted_bytes: first touches of memory that had been discarded.
+        refaulted_bytes: what was touched again after it had been returned.
         isolated_blocks_max: most blocks out of the allocator at once.
         vcpu_wait_host_s_max: longest time that one vCPU waited for the host.
         vcpu_wait_host_s: how long vCPUs waited for it in all.
@@ -114,6 +116,9 @@ class RunResult(msgspec.Struct, kw_only=True):
         host_cpu_s: the same of the host's process; None if that is not one process that serves this guest alone.
         skipped_bytes: reported but not discarded, by reason.
         samples: what was read while it ran, as time series.
+        started: when it began, as ISO 8601 has it, in UTC; None if that was not noted.
+        versions: of pagetide and what it ran on (machine/versions.py), the kernel and the processor among them; None
+            likewise.
     """
 
     config: RunConfig
@@ -152,12 +157,15 @@ class RunResult(msgspec.Struct, kw_only=True):
     reports: int | None
     reported_bytes: int | None
     discarded_bytes: int | None
+    returned_bytes: int | None = None
     checked_bytes: int | None
     verified_bytes: int | None
     skipped_bytes: dict[str, int] | None
     guest_cpu_s: float | None
     host_cpu_s: float | None
     samples: Samples
+    started: str | None = None
+    versions: dict[str, str] | None = None
 
     @property
     def verified_disagrees(self) -> bool:

@@ -1,5 +1,6 @@
 """What a run ran on: the versions that its figures may depend on."""
 
+import datetime as dt
 import importlib.metadata
 import platform
 from pathlib import Path
@@ -15,6 +16,11 @@ def versions() -> dict[str, str]:
         "kernel": platform.release(),
         "cpu": cpu_name(),
     }
+
+
+def now_utc() -> str:
+    """What time it is, to the second, as ISO 8601 has it, in UTC."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 def cpu_name() -> str:

@@ -1,14 +1,17 @@
 """The answer: the balance, and the findings by bytes."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from pagetide.operate.balance import Balance, balance
 from pagetide.operate.causes.finding import Finding
 from pagetide.operate.causes.in_guest import guest_causes
 from pagetide.operate.causes.on_host import host_causes
+from pagetide.operate.causes.plugged import plug_causes
 from pagetide.operate.causes.reporting import reporting_causes
 from pagetide.operate.evidence import Evidence
-from pagetide.units import MIB
+from pagetide.units import MIB, format_size
 
 _LEAST_BYTES = 32 * MIB
 _LEAST_SHARE = 64
@@ -23,6 +26,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         balance: what the host holds.
         findings: why, the largest first; those whose size is not known come last.
         least_bytes: less than this is no finding.
+        notes: what else is to be known of what is held, as sentences.
         gaps: what could not be read, and what that leaves open.
     """
 
@@ -31,6 +35,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     balance: Balance
     findings: tuple[Finding, ...]
     least_bytes: int
+    notes: tuple[str, ...]
     gaps: tuple[str, ...]
 
 
@@ -41,7 +46,7 @@ def answer(evidence: Evidence) -> Answer:
     held = balance(evidence)
     found = [
         finding
-        for causes in (reporting_causes, guest_causes, host_causes)
+        for causes in (reporting_causes, guest_causes, plug_causes, host_causes)
         for finding in causes(evidence, held, least_bytes)
         if finding.size_bytes is None or finding.size_bytes >= least_bytes
     ]
@@ -51,5 +56,26 @@ def answer(evidence: Evidence) -> Answer:
         balance=held,
         findings=tuple(sorted(found, key=lambda finding: -(finding.size_bytes or 0))),
         least_bytes=least_bytes,
+        notes=tuple(_notes(evidence)),
         gaps=evidence.gaps,
     )
+
+
+def _notes(evidence: Evidence) -> Iterator[str]:
+    """Who pays for it, who else has it, and what is shown of it elsewhere."""
+    group, shared_bytes = evidence.cgroup, sum(part.held_bytes for part in evidence.vm.ram if part.is_shared)
+    if group is not None:
+        limit = "without a limit" if group.limit_bytes is None else f"of a limit of {format_size(group.limit_bytes)}"
+        yield f"Its control group is charged with {format_size(group.charged_bytes)}, {limit}."
+        if group.shared_bytes is not None and shared_bytes - group.shared_bytes > _LEAST_BYTES:
+            elsewhere = format_size(shared_bytes - group.shared_bytes)
+            yield f"At least {elsewhere} of the guest's memory are charged to other groups, whose processes touched it."
+    monitor = evidence.monitor
+    if monitor is not None and monitor.statistics_age_s is not None and not monitor.statistics_interval_s:
+        yield (
+            f"What QEMU and libvirt show of the guest's own statistics is {monitor.statistics_age_s} s old and stays "
+            "so: no polling interval is set (qom-set guest-stats-polling-interval, virsh dommemstat --period)."
+        )
+    others = max((part.others for part in evidence.vm.ram), default=0)
+    if others:
+        yield f"{others} other process{'es map' * (others > 1) or ' maps'} the guest's memory, too."

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from pagetide.operate.guest.facts import GuestFacts
+from pagetide.operate.host.cgroup import CgroupFacts
+from pagetide.operate.host.firecracker import FirecrackerFacts
+from pagetide.operate.host.monitor_facts import MonitorFacts
 from pagetide.operate.host.vmm_facts import VmmFacts
 from pagetide.operate.sizes import Size, Word
 
@@ -30,7 +33,10 @@ class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         balloon_bytes: in its balloon.
         reported_bytes: reported since it was attached.
         discarded_bytes: discarded of that.
+        checked_bytes: read back of that; None if the daemon is older than this program.
         verified_bytes: what the kernel said was gone then.
+        returned_bytes: how much of that the host had held; None if the daemon is older than that figure.
+        refaulted_bytes: how much of that was touched again, as far as it was looked for; None likewise.
     """
 
     state: Word
@@ -42,24 +48,9 @@ class DaemonFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reported_bytes: Size
     discarded_bytes: Size
     verified_bytes: Size
-
-
-class MonitorFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What QEMU's monitor tells.
-
-    Attributes:
-        version: QEMU's.
-        has_balloon: whether it has a balloon of its own.
-        offers_reporting: whether that offers free page reporting; None without one, or if it could not be asked.
-        ram_bytes: memory that the guest has, with what was plugged in.
-        actual_bytes: memory that the guest has without what is in the balloon; None without one.
-    """
-
-    version: Word
-    has_balloon: bool
-    offers_reporting: bool | None
-    ram_bytes: Size | None
-    actual_bytes: Size | None
+    checked_bytes: Size | None = None
+    returned_bytes: Size | None = None
+    refaulted_bytes: Size | None = None
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +62,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         vm: what the kernel tells of the process.
         guest: what the guest tells.
         monitor: what QEMU's monitor tells.
+        firecracker: what a Firecracker's API tells.
         daemon: what our daemon tells.
+        cgroup: what is charged to the process's control group.
         gaps: what could not be read, and what that leaves open, as sentences.
     """
 
@@ -80,7 +73,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     vm: VmmFacts
     guest: GuestFacts | None = None
     monitor: MonitorFacts | None = None
+    firecracker: FirecrackerFacts | None = None
     daemon: DaemonFacts | None = None
+    cgroup: CgroupFacts | None = None
     gaps: tuple[Sentence, ...] = ()
 
 

@@ -6,11 +6,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from pagetide.operate.evidence import DaemonFacts, Evidence, MonitorFacts
+from pagetide.operate.evidence import DaemonFacts, Evidence
 from pagetide.operate.guest.text import GuestTextError, read_guest_text
+from pagetide.operate.host.cgroup import cgroup_of
 from pagetide.operate.host.daemon import daemon_guests
-from pagetide.operate.host.monitor import MonitorError, ask_monitor
-from pagetide.operate.host.processes import ProcessError, find_vms, look_at, sockets_of
+from pagetide.operate.host.dial import dial
+from pagetide.operate.host.firecracker import FirecrackerError, FirecrackerFacts, ask_firecracker
+from pagetide.operate.host.monitor import ASK_MAX_S, MonitorError, ask_monitor
+from pagetide.operate.host.monitor_facts import MonitorFacts
+from pagetide.operate.host.processes import ProcessError, find_vms, look_at, sockets_of, vmm_of
 
 _DAEMON_MAX_S = 0.5
 
@@ -24,13 +28,15 @@ class Target(NamedTuple):
 
     pid: int
     monitor: MonitorFacts | None = None
+    firecracker: FirecrackerFacts | None = None
 
 
 def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
     """All that can be had of a VM.
 
     Args:
-        vm: a process id, the path of a QMP socket, or the name of a guest of the daemon.
+        vm: a process id, the path of a QMP socket or of a Firecracker's API socket, or the name of a guest of the
+            daemon.
         guest_text: what the guest script wrote in it, if that is there.
         control: the daemon's control socket; there need not be one.
 
@@ -44,7 +50,7 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
     gaps = []
     target = _find(vm, control)
     try:
-        facts = look_at(target.pid)
+        facts = look_at(target.pid, _backends(target))
     except ProcessError as error:
         raise GatherError(str(error)) from error
     daemon = None
@@ -71,7 +77,9 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
         vm=facts,
         guest=guest,
         monitor=target.monitor,
+        firecracker=target.firecracker,
         daemon=daemon,
+        cgroup=cgroup_of(target.pid),
         gaps=tuple(gaps),
     )
 
@@ -82,11 +90,27 @@ def _find(vm: str, control: Path) -> Target:
     if "/" in vm or Path(vm).is_socket():
         if not Path(vm).is_socket():
             raise GatherError(f"{vm} is no socket")
-        try:
-            return Target(*ask_monitor(Path(vm)))
-        except MonitorError as error:
-            raise GatherError(f"{error}; name the VM by its process id instead") from error
+        return _at_socket(Path(vm))
     return Target(_of_daemon(vm, control))
+
+
+def _at_socket(path: Path) -> Target:
+    """What answers there: a Firecracker's API, if that is what listens, or QEMU's monitor."""
+    try:
+        sock, pid = dial(path, ASK_MAX_S)
+        if vmm_of(pid) == "Firecracker":
+            sock.close()
+            return Target(pid, firecracker=ask_firecracker(path))
+        return Target(pid, ask_monitor(sock))
+    except (OSError, MonitorError, FirecrackerError) as error:
+        raise GatherError(f"{path}: {error}; name the VM by its process id instead") from error
+
+
+def _backends(target: Target) -> list[int]:
+    """The sizes of the guest's memory, as its VMM has them; none if it was not asked."""
+    if target.monitor is not None:
+        return [each.size_bytes for each in target.monitor.backends]
+    return [] if target.firecracker is None else [target.firecracker.ram_bytes]
 
 
 def _of_daemon(name: str, control: Path) -> int:

@@ -1,5 +1,6 @@
 """The answer for a person: a bar for each class of the balance, and the findings below it."""
 
+import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +17,21 @@ _SHOWN_SHARE = 1 / 500
 
 def picture(answer: Answer, columns: int) -> str:
     """All of it, in lines of at most so many columns, bars excepted."""
-    return "\n".join([*_balance(answer), "", *_findings(answer, columns), *_gaps(answer, columns)])
+    parts = (_findings(answer, columns), _notes(answer, columns), _gaps(answer, columns))
+    return "\n".join([*_balance(answer), "", *itertools.chain.from_iterable(parts)])
+
+
+def change(before: Answer, now: Answer) -> str:
+    """What has changed from one look to the next, in a line."""
+    classes = {name: size - before.balance.of(name) for name, size in now.balance.classes.items()}
+    changed = sorted(((name, size) for name, size in classes.items() if size), key=lambda each: -abs(each[1]))
+    parts = ", ".join(f"{name} {_signed(size)}" for name, size in changed[:3])
+    whole = _signed(now.balance.held_bytes - before.balance.held_bytes)
+    return f"since {before.taken}: {whole}" + (f" ({parts})" if parts else "")
+
+
+def _signed(size_bytes: int) -> str:
+    return f"{'-' if size_bytes < 0 else '+'}{format_size(abs(size_bytes))}"
 
 
 def vm_table(vms: Sequence[VmmFacts]) -> str:
@@ -87,6 +102,13 @@ def _finding(number: int, finding: Finding, columns: int) -> Iterator[str]:
 def _labelled(label: str, text: str, columns: int) -> list[str]:
     head = f"   {label:<8} "
     return textwrap.wrap(text, columns, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)
+
+
+def _notes(answer: Answer, columns: int) -> Iterator[str]:
+    for note in answer.notes:
+        yield from textwrap.wrap(note, columns, break_on_hyphens=False)
+    if answer.notes:
+        yield ""
 
 
 def _gaps(answer: Answer, columns: int) -> Iterator[str]:

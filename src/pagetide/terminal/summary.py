@@ -112,11 +112,11 @@ def summarise(result: RunResult) -> Group:
 
 def _bursts(result: RunResult) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("burst", "eaten", "returned", "verified gone", "back after"):
+    for heading in ("burst", "eaten", "returned", "back after"):
         table.add_column(heading, justify="right")
     for number, burst in enumerate(result.bursts, 1):
-        sizes = (burst.eaten_bytes, burst.returned_bytes, burst.verified_bytes)
-        table.add_row(str(number), *map(_size, sizes), _back_after(burst))
+        sizes = (burst.eaten_bytes, burst.returned_bytes)
+        table.add_row(str(number), *map(format_size, sizes), _back_after(burst))
     return table
 
 
@@ -135,13 +135,14 @@ def _totals(result: RunResult) -> Table:
 def _rows(result: RunResult) -> Iterator[tuple[str, str]]:
     if result.machine != "live":
         yield "machine", result.machine
+    yield "returned", _size(result.returned_bytes)
     yield "host held at most", format_size(result.peak_resident_bytes)
     yield "host held at least", format_size(result.floor_resident_bytes)
     if result.mean_resident_bytes is not None and result.mean_used_bytes is not None:
         yield "host held on average", format_size(result.mean_resident_bytes)
         yield "guest used on average", format_size(result.mean_used_bytes)
     if result.return_lag_s_mean is not None:
-        yield "memory was back after", _seconds(result.return_lag_s_mean)
+        yield "a freed byte was back after", _seconds(result.return_lag_s_mean)
     if result.behind_s_max is not None:
         yield "operations late at most", _seconds(result.behind_s_max)
     yield "reports", _count(result.reports)

@@ -144,6 +144,45 @@ def test_linux_is_told_how_to_do_the_same() -> None:
     assert "with it the host held 700 MiB, for 2 s" in advised(runs_of("cursor", 500), runs_of("scan", 700, 2.0)).linux
 
 
+def test_what_can_be_set_today_stands_beside_what_linux_lacks() -> None:
+    """The best that is sound and settable, with its gain; and what the choice has that Linux does not, with its own."""
+    found = advised(runs_of("cursor", 500), runs_of("scan", 700, 2.0, settings={"order": 4}), runs_of("scan", 990))
+    assert found.choice == "cursor"
+    assert [(each.where, each.what) for each in found.today] == [
+        ("QEMU", "-device virtio-balloon-pci,free-page-reporting=on"),
+        ("libvirt", "<memballoon model='virtio' freePageReporting='on'/>"),
+        ("guest", "CONFIG_PAGE_REPORTING"),
+        ("guest", "echo 4 >/sys/module/page_reporting/parameters/page_reporting_order"),
+        ("guest", "page_reporting.page_reporting_order=4"),
+    ]
+    assert found.today_gain == (
+        "Expected: with scan, order 4 the host holds 30 % less than without reporting (700 MiB on average), for 2 s of "
+        "CPU time instead of 500 ms."
+    )
+    assert found.missing.startswith("cursor: the design cursor is not in Linux; with cursor the host holds 50 % less")
+    cool = advised(runs_of("scan", 500, settings={"cool": 2}), runs_of("scan", 990))
+    assert "no option for reporting only what has been free for some time" in cool.missing
+    assert cool.today_gain == "Nothing that Linux has gains enough."
+    assert cool.today[0].what.endswith("free-page-reporting=off")
+    timer = advised(runs_of("scan", 500, settings={"wake": "timer"}), runs_of("scan", 600))
+    assert "no option for being woken by timer" in timer.missing
+    assert "with scan the host holds 40 % less" in timer.today_gain
+
+
+def test_a_choice_that_linux_has_lacks_nothing() -> None:
+    """Reporting as it is, the balloon, or neither."""
+    scan, balloon, neither = (
+        advised(runs_of(name, mib)) for name, mib in (("scan", 500), ("balloon", 500), ("scan", 999))
+    )
+    assert [found.missing for found in (scan, balloon, neither)] == ["", "", ""]
+    assert scan.today_gain.startswith("Expected: with scan the host holds 50 % less")
+    assert balloon.today[0].what.endswith("deflate-on-oom=on")
+    assert neither.today[0].what.endswith("free-page-reporting=off")
+    text = advice_markdown([scan])
+    assert "| libvirt | `<memballoon model='virtio' freePageReporting='on'/>` | 6.9 and newer |" in text
+    assert "What Linux does not have" not in text
+
+
 def test_markdown_has_every_set_up_and_every_claim() -> None:
     """A section and a command for each set-up, a row and a sentence for each claim, and no markup by chance."""
     given = [advised(runs_of("scan", 500)), Advice(setup="a | b", choice=None, why="x_y *z* <i>")]

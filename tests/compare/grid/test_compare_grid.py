@@ -8,7 +8,8 @@ from pagetide.compare.grid.axes import STOP_SHARE, Choice, grouped, make_grid
 from pagetide.compare.results.cells import Cell
 from pagetide.compare.results.records import LeftOut
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.machine.config import ConfigError, Workload
+from pagetide.machine.config import Workload
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.faults import SECONDS_MAX
 from pagetide.machine.workloads import make_stream
 

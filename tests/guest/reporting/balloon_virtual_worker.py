@@ -8,8 +8,9 @@ told on the deflate queue is no report.
 
 from pagetide.guest.allocator.zone import Block, Zone
 from pagetide.guest.allocator.zone_layout import BALLOON, BALLOON_PAGES, BUDDY, FREE_PAGES
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.designs.balloon import PFNS_A_BATCH, Balloon
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.virtio.balloon import Queue
 from tests.guest.reporting.virtual_worker import Host, VirtualWorker
 

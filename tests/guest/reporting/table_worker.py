@@ -4,7 +4,8 @@ import numpy as np
 
 from pagetide.guest.allocator.zone import Block, Zone
 from pagetide.guest.allocator.zone_layout import BUDDY, NR_PAGES
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.host.device.taking import begin_batch, end_batch, recover
 from pagetide.memory.frame_table import (
     FRAME_ORDER,

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from pagetide.guest.allocator.balloon_pages import STEPS_A_HOLD
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import BALLOON, BALLOON_PAGES, FREE_PAGES, HELD
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.balloon import PFNS_A_BATCH, Balloon
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.virtio.balloon import Queue
 
 NR_PAGES = 4096
@@ -18,7 +18,7 @@ class Ballooned:
     """A zone with a balloon, in virtual time, and a host that believes what it is told, in the order in which it is."""
 
     def __init__(self, min_pages: int = 0, nr_pages: int = NR_PAGES) -> None:
-        self.zone = Zone(nr_pages, watermarks=Watermarks(min_pages, min_pages, min_pages), pcp_batch=4, pcp_high=8)
+        self.zone = Zone(nr_pages, watermarks=Watermarks(min_pages, min_pages, min_pages), pcp_batch=4, pcp_high=(8, 8))
         self.balloon = Balloon(self.zone, ReportingSettings(delay_s=1.0))
         self.now_s = 0.0
         self.told: set[int] = set()

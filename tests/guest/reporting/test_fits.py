@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.registry import DESIGNS, make_design
+from pagetide.guest.reporting.settings import ReportingSettings
 
 MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("sync", {"cool_s": 1.0}, "with sync .* no time to cool"),

@@ -15,7 +15,7 @@ from pagetide.guest.allocator.zone_layout import (
     TICK,
     TICK_SHIFT,
 )
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.memory.frame_table import FRAME_PAGES
 from tests.guest.reporting.virtual_worker import VirtualWorker
 
@@ -25,7 +25,7 @@ SETTINGS = ReportingSettings(order=0, capacity=1024, keep_s=5.0, idle_s=4.0)
 
 def settled(settings: ReportingSettings = SETTINGS) -> VirtualWorker:
     """A guest of 32 MiB whose free memory is all reported, and which has been idle for long."""
-    zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=1)
+    zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=(1, 1), pcp_orders=())
     worker = VirtualWorker("pool", zone, settings)
     worker.settle()
     worker.tick(100.0)

@@ -17,8 +17,9 @@ from pagetide.guest.allocator.zone_layout import (
     REPORTED_PAGES,
     vcpu_base,
 )
-from pagetide.guest.reporting.design import Batch, Design, ReportingSettings
+from pagetide.guest.reporting.design import Batch, Design
 from pagetide.guest.reporting.registry import make_design
+from pagetide.guest.reporting.settings import ReportingSettings
 
 Host = Callable[[Batch], bool]
 

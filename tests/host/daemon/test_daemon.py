@@ -16,6 +16,7 @@ from pagetide.commands import serve as serve_command
 from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.guest.wishes import KEPT_SUFFIX
 from pagetide.operate.host.daemon import ask
+from pagetide.units import format_size
 from pagetide.virtio.balloon import CONFIG_BYTES, Config
 from pagetide.virtio.vhost_user.messages import Request
 from tests.host.daemon.process import Daemon, show
@@ -57,7 +58,7 @@ def test_two_guests_are_served_until_a_signal(daemon: Daemon, number: int, capsy
 
 
 def test_what_is_held_of_a_guest_is_shown(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    """In RAM and in swap, to `show` and its JSON; `list` does not look."""
+    """In RAM and in swap, to `show` and its JSON; `list` has the sum, and does not tell them apart."""
     with daemon.guest("one") as guest:
         guest.report([(512, 256)])
         held = show(daemon, "one", capsys)["held"]
@@ -69,7 +70,12 @@ def test_what_is_held_of_a_guest_is_shown(daemon: Daemon, capsys: pytest.Capture
         assert "\nheld resident_bytes: " in (text := capsys.readouterr().out)
         assert "\nheld swapped_bytes: " in text
         assert daemon.ctl("list", "--json") == 0
-        assert [each["held"] for each in json.loads(capsys.readouterr().out) if each["attached"]] == [None]
+        (listed,) = [each for each in json.loads(capsys.readouterr().out) if each["attached"]]
+        assert (listed["held"], listed["held_bytes"]) == (None, (guest.ring.pages - 256) * PAGE)
+        assert daemon.ctl("list") == 0
+        heading, row, _ = capsys.readouterr().out.splitlines()
+        column = heading.index("held")
+        assert row[column:].startswith(format_size(listed["held_bytes"]))
 
 
 def test_a_changed_target_reaches_the_driver(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +91,7 @@ def test_a_changed_target_reaches_the_driver(daemon: Daemon, capsys: pytest.Capt
         assert Config.decode(guest.channel.get_config(0, CONFIG_BYTES)).num_pages == guest.ring.pages - 256
         shown = show(daemon, "one", capsys)
         assert (shown["target_bytes"], shown["ram_bytes"]) == (1 << 20, guest.ring.pages * PAGE)
-        assert daemon.ctl("set", "one", "target=1GiB") == 0
+        assert daemon.ctl("set", "one", "target=none") == 0
         assert show(daemon, "one", capsys)["target_bytes"] == guest.ring.pages * PAGE
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bare:
         bare.connect(str(daemon.folder / "two.sock"))
@@ -197,6 +203,18 @@ def test_a_target_that_cannot_be_kept_is_not_set(daemon: Daemon, capsys: pytest.
         assert Config.decode(guest.channel.get_config(0, CONFIG_BYTES)).num_pages == 0
 
 
+def test_a_target_that_cannot_be_is_refused(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing at all, also of a guest that is not there yet, and more than it has; what was wanted before stays."""
+    assert daemon.ctl("set", "two", "target=0") == 1
+    assert "cannot make do with no memory" in capsys.readouterr().err
+    with daemon.guest("one") as guest:
+        assert daemon.ctl("set", "one", "target=1MiB") == 0
+        assert daemon.ctl("set", "one", "target=1GiB") == daemon.ctl("set", "one", "target=0") == 1
+        error = capsys.readouterr().err
+        assert f"one has {format_size(guest.ring.pages * PAGE)} and cannot have 1 GiB" in error
+        assert show(daemon, "one", capsys)["target_bytes"] == 1 << 20
+
+
 @pytest.mark.parametrize("target_bytes", [-1, 10**30])
 def test_a_target_that_none_can_be_is_refused(
     daemon: Daemon, target_bytes: int, capsys: pytest.CaptureFixture[str]
@@ -227,6 +245,7 @@ def test_features_can_be_left_out(tmp_path: Path) -> None:
         (("set", "one", "target=much"), "is not a size"),
         (("set", "one", "colour=red"), "such as target=512MiB"),
         (("pause", "one", "now"), "takes no settings"),
+        (("pause", "one", "--force"), "--force is for set"),
     ],
 )
 def test_bad_requests_are_one_sentence(

@@ -12,12 +12,18 @@ import pytest
 from pagetide import foreign_fds
 from pagetide.foreign_fds import Closer
 from pagetide.host.daemon.guest_sockets import UNCLOSED_MAX
+from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.server import Server
+from pagetide.host.guest.keep import Keep
 from pagetide.virtio.vhost_user.messages import Message, Request, encode
 from pagetide.virtio.vhost_user.payloads import U64
-from tests.host.guest.served_guest import TIMEOUT_S
+from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
+from tests.host.guest_ring import PAGE, RING_PAGES
+from tests.host.server_at_times import ServerAtTimes
 
 pytestmark = pytest.mark.alone
+
+LARGE_PAGES = 4096
 
 
 class Unanswered:
@@ -114,3 +120,52 @@ def test_a_socket_whose_guests_gave_what_cannot_be_closed_accepts_no_more(
                 server.run_once(0)
             assert "bad" in [guest.name for guest in server.guests]
     assert caplog.text.count("guests can be accepted again") == 1
+
+
+def _connected(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(path))
+    return sock
+
+
+def _open_fds() -> set[int]:
+    return {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+
+
+@pytest.mark.parametrize("keeper", [None, Keeper], ids=["nothing kept", "kept"])
+def test_memory_is_freed_where_nobody_waits(
+    keeper: type[Keeper] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who closes a VM's memory last frees it; however long that takes, others are served, and the next VM is taken."""
+    is_freed, held = threading.Event(), threading.Semaphore(0)
+    keeps: list[Keep | None] = []
+    waited_in_vain: list[int] = []
+    close = foreign_fds._close
+
+    def free(fd: int) -> None:
+        if os.fstat(fd).st_blocks * 512 == LARGE_PAGES * PAGE:
+            (keep,) = keeps
+            if keep is None or keep.box.fds[1] not in _open_fds():  # nothing else has it open
+                held.release()
+            if not is_freed.wait(TIMEOUT_S / 4):
+                waited_in_vain.append(fd)
+        close(fd)
+
+    monkeypatch.setattr(foreign_fds, "_close", free)
+    rig = ServerAtTimes(None if keeper is None else keeper())
+    try:
+        for name in ("ends", "stays"):
+            rig.server.listen(tmp_path / name)
+        ends = rig.serving(lambda: ServedGuest(_connected(tmp_path / "ends"), pages=LARGE_PAGES))
+        keeps.append(rig.server.guests[0].keep)
+        with rig.serving(lambda: ServedGuest(_connected(tmp_path / "stays"))) as stays:
+            ends.close()
+            assert rig.serving(lambda: held.acquire(timeout=TIMEOUT_S))
+            rig.serving(lambda: stays.report([(RING_PAGES, 1)]))
+            assert [guest.name for guest in rig.server.guests] == ["stays"]
+            rig.serving(lambda: ServedGuest(_connected(tmp_path / "ends"))).close()
+            assert not waited_in_vain
+            is_freed.set()
+    finally:
+        is_freed.set()
+        rig.close()

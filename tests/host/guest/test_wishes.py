@@ -40,8 +40,8 @@ def test_a_guest_is_inhibited_at_the_next_daemon(
             assert (shown["inhibited"], shown["paused"], shown["target_bytes"]) == (True, False, 1 << 20)
             assert second.ctl("uninhibit", "one") == 0
         _, log = second.stop()
-        assert 'guest="one" event="wanted: target 1048576 bytes"' in log
-        assert "as it was left: inhibited, target 1048576 bytes" in log
+        assert 'guest="one" event="wanted: target 1 MiB"' in log
+        assert "as it was left: inhibited, target 1 MiB" in log
         assert log.count('event="attached"') == 1
     finally:
         second.close()
@@ -56,7 +56,7 @@ def test_a_file_is_left_only_while_something_is_wanted(tmp_path: Path) -> None:
     (kept,) = tmp_path.iterdir()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     wanted.want(target_bytes=0)
-    assert str(Wishes(path)) == "paused, target 0 bytes"
+    assert str(Wishes(path)) == "paused, target 0 B"
     wanted.want(paused=False)
     assert (Wishes(path).paused, Wishes(path).target_bytes) == (False, 0)
     wanted.forget()

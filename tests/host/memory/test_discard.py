@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagetide.host.memory.discard import gone_bytes, mark_pages, punch_ranges
+from pagetide.host.memory.discard import punch_ranges
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
+from pagetide.host.memory.presence import gone_bytes, mark_pages
 from pagetide.host.memory.punch import punch_hole
 from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_REGION, RANGE_START, reported_ranges, sort_ranges
 from pagetide.linux import huge_tmpfs_file
@@ -87,6 +88,7 @@ def test_one_block_is_gone_and_its_neighbours_are_not(memory: int) -> None:
             "discarded_bytes": 4 * PAGE,
             "checked_bytes": 4 * PAGE,
             "verified_bytes": 4 * PAGE,
+            "returned_bytes": 4 * PAGE,
             "punches": 1,
         }
         == ledger.snapshot()
@@ -215,6 +217,7 @@ def test_any_descriptors_do_what_the_model_does(
         assert report(regions, element, ledger, verify) == 0
         expected["reports"] += 1
         seen: set[int] = set()
+        before = set(resident)
         for gpa, length, flags in element:
             expected["blocks"] += 1
             expected["reported_bytes"] += length
@@ -236,6 +239,7 @@ def test_any_descriptors_do_what_the_model_does(
         if verify:
             expected["checked_bytes"] += PAGE * len(seen)
             expected["verified_bytes"] += PAGE * len(seen)
+            expected["returned_bytes"] += PAGE * len(before - resident)
         for page in seen:  # a call begins with a run, where the file does not go on, and at each multiple of a piece
             goes_on = page - 1 in seen and file_page[page] == file_page[page - 1] + 1
             expected["punches"] += not goes_on or file_page[page] % piece_pages == 0
@@ -283,6 +287,6 @@ def test_marks_are_the_bits_of_the_pages(runs: list[tuple[int, int]]) -> None:
     words = np.zeros(8, np.int64)
     expected = np.zeros(512, np.uint8)
     for first, pages in runs:
-        mark_pages(words.ctypes.data, first, first + pages)
+        mark_pages(words.ctypes.data, first, first + pages, 1)
         expected[first : first + pages] = 1
     assert (np.unpackbits(words.view(np.uint8), bitorder="little") == expected).all()

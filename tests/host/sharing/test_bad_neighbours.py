@@ -1,27 +1,25 @@
-"""One guest that sends garbage in a loop does not slow the others: benchmarks/bad_neighbours.py, at test size."""
+"""Whoever sends garbage in a loop has two percent of a processor: benchmarks/bad_neighbours.py, at test size.
+
+What a server that serves nobody else uses is its own CPU time, by the kernel's account, so it is the same on a machine
+where others want the processors, too.
+"""
 
 import pytest
 
-from benchmarks.bad_neighbours import GARBAGE_KINDS, SLOWER_AT_MOST, measured_server, slower_percent
+from benchmarks.bad_neighbours import GARBAGE_KINDS, TAKEN_AT_MOST, taken_percent
 from pagetide.host.device.allowance import Allowance
 
-pytestmark = pytest.mark.alone
-
-ATTEMPTS = 3
-"""A short measurement lies up to five percent off."""
+pytestmark = [pytest.mark.alone, pytest.mark.jit]
 
 
-@pytest.mark.jit
 @pytest.mark.parametrize("kind", GARBAGE_KINDS)
-def test_a_bad_neighbour_costs_little(kind: str) -> None:
-    """It costs the good guest no more than noise and a few percent, whatever it sends."""
-    with measured_server() as server:
-        assert any(slower_percent(server, kind, rounds=3) <= SLOWER_AT_MOST for _ in range(ATTEMPTS))
+def test_a_bad_neighbour_takes_its_share(kind: str) -> None:
+    """It takes no more than its share, whatever it sends, and however many connections it opens and loses."""
+    assert taken_percent(kind) <= TAKEN_AT_MOST
 
 
-@pytest.mark.jit
-def test_without_an_allowance_it_would_cost_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test can fail: where nobody ever rests, a guest takes a good part of the loop."""
+@pytest.mark.parametrize("kind", ["connections by the dozen", "requests that are refused"])
+def test_without_an_allowance_it_would_take_much(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test can fail: where nobody ever rests, several times as much is taken."""
     monkeypatch.setattr(Allowance, "rest_s", lambda *_: 0.0)
-    with measured_server() as server:
-        assert slower_percent(server, "requests that are refused", rounds=3) > 25
+    assert taken_percent(kind, burst_max_s=1.0) > 4 * TAKEN_AT_MOST

@@ -1,5 +1,6 @@
 """Useful work pays for the steps around it: who fills or empties a balloon is never throttled, who floods is."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.host.guest_ring import GPA, PAGE, RING_PAGES, USER
 pytestmark = pytest.mark.alone
 
 STEPS = 1200
+PAIRS = 5
 _PFNS_PAGE = RING_PAGES
 _FIRST_PAGE = RING_PAGES + 1
 
@@ -127,17 +129,20 @@ def _took_s(rig: Rig, action: Callable[[], None]) -> float:
 @pytest.mark.jit
 @pytest.mark.parametrize("queue", [Queue.INFLATE, Queue.DEFLATE])
 def test_an_honest_balloon_is_not_throttled(rig: Rig, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Filling and emptying take no more than twice as long as where nobody ever rests; else many times that."""
+    """Filling and emptying take as long as where nobody ever rests, by turns, and few of the steps are not paid for."""
     guest, attached = _attached(rig, queue)
     with guest:
         _took_s(rig, lambda: _as_linux_does(guest))  # warm
-        with monkeypatch.context() as patch:
-            patch.setattr(Allowance, "rest_s", lambda *_: 0.0)
-            free_s = _took_s(rig, lambda: _as_linux_does(guest))
-        spent_s = rig.server._costs.spent_s(attached)
-        took_s = min(_took_s(rig, lambda: _as_linux_does(guest)) for _ in range(2))
-        assert took_s < 2 * free_s
-        assert rig.server._costs.spent_s(attached) - spent_s < GUEST_BURST_S / 2
+        ratios, spent_s = [], 0.0
+        for _ in range(PAIRS):
+            with monkeypatch.context() as patch:
+                patch.setattr(Allowance, "rest_s", lambda *_: 0.0)
+                free_s = _took_s(rig, lambda: _as_linux_does(guest))
+            before_s = rig.server._costs.spent_s(attached)
+            ratios.append(_took_s(rig, lambda: _as_linux_does(guest)) / free_s)
+            spent_s += rig.server._costs.spent_s(attached) - before_s
+        assert statistics.median(ratios) < 1.3
+        assert spent_s < PAIRS * GUEST_BURST_S / 2
 
 
 def _spend(rig: Rig, attached: AttachedGuest, step: Callable[[], None]) -> bool:

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from pagetide import linux
-from pagetide.host.memory.discard import mark_pages
 from pagetide.host.memory.guest_memory import GuestMemory
+from pagetide.host.memory.presence import mark_pages
 from pagetide.host.sharing.refault_looks import SHARE, RefaultLooks
 from pagetide.memory.region_map import REGION_MARKS
 from pagetide.units import PAGE_SIZE_BYTES
@@ -61,13 +61,13 @@ def test_memory_is_looked_at_a_piece_at_a_time() -> None:
         memory.add(MemoryRegion(0, 4 * PIECE_BYTES, 0, 0), os.dup(fd))
         marks = int(memory.region_map.table[0, REGION_MARKS])
         for first in (0, 3 * PIECE_PAGES):
-            mark_pages(marks, first, first + 6)
+            mark_pages(marks, first, first + 6, 1)
         assert not memory.looking
         told = [memory.take_refaulted_bytes()]
         while memory.looking:
             told.append(memory.take_refaulted_bytes())
         assert told == [PAGE_SIZE_BYTES, PAGE_SIZE_BYTES]
-        mark_pages(marks, 3, 4)
+        mark_pages(marks, 3, 4, 1)
         assert memory.take_refaulted_bytes() == PAGE_SIZE_BYTES
         assert memory.looking
         memory.remove(0, 4 * PIECE_BYTES, 0)

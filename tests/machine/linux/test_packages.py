@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.architectures import find_architecture
 from pagetide.machine.linux.packages import find_linux, find_qemu, find_uml, find_umls, is_static
 from pagetide.machine.qemu.process import QEMU

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.balloon_host import OwnHost
 from pagetide.machine.linux.boot_config import LINUX_DELAY_S, BootConfig
 from pagetide.machine.linux.machine import LinuxMachine

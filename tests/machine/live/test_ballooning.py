@@ -5,12 +5,13 @@ import pytest
 
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import BALLOON_PAGES, FREE_PAGES, NR_PAGES
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.in_flight import InBalloon
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.designs.off import Off
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.machine.balloon_policy import SLACK_PAGES, BalloonPolicy, reserve_pages, settled, wanted_pages
-from pagetide.machine.config import ConfigError, RunConfig
-from pagetide.machine.live.balloon_worker import InBalloon
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.live.machine import LiveMachine
 from tests.machine.watcher import Watcher
@@ -97,7 +98,7 @@ def test_another_vcpus_relief_is_not_taken_for_running_out() -> None:
     while (batch := balloon.next_batch(0.0)) is not None:
         balloon.done(batch, True, 0.0)
     with GuestWorker(Off(zone, ReportingSettings()), None, None) as worker:
-        in_balloon = InBalloon(zone, balloon, worker)
+        in_balloon = InBalloon(zone, balloon, worker, settled)
         seen = in_balloon.ended
         assert in_balloon.begun != in_balloon.ended, "while pages are in it, memory has not run out"
         while balloon.deflate_on_oom(10):  # by the other vCPU

@@ -28,11 +28,15 @@ from pagetide.guest.allocator.zone_layout import (
     WAITS_HOST,
     vcpu_base,
 )
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.in_flight import Isolated
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.registry import make_design
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import NO_MEMORY, run_operations
-from pagetide.machine.live import guest_run
-from pagetide.machine.live.guest_run import GuestRun, OutOfMemoryError
+from pagetide.guest.vcpu_loop import OutOfMemoryError
+from pagetide.machine.live import vcpu_thread
+from pagetide.machine.live.guest_run import GuestRun
+from pagetide.machine.live.guest_warm_up import warm_up_design, warm_up_guest
 from pagetide.machine.live.guest_worker import GuestWorker, HostGoneError
 from pagetide.machine.messages import ClockStarted, Message, PhaseBegan, PhaseEnded
 from pagetide.units import PAGE_SIZE_BYTES
@@ -114,6 +118,14 @@ class Guest:
     def tell(self, message: Message) -> None:
         if not isinstance(message, ClockStarted):
             self.told.append(message)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled() -> None:
+    """Compile what the threads will call: what they do within so many seconds is to be nothing but waiting."""
+    warm_up_guest()
+    for design in ("scan", "sync"):
+        warm_up_design(design)
 
 
 @contextlib.contextmanager
@@ -230,7 +242,7 @@ def test_blocks_on_their_way_back_count_as_isolated(guest: Guest, monkeypatch: p
         assert tried.wait(10)
 
     def fail_once(*arguments: Any) -> int:
-        monkeypatch.setattr(guest_run, "run_operations", run_operations)
+        monkeypatch.setattr(vcpu_thread, "run_operations", run_operations)
         assert back.wait(10)
         assert guest.zone.words[ISOLATED_PAGES] == 0
         threading.Thread(target=let_go).start()
@@ -241,11 +253,38 @@ def test_blocks_on_their_way_back_count_as_isolated(guest: Guest, monkeypatch: p
         tried.set()
 
     monkeypatch.setattr(guest.design, "done", done)
-    monkeypatch.setattr(guest_run, "run_operations", fail_once)
+    monkeypatch.setattr(vcpu_thread, "run_operations", fail_once)
     with guest.worker:
         guest.host.answer(reports=1000)
         guest.run_of(2).run()
     assert len(guest.told) == 4
+
+
+def test_blocks_that_come_back_between_look_and_wait_end_the_wait(guest: Guest) -> None:
+    """All is back, and was told, when a vCPU that saw that something was out begins to wait: nobody tells it again."""
+
+    class BackMeanwhile(Isolated):
+        @property
+        def begun(self) -> int:
+            begun = super().begun
+            guest.host.answer(reports=1000)
+            with guest.condition:
+                assert guest.condition.wait_for(lambda: guest.worker.at_rest, 10)
+            return begun
+
+    in_flight = BackMeanwhile(guest.zone, guest.worker)
+    run = GuestRun(guest.zone, guest.ram_address, eat_and_free(2, 10), 1, guest.worker, guest.tell, in_flight=in_flight)
+    with guest.worker:
+        assert guest.host.submitted.wait(10)
+        eater = threading.Thread(target=run.run)
+        eater.start()
+        eater.join(10)
+        went_on = not eater.is_alive()
+        run.stop()
+        eater.join(10)
+    assert went_on, "it waits for ever"
+    assert guest.zone.words[vcpu_base(0) + WAITS_HOST] == 1
+    assert guest.zone.words[FREE_PAGES] == NR_PAGES
 
 
 def test_without_isolated_blocks_running_out_is_an_error_at_once(guest: Guest) -> None:

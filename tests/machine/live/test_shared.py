@@ -22,14 +22,14 @@ from pagetide.guest.allocator.zone_layout import (
     WAITS_HOST,
     vcpu_base,
 )
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.in_flight import TakenByHost
 from pagetide.guest.reporting.designs.shared import Shared
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import DONE, NO_MEMORY, NOT_HAD, run_operations
 from pagetide.host.device.taking import FrameTaker, begin_batch, end_batch
 from pagetide.host.memory.ledger import VERIFIED_BYTES, Ledger
 from pagetide.jit import JIT_DISABLED, kernel
 from pagetide.machine.config import RunConfig
-from pagetide.machine.in_flight import TakenByHost
 from pagetide.machine.live.guest_run import GuestRun
 from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.live.machine import LiveMachine
@@ -191,7 +191,7 @@ def test_an_allocation_that_only_the_host_could_serve(waits: bool) -> None:
         begin_batch(zone.frame_table, 0, 8, picked, count)
         with GuestWorker(design, None, None) as worker:
             in_flight = TakenByHost(zone)
-            assert in_flight.pages == 4096
+            assert in_flight.pages_out == 4096
             stream = eat_and_free(2, 10, settle=False)
             run = GuestRun(zone, ram.address, stream, 1, worker, lambda _: None, waits_before_oom=waits,
                            in_flight=in_flight)  # fmt: skip

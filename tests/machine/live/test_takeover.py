@@ -24,8 +24,8 @@ from pagetide.guest.allocator.zone_layout import (
 )
 from pagetide.guest.driver.link import VhostUserLink, connect
 from pagetide.guest.driver.reporting import BalloonDriver
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.scan import Scan
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.machine.config import RunConfig
 from pagetide.machine.live.guest_run import GuestRun
 from pagetide.machine.live.guest_worker import GuestWorker

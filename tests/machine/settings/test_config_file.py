@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.settings.file import SETTINGS, make_config, read_file
 
 

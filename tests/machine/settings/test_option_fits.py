@@ -9,7 +9,8 @@ from pagetide import cli
 from pagetide.compare.grid.axes import Choice, condition_config, make_grid
 from pagetide.compare.results.cells import Cell
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.machine.config import ConfigError, Workload
+from pagetide.machine.config import Workload
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.faults import FORMS
 from pagetide.machine.settings.file import SETTINGS, make_config
 from pagetide.machine.settings.fits import FAULTS_FIT, FITS, misfit, refuse_misfits

@@ -8,7 +8,8 @@ import pytest
 
 from pagetide.guest.allocator.zone_layout import PCP_PAGES_MAX
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import Cost, read_costs
 from pagetide.machine.result import RunResult
 from pagetide.machine.simulated.machine import SimulatedMachine

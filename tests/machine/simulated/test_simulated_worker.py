@@ -3,8 +3,9 @@
 import numpy as np
 
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.registry import make_design
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.machine.costs import PS_PER_S, read_costs
 from pagetide.machine.simulated.loop import NEVER_PS, Doorbell, Loop
 from pagetide.machine.simulated.process import Processors

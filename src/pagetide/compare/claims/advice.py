@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pagetide.compare.claims.evidence import seconds, size
-from pagetide.compare.claims.verdicts import Advice
+from pagetide.compare.claims.today import is_settable, settings_of, what_is_missing
+from pagetide.compare.claims.verdicts import Advice, Setting
 from pagetide.compare.grid.setups import GAIN_MIN, SETUPS
 from pagetide.compare.results.conditions import Condition, Configuration, conditions_of
 from pagetide.compare.results.measures import cpu_s
@@ -99,7 +100,32 @@ def _advise(workload: str, conditions: Sequence[Condition]) -> Advice:
         costs=_costs(off, chosen, ranked) + _untested(chosen, conditions) if chosen is not off else "",
         command=chosen.configuration.runs[0].cell.replay,
         linux=_in_linux(chosen.configuration, by_label.get("scan")),
+        **_today(off, chosen, ranked)._asdict(),
         runs=tuple(run.key for one in (off, *ranked[:1]) for run in one.configuration.runs),
+    )
+
+
+class _Today(NamedTuple):
+    today: tuple[Setting, ...]
+    today_gain: str
+    missing: str
+
+
+def _today(off: _Candidate, chosen: _Candidate, ranked: Sequence[_Candidate]) -> _Today:
+    """What can be set as things are: the best that is sound and gains enough, or nothing."""
+    worth = (one for one in ranked if is_settable(one.configuration) and _gain(one, off) >= GAIN_MIN)
+    best = next(worth, off) if chosen is not off else off
+    missing = ""
+    if not is_settable(chosen.configuration):
+        missing = f"{chosen.configuration.label}: {what_is_missing(chosen.configuration)}; {_expected(chosen, off)}."
+    gain = "Nothing that Linux has gains enough." if best is off else f"Expected: {_expected(best, off)}."
+    return _Today(settings_of(best.configuration), gain, missing)
+
+
+def _expected(one: _Candidate, off: _Candidate) -> str:
+    return (
+        f"with {one.configuration.label} the host holds {100 * _gain(one, off):.2g} % less than without reporting "
+        f"({size(one.held_bytes)} on average), for {seconds(one.cpu_s)} of CPU time instead of {seconds(off.cpu_s)}"
     )
 
 

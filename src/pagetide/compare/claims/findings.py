@@ -10,7 +10,7 @@ from pagetide.compare.results.cells import MachineName, seedless
 from pagetide.compare.results.records import Run
 from pagetide.compare.results.spread import REPEATS_MIN
 from pagetide.compare.results.store import Store
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 
 _TOO_FEW = f": too few to decide, which takes {REPEATS_MIN}"
 

@@ -8,7 +8,7 @@ from pagetide.compare.claims import returning as claims_returning
 from pagetide.compare.claims.claim import Claim
 from pagetide.compare.grid.axes import check_machine
 from pagetide.compare.results.cells import Cell, MachineName, repeats_of, without_duplicates
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 
 
 def all_claims() -> list[Claim]:

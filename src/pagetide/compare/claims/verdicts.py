@@ -27,6 +27,20 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[str, ...] = ()
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """Something that can be set today.
+
+    Attributes:
+        where: `QEMU`, `libvirt` or `guest`.
+        what: the option, element or parameter.
+        note: from which release on, and what else is to be known.
+    """
+
+    where: str
+    what: str
+    note: str
+
+
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """Which configuration to use for one set-up.
 
@@ -37,6 +51,9 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
         costs: a sentence on what it costs, and the runner-up; empty without a choice.
         command: the `pagetide run` command line that runs it; empty without a choice.
         linux: what to set in a Linux guest to have the same, or that it has no such design.
+        today: what can be set as things are, for the best configuration that can be.
+        today_gain: what that one should gain, as a sentence.
+        missing: what the choice has that Linux does not, as a sentence; empty if it has all of it.
         runs: keys of the runs that the figures come from.
     """
 
@@ -46,4 +63,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     costs: str = ""
     command: str = ""
     linux: str = ""
+    today: tuple[Setting, ...] = ()
+    today_gain: str = ""
+    missing: str = ""
     runs: tuple[str, ...] = ()

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from pagetide.compare.results.cells import Cell, MachineName, repeats_of, without_duplicates
 from pagetide.compare.results.records import LeftOut
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.machine.config import ConfigError, RunConfig, Workload
+from pagetide.machine.config import RunConfig, Workload
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.faults import SECONDS_MAX, FaultError, parse_faults
 from pagetide.machine.settings.file import make_config
 from pagetide.machine.settings.fits import misfit, refuse_faults, without_misfits

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pagetide.compare.grid.worker import Job, prepare_worker, run_job
 from pagetide.compare.results.records import Record
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.versions import versions
 
 _AHEAD = 2  # jobs in flight for each worker, so that none waits for the parent

@@ -16,8 +16,8 @@ from pagetide.machine.result import Samples
 from pagetide.whole_file import written_whole
 
 _RUN_NAMES = (
-    "key", "machine", "repeat", *CONDITION_COLUMNS, "outcome", "failed", "started", "took_s", "costs", "replay",
-    *FIGURES,
+    "key", "machine", "repeat", *CONDITION_COLUMNS, "outcome", "failed", "started", "took_s", "costs", "versions",
+    "replay", *FIGURES,
 )  # fmt: skip
 _CONFIGURATION_NAMES = (
     "machine", *(name for name in CONDITION_COLUMNS if name != "seed"), "runs", "failed", "replay",
@@ -62,6 +62,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
                 "started": run.started,
                 "took_s": run.took_s,
                 "costs": run.costs,
+                "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
                 "replay": run.cell.replay,
                 **{name: run.figures.get(name) for name in FIGURES},
             }

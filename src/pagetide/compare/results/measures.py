@@ -127,6 +127,11 @@ MEASURES = (
     Measure(
         "reports", "traffic", "reports", "", "elements that the device took from a queue", "low", _figure("reports"),
     ),
+    Measure(
+        "returned_gib", "traffic", "returned", "GiB",
+        "what the host held of the reported memory when it discarded it, and then no more", None,
+        _figure("returned_bytes", GIB),
+    ),
     Measure("kicks", "traffic", "kicks", "", "notifications of the device", "low", _figure("kicks")),
     Measure(
         "repeated_mib", "traffic", "repeated", "MiB",
@@ -134,7 +139,7 @@ MEASURES = (
         _figure("repeated_bytes", MIB),
     ),
     Measure(
-        "refaulted_gib", "refaults", "memory", "GiB", "first touches of memory that had been discarded", "low",
+        "refaulted_gib", "refaults", "memory", "GiB", "what was touched again after it had been returned", "low",
         _figure("refaulted_bytes", GIB),
     ),
     Measure(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import msgspec
 
 from pagetide.compare.results.cells import Cell
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.result import RunResult
 
 COMPLETE = "complete"

@@ -175,6 +175,8 @@ class Store:
             bursts=self.bursts(run.key),
             skipped_bytes=run.skipped_bytes,
             samples=Samples(**{name: _listed(name, column) for name, column in columns.items()}),
+            started=run.started,
+            versions=run.versions,
             **{name: run.figures.get(name) for name in FIGURES},  # type: ignore[arg-type]
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pagetide.guest.reporting.design import ReportingSettings
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.memory.frame_table import FRAME_ORDER
 
 SYNC_CAPACITY_MAX = 512

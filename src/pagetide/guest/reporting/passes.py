@@ -17,7 +17,8 @@ from pagetide.guest.allocator.zone_layout import (
     RECORDING,
     WAKE_BLOCKS,
 )
-from pagetide.guest.reporting.design import Batch, ReportingSettings, Wake
+from pagetide.guest.reporting.design import Batch
+from pagetide.guest.reporting.settings import ReportingSettings, Wake
 from pagetide.guest.reporting.switch import reserve_missing_spares, switch_off
 from pagetide.virtio.balloon import Queue
 

@@ -7,11 +7,12 @@ compiler.
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from pagetide.guest.reporting.design import Design, ReportingSettings
 from pagetide.guest.reporting.fits import misfit
+from pagetide.guest.reporting.settings import ReportingSettings
 
 if TYPE_CHECKING:
     from pagetide.guest.allocator.zone import Zone
+    from pagetide.guest.reporting.design import Design
 
 
 class Place(NamedTuple):
@@ -48,7 +49,7 @@ DESIGNS = {
 }
 
 
-def make_design(name: str, zone: "Zone", settings: ReportingSettings) -> Design:
+def make_design(name: str, zone: "Zone", settings: ReportingSettings) -> "Design":
     """Make a design for a zone; nothing happens before its `start`.
 
     Raises:

@@ -27,7 +27,7 @@ from pagetide.guest.allocator.zone_layout import (
     WAKE_BLOCKS,
     vcpu_base,
 )
-from pagetide.guest.reporting.design import ReportingSettings, Wake
+from pagetide.guest.reporting.settings import ReportingSettings, Wake
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 
 _WAKES_NEVER = 1 << 40

@@ -13,13 +13,12 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from pagetide.host.daemon.guest_sockets import GuestSocket, GuestSockets
+from pagetide.host.daemon.guest_sockets import GuestSockets
+from pagetide.host.daemon.states import GuestState, WaitingState, state_of, waiting_state
+from pagetide.host.daemon.targets import TargetError, check_targets
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.wishes import TargetBytes, Wishes
-from pagetide.host.memory.held import Held
-from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.virtio.balloon import Feature
 
 LINE_BYTES_MAX = 4096
 """The longest request."""
@@ -54,70 +53,15 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         command: what to do.
         guest: for which guest, by its name.
         target_bytes: memory that the guest is to make do with; for `set`.
+        no_target: for `set`, that it is to have all of its memory, instead.
+        force: for `set`, also if that is less than the guest uses.
     """
 
     command: Command
     guest: str | None = None
     target_bytes: TargetBytes | None = None
-
-
-class GuestState(msgspec.Struct, frozen=True):
-    """A guest as the daemon sees it.
-
-    Attributes:
-        name: its name.
-        state: `serving`, `no driver`, `stopped`, `needs reset`, `no shared memory`, `paused` or `inhibited`, as
-            `AttachedGuest` has it.
-        attached: True.
-        ram_bytes: memory that it has, as well as its statistics and what is populated tell.
-        shared_bytes: memory that it has shared, which is more if a virtio-mem device is not plugged to its full size.
-        target_bytes: memory that it is to make do with.
-        balloon_bytes: what its driver says is in the balloon.
-        features: the balloon's features that were negotiated.
-        paused: reports wait in the ring.
-        inhibited: nothing is discarded.
-        hinting: a round of free page hints is asked for or under way.
-        lag: how long its reports waited to be acknowledged: `count` of them, and `p50_us`, `p99_us` and `max_us`.
-        ledger: every word of its account.
-        statistics: its own memory statistics, as told last.
-        socket: the path at which it connected; None if it came otherwise.
-        held: what the host holds of its memory in RAM and in swap, for `show`; None for other commands.
-    """
-
-    name: str
-    ram_bytes: int
-    shared_bytes: int
-    target_bytes: int
-    balloon_bytes: int
-    features: list[str]
-    paused: bool
-    inhibited: bool
-    hinting: bool
-    lag: dict[str, int]
-    ledger: dict[str, int]
-    statistics: dict[str, int]
-    socket: str | None
-    state: str
-    attached: bool = True
-    held: Held | None = None
-
-
-class WaitingState(msgspec.Struct, frozen=True):
-    """A socket at which nobody is attached.
-
-    Attributes:
-        name: of the guest that will be.
-        attached: False.
-        target_bytes: memory that it is to make do with; None for all of it.
-        paused: its reports will wait in the ring.
-        inhibited: nothing will be discarded.
-    """
-
-    name: str
-    target_bytes: int | None
-    paused: bool
-    inhibited: bool
-    attached: bool = False
+    no_target: bool = False
+    force: bool = False
 
 
 class ControlAnswer(msgspec.Struct, frozen=True):
@@ -142,34 +86,6 @@ class ControlError(Exception):
     """The daemon says no; the message says why."""
 
 
-def state_of(guest: AttachedGuest, *, held: bool = False) -> GuestState:
-    """What is known of a guest, with what is held of its memory or without."""
-    config, ram_bytes = guest.config, guest.ram_bytes
-    names = [feature.name for feature in Feature if feature & guest.features and feature.name]
-    return GuestState(
-        guest.name,
-        ram_bytes,
-        guest.shared_bytes,
-        max(0, ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
-        config.actual * PAGE_SIZE_BYTES,
-        names,
-        guest.paused,
-        guest.inhibited,
-        guest.hinting,
-        {
-            "count": guest.lag.count,
-            "p50_us": -(-guest.lag.quantile_ns(0.5) // 1000),
-            "p99_us": -(-guest.lag.quantile_ns(0.99) // 1000),
-            "max_us": -(-guest.lag.max_ns // 1000),
-        },
-        guest.ledger.snapshot(),
-        guest.statistics,
-        None if guest.wishes.socket_path is None else str(guest.wishes.socket_path),
-        guest.state,
-        held=guest.look_at_held() if held else None,
-    )
-
-
 def handle(line: bytes, host: ControlledHost) -> bytes:
     """Do what one line asks for; the answer's line, if it has one."""
     answer: ControlAnswer | None
@@ -177,7 +93,7 @@ def handle(line: bytes, host: ControlledHost) -> bytes:
         answer = _answer(msgspec.json.decode(line, type=ControlRequest), host)
     except msgspec.MsgspecError as error:
         return refusal(f"not a request: {error}")
-    except (ControlError, GuestGoneError, ValueError) as error:
+    except (ControlError, TargetError, GuestGoneError, ValueError) as error:
         return refusal(str(error))
     return b"" if answer is None else msgspec.json.encode(answer) + b"\n"
 
@@ -193,9 +109,7 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
         host.hand_over()
         return None
     if request.command == "list":
-        return ControlAnswer(
-            [state_of(guest) for guest in host.guests], list(map(_waiting_state, host.sockets.waiting))
-        )
+        return ControlAnswer([state_of(guest) for guest in host.guests], list(map(waiting_state, host.sockets.waiting)))
     if request.command == "add":
         return ControlAnswer(socket=str(host.sockets.add(request.guest or "")))
     if request.command == "remove":
@@ -211,9 +125,9 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
         raise ControlError(f"there is no guest {request.guest!r}")
     if request.command == "hint":
         raise ControlError(f"nobody is attached as {request.guest!r} who could be asked for hints")
-    _want(request, waiting.wishes)
+    _want(request, waiting.wishes, [])
     note = None if request.command == "show" else f"nobody is attached at {waiting.path} yet; a guest will find it so"
-    return ControlAnswer(waiting=[_waiting_state(waiting)], note=note)
+    return ControlAnswer(waiting=[waiting_state(waiting)], note=note)
 
 
 def _named(name: str | None, host: ControlledHost) -> list[AttachedGuest]:
@@ -225,16 +139,15 @@ def _named(name: str | None, host: ControlledHost) -> list[AttachedGuest]:
     return named + [guest for guest in host.guests if guest not in named and guest.wishes in [n.wishes for n in named]]
 
 
-def _waiting_state(sock: GuestSocket) -> WaitingState:
-    return WaitingState(sock.name, sock.wishes.target_bytes, sock.wishes.paused, sock.wishes.inhibited)
-
-
-def _want(request: ControlRequest, wishes: Wishes) -> bool:
-    """Want it of the guests of a socket; whether anything was said to be wanted."""
+def _want(request: ControlRequest, wishes: Wishes, guests: Sequence[AttachedGuest]) -> bool:
+    """Want it of the guests of a socket, those who are there; whether anything was said to be wanted."""
     match request.command:
+        case "set" if request.no_target:
+            wishes.want(no_target=True)
         case "set":
             if request.target_bytes is None:
                 raise ControlError("set needs a target")
+            check_targets(request.guest or "", guests, request.target_bytes, force=request.force)
             wishes.want(target_bytes=request.target_bytes)
         case "pause" | "resume":
             wishes.want(paused=request.command == "pause")
@@ -248,7 +161,7 @@ def _want(request: ControlRequest, wishes: Wishes) -> bool:
 def _act(request: ControlRequest, guests: Sequence[AttachedGuest], host: ControlledHost) -> str | None:
     """Do it to all of them; what else there is to know."""
     told = True
-    if _want(request, guests[0].wishes):
+    if _want(request, guests[0].wishes, guests):
         told = _follow(guests)
     elif request.command == "hint":
         told = guests[0].begin_hinting()

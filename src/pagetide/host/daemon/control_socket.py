@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pagetide.host.daemon.control import ControlError, LineReader
 from pagetide.host.daemon.listener import Listener
-from pagetide.host.device.allowance import CONTROL_BURST_S
+from pagetide.host.device.allowance import CONTROL_BURST_S, START_S
 from pagetide.host.guest.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.sharing.costs import Costs
 from pagetide.host.sharing.patience import Patience
@@ -170,7 +170,6 @@ class ControlSocket:
             os.close(self._spare_fd)
 
     def _accept(self) -> None:
-        self._costs.lap_s()
         try:
             client = ControlClient(self._listener.socket.accept()[0])
         except (BlockingIOError, ConnectionAbortedError):
@@ -183,7 +182,7 @@ class ControlSocket:
             at_rest = (known for known in self._clients if not known.lines and not known.unsent)
             self._drop(next(at_rest, next(iter(self._clients))))
         self._clients[client] = None
-        self._costs.enter(client, CONTROL_BURST_S, at=self)
+        self._costs.enter(client, START_S, at=self)
         self.attend(client)
         self._pay(self._costs.lap_s())
 
@@ -216,7 +215,6 @@ class ControlSocket:
 
     def _attempt(self, client: ControlClient, action: Callable[[], bool]) -> None:
         """Do something for a client, at its cost; it is dropped if it has gone, or what it does is wrong."""
-        self._costs.lap_s()
         try:
             stays = action()
         except BlockingIOError:
@@ -239,7 +237,8 @@ class ControlSocket:
         self._asking.pop(client, None)
         self._events.unwatch(client.connection.fileno())
         client.connection.close()
-        self._pay(self._costs.leave(client) + self._costs.lap_s())
+        self._costs.leave(client)
+        self._pay(self._costs.lap_s())
 
     def _pay(self, used_s: float) -> None:
         """Charge all who connect here with what is nobody's own any more."""

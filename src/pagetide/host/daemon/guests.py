@@ -1,5 +1,6 @@
 """Who is attached, what is done for each of them and at whose cost, and what becomes of those who go."""
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Hashable, Iterator
@@ -8,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from pagetide.foreign_fds import Closer
 from pagetide.host.daemon.guest_sockets import GuestSocket
 from pagetide.host.daemon.keeper import Keeper
-from pagetide.host.device.allowance import GUEST_BURST_S, Use
+from pagetide.host.device.allowance import GUEST_BURST_S, START_S, Use
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.guest.fd_events import READABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
@@ -30,12 +31,10 @@ class Left(NamedTuple):
 
     Attributes:
         origin: where it connected, if that was at a socket.
-        in_vain_s: what it has used in vain and was not given again.
         held_until_s: until when it would have rested for keeping everybody waiting; 0 if it would not.
     """
 
     origin: GuestSocket | None
-    in_vain_s: float
     held_until_s: float
 
 
@@ -103,7 +102,7 @@ class Guests:
     def enter(self, guest: AttachedGuest, origin: GuestSocket | None) -> None:
         """One is attached, and heard from now on."""
         self._events.watch(guest.fileno(), READABLE, functools.partial(self.talk, guest))
-        self._costs.enter(guest, GUEST_BURST_S, at=origin)
+        self._costs.enter(guest, GUEST_BURST_S if origin is None else START_S, at=origin)
         self._origins[guest] = origin
         if origin is not None:
             origin.attached.append(guest.name)
@@ -119,15 +118,14 @@ class Guests:
         if guest in self._origins:
             self._working[guest] = None
 
-    def turns(self) -> bool:
-        """Give each guest with elements waiting a turn; whether there were any."""
+    def turns(self) -> None:
+        """Give each guest with elements waiting a turn."""
         turns, self._working = self._working, {}
         for guest in turns:
             if guest.has_work:
                 self.attempt(guest, guest.turn)
                 if guest.has_work:
                     self.note_work(guest)
-        return bool(turns)
 
     def finish(self, max_s: float) -> None:
         """Serve what is in their rings now, and nothing that comes later, for at most so long."""
@@ -223,12 +221,12 @@ class Guests:
         try:
             guest.log_account()
             self._events.unwatch(guest.fileno())
-            with self._closer if left.origin is None else left.origin.closer:
-                guest.close()
+            with self._closer if left.origin is None else left.origin.closer, contextlib.ExitStack() as parts:
+                parts.callback(guest.close)
+                if guest.keep is not None and self._keeper is not None:
+                    parts.callback(self._keeper.end, guest.keep)  # first: what it keeps holds the memory, too
         except Exception:  # it has gone all the same
             _log.exception(OUR_ERROR, extra={"guest": guest.name})
-        if guest.keep is not None and self._keeper is not None:
-            self._keeper.end(guest.keep)
         self._on_left(left)
 
     def let_go(self, guest: AttachedGuest) -> None:
@@ -247,7 +245,8 @@ class Guests:
         origin = self._origins.pop(guest)
         if origin is not None:
             origin.attached.remove(guest.name)
-        return Left(origin, self._costs.leave(guest), held_until_s)
+        self._costs.leave(guest)
+        return Left(origin, held_until_s)
 
     def _rest(self, guest: AttachedGuest) -> None:
         self.fenced(guest, guest.rest)

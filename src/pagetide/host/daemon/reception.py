@@ -69,8 +69,8 @@ class Reception:
     def left(self, left: Left) -> None:
         """A guest has gone: who comes back to its socket comes back to what was spent, and to a rest."""
         costs, origin = self._costs, left.origin
-        spent_s = left.in_vain_s + costs.lap_s()  # to let it go is at its own cost, too
-        if origin is not None and costs.charge(origin, spent_s):
+        let_go_s = costs.lap_s()  # at its own cost, too
+        if origin is not None and costs.charge(origin, let_go_s):
             self.sockets.rest(origin)
         if origin is not None and left.held_until_s > max(costs.clock_s, costs.rests_until_s(origin)):
             costs.rest_until(origin, left.held_until_s)
@@ -80,7 +80,6 @@ class Reception:
         self.offer_places()
 
     def _accept(self, origin: GuestSocket) -> None:
-        self._costs.lap_s()
         if origin.closer.open_count >= UNCLOSED_MAX:
             self._turn_away(origin)
             return
@@ -96,6 +95,8 @@ class Reception:
             _log.info("guests can be accepted again")
         if sock is not None:
             self._admit(sock, origin)
+            if self._costs.must_rest(origin):
+                self.sockets.rest(origin)
 
     def _turn_away(self, origin: GuestSocket) -> None:
         """Accept nobody where earlier guests gave what cannot be closed, until it can."""

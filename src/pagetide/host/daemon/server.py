@@ -231,11 +231,9 @@ class Server:
         control = self._control
         busy = self._guests.have_work or (control is not None and control.has_work)
         slept_s = self._events.wait(0 if busy else self._until_next_s(timeout_s))
-        worked = self._guests.turns()
+        self._guests.turns()
         if control is not None and control.has_work:
             control.turn()
-        if not worked:
-            self._costs.lap_s()
         self._guests.look_if_due()
         for party in self._patience.take_due(self._now_s()):
             self._end_wait(party)

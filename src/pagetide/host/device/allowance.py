@@ -15,9 +15,11 @@ first: looks at an empty queue, and messages, but only if they come as a driver 
 Who works a little to send a lot thus gets no more of each round than who deflates in earnest, and what is wrong
 (blocks that are not the guest's, broken rings, messages by the dozen) is charged whoever sends it.
 
-Whoever connects to a socket may connect again and again, so its guests share one allowance, the socket's: each begins
-with a burst of its own, and what that grows by is taken from what the socket has. A guest that comes back comes back
-to what it has spent: what its burst lacks when its connection ends is charged to the socket. These are token buckets.
+Whoever connects to a socket may connect again and again, and as often at once as there are descriptors for, so its
+guests share one allowance, the socket's. Each takes what a start needs from it when it connects, and more when it needs
+more, as long as the socket has any; what it has left it gives back when its connection ends, and what it owes the
+socket owes then, all of it. While the socket owes, nobody is accepted there. So however many come and go, all of them
+together have the socket's burst and its share of the time. These are token buckets.
 Times are arguments here, by a clock that passes while the loop works or sleeps: on a machine where others have the
 processor, too, a share of that is a share of the loop.
 """
@@ -28,16 +30,19 @@ SHARE = 0.02
 """By how much of the time that passes an allowance grows."""
 
 GUEST_BURST_S = 0.05
-"""What a guest may use at once, and begins with: some thousand messages, or some twenty starts."""
+"""What a guest may use at once that came by no socket: some thousand messages, or some twenty starts."""
+
+START_S = 0.003
+"""What one that connects to a socket takes from it at once: a start, which takes 2.5 ms, and a little."""
 
 LISTENER_BURST_S = 0.25
-"""The same for all who connect to one socket: some hundred connections."""
+"""What all who connect to one socket may use at once: some eighty starts."""
 
 CONTROL_BURST_S = 0.25
-"""The same for a client of the control socket, and for all of them together once they have gone: as many requests."""
+"""The same for all clients of the control socket."""
 
 CHARGE_MAX_S = 0.05
-"""Most that one action is charged with, and most that an allowance is overdrawn by."""
+"""Most that one action is charged with."""
 
 RESTED_S = 0.002
 """What a rest gives back, beyond what was overdrawn: nobody rests longer than `REST_MAX_S`, or that time and again
@@ -48,7 +53,7 @@ looked at.
 """
 
 REST_MAX_S = (CHARGE_MAX_S + RESTED_S) / SHARE
-"""Longest rest: 2.6 s."""
+"""Longest rest after one action: 2.6 s. Only a socket's is longer, when many leave that have all overdrawn."""
 
 PAID_RATIO = 8.0
 """Time for steps that useful time earns: emptying a balloon takes four to five and a half times."""
@@ -107,9 +112,9 @@ class Allowance:
         """Begin with all of it.
 
         Args:
-            burst_s: what may be spent at once.
+            burst_s: what may be spent at once; a source owes it if it has not so much.
             now_s: the time.
-            source: the allowance that this one's growth is taken from; None if it grows by itself.
+            source: the allowance that this one's growth is taken from, and what is lacking; None if it grows by itself.
         """
         assert burst_s > 0
         self.spent_s = 0.0
@@ -118,6 +123,8 @@ class Allowance:
         self._paid_s = 0.0
         self._as_of_s = now_s
         self._source = source
+        if source is not None:
+            source._left_s -= burst_s
 
     def spend(self, used_s: float, now_s: float) -> None:
         """Take away what was used."""
@@ -125,7 +132,9 @@ class Allowance:
         used_s = min(used_s, CHARGE_MAX_S)
         self.spent_s += used_s
         self._grow(now_s)
-        self._left_s = max(self._left_s - used_s, -CHARGE_MAX_S)
+        self._left_s -= used_s
+        if self._left_s < 0 and self._source is not None:
+            self._left_s += self._source.give(-self._left_s, now_s)
 
     def earn(self, useful_s: float, pages: int) -> None:
         """So much time went into so many of the guest's own pages: it pays for steps to come."""
@@ -146,14 +155,21 @@ class Allowance:
         return 0.0 if self._left_s >= 0 else (RESTED_S - self._left_s) / SHARE
 
     def rest_more_s(self, now_s: float) -> float:
-        """How long to go on resting at the end of a rest, because its source had not enough to give; mostly 0."""
-        self._grow(now_s)
-        return 0.0 if self._source is None or self._left_s >= min(RESTED_S, self._burst_s) - _NOTHING_S else REST_MAX_S
+        """How long to go on resting at the end of a rest; mostly 0.
 
-    def lacks_s(self, now_s: float) -> float:
-        """What was spent and has not grown again."""
+        That is because its source had not enough to give, or it has come to owe more meanwhile for those who left.
+        """
         self._grow(now_s)
-        return self._burst_s - self._left_s
+        lacks_s = min(RESTED_S, self._burst_s) - self._left_s
+        if lacks_s <= _NOTHING_S:
+            return 0.0
+        return REST_MAX_S if self._source is not None else lacks_s / SHARE
+
+    def end(self, now_s: float) -> None:
+        """It is used no more: what is left is the source's, or what is owed."""
+        self._grow(now_s)
+        if self._source is not None:
+            self._source._left_s = min(self._source._left_s + self._left_s, self._source._burst_s)
 
     def _grow(self, now_s: float) -> None:
         grown_s = min(SHARE * (now_s - self._as_of_s), self._burst_s - self._left_s)

@@ -35,18 +35,18 @@ class Target:
         """All memory that the guest has shared, which may be more than it has."""
         return int(self._memory.region_map.table[:, REGION_BYTES].sum())
 
-    def set_bytes(self, target_bytes: int) -> None:
-        """Want this; the driver is to be told of a changed configuration.
+    def set_bytes(self, target_bytes: int | None) -> None:
+        """Want this, or nothing (None); the driver is to be told of a changed configuration.
 
         Raises:
             ValueError: the guest has shared no memory yet, or the target is negative.
         """
         if self.shared_bytes == 0:
             raise ValueError("the guest has shared no memory yet")
-        if target_bytes < 0:
+        if target_bytes is not None and target_bytes < 0:
             raise ValueError(f"a guest cannot keep {target_bytes} bytes")
         self._bytes = target_bytes
-        self._config.set_num_pages(self._pages_for(target_bytes))
+        self._config.set_num_pages(0 if target_bytes is None else self._pages_for(target_bytes))
 
     def learn(self, statistics: Mapping[str, int], *, deflates_on_oom: bool) -> bool:
         """Learn the guest's own total; whether the driver is to be told of a changed configuration."""

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import msgspec
 
+from pagetide.units import format_size
+
 KEPT_SUFFIX = ".wishes.json"
 """What follows the socket's name in the name of the file."""
 
@@ -72,16 +74,21 @@ class Wishes:
         return self._wanted.inhibited
 
     def want(
-        self, *, target_bytes: int | None = None, paused: bool | None = None, inhibited: bool | None = None
+        self,
+        *,
+        target_bytes: int | None = None,
+        no_target: bool = False,
+        paused: bool | None = None,
+        inhibited: bool | None = None,
     ) -> None:
-        """Change what is given, and keep it.
+        """Change what is given, and keep it; `no_target` takes a target back.
 
         Raises:
             ValueError: it cannot be kept; nothing has changed.
         """
         old = self._wanted
         new = _Wanted(
-            old.target_bytes if target_bytes is None else target_bytes,
+            None if no_target else old.target_bytes if target_bytes is None else target_bytes,
             old.paused if paused is None else paused,
             old.inhibited if inhibited is None else inhibited,
         )
@@ -110,7 +117,7 @@ class Wishes:
         """What is wanted, in a few words; nothing if nothing is."""
         words = [name for name in ("paused", "inhibited") if getattr(self, name)]
         if self.target_bytes is not None:
-            words.append(f"target {self.target_bytes} bytes")
+            words.append(f"target {format_size(self.target_bytes)}")
         return ", ".join(words)
 
 

@@ -9,34 +9,39 @@ ones, and on huge pages at a hundredth.
 A call goes over its pages twice, to unmap and to free them, and 64 bytes of the kernel's go with each page of 4 KiB:
 what is much more than a processor's own cache can hold is discarded in pieces (`PIECE_BYTES`).
 
-A return code is not proof. What is to be verified is read back with lseek(2), `SEEK_DATA` and `SEEK_HOLE`, before the
-element is acknowledged, while the driver may not yet use the memory again (virtio 1.2, 5.5.6.7): a page that shows as
-data is a page the host still holds.
+A return code is not proof. What is to be verified is read back (presence.py) before the element is acknowledged, while
+the driver may not yet use the memory again (virtio 1.2, 5.5.6.7): a page that shows as data is a page the host still
+holds. And what was never there cannot come back: how much there was is asked before the punch, in the same pass.
 
 Nothing here trusts the guest: any int64 may stand in a descriptor.
 """
 
-import errno as errors
-import os
-
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.atomics import errno, load_i64, store_i64
 from pagetide.host.memory.huge_pages import huge_piece_bytes, punch_huge
 from pagetide.host.memory.ledger import (
     CHECKED_BYTES,
     DISCARDED_BYTES,
     PUNCHES,
     REPORTED_BYTES,
+    RETURNED_BYTES,
     SKIPPED_FAILED,
     SKIPPED_OUT_OF_RANGE,
     VERIFIED_BYTES,
 )
+from pagetide.host.memory.presence import (
+    LARGE_BYTES,
+    ask_before,
+    gone_bytes,
+    mark_data,
+    mark_pages,
+    returned_bytes,
+    room_after,
+)
 from pagetide.host.memory.punch import punch_hole
 from pagetide.host.memory.ranges import RANGE_END, RANGE_REGION, RANGE_START, join_ranges, skip_bytes
-from pagetide.jit import external, int32, int64, kernel
-from pagetide.memory.metadata import gone_metadata
+from pagetide.jit import kernel
 from pagetide.memory.region_map import (
     REGION_BYTES,
     REGION_FD,
@@ -61,56 +66,10 @@ through 64 MiB in 0.3 ms.
 HUGE_PIECE_BYTES = 1 << 30
 """Most that one call discards of a file with huge pages: some 5 ms, and whole pages whatever their size."""
 
-_ENXIO = errors.ENXIO
-_SEEK_DATA = os.SEEK_DATA
-_SEEK_HOLE = os.SEEK_HOLE
-
-_lseek = external("lseek", int64, int32, int64, int32)
-
 
 def piece_bytes(page_bytes: int) -> int:
     """Most that one call is to discard of a file whose pages, by its `st_blksize`, are of this size."""
     return HUGE_PIECE_BYTES if page_bytes >= HUGE_PAGE_BYTES else PIECE_BYTES
-
-
-@kernel
-def gone_bytes(fd: int, offset_bytes: int, length_bytes: int) -> int:
-    """How much of this stretch of the file is hole, by the kernel's word; -1 if the file cannot tell.
-
-    Moves the file's own position, which nothing that is mapped uses. Of a negative descriptor by its metadata.
-    """
-    if fd < 0:
-        return gone_metadata(-fd, offset_bytes, length_bytes)
-    end = offset_bytes + length_bytes
-    position = offset_bytes
-    gone: int = 0
-    for _ in range(length_bytes // PAGE_SIZE_BYTES + 1):
-        data = _lseek(int(fd), int(position), _SEEK_DATA)
-        if data < 0:
-            # ENXIO: no data from here to the end of the file (lseek(2)).
-            return gone + end - position if errno() == _ENXIO else -1
-        if data >= end:
-            return gone + end - position
-        gone += data - position
-        position = _lseek(int(fd), int(data), _SEEK_HOLE)
-        if position < 0:
-            return -1
-        if position >= end:
-            return gone
-    return -1
-
-
-@kernel
-def mark_pages(marks: int, first: int, end: int) -> None:
-    """Set the bits of the pages `first … end` in the words at an address, the first page's lowest."""
-    for word in range(first >> 6, (end - 1 >> 6) + 1):
-        low = max(first - (word << 6), 0)
-        high = end - (word << 6)
-        bits = -1 << low
-        if high < 64:
-            bits &= ~(-1 << high)
-        address = marks + (word << 3)
-        store_i64(address, bits if bits == -1 else load_i64(address) | bits)
 
 
 @kernel
@@ -122,25 +81,41 @@ def _punch_piece(
     verify: int,
     ledger: npt.NDArray[np.int64],
 ) -> int:
-    """Discard a piece of a region in one call, and account for it; 0, or the errno of the call."""
+    """Discard a piece of a region in one call, and account for it; 0, or the errno of the call.
+
+    Marked as returned is what was there: all of the piece, or the runs of data that are found in it first. Of a large
+    piece that was only weighed, and was not all there, nothing is marked.
+    """
     fd = regions[row, REGION_FD]
+    marks = regions[row, REGION_MARKS]
+    room = room_after(marks, regions[row, REGION_BYTES])
     into_bytes = start - regions[row, REGION_GPA]
     offset_bytes = regions[row, REGION_OFFSET] + into_bytes
+    first = into_bytes >> PAGE_SHIFT
+    end = first + (length_bytes >> PAGE_SHIFT)
+    weigh = 1 if room != 0 and length_bytes >= LARGE_BYTES and regions[row, REGION_PIECE] <= PIECE_BYTES else 0
+    held = ask_before(fd, offset_bytes, length_bytes, room, weigh) if verify != 0 else -1
+    is_part = marks != 0 and 0 < held < length_bytes
+    if is_part:
+        mark_data(fd, offset_bytes, length_bytes, marks, first)
     ledger[PUNCHES] += 1
     failed = punch_hole(fd, offset_bytes, length_bytes)
     if failed != 0:
+        if is_part:
+            mark_pages(marks, first, end, 0)
         skip_bytes(length_bytes, SKIPPED_FAILED, ledger)
         return failed
     ledger[REPORTED_BYTES] += length_bytes
     ledger[DISCARDED_BYTES] += length_bytes
-    if regions[row, REGION_MARKS] != 0:
-        first = into_bytes >> PAGE_SHIFT
-        mark_pages(regions[row, REGION_MARKS], first, first + (length_bytes >> PAGE_SHIFT))
     if verify != 0:
         gone = gone_bytes(fd, offset_bytes, length_bytes)
         if gone >= 0:
+            returned = returned_bytes(fd, length_bytes, room, weigh, held, gone)
             ledger[CHECKED_BYTES] += length_bytes
             ledger[VERIFIED_BYTES] += gone
+            ledger[RETURNED_BYTES] += returned
+            if marks != 0 and returned == length_bytes:
+                mark_pages(marks, first, end, 1)
     return 0
 
 

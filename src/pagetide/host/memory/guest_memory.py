@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pagetide import foreign_fds, linux
 from pagetide.host.memory.mapping import LOOK_PAGES, GuestMemoryError, Mapping, map_region
+from pagetide.host.memory.ram_size import shared_files
 from pagetide.host.memory.seam import SeamError, Seams
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
@@ -171,6 +172,15 @@ class GuestMemory:
         return [(mapping.shared, mapping.fd) for mapping in self._mappings]
 
     @property
+    def held_bytes(self) -> int:
+        """What the host holds of it, in RAM and in swap, by `st_blocks`, which costs nothing.
+
+        On hugetlbfs those are pages of its pool. Of a file that is shared in part, what is held of the rest may be
+        among it, up to the part's size.
+        """
+        return sum(min(files) for files in shared_files(self.region_map.table))
+
+    @property
     def is_ram(self) -> bool:
         """Whether all of it is in files of tmpfs or hugetlbfs, and nothing on a disk."""
         return all(linux.can_have_seals(mapping.fd) for mapping in self._mappings)
@@ -181,10 +191,10 @@ class GuestMemory:
         return self._seams.was_cut or any(mapping.window.was_cut for mapping in self._mappings)
 
     def take_refaulted_bytes(self) -> int:
-        """Look at a piece of memory: how much of what was discarded is resident again (mincore(2)).
+        """Look at a piece of memory: how much of what was returned is resident again (mincore(2)).
 
-        Each page counts once for each time it was discarded. A piece takes some 0.3 ms, and 2 ms if little of it is
-        resident; where nothing was discarded is passed over. `looking` is False after the last piece, or a change.
+        Each page counts once for each time it was returned. A piece takes some 0.3 ms, and 2 ms if little of it is
+        resident; where nothing was returned is passed over. `looking` is False after the last piece, or a change.
 
         Raises:
             OSError: the kernel does not say.

@@ -13,8 +13,8 @@ soon as its element is given back.
 
 Of what is discarded, `st_blocks` tells how much went. mincore(2) cannot: for hugetlbfs it looks into the caller's own
 page table (mm/mincore.c, mincore_hugetlb), in which a page that only the guest has touched is not, and
-SEEK_DATA calls everything data. A fall is counted as checked and verified; without one (the page was a hole before, or
-the guest touched another one meanwhile) nothing is known, and nothing is counted as checked.
+SEEK_DATA calls everything data. A fall is counted as checked, verified and returned; without one (the page was a hole
+before, or the guest touched another one meanwhile) nothing is known, and nothing is counted as checked.
 
 The book of a region lies at an address of its own: room for statx(2), then two int64 for each huge page (how many of
 its pages are out, and how many bytes are counted as partial), then a bit for each page.
@@ -32,13 +32,15 @@ from pagetide.host.memory.ledger import (
     DISCARDED_BYTES,
     PUNCHES,
     REPORTED_BYTES,
+    RETURNED_BYTES,
     SKIPPED_FAILED,
     SKIPPED_PARTIAL,
     VERIFIED_BYTES,
 )
+from pagetide.host.memory.presence import STATX_ROOM_BYTES, allocated_bytes
 from pagetide.host.memory.punch import punch_hole
 from pagetide.host.memory.ranges import RANGE_REGION, RANGE_START, skip_bytes
-from pagetide.jit import external, int32, int64, kernel
+from pagetide.jit import kernel
 from pagetide.memory.region_map import (
     REGION_BOOK,
     REGION_BYTES,
@@ -49,15 +51,8 @@ from pagetide.memory.region_map import (
 )
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
-_STATX_BYTES = 256
-_EMPTY_PATH_AT = _STATX_BYTES
 _UNITS_AT = 512
-_STX_BLOCKS_AT = 48  # struct statx, include/uapi/linux/stat.h
-_STATX_BLOCKS = 0x400
-_AT_EMPTY_PATH = 0x1000
-_BLOCK_BYTES = 512
-
-_statx = external("statx", int32, int32, int64, int32, int32, int64)
+assert _UNITS_AT >= STATX_ROOM_BYTES
 
 _Words = npt.NDArray[np.int64]
 
@@ -115,12 +110,9 @@ def _count_pages(bits: int, first: int, end: int) -> int:
 
 
 @kernel
-def _blocks(regions: _Words, row: int) -> int:
-    """Bytes that the region's file holds, by `st_blocks`; -1 if the kernel does not say."""
-    book = regions[row, REGION_BOOK]
-    if _statx(int(regions[row, REGION_FD]), int(book + _EMPTY_PATH_AT), _AT_EMPTY_PATH, _STATX_BLOCKS, int(book)) != 0:
-        return -1
-    return load_i64(book + _STX_BLOCKS_AT) * _BLOCK_BYTES
+def _allocated(regions: _Words, row: int) -> int:
+    """Bytes that the region's file holds; -1 if the kernel does not say."""
+    return allocated_bytes(regions[row, REGION_FD], regions[row, REGION_BOOK])
 
 
 @kernel
@@ -138,7 +130,7 @@ def _punch_units(
     regions: _Words, row: int, offset_bytes: int, length_bytes: int, counted_bytes: int, verify: int, ledger: _Words
 ) -> int:
     """Punch whole huge pages, of which so much is to be accounted for; 0, or the errno of the call."""
-    before = _blocks(regions, row) if verify != 0 else -1
+    before = _allocated(regions, row) if verify != 0 else -1
     ledger[PUNCHES] += 1
     failed = punch_hole(regions[row, REGION_FD], offset_bytes, length_bytes)
     if failed != 0:
@@ -147,11 +139,12 @@ def _punch_units(
     ledger[REPORTED_BYTES] += counted_bytes
     ledger[DISCARDED_BYTES] += counted_bytes
     if before >= 0:
-        fallen = before - _blocks(regions, row)
+        fallen = before - _allocated(regions, row)
         if fallen > 0:
             gone = min(counted_bytes, fallen)
             ledger[CHECKED_BYTES] += gone
             ledger[VERIFIED_BYTES] += gone
+            ledger[RETURNED_BYTES] += gone
     return 0
 
 

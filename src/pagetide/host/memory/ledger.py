@@ -5,7 +5,7 @@ reads them while the device works. There is one writer. Each word is written who
 of a live array can see an element that is only half accounted for. Between two elements
 
     reported_bytes = discarded_bytes + the skipped bytes of every reason
-    discarded_bytes >= checked_bytes >= verified_bytes
+    discarded_bytes >= checked_bytes >= verified_bytes >= returned_bytes
 
 Reports, inflated and deflated pages have an account of the same words each, one after the other; kernels get the view
 of the one that they write. In the deflate account nothing is discarded: what is not skipped is usable again.
@@ -51,6 +51,11 @@ MALFORMED = 15
 """Descriptors that are no array of page frame numbers, or hold more of them than is taken."""
 SKIPPED_PARTIAL = 16
 """Bytes not discarded because they are a part of a huge page of hugetlbfs, of which other parts are not out."""
+RETURNED_BYTES = 17
+"""How much of the checked the host held when it was discarded, in RAM or in swap, and then no more: what came back.
+
+The rest of what is verified gone was gone before, or never there.
+"""
 
 _ACCOUNT_NAMES = (
     "reports",
@@ -70,6 +75,7 @@ _ACCOUNT_NAMES = (
     "skipped_inhibited_bytes",
     "malformed",
     "skipped_partial_bytes",
+    "returned_bytes",
 )
 
 ACCOUNT_WORDS = len(_ACCOUNT_NAMES)
@@ -91,10 +97,11 @@ HINTS_STALE = HINTS + 2
 STATISTICS = HINTS + 3
 """Times that the guest told its memory statistics."""
 REFAULTED_BYTES = HINTS + 4
-"""Discarded pages that were found resident again, each counted once for each time that it was looked for and found.
+"""Returned pages that were found resident again, each counted once for each time that it was looked for and found.
 
-A page that was discarded, touched and discarded again between two looks is counted once or not at all, so this is the
-least that came back.
+A page that was returned, touched and returned again between two looks is counted once or not at all, so this is the
+least that was touched again. Memory that was discarded without having been there is none of it, nor is what was not
+checked: of that nobody knows whether it was returned.
 """
 
 WORD_NAMES = (

@@ -11,6 +11,7 @@ from pagetide import foreign_fds, linux
 from pagetide.host.memory.discard import piece_bytes
 from pagetide.host.memory.file_window import FileWindow
 from pagetide.host.memory.huge_pages import book_bytes, huge_page_bytes
+from pagetide.host.memory.presence import ROOM_BYTES
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 
@@ -31,7 +32,7 @@ class Mapping(NamedTuple):
         shared: what the front-end said of it.
         fd: its file.
         window: where its bytes are in this process.
-        marks_address: where a bit for each page says that it was discarded, and not seen again since.
+        marks_address: where a bit for each page says that it was returned, and not seen again since.
         piece_bytes: most that is discarded in one call.
         unit_bytes: the pages that can be given back.
         book_address: which parts of huge pages are out (huge_pages.py); 0 without any.
@@ -58,11 +59,11 @@ class Mapping(NamedTuple):
     def close(self) -> None:
         """Unmap it and close its file."""
         self.window.close()
-        linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes))
+        linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes) + ROOM_BYTES)
         foreign_fds.close(self.fd)
 
     def take_refaulted_pages(self, start: int) -> int:
-        """Those of the piece that begins with this page, each once; -1 if nothing was discarded there."""
+        """Those of the piece that begins with this page, each once; -1 if nothing was returned there."""
         marks_bytes = _marks_bytes(self.shared.size_bytes)
         marks = np.ctypeslib.as_array((ctypes.c_uint8 * marks_bytes).from_address(self.marks_address))
         some = marks[start // 8 : (start + LOOK_PAGES) // 8]
@@ -113,8 +114,8 @@ def _map(shared: MemoryRegion, fd: int) -> Mapping:
     with contextlib.ExitStack() as undo:
         window = FileWindow(fd, shared.mmap_offset_bytes, shared.size_bytes)
         undo.callback(window.close)
-        marks_address = _zeros(_marks_bytes(shared.size_bytes))
-        undo.callback(linux.munmap, marks_address, _marks_bytes(shared.size_bytes))
+        marks_address = _zeros(_marks_bytes(shared.size_bytes) + ROOM_BYTES)
+        undo.callback(linux.munmap, marks_address, _marks_bytes(shared.size_bytes) + ROOM_BYTES)
         has_book = unit > PAGE_SIZE_BYTES
         book_address = _zeros(book_bytes(shared.mmap_offset_bytes, shared.size_bytes, unit)) if has_book else 0
         undo.pop_all()

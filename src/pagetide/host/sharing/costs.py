@@ -8,7 +8,7 @@ import time
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
-from pagetide.host.device.allowance import HELD_REST_MAX_S, SHARE, Allowance, Use
+from pagetide.host.device.allowance import HELD_REST_MAX_S, IN_VAIN, SHARE, Allowance, Use
 
 Party = TypeVar("Party", bound=Hashable)
 
@@ -29,16 +29,17 @@ class Costs(Generic[Party]):
         self._round_start_s = 0.0
         self._allowances: dict[Party, Allowance] = {}
         self._resting: dict[Party, float] = {}  # until when
+        self._last: tuple[Party, Use] | None = None  # whose action was the round's last
 
     def enter(self, party: Party, burst_s: float, *, at: Party | None = None) -> None:
-        """A new party, that may use so much at once, and shares with all that are `at` the same other one."""
+        """A new party, that may use so much at once; it takes that, and more, from what all share that are `at` one."""
         assert party not in self._allowances
         self._allowances[party] = Allowance(burst_s, self.clock_s, None if at is None else self._allowances[at])
 
-    def leave(self, party: Party) -> float:
-        """A party is no more; what it used in vain and has not been given again."""
+    def leave(self, party: Party) -> None:
+        """A party is no more; what it has left, or owes, is the one's that it was at."""
         self._resting.pop(party, None)
-        return self._allowances.pop(party).lacks_s(self.clock_s)
+        self._allowances.pop(party).end(self.clock_s)
 
     def lap_s(self) -> float:
         """The thread's CPU time since this was last asked: one reading ends an action and begins the next."""
@@ -49,30 +50,51 @@ class Costs(Generic[Party]):
         """The loop begins a round; it ends with `end_round`."""
         self.lap_s()
         self._round_start_s = self._lap_end_s
+        self._last = None
 
     def end_round(self, slept_s: float) -> None:
-        """The loop has ended a round, as of the last lap, in which it slept for so long."""
+        """The loop has ended a round, in which it slept for so long.
+
+        What it took besides the actions is the last one's: whoever wakes the loop for next to nothing, again and
+        again, pays for the waking, too. A rest that comes of that begins with that party's next action; one that has
+        begun lasts longer.
+        """
+        rest_of_round_s = self.lap_s()
+        if self._last is not None and self._last[0] in self._allowances:
+            party, use = self._last
+            spent_s = self._spend(party, use, rest_of_round_s)
+            if party in self._resting:
+                self._resting[party] += spent_s / SHARE
         self.clock_s += slept_s + self._lap_end_s - self._round_start_s
 
     def charge(self, party: Party, used_s: float) -> bool:
         """Take what a party used in vain from its allowance; whether that has used it up, so that a rest begins."""
-        allowance = self._allowances[party]
-        allowance.spend(used_s, self.clock_s)
-        rest_s = allowance.rest_s(self.clock_s)
+        return self.account(party, IN_VAIN, used_s)
+
+    def account(self, party: Party, use: Use, used_s: float) -> bool:
+        """Settle an action that was of this use and took so long; answer as for `charge`."""
+        if use.pages:
+            self._allowances[party].earn((1.0 - use.in_vain) * used_s, use.pages)
+        self._last = party, use
+        return self._spend(party, use, used_s) > 0 and self.must_rest(party)
+
+    def must_rest(self, party: Party) -> bool:
+        """Whether a party's allowance is used up, by itself or by others who share it, so that a rest begins."""
+        rest_s = self._allowances[party].rest_s(self.clock_s)
         begins = rest_s > 0 and party not in self._resting
         if begins:
             self.rest_until(party, self.clock_s + rest_s)
         return begins
 
-    def account(self, party: Party, use: Use, used_s: float) -> bool:
-        """Settle an action that was of this use and took so long; answer as for `charge`."""
+    def _spend(self, party: Party, use: Use, used_s: float) -> float:
+        """Take what is not paid for from a party's allowance; how much that was."""
         allowance = self._allowances[party]
-        if use.pages:
-            allowance.earn((1.0 - use.in_vain) * used_s, use.pages)
         in_vain_s = use.in_vain * used_s
         if use.payable:
             in_vain_s = allowance.pay(in_vain_s)
-        return in_vain_s > 0 and self.charge(party, in_vain_s)
+        if in_vain_s > 0:
+            allowance.spend(in_vain_s, self.clock_s)
+        return in_vain_s
 
     def hold_up(self, party: Party, held_s: float) -> bool:
         """A party kept the loop waiting for so long: it rests until that is no more than its share of the time.

@@ -12,8 +12,8 @@ import numpy as np
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.driver.link import VhostUserLink
 from pagetide.guest.driver.reporting import BalloonDriver
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.scan import Scan
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.host.memory.ledger import LEDGER_WORDS, PUNCHES
 from pagetide.linux import eventfd_read
 from pagetide.machine.config import RunConfig

@@ -6,7 +6,7 @@ as `arm64-16k`. Which machine, processor and console a kernel of Debian boots wi
 
 from typing import NamedTuple
 
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 
 
 class Architecture(NamedTuple):

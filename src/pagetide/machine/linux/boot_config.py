@@ -2,7 +2,8 @@
 
 import msgspec
 
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.units import ORDER_MAX, format_size
 
 RAM_BYTES_MIN = 64 << 20

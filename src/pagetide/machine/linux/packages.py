@@ -8,7 +8,7 @@ from pathlib import Path
 from shutil import which
 from typing import NamedTuple
 
-from pagetide.machine.config import ConfigError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.architectures import AMD64, Architecture
 from pagetide.machine.linux.kernel_modules import (
     KernelModule,

@@ -5,7 +5,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -16,13 +15,15 @@ from pagetide.guest.allocator.zone_layout import HOLDS_TIMED
 from pagetide.guest.driver.inflate import InflateDriver
 from pagetide.guest.driver.link import VhostUserLink, connect
 from pagetide.guest.driver.reporting import BalloonDriver
+from pagetide.guest.in_flight import InBalloon, InFlight, TakenByHost
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.registry import make_design
+from pagetide.guest.vcpu_loop import Relief
 from pagetide.jit import kernels_are_cached
 from pagetide.linux import set_parent_death_signal
+from pagetide.machine.balloon_policy import settled
 from pagetide.machine.faults import Fault, FaultError, of_kind, ring_entries
-from pagetide.machine.in_flight import InFlight, TakenByHost
-from pagetide.machine.live.balloon_worker import BalloonWorker, InBalloon
+from pagetide.machine.live.balloon_worker import BalloonWorker
 from pagetide.machine.live.fault_player import FaultPlayer
 from pagetide.machine.live.guest_run import GuestRun
 from pagetide.machine.live.guest_warm_up import warm_up_design, warm_up_guest
@@ -56,7 +57,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
         if config.device == "qemu":
             _reserve_what_is_no_ram(zone)
-        worker, in_flight, relieve = _worker(setup, zone, ram.address, link)
+        worker, in_flight, relief = _worker(setup, zone, ram.address, link)
         player = FaultPlayer(
             of_kind(config.parsed_faults, "off", "ring-full"),
             lambda fault: _set_fault(worker, fault, True),
@@ -79,7 +80,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             waits_before_oom=config.oom == "wait",
             cools=config.keeps_clock,
             in_flight=in_flight,
-            relieve=relieve,
+            relief=relief,
         )
         started = threading.Event()
         threading.Thread(target=_obey, args=(channel, run, started), daemon=True).start()
@@ -93,8 +94,8 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
 
 def _worker(
     setup: GuestSetup, zone: Zone, ram_address: int, link: VhostUserLink | QemuLink
-) -> tuple[GuestWorker, InFlight | None, Callable[[int], int] | None]:
-    """The worker for the design, and what `GuestRun` calls `in_flight` and `relieve`."""
+) -> tuple[GuestWorker, InFlight | None, Relief | None]:
+    """The worker for the design, and what `GuestRun` calls `in_flight` and `relief`."""
     config = setup.config
     design = make_design(config.design, zone, config.tuning)
     zone.words[HOLDS_TIMED] = 1
@@ -105,8 +106,8 @@ def _worker(
         balloon_worker = BalloonWorker(
             design, InflateDriver(zone, ram_address, link, deflate_on_oom=deflates), link, noting
         )
-        relieve = design.deflate_on_oom if deflates else None
-        return balloon_worker, InBalloon(zone, design, balloon_worker), relieve
+        in_balloon = InBalloon(zone, design, balloon_worker, settled)
+        return balloon_worker, in_balloon, design if deflates else None
     if config.design in ("off", "shared"):
         return GuestWorker(design, None, link), TakenByHost(zone) if config.design == "shared" else None, None
     reconnecting = link if setup.socket_path is not None and isinstance(link, VhostUserLink) else None

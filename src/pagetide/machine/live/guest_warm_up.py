@@ -5,16 +5,15 @@ import mmap
 import numpy as np
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE, operations
-from pagetide.guest.allocator.pcp import pcp_drain
 from pagetide.guest.allocator.reported_again import note_reported
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.driver.reporting import BalloonDriver
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.designs.scan import Scan
 from pagetide.guest.reporting.registry import make_design
-from pagetide.guest.vcpu import host_wanted, run_operations
+from pagetide.guest.reporting.settings import ReportingSettings
+from pagetide.guest.vcpu import drain_idle, next_act, note_false_oom, note_wait, run_operations
 from pagetide.units import PAGE_SIZE_BYTES
 
 _PAGES = 4096
@@ -48,9 +47,11 @@ def warm_up_guest() -> None:
         for kind in (ALLOCATE, FREE):
             some = operations(kind, [0, 3], [0, 1])
             run_operations(zone.words, zone.pages, view.ctypes.data, 0, some, held, np.zeros(1, np.int64), len(some))
-        pcp_drain(zone.words, zone.pages, 0)
+        next_act(0, 0.0, 0.0, False)
+        drain_idle(zone.words, zone.pages, 0)
         take_wake(zone.words)
-        host_wanted(zone.words, 0)
+        note_wait(zone.words, 0, 0)
+        note_false_oom(zone.words)
         driver = BalloonDriver(zone, view.ctypes.data, _NobodyThere(), 2)
         design = Scan(zone, ReportingSettings(order=9, delay_s=0.0, capacity=2))
         design.start(0.0)

@@ -1,5 +1,6 @@
 """The reporting worker of a live guest: the thread in which its steps run and its waits are executed."""
 
+import math
 import os
 import select
 import threading
@@ -105,6 +106,29 @@ class GuestWorker(Reporting):
             HostGoneError: the device's end of the connection is closed.
         """
         self._drive(Reporter(self))
+
+    def wait_until(self, holds: Callable[[], bool], most_s: float = math.inf, look_again_s: float = math.inf) -> None:
+        """Until something holds, or the time is over; who tells is shut out between a look and the wait for a word.
+
+        Args:
+            holds: what is waited for; looked at whenever somebody is told, and at least every so often.
+            most_s: the time.
+            look_again_s: how often.
+
+        Raises:
+            Exception: whatever ended the worker.
+        """
+        end_s = time.monotonic() + most_s
+
+        def over() -> bool:
+            return holds() or self.failure is not None
+
+        with self.came_back:
+            while not over() and (left_s := end_s - time.monotonic()) > 0:
+                timeout_s = min(left_s, look_again_s)
+                self.came_back.wait_for(over, None if timeout_s == math.inf else timeout_s)
+        if self.failure is not None:
+            raise self.failure
 
     def _run(self) -> None:
         try:

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from pagetide.machine.config import ConfigError, RunConfig, workload_defaults
+from pagetide.machine.config import RunConfig, workload_defaults
+from pagetide.machine.config_error import ConfigError
 from pagetide.units import parse_size
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.machine.config import ConfigError, RunConfig, Workload
+from pagetide.machine.config import RunConfig, Workload
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.faults import Kind
 from pagetide.memory.available import total_bytes
 from pagetide.units import format_size

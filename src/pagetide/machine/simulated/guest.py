@@ -6,19 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.allocator.request import take_wake
-from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.allocator.zone_layout import (
-    FALSE_OOMS,
-    WAIT_HOST_NS,
-    WAIT_HOST_NS_MAX,
-    WAITS_HOST,
-    vcpu_base,
-)
-from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD
+from pagetide.guest.vcpu import DONE, HOST_WANTED, NO_MEMORY, NOT_HAD, note_wait
+from pagetide.guest.vcpu_loop import StoppedVcpu, Surroundings
+from pagetide.guest.worker import Wait
 from pagetide.machine.costs import PS_PER_S
-from pagetide.machine.in_flight import InFlight
-from pagetide.machine.live.guest_run import SETTLE_MAX_S, OutOfMemoryError
+from pagetide.machine.live.guest_run import SETTLE_MAX_S
 from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
 from pagetide.machine.simulated.loop import NEVER_PS, Loop, Signal, Task
 from pagetide.machine.simulated.process import Processors
@@ -45,6 +37,26 @@ from pagetide.memory.metadata import MetadataFile
 from pagetide.workload.stream import Stream, Stretch
 
 
+class SimulatedOperation:
+    """The operation at which a vCPU stopped; what vcpu_loop.py calls NextOperation."""
+
+    def __init__(
+        self, row: npt.NDArray[np.int64], operations: npt.NDArray[np.void], slots: npt.NDArray[np.int64]
+    ) -> None:
+        """Take the vCPU's row, and the operations and slots that it counts in."""
+        self._row, self._operations, self._slots = row, operations, slots
+
+    @property
+    def order(self) -> int:
+        """Of its block."""
+        return int(self._operations[self._row[CURSOR]]["order"])
+
+    def give_up(self) -> None:
+        """Go on without it."""
+        self._slots[self._operations[self._row[CURSOR]]["slot"]] = NOT_HAD
+        self._row[CURSOR] += 1
+
+
 class SimulatedGuest:
     """Runs a workload on a zone, in virtual time.
 
@@ -57,40 +69,33 @@ class SimulatedGuest:
     def __init__(
         self,
         loop: Loop,
-        zone: Zone,
+        guest: Surroundings,
         memory: MetadataFile,
         stream: Stream,
         worker: SimulatedWorker,
         tell: Callable[[PhaseBegan | PhaseEnded | ClockStarted], None],
         costs: npt.NDArray[np.int64],
         shared: npt.NDArray[np.int64],
-        *,
-        in_flight: InFlight,
         processors: Processors,
-        waits_before_oom: bool = True,
-        relieve: Callable[[int], int] | None = None,
     ) -> None:
         """Take everything that the run needs; `run` is its task.
 
         Args:
             loop: the clock.
-            zone: the guest's page frames.
-            memory: what is resident of them.
+            guest: what its vCPUs work with.
+            memory: what is resident of its page frames.
             stream: what the vCPUs do.
             worker: who reports.
             tell: gets what happens.
             costs: what it costs, a row of vcpu.py's costs for each number of vCPUs at work, from 1, if there
                 is a processor for each.
             shared: SHARED_WORDS of vcpu.py, all 0.
-            in_flight: as for GuestRun.
             processors: who wants one of them.
-            waits_before_oom: as for GuestRun.
-            relieve: as for GuestRun.
         """
         self.over, self.goes_on_ps, self.busy_ps = False, NEVER_PS, 0
-        self._loop, self._zone, self._memory, self._stream, self._worker = loop, zone, memory, stream, worker
-        self._tell, self._costs, self._shared, self._waits_before_oom = tell, costs, shared, waits_before_oom
-        self._in_flight, self._relieve, self._processors = in_flight, relieve, processors
+        self._loop, self._zone, self._memory, self._stream, self._worker = loop, guest.zone, memory, stream, worker
+        self._tell, self._costs, self._shared, self._processors = tell, costs, shared, processors
+        self._in_flight = guest.in_flight
         self._work = [stream.operations_of(vcpu) for vcpu in range(len(costs))]
         self._firsts = np.cumsum([0, *(len(work.operations) for work in self._work)])[:-1]
         self._rows = np.zeros((len(costs), VCPU_COLUMNS), np.int64)
@@ -98,6 +103,10 @@ class SimulatedGuest:
         self._slots = np.full(stream.slot_firsts[-1], -1, np.int64)
         self._operations = np.concatenate([work.operations for work in self._work])
         self._due_ps = np.zeros(len(self._operations), np.int64)
+        self._steps = [
+            StoppedVcpu(vcpu, guest, SimulatedOperation(row, self._operations, self._slots))
+            for vcpu, row in enumerate(self._rows)
+        ]
         self._zero_ps = 0
         self._at_work = 0
         self._stretched: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
@@ -174,21 +183,34 @@ class SimulatedGuest:
         return costs
 
     def _stopped(self, outcome: int, vcpu: int) -> None:
-        row, loop = self._rows[vcpu], self._loop
+        """A vCPU stopped; what it does about it comes when its clock is reached, and that it waits for."""
+        row, loop, steps = self._rows[vcpu], self._loop, self._steps[vcpu]
         at_ps = int(row[CLOCK_PS])
-        if take_wake(self._zone.words):
-            loop.at(at_ps, self._worker.wake)
-        assert outcome != BAD_FREE, f"vCPU {vcpu} freed what it did not hold"
+        steps.begin(loop.now_s)  # nothing came back while it ran, since that is an event
+        steps.stopped(outcome)
+        if steps.step != "go_on":
+            loop.at(at_ps, lambda: loop.resume(self._drive(vcpu)))
         if outcome == DONE and not unfinished(self._rows):
             loop.at(int(self._rows[:, CLOCK_PS].max()), self._all_done.notify)
-        elif outcome == HOST_WANTED:
+        elif outcome in (HOST_WANTED, NO_MEMORY):
             row[CLOCK_PS] = NEVER_PS
-            loop.at(at_ps, lambda: loop.resume(self._wait(vcpu, self._worker.report_from_vcpu())))
-        elif outcome == NO_MEMORY:
-            row[CLOCK_PS] = NEVER_PS
-            seen = self._in_flight.ended
-            loop.at(at_ps, lambda: loop.resume(self._out_of_memory(vcpu, seen)))
         self._count()
+
+    def _drive(self, vcpu: int) -> Task:
+        """Run the steps of a vCPU that stopped, until it goes on."""
+        steps, wait = self._steps[vcpu], Wait.NOTHING
+        while wait is not Wait.OVER:
+            step = steps.step
+            wait = steps.proceed(self._loop.now_s)
+            if step == "relieve" and steps.relieved_pages:
+                yield from self._gave_back(steps.relieved_pages)
+            if wait is Wait.REPORT:
+                yield from self._noted(vcpu, self._worker.report_from_vcpu())
+            elif wait is Wait.MEMORY:
+                came_back = self._look_until(lambda: steps.is_back)
+                yield from self._noted(vcpu, came_back) if steps.waits_before_oom else came_back
+        if self._rows[vcpu, CLOCK_PS] == NEVER_PS:
+            self._go_on(vcpu)
 
     def _load(self, number: int, stretch: Stretch) -> None:
         """Have each vCPU run its operations of one stretch, each when it is due."""
@@ -207,16 +229,11 @@ class SimulatedGuest:
         self._at_work = self._processors.vcpus = int(at_work(self._rows))
         self.goes_on_ps = self._loop.now_ps if self._at_work else NEVER_PS
 
-    def _wait(self, vcpu: int, what: Task) -> Task:
-        """Let a vCPU wait for the host, account for the time, and let it go on."""
+    def _noted(self, vcpu: int, what: Task) -> Task:
+        """Let a vCPU wait for the host, and account for the time."""
         start_ps = self._loop.now_ps
         yield from what
-        words, base = self._zone.words, vcpu_base(vcpu)
-        waited_ns = (self._loop.now_ps - start_ps) // 1000
-        words[base + WAITS_HOST] += 1
-        words[base + WAIT_HOST_NS] += waited_ns
-        words[base + WAIT_HOST_NS_MAX] = max(int(words[base + WAIT_HOST_NS_MAX]), waited_ns)
-        self._go_on(vcpu)
+        note_wait(self._zone.words, vcpu, (self._loop.now_ps - start_ps) // 1000)
 
     def _go_on(self, vcpu: int) -> None:
         self._rows[vcpu, CLOCK_PS] = self._loop.now_ps
@@ -238,27 +255,3 @@ class SimulatedGuest:
         hold_ps = processors.stretched_ps(work_ps)
         yield None, int(hold_zone_lock(self._zone.words, self._shared, loop.now_ps, hold_ps))
         processors.others -= 1
-
-    def _out_of_memory(self, vcpu: int, seen: int) -> Task:
-        """An allocation failed: truly, or because blocks are out for reporting (S15)."""
-        in_flight, words, row = self._in_flight, self._zone.words, self._rows[vcpu]
-        operation = self._operations[row[CURSOR]]
-        order = int(operation["order"])
-        pages = 0 if self._relieve is None else self._relieve(order)
-        if pages:
-            yield from self._gave_back(pages)
-            self._go_on(vcpu)
-            return
-        if in_flight.begun == in_flight.ended == seen:
-            raise OutOfMemoryError("it ran out of memory: its workload needs more than it has")
-        came_back = self._look_until(lambda: in_flight.ended != seen)
-        if self._waits_before_oom:
-            yield from self._wait(vcpu, came_back)
-        elif in_flight.pages >= 1 << order:
-            words[FALSE_OOMS] += 1
-            self._slots[operation["slot"]] = NOT_HAD
-            row[CURSOR] += 1
-            self._go_on(vcpu)
-        else:
-            yield from came_back
-            self._go_on(vcpu)

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.zone import TICKS_PER_S, Zone
+from pagetide.guest.vcpu_loop import OutOfMemoryError, Surroundings
 from pagetide.host.memory.ledger import Ledger
 from pagetide.jit import kernels_are_cached
-from pagetide.machine.config import ConfigError, RunConfig
+from pagetide.machine.config import RunConfig
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import PS_PER_S, Costs
 from pagetide.machine.faults import Fault, of_kind
 from pagetide.machine.guest_view import ArenaView
-from pagetide.machine.live.guest_run import OutOfMemoryError
 from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
 from pagetide.machine.observer import SAMPLE_INTERVAL_S, Observer
 from pagetide.machine.recorder import Recorder
@@ -131,9 +132,9 @@ class SimulatedMachine:
             happened.notify()
 
         guest = SimulatedGuest(
-            loop, zone, ram.file, self._stream, worker, tell, self._vcpu_costs(), shared,
-            in_flight=parts.in_flight, processors=processors, waits_before_oom=config.oom == "wait",
-            relieve=parts.relieve,
+            loop,
+            Surroundings(zone, worker, parts.in_flight, config.oom == "wait", parts.relief),
+            ram.file, self._stream, worker, tell, self._vcpu_costs(), shared, processors,
         )  # fmt: skip
         recorder.begin({"host": 0.0, "guest": 0.0})
         tasks = [

@@ -1,6 +1,5 @@
 """What a design needs of a simulated machine besides its worker: drivers, and tasks of the host's."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,17 +9,17 @@ from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import NR_PAGES
 from pagetide.guest.driver.inflate import InflateDriver
 from pagetide.guest.driver.reporting import BalloonDriver
+from pagetide.guest.in_flight import InBalloon, InFlight, Isolated, TakenByHost
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.registry import make_design
+from pagetide.guest.vcpu_loop import Relief
 from pagetide.host.device.taking import FrameTaker
 from pagetide.host.memory.ledger import Ledger
-from pagetide.machine.balloon_policy import BalloonPolicy
+from pagetide.machine.balloon_policy import BalloonPolicy, settled
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
 from pagetide.machine.faults import ring_entries
-from pagetide.machine.in_flight import InFlight, Isolated, TakenByHost
 from pagetide.machine.live import host_ballooning, host_taking
-from pagetide.machine.live.balloon_worker import InBalloon
 from pagetide.machine.simulated.balloon import SimulatedBalloonWorker
 from pagetide.machine.simulated.host import SimulatedHost
 from pagetide.machine.simulated.loop import Loop, Signal, Task
@@ -53,13 +52,13 @@ class Parts(NamedTuple):
     Attributes:
         worker: drives it.
         in_flight: what of the guest's free memory the host has at the moment.
-        relieve: as for GuestRun.
+        relief: as for GuestRun.
         tasks: what else is to run.
     """
 
     worker: SimulatedWorker
     in_flight: InFlight
-    relieve: Callable[[int], int] | None = None
+    relief: Relief | None = None
     tasks: tuple[Task, ...] = ()
 
 
@@ -89,7 +88,7 @@ def _balloon(ground: Ground, design: Balloon) -> Parts:
         ground.loop, zone, design, driver, host, ground.costs, ground.shared, ground.processors
     )
     host.set_policy(BalloonPolicy(zone.words), host_ballooning.delay_s(config))
-    return Parts(worker, InBalloon(zone, design, worker), design.deflate_on_oom if deflates else None)
+    return Parts(worker, InBalloon(zone, design, worker, settled), design if deflates else None)
 
 
 def _taking(ground: Ground) -> Task:

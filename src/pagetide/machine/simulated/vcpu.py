@@ -10,21 +10,36 @@ from typing import Any
 from pagetide.atomics import load_i64
 from pagetide.guest.allocator.operation import ALLOCATE
 from pagetide.guest.allocator.page_alloc import allocate, free
-from pagetide.guest.allocator.pcp import pcp_drain
+from pagetide.guest.allocator.pcp import pcp_blocks
 from pagetide.guest.allocator.zone_layout import (
     LOCK_CONTENDED,
     LOCK_HOLD_NS,
     LOCK_HOLD_NS_MAX,
     LOCK_WAIT_NS,
     LOCK_WAIT_NS_MAX,
-    PCP_COUNT,
+    PCP_ORDERS,
     REFAULTED_PAGES,
     STAMP_ERRORS,
     VCPU_WORDS,
     vcpu_base,
 )
-from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, NOT_HAD, host_wanted, wanted
+from pagetide.guest.vcpu import (
+    ACT_DRAIN,
+    ACT_END,
+    ACT_SLEEP,
+    BAD_FREE,
+    DONE,
+    HOST_WANTED,
+    IDLE_S,
+    NO_MEMORY,
+    NOT_HAD,
+    SLOT_WANTED,
+    drain_idle,
+    next_act,
+    wanted,
+)
 from pagetide.jit import kernel
+from pagetide.machine.costs import PS_PER_S
 from pagetide.machine.simulated.loop import NEVER_PS
 from pagetide.memory import metadata
 from pagetide.memory.metadata import stamp_metadata, unstamped_pages
@@ -41,10 +56,11 @@ FROM_PS = 3
 """What is due by then is to run as fast as it can, and is never behind."""
 BEHIND_PS = 4
 """The longest that another operation began after it was due."""
-VCPU_COLUMNS = 5
+DRAINED = 5
+"""Whether it drained its per-CPU list since its last operation."""
+VCPU_COLUMNS = 6
 
-IDLE_PS = 100_000_000_000
-"""A vCPU that is idle for as long drains its per-CPU list (IDLE_S of machine/live/guest_run.py)."""
+_IDLE_PS = round(IDLE_S * PS_PER_S)
 
 # The costs, in picoseconds.
 ORDER0_PS = 0
@@ -129,13 +145,13 @@ def _stamp(words: Any, base: int, memory_address: int, costs: Any, pfn: int, ord
 
 
 @kernel
-def _allocator_ps(words: Any, shared: Any, costs: Any, base: int, order: int, listed: int, now_ps: int) -> int:
-    """When an allocation or free is done that found `listed` pages on the vCPU's per-CPU list."""
-    if order > 0:
+def _allocator_ps(words: Any, shared: Any, costs: Any, vcpu: int, order: int, listed: int, now_ps: int) -> int:
+    """When an allocation or free is done after which, without the zone, `listed` blocks would be on per-CPU lists."""
+    if not words[PCP_ORDERS] >> order & 1:
         return hold_zone_lock(words, shared, now_ps, costs[BLOCK_PS])
     now_ps += costs[ORDER0_PS]
-    moved = words[base + PCP_COUNT] - listed
-    if moved > 1 or moved < -1:
+    moved = pcp_blocks(words, vcpu) - listed
+    if moved != 0:
         now_ps = hold_zone_lock(words, shared, now_ps, abs(moved) * costs[MOVED_PAGE_PS])
     return now_ps
 
@@ -155,9 +171,9 @@ def _allocate(
 ) -> int:
     """Allocate a block into a slot and stamp it, or leave the slot as it was; when that is done."""
     base = _VCPU_0 + vcpu * VCPU_WORDS
-    listed = words[base + PCP_COUNT]
+    listed = pcp_blocks(words, vcpu) - 1
     pfn = allocate(words, pages, vcpu, order)
-    now_ps = _allocator_ps(words, shared, costs, base, order, listed, now_ps)
+    now_ps = _allocator_ps(words, shared, costs, vcpu, order, listed, now_ps)
     if pfn >= 0:
         now_ps += _stamp(words, base, memory_address, costs, pfn, order)
         slots[slot] = pfn
@@ -183,39 +199,30 @@ def _free(
     slots[slot] = -1
     if pfn == NOT_HAD:
         return now_ps
-    listed = words[base + PCP_COUNT]
+    listed = pcp_blocks(words, vcpu) + 1
     if pfn >= 0:
         now_ps += costs[CHECK_PS] << order
         words[base + STAMP_ERRORS] += unstamped_pages(memory_address, pfn, 1 << order)
     if free(words, pages, vcpu, pfn, order) < 0:
         return -1
-    return _allocator_ps(words, shared, costs, base, order, listed, now_ps)
+    return _allocator_ps(words, shared, costs, vcpu, order, listed, now_ps)
 
 
 @kernel
-def _goes_on_ps(words: Any, vcpus: Any, vcpu: int, due_ps: int) -> int:
-    """When a vCPU does something next: its operation, once it is due, or draining its list since it is idle."""
-    clock_ps = vcpus[vcpu, CLOCK_PS]
-    if due_ps - clock_ps >= IDLE_PS and words[_VCPU_0 + vcpu * VCPU_WORDS + PCP_COUNT] > 0:
-        return clock_ps  # type: ignore[no-any-return]
-    return max(clock_ps, due_ps)  # type: ignore[no-any-return]
+def _next_act(vcpus: Any, vcpu: int, due_ps: Any) -> int:
+    """What a vCPU does next, as guest/vcpu.py has it."""
+    cursor = vcpus[vcpu, CURSOR]
+    left = vcpus[vcpu, END] - cursor
+    due_in_ps = due_ps[cursor] - vcpus[vcpu, CLOCK_PS] if left > 0 else 0
+    return next_act(left, due_in_ps, _IDLE_PS, vcpus[vcpu, DRAINED])
 
 
 @kernel
-def _begin(words: Any, pages: Any, vcpus: Any, vcpu: int, due_ps: int, costs: Any, shared: Any, until_ps: int) -> int:
-    """Get to an operation's time, by way of an idle vCPU's drain; DONE, or why it does not begin yet."""
-    if _goes_on_ps(words, vcpus, vcpu, due_ps) >= until_ps:
-        return TIME_UP
-    if due_ps - vcpus[vcpu, CLOCK_PS] >= IDLE_PS and _drain(words, pages, vcpus, vcpu, costs, shared):
-        outcome = wanted(words, vcpu)
-        if outcome != DONE:
-            return outcome
-    start_ps = max(vcpus[vcpu, CLOCK_PS], due_ps)
-    if start_ps >= until_ps:
-        return TIME_UP
-    if due_ps > vcpus[vcpu, FROM_PS]:
-        vcpus[vcpu, BEHIND_PS] = max(vcpus[vcpu, BEHIND_PS], start_ps - due_ps)
-    return DONE
+def _begins_ps(vcpus: Any, vcpu: int, due_ps: Any, act: int) -> int:
+    """When what a vCPU does next begins; behind a sleep, that is the operation."""
+    if act == ACT_SLEEP:
+        return due_ps[vcpus[vcpu, CURSOR]]  # type: ignore[no-any-return]
+    return vcpus[vcpu, CLOCK_PS]  # type: ignore[no-any-return]
 
 
 @kernel
@@ -233,49 +240,82 @@ def _run_one(
     until_ps: int,
 ) -> int:
     """Run one vCPU's operations that begin before `until_ps`; TIME_UP, or why it stopped as in guest/vcpu.py."""
-    while vcpus[vcpu, CURSOR] < vcpus[vcpu, END]:
-        cursor = vcpus[vcpu, CURSOR]
-        outcome = _begin(words, pages, vcpus, vcpu, due_ps[cursor], costs, shared, until_ps)
-        if outcome != DONE:
-            return outcome
-        operation = operations[cursor]
-        slot = operation["slot"]
-        order = int(operation["order"])
-        allocates = operation["kind"] == ALLOCATE
-        if (slots[slot] == -1) != allocates:  # another vCPU is late: it looks again when that one has its turn
+    while True:
+        act = _next_act(vcpus, vcpu, due_ps)
+        if act == ACT_END:
+            return DONE
+        left = vcpus[vcpu, CURSOR] < vcpus[vcpu, END]
+        if left and _begins_ps(vcpus, vcpu, due_ps, act) >= until_ps:
+            return TIME_UP
+        if act == ACT_SLEEP:
+            vcpus[vcpu, CLOCK_PS] = due_ps[vcpus[vcpu, CURSOR]]
+            continue
+        if act == ACT_DRAIN:
+            outcome = _drain(words, pages, vcpus, vcpu, costs, shared)
+            if not left and outcome != HOST_WANTED:
+                outcome = DONE  # it is through, and stops for that: then the worker is woken, too
+        else:
+            outcome = _run_next(
+                words, pages, memory_address, vcpus, vcpu, operations, due_ps, slots, costs, shared
+            )  # fmt: skip
+        if outcome == SLOT_WANTED:  # another vCPU is late: this one looks again when that one has its turn
             vcpus[vcpu, CLOCK_PS] = until_ps
             return TIME_UP
-        start_ps = max(vcpus[vcpu, CLOCK_PS], due_ps[cursor])
-        if allocates:
-            now_ps = _allocate(words, pages, memory_address, vcpu, order, slots, slot, costs, shared, start_ps)
-        else:
-            now_ps = _free(words, pages, memory_address, vcpu, order, slots, slot, costs, shared, start_ps)
-            if now_ps < 0:
-                return BAD_FREE
-        vcpus[vcpu, CLOCK_PS] = now_ps
-        shared[BUSY_PS] += now_ps - start_ps
-        if allocates and slots[slot] < 0:
-            return NO_MEMORY
-        vcpus[vcpu, CURSOR] = cursor + 1
-        shared[OPERATIONS] += 1
-        outcome = wanted(words, vcpu)
         if outcome != DONE:
             return outcome
-    drained = _drain(words, pages, vcpus, vcpu, costs, shared)
-    return HOST_WANTED if drained and host_wanted(words, vcpu) else DONE
 
 
 @kernel
-def _drain(words: Any, pages: Any, vcpus: Any, vcpu: int, costs: Any, shared: Any) -> bool:
-    """An idle vCPU keeps no pages to itself, as in machine/live/guest_run.py; whether it had any."""
-    listed = words[_VCPU_0 + vcpu * VCPU_WORDS + PCP_COUNT]
-    if listed == 0:
-        return False
+def _run_next(
+    words: Any,
+    pages: Any,
+    memory_address: int,
+    vcpus: Any,
+    vcpu: int,
+    operations: Any,
+    due_ps: Any,
+    slots: Any,
+    costs: Any,
+    shared: Any,
+) -> int:
+    """Run one vCPU's next operation, which is due; DONE, or why the vCPU stops at or behind it."""
+    cursor, start_ps = vcpus[vcpu, CURSOR], vcpus[vcpu, CLOCK_PS]
+    if due_ps[cursor] > vcpus[vcpu, FROM_PS]:
+        vcpus[vcpu, BEHIND_PS] = max(vcpus[vcpu, BEHIND_PS], start_ps - due_ps[cursor])
+    vcpus[vcpu, DRAINED] = 0
+    operation = operations[cursor]
+    slot = operation["slot"]
+    order = int(operation["order"])
+    allocates = operation["kind"] == ALLOCATE
+    if (slots[slot] == -1) != allocates:
+        return SLOT_WANTED
+    if allocates:
+        now_ps = _allocate(words, pages, memory_address, vcpu, order, slots, slot, costs, shared, start_ps)
+    else:
+        now_ps = _free(words, pages, memory_address, vcpu, order, slots, slot, costs, shared, start_ps)
+        if now_ps < 0:
+            return BAD_FREE
+    vcpus[vcpu, CLOCK_PS] = now_ps
+    shared[BUSY_PS] += now_ps - start_ps
+    if allocates and slots[slot] < 0:
+        return NO_MEMORY
+    vcpus[vcpu, CURSOR] = cursor + 1
+    shared[OPERATIONS] += 1
+    return wanted(words, vcpu)
+
+
+@kernel
+def _drain(words: Any, pages: Any, vcpus: Any, vcpu: int, costs: Any, shared: Any) -> int:
+    """Drain an idle vCPU's per-CPU lists, if there is something on it; who is wanted then."""
+    listed = pcp_blocks(words, vcpu)
     start_ps = vcpus[vcpu, CLOCK_PS]
-    pcp_drain(words, pages, vcpu)
+    vcpus[vcpu, DRAINED] = 1
+    if listed == 0:
+        return DONE
+    outcome = drain_idle(words, pages, vcpu)
     vcpus[vcpu, CLOCK_PS] = hold_zone_lock(words, shared, start_ps, listed * costs[MOVED_PAGE_PS])
     shared[BUSY_PS] += vcpus[vcpu, CLOCK_PS] - start_ps
-    return True
+    return outcome
 
 
 @kernel
@@ -320,7 +360,7 @@ def run_vcpus(
             if cursor > vcpus[vcpu, END] or start_ps >= NEVER_PS:
                 continue
             if cursor < vcpus[vcpu, END]:
-                start_ps = _goes_on_ps(words, vcpus, vcpu, due_ps[cursor])
+                start_ps = _begins_ps(vcpus, vcpu, due_ps, _next_act(vcpus, vcpu, due_ps))
             earliest_ps = min(earliest_ps, start_ps)
             if start_ps < next_ps:
                 second_ps = next_ps

@@ -14,6 +14,9 @@ from pagetide.units import format_size
 _ENOUGH = 0.8
 """A lower order that returns this share of what lies in small blocks is recommended, if none smaller does."""
 
+_MOSTLY, _MUCH = 0.75, 0.5
+"""Processes that have these shares of what is held, and of the guest's memory, are the answer."""
+
 _ORDER_FILE = "/sys/module/page_reporting/parameters/page_reporting_order"
 
 
@@ -32,10 +35,14 @@ def guest_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iter
         (balance.of(classes.SHARED) - guest.memory("Mapped"), _tmpfs),
         (balance.of(classes.HUGE_FREE), _pool),
         (guest.balloon_bytes, _balloon),
+        (min(guest.partial_bytes or 0, balance.of(classes.KERNEL)), _deferred_split),
     )
     for size_bytes, make in found:
         if size_bytes >= least_bytes:
             yield make(guest, size_bytes)
+    in_use = balance.of(classes.PROCESSES)
+    if in_use >= max(least_bytes, _MOSTLY * evidence.vm.ram_held_bytes, _MUCH * evidence.vm.ram_bytes):
+        yield _in_use(guest, in_use)
 
 
 def _reports(guest: GuestFacts, size_bytes: int) -> int | None:
@@ -194,6 +201,36 @@ def _pool(guest: GuestFacts, size_bytes: int) -> Finding:
         ),
         returns_bytes=_reports(guest, size_bytes),
         cost="who wants huge pages later may not get them",
+    )
+
+
+def _deferred_split(_: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="deferred-split",
+        size_bytes=size_bytes,
+        sentence=f"Up to {format_size(size_bytes)} are huge pages of the guest's processes of which a part was freed: "
+        "the kernel splits them only when it is short of memory, and until then no part is free.",
+        evidence=("nr_anon_partially_mapped (/sys/kernel/mm/transparent_hugepage), whole pages counted",),
+        remedies=(
+            Remedy(
+                where="guest",
+                command="echo 2 >/proc/sys/vm/drop_caches",
+                note="once: runs the kernel's shrinkers, that of these pages among them",
+            ),
+            Remedy(where="guest", command="echo madvise >/sys/kernel/mm/transparent_hugepage/enabled"),
+        ),
+        cost="looking up names of files again",
+    )
+
+
+def _in_use(guest: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="in-use",
+        size_bytes=size_bytes,
+        sentence="It is in use: most of what is held is memory of the guest's processes.",
+        evidence=(f"AnonPages {format_size(guest.memory('AnonPages'))} (meminfo)",),
+        remedies=(Remedy(where="guest", command="ps aux --sort -rss, systemd-cgtop -m", note="show who has it"),),
+        cost="what those processes do",
     )
 
 

@@ -1,24 +1,139 @@
-"""Why the host holds memory whatever the guest does: what is in its swap."""
+"""Why the host holds memory whatever the guest frees: swap, discards without effect, the VMM, what is taken again."""
 
 from collections.abc import Iterator
 
-from pagetide.operate.balance import Balance
+from pagetide.operate.balance import VMM, Balance
 from pagetide.operate.causes.finding import Finding, Remedy
 from pagetide.operate.evidence import Evidence
-from pagetide.units import format_size
+from pagetide.units import MIB, format_size
+
+_VMM_LEAST_BYTES = 256 * MIB
+"""A VMM that takes less is as they are: QEMU with a display, TCG's translations, stacks of its threads."""
+
+_CHURN_SHARE = 0.5
 
 
-def host_causes(evidence: Evidence, _: Balance, least_bytes: int) -> Iterator[Finding]:
-    """What is found of all that."""
-    vm = evidence.vm
+def host_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iterator[Finding]:
+    """What is found of all that, where it is so much."""
+    vm, own_bytes = evidence.vm, balance.of(VMM)
     if vm.ram_swapped_bytes >= least_bytes:
-        yield Finding(
-            cause="host-swap",
-            size_bytes=vm.ram_swapped_bytes,
-            sentence=f"{format_size(vm.ram_swapped_bytes)} of the guest's memory are in the host's swap.",
-            evidence=("Swap of the guest's memory (smaps)",),
-            remedies=(
-                Remedy(where="host", command="swapoff and swapon", note="reads it back, if there is room in RAM"),
+        yield _swap(vm.ram_swapped_bytes)
+    yield from _twice(evidence, least_bytes)
+    yield from _without_effect(evidence, least_bytes)
+    if own_bytes >= max(least_bytes, _VMM_LEAST_BYTES):
+        yield _own(own_bytes)
+    yield from _churn(evidence, least_bytes)
+    yield from _migration(evidence)
+
+
+def _swap(size_bytes: int) -> Finding:
+    return Finding(
+        cause="host-swap",
+        size_bytes=size_bytes,
+        sentence=f"{format_size(size_bytes)} of the guest's memory are in the host's swap.",
+        evidence=("Swap of the guest's memory (smaps)",),
+        remedies=(Remedy(where="host", command="swapoff and swapon", note="reads it back, if there is room in RAM"),),
+        cost="reading it from the swap device",
+    )
+
+
+def _twice(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
+    """A private mapping of a file: what the guest gives back are the copies, and the file keeps its own pages."""
+    vm = evidence.vm
+    files_bytes = sum(part.file_bytes or 0 for part in vm.ram)
+    if files_bytes < least_bytes:
+        return
+    yield Finding(
+        cause="private-mapping-of-a-file",
+        size_bytes=min(files_bytes, vm.held_bytes),
+        sentence="The guest's memory is a private mapping of a file, which holds pages of its own beside the copies: "
+        "what the guest gives back are copies, and the file's pages stay.",
+        evidence=(
+            f"the file holds {format_size(files_bytes)} (st_blocks)",
+            f"beside {format_size(vm.ram_held_bytes)} in the mapping, which is private (rw-p in smaps)",
+        ),
+        remedies=(
+            Remedy(where="QEMU", command="share=on on the memory backend", note="from the next start on"),
+            Remedy(where="libvirt", command="<access mode='shared'/> in <memoryBacking>", note="virsh edit"),
+        ),
+        cost="a restart of the VM",
+    )
+
+
+def _without_effect(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
+    """What was discarded, as the call said, and was there nevertheless when the daemon looked."""
+    daemon, vm = evidence.daemon, evidence.vm
+    if daemon is None or daemon.checked_bytes is None:
+        return
+    still_bytes = daemon.checked_bytes - daemon.verified_bytes
+    if still_bytes < least_bytes:
+        return
+    others = max((part.others for part in vm.ram), default=0)
+    who = f"{others} other processes map the same file" if others else "no other process is seen to map it"
+    yield Finding(
+        cause="discards-without-effect",
+        size_bytes=min(still_bytes, vm.ram_held_bytes),
+        sentence="Discarding freed nothing of memory that somebody has pinned, or that is a part of a larger page: the "
+        "call succeeds, and the page stays.",
+        evidence=(
+            f"of {format_size(daemon.checked_bytes)} discarded {format_size(still_bytes)} were still there (ledger)",
+            f"{who} (/proc); in huge pages {format_size(sum(part.huge_bytes for part in vm.ram))} (smaps)",
+        ),
+        remedies=(
+            Remedy(
+                where="host",
+                command="end what pins it",
+                note="another device's back-end that has registered the memory (vfio, RDMA, AF_XDP)",
             ),
-            cost="reading it from the swap device",
-        )
+        ),
+        cost="what that back-end does",
+    )
+
+
+def _own(size_bytes: int) -> Finding:
+    return Finding(
+        cause="vmm-own",
+        size_bytes=size_bytes,
+        sentence="The VMM itself takes that much, besides the guest's memory.",
+        evidence=("what the process holds in other mappings (smaps)",),
+        remedies=(
+            Remedy(
+                where="VM",
+                command="fewer devices, a smaller display, -accel tcg,tb-size=MIB without KVM",
+                note="from the next start on",
+            ),
+        ),
+    )
+
+
+def _churn(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
+    """Memory that comes back and is taken again: the host holds what the guest works with."""
+    daemon = evidence.daemon
+    if daemon is None or daemon.returned_bytes is None or daemon.refaulted_bytes is None:
+        return
+    if daemon.refaulted_bytes < max(least_bytes, _CHURN_SHARE * daemon.returned_bytes):
+        return
+    yield Finding(
+        cause="churn",
+        size_bytes=None,
+        sentence=f"Memory does come back and is taken again: {format_size(daemon.returned_bytes)} were returned, and "
+        f"{format_size(daemon.refaulted_bytes)} of that, or more, were touched again.",
+        evidence=("returned_bytes and refaulted_bytes in the daemon's ledger",),
+        remedies=(
+            Remedy(where="guest", command="a higher page_reporting_order", note="small blocks are used again soonest"),
+        ),
+        cost="free memory in smaller blocks stays",
+    )
+
+
+def _migration(evidence: Evidence) -> Iterator[Finding]:
+    """While pages are still fetched from where the VM was, QEMU's balloon must not discard any (postcopy)."""
+    monitor = evidence.monitor
+    if monitor is None or monitor.migration not in {"postcopy-active", "postcopy-paused", "postcopy-recover"}:
+        return
+    yield Finding(
+        cause="reporting-inhibited-by-migration",
+        size_bytes=None,
+        sentence="The VM is being migrated, and its pages are still on their way: until then nothing is discarded.",
+        evidence=(f"query-migrate says {monitor.migration}",),
+    )

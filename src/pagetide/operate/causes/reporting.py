@@ -37,6 +37,8 @@ def reporting_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> 
         yield _no_device(evidence, size_bytes)
     elif not is_reporting(guest):
         yield _not_reporting(evidence, guest, size_bytes)
+    elif _is_in_larger_pages(evidence, guest):
+        yield _larger_pages(evidence, guest, size_bytes)
     else:
         yield _coming(guest, size_bytes)
 
@@ -56,9 +58,11 @@ def _no_device(evidence: Evidence, size_bytes: int) -> Finding:
         told.append(f"there is none on the command line of {evidence.vm.vmm}")
     if evidence.monitor is not None and not evidence.monitor.has_balloon:
         told.append("QEMU's monitor knows of none")
+    if evidence.firecracker is not None and not evidence.firecracker.has_balloon:
+        told.append("Firecracker's API knows of none")
     plug = Remedy(where="QEMU", command=_PLUG_QMP, note="until the VM ends")
     libvirt = Remedy(where="libvirt", command=_LIBVIRT, note="virsh edit, from the next start on")
-    vm = Remedy(where="VM", command="a virtio-balloon device with free page reporting", note="from the next start on")
+    vm = _in_definition(evidence, "a virtio-balloon device with free page reporting")
     return Finding(
         cause="no-balloon-device",
         size_bytes=size_bytes,
@@ -72,6 +76,13 @@ def _no_device(evidence: Evidence, size_bytes: int) -> Finding:
         returns_bytes=size_bytes,
         cost=_COST,
     )
+
+
+def _in_definition(evidence: Evidence, what: str) -> Remedy:
+    """What is to be in a VM's definition; Firecracker's is its API before the start."""
+    if evidence.vm.vmm == "Firecracker":
+        what = 'PUT /balloon {"amount_mib":0,"deflate_on_oom":true,"free_page_reporting":true}, 1.14 and newer'
+    return Remedy(where="VM", command=what, note="from the next start on")
 
 
 def _not_reporting(evidence: Evidence, guest: GuestFacts, size_bytes: int) -> Finding:
@@ -92,7 +103,7 @@ def _not_reporting(evidence: Evidence, guest: GuestFacts, size_bytes: int) -> Fi
         said = "the VMM does not offer free page reporting" if _is_offered(evidence) is False else "it is not known to"
         plug = Remedy(where="QEMU", command=_UNPLUG + _PLUG_QMP, note="until the VM ends")
         libvirt = Remedy(where="libvirt", command=_LIBVIRT, note="virsh edit, from the next start on")
-        vm = Remedy(where="VM", command="switch free page reporting on", note="from the next start on")
+        vm = _in_definition(evidence, "switch free page reporting on")
         return Finding(
             cause="reporting-not-offered",
             size_bytes=size_bytes,
@@ -123,6 +134,8 @@ def _is_offered(evidence: Evidence) -> bool | None:
     """Whether the device offers reporting; None if nobody says."""
     if evidence.monitor is not None and evidence.monitor.offers_reporting is not None:
         return evidence.monitor.offers_reporting
+    if evidence.firecracker is not None and evidence.firecracker.has_balloon:
+        return evidence.firecracker.offers_reporting
     known = [each.offers_reporting for each in evidence.vm.balloons or () if each.offers_reporting is not None]
     return any(known) if known else None
 
@@ -206,6 +219,28 @@ def _private(evidence: Evidence, size_bytes: int) -> Finding:
             ),
         ),
         cost="a restart of the VM",
+    )
+
+
+def _is_in_larger_pages(evidence: Evidence, guest: GuestFacts) -> bool:
+    """Whether no block that the guest can report is a whole page of the host's pool."""
+    largest_bytes = guest.page_bytes << ORDER_MAX
+    return any(part.kind == "hugetlbfs" and part.page_bytes > largest_bytes for part in evidence.vm.ram)
+
+
+def _larger_pages(evidence: Evidence, guest: GuestFacts, size_bytes: int) -> Finding:
+    page_bytes = max(part.page_bytes for part in evidence.vm.ram)
+    return Finding(
+        cause="pages-larger-than-blocks",
+        size_bytes=size_bytes,
+        sentence=f"The guest's memory is in pages of {format_size(page_bytes)} on hugetlbfs, and a block that is "
+        f"reported has at most {format_size(guest.page_bytes << ORDER_MAX)}: only whole pages can be given back.",
+        evidence=("KernelPageSize of the guest's memory (smaps)", _free(guest, size_bytes)),
+        remedies=(
+            Remedy(where="QEMU", command="hugetlbsize=2M on the memory backend", note="from the next start on"),
+            Remedy(where="libvirt", command="<page size='2048' unit='KiB'/> in <hugepages>", note="virsh edit"),
+        ),
+        cost="more entries in page tables",
     )
 
 

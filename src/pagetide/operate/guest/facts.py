@@ -72,6 +72,9 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         balloons: balloon devices.
         percpu_pagelist_high_fraction: as set; 0 is the kernel's own rule, None not known.
         unread: which parts could not be read.
+        partial_bytes: huge pages of processes of which a part was unmapped, and which wait to be split (Linux 6.12 and
+            newer); None where the kernel does not count them.
+        offline_bytes: memory that was plugged in and is not online; None for a kernel without hotplug.
     """
 
     release: Word
@@ -86,6 +89,8 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     balloons: tuple[GuestBalloon, ...]
     percpu_pagelist_high_fraction: Count | None
     unread: tuple[Word, ...]
+    partial_bytes: Size | None = None
+    offline_bytes: Size | None = None
 
     def memory(self, *names: str) -> int:
         """The sum of these lines of /proc/meminfo; one that this kernel has not is 0."""

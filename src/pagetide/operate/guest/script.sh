@@ -63,6 +63,27 @@ echo "@pagetide thp"
 values /sys/kernel/mm/transparent_hugepage/enabled /sys/kernel/mm/transparent_hugepage/shmem_enabled \
     /sys/kernel/mm/transparent_hugepage/defrag
 
+# KiB of each size of huge page, and how many of processes are in part unmapped
+echo "@pagetide partial"
+for sizes in /sys/kernel/mm/transparent_hugepage/hugepages-*kB; do
+    [ -r "$sizes/stats/nr_anon_partially_mapped" ] || continue
+    read -r partial <"$sizes/stats/nr_anon_partially_mapped"
+    size=${sizes##*/hugepages-}
+    echo "${size%kB} $partial"
+done
+
+# bytes of a block of memory, in hexadecimal, and how many are offline
+echo "@pagetide blocks"
+if [ -r /sys/devices/system/memory/block_size_bytes ]; then
+    read -r size </sys/devices/system/memory/block_size_bytes
+    offline=0
+    for block in /sys/devices/system/memory/memory[0-9]*; do
+        [ -r "$block/state" ] && read -r state <"$block/state" || continue
+        [ "$state" != offline ] || offline=$((offline + 1))
+    done
+    echo "$size $offline"
+fi
+
 echo "@pagetide reporting"
 values /sys/module/page_reporting/parameters/page_reporting_order
 

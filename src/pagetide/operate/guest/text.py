@@ -26,6 +26,8 @@ _ZONE_FIGURE = re.compile(r"(pages free|low|count:|high:|high_max:)\s+(\d{1,20})
 _POOL = re.compile(r"(\d{1,12}) (\d{1,15}) (\d{1,15})")
 _BALLOON = re.compile(r"(driver|none) ([01]{1,128}|-)")
 _BLOCK_ORDER = re.compile(r"Page block order:\s+(\d{1,3})")
+_PARTIAL = re.compile(r"(\d{1,12}) (\d{1,15})")
+_BLOCKS = re.compile(r"([0-9a-f]{1,12}) (\d{1,12})")
 _NAMED = re.compile(r"(\w+) (-?\d{1,20})")
 
 
@@ -61,6 +63,8 @@ def read_guest_text(data: bytes) -> GuestFacts:
         balloons=tuple(_balloons(sections.get("balloons", ()))),
         percpu_pagelist_high_fraction=_named(sections.get("sysctl", ())).get("percpu_pagelist_high_fraction"),
         unread=tuple(unread),
+        partial_bytes=_partial_bytes(sections.get("partial", ())),
+        offline_bytes=_offline_bytes(sections.get("blocks", ())),
     )
 
 
@@ -188,6 +192,17 @@ def _balloons(lines: Sequence[str]) -> Iterator[GuestBalloon]:
         bits = "" if match[2] == "-" else match[2][:62]
         features = sum(1 << place for place, bit in enumerate(bits) if bit == "1")
         yield GuestBalloon(has_driver=match[1] == "driver", features=features)
+
+
+def _partial_bytes(lines: Sequence[str]) -> int | None:
+    sizes = [(int(match[1]) << 10) * int(match[2]) for match in _matches(_PARTIAL, lines[:64], "partial")]
+    return _number(str(sum(sizes)), "partial") if sizes else None
+
+
+def _offline_bytes(lines: Sequence[str]) -> int | None:
+    for match in _matches(_BLOCKS, lines[:1], "blocks"):
+        return _number(str(int(match[1], 16) * int(match[2])), "blocks")
+    return None
 
 
 def _reporting_order(lines: Sequence[str]) -> int | None:

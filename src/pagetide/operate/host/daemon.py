@@ -18,10 +18,14 @@ class _Ledger(msgspec.Struct):
     reported_bytes: Size
     discarded_bytes: Size
     verified_bytes: Size
+    checked_bytes: Size | None = None
+    returned_bytes: Size | None = None
+    inflate_returned_bytes: Size | None = None
+    refaulted_bytes: Size | None = None
 
 
 class _Guest(msgspec.Struct):
-    """What is read of `GuestState` (host/daemon/control.py)."""
+    """What is read of `GuestState` (host/daemon/states.py)."""
 
     name: str
     state: str
@@ -83,4 +87,11 @@ def _facts(guest: _Guest) -> DaemonFacts:
         reported_bytes=guest.ledger.reported_bytes,
         discarded_bytes=guest.ledger.discarded_bytes,
         verified_bytes=guest.ledger.verified_bytes,
+        checked_bytes=guest.ledger.checked_bytes,
+        returned_bytes=_sum(guest.ledger.returned_bytes, guest.ledger.inflate_returned_bytes),
+        refaulted_bytes=guest.ledger.refaulted_bytes,
     )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other

@@ -32,8 +32,12 @@ class ProcessError(Exception):
     """A process cannot be looked at; the message says why."""
 
 
-def look_at(pid: int) -> VmmFacts:
+def look_at(pid: int, backends: Sequence[int] = ()) -> VmmFacts:
     """What the kernel tells of a VM's process.
+
+    Args:
+        pid: which process.
+        backends: sizes of its memory backends, as its monitor has them; without, its guest's memory is known by name.
 
     Raises:
         ProcessError: there is none, it may not be looked at, or it has no memory that could be a guest's.
@@ -46,7 +50,7 @@ def look_at(pid: int) -> VmmFacts:
     except PermissionError:
         raise ProcessError(f"process {pid} may not be looked at: run this as root, or as the VM's user") from None
     vmm = which_vmm(program, words)
-    ram, is_guessed = _guest_ram(vmm, mappings)
+    ram, is_guessed = _guest_ram(vmm, mappings, backends)
     if not ram:
         raise ProcessError(f"process {pid} ({vmm}) has no memory that could be a guest's")
     parts = tuple(_ram_mapping(pid, of_file) for of_file in ram)
@@ -74,6 +78,13 @@ def find_vms() -> Iterator[int]:
             vmm = which_vmm(_program(pid), _words(pid))
             if vmm != "not known" and not _is_helper(pid, vmm):
                 yield pid
+
+
+def vmm_of(pid: int) -> Vmm:
+    """Which VMM this process is; `not known` for one that may not be looked at."""
+    with contextlib.suppress(OSError):
+        return which_vmm(_program(pid), _words(pid))
+    return "not known"
 
 
 def sockets_of(pid: int) -> list[Path]:
@@ -111,7 +122,7 @@ def _program(pid: int) -> str:
     return name
 
 
-def _guest_ram(vmm: Vmm, mappings: Sequence[Mapping]) -> tuple[list[list[Mapping]], bool]:
+def _guest_ram(vmm: Vmm, mappings: Sequence[Mapping], backends: Sequence[int]) -> tuple[list[list[Mapping]], bool]:
     """The mappings that are the guest's RAM, by what they map, and whether that is a guess.
 
     A User-Mode Linux maps its memory file whole, and parts of it again (vmalloc), so all of a file's count as one.
@@ -129,7 +140,24 @@ def _guest_ram(vmm: Vmm, mappings: Sequence[Mapping]) -> tuple[list[list[Mapping
         return named, False
     # QEMU's translator has a buffer that is executable, and no guest's RAM is
     plain = [each for each in large if "x" not in each[0].permissions]
+    told = _of_sizes(plain, backends)
+    if told:
+        return told, False
     return ([max(plain, key=_range_bytes)] if plain else []), True
+
+
+def _of_sizes(found: Sequence[list[Mapping]], backends: Sequence[int]) -> list[list[Mapping]]:
+    """One mapping for each of these sizes; none if they are not all there. Neighbours of one kind are one mapping."""
+    left, told = list(found), []
+    for size_bytes in sorted(backends, reverse=True):
+        fitting = [each for each in left if _range_bytes(each) >= size_bytes]
+        if size_bytes < _RAM_BYTES_MIN:
+            continue
+        if not fitting:
+            return []
+        told.append(min(fitting, key=_range_bytes))
+        left.remove(told[-1])
+    return told
 
 
 def _range_bytes(of_file: Sequence[Mapping]) -> int:
@@ -163,7 +191,21 @@ def _ram_mapping(pid: int, of_file: Sequence[Mapping]) -> RamMapping:
         huge_bytes=min(sum(first.figures.get(name, 0) for name in huge), held_bytes),
         page_bytes=first.figures.get("KernelPageSize", 0),
         is_locked="lo" in first.flags,
+        file_bytes=None if first.is_shared or kind not in {"memfd", "tmpfs"} else _file_held_bytes(pid, first),
+        others=_others(pid, first) if first.is_shared and first.inode else 0,
     )
+
+
+def _others(pid: int, mapping: Mapping) -> int:
+    """How many other processes, as far as they may be looked at, map the same file."""
+    found = 0
+    wanted = f" {mapping.inode} "
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != pid:
+            with contextlib.suppress(OSError):
+                lines = (entry / "maps").read_text(errors="replace").splitlines()
+                found += any(wanted in line and line.endswith(mapping.name) for line in lines)
+    return found
 
 
 def _kind(mapping: Mapping) -> Kind:

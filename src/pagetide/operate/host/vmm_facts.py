@@ -22,6 +22,9 @@ class RamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         huge_bytes: as much of that is in transparent huge pages.
         page_bytes: size of its pages; more than the machine's for hugetlbfs.
         is_locked: whether it is locked (mlock).
+        file_bytes: what the file behind a private mapping holds, in RAM and in swap, beside its copies; None for
+            others, and where that cannot be read.
+        others: how many other processes map the same file.
     """
 
     kind: Kind
@@ -32,6 +35,8 @@ class RamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     huge_bytes: Size
     page_bytes: Size
     is_locked: bool
+    file_bytes: Size | None = None
+    others: Count = 0
 
 
 class BalloonOption(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -35,7 +35,8 @@ from pagetide.guest.allocator.balloon_pages import (
 )
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import BALLOON_PAGES, NR_PAGES
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.virtio.balloon import Queue
 
 PFNS_A_BATCH = 1 << PFNS_ORDER

@@ -19,8 +19,8 @@ from pagetide.guest.allocator.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MA
 from pagetide.guest.allocator.request import unreported_blocks
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import RECORD_UNREPORTED
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.passes import Passes
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
 
 

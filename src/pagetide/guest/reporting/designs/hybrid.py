@@ -7,8 +7,8 @@ frames finds every free block that is not reported, hint or no hint, and afterwa
 from pagetide.guest.allocator.isolate import BLOCKED
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import DROPPED_HINTS
-from pagetide.guest.reporting.design import ReportingSettings
 from pagetide.guest.reporting.designs.notify_array import NotifyArray
+from pagetide.guest.reporting.settings import ReportingSettings
 
 
 class Hybrid(NotifyArray):

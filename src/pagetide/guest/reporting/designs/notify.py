@@ -13,8 +13,8 @@ from typing import ClassVar
 from pagetide.guest.allocator.by_position import record_all_free, take_candidates
 from pagetide.guest.allocator.isolate import BLOCKED, FILLED, LEFT, PASS_OVER_MAX
 from pagetide.guest.allocator.zone_layout import RECORD_HINT_MAP
-from pagetide.guest.reporting.design import Wake
 from pagetide.guest.reporting.passes import Passes
+from pagetide.guest.reporting.settings import Wake
 from pagetide.guest.reporting.switch import switch_on
 
 

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import NR_VCPUS, RECORD_HINT_ARRAYS
-from pagetide.guest.reporting.design import ReportingSettings, Wake
 from pagetide.guest.reporting.hint_arrays import HintArrays, Sweep
 from pagetide.guest.reporting.passes import Passes
+from pagetide.guest.reporting.settings import ReportingSettings, Wake
 from pagetide.guest.reporting.switch import switch_on
 
 

@@ -3,7 +3,8 @@
 from typing import ClassVar
 
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.virtio.balloon import Queue
 
 

@@ -40,7 +40,7 @@ from pagetide.guest.allocator.zone_layout import (
     TICK,
     TICK_MASK,
 )
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.runs import (
     AGE_OLD,
@@ -50,6 +50,7 @@ from pagetide.guest.reporting.runs import (
     survey,
     take_runs,
 )
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.memory.frame_table import FRAME_PAGES
 from pagetide.units import PAGE_SIZE_BYTES

@@ -32,8 +32,9 @@ from pagetide.guest.allocator.isolate import (
 from pagetide.guest.allocator.request import request, unreported_blocks
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import DROP_MARKS, FREE_PAGES, NR_FREE, WMARK_LOW
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.passes import Passes
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.units import ORDERS
 

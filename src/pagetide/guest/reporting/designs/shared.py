@@ -26,7 +26,8 @@ from typing import ClassVar
 from pagetide.guest.allocator.frames import close_table, leave_table, offer_free_frames, open_table, withdraw_frames
 from pagetide.guest.allocator.zone import Zone, cool_ticks
 from pagetide.guest.allocator.zone_layout import NR_PAGES, NR_VCPUS, RECORD_NOTHING, RECORDING, frame_table_base
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.memory.frame_table import FRAME_ORDER
 from pagetide.virtio.balloon import Queue
 

@@ -13,9 +13,10 @@ from typing import ClassVar
 from pagetide.guest.allocator.isolate import BLOCKED, FILLED
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import DROPPED_HINTS, NR_VCPUS, RECORD_HINT_ARRAYS
-from pagetide.guest.reporting.design import Batch, ReportingSettings
+from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.hint_arrays import HintArrays, Sweep
 from pagetide.guest.reporting.passes import Passes
+from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
 
 

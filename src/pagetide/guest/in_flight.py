@@ -1,11 +1,13 @@
 """What of the guest's free memory the host has at the moment: what a failing allocation may wait for."""
 
-from typing import ClassVar, Protocol
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.allocator.zone_layout import ISOLATED_PAGES, NR_PAGES
+from pagetide.guest.allocator.zone_layout import FREE_PAGES, ISOLATED_PAGES, NR_PAGES
+from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.memory.frame_table import (
     BEGUN,
     ENDED,
@@ -38,7 +40,7 @@ class InFlight(Protocol):
         """Batches ended, counted when everything is within reach again."""
 
     @property
-    def pages(self) -> int:
+    def pages_out(self) -> int:
         """Pages that are free and out of reach."""
 
     @property
@@ -79,7 +81,7 @@ class Isolated:
         return self._worker.batches_done
 
     @property
-    def pages(self) -> int:
+    def pages_out(self) -> int:
         """Pages isolated."""
         return int(self._zone.words[ISOLATED_PAGES])
 
@@ -92,7 +94,7 @@ class TakenByHost:
     def __init__(self, zone: Zone) -> None:
         """Look at this zone's frame table."""
         self._table = zone.frame_table
-        self._frames = self._table[FRAMES : FRAMES + int(zone.words[NR_PAGES]) // FRAME_PAGES]
+        self._end = FRAMES + int(zone.words[NR_PAGES]) // FRAME_PAGES
 
     @property
     def begun(self) -> int:
@@ -105,12 +107,52 @@ class TakenByHost:
         return int(self._table[ENDED])
 
     @property
-    def pages(self) -> int:
+    def pages_out(self) -> int:
         """Pages of frames that are TAKING."""
         return int(self._table[TAKING_NOW]) * FRAME_PAGES
 
     @property
     def at_rest(self) -> bool:
         """Whether the host has taken all that is free."""
-        states = self._frames & STATE_MASK
+        states = self._table[FRAMES : self._end] & STATE_MASK
         return not np.any((states == FREE) | (states == TAKING))
+
+
+class InBalloon:
+    """Pages in the balloon; nobody notifies after a relief, so whoever waits looks again and again."""
+
+    look_again_s: ClassVar[float] = 0.01
+
+    def __init__(self, zone: Zone, balloon: Balloon, worker: Batches, settled: Callable[[Any, int, int], bool]) -> None:
+        """Look at this balloon.
+
+        Args:
+            zone: the guest's memory.
+            balloon: what the pages are in.
+            worker: inflates and deflates it.
+            settled: whether the host would leave the balloon as it is, of the zone's words, its free pages and those in
+                the balloon.
+        """
+        self._zone, self._balloon, self._worker, self._settled = zone, balloon, worker, settled
+
+    @property
+    def begun(self) -> int:
+        """Batches begun and reliefs; one that has not ended is counted for as long as pages are in the balloon."""
+        return self._worker.batches_begun + self._balloon.reliefs + (self._balloon.held_pages > 0)
+
+    @property
+    def ended(self) -> int:
+        """Batches ended, and reliefs: after another vCPU's an allocation that failed before it is tried again."""
+        return self._worker.batches_done + self._balloon.reliefs
+
+    @property
+    def pages_out(self) -> int:
+        """Pages in the balloon."""
+        return self._balloon.held_pages
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the balloon is as the host wants it, and the host will not want it otherwise."""
+        held_pages = self._balloon.held_pages
+        free_pages = int(self._zone.words[FREE_PAGES])
+        return held_pages == self._balloon.wanted_pages and self._settled(self._zone.words, free_pages, held_pages)

@@ -1,0 +1,24 @@
+"""The answer as one HTML page that needs nothing else: no script, no network. What stands in it is text."""
+
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from pagetide.operate.answer import Answer
+from pagetide.units import format_size
+
+
+def page(answer: Answer) -> str:
+    """The page. Everything in the answer may come from a guest, and nothing of it becomes markup."""
+    environment = Environment(
+        loader=PackageLoader("pagetide.operate"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["size"] = format_size
+    style = (files("pagetide.operate") / "templates" / "answer.css").read_text()
+    template = environment.get_template("answer.html")
+    return template.render(answer=answer, balance=answer.balance, style=Markup(style))  # noqa: S704 - a file of ours

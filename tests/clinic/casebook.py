@@ -1,0 +1,107 @@
+"""What the clinic's tests found, case by case, and the document that is made of it: `make clinic`."""
+
+import datetime as dt
+import platform
+from pathlib import Path
+from typing import NamedTuple
+
+from pagetide.machine.versions import cpu_name
+from pagetide.units import format_size
+
+
+class Entry(NamedTuple):
+    """One finding that was held against the truth.
+
+    Attributes:
+        test: the test's name, with its parameters.
+        cause: the finding's.
+        truth_bytes: how much it really was.
+        said_bytes: how much it was said to be.
+        promised_bytes: what was to come back by the remedy; None where nothing was promised, or no remedy applied.
+        returned_bytes: what then came back; None likewise.
+    """
+
+    test: str
+    cause: str
+    truth_bytes: int | None
+    said_bytes: int | None
+    promised_bytes: int | None = None
+    returned_bytes: int | None = None
+
+
+class Casebook:
+    """The entries of a session.
+
+    Attributes:
+        test: the one that runs.
+    """
+
+    test: str
+
+    def __init__(self) -> None:
+        self.test = ""
+        self._entries: list[Entry] = []
+        self._failed: set[str] = set()
+
+    def sized(self, cause: str, truth_bytes: int, said_bytes: int) -> None:
+        """The size of a finding was held against the truth."""
+        self._entries.append(Entry(self.test, cause, truth_bytes, said_bytes))
+
+    def returned(self, cause: str, promised_bytes: int, returned_bytes: int) -> None:
+        """Its remedy was applied, and what came back was held against what was promised."""
+        for place, entry in reversed(list(enumerate(self._entries))):
+            if (entry.test, entry.cause, entry.returned_bytes) == (self.test, cause, None):
+                self._entries[place] = entry._replace(promised_bytes=promised_bytes, returned_bytes=returned_bytes)
+                return
+        self._entries.append(Entry(self.test, cause, None, None, promised_bytes, returned_bytes))
+
+    def failed(self, test: str) -> None:
+        """A test did not pass: what it noted is no case."""
+        self._failed.add(test)
+
+    def has_failed(self, test: str) -> bool:
+        """Whether it is one of those."""
+        return test in self._failed
+
+    def write(self, path: Path, passed: list[str]) -> None:
+        """Write the document, of the tests that passed."""
+        lines = [
+            "# The clinic",
+            "",
+            "<!-- Made by `make clinic`; do not edit. -->",
+            "",
+            "Real VMs with one disease each, and what `pagetide why` says of them. The truth is what the host holds of",
+            "the memory file (`st_blocks`), before and after, or what was put into the guest; the size that is said must",
+            "be within 10 % or 8 MiB of it. Then the remedy is applied, and what comes back must be within 15 % or 16 MiB",
+            "of what was promised.",
+            "",
+            f"Made by `make clinic` on {dt.datetime.now(dt.UTC):%Y-%m-%d}, {cpu_name()}, Linux {platform.release()}: "
+            f"{len(passed)} tests passed, {len(self._failed)} failed. QEMU [installed] is 7.2, [newer] is 11.",
+            "",
+            "| case | finding | truth | said | promised | came back |",
+            "|---|---|---|---|---|---|",
+            *(_row(entry) for entry in self._entries if entry.test not in self._failed),
+            "",
+            "Tests that hold no size against a truth (healthy VMs, which must have no finding, and what is said of a",
+            "monitor or of bounds):",
+            "",
+        ]
+        with_entry = {entry.test for entry in self._entries}
+        lines += [f"- {_words(test)}" for test in passed if test not in with_entry]
+        path.write_text("\n".join(lines) + "\n")
+
+
+def _row(entry: Entry) -> str:
+    sizes = entry[2:]
+    cells = (_words(entry.test), entry.cause, *("" if size is None else format_size(size) for size in sizes))
+    return f"| {' | '.join(cells)} |"
+
+
+def _words(test: str) -> str:
+    """A test's name as words, and its parameters."""
+    name, _, parameters = test.removeprefix("test_").partition("[")
+    return name.replace("_", " ") + (f" ({parameters.removesuffix(']')})" if parameters else "")
+
+
+CASEBOOK = Casebook()
+"""That of this session."""

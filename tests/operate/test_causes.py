@@ -1,0 +1,147 @@
+"""Causes that no VM here can have, or not for certain: each by the evidence that makes it, and none without."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pagetide.operate.answer import Answer, answer
+from pagetide.operate.evidence import DaemonFacts, Evidence
+from pagetide.operate.guest.facts import GuestFacts
+from pagetide.operate.host.cgroup import CgroupFacts, read_group
+from pagetide.operate.host.monitor_facts import MonitorFacts, VirtioMem
+from pagetide.operate.host.vmm_facts import RamMapping
+from pagetide.units import GIB, MIB
+from tests.operate.test_balance import make_guest, make_vm
+
+replace = msgspec.structs.replace
+
+
+def daemon_that(**figures: int) -> DaemonFacts:
+    """One that serves the guest, and has these figures."""
+    zero = dict.fromkeys(("reported_bytes", "discarded_bytes", "verified_bytes", "balloon_bytes"), 0)
+    return DaemonFacts(
+        state="serving", is_paused=False, is_inhibited=False, features=(), target_bytes=GIB, **(zero | figures)
+    )
+
+
+def monitor_that(**figures: object) -> MonitorFacts:
+    """A monitor of a QEMU with a balloon."""
+    known = {"version": "11.1.3", "has_balloon": True, "offers_reporting": True, "ram_bytes": GIB, "actual_bytes": GIB}
+    return MonitorFacts(**(known | figures))  # type: ignore[arg-type]
+
+
+def answered(guest: GuestFacts | None = None, *, held_bytes: int = 600 * MIB, **changes: object) -> Answer:
+    """Of a VM of which the host holds so much, with what is changed of its evidence, or of its memory."""
+    vm = make_vm(held_bytes)
+    of_ram = {name: changes.pop(name) for name in tuple(changes) if name in RamMapping.__struct_fields__}
+    vm = replace(vm, ram=(replace(vm.ram[0], **of_ram),))
+    return answer(Evidence(taken="", vm=vm, guest=guest, **changes))  # type: ignore[arg-type]
+
+
+def causes(found: Answer) -> dict[str, int | None]:
+    """Each cause with its size."""
+    return {each.cause: each.size_bytes for each in found.findings}
+
+
+def test_a_file_behind_a_private_mapping_is_found() -> None:
+    """Its pages are held beside the copies; a shared one has no others."""
+    found = answered(is_shared=False, file_bytes=200 * MIB)
+    assert causes(found) == {"private-mapping-of-a-file": 200 * MIB}
+    assert causes(answered(is_shared=False, file_bytes=MIB)) == {}
+
+
+def test_what_was_there_after_its_discard_is_found() -> None:
+    """By the daemon's own look; what was not looked at counts for nothing."""
+    daemon = daemon_that(discarded_bytes=GIB, checked_bytes=500 * MIB, verified_bytes=400 * MIB)
+    found = answered(daemon=daemon, others=2)
+    assert causes(found) == {"discards-without-effect": 100 * MIB}
+    assert any("2 other processes map the same file" in each for each in found.findings[0].evidence)
+    assert found.notes == ("2 other processes map the guest's memory, too.",)
+    assert causes(answered(daemon=replace(daemon, verified_bytes=500 * MIB))) == {}
+
+
+def test_memory_that_is_taken_again_is_churn() -> None:
+    """Where half of what was returned or more was touched again, and that is much."""
+    assert causes(answered(daemon=daemon_that(returned_bytes=400 * MIB, refaulted_bytes=300 * MIB))) == {"churn": None}
+    assert causes(answered(daemon=daemon_that(returned_bytes=GIB, refaulted_bytes=300 * MIB))) == {}
+    assert causes(answered(daemon=daemon_that(returned_bytes=20 * MIB, refaulted_bytes=20 * MIB))) == {}
+
+
+def test_a_vmm_that_takes_much_itself_is_found() -> None:
+    """From 256 MiB on."""
+    for own_bytes, expected in ((255 * MIB, {}), (300 * MIB, {"vmm-own": 300 * MIB})):
+        evidence = Evidence(taken="", vm=make_vm(100 * MIB, own_bytes=own_bytes))
+        assert causes(answer(evidence)) == expected
+
+
+@pytest.mark.parametrize(("status", "is_found"), [("postcopy-active", True), ("active", False), (None, False)])
+def test_a_migration_whose_pages_are_on_their_way_inhibits(status: str | None, is_found: bool) -> None:
+    """Only while pages are still to come."""
+    found = causes(answered(monitor=monitor_that(migration=status)))
+    assert ("reporting-inhibited-by-migration" in found) == is_found
+
+
+def test_virtio_mem_that_is_not_unplugged_is_found() -> None:
+    """By what is plugged beyond what is wanted."""
+    device = VirtioMem(size_bytes=512 * MIB, requested_bytes=128 * MIB, max_bytes=GIB)
+    assert causes(answered(monitor=monitor_that(virtio_mem=(device,)))) == {"virtio-mem-not-unplugged": 384 * MIB}
+    device = replace(device, requested_bytes=512 * MIB)
+    assert causes(answered(monitor=monitor_that(virtio_mem=(device,)))) == {}
+
+
+def test_memory_that_is_not_onlined_is_found() -> None:
+    """By the states of the guest's memory blocks; how much of it is held nobody knows."""
+    guest = replace(make_guest({9: 100}), offline_bytes=256 * MIB)
+    assert "memory-not-onlined" in causes(answered(guest, held_bytes=GIB - 200 * MIB))
+    assert "memory-not-onlined" not in causes(answered(replace(guest, offline_bytes=0), held_bytes=GIB - 200 * MIB))
+
+
+def test_huge_pages_in_part_unmapped_are_found() -> None:
+    """As far as the guest's kernel has memory that no class of its own explains."""
+    guest = replace(make_guest({9: 100}), partial_bytes=300 * MIB)
+    found = causes(answered(guest, held_bytes=GIB - 200 * MIB))
+    assert found["deferred-split"] == 300 * MIB
+    guest = replace(make_guest({9: 100}, meminfo={"AnonPages": 700 * MIB}), partial_bytes=300 * MIB)
+    assert causes(answered(guest, held_bytes=GIB - 200 * MIB))["deferred-split"] == 124 * MIB
+
+
+def test_memory_in_use_is_said_to_be() -> None:
+    """Where processes have three quarters of what is held, and not where they have little of it."""
+    guest = make_guest({9: 100}, meminfo={"AnonPages": 700 * MIB})
+    assert causes(answered(guest, held_bytes=GIB - 200 * MIB)) == {"in-use": 700 * MIB}
+    guest = make_guest({9: 100}, meminfo={"AnonPages": 300 * MIB})
+    assert causes(answered(guest, held_bytes=GIB - 200 * MIB)) == {}
+
+
+def test_no_block_is_a_whole_page_of_1_gib() -> None:
+    """Then nothing can be given back; pages of 2 MiB can."""
+    guest = make_guest({9: 250})
+    gigantic = answered(guest, held_bytes=GIB, kind="hugetlbfs", page_bytes=GIB)
+    assert list(causes(gigantic)) == ["pages-larger-than-blocks"]
+    assert list(causes(answered(guest, held_bytes=GIB, kind="hugetlbfs", page_bytes=2 * MIB))) == ["coming"]
+
+
+def test_who_is_charged_is_noted() -> None:
+    """The group's charge and limit, and what of the guest's memory others are charged with."""
+    group = CgroupFacts(charged_bytes=300 * MIB, limit_bytes=GIB, swapped_bytes=0, shared_bytes=200 * MIB)
+    assert answered(cgroup=group).notes == (
+        "Its control group is charged with 300 MiB, of a limit of 1 GiB.",
+        "At least 400 MiB of the guest's memory are charged to other groups, whose processes touched it.",
+    )
+    (note,) = answered(cgroup=replace(group, limit_bytes=None, shared_bytes=600 * MIB)).notes
+    assert note.endswith("without a limit.")
+
+
+def test_a_group_is_read_by_its_files(tmp_path: Path) -> None:
+    """Version 2's; the root's, which has no such files, is none."""
+    assert read_group(tmp_path) is None
+    files = {"current": "4096\n", "max": "max\n", "stat": "anon 1\nfile 9\nshmem 8192\n", "swap.current": "12288\n"}
+    for name, text in files.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    told = read_group(tmp_path)
+    assert told == CgroupFacts(charged_bytes=4096, limit_bytes=None, swapped_bytes=12288, shared_bytes=8192)
+    (tmp_path / "memory.max").write_text("1048576\n")
+    (tmp_path / "memory.swap.current").unlink()
+    told = read_group(tmp_path)
+    assert told == CgroupFacts(charged_bytes=4096, limit_bytes=MIB, swapped_bytes=None, shared_bytes=8192)
