@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pagetide.explorer.source import ATOMIC, LOCK, RING, SYSTEM_CALL, Control, ExploredError, Pause
-from pagetide.guest.allocator.zone_layout import NR_VCPUS, REQUEST, WAKE, ZONE_LOCK, frame_table_base
+from pagetide.guest.allocator.zone_layout import REQUEST, WAKE, ZONE_LOCK, frame_table_base
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
+
+VCPUS = 2
+"""Of the guest that is explored."""
 
 QUEUE_BYTES = 128
 """Room for a queue; they are right behind the zone."""
@@ -171,7 +174,7 @@ class TableView:
 
 
 def _is_frame(words: Any, index: int) -> bool:
-    return isinstance(words, TableView) or index >= frame_table_base(words[NR_VCPUS])
+    return isinstance(words, TableView) or index >= frame_table_base(VCPUS)
 
 
 def _pause(words: Any) -> Paused:
