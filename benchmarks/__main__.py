@@ -24,6 +24,8 @@ from benchmarks import (
 )
 from benchmarks.figures import measured, section, with_sections
 from benchmarks.rows import Row
+from benchmarks.turns import allocator_rows
+from benchmarks.turns.builds import CommitError
 from pagetide.machine.versions import versions
 
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
@@ -35,9 +37,12 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "simulated": simulated.run,
     "fidelity": fidelity.run,
     "cli": command_line.run,
+    "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }
 _FIGURES = Path(__file__).parent.parent / "docs" / "figures.md"
 _EVERY_S = 10.0
+_MISSED = 1
+_USAGE = 2
 _INTERRUPTED = 130
 
 
@@ -73,11 +78,11 @@ def _ticking(name: str) -> Iterator[None]:
         ticker.join()
 
 
-def _measure(name: str, print_row: Callable[[str], None], rows: list[Row]) -> None:
+def _measure(name: str, part: Callable[[], Iterable[Row]], print_row: Callable[[str], None], rows: list[Row]) -> None:
     """Measure a part; its rows are printed, and appended, one by one."""
     _say(f"measuring: {name}")
     with _ticking(name):
-        for row in _PARTS[name]():
+        for row in part():
             rows.append(row)
             print_row(_line(row))
 
@@ -103,6 +108,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write each part that was measured whole into its section of FILE (docs/figures.md), and keep the others",
     )
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="for turns, what to compare with, instead of the commit of its targets"
+    )
     return parser.parse_args(argv)
 
 
@@ -116,20 +124,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named on the command line, or all.
 
     Returns:
-        0, whatever they show; 130 after Ctrl-C, when what was measured is told all the same.
+        0 when no target was missed, otherwise 1; 2 if there is no such commit; 130 after Ctrl-C, when what was
+        measured is told all the same.
     """
     arguments = _parse(argv)
     here, start_s, status = versions(), time.monotonic(), 0
     _say(f"{here['cpu']}, Linux {here['kernel']}")
     rows: list[Row] = []
+    parts = dict(_PARTS)
+    if arguments.against is not None:
+        parts["turns"] = lambda: allocator_rows.run(arguments.against)
     try:
-        for name in dict.fromkeys(arguments.parts) or _PARTS:
+        for name in dict.fromkeys(arguments.parts) or parts:
             begun = len(rows)
-            _measure(name, _say if arguments.json else lambda line: print(line, flush=True), rows)
+            _measure(name, parts[name], _say if arguments.json else lambda line: print(line, flush=True), rows)
             if arguments.markdown is not None:
                 _write(arguments.markdown, name, rows[begun:])
     except KeyboardInterrupt:
         status = _INTERRUPTED
+    except CommitError as error:
+        _say(f"there is nothing to compare with: {error}")
+        return _USAGE
     if arguments.json:
         print(json.dumps([row._asdict() | {"ok": row.ok} for row in rows], indent=2))
     missed = [row.name for row in rows if row.ok is False]
@@ -137,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(f"{ended}: {len(rows)} figures in {_duration(start_s)}; {len(missed)} of their targets missed")
     for name in missed:
         _say(f"  missed: {name}")
-    return status
+    return status or (_MISSED if missed else 0)
 
 
 if __name__ == "__main__":

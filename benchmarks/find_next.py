@@ -48,7 +48,7 @@ def run() -> Iterator[Row]:
 def _zone(free_blocks: int) -> Zone:
     """Every second page free, one in a hundred of them unreported."""
     rng = np.random.default_rng(1)
-    zone = Zone(2 * free_blocks, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=1)
+    zone = Zone(2 * free_blocks, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=(1, 1))
     switch_on(zone, ReportingSettings(order=0), recording=RECORD_UNREPORTED)
     _fill_and_free(zone.words, zone.pages, 2 * rng.permutation(free_blocks))
     zone.drain_pcp(0)

@@ -1,6 +1,7 @@
 """`python -m benchmarks`: what it prints, and the document that it makes. Measured is nothing here."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
 from benchmarks.rows import Row
+from benchmarks.turns.builds import CommitError, both, tree_of, turns_row
 
 ROWS = [Row("fast", 12.0, "ns", at_most=20), Row("slow", 3.0, "s", at_most=2, note="a|b"), Row("none", None, "s")]
 ORDER = ["one", "two", "three"]
@@ -33,7 +35,7 @@ def of(part: str, *rows: Row) -> tuple[str, str]:
 def test_rows_come_one_by_one_and_the_end_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A figure is printed before the next is measured; at the end it is said how many missed their target."""
+    """A figure is printed before the next is measured; at the end it is said how many missed their target: status 1."""
     seen: list[str] = []
 
     def rows() -> Iterator[Row]:
@@ -42,7 +44,7 @@ def test_rows_come_one_by_one_and_the_end_is_told(
             seen.append(capsys.readouterr().out)
 
     monkeypatch.setitem(benchmarks._PARTS, "one", rows)
-    assert benchmarks.main(["one"]) == 0
+    assert benchmarks.main(["one"]) == 1
     assert [line.split()[0] for line in seen] == ["fast", "slow", "none"]
     told = capsys.readouterr().err
     assert "done: 3 figures in 0 s; 1 of their targets missed" in told
@@ -96,3 +98,37 @@ def test_a_part_measured_anew_replaces_its_section_only() -> None:
     assert [line for line in inside.splitlines() if line.startswith("#")] == ["### one", "### two"]
     assert inside.count("| fast |") == 1
     assert with_sections(text, [of("two", ROWS[2])], ORDER) == text
+
+
+SPEED = "import sys\nimport speed\nfor line in sys.stdin:\n    print(speed.NS * int(line), flush=True)\n"
+
+
+@pytest.fixture
+def two_builds(tmp_path: Path) -> Path:
+    """A repository whose only commit has a build that takes 8 ns, and whose tree one that takes 2."""
+    root, git = tmp_path / "repository", ["git", "-c", "user.name=N", "-c", "user.email=n@example.org", "-C"]
+    (root / "src").mkdir(parents=True)
+    (root / "src" / "speed.py").write_text("NS = 8\n")
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "first"]):
+        subprocess.run([*git, str(root), *command], check=True)
+    (root / "src" / "speed.py").write_text("NS = 2\n")
+    return root
+
+
+def test_two_builds_are_compared_by_turns(two_builds: Path, tmp_path: Path) -> None:
+    """Each runs the same script on its own source; the row has the ratio and its spread, and nothing is left behind."""
+    script = tmp_path / "work.py"
+    script.write_text(SPEED)
+    with both("HEAD", script, two_builds) as builds:
+        reached = turns_row(builds, "3", 5, "work", at_most=0.5)
+        missed = turns_row(builds, "3", 5, "work", at_most=0.2)
+    assert (reached.value, reached.ok, reached.note) == (0.25, True, "from 0.25 to 0.25")
+    assert missed.ok is False
+    trees = ["git", "-C", str(two_builds), "worktree", "list"]
+    assert len(subprocess.run(trees, capture_output=True, text=True, check=True).stdout.splitlines()) == 1
+
+
+def test_a_commit_that_is_not_there_is_named(two_builds: Path) -> None:
+    """Git's own words, and no tree."""
+    with pytest.raises(CommitError, match="nowhere"), tree_of("nowhere", two_builds):
+        pass

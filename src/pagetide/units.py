@@ -23,6 +23,9 @@ ORDER_MAX = 10
 PAGEBLOCK_ORDER = 9
 """Linux's pageblock_order on x86-64: a huge page, the largest block that an application commonly asks for."""
 
+COSTLY_ORDER = 3
+"""Linux's PAGE_ALLOC_COSTLY_ORDER: larger blocks are not expected to be at hand."""
+
 ORDERS = ORDER_MAX + 1
 """How many orders there are."""
 

@@ -18,7 +18,7 @@ from pagetide.conformance.vectors.bench import DATA, PAGE, RAM_BYTES, Bench
 from pagetide.conformance.vectors.vector import Result
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.turn import NOTHING, Turn
+from pagetide.host.device.queues.turn import NOTHING, Turn
 from pagetide.host.memory.ledger import REPORTS
 from pagetide.host.memory.punch import punch_hole
 from pagetide.linux import eventfd, eventfd_write
@@ -123,7 +123,7 @@ def _hasty(_: Process) -> Process:
     """Gives back first, and discards later."""
 
     def process(device: BalloonDevice, index: int, budget: int) -> Turn:
-        queue = device._queues[index].queue
+        queue = device.queues._started[index].queue
         regions = device._memory.region_map.table
         element = queue.ring.pop(regions)
         if element is None:
@@ -141,7 +141,7 @@ def _boastful(_: Process) -> Process:
     """Says that it has written what it was given."""
 
     def process(device: BalloonDevice, index: int, budget: int) -> Turn:
-        queue = device._queues[index].queue
+        queue = device.queues._started[index].queue
         regions = device._memory.region_map.table
         element = queue.ring.pop(regions)
         if element is None:

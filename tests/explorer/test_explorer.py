@@ -124,4 +124,4 @@ def test_command_refuses_a_scenario_of_another_design(capsys: pytest.CaptureFixt
     """A scenario that the chosen design does not have is refused, instead of nothing being explored."""
     assert main(["explore", "--design", "scan", "--scenario", "take"]) == 2
     said = capsys.readouterr().err
-    assert "a scenario take: scan has start, zone," in " ".join(said.split())
+    assert "a scenario take: scan has start, none, zone," in " ".join(said.split())

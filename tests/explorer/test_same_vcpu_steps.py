@@ -237,7 +237,7 @@ def explored(scripted: Scripted, waits: bool) -> tuple[int, int]:
     scripted.words = machine.words
     machine.words[FALSE_OOMS] = 0
     actor, pausing, waited = Vcpu(machine, 0, machine.vcpus[0].operations), Pausing(scripted), 0
-    surroundings = machine._surroundings._replace(
+    surroundings = machine.surroundings._replace(
         reporting=pausing, in_flight=pausing, waits_before_oom=waits, relief=pausing
     )
     actor.loop = machine._vcpu_loop(0, surroundings, pausing)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pagetide.host.device.queue_place import QueuePlace
+from pagetide.host.device.queues.place import QueuePlace
 from pagetide.memory.guest_ram import Backing, GuestRam
 from pagetide.memory.residency import resident_ranges
 from pagetide.units import PAGE_SIZE_BYTES

@@ -181,7 +181,7 @@ IDX_FIRST = """
 from soak import abandoned
 from pagetide.virtio.split_ring import device
 from tests.host.device.test_takeover_steps import _flags_first
-import pagetide.host.device.turn as turn
+import pagetide.host.device.queues.turn as turn
 if {planted}:
     turn.publish_used = _flags_first
 abandoned.main()

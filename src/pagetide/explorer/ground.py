@@ -138,7 +138,7 @@ def pausing_ground(
         "atomics": _atomics() | _accesses(ram, finely),
         "virtio.split_ring.ring": {"INDIRECT_DESCS_MAX": 4},
         "virtio.split_ring.driver": {"ctypes": NoMemset},
-        "host.device.inflate": {"PFNS_MAX": 4},
+        "host.device.queues.inflate": {"PFNS_MAX": 4},
         "guest.reporting.designs.balloon": {"PFNS_A_BATCH": BALLOON_PAGES_A_BATCH, "OOM_PAGES": BALLOON_PAGES_A_BATCH},
     }
 

@@ -1,14 +1,14 @@
 """The machine that is explored: a tiny zone, a design, a ring, a device; all of its state can be taken and set."""
 
-import math
 import types
 from collections.abc import Generator
 from typing import Any
 
 from pagetide.explorer import balloon as explorer_balloon
 from pagetide.explorer import rings as explorer_rings
+from pagetide.explorer import steps as explorer_steps
 from pagetide.explorer.actors import Actor, Clock, Device, Faults, Worker
-from pagetide.explorer.balloon import BalloonWorker, Config, Policy
+from pagetide.explorer.balloon import BalloonWorker, Policy
 from pagetide.explorer.checks import Checks
 from pagetide.explorer.ground import (
     FRAME_ORDER,
@@ -24,6 +24,7 @@ from pagetide.explorer.rings import inflate_driver, join, report_driver
 from pagetide.explorer.scenario import Scenario, operations_of
 from pagetide.explorer.source import Control, Edit, ExploredError, World
 from pagetide.explorer.state import MachineState, State
+from pagetide.explorer.steps import in_flight_of, reporting_of, worker_of
 from pagetide.explorer.taking import Killer, Taker
 from pagetide.explorer.vcpu import Vcpu
 from pagetide.guest.allocator.zone_layout import (
@@ -104,8 +105,7 @@ class ExploredMachine:
         place = DESIGNS[design]
         file = place.module.removeprefix("pagetide.")
         names = [file, "guest.vcpu", "memory.region_map"]
-        names += ["host.memory.discard", "host.device.taking", *explorer_rings.MODULES]
-        names += ["guest.worker", "guest.in_flight", "guest.vcpu_loop"]
+        names += ["host.memory.discard", "host.device.taking", *explorer_rings.MODULES, *explorer_steps.MODULES]
         names += ["guest.driver.inflate", "guest.balloon_worker"] if self.balloons else []
         modules = dict(zip(names, world.load(*names), strict=True))
         vars(modules["host.memory.discard"])["punch_hole"] = self._punch_hole
@@ -116,52 +116,24 @@ class ExploredMachine:
         self._join_rings(modules)
         zone = types.SimpleNamespace(words=self.words, pages=self.pages, frame_table=self.table)
         self.design = getattr(modules[file], place.kind)(zone, scenario.settings)
-        self._make_reporting(modules)
-        self._make_loops(modules, zone)
+        self._take_steps(modules, zone)
         self._gather()
         self._state = MachineState(self)
         self.checks = Checks(self, self.plain_zone, self._state.zone_state)
 
-    def _make_reporting(self, modules: dict[str, Any]) -> None:
-        """Who reports, and with what: the package's own, over the explored machine's bells."""
-        explored = self
-
-        class Reporting(modules["guest.worker"].Reporting):  # type: ignore[misc]
-            def ring(self) -> Paused:
-                yield from system_call(explored.control)
-                explored.glue.rung = True
-
-            def tell(self) -> Paused:
-                yield from ()
-                for actor in (*explored.vcpus, explored.worker):
-                    actor.notified = True
-
-        self.reporters: list[Any] = []
-        self._reporter = modules["guest.worker"].Reporter
-        self.reporting = Reporting(self.design, self.driver)
-        self.reporting.ring_full = self.scenario.ring_full
-        if self.balloons:
-            worker = modules["guest.balloon_worker"].BalloonWorker(self.reporting, self.design, Config(self))
-        else:
-            worker = modules["guest.worker"].Worker(self.reporting)
-        self.reporters.append(worker)
-        self.finish(worker.start(0.0))
-
-    def _make_loops(self, modules: dict[str, Any], zone: Any) -> None:
-        """What vCPUs work with: the package's own."""
-        loop, in_flight = modules["guest.vcpu_loop"], modules["guest.in_flight"]
-        if self.takes_frames:
-            self.in_flight = in_flight.TakenByHost(zone)
-        elif self.balloons:
-            self.in_flight = in_flight.InBalloon(zone, self.design, self.reporting, settled=None)
-        else:
-            self.in_flight = in_flight.Isolated(zone, self.reporting)
+    def _take_steps(self, modules: dict[str, Any], zone: Any) -> None:
+        """The package's own steps, of the worker's and, to be made by `reporter` and `vcpu_loop`, of vCPUs."""
+        self._reporter, loop = modules["guest.worker"].Reporter, modules["guest.vcpu_loop"]
+        self.reporting = reporting_of(self, modules)
+        self.in_flight = in_flight_of(self, modules, zone)
         relief = self.design if self.balloons else None
-        self._surroundings = loop.Surroundings(
+        self.surroundings = loop.Surroundings(
             zone, self.reporting, self.in_flight, self.scenario.waits_before_oom, relief
         )
         self._vcpu_loop, self.out_of_memory = loop.VcpuLoop, loop.OutOfMemoryError
+        self.reporters: list[Any] = [worker_of(self, modules)]
         self.loops: list[Any] = []
+        self.finish(self.reporters[0].start(0.0))
 
     def reporter(self) -> Any:
         """Steps of a vCPU's own."""
@@ -169,14 +141,9 @@ class ExploredMachine:
         return self.reporters[-1]
 
     def vcpu_loop(self, vcpu: int, operations: Any) -> Any:
-        """The steps of a vCPU, which runs these operations."""
-        self.loops.append(self._vcpu_loop(vcpu, self._surroundings, operations))
+        """Steps of a vCPU that runs these operations."""
+        self.loops.append(self._vcpu_loop(vcpu, self.surroundings, operations))
         return self.loops[-1]
-
-    @property
-    def looks_again(self) -> bool:
-        """Whether who waits for memory looks every so often, though nobody says anything."""
-        return bool(self.in_flight.look_again_s < math.inf)
 
     def _gather(self) -> None:
         """Everybody who acts; the device, or the host that takes frames, comes last."""
@@ -203,11 +170,12 @@ class ExploredMachine:
             vcpus=_VCPUS,
             watermarks=zone.Watermarks(*[scenario.watermark_min] * 3),
             pcp_batch=scenario.pcp_batch,
-            pcp_high=scenario.pcp_batch,
+            pcp_high=scenario.pcp_high,
+            pcp_orders=scenario.pcp_orders,
         )
 
     def _join_rings(self, modules: dict[str, Any]) -> None:
-        kinds = modules["host.device.turn"].Queue
+        kinds = modules["host.device.queues.turn"].Queue
         capacity = self.scenario.settings.capacity
         size_bytes = self.scenario.nr_pages << PAGE_SHIFT
         if self.balloons:
@@ -216,8 +184,8 @@ class ExploredMachine:
                 for number, kind in enumerate((kinds.INFLATE, kinds.DEFLATE))
             ]
             self.driver = inflate_driver(modules, self.queues, self, self.ram)
-            self._read_pfns, vars(modules["host.device.element"])["read_pfns"] = (
-                modules["host.device.element"].read_pfns,
+            self._read_pfns, vars(modules["host.device.queues.element"])["read_pfns"] = (
+                modules["host.device.queues.element"].read_pfns,
                 self._deflated,
             )
             size_bytes += PAGE_SIZE_BYTES  # the page frame numbers are in guest memory

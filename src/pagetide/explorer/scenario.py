@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE
 from pagetide.guest.reporting.settings import ReportingSettings
-from pagetide.host.device.element import TURN_PUNCHES_MAX
+from pagetide.host.device.queues.element import TURN_PUNCHES_MAX
 
 
 class Scenario(NamedTuple):
@@ -16,6 +16,8 @@ class Scenario(NamedTuple):
         nr_pages: in the zone.
         order_max: the largest block.
         pcp_batch: pages moved to and from a per-CPU list at once.
+        pcp_high: pages at which a vCPU's lists give some back, at first and at most.
+        pcp_orders: the orders of blocks that have per-CPU lists.
         watermark_min: pages that an allocation leaves.
         settled: whether all that is free was reported before the vCPUs begin.
         may_run_out: whether an allocation may find the memory out for reporting.
@@ -37,6 +39,8 @@ class Scenario(NamedTuple):
     nr_pages: int = 8
     order_max: int = 2
     pcp_batch: int = 1
+    pcp_high: tuple[int, int] = (1, 1)
+    pcp_orders: tuple[int, ...] = (0,)
     watermark_min: int = 0
     settled: bool = False
     may_run_out: bool = False

@@ -13,13 +13,28 @@ _COOL_S = 0.5 / TICKS_PER_S
 SCENARIOS = {
     # Both blocks of the zone are out at once, and somebody needs one: invariant 5.
     "start": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True, wakes_finely=True),
-    # The same where nobody waits for what is out (`--oom none`): whoever fails goes on without, and is counted.
-    "none": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True, waits_before_oom=False),
     # A block and a page of another one come and go while reports are under way; per-CPU lists are drained.
     "zone": Scenario(("a2 f", "a0 f"), _SMALL, settled=True, may_run_out=True),
     # Both blocks may be out, so that an allocation drains another vCPU's list, whose owner uses it and drains it, too.
     "drain": Scenario(
-        ("a1", "a0"), _SMALL._replace(order=1, capacity=2), nr_pages=4, order_max=1, pcp_batch=2, may_run_out=True
+        ("a1", "a0"),
+        _SMALL._replace(order=1, capacity=2),
+        nr_pages=4,
+        order_max=1,
+        pcp_batch=2,
+        pcp_high=(2, 2),
+        may_run_out=True,
+    ),
+    # Both orders have lists. The block on one is all that is left for the other, unless it is out for reporting.
+    "lists": Scenario(
+        ("a1 f a0", "a1"),
+        _SMALL._replace(order=1, capacity=2),
+        nr_pages=4,
+        order_max=1,
+        pcp_high=(3, 3),
+        pcp_orders=(0, 1),
+        settled=True,
+        may_run_out=True,
     ),
     # What is put back merges with what was freed meanwhile and is not reported.
     "merge": Scenario(("a1 f", ""), _SMALL._replace(order=1), nr_pages=4, may_run_out=True),
@@ -39,6 +54,8 @@ SCENARIOS = {
     "cool": Scenario(("a2 f", ""), _SMALL._replace(cool_s=_COOL_S), may_run_out=True),
     "cap": Scenario(("a1 f", ""), _SMALL._replace(oom="cap", in_flight_max_bytes=4 * 4096), may_run_out=True),
     "swap": Scenario(("a2 f", ""), _SMALL._replace(oom="swap"), may_run_out=True),
+    # As `start`, where nobody waits for what is out (`--oom none`): whoever fails goes on without, and is counted.
+    "none": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True, waits_before_oom=False),
 }
 """By name; each for every design that reports batches, but for `cool`, which does not fit `sync`."""
 

@@ -1,9 +1,9 @@
 """All of an explored machine's state, as one value that can be compared, kept and set again.
 
-Two states that nobody could tell apart are made equal: what is beyond the end of a per-CPU list, of hints or of spares
-is zeroed, of a page's generation only counts whether the page bears its stamp, of a frame table's counters only whether
-a batch is under way, and rings with nothing in them and nobody at them are as they were at first, except for when the
-driver wants to be called.
+Two states that nobody could tell apart are made equal: per-CPU lists begin where their rings do; what is beyond their
+end, or that of hints or spares, is zeroed; of a page's generation only counts whether the page bears its stamp, of a
+frame table's counters only whether a batch is under way; and rings with nothing in them and nobody at them are as they
+were at first, except for when the driver wants to be called.
 """
 
 import itertools
@@ -16,6 +16,7 @@ import numpy as np
 
 from pagetide.guest.allocator.zone_layout import (
     BALLOON_PAGES,
+    END,
     FALSE_OOMS,
     FRAME_TABLE,
     FREE_PAGES,
@@ -24,15 +25,18 @@ from pagetide.guest.allocator.zone_layout import (
     HINT_COUNT,
     HINTS,
     ISOLATED_BLOCKS,
+    LIST_WORDS,
     NOTIFY_SPLITS,
     NR_FREE,
+    NR_LISTS,
     NR_PAGES,
     NR_REPORTED,
     NR_VCPUS,
-    PCP_BATCH,
-    PCP_COUNT,
+    OLDEST,
+    PCP_BLOCKS,
+    PCP_LISTS,
     PCP_LOCK,
-    PCP_PAGES,
+    PCP_PAGES_MAX,
     RECORD_WORDS,
     REQUEST,
     SPARES,
@@ -162,12 +166,16 @@ class MachineState:
         yield NR_FREE, NR_FREE + orders
         yield NR_REPORTED, NR_REPORTED + orders
         self._bases = [vcpu_base(vcpu) for vcpu in range(words[NR_VCPUS])]
-        self._pcp_room = 2 * words[PCP_BATCH] + 1
+        self._pcp_room = 2 * machine.scenario.pcp_high[1] + 1
+        self._lists = [
+            (PCP_LISTS + LIST_WORDS * order, PCP_BLOCKS + 2 * PCP_PAGES_MAX - (2 * PCP_PAGES_MAX >> order))
+            for order in machine.scenario.pcp_orders
+        ]
         for base in self._bases:
-            yield base + PCP_LOCK, base + PCP_LOCK + 1
-            yield base + PCP_COUNT, base + PCP_COUNT + 1
+            yield base + PCP_LOCK, base + PCP_LISTS + LIST_WORDS * NR_LISTS
             yield base + STAMP_ERRORS, base + STAMP_ERRORS + 1
-            yield base + PCP_PAGES, base + PCP_PAGES + self._pcp_room
+            for _, ring in self._lists:
+                yield base + ring, base + ring + self._pcp_room
             yield base + HINT_COUNT, base + HINT_COUNT + 1
             yield base + HINT_BLOCKS, base + HINT_BLOCKS + HINTS_SEEN_MAX
         self._spares = vcpu_base(words[NR_VCPUS])
@@ -182,8 +190,7 @@ class MachineState:
         words, pages, first_words = self._words, self._pages, self._ram.first_words
         for base in self._bases:
             if not words[base + PCP_LOCK]:
-                start, end = base + PCP_PAGES + words[base + PCP_COUNT], base + PCP_PAGES + self._pcp_room
-                words[start:end] = [0] * (end - start)
+                self._straighten_lists(base)
             if not words[ZONE_LOCK]:
                 start, end = base + HINT_BLOCKS + words[base + HINT_COUNT], base + HINT_BLOCKS + HINTS_SEEN_MAX
                 words[start:end] = [0] * (end - start)
@@ -201,6 +208,14 @@ class MachineState:
             elif first == pages[place] << _GENERATION_SHIFT | page:
                 pages[place] = 1
                 first_words[page] = 1 << _GENERATION_SHIFT | page
+
+    def _straighten_lists(self, base: int) -> None:
+        words, room = self._words, self._pcp_room
+        for place, ring in self._lists:
+            oldest, end = words[base + place + OLDEST], words[base + place + END]
+            listed = words[base + ring + oldest : base + ring + end]
+            words[base + ring : base + ring + room] = listed + [0] * (room - len(listed))
+            words[base + place + OLDEST], words[base + place + END] = 0, len(listed)
 
     def _count_anew(self) -> None:
         """Of batches only counts whether one is under way, and whether one ended since a vCPU looked."""

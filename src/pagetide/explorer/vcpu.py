@@ -1,5 +1,6 @@
 """The vCPUs of an explored machine."""
 
+import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,8 @@ class Vcpu(Reporter):
 
     def sleep_for_memory(self) -> Stretch:
         """Nothing came back yet; where nobody says so, it looks every so often."""
-        yield Pause(UNTIL, ready=lambda: self.notified or (self.machine.looks_again and self.loop.is_back))
+        looks_again = self.machine.in_flight.look_again_s < math.inf
+        yield Pause(UNTIL, ready=lambda: self.notified or (looks_again and self.loop.is_back))
         return "wait_memory"
 
     def end(self) -> Stretch:

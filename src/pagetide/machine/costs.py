@@ -90,9 +90,9 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         kernel: on which kernel.
         cpu: and which processor.
         cpus: how many there were for vCPUs, worker and host together.
-        order0: an order-0 allocation or free that its per-CPU list serves.
-        moved_page: each page that goes between such a list and the buddy allocator, under the zone lock.
-        block: an allocation or free of a larger block, under the zone lock.
+        order0: an allocation or free that a per-CPU list serves, measured on pages.
+        moved_page: each page or block that goes between such a list and the buddy allocator, under the zone lock.
+        block: an allocation or free of a block that has no such list, under the zone lock.
         stamp: touching a page that is resident.
         check: looking at a page's stamp before it is freed.
         report: what a report costs the worker, besides its blocks.

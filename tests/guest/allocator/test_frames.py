@@ -16,10 +16,10 @@ NO_WATERMARKS = Watermarks(0, 0, 0)
 
 
 class Offering:
-    """A zone of so many 4 MiB blocks whose table is kept, and a host that takes by hand."""
+    """A zone of so many 4 MiB blocks whose table is kept, and a host that takes by hand; single pages have lists."""
 
-    def __init__(self, blocks: int = 4, **settings: Any) -> None:
-        self.zone = Zone(blocks << 10, watermarks=NO_WATERMARKS, pcp_batch=4, pcp_high=8)
+    def __init__(self, blocks: int = 4, pcp_orders: tuple[int, ...] = (0,), **settings: Any) -> None:
+        self.zone = Zone(blocks << 10, watermarks=NO_WATERMARKS, pcp_batch=4, pcp_high=(8, 8), pcp_orders=pcp_orders)
         self.design = Shared(self.zone, ReportingSettings(order=9, **settings))
         self.design.start(0.0)
         self.frames = 2 * blocks
@@ -40,7 +40,7 @@ class Offering:
 
 def test_what_is_free_at_the_start_is_offered() -> None:
     """All frames that are free when the design starts, and no other."""
-    zone = Zone(4096, watermarks=NO_WATERMARKS, pcp_batch=4, pcp_high=8)
+    zone = Zone(4096, watermarks=NO_WATERMARKS, pcp_batch=4, pcp_high=(8, 8))
     held = zone.allocate(3)
     Shared(zone, ReportingSettings()).start(0.0)
     assert held == 0
@@ -139,6 +139,18 @@ def test_switched_off_in_the_middle_of_a_batch_it_still_keeps_away() -> None:
     assert offering.states == [FREE] * 4
     offering.design.stop()
     assert offering.zone.words[FRAME_TABLE] == 0
+    offering.zone.check()
+
+
+def test_a_frame_on_a_per_cpu_list_is_in_use() -> None:
+    """The second block of a refill is not offered while it waits on its list, and is offered once that is drained."""
+    offering = Offering(2, pcp_orders=(9,))
+    pfn = offering.zone.allocate(9)
+    assert offering.states == [IN_USE, IN_USE, FREE, FREE]
+    assert pfn is not None
+    offering.zone.free(pfn, 9)
+    offering.zone.drain_pcp(0)
+    assert offering.states == [FREE] * 4
     offering.zone.check()
 
 

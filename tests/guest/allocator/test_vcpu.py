@@ -10,6 +10,7 @@ import pytest
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE, operations
 from pagetide.guest.allocator.page_alloc import allocate, free
+from pagetide.guest.allocator.pcp import pcp_drain_all
 from pagetide.guest.allocator.reported_again import note_reported
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import (
@@ -156,12 +157,16 @@ def test_a_free_that_wants_the_worker_comes_back_at_once(guest: Guest) -> None:
     assert guest.cursor[0] == 1
 
 
+ORDERS_CHURNED = 0x9321
+"""Four orders, of four bits each."""
+
+
 @kernel
 def churn(words: npt.NDArray[np.int64], pages: npt.NDArray[np.uint32], vcpu: int, rounds: int) -> int:
-    """Allocate and free blocks of small orders; how many of the operations failed."""
+    """Allocate and free blocks of some orders; how many of the operations failed."""
     failed = 0
     for index in range(rounds):
-        order = index % 3 + 1
+        order = ORDERS_CHURNED >> 4 * (index % 4) & 15
         pfn = allocate(words, pages, vcpu, order)
         if pfn < 0 or free(words, pages, vcpu, pfn, order) < 0:
             failed += 1
@@ -170,7 +175,7 @@ def churn(words: npt.NDArray[np.int64], pages: npt.NDArray[np.uint32], vcpu: int
 
 def test_two_vcpus_really_contend_for_the_zone_lock() -> None:
     """Two threads hammer one zone: nothing is lost, every count is right, and the lock was waited for."""
-    zone = Zone(1 << 14, vcpus=2, watermarks=Watermarks(0, 0, 0))
+    zone = Zone(1 << 14, vcpus=2, watermarks=Watermarks(0, 0, 0), pcp_orders=(0,))
     rounds = 300 if JIT_DISABLED else 400_000
     churn(zone.words, zone.pages, 0, 3)
     failures: list[int] = []
@@ -187,3 +192,26 @@ def test_two_vcpus_really_contend_for_the_zone_lock() -> None:
     assert zone.words[FREE_PAGES] == 1 << 14
     if not JIT_DISABLED:
         assert zone.words[LOCK_CONTENDED] > 0
+
+
+def test_lists_may_be_drained_while_they_are_used() -> None:
+    """Of blocks that two threads take from their lists, while a third drains both again and again, none is lost."""
+    zone = Zone(1 << 14, vcpus=2, watermarks=Watermarks(0, 0, 0))
+    rounds = 300 if JIT_DISABLED else 400_000
+    churn(zone.words, zone.pages, 0, 3)
+    pcp_drain_all(zone.words, zone.pages)
+    failures: list[int] = []
+    threads = [
+        threading.Thread(target=lambda vcpu=vcpu: failures.append(churn(zone.words, zone.pages, vcpu, rounds)))
+        for vcpu in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        pcp_drain_all(zone.words, zone.pages)
+    for thread in threads:
+        thread.join()
+    assert failures == [0, 0]
+    pcp_drain_all(zone.words, zone.pages)
+    zone.check()
+    assert zone.words[FREE_PAGES] == 1 << 14

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pagetide.guest.allocator.by_position import record_all_free, sweep
 from pagetide.guest.allocator.isolate import FILLED, LIST_DONE, PASSED_OVER, WATERMARK, put_back, walk_free_list
+from pagetide.guest.allocator.pcp import LINUX_PCP_ORDERS
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import (
     ISOLATED_BLOCKS_MAX,
@@ -23,7 +24,7 @@ from pagetide.guest.allocator.zone_layout import (
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.units import ORDER_MAX
-from tests.guest.allocator.zone_model import ZoneModel
+from tests.guest.allocator.zone_model import Lists, ZoneModel
 
 VCPUS, BATCH, HIGH, CAPACITY = 2, 3, 7, 4
 vcpus = st.integers(0, VCPUS - 1)
@@ -34,47 +35,48 @@ class ZoneAgainstModel(RuleBasedStateMachine):
     """Allocate, free, drain, isolate and put back, in any order; after each step everything agrees."""
 
     @initialize(
-        nr_pages=st.sampled_from([64, 96, 333]),
+        nr_pages=st.sampled_from([64, 96, 333, 3 << 10]),
+        listed=st.sampled_from([(0,), LINUX_PCP_ORDERS]),
+        high_max=st.sampled_from([HIGH, 25]),
         low=st.integers(0, 20),
         keep_marks=st.booleans(),
         recording=st.sampled_from([RECORD_NOTHING, RECORD_UNREPORTED, RECORD_HINT_MAP, RECORD_HINT_ARRAYS]),
         order=st.integers(0, 4),
     )
-    def begin(self, nr_pages: int, low: int, recording: int, order: int, *, keep_marks: bool) -> None:
+    def begin(
+        self,
+        nr_pages: int,
+        listed: tuple[int, ...],
+        high_max: int,
+        low: int,
+        recording: int,
+        order: int,
+        *,
+        keep_marks: bool,
+    ) -> None:
         self.low = low
-        self.zone = Zone(nr_pages, vcpus=VCPUS, watermarks=Watermarks(low, low, low), pcp_batch=BATCH, pcp_high=HIGH)
+        marks = Watermarks(low, low, low)
+        self.zone = Zone(
+            nr_pages, vcpus=VCPUS, watermarks=marks, pcp_batch=BATCH, pcp_high=(HIGH, high_max), pcp_orders=listed
+        )
         switch_on(self.zone, ReportingSettings(order=order), recording=recording, keep_marks=keep_marks)
         if recording in {RECORD_UNREPORTED, RECORD_HINT_MAP}:
             record_all_free(self.zone)
-        self.model = ZoneModel(self.zone, VCPUS, BATCH, HIGH, keep_marks=keep_marks)
+        lists = [Lists(listed, BATCH, HIGH, high_max) for _ in range(VCPUS)]
+        self.model = ZoneModel(self.zone, lists, low, keep_marks=keep_marks)
         self.batch = np.zeros(CAPACITY, np.int64)
         self.filled = 0
 
     @rule(order=orders, vcpu=vcpus)
     def allocate(self, order: int, vcpu: int) -> None:
-        model = self.model
         pfn = self.zone.allocate(order, vcpu)
-        if pfn is None:
-            # It drained all lists before it gave up; then there really was nothing that it might have taken.
-            for other in range(VCPUS):
-                model.drain(other, HIGH + 1)
-            free_orders = [o for o, _ in model.free.values()]
-            assert model.free_pages - (1 << order) < self.low or max(free_orders, default=-1) < order
-        elif order == 0:
-            if not model.pcp[vcpu] and model.free_pages - 1 < self.low:
-                for other in range(VCPUS):
-                    model.drain(other, HIGH + 1)
-            model.allocated_order_0(vcpu, pfn)
-        else:
-            if not any(p <= pfn < p + (1 << o) for p, (o, _) in model.free.items()) or (
-                model.free_pages - (1 << order) < self.low
-                or max((o for o, _ in model.free.values()), default=-1) < order
-            ):
-                for other in range(VCPUS):
-                    model.drain(other, HIGH + 1)
-            assert model.free_pages - (1 << order) >= self.low
-            model.take(pfn, order)
-            model.allocated[pfn] = order
+        if pfn is not None:
+            self.model.allocated_one(vcpu, pfn, order)
+            return
+        # It drained all lists before it gave up; then there really was nothing that it might have taken.
+        assert not self.model.lists[vcpu].blocks.get(order)
+        self.model.drain_all()
+        assert not self.model.has(order)
 
     @precondition(lambda self: self.model.allocated)
     @rule(choose=st.randoms(use_true_random=False), vcpu=vcpus)
@@ -82,10 +84,7 @@ class ZoneAgainstModel(RuleBasedStateMachine):
         pfn = choose.choice(sorted(self.model.allocated))  # type: ignore[attr-defined]
         order = self.model.allocated.pop(pfn)
         self.zone.free(pfn, order, vcpu)
-        if order == 0:
-            self.model.freed_order_0(vcpu, pfn)
-        else:
-            self.model.give(pfn, order)
+        self.model.freed_one(vcpu, pfn, order)
 
     @rule(pfn=st.integers(-2, 400), order=orders)
     def wrong_free(self, pfn: int, order: int) -> None:
@@ -99,7 +98,7 @@ class ZoneAgainstModel(RuleBasedStateMachine):
     @rule(vcpu=vcpus)
     def drain(self, vcpu: int) -> None:
         self.zone.drain_pcp(vcpu)
-        self.model.drain(vcpu, HIGH + 1)
+        self.model.drain(vcpu)
 
     @rule(order=orders, all_round=st.booleans())
     def isolate(self, order: int, all_round: bool) -> None:

@@ -18,7 +18,7 @@ class Ballooned:
     """A zone with a balloon, in virtual time, and a host that believes what it is told, in the order in which it is."""
 
     def __init__(self, min_pages: int = 0, nr_pages: int = NR_PAGES) -> None:
-        self.zone = Zone(nr_pages, watermarks=Watermarks(min_pages, min_pages, min_pages), pcp_batch=4, pcp_high=8)
+        self.zone = Zone(nr_pages, watermarks=Watermarks(min_pages, min_pages, min_pages), pcp_batch=4, pcp_high=(8, 8))
         self.balloon = Balloon(self.zone, ReportingSettings(delay_s=1.0))
         self.now_s = 0.0
         self.told: set[int] = set()

@@ -54,7 +54,7 @@ def worker_of(
     name: str, tuning: str, *, nr_pages: int = 4096, order: int | None = None, **options: object
 ) -> VirtualWorker:
     """A small zone without watermarks, and a worker that drives the design over it; `shared` has its own order."""
-    zone = Zone(nr_pages, vcpus=2, watermarks=NO_WATERMARKS, pcp_batch=4, pcp_high=8)
+    zone = Zone(nr_pages, vcpus=2, watermarks=NO_WATERMARKS, pcp_batch=4, pcp_high=(8, 8))
     chosen = settings_of(name, tuning)
     if order is not None and name != "shared":
         chosen = chosen._replace(order=order)
@@ -117,13 +117,15 @@ def test_rests_when_there_is_nothing_to_do(name: str, tuning: str) -> None:
 
 @every_design
 def test_reports_what_is_freed_later(name: str, tuning: str) -> None:
-    """A block freed after the design came to rest wakes it, and is reported after the delay."""
+    """A block freed after the design came to rest wakes it, once its vCPU is idle, and is reported after the delay."""
     worker = worker_of(name, tuning)
     held = worker.zone.allocate(worker.settings.order)
     worker.settle()
     at_rest_s = worker.now_s = worker.now_s + 100
     assert held is not None
     worker.free(held, worker.settings.order)
+    worker.zone.drain_pcp(0)
+    worker.report_if_full()
     worker.settle()
     if worker.design.leftover_blocks_max:
         worker.check_nothing_is_lost()

@@ -17,7 +17,7 @@ PAGES = 1 << BLOCK
 
 def worker_of(name: str, nr_pages: int = 64 * PAGES, **tuning: object) -> VirtualWorker:
     """A settled design over a small zone, with blocks of 128 KiB."""
-    zone = Zone(nr_pages, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=1)
+    zone = Zone(nr_pages, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=(1, 1))
     settings = ReportingSettings(order=BLOCK, capacity=4)._replace(**tuning)  # type: ignore[arg-type]
     worker = VirtualWorker(name, zone, settings)
     worker.settle()
@@ -113,7 +113,7 @@ def test_cursor_reports_in_the_order_of_addresses() -> None:
 @pytest.mark.parametrize(("name", "again"), [("cursor", 0), ("notify", 0), ("scan", PAGES - 1)])
 def test_what_is_left_of_a_split_is_reported_again_only_by_linux(name: str, again: int) -> None:
     """A page taken from a reported block costs Linux's design the marks of the rest; KEEP_MARKS keeps them."""
-    zone = Zone(PAGES << 1, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=1)
+    zone = Zone(PAGES << 1, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=(1, 1))
     worker = VirtualWorker(name, zone, ReportingSettings(order=0, capacity=8, wake="merge"))
     worker.settle()
     worker.reported.clear()
@@ -229,7 +229,7 @@ def test_by_the_timer_alone_nobody_is_woken(name: str) -> None:
 def test_a_sweep_that_failed_goes_on(name: str) -> None:
     """A report that fails at the start leaves a sweep half done; it goes on by itself, though nothing is freed."""
     works = False
-    zone = Zone(64 * PAGES, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=1)
+    zone = Zone(64 * PAGES, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=(1, 1))
     worker = VirtualWorker(name, zone, ReportingSettings(order=BLOCK, capacity=1), lambda _: works)
     worker.run_pass()
     works = True
@@ -241,7 +241,7 @@ def test_a_sweep_that_failed_goes_on(name: str) -> None:
 def test_sync_sweeps_for_what_its_array_had_no_room_for() -> None:
     """While reports fail the vCPU goes on and its array overflows; once they succeed again nothing is left."""
     works = True
-    zone = Zone(2200, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=1)
+    zone = Zone(2200, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=(1, 1))
     worker = VirtualWorker("sync", zone, ReportingSettings(order=0, capacity=32), lambda _: works)
     worker.settle()
     pages = [pfn for _ in range(2200) if (pfn := zone.allocate(0)) is not None]

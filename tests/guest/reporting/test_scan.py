@@ -82,7 +82,7 @@ def test_a_split_of_a_reported_block_wakes_a_drain() -> None:
 
 def test_linuxs_pace_carries_a_batch_on_to_the_next_list() -> None:
     """Blocks of two orders travel in one report, as Linux's scatterlist does."""
-    zone = Zone(3 << 10, watermarks=NONE)
+    zone = Zone(3 << 10, watermarks=NONE, pcp_orders=(0,))
     assert zone.allocate(9) is not None
     worker = VirtualWorker("scan", zone, ReportingSettings(9, 2.0, 4, "linux"))
     worker.settle()
@@ -91,7 +91,7 @@ def test_linuxs_pace_carries_a_batch_on_to_the_next_list() -> None:
 
 def test_a_drain_keeps_orders_apart() -> None:
     """With `drain` each list's blocks are reported before the walk goes up to the next."""
-    zone = Zone(3 << 10, watermarks=NONE)
+    zone = Zone(3 << 10, watermarks=NONE, pcp_orders=(0,))
     assert zone.allocate(9) is not None
     worker = VirtualWorker("scan", zone, ReportingSettings(9, 2.0, 32, "drain"))
     worker.settle()
@@ -101,7 +101,7 @@ def test_a_drain_keeps_orders_apart() -> None:
 def test_a_walk_gets_past_many_reported_blocks() -> None:
     """An unreported block behind more reported ones than one hold of the lock passes over is still found."""
     nr_pages = 4 * (PASS_OVER_MAX + 50)
-    zone = Zone(nr_pages, watermarks=NONE, pcp_batch=1, pcp_high=1)
+    zone = Zone(nr_pages, watermarks=NONE, pcp_batch=1, pcp_high=(1, 1))
     while zone.allocate(0) is not None:
         pass
     for pfn in range(0, nr_pages, 4):

@@ -17,7 +17,7 @@ import pytest
 from pagetide.host.daemon import reception
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES
-from pagetide.host.device.turn import Turn
+from pagetide.host.device.queues.turn import Turn
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.memory.ledger import Ledger
 from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_BYTES, STAT, Feature, Queue, Stat, Status

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from pagetide.host.device import element, inflight_memory
+from pagetide.host.device import inflight_memory
 from pagetide.host.device.balloon import BalloonDevice
 from pagetide.host.device.inflight_memory import InflightMemory
+from pagetide.host.device.queues import element
 from pagetide.host.memory import discard
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
@@ -102,7 +103,7 @@ class Takeovers:
     def stop(self) -> None:
         """Stop the queue in order; the next turn starts it anew."""
         if self.device is not None:
-            self.device.stop_queue(self._index)
+            self.device.queues.stop(self._index)
             self.device = None
             self._unmap()
 

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
-from pagetide.host.device.turn import Turn
+from pagetide.host.device.queues.turn import Turn
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.virtio.balloon import Queue, queues
@@ -45,7 +45,7 @@ class QueueRig:
 
     def restart(self) -> None:
         """Stop the queue and start it where it stood."""
-        base = self.device.stop_queue(self.index)
+        base = self.device.queues.stop(self.index)
         assert base is not None
         self.device.start_queue(self.index, self.guest.queue_place, base, self._features)
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
 from pagetide.host.device.config import DeviceConfig
-from pagetide.host.device.element import TURN_PUNCHES_MAX
-from pagetide.host.device.hinting import CMD_ID_FIRST
-from pagetide.host.device.inflate import PFNS_MAX
+from pagetide.host.device.queues.element import TURN_PUNCHES_MAX
+from pagetide.host.device.queues.hinting import CMD_ID_FIRST
+from pagetide.host.device.queues.inflate import PFNS_MAX
+from pagetide.host.device.queues.statistics import STATISTICS_BYTES_MAX, decode_statistics
+from pagetide.host.device.queues.turn import NOTHING
 from pagetide.host.device.state import DeviceState
-from pagetide.host.device.statistics import STATISTICS_BYTES_MAX, decode_statistics
-from pagetide.host.device.turn import NOTHING
 from pagetide.virtio.balloon import (
     CMD_ID_DONE,
     CMD_ID_STOP,
@@ -165,7 +165,7 @@ def test_a_driver_of_another_device_may_have_poisoned_its_pages(left: int | None
         for _ in range(2):
             rig.add([(GPA + FREE * PAGE, PAGE)], writable=True)
             rig.process()
-        base = rig.device.stop_queue(rig.index)
+        base = rig.device.queues.stop(rig.index)
         assert base == 2
         successor = BalloonDevice(rig.memory, rig.device.ledger)
         assert not successor.take_over(DeviceState(7, left, CMD_ID_STOP, CMD_ID_FIRST + 3))
@@ -175,7 +175,7 @@ def test_a_driver_of_another_device_may_have_poisoned_its_pages(left: int | None
         successor.process(rig.index, 16)
         assert (FREE + 1 not in rig.guest.resident_pages()) == discards
         assert successor.state == DeviceState(7, left, CMD_ID_STOP, CMD_ID_FIRST + 3)
-        successor.stop_queue(rig.index)
+        successor.queues.stop(rig.index)
         successor.reset()
         successor.start_queue(rig.index, rig.guest.queue_place, base + 1, int(FEATURES))
         successor.config.write(CONFIG_POISON_VAL, bytes(4))
@@ -190,14 +190,14 @@ def test_who_finishes_serves_what_was_there() -> None:
         for n in range(3):
             rig.add([(GPA + (FREE + n) * PAGE, PAGE)], writable=True)
         rig.device.process(rig.index, 2)
-        rig.device.finish()
+        rig.device.queues.finish()
         for n in range(3, 5):
             rig.add([(GPA + (FREE + n) * PAGE, PAGE)], writable=True)
         rig.process()
         assert rig.process() == NOTHING
         assert rig.used() == 3
         assert rig.guest.resident_pages() == set(range(256)) - set(range(FREE, FREE + 3))
-        assert rig.device.stop_queue(rig.index) == 3
+        assert rig.device.queues.stop(rig.index) == 3
 
 
 def test_a_paused_device_leaves_reports_in_the_ring() -> None:
@@ -301,7 +301,7 @@ def test_a_round_ends_with_its_device_or_its_driver() -> None:
         assert successor.config.fields.free_page_hint_cmd_id == CMD_ID_DONE
         successor.begin_hinting()
         assert successor.config.fields.free_page_hint_cmd_id == CMD_ID_FIRST + 1
-        rig.device.stop_queue(rig.index)
+        rig.device.queues.stop(rig.index)
         rig.device.reset()
         assert not rig.device.hinting
         assert config_of(rig).free_page_hint_cmd_id == CMD_ID_STOP
@@ -349,7 +349,7 @@ def test_a_guest_that_has_less_than_it_shares_is_asked_for_no_more(oom: bool) ->
         os.truncate(big_fd, 8 << 30)
         rig.memory.add(MemoryRegion(1 << 40, 8 << 30, 1 << 40, 0), os.dup(big_fd))
         assert rig.device.ram_bytes == 256 * PAGE
-        assert rig.device.shared_bytes == (8 << 30) + 256 * PAGE
+        assert rig.device.target.shared_bytes == (8 << 30) + 256 * PAGE
         rig.device.set_target_bytes(200 * PAGE)
         assert config_of(rig).num_pages == 56
         # 1 GiB is plugged, the guest touches a quarter of it, and its kernel keeps some for itself.
@@ -373,7 +373,7 @@ def test_a_reset_forgets_what_the_driver_set() -> None:
         rig.device.config.write(0, b"\x01" * 16)
         rig.put(stats(memfree=5))
         rig.process()
-        rig.device.stop_queue(rig.index)
+        rig.device.queues.stop(rig.index)
         rig.device.reset()
         assert config_of(rig) == Config(num_pages=3)
         assert rig.device.statistics == {}
@@ -390,7 +390,7 @@ def test_a_queue_that_begins_anew_has_another_driver() -> None:
         told = config_of(rig)
         assert (told.actual, told.free_page_hint_cmd_id) == (1, CMD_ID_FIRST), "it went on"
         rig.device.config.write(CONFIG_POISON_VAL, (0xAA).to_bytes(4, "little"))
-        rig.device.stop_queue(rig.index)
+        rig.device.queues.stop(rig.index)
         rig.guest.reset_driver()
         rig.device.start_queue(rig.index, rig.guest.queue_place, 0, int(FEATURES))
         assert config_of(rig) == Config(poison_val=0xAA), "which the new driver writes before it starts its queues"

@@ -52,7 +52,7 @@ def test_what_was_not_given_back_is_served_wherever_the_queue_is_said_to_stand(
     rig.process()
     assert rig.used() == 2
     assert rig.word("discarded_bytes") == 2 * 4096
-    assert rig.device.stop_queue(rig.index) == served + 2
+    assert rig.device.queues.stop(rig.index) == served + 2
 
 
 def test_indices_may_wrap_between_the_two(rig: QueueRig) -> None:
@@ -94,7 +94,7 @@ def test_a_statistics_buffer_from_before_the_queue_is_taken() -> None:
         restart_at(rig, 1)
         rig.process()
         assert rig.device.statistics != {}
-        assert rig.device.stop_queue(rig.index) == 0
+        assert rig.device.queues.stop(rig.index) == 0
 
 
 def test_a_first_start_behind_elements_is_not_taken_for_a_takeover(rig: QueueRig) -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pagetide.host.device import balloon as device
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.element import TURN_BYTES_MAX
-from pagetide.host.device.queue_place import NotSharedError, QueuePlace
-from pagetide.host.device.turn import NOTHING, Turn
+from pagetide.host.device.queues.element import TURN_BYTES_MAX
+from pagetide.host.device.queues.place import NotSharedError, QueuePlace
+from pagetide.host.device.queues.turn import NOTHING, Turn
 from pagetide.host.memory.guest_memory import GuestMemory, SharedMemoryLimit
 from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.mapping import GuestMemoryError
@@ -206,9 +206,9 @@ def test_a_queue_goes_on_where_it_stopped(rig: Rig) -> None:
         rig.guest.add([(RING_PAGES + n, 1)])
         rig.guest.driver.publish()
         rig.device.process(REPORTING, 8)
-        base = rig.device.stop_queue(REPORTING)
+        base = rig.device.queues.stop(REPORTING)
         assert base == n + 1
-        assert rig.device.stop_queue(REPORTING) is None
+        assert rig.device.queues.stop(REPORTING) is None
         rig.device.start_queue(REPORTING, rig.guest.queue_place, base, FULL)
     assert rig.device.ledger.snapshot()["reports"] == 3
 
@@ -235,14 +235,14 @@ def test_rings_move_with_the_memory(rig: Rig) -> None:
     before = rig.memory.address_of(USER, 1)
     rig.memory.replace([rig.guest.region._replace(size_bytes=PAGES * PAGE - PAGE)], [os.dup(rig.guest.ram.fd)])
     assert rig.memory.address_of(USER, 1) != before
-    rig.device.memory_changed()
+    rig.device.queues.memory_changed()
     rig.guest.add([(RING_PAGES, 1)])
     rig.guest.driver.publish()
     rig.device.process(REPORTING, 8)
     assert len(rig.guest.driver.take_used()) == 1
     rig.memory.close()
     with pytest.raises(GuestMemoryError, match="shares none of the guest's memory"):
-        rig.device.memory_changed()
+        rig.device.queues.memory_changed()
     rig.guest.add([(RING_PAGES, 1)])
     rig.guest.driver.publish()
     assert rig.device.process(REPORTING, 8) == NOTHING

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.queue_place import QueuePlace
+from pagetide.host.device.queues.place import QueuePlace
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.mapping import GuestMemoryError
@@ -245,7 +245,7 @@ def test_rings_anywhere_and_moved_under_the_device_do_no_harm(case: Case, places
     try:
         for start in (places, other):
             with contextlib.suppress(GuestMemoryError, ValueError, RingError):
-                hosted.device.stop_queue(index)
+                hosted.device.queues.stop(index)
                 hosted.device.start_queue(index, QueuePlace(SIZE, *(USER + gpa for gpa in start)), 0, features)
                 for _ in range(2 * SIZE):
                     if not hosted.device.process(index, case.budget).more:

@@ -36,7 +36,7 @@ class TrackedRig(QueueRig):
 
     def __init__(self, size: int = SIZE, kind: Queue = Queue.REPORTING) -> None:
         super().__init__(kind)
-        self.device.stop_queue(self.index)
+        self.device.queues.stop(self.index)
         self.description, self.fd = create_inflight(QUEUES_MAX, size, QUEUES_MAX)
         self.inflight = InflightMemory(self.description, os.dup(self.fd), QUEUES_MAX)
 
@@ -47,7 +47,7 @@ class TrackedRig(QueueRig):
 
     def abandon(self) -> None:
         """The device is no more, and nothing was stopped."""
-        self.device._queues.clear()
+        self.device.queues._started.clear()
 
     def word(self, place: int, size_bytes: int = 2) -> int:  # type: ignore[override]
         """A field of the queue's region."""
@@ -93,7 +93,7 @@ def test_a_region_says_what_the_text_says(rig: TrackedRig) -> None:
     for counter, head in enumerate(heads):
         assert rig.word(REGION_HEAD_BYTES + STATE_BYTES * head, 1) == 0
         assert rig.word(REGION_HEAD_BYTES + STATE_BYTES * head + STATE_COUNTER, 8) == counter
-    rig.device.stop_queue(rig.index)
+    rig.device.queues.stop(rig.index)
     assert rig.word(REGION_VERSION) == 0
 
 
@@ -130,7 +130,7 @@ def test_a_queue_stopped_amid_what_a_predecessor_left_loses_none(rig: TrackedRig
     rig.start()
     if served:
         rig.process(budget=served)
-    base = rig.device.stop_queue(rig.index)
+    base = rig.device.queues.stop(rig.index)
     assert base == served
     rig.start(base)
     rig.process()

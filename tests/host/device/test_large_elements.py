@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pagetide.host.device import balloon as devices
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.queue_place import QueueLostError
+from pagetide.host.device.queues.place import QueueLostError
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.virtio.balloon import Feature, Queue, queues
@@ -102,7 +102,7 @@ def test_the_parts_of_an_element_are_not_in_vain(rig: Rig) -> None:
     rig.put(BLOCKS)
     assert rig.device.process(REPORTING, 16).in_vain == 0
     assert rig.device.process(REPORTING, 16).in_vain == 0
-    base = rig.device.stop_queue(REPORTING)
+    base = rig.device.queues.stop(REPORTING)
     assert base == 0
     rig.start(base)
     assert [rig.device.process(REPORTING, 16).in_vain for _ in range(4)] == [0] * 4
@@ -138,7 +138,7 @@ def test_finishing_serves_the_element_under_way_and_nothing_that_comes_later(rig
     later = [(60, 1)]
     rig.put(BLOCKS, [(50, 1)])
     rig.turn()
-    rig.device.finish()
+    rig.device.queues.finish()
     rig.put(later)
     answered = 0
     for _ in range(10):
@@ -152,7 +152,7 @@ def test_a_queue_stopped_within_an_element_begins_with_it_again(rig: Rig, inhibi
     """Its index is the one to go on from, all of it is served again, and accounted for once."""
     rig.put([(49, 1)], BLOCKS, [(50, 1)])
     assert rig.turn() == (1, 1, True)  # the first, and two pages of the second
-    base = rig.device.stop_queue(REPORTING)
+    base = rig.device.queues.stop(REPORTING)
     assert base == 1
     rig.guest.refill()
     rig.start(base)
@@ -179,7 +179,7 @@ def test_a_queue_stopped_twice_within_an_element_still_counts_it_once(rig: Rig) 
     rig.put(BLOCKS)
     rig.turn(), rig.turn()  # six pages
     for _ in range(2):
-        base = rig.device.stop_queue(REPORTING)
+        base = rig.device.queues.stop(REPORTING)
         assert base == 0
         rig.start(base)
         rig.turn()
@@ -193,7 +193,7 @@ def test_a_reset_within_an_element_forgets_it(rig: Rig) -> None:
     """A new driver's first element is its own: accounted for in full, and what was done for the old one stays."""
     rig.put(BLOCKS)
     rig.turn()
-    rig.device.stop_queue(REPORTING)
+    rig.device.queues.stop(REPORTING)
     rig.device.reset()
     rig.guest.reset_driver()
     rig.start(0)
@@ -208,7 +208,7 @@ def test_a_driver_that_begins_anew_without_a_reset_is_served_in_full(rig: Rig) -
     """QEMU tells of no reset: what the old driver's element left behind does not keep the new one's from being gone."""
     rig.put([(49, 1)], BLOCKS)
     rig.turn()
-    assert rig.device.stop_queue(REPORTING) == 1
+    assert rig.device.queues.stop(REPORTING) == 1
     rig.guest.reset_driver()
     rig.guest.refill()
     rig.start(0)
@@ -226,7 +226,7 @@ def test_memory_that_moves_within_an_element_is_found_again(rig: Rig) -> None:
     half = (RING_PAGES + 8) * PAGE
     regions = [MemoryRegion(GPA, half, USER, 0), MemoryRegion(GPA + half, PAGES * PAGE - half, USER + half, half)]
     rig.memory.replace(regions, [os.dup(rig.guest.ram.fd) for _ in regions])
-    rig.device.memory_changed()
+    rig.device.queues.memory_changed()
     while rig.turn()[2]:
         pass
     assert rig.gone() == first_pages(BLOCKS)
@@ -240,7 +240,7 @@ def test_memory_that_goes_within_an_element_is_skipped(rig: Rig) -> None:
     parts = [(0, 35), (40, PAGES - 40)]
     regions = [MemoryRegion(GPA + at * PAGE, size * PAGE, USER + at * PAGE, at * PAGE) for at, size in parts]
     rig.memory.replace(regions, [os.dup(rig.guest.ram.fd) for _ in regions])
-    rig.device.memory_changed()
+    rig.device.queues.memory_changed()
     assert rig.turn() == (0, 0, True)
     assert rig.turn() == (1, 1, False)
     assert rig.gone() == first_pages(BLOCKS[:3]) | {*range(30, 35), *range(40, 50), *range(100, 104)}
@@ -254,7 +254,7 @@ def test_a_queue_lost_within_an_element_is_served_no_more(rig: Rig) -> None:
     rig.turn()
     rig.memory.replace([MemoryRegion(GPA + 64 * PAGE, PAGE, USER + 64 * PAGE, 0)], [os.dup(rig.guest.ram.fd)])
     with pytest.raises(QueueLostError):
-        rig.device.memory_changed()
+        rig.device.queues.memory_changed()
     assert rig.turn()[1:] == (0, False)
 
 
@@ -280,7 +280,7 @@ def test_any_elements_in_turns_of_any_size_are_the_model_s(
                 case "turn":
                     answered += rig.turn(2)[0]
                 case "restart":
-                    base = rig.device.stop_queue(REPORTING)
+                    base = rig.device.queues.stop(REPORTING)
                     assert base == answered
                     rig.start(base)
                 case "pause":

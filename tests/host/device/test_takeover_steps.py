@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.atomics import load_u16
-from pagetide.host.device import element, turn
 from pagetide.host.device.balloon import FEATURES
+from pagetide.host.device.queues import element, turn
 from pagetide.jit import JIT_DISABLED
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.split_ring import device as ring_device
@@ -186,12 +186,12 @@ def _idx_first(state: np.ndarray, head: int, length_bytes: int) -> int:
 @pytest.mark.parametrize(
     ("where", "name", "broken"),
     [
-        ("pagetide.host.device.turn", "publish_used", _flags_first),
+        ("pagetide.host.device.queues.turn", "publish_used", _flags_first),
         ("pagetide.virtio.split_ring.device", "note_published", _used_idx_first),
         ("pagetide.virtio.split_ring.device", "note_published", _never_settled),
         ("pagetide.virtio.split_ring.device", "note_given_back", _no_list),
         ("pagetide.virtio.split_ring.device", "note_given_back", _only_the_head),
-        ("pagetide.host.device.turn", "push_used", _idx_first),
+        ("pagetide.host.device.queues.turn", "push_used", _idx_first),
     ],
 )
 def test_a_broken_order_of_stores_is_caught(

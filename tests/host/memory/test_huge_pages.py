@@ -199,7 +199,7 @@ def test_a_new_driver_has_all_its_pages() -> None:
             assert huge.held_pages == 3 * UNIT
             rig.put_pfns(range(FIRST + 512, FIRST + 768))
             rig.process()
-            rig.device.stop_queue(rig.index)
+            rig.device.queues.stop(rig.index)
             if reset:
                 rig.device.reset()
             rig.guest.reset_driver()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagetide.host.device.balloon import BalloonDevice
-from pagetide.host.device.queue_place import QueueLostError
+from pagetide.host.device.queues.place import QueueLostError
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.mapping import GuestMemoryError
@@ -69,7 +69,7 @@ def test_a_ring_across_two_regions_is_served(guest: GuestRing, before_bytes: int
         assert len(guest.driver.take_used()) == 1
     assert device.ledger.snapshot()["verified_bytes"] == 40 * PAGE
     memory.replace(halves(2), [os.dup(guest.ram.fd) for _ in range(2)])
-    device.memory_changed()
+    device.queues.memory_changed()
     guest.add([(RING_PAGES, 1)])
     guest.driver.publish()
     assert device.process(REPORTING, 8).reports == 1
@@ -187,9 +187,9 @@ def test_a_ring_across_a_region_that_is_removed_is_lost(guest: GuestRing, gone: 
     memory.remove(*region[:3])
     assert len(memory._seams) == 0
     with pytest.raises(QueueLostError, match="a queue is not in the guest's memory"):
-        device.memory_changed()
+        device.queues.memory_changed()
     memory.add(region, os.dup(guest.ram.fd))
-    device.memory_changed()
+    device.queues.memory_changed()
     device.start_queue(REPORTING, guest.queue_place, 0, PLAIN)
     guest.add([(RING_PAGES, 1)])
     guest.driver.publish()
@@ -217,7 +217,7 @@ def test_a_region_elsewhere_that_is_removed_moves_the_ring_and_no_more(guest: Gu
         assert device.process(REPORTING, 8).reports == 1
         if number == 0:
             memory.remove(*regions[2][:3])
-            device.memory_changed()
+            device.queues.memory_changed()
     assert device.ledger.snapshot()["verified_bytes"] == 2 * PAGE
     memory.close()
 
@@ -225,7 +225,7 @@ def test_a_region_elsewhere_that_is_removed_moves_the_ring_and_no_more(guest: Gu
 _CUT = """
 import ctypes, os, sys
 from pagetide import bus_error
-from pagetide.host.device.queue_place import QueueLostError
+from pagetide.host.device.queues.place import QueueLostError
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 

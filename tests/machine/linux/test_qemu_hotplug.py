@@ -1,4 +1,4 @@
-"""A real Linux guest whose balloon is removed and added again on the same character device (QEMU 11)."""
+"""A real Linux guest whose balloon, or whose memory, is removed or added while it runs (QEMU 11)."""
 
 import functools
 import os
@@ -27,6 +27,9 @@ pytestmark = pytest.mark.usefixtures("folder_for_guests")
 PATIENCE_S = 120.0
 _REMOVED_MIN_BYTES = 100 * MIB
 _PORT = "port0"
+DIMMS = 40  # a back-end without CONFIGURE_MEM_SLOTS has room for eight regions, and most others for 32
+DIMM_BYTES = 128 * MIB
+RAM_BYTES = 512 * MIB
 
 
 class HotplugQemu(Qemu):
@@ -42,18 +45,32 @@ class HotplugQemu(Qemu):
         ]  # fmt: skip
 
 
+class DimmsQemu(HotplugQemu):
+    """The same with many DIMMs, each with a memory file of its own, that its guest takes into use."""
+
+    def command(self, config: BootConfig, folder: Path, initrd: Path, balloon: Path | None) -> list[str]:
+        """As ever, with room for more of them."""
+        command = super().command(config, folder, initrd, balloon)
+        command[command.index("-m") + 1] += f",slots={2 * DIMMS},maxmem=32G"
+        command[command.index("-append") + 1] += " memhp_default_state=online"
+        for number in range(DIMMS):
+            command += ["-object", f"memory-backend-memfd,id=memory{number},size={DIMM_BYTES},share=on"]
+            command += ["-device", f"pc-dimm,id=dimm{number},memdev=memory{number}"]
+        return command
+
+
 class Rig:
     """A server in a thread, and a guest that is attached to it."""
 
-    def __init__(self, program: QemuProgram) -> None:
+    def __init__(self, program: QemuProgram, kind: type[Qemu] = HotplugQemu, ram_bytes: int = 256 * MIB) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.server = Server()
         self.server.listen(self.folder / "vm1.sock")
         self._stop_fd = os.eventfd(0)
         self._thread = threading.Thread(target=self.server.run, args=(self._stop_fd,))
         self._thread.start()
-        config = msgspec.structs.replace(SMALL, ram_bytes=256 * MIB)
-        qemu = HotplugQemu(find_linux(), program, is_balloon=False)
+        config = msgspec.structs.replace(SMALL, ram_bytes=ram_bytes)
+        qemu = kind(find_linux(), program, is_balloon=False)
         self.linux = LinuxGuest(qemu, config, self.folder, self.folder / "vm1.sock")
         self.await_marker("ready")
         self.qmp = Qmp(self.folder / "qmp", timeout_s=PATIENCE_S)
@@ -139,3 +156,20 @@ def test_a_balloon_that_is_removed_and_added_again_reports_again(rig: Rig) -> No
     rig.wait(lambda: rig.discarded_bytes() > _REMOVED_MIN_BYTES)
     assert rig.attached.ledger.snapshot()["malformed"] == 0
     assert rig.qmp.ask("query-status")["running"]
+
+
+def test_a_guest_with_many_dimms_gives_back_of_all_of_them(attachable: QemuProgram) -> None:
+    """Forty, and eight more while it runs: each is a region, and what is free in them is reported and discarded."""
+    rig = Rig(attachable, DimmsQemu, RAM_BYTES)
+    try:
+        rig.wait(lambda: rig.discarded_bytes() > DIMMS * DIMM_BYTES - RAM_BYTES)
+        for number in range(DIMMS, DIMMS + 8):
+            memory = {"qom-type": "memory-backend-memfd", "id": f"memory{number}", "size": DIMM_BYTES, "share": True}
+            rig.qmp.ask("object-add", **memory)
+            rig.qmp.ask("device_add", driver="pc-dimm", id=f"dimm{number}", memdev=f"memory{number}")
+        rig.wait(lambda: rig.discarded_bytes() > RAM_BYTES + DIMMS * DIMM_BYTES)  # more than there was before
+        assert rig.attached.shared_bytes == RAM_BYTES + (DIMMS + 8) * DIMM_BYTES
+        assert rig.attached.ledger.snapshot()["malformed"] == 0
+        assert not any(rig.attached.ledger.skipped_bytes().values())
+    finally:
+        rig.close()

@@ -49,10 +49,10 @@ SLOTS_EACH = 8
 
 
 class Rig:
-    """Some vCPUs on a small zone, each with its operations as (kind, order, slot, due)."""
+    """Some vCPUs on a small zone with lists of single pages, each with its operations as (kind, order, slot, due)."""
 
     def __init__(self, *scripts: list[tuple[int, int, int, int]]) -> None:
-        self.zone = Zone(PAGES, vcpus=len(scripts), watermarks=Watermarks(0, 0, 0))
+        self.zone = Zone(PAGES, vcpus=len(scripts), watermarks=Watermarks(0, 0, 0), pcp_orders=(0,))
         self.memory = MetadataFile(PAGES * PAGE_SIZE_BYTES)
         self.operations = np.array([step[:3] for script in scripts for step in script], OPERATION)
         self.due_ps = np.array([step[3] for script in scripts for step in script], np.int64)
@@ -90,8 +90,8 @@ def test_order_0_pays_for_the_pages_that_its_list_moves() -> None:
     """A refill is paid for by the page that needs it, and the drain when the vCPU is done."""
     rig = Rig([(ALLOCATE, 0, slot, 0) for slot in range(2)])
     assert rig.run() == DONE
-    moved = 63 - 1  # what a refill leaves on the list when one page is taken
-    assert rig.rows[0, CLOCK_PS] == 2 * (10_000 + 3 + 7000) + (moved + moved - 1) * 1000
+    refilled, left = 63, 63 - 2
+    assert rig.rows[0, CLOCK_PS] == 2 * (10_000 + 3 + 7000) + (refilled + left) * 1000
     assert rig.shared[BUSY_PS] == rig.rows[0, CLOCK_PS]
     assert rig.zone.words[vcpu_base(0) + PCP_COUNT] == 0
 

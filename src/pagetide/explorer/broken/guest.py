@@ -37,7 +37,35 @@ GUEST = {
             Edit("guest.allocator.pcp", "def pcp_drain(", "    lock(words, base + PCP_LOCK)\n", ""),
             Edit("guest.allocator.pcp", "def pcp_drain(", "    unlock(words, base + PCP_LOCK)\n", ""),
         ),
+        "a loop does not end",
+    ),
+    "a list of another order": Variant(
+        "blocks of every order go to the list of single pages, and come from it",
+        "cursor",
+        SCENARIOS["lists"],
+        (Edit("guest.allocator.pcp", "def list_of(", "return min(order, NR_LISTS - 1) & _NOT_NEGATIVE", "return 0"),),
         "the zone is not sound",
+    ),
+    "an order that is not drained": Variant(
+        "a drain ends when the list of single pages is empty",
+        "cursor",
+        SCENARIOS["lists"],
+        (
+            Edit(
+                "guest.allocator.pcp",
+                "def pcp_drain(",
+                "while words[base + PCP_COUNT] > 0:",
+                "while words[base + PCP_LISTS + OLDEST] < words[base + PCP_LISTS + END]:",
+            ),
+        ),
+        "a false OOM",
+    ),
+    "marked on its list": Variant(
+        "a block that is freed to a list is taken for one that was reported before",
+        "cursor",
+        SCENARIOS["lists"],
+        (Edit("guest.allocator.pcp", "def pcp_return(", "PCP | order", "PCP | REPORTED | order"),),
+        "is marked Reported and was not discarded",
     ),
     "marked with its buddy": Variant(
         "a reported block that merges with an unreported one keeps its mark",

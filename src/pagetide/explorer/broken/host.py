@@ -14,13 +14,13 @@ HOST = {
         _START._replace(ring_finely=True),
         (
             Edit(
-                "host.device.turn",
+                "host.device.queues.turn",
                 "def _take_turn(",
                 "        failure = go_on(",
                 "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        failure = go_on(",
             ),
-            Edit("host.device.turn", "def _take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
-            Edit("host.device.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
+            Edit("host.device.queues.turn", "def _take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
+            Edit("host.device.queues.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
         ),
         "is discarded while",
     ),
@@ -28,7 +28,14 @@ HOST = {
         "the device gives an element back when its turn ends within it",
         "cursor",
         SCENARIOS["pieces"],
-        (Edit("host.device.turn", "def _take_turn(", "if progress[NEXT_RANGE] < progress[RANGE_COUNT]:", "if False:"),),
+        (
+            Edit(
+                "host.device.queues.turn",
+                "def _take_turn(",
+                "if progress[NEXT_RANGE] < progress[RANGE_COUNT]:",
+                "if False:",
+            ),
+        ),
         "is marked Reported and was not discarded",
     ),
     "call missed": Variant(

@@ -23,6 +23,7 @@ from pagetide.guest.allocator.zone_layout import (
     NR_PAGES,
     NR_REPORTED,
     ORDER_MASK,
+    PCP,
     PREVIOUS,
     RECORD_UNREPORTED,
     RECORD_WORDS,
@@ -130,6 +131,8 @@ def take_block(words: Any, pages: Any, order: int, state: int) -> int:
             add_to_free_list(words, pages, head, current, False, found >> TICK_SHIFT)
         if current > order:
             _split(words, pages, pfn, current, order, found)
+        if state == PCP and words[KEEP_MARKS] != 0:
+            state |= found & REPORTED
         pages[pfn * RECORD_WORDS + STATE] = state | order
         words[FREE_PAGES] -= 1 << order
         return pfn

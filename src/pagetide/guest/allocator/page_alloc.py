@@ -9,6 +9,7 @@ from pagetide.guest.allocator.zone_layout import (
     ALLOCATED,
     NR_PAGES,
     ORDER_MASK,
+    PCP_ORDERS,
     RECORD_WORDS,
     REPORTED,
     STATE,
@@ -34,8 +35,8 @@ def allocate(words: Any, pages: Any, vcpu: int, order: int) -> int:
 
 @kernel
 def _allocate_once(words: Any, pages: Any, vcpu: int, order: int) -> int:
-    if order == 0:
-        return pcp_take(words, pages, vcpu)
+    if words[PCP_ORDERS] >> order & 1:
+        return pcp_take(words, pages, vcpu, order)
     lock(words, ZONE_LOCK)
     pfn = take_block(words, pages, order, ALLOCATED)
     unlock(words, ZONE_LOCK)
@@ -49,8 +50,8 @@ def free(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> int:
         return -1
     if (pages[pfn * RECORD_WORDS + STATE] & (TYPE_MASK | ORDER_MASK | REPORTED)) != ALLOCATED | order:
         return -1
-    if order == 0:
-        pcp_return(words, pages, vcpu, pfn)
+    if words[PCP_ORDERS] >> order & 1:
+        pcp_return(words, pages, vcpu, pfn, order)
         return 0
     lock(words, ZONE_LOCK)
     merged = return_block(words, pages, pfn, order, False, False)

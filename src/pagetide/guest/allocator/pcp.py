@@ -1,8 +1,23 @@
-"""Per-CPU lists: each vCPU's own stack of order-0 pages in front of the buddy allocator.
+"""Per-CPU lists: each vCPU's own blocks in front of the buddy allocator, a list an order.
 
-Follows Linux's mm/page_alloc.c (6.1): refilled and drained `batch` pages at a time, drained when longer than `high`,
-the pages freed longest ago going first. Each list has its own lock, which only a drain from outside ever contends
-for. Lock order: a list's lock, then the zone's.
+Follows Linux's mm/page_alloc.c (6.12). Lists are for the orders up to PAGE_ALLOC_COSTLY_ORDER and for the huge page's
+(`pcp_allowed_order`, since 5.14); PCP_ORDERS has a bit for each. A list is a stack, refilled with `batch` pages, but
+never with fewer than two blocks (`nr_pcp_alloc`). PCP_COUNT has the pages of all lists. Once they are as many as
+PCP_LIMIT, a free gives some back, those of its own list first, and of each list those freed longest ago
+(`free_pcppages_bulk`): as many as were freed lately (PCP_FREED, which an allocation halves), at least a batch, and a
+batch is left (`nr_pcp_free`). The limit begins at PCP_HIGH and grows up to PCP_HIGH_MAX with refills, and with frees
+that come one after the other (`nr_pcp_high`, since 6.7). It falls, and PCP_HIGH is enough, while the zone has less
+than its high watermark, and when block after block is freed that is larger than a page and smaller than a huge page
+(`free_high` in `free_unref_page_commit`). Reporting drains nothing before a pass, neither here nor there
+(mm/page_reporting.c, `page_reporting_process`).
+
+Divergences: a list has room for PCP_PAGES_MAX pages; lists are given back a batch under each hold of the zone lock, and
+a refill is never more than a batch (Linux doubles both, and holds the lock for up to 2016 pages); a drain sets the
+limit back (in Linux an eighth of it decays every second); nothing is reclaimed. A block that was reported keeps its
+mark on a list with KEEP_MARKS, for nobody touched it.
+
+The lists of a vCPU have one lock, which only a drain from outside ever contends for. Lock order: the lists' lock, then
+the zone's.
 """
 
 from typing import Any
@@ -11,103 +26,254 @@ from pagetide.guest.allocator.buddy import return_block, take_block
 from pagetide.guest.allocator.request import notify_free
 from pagetide.guest.allocator.zone_layout import (
     ALLOCATED,
+    END,
+    FREE_PAGES,
+    LIST_WORDS,
+    NR_LISTS,
     NR_VCPUS,
+    OLDEST,
     PCP,
     PCP_BATCH,
+    PCP_BLOCKS,
     PCP_COUNT,
+    PCP_FREED,
     PCP_HIGH,
+    PCP_HIGH_MAX,
+    PCP_LIMIT,
+    PCP_LISTS,
     PCP_LOCK,
-    PCP_PAGES,
+    PCP_ORDERS,
+    PCP_PAGES_MAX,
     RECORD_WORDS,
+    REPORTED,
     STATE,
     VCPU_WORDS,
+    WMARK_HIGH,
     ZONE_LOCK,
     vcpu_base,
 )
 from pagetide.guest.allocator.zone_lock import lock, unlock
 from pagetide.jit import kernel
+from pagetide.units import COSTLY_ORDER, ORDERS, PAGEBLOCK_ORDER
 
+LINUX_PCP_ORDERS = (*range(COSTLY_ORDER + 1), PAGEBLOCK_ORDER)
+"""The orders that have per-CPU lists in Linux since 5.14, with transparent huge pages."""
+
+PCP_BATCH_PAGES = 63
+"""Pages moved between a per-CPU list and the buddy allocator at once (`zone_batchsize` of a zone over 1 GiB)."""
+
+_HIGH_MAX_FRACTION = 8
+_FREED_MAX_BATCHES = 32
 _VCPU_0 = vcpu_base(0)
+_NOT_NEGATIVE = (1 << 48) - 1
+"""What an index is masked with so that the compiler knows its sign, and leaves out what an element would cost else."""
+
+
+def linux_pcp_high(nr_pages: int, low_pages: int, vcpus: int, batch: int) -> tuple[int, int]:
+    """Linux's PCP_HIGH and PCP_HIGH_MAX, in pages, as far as a list has room.
+
+    A vCPU's share of the low watermark, but at least four batches; and its share of an eighth of the zone
+    (mm/page_alloc.c, `zone_highsize`, 6.12).
+    """
+    high = min(max(low_pages // vcpus, batch << 2), PCP_PAGES_MAX - 1)
+    return high, min(max(nr_pages // _HIGH_MAX_FRACTION // vcpus, high), PCP_PAGES_MAX - 1)
 
 
 @kernel
-def pcp_take(words: Any, pages: Any, vcpu: int) -> int:
-    """Allocate one page from this vCPU's list, refilling it when empty; -1 if there is none."""
-    base = _VCPU_0 + vcpu * VCPU_WORDS
+def list_of(order: int) -> int:
+    """Which of a vCPU's lists has the blocks of this order (`order_to_pindex`)."""
+    return min(order, NR_LISTS - 1) & _NOT_NEGATIVE
+
+
+@kernel
+def order_of(number: int) -> int:
+    """The order of the blocks on a list (`pindex_to_order`)."""
+    return number if number < NR_LISTS - 1 else PAGEBLOCK_ORDER
+
+
+@kernel
+def _base_of(vcpu: int) -> int:
+    """Index in `words` of a vCPU's block."""
+    return _VCPU_0 + vcpu * VCPU_WORDS & _NOT_NEGATIVE
+
+
+@kernel
+def _place_of(number: int, index: int) -> int:
+    """Where, from the vCPU's base on, a list has a block: each list's ring has half the room of the one before."""
+    return PCP_BLOCKS + 2 * PCP_PAGES_MAX - (2 * PCP_PAGES_MAX >> number) + (index & (PCP_PAGES_MAX - 1 >> number))
+
+
+@kernel
+def pcp_take(words: Any, pages: Any, vcpu: int, order: int) -> int:
+    """Allocate one block from this vCPU's list of the order, refilling it when empty; -1 if there is none."""
+    base = _base_of(vcpu)
+    number = list_of(order)
+    place = PCP_LISTS + LIST_WORDS * number
     lock(words, base + PCP_LOCK)
-    if words[base + PCP_COUNT] == 0:
-        _refill(words, pages, base)
-    count = words[base + PCP_COUNT] - 1
-    pfn = -1
-    if count >= 0:
-        words[base + PCP_COUNT] = count
-        pfn = words[base + PCP_PAGES + count]
-        pages[pfn * RECORD_WORDS + STATE] = ALLOCATED
+    if words[base + PCP_FREED] > 0:
+        words[base + PCP_FREED] >>= 1
+    end = words[base + place + END]
+    if end == words[base + place + OLDEST]:
+        pfn = _refill(words, pages, base, order)
+    else:
+        pfn = words[base + _place_of(number, end - 1)] & _NOT_NEGATIVE
+        words[base + place + END] = end - 1
+        words[base + PCP_COUNT] -= 1 << order
+        pages[pfn * RECORD_WORDS + STATE] = ALLOCATED | order
     unlock(words, base + PCP_LOCK)
     return pfn
 
 
 @kernel
-def pcp_return(words: Any, pages: Any, vcpu: int, pfn: int) -> None:
-    """Free one page, which the caller has checked to be allocated, to this vCPU's list."""
-    base = _VCPU_0 + vcpu * VCPU_WORDS
+def pcp_return(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> None:
+    """Free one block, which the caller has checked to be allocated, to this vCPU's list of its order."""
+    base = _base_of(vcpu)
+    number = list_of(order)
+    place = PCP_LISTS + LIST_WORDS * number
     lock(words, base + PCP_LOCK)
-    pages[pfn * RECORD_WORDS + STATE] = PCP
-    count = words[base + PCP_COUNT]
-    words[base + PCP_PAGES + count] = pfn
-    words[base + PCP_COUNT] = count + 1
-    if count + 1 > words[PCP_HIGH]:
-        _drain(words, pages, vcpu, words[PCP_BATCH])
+    pages[pfn * RECORD_WORDS + STATE] = PCP | order
+    end = words[base + place + END]
+    words[base + _place_of(number, end)] = pfn
+    words[base + place + END] = end + 1
+    count = words[base + PCP_COUNT] + (1 << order)
+    words[base + PCP_COUNT] = count
+    freed = words[base + PCP_FREED]
+    if freed < _FREED_MAX_BATCHES * words[PCP_BATCH]:
+        freed += 1 << order
+        words[base + PCP_FREED] = freed
+    if count >= words[PCP_HIGH] or freed > words[PCP_BATCH]:
+        _trim(words, pages, vcpu, order)
     unlock(words, base + PCP_LOCK)
 
 
 @kernel
+def _trim(words: Any, pages: Any, vcpu: int, order: int) -> None:
+    """Give back what a vCPU's lists have too much of, after a block of this order was freed to them."""
+    base = _base_of(vcpu)
+    count, freed, limit = words[base + PCP_COUNT], words[base + PCP_FREED], words[base + PCP_LIMIT]
+    batch, high = words[PCP_BATCH], words[PCP_HIGH]
+    left = 0
+    if 0 < order <= COSTLY_ORDER and freed > batch + high // 2:
+        words[base + PCP_LIMIT] = max(limit - _FREED_MAX_BATCHES * batch, high)
+        left = min(count, _FREED_MAX_BATCHES * batch)
+    elif count >= high and words[FREE_PAGES] < words[WMARK_HIGH]:
+        words[base + PCP_LIMIT] = max(limit - max(freed, batch), high)
+        left = max(batch, min(freed, count - batch))
+    elif count >= limit:
+        words[base + PCP_LIMIT] = max(limit, min(freed + batch, words[PCP_HIGH_MAX]))
+        left = max(batch, min(freed, limit - batch))
+    while left > 0 and words[base + PCP_COUNT] > 0:
+        left -= _drain(words, pages, vcpu, list_of(order), min(left, batch))
+
+
+@kernel
 def pcp_drain(words: Any, pages: Any, vcpu: int) -> None:
-    """Give a vCPU's whole list back to the buddy allocator, a batch under each hold of the zone lock."""
-    base = _VCPU_0 + vcpu * VCPU_WORDS
+    """Give all of a vCPU's lists back to the buddy allocator, a batch under each hold of the zone lock."""
+    base = _base_of(vcpu)
     lock(words, base + PCP_LOCK)
     while words[base + PCP_COUNT] > 0:
-        _drain(words, pages, vcpu, words[PCP_BATCH])
+        _drain(words, pages, vcpu, 0, words[PCP_BATCH])
+    words[base + PCP_LIMIT] = words[PCP_HIGH]
+    words[base + PCP_FREED] = 0
     unlock(words, base + PCP_LOCK)
 
 
 @kernel
 def pcp_drain_all(words: Any, pages: Any) -> None:
-    """Drain every vCPU's list, as an allocation does before it fails (`drain_all_pages`)."""
+    """Drain every vCPU's lists, as an allocation does before it fails (`drain_all_pages`)."""
     for vcpu in range(words[NR_VCPUS]):
         pcp_drain(words, pages, vcpu)
 
 
 @kernel
-def _refill(words: Any, pages: Any, base: int) -> None:
-    batch = words[PCP_BATCH]
-    taken = 0
-    lock(words, ZONE_LOCK)
-    while taken < batch:
-        pfn = take_block(words, pages, 0, PCP)
-        if pfn < 0:
-            break
-        taken += 1
-        words[base + PCP_PAGES + batch - taken] = pfn
-    unlock(words, ZONE_LOCK)
-    # The stack grows upwards and pages come out in the order in which the buddy allocator gave them.
-    if taken < batch:
-        for index in range(taken):
-            words[base + PCP_PAGES + index] = words[base + PCP_PAGES + batch - taken + index]
-    words[base + PCP_COUNT] = taken
+def pcp_blocks(words: Any, vcpu: int) -> int:
+    """How many blocks a vCPU's lists have."""
+    base = _base_of(vcpu)
+    blocks = 0
+    for number in range(NR_LISTS):
+        place = PCP_LISTS + LIST_WORDS * number
+        blocks += words[base + place + END] - words[base + place + OLDEST]
+    return blocks
 
 
 @kernel
-def _drain(words: Any, pages: Any, vcpu: int, most: int) -> None:
-    base = _VCPU_0 + vcpu * VCPU_WORDS
-    count = words[base + PCP_COUNT]
-    drained = min(count, most)
+def _refill(words: Any, pages: Any, base: int, order: int) -> int:
+    """Allocate a block, and further ones onto this list, which is empty; the block's first frame, or -1."""
+    batch = words[PCP_BATCH]
+    if batch > 1:
+        batch = max(batch >> order, 2)
+    number = list_of(order)
+    oldest = batch - 1
     lock(words, ZONE_LOCK)
-    for index in range(drained):
-        pfn = words[base + PCP_PAGES + index]
-        merged = return_block(words, pages, pfn, 0, False, False)
-        notify_free(words, vcpu, pfn & ~((1 << merged) - 1), merged)
+    if words[FREE_PAGES] >= words[WMARK_HIGH]:
+        words[base + PCP_LIMIT] = min(words[base + PCP_LIMIT] + words[PCP_BATCH], words[PCP_HIGH_MAX])
+    first = take_block(words, pages, order, ALLOCATED)
+    following = first
+    while following >= 0 and oldest > 0:
+        following = take_block(words, pages, order, PCP)
+        if following >= 0:
+            oldest -= 1
+            words[base + _place_of(number, oldest)] = following
     unlock(words, ZONE_LOCK)
-    for index in range(count - drained):
-        words[base + PCP_PAGES + index] = words[base + PCP_PAGES + drained + index]
-    words[base + PCP_COUNT] = count - drained
+    # The stack grows upwards and blocks come out in the order in which the buddy allocator gave them.
+    words[base + PCP_LISTS + LIST_WORDS * number + OLDEST] = oldest
+    words[base + PCP_LISTS + LIST_WORDS * number + END] = batch - 1
+    words[base + PCP_COUNT] += batch - 1 - oldest << order
+    return first
+
+
+@kernel
+def _drain(words: Any, pages: Any, vcpu: int, number: int, most: int) -> int:
+    """Give blocks back until they are so many pages or none is left, from this list on; how many pages they were."""
+    base = _base_of(vcpu)
+    most = min(most, words[base + PCP_COUNT])
+    drained = 0
+    lock(words, ZONE_LOCK)
+    while drained < most:
+        place = PCP_LISTS + LIST_WORDS * number
+        oldest = words[base + place + OLDEST]
+        if oldest == words[base + place + END]:
+            number = (number + 1) % NR_LISTS
+            continue
+        order = order_of(number)
+        pfn = words[base + _place_of(number, oldest)]
+        words[base + place + OLDEST] = oldest + 1
+        words[base + PCP_COUNT] -= 1 << order
+        drained += 1 << order
+        marked = pages[pfn * RECORD_WORDS + STATE] & REPORTED != 0
+        merged = return_block(words, pages, pfn, order, False, marked)
+        head = pfn & ~((1 << merged) - 1)
+        if not pages[head * RECORD_WORDS + STATE] & REPORTED:
+            notify_free(words, vcpu, head, merged)
+    unlock(words, ZONE_LOCK)
+    return drained
+
+
+def pcp_listed(words: Any, vcpu: int, order: int) -> list[int]:
+    """The first frames of the blocks on a vCPU's list of an order, the next to be allocated last."""
+    base, number = vcpu_base(vcpu), int(list_of(order))
+    place = base + PCP_LISTS + LIST_WORDS * number
+    listed = range(int(words[place + OLDEST]), int(words[place + END]))
+    return [int(words[base + int(_place_of(number, index))]) for index in listed]
+
+
+def check_listed(words: Any, blocks: list[tuple[int, int]]) -> None:
+    """Recount the lists; the zone must be at rest.
+
+    Args:
+        words: the zone's words.
+        blocks: first frame and order of every block that says that it is on a list, by position.
+
+    Raises:
+        AssertionError: they are not those on the lists, or a count of pages differs.
+    """
+    orders = [order for order in range(ORDERS) if words[PCP_ORDERS] >> order & 1]
+    listed: list[tuple[int, int]] = []
+    for vcpu in range(int(words[NR_VCPUS])):
+        pages = 0
+        for order in orders:
+            for pfn in pcp_listed(words, vcpu, order):
+                listed.append((pfn, order))
+                pages += 1 << order
+        assert words[vcpu_base(vcpu) + PCP_COUNT] == pages, "PCP_COUNT"
+    assert sorted(listed) == blocks, "the per-CPU lists"

@@ -6,7 +6,7 @@ arrays, and wraps the kernels for callers that handle one block at a time.
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,14 @@ import numpy.typing as npt
 from pagetide.guest.allocator.buddy import free_all
 from pagetide.guest.allocator.candidates import map_next
 from pagetide.guest.allocator.page_alloc import allocate, free
-from pagetide.guest.allocator.pcp import pcp_drain
+from pagetide.guest.allocator.pcp import (
+    LINUX_PCP_ORDERS,
+    PCP_BATCH_PAGES,
+    check_listed,
+    linux_pcp_high,
+    pcp_drain,
+    pcp_listed,
+)
 from pagetide.guest.allocator.zone_layout import (
     BALLOON,
     BALLOON_PAGES,
@@ -36,9 +43,10 @@ from pagetide.guest.allocator.zone_layout import (
     ORDER_MASK,
     PCP,
     PCP_BATCH,
-    PCP_COUNT,
     PCP_HIGH,
-    PCP_PAGES,
+    PCP_HIGH_MAX,
+    PCP_LIMIT,
+    PCP_ORDERS,
     PCP_PAGES_MAX,
     PREVIOUS,
     RECORD_HINT_ARRAYS,
@@ -69,13 +77,6 @@ from pagetide.units import ORDER_MAX, ORDERS, PAGE_SIZE_BYTES
 
 NEVER = ORDERS
 """A reporting order that no block has: the free path asks for no reporting."""
-
-PCP_BATCH_PAGES = 63
-"""Pages moved between a per-CPU list and the buddy allocator at once (`zone_batchsize` of a zone over 1 GiB)."""
-
-PCP_HIGH_PAGES = 6 * PCP_BATCH_PAGES
-"""The longest a per-CPU list gets (Linux up to 5.13; later ones size it by the low watermark)."""
-
 
 TICKS_PER_S = 10
 """What the zone's TICK counts; whoever runs a guest whose blocks must cool keeps it."""
@@ -134,10 +135,13 @@ class Zone:
         watermarks: Watermarks | None = None,
         reporting_order: int = NEVER,
         pcp_batch: int = PCP_BATCH_PAGES,
-        pcp_high: int = PCP_HIGH_PAGES,
+        pcp_high: tuple[int, int] | None = None,
+        pcp_orders: Iterable[int] = LINUX_PCP_ORDERS,
         arena_fd: int = -1,
     ) -> None:
         """Make a zone with every frame free, in an arena of its own or in the memory file `arena_fd`.
+
+        Watermarks, and how many pages per-CPU lists have, are Linux's unless they are given.
 
         Raises:
             ValueError: a number is out of its range.
@@ -146,14 +150,15 @@ class Zone:
             raise ValueError(f"a zone cannot have {nr_pages} pages")
         if vcpus < 1:
             raise ValueError(f"a zone needs at least one vCPU, not {vcpus}")
-        if not 1 <= pcp_batch <= pcp_high < PCP_PAGES_MAX:
-            raise ValueError(f"a per-CPU list cannot have batches of {pcp_batch} and hold {pcp_high} pages")
+        marks = linux_watermarks(nr_pages) if watermarks is None else watermarks
+        high, high_max = linux_pcp_high(nr_pages, marks.low, vcpus, pcp_batch) if pcp_high is None else pcp_high
+        if not 1 <= pcp_batch <= high <= high_max < PCP_PAGES_MAX:
+            raise ValueError(f"a per-CPU list cannot have batches of {pcp_batch} and hold {high} to {high_max} pages")
         self._arena = mmap.mmap(arena_fd, arena_bytes(nr_pages, vcpus))
         self.words = np.frombuffer(self._arena, np.int64, words_count(nr_pages, vcpus))
         self.pages = np.frombuffer(self._arena, np.uint32, records_count(nr_pages), self.words.nbytes)
         table = frame_table_base(vcpus)
         self.frame_table = self.words[table : table + table_words(nr_pages)]
-        marks = linux_watermarks(nr_pages) if watermarks is None else watermarks
         settings = {
             NR_PAGES: nr_pages,
             NR_VCPUS: vcpus,
@@ -162,8 +167,11 @@ class Zone:
             WMARK_LOW: marks.low,
             WMARK_HIGH: marks.high,
             PCP_BATCH: pcp_batch,
-            PCP_HIGH: pcp_high,
+            PCP_HIGH: high,
+            PCP_HIGH_MAX: high_max,
+            PCP_ORDERS: sum(1 << order for order in set(pcp_orders)),
         }
+        settings |= {vcpu_base(vcpu) + PCP_LIMIT: high for vcpu in range(vcpus)}
         for index, value in settings.items():
             self.words[index] = value
         for order in range(ORDERS):
@@ -188,7 +196,7 @@ class Zone:
             raise ValueError(f"no block of order {order} is allocated at frame {pfn}")
 
     def drain_pcp(self, vcpu: int) -> None:
-        """Give a vCPU's per-CPU list back to the buddy allocator."""
+        """Give a vCPU's per-CPU lists back to the buddy allocator."""
         self._check(0, vcpu)
         pcp_drain(self.words, self.pages, vcpu)
 
@@ -254,13 +262,12 @@ class Zone:
         assert words[ISOLATED_BLOCKS] == len(isolated), "ISOLATED_BLOCKS"
         assert words[BALLOON_PAGES] == sum(block.kind in (BALLOON, HELD) for block in blocks), "BALLOON_PAGES"
         assert words[SPARES] << words[REPORTING_ORDER] == sum(1 << b.order for b in blocks if b.kind == SPARE), "SPARES"
-        assert not any(block.reported for block in blocks if block.kind != BUDDY), "a mark outside the free lists"
+        assert not any(b.reported for b in blocks if b.kind not in (BUDDY, PCP)), "a mark outside the lists"
         self._check_frames(
             {b.pfn + i for b in buddies for i in range(0, 1 << b.order, FRAME_PAGES) if b.order >= FRAME_ORDER}
         )
         self._check_candidates({b.pfn for b in buddies if b.order >= words[REPORTING_ORDER] and not b.reported})
-        listed = [pfn for vcpu in range(int(words[NR_VCPUS])) for pfn in self.pcp_list(vcpu)]
-        assert sorted(listed) == [block.pfn for block in blocks if block.kind == PCP], "the per-CPU lists"
+        check_listed(words, [(block.pfn, block.order) for block in blocks if block.kind == PCP])
 
     def _check_frames(self, free: set[int]) -> None:
         if self.words[FRAME_TABLE]:
@@ -288,8 +295,6 @@ class Zone:
             position = int(map_next(self.words, position + 1))
         return found
 
-    def pcp_list(self, vcpu: int) -> list[int]:
-        """The frames on a vCPU's per-CPU list, the next to be allocated last."""
-        base = vcpu_base(vcpu)
-        count = int(self.words[base + PCP_COUNT])
-        return [int(pfn) for pfn in self.words[base + PCP_PAGES : base + PCP_PAGES + count]]
+    def pcp_list(self, vcpu: int, order: int = 0) -> list[int]:
+        """The first frames of the blocks on a vCPU's list of an order, the next to be allocated last."""
+        return pcp_listed(self.words, vcpu, order)

@@ -1,7 +1,7 @@
 """Where everything is in a zone's arena: one shared memory file that a second process can look at.
 
 The arena is two arrays. `words` (int64) has the zone's settings, lock, counters and free-list lengths, then one block
-a vCPU with its per-CPU list, its hints and its own counters, the spare blocks (isolate.py), on memory pages of its own
+a vCPU with its per-CPU lists, its hints and its own counters, the spare blocks (isolate.py), on memory pages of its own
 the table of frames that a host may share (frame_table.py), and at its end the map of candidates (candidates.py).
 `pages` (uint32) has one record of four words a page frame, and after the last one a sentinel record for each order: the
 head of that order's circular free list. Fields that different processors write are on different cache lines.
@@ -12,19 +12,21 @@ the block is in bits 4 to 6 and the Reported mark in bit 7, as Linux has PageBud
 """
 
 from pagetide.memory.frame_table import table_words
-from pagetide.units import ORDERS, PAGE_SIZE_BYTES
+from pagetide.units import COSTLY_ORDER, ORDERS, PAGE_SIZE_BYTES
 
 # The zone's words, by cache line of eight.
 NR_PAGES = 0
 REPORTING_ORDER = 1
 WMARK_MIN = 2
 WMARK_LOW = 3
-WMARK_HIGH = 4
+PCP_ORDERS = 4
 PCP_BATCH = 5
 PCP_HIGH = 6
 NR_VCPUS = 7
 
 ZONE_LOCK = 8
+WMARK_HIGH = 9
+PCP_HIGH_MAX = 10
 
 LOCK_CONTENDED = 16
 LOCK_WAIT_NS = 17
@@ -76,19 +78,30 @@ _VCPUS = NR_REPORTED + 16
 
 # A vCPU's words, from the base that vcpu_base gives.
 PCP_LOCK = 0
-PCP_COUNT = 8
+PCP_COUNT = 1
+PCP_LIMIT = 2
+PCP_FREED = 3
+PCP_LISTS = 4
 STAMP_ERRORS = 16
 REFAULTED_PAGES = 17
 STOP = 18
 WAIT_HOST_NS_MAX = 19
 WAIT_HOST_NS = 20
 WAITS_HOST = 21
-PCP_PAGES = 24
-PCP_PAGES_MAX = 488
-HINT_COUNT = PCP_PAGES + PCP_PAGES_MAX
+PCP_BLOCKS = 24
+PCP_PAGES_MAX = 4096
+HINT_COUNT = PCP_BLOCKS + 2 * PCP_PAGES_MAX
 HINT_BLOCKS = HINT_COUNT + 8
 HINT_BLOCKS_MAX = 1024
 VCPU_WORDS = HINT_BLOCKS + HINT_BLOCKS_MAX
+
+# A per-CPU list's words, from PCP_LISTS + LIST_WORDS * list on: where in its ring the oldest block is, and where the
+# next one goes; both count on over the ring's end. Lists are of the orders up to COSTLY_ORDER, and the last one of the
+# huge page's. Their rings are one after the other from PCP_BLOCKS on, each with room for PCP_PAGES_MAX pages.
+OLDEST = 0
+END = 1
+LIST_WORDS = 2
+NR_LISTS = COSTLY_ORDER + 2
 
 # Values of RECORDING: what the free path keeps of each free block of at least the reporting order.
 RECORD_NOTHING = 0

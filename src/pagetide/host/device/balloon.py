@@ -14,17 +14,16 @@ Discarding is held back in three ways:
 To serve another queue, write its class and add it to `_queue`.
 """
 
-from typing import NamedTuple
-
 from pagetide.host.device.config import DeviceConfig
-from pagetide.host.device.element import DEVICE_INIT, KEEPS, TURN_BYTES_MAX, TURN_PUNCHES_MAX, turn_control
-from pagetide.host.device.hinting import HintingQueue, HintingRound
 from pagetide.host.device.kept_state import DeviceKept
-from pagetide.host.device.queue_place import QueueLostError, QueuePlace, addresses
+from pagetide.host.device.queues.element import DEVICE_INIT, KEEPS, TURN_BYTES_MAX, TURN_PUNCHES_MAX, turn_control
+from pagetide.host.device.queues.hinting import HintingQueue, HintingRound
+from pagetide.host.device.queues.place import QueuePlace, addresses
+from pagetide.host.device.queues.started import Started, StartedQueues
+from pagetide.host.device.queues.statistics import StatisticsQueue
+from pagetide.host.device.queues.turn import NOTHING, BlockQueue, Turn
 from pagetide.host.device.state import DeviceState
-from pagetide.host.device.statistics import StatisticsQueue
 from pagetide.host.device.target import Target
-from pagetide.host.device.turn import NOTHING, BlockQueue, Turn
 from pagetide.host.memory.guest_memory import DeviceMemory
 from pagetide.host.memory.ledger import (
     DEFLATE_ACCOUNT,
@@ -34,11 +33,9 @@ from pagetide.host.memory.ledger import (
     SKIPPED_POISONED,
     Ledger,
 )
-from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import CMD_ID_STOP, CONFIG_POISON_VAL, Feature, Queue, queues
 from pagetide.virtio.split_ring.device_ring import DeviceRing
 from pagetide.virtio.split_ring.inflight import InflightRegion
-from pagetide.virtio.split_ring.ring import used_idx
 
 OPTIONAL_FEATURES = (
     Feature.STATS_VQ | Feature.DEFLATE_ON_OOM | Feature.FREE_PAGE_HINT | Feature.PAGE_POISON | Feature.REPORTING
@@ -59,25 +56,23 @@ _NO_POISON = bytes(4)
 _REPORTING, _INFLATE, _STATS = Queue.REPORTING, Queue.INFLATE, Queue.STATS
 
 
-class _Started(NamedTuple):
-    kind: Queue
-    place: QueuePlace
-    queue: BlockQueue | StatisticsQueue | HintingQueue
-
-
 class BalloonDevice:
     """The device side of one balloon.
 
     Attributes:
         ledger: the account of what it did.
         config: the configuration space.
-        paused: reports are to stay in the ring; after unsetting it, process the queue that `index_of` names.
+        queues: those that are started.
+        target: how much memory the guest is to make do with, and has.
+        paused: reports are to stay in the ring; after unsetting it, process the queue that has them.
         inhibited: nothing is to be discarded.
         statistics: the guest's memory statistics as told last, by name; empty before the first.
     """
 
     ledger: Ledger
     config: DeviceConfig
+    queues: StartedQueues
+    target: Target
     paused: bool
     inhibited: bool
     statistics: dict[str, int]
@@ -111,39 +106,23 @@ class BalloonDevice:
         self.paused = self.inhibited = False
         self.statistics = {}
         self._can_poison = self._deflates_on_oom = False
-        self._once_started: set[int] = set()
-        self._left_at: dict[int, int] = {}
-        self._left_amid: dict[int, int] = {}
-        self._ends: dict[int, int] | None = None
         self._hinting = HintingRound()
         self._memory = memory
-        self._target = Target(memory, self.config)
-        self._queues: dict[int, _Started] = {}
+        self.target = Target(memory, self.config)
+        self.queues = StartedQueues(memory)
         self._control = turn_control(verify_share, bytes_max=turn_bytes_max, punches_max=turn_punches_max)
-
-    def index_of(self, kind: Queue) -> int | None:
-        """The index of the started queue of this kind, if there is one."""
-        return next((index for index, started in self._queues.items() if started.kind is kind), None)
 
     def set_target_bytes(self, target_bytes: int | None) -> None:
         """Want the guest to make do with this much memory, or with all that it has (None).
 
-        The driver is to be told of a changed configuration.
-
-        Raises:
-            ValueError: the guest has shared no memory yet, or the target is negative.
+        The driver is to be told of a changed configuration. Errors as `Target.set_bytes`.
         """
-        self._target.set_bytes(target_bytes)
+        self.target.set_bytes(target_bytes)
 
     @property
     def ram_bytes(self) -> int:
         """Memory that the guest has, as well as it can be told (ram_size.py); 0 before it has shared any."""
-        return self._target.ram_bytes
-
-    @property
-    def shared_bytes(self) -> int:
-        """All memory that the guest has shared, which may be more than it has."""
-        return self._target.shared_bytes
+        return self.target.ram_bytes
 
     @property
     def hinting(self) -> bool:
@@ -157,10 +136,12 @@ class BalloonDevice:
 
     def request_statistics(self) -> tuple[int, Turn] | None:
         """Ask for new statistics; the queue and what is to be done for it, or None without such a queue."""
-        for index, (_, _, queue) in self._queues.items():
-            if isinstance(queue, StatisticsQueue):
-                return index, queue.request()
-        return None
+        index = self.queues.index_of(_STATS)
+        started = None if index is None else self.queues.get(index)
+        if index is None or started is None:
+            return None
+        assert isinstance(started.queue, StatisticsQueue)
+        return index, started.queue.request()
 
     @property
     def state(self) -> DeviceState:
@@ -179,8 +160,8 @@ class BalloonDevice:
             self._can_poison,
             self._hinting.cmd_id,
             self._hinting.next_cmd_id,
-            sorted(self._once_started),
-            {index: at for index, at in self._left_at.items() if index not in self._queues},
+            sorted(self.queues.once_started),
+            {index: at for index, at in self.queues.left_at.items() if index not in self.queues},
         )
 
     def restore(self, kept: DeviceKept) -> bool:
@@ -190,19 +171,11 @@ class BalloonDevice:
         """
         self.config.restore(kept.config, known=kept.poison_known, told=kept.poison_told)
         self._can_poison = kept.can_poison
-        self._once_started = set(kept.once_started)
-        self._left_at = dict(kept.left_at)
+        self.queues.once_started = set(kept.once_started)
+        self.queues.left_at = dict(kept.left_at)
         self._hinting.take_over(kept.cmd_id, kept.next_cmd_id)
         self.config.set_cmd_id(self._hinting.cmd_id)
         return self._hinting.cmd_id != kept.cmd_id
-
-    def where_it_stands(self, place: QueuePlace) -> int:
-        """The base for a queue that a killed predecessor served: queues are served in order, up to the used index.
-
-        Raises:
-            GuestMemoryError: a part of the queue is not in the guest's memory.
-        """
-        return int(used_idx(addresses(self._memory, place)[2]))
 
     def take_over(self, state: DeviceState) -> bool:
         """Go on as a predecessor left it; whether the driver is to be told of a changed configuration.
@@ -217,14 +190,13 @@ class BalloonDevice:
 
     def reset(self) -> None:
         """Forget what the driver set, and end a round of hints (virtio 1.2, 2.4); its queues must be stopped."""
-        assert not self._queues
+        assert not len(self.queues)
         self._memory.forget_inflated()
         self._hinting.end()
         self.config.set_cmd_id(self._hinting.cmd_id)
         self.config.reset()
-        self._once_started.clear()
-        self._left_at.clear()
-        self._left_amid.clear()
+        self.queues.once_started.clear()
+        self.queues.forget()
         self.statistics = {}
 
     def start_queue(
@@ -262,44 +234,15 @@ class BalloonDevice:
         self._control[DEVICE_INIT] = bool(features & Feature.DEVICE_INIT_REPORTED)
         self._control[KEEPS] = bool(features & Feature.MUST_TELL_HOST)
         self._deflates_on_oom = bool(features & Feature.DEFLATE_ON_OOM)
-        if ring.next_avail == 0 or ring.next_avail != self._left_at.get(index):
+        left_at = self.queues.left_at.get(index, 0)
+        if ring.next_avail == 0 or ring.next_avail != left_at:
             self._memory.forget_inflated()  # the driver is another one, or its memory is of another time
-        if ring.last_avail == 0 and self._left_at.get(index, 0) != 0:
+        if ring.last_avail == 0 and left_at != 0:
             self._begin_anew()
-        if index not in self._once_started and ring.last_avail != 0:
+        if index not in self.queues.once_started and ring.last_avail != 0:
             self.config.served_before()
-        self._once_started.add(index)
-        goes_on = self._left_at.get(index) == ring.next_avail
-        counted_bytes = self._left_amid.pop(index, 0) if goes_on else 0
-        self._queues[index] = _Started(kinds[index], place, self._queue(kinds[index], ring, counted_bytes))
-
-    def stop_queue(self, index: int) -> int | None:
-        """Serve a queue no more; the available ring entry to take next, or None if it was not started."""
-        started = self._queues.pop(index, None)
-        if started is None:
-            return None
-        started.queue.ring.stop()
-        self._left_at[index] = started.queue.next_avail
-        if isinstance(started.queue, BlockQueue):
-            self._left_amid[index] = started.queue.counted_bytes
-        return self._left_at[index]
-
-    def memory_changed(self) -> None:
-        """Find the started queues again where the guest's memory is now.
-
-        Raises:
-            QueueLostError: a part of a started queue is not in it; no queue is served then.
-        """
-        for index, (_, place, queue) in self._queues.items():
-            try:
-                queue.ring.move(*addresses(self._memory, place))
-            except GuestMemoryError as error:
-                self._queues.clear()
-                raise QueueLostError(index, str(error)) from error
-
-    def finish(self) -> None:
-        """Serve what is in the rings now, and nothing that comes later."""
-        self._ends = {index: started.queue.ring.avail_idx for index, started in self._queues.items()}
+        queue = self._queue(kinds[index], ring, self.queues.take_counted_bytes(index, ring.next_avail))
+        self.queues.start(index, Started(kinds[index], place, queue))
 
     def process(self, index: int, budget: int) -> Turn:
         """Serve up to `budget` elements of a queue, or a part of one, within a turn's bounds.
@@ -308,20 +251,19 @@ class BalloonDevice:
             RingError: the driver broke a rule of the ring; nothing but a reset helps.
         """
         assert budget > 0
-        started = self._queues.get(index)
+        started = self.queues.get(index)
         if started is None or (self.paused and started.kind is _REPORTING):
             return NOTHING
         kind, _, queue = started
-        if self._ends is not None:
-            budget = min(budget, queue.ring.left_until(self._ends[index]) if index in self._ends else 0)
-            if budget == 0:
-                return NOTHING
+        budget = self.queues.budget(index, budget)
+        if budget == 0:
+            return NOTHING
         turn = queue.process(self._memory.region_map.table, budget, self._skip(kind))
         if kind is _STATS:
             assert isinstance(queue, StatisticsQueue)
             if queue.latest is not self.statistics:
                 self.statistics = queue.latest
-                changed = self._target.learn(queue.latest, deflates_on_oom=self._deflates_on_oom)
+                changed = self.target.learn(queue.latest, deflates_on_oom=self._deflates_on_oom)
                 turn = turn._replace(config_changed=changed)
         elif turn.config_changed:
             self.config.set_cmd_id(self._hinting.cmd_id)
@@ -332,13 +274,12 @@ class BalloonDevice:
 
         QEMU's generic front-end (vhost-user-test-device, 11.1) tells of none when its guest is reset.
         """
-        self._left_at.clear()
-        self._left_amid.clear()
+        self.queues.forget()
         self._hinting.end()
         self.config.set_cmd_id(self._hinting.cmd_id)
         self.config.begin_anew()
         self.statistics = {}
-        self._target.forget()
+        self.target.forget()
 
     def _queue(self, kind: Queue, ring: DeviceRing, counted_bytes: int) -> BlockQueue | StatisticsQueue | HintingQueue:
         words = self.ledger.words

@@ -250,7 +250,7 @@ class AttachedGuest:
     @property
     def shared_bytes(self) -> int:
         """Memory that the guest has shared, which may be more than it has (virtio-mem)."""
-        return self._device.shared_bytes
+        return self._device.target.shared_bytes
 
     @property
     def held_bytes(self) -> int:
@@ -315,7 +315,7 @@ class AttachedGuest:
 
     def finish(self) -> None:
         """Serve what is in its rings now, and nothing that comes later."""
-        self._device.finish()
+        self._device.queues.finish()
 
     def set_target_bytes(self, target_bytes: int) -> bool:
         """Want the guest to make do with this much memory; False and errors as `follow_wishes`.
@@ -334,7 +334,7 @@ class AttachedGuest:
             GuestGoneError: it could not be told because it has gone.
         """
         self._device.inhibited = self.wishes.inhibited
-        index = self._device.index_of(Queue.REPORTING)
+        index = self._device.queues.index_of(Queue.REPORTING)
         if self.paused and not self.wishes.paused and index is not None:
             self._kicks.make_ready(index)
         self._device.paused = self.wishes.paused

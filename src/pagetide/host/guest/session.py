@@ -10,7 +10,7 @@ from pagetide import foreign_fds
 from pagetide.host.device.balloon import QUEUES_MAX, BalloonDevice
 from pagetide.host.device.inflight_memory import InflightTracking
 from pagetide.host.device.kept_state import GuestKept, RegionKept, SessionKept
-from pagetide.host.device.queue_place import NotSharedError, QueueLostError, QueuePlace
+from pagetide.host.device.queues.place import NotSharedError, QueueLostError, QueuePlace
 from pagetide.host.guest.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.keep import Keep
@@ -215,7 +215,7 @@ class VhostUserSession:
                 self.inflight.use(Inflight(*kept.inflight), fd_of(kept.inflight_fd))
             for event in () if self._backend.status & Status.NEEDS_RESET else started:
                 place = _place(event)
-                self._serve_queue(event, place, self._device.where_it_stands(place))
+                self._serve_queue(event, place, self._device.queues.where_it_stands(place))
         except (GuestMemoryError, ValueError, OSError) as error:
             raise GuestGoneError(f"cannot be taken over: {error}") from error
         if to_tell:
@@ -359,7 +359,7 @@ class VhostUserSession:
             case MemoryRegionRemoved(region):
                 self._memory.remove(region.gpa, region.size_bytes, region.user_address)
         try:
-            self._device.memory_changed()
+            self._device.queues.memory_changed()
         except QueueLostError as error:
             self.fail_queue(error.queue, str(error))
             raise
@@ -394,7 +394,7 @@ class VhostUserSession:
     def _leave_queue(self, index: int) -> int | None:
         """Serve a queue no more; where it stood, if it was served."""
         self._kicks.unwatch(index)
-        return self._device.stop_queue(index)
+        return self._device.queues.stop(index)
 
 
 def _place(event: QueueStarted) -> QueuePlace:

@@ -34,7 +34,7 @@ from pagetide.machine.calibration.touch_process import TouchProcess
 from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece, TakingCosts
 from pagetide.machine.versions import cpu_name
 from pagetide.memory.guest_ram import Backing, GuestRam, GuestRamError
-from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
+from pagetide.units import COSTLY_ORDER, HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
 
 RAM_BYTES = 192 << 20
 """The memory that is used for measuring."""
@@ -134,7 +134,7 @@ def _fill_and_free(words: Any, pages: Any, order: int, held: Any) -> None:
 
 
 def _measure_allocator(effort: int) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Order 0 from its list, the rest of order 0, larger blocks, and a block that a walk passes over."""
+    """Order 0 from its list, the rest of order 0, blocks without a list, and a block that a walk passes over."""
     zone = Zone(_ZONE_PAGES)
     pairs, held, blocks = 10_000, np.zeros(_ZONE_PAGES // 2, np.int64), np.zeros(_ZONE_PAGES // 32, np.int64)
     _pairs(zone.words, zone.pages, pairs)
@@ -143,14 +143,13 @@ def _measure_allocator(effort: int) -> tuple[list[float], list[float], list[floa
         order0.append(_timed_ns(_pairs, zone.words, zone.pages, pairs) / pairs / 2)
         every_ns = _timed_ns(_fill_and_free, zone.words, zone.pages, 0, held) / len(held) / 2
         moved.append(every_ns - order0[-1])
-        by_order = [_timed_ns(_fill_and_free, zone.words, zone.pages, order, blocks) for order in (2, 4)]
-        block.append(sum(by_order) / len(by_order) / len(blocks) / 2)
+        block.append(_timed_ns(_fill_and_free, zone.words, zone.pages, COSTLY_ORDER + 1, blocks) / len(blocks) / 2)
     return order0[1:], moved[1:], block[1:], _measure_walk(effort)
 
 
 def _measure_walk(effort: int) -> list[float]:
     """Walk over reported pages that lie anywhere, with an unreported one at the end so that the walk has a purpose."""
-    zone = Zone(_ZONE_PAGES, pcp_batch=1, pcp_high=1)
+    zone = Zone(_ZONE_PAGES, pcp_batch=1, pcp_high=(1, 1))
     held = [zone.allocate(0) for _ in range(_ZONE_PAGES // 2)]
     apart = [pfn for pfn in held if pfn is not None and pfn % 2 == 0]
     for index in np.random.default_rng(1).permutation(len(apart) - 1):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
-from pagetide.host.device.queue_place import QueuePlace
+from pagetide.host.device.queues.place import QueuePlace
 from pagetide.host.device.taking import FrameTaker
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
@@ -25,10 +25,10 @@ def warm_up_host() -> None:
     for index in range(len(queues(FEATURES))):
         device.start_queue(index, QueuePlace(2, 0, 1024, 2048), 0, FEATURES)
         device.process(index, 1)
-        device.stop_queue(index)
+        device.queues.stop(index)
     device.start_queue(0, QueuePlace(2, 0, 1024, 2048), 0, FEATURES)
-    device.finish()
-    device.stop_queue(0)
+    device.queues.finish()
+    device.queues.stop(0)
     memory.close()
 
 

@@ -10,13 +10,14 @@ from typing import Any
 from pagetide.atomics import load_i64
 from pagetide.guest.allocator.operation import ALLOCATE
 from pagetide.guest.allocator.page_alloc import allocate, free
+from pagetide.guest.allocator.pcp import pcp_blocks
 from pagetide.guest.allocator.zone_layout import (
     LOCK_CONTENDED,
     LOCK_HOLD_NS,
     LOCK_HOLD_NS_MAX,
     LOCK_WAIT_NS,
     LOCK_WAIT_NS_MAX,
-    PCP_COUNT,
+    PCP_ORDERS,
     REFAULTED_PAGES,
     STAMP_ERRORS,
     VCPU_WORDS,
@@ -145,13 +146,13 @@ def _stamp(words: Any, base: int, memory_address: int, costs: Any, pfn: int, ord
 
 
 @kernel
-def _allocator_ps(words: Any, shared: Any, costs: Any, base: int, order: int, listed: int, now_ps: int) -> int:
-    """When an allocation or free is done that found `listed` pages on the vCPU's per-CPU list."""
-    if order > 0:
+def _allocator_ps(words: Any, shared: Any, costs: Any, vcpu: int, order: int, listed: int, now_ps: int) -> int:
+    """When an allocation or free is done after which, without the zone, `listed` blocks would be on per-CPU lists."""
+    if not words[PCP_ORDERS] >> order & 1:
         return hold_zone_lock(words, shared, now_ps, costs[BLOCK_PS])
     now_ps += costs[ORDER0_PS]
-    moved = words[base + PCP_COUNT] - listed
-    if moved > 1 or moved < -1:
+    moved = pcp_blocks(words, vcpu) - listed
+    if moved != 0:
         now_ps = hold_zone_lock(words, shared, now_ps, abs(moved) * costs[MOVED_PAGE_PS])
     return now_ps
 
@@ -171,9 +172,9 @@ def _allocate(
 ) -> int:
     """Allocate a block into a slot and stamp it, or leave the slot as it was; when that is done."""
     base = _VCPU_0 + vcpu * VCPU_WORDS
-    listed = words[base + PCP_COUNT]
+    listed = pcp_blocks(words, vcpu) - 1
     pfn = allocate(words, pages, vcpu, order)
-    now_ps = _allocator_ps(words, shared, costs, base, order, listed, now_ps)
+    now_ps = _allocator_ps(words, shared, costs, vcpu, order, listed, now_ps)
     if pfn >= 0:
         now_ps += _stamp(words, base, memory_address, costs, pfn, order)
         slots[slot] = pfn
@@ -199,13 +200,13 @@ def _free(
     slots[slot] = -1
     if pfn == NOT_HAD:
         return now_ps
-    listed = words[base + PCP_COUNT]
+    listed = pcp_blocks(words, vcpu) + 1
     if pfn >= 0:
         now_ps += costs[CHECK_PS] << order
         words[base + STAMP_ERRORS] += unstamped_pages(memory_address, pfn, 1 << order)
     if free(words, pages, vcpu, pfn, order) < 0:
         return -1
-    return _allocator_ps(words, shared, costs, base, order, listed, now_ps)
+    return _allocator_ps(words, shared, costs, vcpu, order, listed, now_ps)
 
 
 @kernel
@@ -301,8 +302,8 @@ def _run_next(
 
 @kernel
 def _drain(words: Any, pages: Any, vcpus: Any, vcpu: int, costs: Any, shared: Any) -> int:
-    """Drain an idle vCPU's per-CPU list, if there is something on it; who is wanted then."""
-    listed = words[_VCPU_0 + vcpu * VCPU_WORDS + PCP_COUNT]
+    """Drain an idle vCPU's per-CPU lists, if there is something on it; who is wanted then."""
+    listed = pcp_blocks(words, vcpu)
     start_ps = vcpus[vcpu, CLOCK_PS]
     vcpus[vcpu, DRAINED] = 1
     if listed == 0:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.host.device.allowance import PAID_PAGES
-from pagetide.host.device.element import (
+from pagetide.host.device.queues.element import (
     BYTES_LEFT,
     COUNTED_BYTES,
     DEALT_BYTES,
@@ -35,7 +35,7 @@ from pagetide.host.device.element import (
     go_on,
     initialised_bytes,
 )
-from pagetide.host.device.inflate import PFNS_MAX
+from pagetide.host.device.queues.inflate import PFNS_MAX
 from pagetide.host.memory.ledger import (
     ACCOUNT_WORDS,
     REPORTED_BYTES,

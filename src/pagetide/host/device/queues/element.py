@@ -7,7 +7,7 @@ left of a turn is in an array of the device's.
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.host.device.inflate import inflated_ranges, read_pfns
+from pagetide.host.device.queues.inflate import inflated_ranges, read_pfns
 from pagetide.host.memory.discard import punch_next
 from pagetide.host.memory.huge_pages import close_books, take_back
 from pagetide.host.memory.ledger import MALFORMED, REPORTED_BYTES

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.host.device.allowance import PAID_PAGES
-from pagetide.host.device.statistics import read_bytes
-from pagetide.host.device.turn import Turn
+from pagetide.host.device.queues.statistics import read_bytes
+from pagetide.host.device.queues.turn import Turn
 from pagetide.host.memory.ledger import HINTED_BYTES, HINTS, HINTS_STALE
 from pagetide.memory.region_map import find_cover
 from pagetide.units import PAGE_SIZE_BYTES

@@ -9,7 +9,7 @@ import ctypes
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.host.device.turn import NOTHING, Turn
+from pagetide.host.device.queues.turn import NOTHING, Turn
 from pagetide.host.memory.ledger import STATISTICS
 from pagetide.memory.region_map import REGION_ADDRESS, REGION_BYTES, REGION_GPA, find_cover
 from pagetide.virtio.balloon import STAT, Stat

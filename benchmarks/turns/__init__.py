@@ -1,0 +1,1 @@
+"""What is compared with an earlier build of pagetide, by turns."""

@@ -1,0 +1,1 @@
+"""Its queues: turns and elements of each kind, and where they are."""
