@@ -19,6 +19,7 @@ from benchmarks.rows import Row
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES
 from pagetide.linux import process_cpu_s
+from pagetide.machine.live.host_warm_up import warm_up_host
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue, queues
@@ -62,6 +63,7 @@ class ServerProcess(NamedTuple):
 @contextmanager
 def server_process(folder: Path) -> Iterator[ServerProcess]:
     """Run a server as long as this lasts."""
+    warm_up_host()  # or the guests are charged with the loading of kernels
     stop_fd = os.eventfd(0)
     paths = [str(folder / f"many-guests-{os.getpid()}-{number}.sock") for number in range(_SOCKETS)]
     process = multiprocessing.get_context("fork").Process(target=_serve, args=(paths, stop_fd))

@@ -50,7 +50,7 @@ def test_sockets_are_made_and_removed_while_the_daemon_runs(
         assert daemon.ctl("list") == 0
         lines = capsys.readouterr().out.splitlines()
         assert (lines[1].split()[0], lines[1].split()[-1]) == ("vm1", "serving")
-        assert lines[2].split() == ["vm2", *["-"] * 5, "no", "guest"]
+        assert lines[2].split() == ["vm2", *["-"] * 6, "no", "guest"]
         for words, sentence in (
             (("remove", "vm1"), "vm1 is attached"),
             (("remove", "vm3"), "no socket for a guest 'vm3'"),

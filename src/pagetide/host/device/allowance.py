@@ -35,11 +35,11 @@ GUEST_BURST_S = 0.05
 START_S = 0.003
 """What one that connects to a socket takes from it at once: a start, which takes 2.5 ms, and a little."""
 
-LISTENER_BURST_S = 0.25
-"""What all who connect to one socket may use at once: some eighty starts."""
+LISTENER_BURST_S = 1.0
+"""What all who connect to one socket may use at once: some three hundred starts."""
 
 CONTROL_BURST_S = 0.25
-"""The same for all clients of the control socket."""
+"""What all clients of the control socket may use at once."""
 
 CHARGE_MAX_S = 0.05
 """Most that one action is charged with."""
