@@ -166,7 +166,7 @@ def _list(*, as_json: bool) -> int:
     vms = []
     for pid in find_vms():
         with contextlib.suppress(ProcessError, OSError):
-            vms.append(look_at(pid))
+            vms.append(look_at(pid, counts_others=False))
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(vms), indent=2).decode())
     elif vms:

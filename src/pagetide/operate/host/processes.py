@@ -32,12 +32,13 @@ class ProcessError(Exception):
     """A process cannot be looked at; the message says why."""
 
 
-def look_at(pid: int, backends: Sequence[int] = ()) -> VmmFacts:
+def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = True) -> VmmFacts:
     """What the kernel tells of a VM's process.
 
     Args:
         pid: which process.
         backends: sizes of its memory backends, as its monitor has them; without, its guest's memory is known by name.
+        counts_others: whether to look who else maps it, into every process of this host.
 
     Raises:
         ProcessError: there is none, it may not be looked at, or it has no memory that could be a guest's.
@@ -53,7 +54,7 @@ def look_at(pid: int, backends: Sequence[int] = ()) -> VmmFacts:
     ram, is_guessed = _guest_ram(vmm, mappings, backends)
     if not ram:
         raise ProcessError(f"process {pid} ({vmm}) has no memory that could be a guest's")
-    parts = tuple(_ram_mapping(pid, of_file) for of_file in ram)
+    parts = tuple(_ram_mapping(pid, of_file, counts_others=counts_others) for of_file in ram)
     taken = {mapping.start for of_file in ram for mapping in of_file}
     others = [mapping for mapping in mappings if mapping.start not in taken]
     return VmmFacts(
@@ -172,7 +173,7 @@ def _range_bytes(of_file: Sequence[Mapping]) -> int:
     return total
 
 
-def _ram_mapping(pid: int, of_file: Sequence[Mapping]) -> RamMapping:
+def _ram_mapping(pid: int, of_file: Sequence[Mapping], *, counts_others: bool) -> RamMapping:
     first = max(of_file, key=lambda mapping: mapping.size_bytes)
     size_bytes, kind = _range_bytes(of_file), _kind(first)
     swapped_bytes = min(sum(mapping.swapped_bytes for mapping in of_file), size_bytes)
@@ -192,7 +193,7 @@ def _ram_mapping(pid: int, of_file: Sequence[Mapping]) -> RamMapping:
         page_bytes=first.figures.get("KernelPageSize", 0),
         is_locked="lo" in first.flags,
         file_bytes=None if first.is_shared or kind not in {"memfd", "tmpfs"} else _file_held_bytes(pid, first),
-        others=_others(pid, first) if first.is_shared and first.inode else 0,
+        others=_others(pid, first) if counts_others and first.is_shared and first.inode else 0,
     )
 
 
