@@ -23,10 +23,12 @@ from benchmarks import (
     simulated,
 )
 from benchmarks.figures import measured, section, with_sections
+from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows
 from benchmarks.turns.builds import CommitError
 from pagetide.machine.versions import versions
+from pagetide.workload.stream import StreamError
 
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
@@ -39,6 +41,7 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "cli": command_line.run,
     "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }
+_PRIZE = "prize"
 _FIGURES = Path(__file__).parent.parent / "docs" / "figures.md"
 _EVERY_S = 10.0
 _MISSED = 1
@@ -88,17 +91,21 @@ def _measure(name: str, part: Callable[[], Iterable[Row]], print_row: Callable[[
 
 
 def _known(part: str) -> str:
-    if part not in _PARTS:
-        raise argparse.ArgumentTypeError(f"there is no part {part!r}, only {', '.join(_PARTS)}")
+    if part not in (*_PARTS, _PRIZE):
+        raise argparse.ArgumentTypeError(f"there is no part {part!r}, only {', '.join((*_PARTS, _PRIZE))}")
     return part
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = ", ".join(_PARTS)
+    names = ", ".join((*_PARTS, _PRIZE))
     parser.add_argument(
         "parts", nargs="*", type=_known, metavar="PART", help=f"what to measure: any of {names}; all if none is named"
     )
+    parser.add_argument(
+        "--traces", type=Path, metavar="FOLDER", help=f"page traces for {_PRIZE}, which is left out without them"
+    )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=f"draw what came of {_PRIZE} there, as SVG")
     parser.add_argument("--json", action="store_true", help="print JSON at the end; rows go to standard error")
     parser.add_argument(
         "--markdown",
@@ -111,27 +118,32 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--against", metavar="COMMIT", help="for turns, what to compare with, instead of the commit of its targets"
     )
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if _PRIZE in arguments.parts and arguments.traces is None:
+        parser.error(f"{_PRIZE} needs --traces FOLDER, a folder of page traces")
+    return arguments
 
 
 def _write(path: Path, name: str, rows: Sequence[Row]) -> None:
     text = section(measured(name, rows))
     document = path.read_text() if path.exists() else "# Figures\n"
-    path.write_text(with_sections(document, [(name, text)], list(_PARTS)))
+    path.write_text(with_sections(document, [(name, text)], [*_PARTS, _PRIZE]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named on the command line, or all.
 
     Returns:
-        0 when no target was missed, otherwise 1; 2 if there is no such commit; 130 after Ctrl-C, when what was
-        measured is told all the same.
+        0 when no target was missed, otherwise 1; 2 if there is no such commit or no trace; 130 after Ctrl-C, when what
+        was measured is told all the same.
     """
     arguments = _parse(argv)
     here, start_s, status = versions(), time.monotonic(), 0
     _say(f"{here['cpu']}, Linux {here['kernel']}")
     rows: list[Row] = []
     parts = dict(_PARTS)
+    if arguments.traces is not None:
+        parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture)
     if arguments.against is not None:
         parts["turns"] = lambda: allocator_rows.run(arguments.against)
     try:
@@ -140,6 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _measure(name, parts[name], _say if arguments.json else lambda line: print(line, flush=True), rows)
             if arguments.markdown is not None:
                 _write(arguments.markdown, name, rows[begun:])
+    except StreamError as error:
+        _say(f"there is no trace to replay: {error}")
+        return _USAGE
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except CommitError as error:
@@ -148,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print(json.dumps([row._asdict() | {"ok": row.ok} for row in rows], indent=2))
     missed = [row.name for row in rows if row.ok is False]
-    ended = "interrupted" if status else "done"
+    ended = "interrupted" if status == _INTERRUPTED else "done"
     _say(f"{ended}: {len(rows)} figures in {_duration(start_s)}; {len(missed)} of their targets missed")
     for name in missed:
         _say(f"  missed: {name}")

@@ -274,7 +274,7 @@ def _share(server: Measured, victim: PlayedGuest, settle_s: float = _SETTLE_S) -
         end_s = time.monotonic() + window_s
         while time.monotonic() < end_s:
             victim.keep_busy()
-    rounds_s, goods_s = server.counts - before
+    rounds_s, goods_s = (server.counts - before)[[_ROUNDS_S, _GOODS_S]]
     assert rounds_s > 0, "the good guest waits in some rounds"
     return float(goods_s / rounds_s)
 

@@ -25,13 +25,16 @@ from pagetide.guest.reporting.designs.scan import Scan
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.jit import kernel
 
-_NR_PAGES = 1 << 18
+NR_PAGES = 1 << 18
+"""Of the zones that are measured."""
+
 _OPERATIONS = 1_000_000
 _REPEATS = 5
 _PAIRS = 9
 _HELD = 12_000
 
-_Work = Callable[[Zone, int], None]
+Work = Callable[[Zone, int], None]
+"""What a vCPU of a zone does."""
 
 
 @kernel
@@ -67,7 +70,7 @@ def _random_blocks(
     return failed
 
 
-class _RandomWork:
+class RandomWork:
     """Each vCPU's own blocks, places and orders; half of the blocks are of order 1, a quarter of order 2, and so on."""
 
     def __init__(self, vcpus: int) -> None:
@@ -78,15 +81,17 @@ class _RandomWork:
         self._orders = [rng.geometric(0.5, _OPERATIONS).clip(1, 8).astype(np.uint8) for _ in range(vcpus)]
 
     def __call__(self, zone: Zone, vcpu: int) -> None:
+        """Run this vCPU's operations once."""
         failed = _random_blocks(zone.words, zone.pages, vcpu, self._held[vcpu], self._places[vcpu], self._orders[vcpu])
         assert failed == 0, "the benchmark ran out of memory"
 
 
-def _pair_work(zone: Zone, vcpu: int) -> None:
+def pair_work(zone: Zone, vcpu: int) -> None:
+    """Allocate and free one page, over and over."""
     assert _pairs(zone.words, zone.pages, vcpu, _OPERATIONS) == 0
 
 
-def _seconds(zone: Zone, vcpus: int, work: _Work) -> float:
+def seconds(zone: Zone, vcpus: int, work: Work) -> float:
     """How long it takes until every vCPU has done its work once."""
     threads = [threading.Thread(target=work, args=(zone, vcpu)) for vcpu in range(1, vcpus)]
     start_s = time.perf_counter()
@@ -121,24 +126,24 @@ def _reporting(zone: Zone) -> Iterator[None]:
         thread.join()
 
 
-def _best_ns(vcpus: int, work: _Work) -> float:
-    zone = Zone(_NR_PAGES, vcpus=vcpus)
-    _seconds(zone, vcpus, work)
-    return min(_seconds(zone, vcpus, work) for _ in range(_REPEATS)) / _OPERATIONS * 1e9
+def _best_ns(vcpus: int, work: Work) -> float:
+    zone = Zone(NR_PAGES, vcpus=vcpus)
+    seconds(zone, vcpus, work)
+    return min(seconds(zone, vcpus, work) for _ in range(_REPEATS)) / _OPERATIONS * 1e9
 
 
-def _reporting_ratio(vcpus: int, make_work: Callable[[], _Work]) -> float:
+def _reporting_ratio(vcpus: int, make_work: Callable[[], Work]) -> float:
     """Median over pairs of runs, one with the worker and one without, each on a zone of its own."""
     ratios = []
-    quiet, reported = Zone(_NR_PAGES, vcpus=vcpus), Zone(_NR_PAGES, vcpus=vcpus)
+    quiet, reported = Zone(NR_PAGES, vcpus=vcpus), Zone(NR_PAGES, vcpus=vcpus)
     quiet_work, reported_work = make_work(), make_work()
     with _reporting(reported):
-        _seconds(reported, vcpus, reported_work)
-    _seconds(quiet, vcpus, quiet_work)
+        seconds(reported, vcpus, reported_work)
+    seconds(quiet, vcpus, quiet_work)
     for _ in range(_PAIRS):
-        without_s = _seconds(quiet, vcpus, quiet_work)
+        without_s = seconds(quiet, vcpus, quiet_work)
         with _reporting(reported):
-            with_s = _seconds(reported, vcpus, reported_work)
+            with_s = seconds(reported, vcpus, reported_work)
         ratios.append(with_s / without_s)
     assert reported.words[vcpu_base(0)] == 0, "every lock is free again"
     return statistics.median(ratios)
@@ -147,9 +152,9 @@ def _reporting_ratio(vcpus: int, make_work: Callable[[], _Work]) -> float:
 def run() -> Iterator[Row]:
     """Measure; one row a figure, as soon as there is one."""
     for vcpus in (1, 2):
-        works: dict[str, Callable[[], _Work]] = {
-            "pair": lambda: _pair_work,
-            "random": functools.partial(_RandomWork, vcpus),
+        works: dict[str, Callable[[], Work]] = {
+            "pair": lambda: pair_work,
+            "random": functools.partial(RandomWork, vcpus),
         }
         for name, make_work in works.items():
             target = 60.0 if vcpus == 1 else None

@@ -24,7 +24,7 @@ _DAY = ("run", "--machine", "simulated", "--workload", "day", "--ram", "16GiB", 
 _LARGE = RunConfig(ram_bytes=1 << 40, bursts=1, eat_share=0.002)
 
 
-class _Nobody:
+class Nobody:
     """Watches nothing."""
 
     def stage(self, text: str) -> None:
@@ -41,7 +41,7 @@ def _run(config: RunConfig) -> tuple[float, int, int]:
     """Seconds, operations and pages of one run."""
     machine = SimulatedMachine(config, read_costs())
     start_s = time.process_time()
-    result = machine.run(_Nobody())
+    result = machine.run(Nobody())
     spent_s = time.process_time() - start_s
     assert result.outcome == "complete"
     pages = 2 * sum(burst.eaten_bytes for burst in result.bursts) // PAGE_SIZE_BYTES

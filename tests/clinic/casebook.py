@@ -8,6 +8,11 @@ from typing import NamedTuple
 from pagetide.machine.versions import cpu_name
 from pagetide.units import format_size
 
+_HEAD = """\
+Real VMs with one disease each, and what `pagetide why` says of them. The truth is what the host holds of the memory
+file (`st_blocks`), before and after, or what was put into the guest; the size that is said must be within 10 % or 8 MiB
+of it. Then the remedy is applied, and what comes back must be within 15 % or 16 MiB of what was promised."""
+
 
 class Entry(NamedTuple):
     """One finding that was held against the truth.
@@ -34,17 +39,20 @@ class Casebook:
 
     Attributes:
         test: the one that runs.
+        qemus: the release of each QEMU that the tests have, by its parameter.
     """
 
     test: str
+    qemus: dict[str, str]
 
     def __init__(self) -> None:
-        self.test = ""
+        self.test, self.qemus = "", {}
         self._entries: list[Entry] = []
         self._failed: set[str] = set()
 
     def sized(self, cause: str, truth_bytes: int, said_bytes: int) -> None:
-        """The size of a finding was held against the truth."""
+        """The size of a finding was held against the truth; where that was asked twice, the last time counts."""
+        self._entries = [entry for entry in self._entries if (entry.test, entry.cause) != (self.test, cause)]
         self._entries.append(Entry(self.test, cause, truth_bytes, said_bytes))
 
     def returned(self, cause: str, promised_bytes: int, returned_bytes: int) -> None:
@@ -65,18 +73,16 @@ class Casebook:
 
     def write(self, path: Path, passed: list[str]) -> None:
         """Write the document, of the tests that passed."""
+        made = f"Made by `make clinic` on {dt.datetime.now(dt.UTC):%Y-%m-%d}, {cpu_name()}, Linux {platform.release()}"
+        qemus = ", ".join(f"{name} is {version}" for name, version in sorted(self.qemus.items()))
         lines = [
             "# The clinic",
             "",
             "<!-- Made by `make clinic`; do not edit. -->",
             "",
-            "Real VMs with one disease each, and what `pagetide why` says of them. The truth is what the host holds of",
-            "the memory file (`st_blocks`), before and after, or what was put into the guest; the size that is said must",
-            "be within 10 % or 8 MiB of it. Then the remedy is applied, and what comes back must be within 15 % or 16 MiB",
-            "of what was promised.",
+            *_HEAD.splitlines(),
             "",
-            f"Made by `make clinic` on {dt.datetime.now(dt.UTC):%Y-%m-%d}, {cpu_name()}, Linux {platform.release()}: "
-            f"{len(passed)} tests passed, {len(self._failed)} failed. QEMU [installed] is 7.2, [newer] is 11.",
+            f"{made}: {len(passed)} tests passed, {len(self._failed)} failed. QEMU: {qemus or 'none'}.",
             "",
             "| case | finding | truth | said | promised | came back |",
             "|---|---|---|---|---|---|",

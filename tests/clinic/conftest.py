@@ -58,13 +58,14 @@ def linux() -> GuestParts:
 @pytest.fixture(scope="session", params=["installed", "newer"])
 def qemu(request: pytest.FixtureRequest) -> QemuProgram:
     """The installed QEMU, and the newer one of `make setup-guests` where it is another."""
-    installed = find_qemu(generic=False)
-    if request.param == "installed":
-        return installed
-    newer = guests_folder() / "bin" / "qemu-system-x86_64"
-    if not newer.is_file():
-        pytest.skip("make setup-guests unpacks a newer QEMU")
-    return find_qemu(newer, generic=False)
+    found = find_qemu(generic=False)
+    if request.param == "newer":
+        newer = guests_folder() / "bin" / "qemu-system-x86_64"
+        if not newer.is_file():
+            pytest.skip("make setup-guests unpacks a newer QEMU")
+        found = find_qemu(newer, generic=False)
+    CASEBOOK.qemus[request.param] = found.version
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from pagetide.explorer.search import Exploration, Explorer
 from pagetide.explorer.source import Edit
 from pagetide.guest.reporting.registry import DESIGNS
 
-STATES_MAX = 100_000
+STATES_MAX = 150_000
 _CAUGHT_IN = {(variant.design, variant.scenario) for variant in VARIANTS.values()}
 EXPLORED = [
     (design, name)
@@ -49,15 +49,6 @@ def test_what_is_broken_is_caught(name: str) -> None:
     assert found.violation is not None, f"{variant.what}, and nobody noticed in {found.states} states"
     assert variant.found in found.violation, told(found)
     assert found.steps
-
-
-@pytest.mark.parametrize("scenario", ["relief", "block"])
-def test_a_search_through_the_balloon_may_be_broken_anywhere(scenario: str) -> None:
-    """A search that lets others have the lock after every step meets whatever they did, and no invariant breaks."""
-    edit = Edit("guest.allocator.balloon_pages", "STEPS_A_HOLD = ", "4096", "1")
-    found = Explorer("balloon", scenarios_of("balloon")[scenario], (edit,)).run(STATES_MAX)
-    assert found.violation is None, told(found)
-    assert found.complete
 
 
 def test_a_guest_that_is_broken_from_the_start_has_no_steps() -> None:
@@ -124,4 +115,4 @@ def test_command_refuses_a_scenario_of_another_design(capsys: pytest.CaptureFixt
     """A scenario that the chosen design does not have is refused, instead of nothing being explored."""
     assert main(["explore", "--design", "scan", "--scenario", "take"]) == 2
     said = capsys.readouterr().err
-    assert "a scenario take: scan has start, zone," in " ".join(said.split())
+    assert "a scenario take: scan has start, none, zone," in " ".join(said.split())

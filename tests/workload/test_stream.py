@@ -44,7 +44,8 @@ def test_every_block_is_allocated_and_freed_in_its_slot(
             else:
                 assert held.pop(slot) == order
             most = max(most, len(held))
-        assert work.slots == most
+        firsts = [*made.slot_firsts, *[made.slot_firsts[-1]] * 3]
+        assert firsts[vcpu + 1] - firsts[vcpu] == most
         left = [order for born, lived, order, owner in blocks if owner == vcpu and born <= end_s < born + lived]
         assert sorted(held.values()) == sorted(left)
 
@@ -65,6 +66,20 @@ def test_marks_make_stretches() -> None:
     assert second.ends.tolist() == [1, 2, 2]
     assert first.due_s.tolist() == [0, 5, 7]
     assert second.operations["kind"].tolist() == [ALLOCATE, FREE]
+
+
+def test_a_block_may_be_freed_elsewhere() -> None:
+    """Its free is run by that vCPU, and is of the slot of the one that allocated it; nobody fills another's slot."""
+    made = stream((0, 5, 0, 0), (1, 1, 3, 1))
+    made = made._replace(freed_by=np.array([0, 1, 1, 2], np.uint16))
+    made.check()
+    assert made.vcpus == 3
+    first, second, third = (made.operations_of(vcpu).operations.tolist() for vcpu in range(3))
+    assert first == [(ALLOCATE, 0, 0)]
+    assert second == [(ALLOCATE, 3, 1), (FREE, 3, 1)]
+    assert third == [(FREE, 0, 0)]
+    with pytest.raises(StreamError, match="another vCPU"):
+        made._replace(freed_by=np.array([1, 1, 1, 2], np.uint16)).check()
 
 
 def test_what_it_allocates_is_counted() -> None:

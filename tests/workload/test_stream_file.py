@@ -6,6 +6,7 @@ import duckdb
 import numpy as np
 import pytest
 
+from pagetide.guest.allocator.operation import FREE
 from pagetide.workload.burst import burst
 from pagetide.workload.stream import Mark, Stream, StreamError
 from pagetide.workload.stream_file import load_stream, save_stream
@@ -36,6 +37,19 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         assert column.dtype == loaded.columns[name].dtype
         assert np.array_equal(column, loaded.columns[name])
     assert loaded[5:] == stream[5:]
+
+
+def test_who_frees_is_kept(tmp_path: Path) -> None:
+    """The column is there if the stream has it, and a file without it is a stream of which each vCPU frees its own."""
+    stream = a_stream()
+    save_stream(stream, tmp_path / "own")
+    assert load_stream(tmp_path / "own").freed_by is None
+    elsewhere = np.where(stream.kind == FREE, 1 - stream.vcpu, stream.vcpu).astype(np.uint16)
+    save_stream(stream._replace(freed_by=elsewhere), tmp_path / "elsewhere")
+    loaded = load_stream(tmp_path / "elsewhere").freed_by
+    assert loaded is not None
+    assert loaded.dtype == np.uint16
+    assert np.array_equal(loaded, elsewhere)
 
 
 def test_the_same_stream_gives_the_same_bytes(tmp_path: Path) -> None:

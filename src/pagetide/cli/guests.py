@@ -57,6 +57,7 @@ def run(
     in_flight: Annotated[str | None, Parameter(group=REPORTING)] = None,
     hints: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
     drop_share: Annotated[float | None, Parameter(group=REPORTING)] = None,
+    keep: Annotated[float | None, Parameter(group=REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=REPORTING)] = None,
     device: Annotated[str | None, Parameter(group=REPORTING)] = None,
     fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, group=REPORTING)] = (),
@@ -113,6 +114,7 @@ def run(
             4MiB for the workload small]
         hints: Length of a vCPU's array of hints, for notify-array and hybrid. [default: 256]
         drop_share: Share of its hints that hybrid may drop before it scans. [default: 0.01]
+        keep: What pool keeps unreported, in seconds for which it lasts at the rate of allocations of late. [default: 5]
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         device: Who serves the balloon: pagetide, or qemu, a stock QEMU without a guest. [default: pagetide]
         fault: What goes wrong, as above; may be given more than once.
@@ -134,7 +136,7 @@ def run(
         "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "fault": fault or None,
         "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay, "capacity": capacity,
         "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
-        "hints": hints, "drop-share": drop_share, "verify": verify, "device": device,
+        "hints": hints, "drop-share": drop_share, "keep": keep, "verify": verify, "device": device,
     }  # fmt: skip
     in_file = read_file(config) if config else {}
     settings = make_config(in_file, given)

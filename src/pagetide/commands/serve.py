@@ -185,11 +185,11 @@ def _serve(wanted: _Wanted, manager: "ServiceManager") -> None:
         HandoverError, UnreadableStateError, GuestGoneError, OSError: as `process.serve`.
     """
     from pagetide.host.daemon.handover import Predecessor
-    from pagetide.host.daemon.interruption import Interruption
     from pagetide.host.daemon.keeper import Keeper
     from pagetide.host.daemon.process import serve
     from pagetide.host.daemon.server import Server
     from pagetide.host.sharing.hold_ups import HoldUps
+    from pagetide.host.sharing.interruption import Interruption
 
     _prepare_process()
     with contextlib.ExitStack() as resources:

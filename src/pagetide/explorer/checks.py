@@ -17,10 +17,15 @@ from pagetide.guest.allocator.zone_layout import (
     HINT_COUNT,
     ISOLATED,
     ISOLATED_BLOCKS,
+    KEEP_APART,
+    KEEP_MARKS,
+    NR_FREE,
+    NR_REPORTED,
     ORDER_MASK,
     PCP_COUNT,
     PCP_LOCK,
     RECORD_WORDS,
+    REPORTED_PAGES,
     REPORTING_ORDER,
     STAMP_ERRORS,
     STATE,
@@ -91,6 +96,21 @@ class Checks:
 
     def _fill_zone(self) -> None:
         self._zone.words[:], self._zone.pages[:] = self._machine.words, self._machine.pages
+
+    def watched(self, take_block: Callable[..., Any]) -> Callable[..., Any]:
+        """The zone's `take_block`, which fails where marks keep blocks apart and it takes one that it should not."""
+        machine = self._machine
+
+        def take(words: Any, pages: Any, order: int, state: int) -> Any:
+            fitting = range(order, machine.scenario.order_max + 1)
+            others = any(words[NR_FREE + fit] > words[NR_REPORTED + fit] for fit in fitting)
+            reported = words[REPORTED_PAGES]
+            pfn = yield from machine.coroutine(take_block(words, pages, order, state))
+            if words[KEEP_MARKS] == KEEP_APART and others and words[REPORTED_PAGES] < reported:
+                raise ExploredError("a reported block is allocated, though an unreported one would do")
+            return pfn
+
+        return take
 
     def discarded(self, page: int) -> None:
         """Check that a page may be discarded now."""

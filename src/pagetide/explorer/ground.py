@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pagetide.explorer.source import ATOMIC, LOCK, RING, SYSTEM_CALL, Control, ExploredError, Pause
-from pagetide.guest.allocator.zone_layout import NR_VCPUS, REQUEST, WAKE, ZONE_LOCK, frame_table_base
+from pagetide.guest.allocator.zone_layout import REQUEST, WAKE, ZONE_LOCK, frame_table_base
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
+
+VCPUS = 2
+"""Of the guest that is explored."""
 
 QUEUE_BYTES = 128
 """Room for a queue; they are right behind the zone."""
@@ -139,6 +142,7 @@ def pausing_ground(
         "virtio.split_ring.ring": {"INDIRECT_DESCS_MAX": 4},
         "virtio.split_ring.driver": {"ctypes": NoMemset},
         "host.device.queues.inflate": {"PFNS_MAX": 4},
+        "guest.allocator.balloon_pages": {"STEPS_A_HOLD": 1},  # a search meets whatever others did at any of its steps
         "guest.reporting.designs.balloon": {"PFNS_A_BATCH": BALLOON_PAGES_A_BATCH, "OOM_PAGES": BALLOON_PAGES_A_BATCH},
     }
 
@@ -170,7 +174,7 @@ class TableView:
 
 
 def _is_frame(words: Any, index: int) -> bool:
-    return isinstance(words, TableView) or index >= frame_table_base(words[NR_VCPUS])
+    return isinstance(words, TableView) or index >= frame_table_base(VCPUS)
 
 
 def _pause(words: Any) -> Paused:

@@ -12,6 +12,7 @@ from pagetide.explorer.balloon import BalloonWorker, Policy
 from pagetide.explorer.checks import Checks
 from pagetide.explorer.ground import (
     FRAME_ORDER,
+    VCPUS,
     HostKilledError,
     Paused,
     Ram,
@@ -45,7 +46,6 @@ from pagetide.memory.frame_table import FREE as FREE_FRAME
 from pagetide.memory.region_map import Region
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
-_VCPUS = 2
 _READ_OF_A_FRAME = Edit(
     "host.device.taking", "def begin_batch(", "old = table[FRAMES + frame]", "old = atomic_load(table, FRAMES + frame)"
 )
@@ -105,6 +105,7 @@ class ExploredMachine:
         place = DESIGNS[design]
         file = place.module.removeprefix("pagetide.")
         names = [file, "guest.vcpu", "memory.region_map"]
+        names += ["guest.allocator.buddy", "guest.allocator.pcp", "guest.allocator.page_alloc"]
         names += ["host.memory.discard", "host.device.taking", *explorer_rings.MODULES, *explorer_steps.MODULES]
         names += ["guest.driver.inflate", "guest.balloon_worker"] if self.balloons else []
         modules = dict(zip(names, world.load(*names), strict=True))
@@ -112,7 +113,7 @@ class ExploredMachine:
         self.run_operations = modules["guest.vcpu"].run_operations
         self.take_batch, self.recover = modules["host.device.taking"].take_batch, modules["host.device.taking"].recover
         self.frames = scenario.nr_pages >> FRAME_ORDER
-        self.table = TableView(self.words, frame_table_base(_VCPUS), self._host_goes_on)
+        self.table = TableView(self.words, frame_table_base(VCPUS), self._host_goes_on)
         self._join_rings(modules)
         zone = types.SimpleNamespace(words=self.words, pages=self.pages, frame_table=self.table)
         self.design = getattr(modules[file], place.kind)(zone, scenario.settings)
@@ -120,6 +121,9 @@ class ExploredMachine:
         self._gather()
         self._state = MachineState(self)
         self.checks = Checks(self, self.plain_zone, self._state.zone_state)
+        watched = self.checks.watched(modules["guest.allocator.buddy"].take_block)
+        for name in ("page_alloc", "pcp"):
+            vars(modules[f"guest.allocator.{name}"])["take_block"] = watched
 
     def _take_steps(self, modules: dict[str, Any], zone: Any) -> None:
         """The package's own steps, of the worker's and, to be made by `reporter` and `vcpu_loop`, of vCPUs."""
@@ -167,7 +171,7 @@ class ExploredMachine:
         (zone,) = World(plain_ground(scenario.order_max), (), pausing=False).load("guest.allocator.zone")
         return zone.Zone(
             scenario.nr_pages,
-            vcpus=_VCPUS,
+            vcpus=VCPUS,
             watermarks=zone.Watermarks(*[scenario.watermark_min] * 3),
             pcp_batch=scenario.pcp_batch,
             pcp_high=scenario.pcp_high,

@@ -6,7 +6,7 @@ from pagetide.guest.allocator.zone import TICKS_PER_S
 from pagetide.guest.reporting.fits import misfit
 from pagetide.guest.reporting.settings import ReportingSettings
 
-_SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2)
+_SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2, idle_s=0.0)
 
 _COOL_S = 0.5 / TICKS_PER_S
 
@@ -59,6 +59,12 @@ SCENARIOS = {
 }
 """By name; each for every design that reports batches, but for `cool`, which does not fit `sync`."""
 
+SCENARIOS_POOL = {
+    # Pages come and go one by one, and one stays: runs of free ones lie between those in use.
+    "runs": Scenario(("a0 a0 f", ""), _SMALL._replace(order=0, capacity=2), nr_pages=4, may_run_out=True),
+}
+"""By name; for `pool` besides those for all, with a smallest order below the frames', in which it looks for runs."""
+
 _FRAMES = _SMALL._replace(order=FRAME_ORDER)
 
 _TWO_FRAMES = Scenario(("a1 f", ""), _FRAMES, nr_pages=4, order_max=1, may_run_out=True)
@@ -98,4 +104,5 @@ def scenarios_of(design: str) -> dict[str, Scenario]:
     own = {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON}.get(design)
     if own is not None:
         return own
-    return {name: chosen for name, chosen in SCENARIOS.items() if misfit(design, chosen.settings) is None}
+    fitting = {name: chosen for name, chosen in SCENARIOS.items() if misfit(design, chosen.settings) is None}
+    return fitting | SCENARIOS_POOL if design == "pool" else fitting

@@ -8,7 +8,7 @@ touch is a refault.
 
 from typing import Any
 
-from pagetide.atomics import atomic_add, atomic_load, load_i64, store_i64
+from pagetide.atomics import atomic_add, atomic_load, atomic_store, load_i64, store_i64
 from pagetide.guest.allocator.operation import ALLOCATE
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.pcp import pcp_drain
@@ -37,6 +37,8 @@ WORKER_WANTED = 2
 NO_MEMORY = 3
 BAD_FREE = 4
 HOST_WANTED = 5
+SLOT_WANTED = 6
+"""Another vCPU is late: it has not filled the slot that is to be freed, or not freed the one that is to be filled."""
 
 NOT_HAD = -2
 """In a slot: its allocation failed, and nothing is there to be freed."""
@@ -152,7 +154,7 @@ def run_operations(
         ram_address: where frame 0 is mapped.
         vcpu: who runs them.
         operations: array of OPERATION.
-        slots: int64 array, the vCPU's blocks by slot, -1 where there is none, NOT_HAD where there should be one.
+        slots: int64 array, all vCPUs' blocks by slot, -1 where there is none, NOT_HAD where there should be one.
         cursor: int64 array of one.
         end: operations before this index are run.
     """
@@ -161,19 +163,21 @@ def run_operations(
         operation = operations[cursor[0]]
         slot = operation["slot"]
         order = int(operation["order"])
+        pfn = atomic_load(slots, slot)
+        if (pfn == -1) != (operation["kind"] == ALLOCATE):
+            return SLOT_WANTED
         if operation["kind"] == ALLOCATE:
             pfn = allocate(words, pages, vcpu, order)
             if pfn < 0:
                 return NO_MEMORY
             stamp_block(words, pages, base, ram_address, pfn, order)
-            slots[slot] = pfn
+            atomic_store(slots, slot, pfn)
         else:
-            pfn = slots[slot]
             if pfn >= 0:
                 check_block(words, pages, base, ram_address, pfn, order)
             if pfn != NOT_HAD and free(words, pages, vcpu, pfn, order) < 0:
                 return BAD_FREE
-            slots[slot] = -1
+            atomic_store(slots, slot, -1)
         cursor[0] += 1
         outcome = wanted(words, vcpu)
         if outcome != DONE:

@@ -21,6 +21,7 @@ from pagetide.guest.vcpu import (
     HOST_WANTED,
     IDLE_S,
     NO_MEMORY,
+    SLOT_WANTED,
     drain_idle,
     next_act,
     note_false_oom,
@@ -163,7 +164,7 @@ class StoppedVcpu(Steps):
         return Wait.MEMORY
 
 
-_THEN = {HOST_WANTED: "report", NO_MEMORY: "relieve"}
+_THEN = {HOST_WANTED: "report", NO_MEMORY: "relieve", SLOT_WANTED: "await_other"}
 """The step that follows an outcome, other than `go_on`."""
 
 
@@ -200,6 +201,11 @@ class VcpuLoop(StoppedVcpu):
         outcome = self.operations.run_due(now_s)
         self.stopped(outcome)
         return Wait.NOTHING
+
+    def await_other(self, now_s: float) -> Wait:
+        """Another vCPU is late with what this one frees or fills; look again soon."""
+        self.until_s, self.step = now_s, "go_on"
+        return Wait.DUE
 
     def drain(self, now_s: float) -> Wait:
         """Keep no pages to itself while idle."""

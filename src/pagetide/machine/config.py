@@ -87,6 +87,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             a 32nd of RAM, from 4 MiB to 64 MiB.
         hints_max: length of a vCPU's array of hints in the designs that have one.
         drop_share: share of its hints that `hybrid` may drop before it scans.
+        keep_s: for how long what `pool` keeps would last at the rate of allocations of late.
         vcpus: guest threads that allocate and free.
         backing: `memfd` (small pages) or `hugetmpfs` (2 MiB pages).
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
@@ -117,11 +118,17 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     in_flight_max_bytes: int | None = None
     hints_max: int = 256
     drop_share: float = 0.01
+    keep_s: float = 5.0
     vcpus: int = 2
     backing: Literal["memfd", "hugetmpfs"] = "memfd"
     verify_share: float = 1.0
     device: Literal["pagetide", "qemu"] = "pagetide"
     seed: int = 1
+
+    @property
+    def keeps_clock(self) -> bool:
+        """Whether it matters for how long blocks have been free, so that the zone's clock is to be kept."""
+        return self.cool_s > 0 or self.design == "pool"
 
     @property
     def in_flight_bytes(self) -> int:
@@ -155,6 +162,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             in_flight_max_bytes=self.in_flight_bytes,
             hints_max=self.hints_max,
             drop_share=self.drop_share,
+            keep_s=self.keep_s,
         )
 
     def check(self) -> None:
@@ -221,6 +229,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
                 f"an array of hints has from 1 to {HINT_BLOCKS_MAX} entries, not {self.hints_max}",
             ),
             (0 <= self.drop_share < 1, f"the share dropped must be at least 0 and below 1, not {self.drop_share}"),
+            (0 <= self.keep_s <= 3600, f"what is kept must last from 0 s to an hour, not {self.keep_s} s"),
             (
                 1 <= self.capacity <= CAPACITY_MAX,
                 f"the capacity must be from 1 to {CAPACITY_MAX} blocks, not {self.capacity}",

@@ -61,16 +61,15 @@ class VcpuOperations(NamedTuple):
     """What one vCPU does in a stream.
 
     Attributes:
-        operations: array of OPERATION, in the order in which it runs them.
+        operations: array of OPERATION, in the order in which it runs them; a slot is one of all vCPUs' slots, of which
+            a vCPU's own begin where `Stream.slot_firsts` says.
         due_s: float64 array, when each is due.
         ends: int64 array, for each stretch the index after its last operation here.
-        slots: how many slots they use.
     """
 
     operations: npt.NDArray[np.void]
     due_s: npt.NDArray[np.float64]
     ends: npt.NDArray[np.int64]
-    slots: int
 
 
 class Stream(NamedTuple):
@@ -81,9 +80,10 @@ class Stream(NamedTuple):
         kind: uint8, ALLOCATE or FREE.
         order: uint8, of the block.
         slot: int32, which of the vCPU's blocks. A slot is filled, freed with the same order, and filled again.
-        vcpu: uint16, who runs it.
+        vcpu: uint16, whose slot it is: who allocates the block, and frees it where `freed_by` does not say otherwise.
         marks: where stretches begin; the first one at 0, and no two at the same operation.
         end_s: when the stream is over on its clock, at the last operation or later.
+        freed_by: uint16, who runs it: `vcpu` where it allocates, anyone where it frees. None if always `vcpu` does.
     """
 
     at_s: npt.NDArray[np.float64]
@@ -93,11 +93,19 @@ class Stream(NamedTuple):
     vcpu: npt.NDArray[np.uint16]
     marks: tuple[Mark, ...]
     end_s: float
+    freed_by: npt.NDArray[np.uint16] | None = None
 
     @property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """The columns by name."""
-        return {"at_s": self.at_s, "kind": self.kind, "order": self.order, "slot": self.slot, "vcpu": self.vcpu}
+        columns: dict[str, npt.NDArray[Any]]
+        columns = {"at_s": self.at_s, "kind": self.kind, "order": self.order, "slot": self.slot, "vcpu": self.vcpu}
+        return columns if self.freed_by is None else columns | {"freed_by": self.freed_by}
+
+    @property
+    def runs_on(self) -> npt.NDArray[np.uint16]:
+        """Who runs each operation."""
+        return self.vcpu if self.freed_by is None else self.freed_by
 
     @property
     def nr_operations(self) -> int:
@@ -107,7 +115,14 @@ class Stream(NamedTuple):
     @property
     def vcpus(self) -> int:
         """How many vCPUs it takes."""
-        return int(self.vcpu.max(initial=0)) + 1
+        return int(max(self.vcpu.max(initial=0), self.runs_on.max(initial=0))) + 1
+
+    @property
+    def slot_firsts(self) -> npt.NDArray[np.int64]:
+        """Where each vCPU's own slots begin among all, and after the last one how many there are."""
+        counts = np.zeros(self.vcpus, np.int64)
+        np.maximum.at(counts, self.vcpu, self.slot.astype(np.int64) + 1)
+        return np.concatenate([[0], counts.cumsum()])
 
     @property
     def stretches(self) -> tuple[Stretch, ...]:
@@ -118,10 +133,10 @@ class Stream(NamedTuple):
 
     def operations_of(self, vcpu: int) -> VcpuOperations:
         """What one vCPU does."""
-        rows = np.flatnonzero(self.vcpu == vcpu)
-        own = operations(self.kind[rows], self.order[rows], self.slot[rows])
+        rows = np.flatnonzero(self.runs_on == vcpu)
+        own = operations(self.kind[rows], self.order[rows], self.slot_firsts[self.vcpu[rows]] + self.slot[rows])
         ends = np.searchsorted(rows, [stretch.end for stretch in self.stretches])
-        return VcpuOperations(own, self.at_s[rows], ends, int(self.slot[rows].max(initial=-1)) + 1)
+        return VcpuOperations(own, self.at_s[rows], ends)
 
     def allocated_bytes(self, first: int, end: int) -> int:
         """How much memory the operations from `first` up to `end` allocate."""
@@ -149,6 +164,11 @@ class Stream(NamedTuple):
             (int(self.order.max(initial=0)) <= ORDER_MAX, f"has a block larger than order {ORDER_MAX}"),
             (self.vcpus <= VCPUS_MAX, f"takes more than {VCPUS_MAX} vCPUs"),
             (0 <= self.slot.min(initial=0) <= self.slot.max(initial=0) < SLOTS_MAX, "has a slot that is out of range"),
+            (self.slot_firsts[-1] < 1 << 31, "has more slots than 2^31 - 1"),
+            (
+                not ((self.kind == ALLOCATE) & (self.runs_on != self.vcpu)).any(),
+                "has an allocation that another vCPU runs than the one whose slot it fills",
+            ),
             (self._marks_are_sound(), "has marks that are out of order"),
             (np.isfinite(self.end_s) and self.end_s >= self.at_s.max(initial=0), "ends before its last operation"),
         ):

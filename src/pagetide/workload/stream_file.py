@@ -1,7 +1,7 @@
 """Streams in Parquet files: a row an operation, the marks and the end as JSON under the key `pagetide`.
 
 A file from elsewhere needs the five columns and nothing more: then it has one stretch, and ends with its last
-operation.
+operation. A sixth, `freed_by`, is read where there is one.
 """
 
 from pathlib import Path
@@ -13,7 +13,15 @@ import numpy as np
 from pagetide.workload.stream import Mark, Stream, StreamError
 
 _COLUMNS = {"at_s": np.float64, "kind": np.uint8, "order": np.uint8, "slot": np.int32, "vcpu": np.uint16}
-_TYPES = {"at_s": "DOUBLE", "kind": "UTINYINT", "order": "UTINYINT", "slot": "INTEGER", "vcpu": "USMALLINT"}
+_OPTIONAL = {"freed_by": np.uint16}
+_TYPES = {
+    "at_s": "DOUBLE",
+    "kind": "UTINYINT",
+    "order": "UTINYINT",
+    "slot": "INTEGER",
+    "vcpu": "USMALLINT",
+    "freed_by": "USMALLINT",
+}
 _GLOB = frozenset("*?[{")
 
 
@@ -68,11 +76,11 @@ def load_stream(path: Path) -> Stream:
 
 
 def _read_columns(database: Any, path: Path) -> dict[str, Any]:
-    described = database.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
-    missing = [name for name in _COLUMNS if name not in {row[0] for row in described}]
+    there = {row[0] for row in database.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()}
+    missing = [name for name in _COLUMNS if name not in there]
     if missing:
         raise StreamError(f"{path} is no stream: it has no column {missing[0]}")
-    wanted = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in _TYPES.items())
+    wanted = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in _TYPES.items() if name in there)
     columns: dict[str, Any] = database.execute(
         f"SELECT {wanted} FROM read_parquet(?)",  # noqa: S608 - no word of it comes from outside
         [str(path)],
@@ -83,7 +91,8 @@ def _read_columns(database: Any, path: Path) -> dict[str, Any]:
 def _checked(columns: dict[str, Any], metadata: bytes | None, path: Path) -> Stream:
     if any(np.ma.is_masked(column) for column in columns.values()):
         raise StreamError(f"{path} is no stream: a column has an empty entry")
-    arrays = {name: np.ascontiguousarray(columns[name], kind) for name, kind in _COLUMNS.items()}
+    types = {name: kind for name, kind in (_COLUMNS | _OPTIONAL).items() if name in columns}
+    arrays = {name: np.ascontiguousarray(columns[name], kind) for name, kind in types.items()}
     last_s = float(arrays["at_s"].max(initial=0))
     try:
         about = _Metadata((Mark(0, path.stem),), last_s)

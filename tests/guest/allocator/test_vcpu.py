@@ -24,7 +24,7 @@ from pagetide.guest.allocator.zone_layout import (
     WAKE_BLOCKS,
     vcpu_base,
 )
-from pagetide.guest.vcpu import BAD_FREE, DONE, NO_MEMORY, STOPPED, WORKER_WANTED, run_operations
+from pagetide.guest.vcpu import BAD_FREE, DONE, NO_MEMORY, SLOT_WANTED, STOPPED, WORKER_WANTED, run_operations
 from pagetide.jit import JIT_DISABLED, kernel
 from pagetide.units import PAGE_SIZE_BYTES
 from tests.guest.reporting.batches import batch_of
@@ -137,9 +137,20 @@ def test_a_failed_allocation_stops_at_its_operation(guest: Guest) -> None:
     assert guest.slots[2] == -1
 
 
-def test_freeing_an_empty_slot_is_noticed(guest: Guest) -> None:
+def test_freeing_a_block_with_another_order_is_noticed(guest: Guest) -> None:
     """BAD_FREE answers a workload that frees what it does not hold."""
+    guest.run(ALLOCATE, (1, 0))
     assert guest.run(FREE, (0, 0)) == BAD_FREE
+
+
+def test_a_slot_that_another_vcpu_is_late_with_is_left_alone(guest: Guest) -> None:
+    """What is not there yet is not freed, and what is still there is not lost."""
+    assert guest.run(FREE, (0, 0)) == SLOT_WANTED
+    guest.run(ALLOCATE, (0, 0))
+    held = guest.slots[0]
+    assert guest.run(ALLOCATE, (0, 0)) == SLOT_WANTED
+    assert guest.slots[0] == held
+    assert guest.cursor[0] == 0
 
 
 def test_a_stopped_vcpu_runs_no_further_operation(guest: Guest) -> None:

@@ -12,7 +12,10 @@ from pagetide.guest.allocator.isolate import FILLED, LIST_DONE, PASSED_OVER, WAT
 from pagetide.guest.allocator.pcp import LINUX_PCP_ORDERS
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import (
+    DROP_MARKS,
     ISOLATED_BLOCKS_MAX,
+    KEEP_APART,
+    KEEP_WHOLE_MARKS,
     NR_FREE,
     RECORD_HINT_ARRAYS,
     RECORD_HINT_MAP,
@@ -39,7 +42,7 @@ class ZoneAgainstModel(RuleBasedStateMachine):
         listed=st.sampled_from([(0,), LINUX_PCP_ORDERS]),
         high_max=st.sampled_from([HIGH, 25]),
         low=st.integers(0, 20),
-        keep_marks=st.booleans(),
+        keep_marks=st.sampled_from([DROP_MARKS, KEEP_WHOLE_MARKS, KEEP_APART]),
         recording=st.sampled_from([RECORD_NOTHING, RECORD_UNREPORTED, RECORD_HINT_MAP, RECORD_HINT_ARRAYS]),
         order=st.integers(0, 4),
     )
@@ -52,7 +55,7 @@ class ZoneAgainstModel(RuleBasedStateMachine):
         recording: int,
         order: int,
         *,
-        keep_marks: bool,
+        keep_marks: int,
     ) -> None:
         self.low = low
         marks = Watermarks(low, low, low)
@@ -75,7 +78,7 @@ class ZoneAgainstModel(RuleBasedStateMachine):
             return
         # It drained all lists before it gave up; then there really was nothing that it might have taken.
         assert not self.model.lists[vcpu].blocks.get(order)
-        self.model.drain_all()
+        self.model.make_whole(order)
         assert not self.model.has(order)
 
     @precondition(lambda self: self.model.allocated)

@@ -4,7 +4,7 @@ It knows which block was allocated only from the zone's answer, and says whether
 """
 
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.allocator.zone_layout import ALLOCATED, BUDDY, ISOLATED, PCP
+from pagetide.guest.allocator.zone_layout import ALLOCATED, BUDDY, ISOLATED, KEEP_APART, PCP, REPORTING_ORDER
 from pagetide.units import COSTLY_ORDER, ORDER_MAX
 
 
@@ -52,9 +52,10 @@ class Lists:
 class ZoneModel:
     """Sets of blocks: free (frame to order and Reported mark), allocated, isolated, and the per-CPU lists."""
 
-    def __init__(self, zone: Zone, lists: list[Lists], low: int, *, keep_marks: bool) -> None:
+    def __init__(self, zone: Zone, lists: list[Lists], low: int, *, keep_marks: int) -> None:
         self.zone, self.lists, self.low = zone, lists, low
-        self.keep_marks = keep_marks
+        self.keep_marks, self.apart = bool(keep_marks), keep_marks == KEEP_APART
+        self.apart_from = int(zone.words[REPORTING_ORDER])
         self.free = {b.pfn: (b.order, b.reported) for b in zone.blocks() if b.kind == BUDDY}
         self.allocated: dict[int, int] = {}
         self.isolated: dict[int, int] = {}
@@ -69,10 +70,14 @@ class ZoneModel:
         return largest >= order and self.free_pages - (1 << order) >= self.low
 
     def take(self, pfn: int, order: int) -> bool:
-        """The buddy allocator gave this block: it must be the smallest that could serve it; whether it keeps a mark."""
+        """The buddy allocator gave this block: it must be the smallest that could serve it; whether it keeps a mark.
+
+        Where marks keep blocks apart it must be the smallest unreported one, if there is any.
+        """
         holder = next(p for p, (o, _) in self.free.items() if p <= pfn < p + (1 << o))
+        fit = min((reported and self.apart, o) for o, reported in self.free.values() if o >= order)
         holder_order, reported = self.free.pop(holder)
-        assert holder_order == min([holder_order, *(o for o, _ in self.free.values() if o >= order)])
+        assert (reported and self.apart, holder_order) == fit
         assert pfn == holder, "a split gives the lower half"
         for half in range(order, holder_order):
             self.free[pfn + (1 << half)] = (half, reported and self.keep_marks)
@@ -81,10 +86,23 @@ class ZoneModel:
     def give(self, pfn: int, order: int, reported: bool = False) -> None:
         """The buddy allocator got this block back: it merges as far as it can.
 
-        A merge drops the mark, unless marks are kept and both halves have it.
+        A merge drops the mark, unless marks are kept and both halves have it. Where they keep blocks apart, those that
+        could be reported merge with their like alone.
         """
+        self._merge(pfn, order, reported, self.apart_from if self.apart else ORDER_MAX)
+
+    def join(self) -> None:
+        """An allocation was about to fail: blocks are kept apart no longer."""
+        for pfn in sorted(self.free) if self.apart else ():
+            if pfn in self.free:
+                self._merge(pfn, *self.free.pop(pfn), ORDER_MAX)
+
+    def _merge(self, pfn: int, order: int, reported: bool, apart_from: int) -> None:
         while order < ORDER_MAX and self.free.get(pfn ^ (1 << order), (None, False))[0] == order:
-            _, buddy_reported = self.free.pop(pfn ^ (1 << order))
+            _, buddy_reported = self.free[pfn ^ (1 << order)]
+            if buddy_reported != reported and order >= apart_from:
+                break
+            del self.free[pfn ^ (1 << order)]
             pfn &= ~(1 << order)
             order += 1
             reported = reported and buddy_reported and self.keep_marks
@@ -94,7 +112,7 @@ class ZoneModel:
         """A block was allocated; if nothing else would have served, everybody's lists were drained for it."""
         listed = self.lists[vcpu].blocks.get(order)
         if not listed and not self.has(order):
-            self.drain_all()
+            self.make_whole(order)
         self.allocated[pfn] = order
         if listed is None:
             assert self.has(order)
@@ -137,9 +155,12 @@ class ZoneModel:
             self.give(*block)
         lists.limit, lists.freed = lists.high, 0
 
-    def drain_all(self) -> None:
+    def make_whole(self, order: int) -> None:
+        """What is done before an allocation of this order fails."""
         for vcpu in range(len(self.lists)):
             self.drain(vcpu)
+        if order > 0:
+            self.join()
 
     def check(self) -> None:
         """The zone has the very same blocks, marks and lists, and its counters agree with a recount."""

@@ -24,9 +24,10 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("balloon", {"pace": "linux"}, "with balloon .* pace must be drain"),
     ("balloon", {"wake": "merge"}, "with balloon .* wake must be timer"),
     ("balloon", {"cool_s": 1.0}, "with balloon .* no time to cool"),
+    ("pool", {"cool_s": 1.0}, "with pool .* no time to cool"),
     *[
         (name, {"pace": "linux"}, f"only scan has Linux's pace; with {name} the pace must be drain")
-        for name in ("sync", "notify", "notify-array", "hybrid", "scan-restart", "cursor")
+        for name in ("sync", "notify", "notify-array", "hybrid", "scan-restart", "cursor", "pool")
     ],
 ]
 

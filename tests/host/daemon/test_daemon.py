@@ -78,6 +78,20 @@ def test_what_is_held_of_a_guest_is_shown(daemon: Daemon, capsys: pytest.Capture
         assert row[column:].startswith(format_size(listed["held_bytes"]))
 
 
+def test_what_came_back_is_not_what_was_never_there(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page that is reported twice is verified gone twice, and returned once; `list` shows what was returned."""
+    with daemon.guest("one") as guest:
+        for _ in range(2):
+            guest.report([(RING_PAGES, 1)])
+        ledger = show(daemon, "one", capsys)["ledger"]
+        assert isinstance(ledger, dict)
+        assert (ledger["verified_bytes"], ledger["returned_bytes"]) == (2 * PAGE, PAGE)
+        assert daemon.ctl("list") == 0
+        heading, row, _ = capsys.readouterr().out.splitlines()
+        assert row[heading.index("returned") :].startswith("4 KiB ")
+        assert row[heading.index("reported") :].startswith("8 KiB ")
+
+
 def test_a_changed_target_reaches_the_driver(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """The guest is told of the change on its channel, and reads the pages wanted; without a channel ctl says so."""
     ours, theirs = socket.socketpair()

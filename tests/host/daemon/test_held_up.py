@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.host.daemon.interruption import Interruption
+from pagetide.host.sharing.interruption import Interruption
 from tests.host.daemon.process import Daemon
 from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
 from tests.host.guest_ring import RING_PAGES

@@ -39,8 +39,8 @@ def test_less_than_a_guest_uses_must_be_meant() -> None:
 
 def test_more_than_a_guest_has_cannot_be_forced() -> None:
     """But for the little that a kernel keeps out of what it shares; nor can nothing at all."""
-    check_targets("vm", [Guest()], GIB + GIB // 64, force=False)
-    for target_bytes in (GIB + GIB // 64 + 1, 0):
+    check_targets("vm", [Guest()], GIB + GIB // 8, force=False)
+    for target_bytes in (GIB + GIB // 8 + 1, 0):
         with pytest.raises(TargetError, match="target=none"):
             check_targets("vm", [Guest()], target_bytes, force=True)
 

@@ -68,6 +68,9 @@ def test_linux_gives_back_what_it_freed(uml: GuestParts) -> None:
         assert result.samples.guest_used_bytes[freed] <= burst.eaten_bytes / 2
         assert result.samples.host_resident_bytes[back] <= burst.eaten_bytes / 2
     assert result.reported_bytes
+    eaten_bytes = sum(burst.eaten_bytes for burst in result.bursts)
+    assert result.returned_bytes is not None
+    assert 0.98 * eaten_bytes <= result.returned_bytes <= eaten_bytes + 64 * MIB, "and not what was never touched"
     assert result.verified_bytes == result.checked_bytes == result.discarded_bytes == result.reported_bytes
     assert result.skipped_bytes is not None
     assert set(result.skipped_bytes.values()) == {0}

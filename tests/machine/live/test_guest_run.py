@@ -22,6 +22,7 @@ from pagetide.guest.allocator.zone_layout import (
     PCP_COUNT,
     REPORTED_PAGES,
     REPORTING_ORDER,
+    STAMP_ERRORS,
     WAIT_HOST_NS,
     WAIT_HOST_NS_MAX,
     WAITS_HOST,
@@ -42,7 +43,7 @@ from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue
 from pagetide.workload.lives import STAYS, lives
 from pagetide.workload.lives import stream_of as lives_stream
-from pagetide.workload.stream import Stream
+from pagetide.workload.stream import Mark, Stream
 from tests.machine.linux.eat_and_free import eat_and_free
 
 pytestmark = pytest.mark.alone
@@ -183,7 +184,7 @@ def test_without_an_answer_to_oom_the_allocation_fails_falsely(guest: Guest) -> 
 def test_what_is_out_but_too_little_is_waited_for_without_a_spin() -> None:
     """With less out than is wanted no OOM is false; the vCPU sleeps until it is back, and then memory has run out."""
     with guest_with("scan", 1, order=9) as guest:
-        taken = [guest.zone.allocate(order) for order in (10, 10, 10, 9)]
+        taken = [guest.zone.allocate(order) for order in (10, 10, 10, 8, 8)]  # not 9, which has per-CPU lists
         assert None not in taken
         with guest.worker, ThreadPoolExecutor(1) as pool:
             assert guest.host.submitted.wait(10)
@@ -331,6 +332,24 @@ def timed_run(guest: Guest, born_s: list[float]) -> GuestRun:
     """A run that allocates a page at each of these times, and keeps them."""
     stream = lives_stream(lives(born_s, STAYS, 0, 0), name="timed", end_s=max(born_s))
     return GuestRun(guest.zone, guest.ram_address, stream, 1, guest.worker, guest.tell)
+
+
+def test_who_frees_anothers_blocks_waits_for_them() -> None:
+    """A vCPU that frees all blocks of another is never ahead of it, though both have everything to do at once."""
+    alternate = np.arange(400) % 2
+    stream = Stream(
+        np.zeros(400), alternate.astype(np.uint8), np.zeros(400, np.uint8), (np.arange(400, dtype=np.int32) // 2 % 3),
+        np.zeros(400, np.uint16), (Mark(0, "blocks"),), 0.0, alternate.astype(np.uint16),
+    )  # fmt: skip
+    stream.check()
+    with mmap.mmap(-1, NR_PAGES * PAGE_SIZE_BYTES) as ram:
+        view = np.frombuffer(ram, np.int64)
+        zone = Zone(NR_PAGES, vcpus=2, watermarks=Watermarks(0, 0, 0))
+        with GuestWorker(make_design("off", zone, ReportingSettings()), None, None) as worker:
+            GuestRun(zone, view.ctypes.data, stream, 2, worker, lambda _: None).run()
+        assert zone.words[FREE_PAGES] == NR_PAGES
+        assert sum(zone.words[vcpu_base(vcpu) + STAMP_ERRORS] for vcpu in (0, 1)) == 0
+        del view
 
 
 def test_no_operation_runs_before_it_is_due(guest: Guest) -> None:

@@ -46,6 +46,9 @@ def is_right(result: RunResult) -> None:
     assert result.outcome == "complete"
     assert result.stamp_errors == 0
     assert result.checked_bytes == result.verified_bytes
+    assert result.returned_bytes is not None
+    assert result.verified_bytes is not None
+    assert sum(0.9 * burst.returned_bytes for burst in result.bursts) <= result.returned_bytes <= result.verified_bytes
     assert result.skipped_bytes is not None
     assert set(result.skipped_bytes.values()) == {0}
     assert result.isolated_blocks_max is not None

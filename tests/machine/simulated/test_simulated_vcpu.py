@@ -7,6 +7,7 @@ from pagetide.guest.allocator.operation import ALLOCATE, FREE, OPERATION
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import (
+    FREE_PAGES,
     LOCK_CONTENDED,
     LOCK_WAIT_NS,
     PCP_COUNT,
@@ -33,7 +34,6 @@ from pagetide.machine.simulated.vcpu import (
     NEXT_PS,
     ORDER0_PS,
     SHARED_WORDS,
-    SLOTS,
     SMALL_FAULT_PS,
     STAMP_PS,
     TIME_UP,
@@ -54,13 +54,19 @@ class Rig:
     def __init__(self, *scripts: list[tuple[int, int, int, int]]) -> None:
         self.zone = Zone(PAGES, vcpus=len(scripts), watermarks=Watermarks(0, 0, 0), pcp_orders=(0,))
         self.memory = MetadataFile(PAGES * PAGE_SIZE_BYTES)
-        self.operations = np.array([step[:3] for script in scripts for step in script], OPERATION)
+        self.operations = np.array(
+            [
+                (kind, order, slot + own * SLOTS_EACH)
+                for own, script in enumerate(scripts)
+                for kind, order, slot, _ in script
+            ],
+            OPERATION,
+        )
         self.due_ps = np.array([step[3] for script in scripts for step in script], np.int64)
         ends = np.cumsum([len(script) for script in scripts])
         self.rows = np.zeros((len(scripts), VCPU_COLUMNS), np.int64)
         self.rows[:, CURSOR] = ends - [len(script) for script in scripts]
         self.rows[:, END] = ends
-        self.rows[:, SLOTS] = np.arange(len(scripts)) * SLOTS_EACH
         self.slots = np.full(len(scripts) * SLOTS_EACH, -1, np.int64)
         self.costs = np.zeros(COSTS, np.int64)
         self.costs[[ORDER0_PS, MOVED_PAGE_PS, BLOCK_PS]] = 10_000, 1000, 100_000
@@ -118,6 +124,21 @@ def test_vcpus_take_turns_and_wait_for_the_zone_lock() -> None:
     assert rig.zone.words[LOCK_WAIT_NS] >= 100
 
 
+def test_who_frees_or_fills_anothers_slot_waits_until_it_can() -> None:
+    """A vCPU that is due before the late one that it depends on goes on right behind it, and works no longer for it."""
+    theirs = 1 - SLOTS_EACH  # slot 1 of the vCPU before
+    rig = Rig(
+        [(ALLOCATE, 9, 0, 0), (ALLOCATE, 2, 1, 0), (ALLOCATE, 2, 1, 0)],
+        [(FREE, 2, theirs, 0), (FREE, 2, theirs, 0)],
+    )
+    assert [rig.run(), rig.run()] == [DONE, DONE]
+    assert (rig.slots[1:] == -1).all()
+    assert rig.zone.words[FREE_PAGES] == PAGES - 512
+    first_ps = 100_000 + 512 * 7003
+    assert rig.rows[1, CLOCK_PS] >= first_ps + 4 * 100_000
+    assert rig.shared[BUSY_PS] < first_ps + 10 * 100_000
+
+
 def test_an_idle_vcpu_without_pages_does_not_wait_for_the_lock() -> None:
     """Who has nothing to drain does not ask for the lock that another took long after it fell idle."""
     rig = Rig(*[[(ALLOCATE, 2, 0, 0), (FREE, 2, 0, 10**12 + vcpu)] for vcpu in range(2)])
@@ -133,11 +154,11 @@ def test_an_idle_vcpu_without_pages_does_not_wait_for_the_lock() -> None:
     ("script", "outcome"),
     [
         ([(ALLOCATE, 10, slot, 0) for slot in range(5)], NO_MEMORY),
-        ([(FREE, 2, 0, 0)], BAD_FREE),
+        ([(ALLOCATE, 1, 0, 0), (FREE, 2, 0, 0)], BAD_FREE),
     ],
 )
 def test_it_stops_where_somebody_must_act(script: list[tuple[int, int, int, int]], outcome: int) -> None:
-    """An allocation that fails and a free of nothing stop the vCPU at that operation, by name."""
+    """An allocation that fails and a free of what is not there stop the vCPU at that operation, by name."""
     rig = Rig([(ALLOCATE, 0, 7, 10**15)], script)
     assert rig.run(10**12) == outcome
     assert rig.shared[WHO] == 1

@@ -5,6 +5,13 @@ its Reported mark; so do splitting and merging, unless KEEP_MARKS is set: then t
 reported, and so is what two reported blocks merge into, since none of it was touched. Two divergences: there is one
 free list an order, not one a migratetype, and a double or a wrong free is refused with an error instead of being
 undefined.
+
+With KEEP_APART the mark is exact for every page: blocks of at least the reporting order that differ in it do not merge,
+but when an allocation would fail otherwise (`join_apart`). So no page needs a mark of its own, and what is touched
+again is never split out of what the host still holds. Unreported blocks are at their lists' heads, reported ones at
+the tails; an allocation takes the smallest unreported block that serves, the last one freed first, and a reported one
+only if there is none. When two blocks merge the tick since which the whole is free is the mean of theirs: pages times
+age is what it was.
 """
 
 from typing import Any
@@ -16,6 +23,7 @@ from pagetide.guest.allocator.zone_layout import (
     BUDDY,
     FRAME_TABLE,
     FREE_PAGES,
+    KEEP_APART,
     KEEP_MARKS,
     NEXT,
     NOTIFY_SPLITS,
@@ -32,7 +40,9 @@ from pagetide.guest.allocator.zone_layout import (
     REPORTED_PAGES,
     REPORTING_ORDER,
     STATE,
+    TAKEN_PAGES,
     TICK,
+    TICK_MASK,
     TICK_SHIFT,
     TYPE_MASK,
     WMARK_MIN,
@@ -115,7 +125,11 @@ def take_block(words: Any, pages: Any, order: int, state: int) -> int:
     """Allocate a block and give it this state; -1 if there is none or it would break the min watermark."""
     if words[FREE_PAGES] - (1 << order) < words[WMARK_MIN]:
         return -1
-    for current in range(order, ORDERS):
+    first = order
+    if words[KEEP_MARKS] == KEEP_APART:
+        words[TAKEN_PAGES] += 1 << order
+        first = _first_unreported(words, pages, order)
+    for current in range(first, ORDERS):
         if words[NR_FREE + current] == 0:
             continue
         pfn = int(pages[list_head(words, current) * RECORD_WORDS + NEXT])
@@ -140,6 +154,22 @@ def take_block(words: Any, pages: Any, order: int, state: int) -> int:
 
 
 @kernel
+def _first_unreported(words: Any, pages: Any, order: int) -> int:
+    """The smallest order from this one on with an unreported block, which is then its list's first; else this one."""
+    for current in range(order, ORDERS):
+        if words[NR_FREE + current] > words[NR_REPORTED + current]:
+            head = list_head(words, current)
+            pfn = int(pages[head * RECORD_WORDS + NEXT])
+            while pages[pfn * RECORD_WORDS + STATE] & REPORTED:  # from a time when they were not kept apart
+                following = int(pages[pfn * RECORD_WORDS + NEXT])
+                _unlink(pages, pfn)
+                _link(pages, int(pages[head * RECORD_WORDS + PREVIOUS]), pfn, head)
+                pfn = following
+            return current
+    return order
+
+
+@kernel
 def _split(words: Any, pages: Any, pfn: int, high: int, low: int, found: int) -> None:
     """Put the upper halves of a block back, down to the order wanted (`expand`); `found` was the block's STATE."""
     keep = bool(found & REPORTED) and words[KEEP_MARKS] != 0
@@ -148,7 +178,8 @@ def _split(words: Any, pages: Any, pfn: int, high: int, low: int, found: int) ->
     half = high
     while half > low:
         half -= 1
-        add_to_free_list(words, pages, pfn + (1 << half), half, False, found >> TICK_SHIFT)
+        tail = keep and words[KEEP_MARKS] == KEEP_APART
+        add_to_free_list(words, pages, pfn + (1 << half), half, tail, found >> TICK_SHIFT)
         if keep:
             mark_reported(words, pages, pfn + (1 << half), half)
         elif half >= words[REPORTING_ORDER]:
@@ -169,6 +200,8 @@ def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool, repor
 
     A block whose next larger buddy is free goes to the list's tail, since it may soon merge (`buddy_merge_likely`).
     """
+    if words[KEEP_MARKS] == KEEP_APART:
+        return _return_apart(words, pages, pfn, order, reported, 0, words[REPORTING_ORDER])
     words[FREE_PAGES] += 1 << order
     pages[pfn * RECORD_WORDS + STATE] = 0
     first, freed_order = pfn, order
@@ -187,6 +220,45 @@ def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool, repor
     if order >= FRAME_ORDER and words[FRAME_TABLE] != 0:
         offer_block(words, first, freed_order)
     return order
+
+
+@kernel
+def _return_apart(words: Any, pages: Any, pfn: int, order: int, reported: bool, age: int, apart_from: int) -> int:
+    """The same with KEEP_APART: blocks of at least the order `apart_from` merge with their like alone."""
+    words[FREE_PAGES] += 1 << order
+    pages[pfn * RECORD_WORDS + STATE] = 0
+    while order < ORDER_MAX and _is_buddy(words, pages, pfn ^ (1 << order), order):
+        buddy = pfn ^ (1 << order)
+        found = int(pages[buddy * RECORD_WORDS + STATE])
+        alike = reported == (found & REPORTED != 0)
+        if not alike and order >= apart_from:
+            break
+        age = (age + ((words[TICK] - (found >> TICK_SHIFT)) & TICK_MASK)) >> 1
+        reported = reported and alike
+        take_from_free_list(words, pages, buddy, order)
+        pfn &= ~(1 << order)
+        order += 1
+    add_to_free_list(words, pages, pfn, order, reported, (words[TICK] - age) & TICK_MASK)
+    if reported:
+        mark_reported(words, pages, pfn, order)
+    return order
+
+
+@kernel
+def join_apart(words: Any, pages: Any, start: int, places: int) -> int:
+    """Merge blocks that are kept apart by their marks alone, which drops the mark; the frame at which to go on."""
+    pfn = start
+    while pfn < words[NR_PAGES] and places > 0:
+        places -= 1
+        state = int(pages[pfn * RECORD_WORDS + STATE])
+        order = state & ORDER_MASK
+        if state & TYPE_MASK == BUDDY and order < ORDER_MAX and _is_buddy(words, pages, pfn ^ (1 << order), order):
+            age = (words[TICK] - (state >> TICK_SHIFT)) & TICK_MASK
+            take_from_free_list(words, pages, pfn, order)
+            words[FREE_PAGES] -= 1 << order
+            _return_apart(words, pages, pfn, order, state & REPORTED != 0, age, ORDERS)
+        pfn += 1 << order  # within a block that is larger by now there is no state: the next place is the next frame
+    return pfn
 
 
 @kernel

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from pagetide.guest.allocator.buddy import return_block, take_block
+from pagetide.guest.allocator.buddy import join_apart, return_block, take_block
 from pagetide.guest.allocator.pcp import pcp_drain_all, pcp_return, pcp_take
 from pagetide.guest.allocator.request import notify_free
 from pagetide.guest.allocator.zone_layout import (
     ALLOCATED,
+    KEEP_APART,
+    KEEP_MARKS,
     NR_PAGES,
     ORDER_MASK,
     PCP_ORDERS,
@@ -19,6 +21,9 @@ from pagetide.guest.allocator.zone_layout import (
 from pagetide.guest.allocator.zone_lock import lock, unlock
 from pagetide.jit import kernel
 
+_JOINED_AT_ONCE = 1024
+"""Blocks that are looked at under one hold of the zone lock: some ten microseconds."""
+
 
 @kernel
 def allocate(words: Any, pages: Any, vcpu: int, order: int) -> int:
@@ -29,8 +34,20 @@ def allocate(words: Any, pages: Any, vcpu: int, order: int) -> int:
     pfn = _allocate_once(words, pages, vcpu, order)
     if pfn < 0:
         pcp_drain_all(words, pages)
+        if order > 0 and words[KEEP_MARKS] == KEEP_APART:
+            join_all(words, pages)
         pfn = _allocate_once(words, pages, vcpu, order)
     return pfn
+
+
+@kernel
+def join_all(words: Any, pages: Any) -> None:
+    """Merge all blocks that are kept apart by their marks alone, so many under each hold of the zone lock."""
+    pfn = 0
+    while pfn < words[NR_PAGES]:
+        lock(words, ZONE_LOCK)
+        pfn = join_apart(words, pages, pfn, _JOINED_AT_ONCE)
+        unlock(words, ZONE_LOCK)
 
 
 @kernel

@@ -105,6 +105,15 @@ def unreported_blocks(words: Any) -> int:
 
 
 @kernel
+def unreported_pages(words: Any) -> int:
+    """Pages in those blocks."""
+    pages = 0
+    for order in range(words[REPORTING_ORDER], ORDERS):
+        pages += (words[NR_FREE + order] - words[NR_REPORTED + order]) << order
+    return pages
+
+
+@kernel
 def take_wake(words: Any) -> bool:
     """Whether the caller is the one to wake the worker."""
     return atomic_exchange(words, WAKE, 0) != 0

@@ -35,6 +35,8 @@ from pagetide.guest.allocator.zone_layout import (
     ISOLATED,
     ISOLATED_BLOCKS,
     ISOLATED_PAGES,
+    KEEP_APART,
+    KEEP_MARKS,
     NEXT,
     NR_FREE,
     NR_PAGES,
@@ -254,8 +256,10 @@ class Zone:
             assert sorted(self.free_list(order)) == sorted(here), f"the free list of order {order} is not its blocks"
             assert words[NR_FREE + order] == len(here), f"NR_FREE of order {order}"
             assert words[NR_REPORTED + order] == sum(b.reported for b in here.values()), f"NR_REPORTED of order {order}"
-            for pfn in here:
-                assert order == ORDER_MAX or pfn ^ (1 << order) not in here, f"frame {pfn} should have merged"
+            for pfn, block in here.items():
+                buddy = here.get(pfn ^ (1 << order))
+                apart = words[KEEP_MARKS] == KEEP_APART and buddy and buddy.reported != block.reported
+                assert order == ORDER_MAX or not buddy or apart, f"frame {pfn} should have merged"
         assert words[FREE_PAGES] == sum(1 << block.order for block in buddies), "FREE_PAGES"
         assert words[REPORTED_PAGES] == sum(1 << block.order for block in buddies if block.reported), "REPORTED_PAGES"
         assert words[ISOLATED_PAGES] == sum(1 << block.order for block in isolated), "ISOLATED_PAGES"

@@ -27,6 +27,7 @@ NR_VCPUS = 7
 ZONE_LOCK = 8
 WMARK_HIGH = 9
 PCP_HIGH_MAX = 10
+TAKEN_PAGES = 11
 
 LOCK_CONTENDED = 16
 LOCK_WAIT_NS = 17
@@ -108,6 +109,13 @@ RECORD_NOTHING = 0
 RECORD_UNREPORTED = 1
 RECORD_HINT_MAP = 2
 RECORD_HINT_ARRAYS = 3
+
+# Values of KEEP_MARKS: what becomes of the Reported mark when blocks split and merge.
+DROP_MARKS = 0
+KEEP_WHOLE_MARKS = 1
+"""Halves of a reported block are reported, and so is what two of them merge into; any other merge drops the mark."""
+KEEP_APART = 2
+"""Blocks of at least the reporting order merge with their like alone, and what is unreported is allocated first."""
 
 SPARES_MAX_BLOCKS = 1 << 14
 

@@ -39,6 +39,12 @@ def _of_sync(design: str, settings: ReportingSettings) -> str | None:
     return _paceless(design, settings)
 
 
+def _of_pool(design: str, settings: ReportingSettings) -> str | None:
+    if settings.cool_s != 0:
+        return "with pool memory is reported once that pays, so there is no time to cool; keep says how much stays"
+    return _paceless(design, settings)
+
+
 def _of_shared(_: str, settings: ReportingSettings) -> str | None:
     if settings.order != FRAME_ORDER:
         return f"with shared the host takes frames of 2 MiB, so the order must be {FRAME_ORDER}, not {settings.order}"
@@ -70,6 +76,7 @@ _MISFITS: dict[str, Callable[[str, ReportingSettings], str | None]] = {
     "hybrid": _of_arrays,
     "scan-restart": _paceless,
     "cursor": _paceless,
+    "pool": _of_pool,
     "shared": _of_shared,
     "balloon": _of_balloon,
 }

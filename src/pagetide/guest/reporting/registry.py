@@ -43,6 +43,7 @@ DESIGNS = {
     "scan": Place("scan", "Scan", "Linux's walk over the free lists"),
     "scan-restart": Place("scan_restart", "ScanRestart", "always from their heads"),
     "cursor": Place("cursor", "Cursor", "by position, what is unreported only"),
+    "pool": Place("pool", "Pool", "keeps what is about to be used, reports the rest when it pays"),
     "shared": Place("shared", "Shared", "the host takes it by itself"),
     "balloon": Place("balloon", "Balloon", "the host sets a target"),
 }

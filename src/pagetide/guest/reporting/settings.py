@@ -31,6 +31,8 @@ class ReportingSettings(NamedTuple):
         in_flight_max_bytes: for `cap`, the most that is out at once; for `swap`, the most that is kept as spares.
         hints_max: length of a vCPU's array of hints, for designs that have one.
         drop_share: share of its hints that `hybrid` may drop before it scans.
+        keep_s: for how long what `pool` keeps would last at the rate of allocations of late.
+        idle_s: the least time for which `pool` keeps what was freed.
     """
 
     order: int = 9
@@ -44,3 +46,5 @@ class ReportingSettings(NamedTuple):
     in_flight_max_bytes: int = 64 << 20
     hints_max: int = 256
     drop_share: float = 0.01
+    keep_s: float = 5.0
+    idle_s: float = 3.0

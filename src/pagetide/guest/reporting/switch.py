@@ -14,6 +14,7 @@ from pagetide.guest.allocator.zone_layout import (
     HINTS_MAX,
     IN_FLIGHT_MAX_PAGES,
     KEEP_MARKS,
+    KEEP_WHOLE_MARKS,
     NOTIFY_SPLITS,
     NR_PAGES,
     NR_VCPUS,
@@ -39,7 +40,7 @@ def switch_on(
     settings: ReportingSettings,
     *,
     recording: int = RECORD_NOTHING,
-    keep_marks: bool = True,
+    keep_marks: int = KEEP_WHOLE_MARKS,
     notify_splits: bool = False,
     wake: Wake = "merge",
     sync_hints: int = 0,
@@ -50,8 +51,8 @@ def switch_on(
         zone: the zone, switched off.
         settings: how the design is tuned.
         recording: what the free path records.
-        keep_marks: whether the Reported mark survives splits and merges.
-        notify_splits: whether the split of a reported block is a request; only without `keep_marks`.
+        keep_marks: what becomes of the Reported mark in splits and merges, a value of KEEP_MARKS.
+        notify_splits: whether the split of a reported block is a request; only where marks are dropped.
         wake: the design's own answer to what makes the worker run.
         sync_hints: hints with which a vCPU stops to report; 0 if it never does.
     """
@@ -66,7 +67,7 @@ def switch_on(
         SYNC_HINTS: sync_hints,
         COOL_TICKS: cool_ticks(settings.cool_s),
         IN_FLIGHT_MAX_PAGES: settings.in_flight_max_bytes // PAGE_SIZE_BYTES if settings.oom == "cap" else 0,
-        KEEP_MARKS: keep_marks or settings.oom == "swap",
+        KEEP_MARKS: max(keep_marks, KEEP_WHOLE_MARKS) if settings.oom == "swap" else keep_marks,
         NOTIFY_SPLITS: notify_splits,
         WAKE_BLOCKS: _WAKES_NEVER if sync_hints else wake_blocks,
         REPORTING_ORDER: settings.order,

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
-from pagetide.host.daemon.control import ControlError, LineReader
+from pagetide.host.daemon.control import ControlError, LineReader, refusal
 from pagetide.host.daemon.listener import Listener
 from pagetide.host.device.allowance import CONTROL_BURST_S, START_S
 from pagetide.host.guest.fd_events import READABLE, WRITABLE, FdEvents
@@ -25,6 +25,7 @@ CLIENTS_MAX = 16
 """Most clients at once; one that is not waiting for an answer goes when another comes."""
 
 _RECEIVE_BYTES = 65536
+_OUR_ERROR = "an error in pagetide, please report it"
 
 _log = logging.getLogger(__name__)
 
@@ -208,7 +209,11 @@ class ControlSocket:
 
     def _answer(self, client: ControlClient) -> bool:
         self.asking = client.connection
-        client.unsent = self._handle(client.lines.popleft())
+        try:
+            client.unsent = self._handle(client.lines.popleft())
+        except Exception as error:
+            _log.exception(_OUR_ERROR)
+            client.unsent = refusal(f"{_OUR_ERROR}: {error!r}")
         self.asking = None
         client.flush()
         return True
@@ -222,7 +227,7 @@ class ControlSocket:
         except (OSError, ControlError):
             stays = False
         except Exception:
-            _log.exception("an error in pagetide, please report it")
+            _log.exception(_OUR_ERROR)
             stays = False
         self._costs.charge(client, self._costs.lap_s())
         if stays:

@@ -15,12 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pagetide.host.daemon.control import handle, refusal
-from pagetide.host.daemon.control_socket import ControlClient, ControlSocket
+from pagetide.host.daemon.control import handle
+from pagetide.host.daemon.control_socket import ControlSocket
 from pagetide.host.daemon.guest_sockets import GuestSocket, GuestSockets
 from pagetide.host.daemon.guests import OUR_ERROR, Guests
 from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.listener import Listener
+from pagetide.host.daemon.parties import end_wait, go_on
 from pagetide.host.daemon.reception import Reception
 from pagetide.host.daemon.succession import Succession
 from pagetide.host.device.balloon import FEATURES
@@ -134,7 +135,7 @@ class Server:
         self._control = ControlSocket(
             Path(path),
             self._events,
-            self._obey,
+            lambda line: handle(line, self),
             self._costs,
             Listener if self._keeper is None else self._keeper.control,
             patience=self._patience,
@@ -226,7 +227,7 @@ class Server:
         """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
         self._costs.begin_round()
         for rested in self._costs.take_rested():
-            self._go_on(rested)
+            go_on(rested, self._guests, self.sockets, self._control)
         self._on_idle()
         control = self._control
         busy = self._guests.have_work or (control is not None and control.has_work)
@@ -236,7 +237,7 @@ class Server:
             control.turn()
         self._guests.look_if_due()
         for party in self._patience.take_due(self._now_s()):
-            self._end_wait(party)
+            end_wait(party, self._guests, self._control)
         self._costs.end_round(slept_s)
 
     def run(self, stop_fd: int) -> None:
@@ -273,14 +274,6 @@ class Server:
         until_s = self._guests.until_look_s(self._costs.until_next_s(timeout_s))
         return self._patience.until_next_s(self._now_s(), until_s)
 
-    def _obey(self, line: bytes) -> bytes:
-        """Answer a control request."""
-        try:
-            return handle(line, self)
-        except Exception as error:
-            _log.exception(OUR_ERROR)
-            return refusal(f"an error in pagetide, please report it: {error!r}")
-
     def _admit(self, sock: socket.socket, origin: GuestSocket) -> None:
         """Serve a guest that has connected to a socket."""
         keep = None if self.succession is None else self.succession.begin(sock)
@@ -297,23 +290,3 @@ class Server:
         if guest in self._guests:
             self._reception.offer_places()
             self._guests.charge(guest, self._costs.lap_s())
-
-    def _end_wait(self, party: Hashable) -> None:
-        """Somebody was waited for long enough."""
-        if isinstance(party, AttachedGuest):
-            self._guests.attempt(party, party.end_wait)
-        elif isinstance(party, ControlClient) and self._control is not None:
-            self._control.end_wait(party)
-
-    def _go_on(self, rested: Hashable) -> None:
-        """Hear somebody again whose rest is over."""
-        match rested:
-            case GuestSocket():
-                self.sockets.go_on(rested)
-            case ControlSocket():
-                rested.listen()
-            case ControlClient():
-                assert self._control is not None, "it is one of its clients"
-                self._control.attend(rested)
-            case AttachedGuest():
-                self._guests.go_on(rested)

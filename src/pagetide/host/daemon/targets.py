@@ -6,7 +6,7 @@ from typing import Protocol
 from pagetide.units import PAGE_SIZE_BYTES, format_size
 from pagetide.virtio.balloon import Config
 
-_KEPT_SHARE = 64  # what a kernel may keep out of the memory that it shares, as User-Mode Linux does, is less
+_KEPT_SHARE = 8  # of what it shares a kernel may keep less out, as User-Mode Linux does with its own pages
 
 
 class TargetError(Exception):

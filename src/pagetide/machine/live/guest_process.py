@@ -78,7 +78,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             worker,
             tell,
             waits_before_oom=config.oom == "wait",
-            cools=config.cool_s > 0,
+            cools=config.keeps_clock,
             in_flight=in_flight,
             relief=relief,
         )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
+import numpy as np
+
 from pagetide.guest.allocator.zone import TICKS_PER_S, Zone
 from pagetide.guest.in_flight import InFlight, Isolated
 from pagetide.guest.vcpu_loop import Relief, Surroundings
@@ -56,9 +58,14 @@ class GuestRun:
         self._in_flight = Isolated(zone, worker) if in_flight is None else in_flight
         self._stopping = threading.Event()
         guest = Surroundings(zone, worker, self._in_flight, waits_before_oom, relief)
+        slots = np.full(stream.slot_firsts[-1], -1, np.int64)
         self._vcpus = [
             VcpuThread(
-                vcpu, guest, worker, LiveOperations(zone, ram_address, vcpu, stream.operations_of(vcpu)), self._stopping
+                vcpu,
+                guest,
+                worker,
+                LiveOperations(zone, ram_address, vcpu, stream.operations_of(vcpu), slots),
+                self._stopping,
             )
             for vcpu in range(vcpus)
         ]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import STOP, vcpu_base
@@ -26,11 +27,13 @@ class LiveOperations:
         behind_s: how long after it was due an operation of the stretch was begun, at most.
     """
 
-    def __init__(self, zone: Zone, ram_address: int, vcpu: int, work: VcpuOperations) -> None:
-        """Begin with nothing to run."""
+    def __init__(
+        self, zone: Zone, ram_address: int, vcpu: int, work: VcpuOperations, slots: npt.NDArray[np.int64]
+    ) -> None:
+        """Begin with nothing to run; the slots are all vCPUs'."""
         self.behind_s = 0.0
         self._zone, self._ram_address, self._vcpu, self._work = zone, ram_address, vcpu, work
-        self._slots = np.full(work.slots, -1, np.int64)
+        self._slots = slots
         self._cursor = np.zeros(1, np.int64)
         self._from_s = 0.0
         self._end = self._due_end = 0

@@ -48,6 +48,7 @@ SETTINGS: dict[str, Setting] = {
     "in-flight": Setting("in_flight_max_bytes", _size),
     "hints": Setting("hints_max"),
     "drop-share": Setting("drop_share"),
+    "keep": Setting("keep_s"),
     "vcpus": Setting("vcpus"),
     "backing": Setting("backing"),
     "verify": Setting("verify_share"),

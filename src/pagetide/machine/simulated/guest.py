@@ -24,7 +24,6 @@ from pagetide.machine.simulated.vcpu import (
     FROM_PS,
     NEXT_PS,
     OPERATIONS,
-    SLOTS,
     TIME_UP,
     VCPU_COLUMNS,
     WHO,
@@ -54,7 +53,7 @@ class SimulatedOperation:
 
     def give_up(self) -> None:
         """Go on without it."""
-        self._slots[self._row[SLOTS] + self._operations[self._row[CURSOR]]["slot"]] = NOT_HAD
+        self._slots[self._operations[self._row[CURSOR]]["slot"]] = NOT_HAD
         self._row[CURSOR] += 1
 
 
@@ -99,11 +98,9 @@ class SimulatedGuest:
         self._in_flight = guest.in_flight
         self._work = [stream.operations_of(vcpu) for vcpu in range(len(costs))]
         self._firsts = np.cumsum([0, *(len(work.operations) for work in self._work)])[:-1]
-        slots = np.cumsum([0, *(work.slots for work in self._work)])
         self._rows = np.zeros((len(costs), VCPU_COLUMNS), np.int64)
-        self._rows[:, SLOTS] = slots[:-1]
         self._rows[:, CURSOR] = 1
-        self._slots = np.full(slots[-1], -1, np.int64)
+        self._slots = np.full(stream.slot_firsts[-1], -1, np.int64)
         self._operations = np.concatenate([work.operations for work in self._work])
         self._due_ps = np.zeros(len(self._operations), np.int64)
         self._steps = [

@@ -144,7 +144,7 @@ class SimulatedMachine:
             *parts.tasks,
             _sampling(loop, recorder, observer, happened, self._stream, config.ram_bytes),
         ]
-        if config.cool_s > 0:
+        if config.keeps_clock:
             tasks.insert(0, _ticking(loop, zone))
         outcome = self._drive(guest, tasks)
         self.operations = guest.operations

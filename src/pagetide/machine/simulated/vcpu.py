@@ -32,6 +32,7 @@ from pagetide.guest.vcpu import (
     IDLE_S,
     NO_MEMORY,
     NOT_HAD,
+    SLOT_WANTED,
     WORKER_WANTED,
     drain_idle,
     next_act,
@@ -51,15 +52,13 @@ CLOCK_PS = 0
 """When it goes on; NEVER_PS while it waits for someone."""
 CURSOR = 1
 END = 2
-SLOTS = 3
-"""Where in the array of all slots its own begin."""
-FROM_PS = 4
+FROM_PS = 3
 """What is due by then is to run as fast as it can, and is never behind."""
-BEHIND_PS = 5
+BEHIND_PS = 4
 """The longest that another operation began after it was due."""
-DRAINED = 6
+DRAINED = 5
 """Whether it drained its per-CPU list since its last operation."""
-VCPU_COLUMNS = 7
+VCPU_COLUMNS = 6
 
 _IDLE_PS = round(IDLE_S * PS_PER_S)
 
@@ -257,6 +256,9 @@ def _run_one(
             outcome = _run_next(
                 words, pages, memory_address, vcpus, vcpu, operations, due_ps, slots, costs, shared
             )  # fmt: skip
+        if outcome == SLOT_WANTED:  # another vCPU is late: this one looks again when that one has its turn
+            vcpus[vcpu, CLOCK_PS] = until_ps
+            return TIME_UP
         if outcome != DONE:
             return outcome
 
@@ -280,9 +282,11 @@ def _run_next(
         vcpus[vcpu, BEHIND_PS] = max(vcpus[vcpu, BEHIND_PS], start_ps - due_ps[cursor])
     vcpus[vcpu, DRAINED] = 0
     operation = operations[cursor]
-    slot = vcpus[vcpu, SLOTS] + operation["slot"]
+    slot = operation["slot"]
     order = int(operation["order"])
     allocates = operation["kind"] == ALLOCATE
+    if (slots[slot] == -1) != allocates:
+        return SLOT_WANTED
     if allocates:
         now_ps = _allocate(words, pages, memory_address, vcpu, order, slots, slot, costs, shared, start_ps)
     else:
@@ -335,7 +339,7 @@ def run_vcpus(
             that has run all of its operations stops once more, as DONE or because the worker is wanted.
         operations: array of OPERATION, all vCPUs'.
         due_ps: int64 array as long: no operation begins before its time.
-        slots: int64 array of all vCPUs' slots.
+        slots: int64 array of all vCPUs' slots, as for `run_operations`.
         costs: int64 array of COSTS.
         shared: int64 array of SHARED_WORDS; WHO receives the vCPU that stopped, NEXT_PS when one goes on.
         until_ps: the time of the next event.

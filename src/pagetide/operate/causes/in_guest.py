@@ -244,7 +244,7 @@ def _balloon(_: GuestFacts, size_bytes: int) -> Finding:
         remedies=(
             Remedy(where="QEMU", command="balloon SIZE", note="the whole memory as SIZE, in the monitor"),
             Remedy(where="libvirt", command="virsh setmem DOMAIN SIZE --live"),
-            Remedy(where="pagetide", command="pagetide ctl set GUEST target=SIZE"),
+            Remedy(where="pagetide", command="pagetide ctl set GUEST target=none"),
         ),
         returns_bytes=None,
         cost="the host must have as much to give once the guest uses it",

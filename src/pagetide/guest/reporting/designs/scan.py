@@ -31,7 +31,7 @@ from pagetide.guest.allocator.isolate import (
 )
 from pagetide.guest.allocator.request import request, unreported_blocks
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.allocator.zone_layout import FREE_PAGES, NR_FREE, WMARK_LOW
+from pagetide.guest.allocator.zone_layout import DROP_MARKS, FREE_PAGES, NR_FREE, WMARK_LOW
 from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.settings import ReportingSettings
@@ -54,7 +54,7 @@ class Scan(Passes):
 
     def start(self, now_s: float) -> None:
         """Request a first pass (`page_reporting_register`)."""
-        switch_on(self._zone, self._settings, keep_marks=False, notify_splits=self._drains)
+        switch_on(self._zone, self._settings, keep_marks=DROP_MARKS, notify_splits=self._drains)
         self._schedule.after_delay(now_s)
 
     def done(self, batch: Batch, reported: bool, now_s: float) -> None:

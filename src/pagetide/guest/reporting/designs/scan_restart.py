@@ -10,7 +10,7 @@ Otherwise as `scan` at the pace `drain`, and blocks go back to the tail as in Li
 
 from pagetide.guest.allocator.isolate import FILLED, LEFT, PASS_OVER_MAX, YOUNG, walk_free_list
 from pagetide.guest.allocator.request import request, unreported_blocks
-from pagetide.guest.allocator.zone_layout import FREE_PAGES, WMARK_LOW
+from pagetide.guest.allocator.zone_layout import DROP_MARKS, FREE_PAGES, WMARK_LOW
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.units import ORDERS
@@ -21,7 +21,7 @@ class ScanRestart(Passes):
 
     def start(self, now_s: float) -> None:
         """Request a first pass."""
-        switch_on(self._zone, self._settings, keep_marks=False, notify_splits=True)
+        switch_on(self._zone, self._settings, keep_marks=DROP_MARKS, notify_splits=True)
         self._schedule.after_delay(now_s)
 
     def _fill(self) -> None:

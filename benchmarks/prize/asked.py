@@ -1,0 +1,95 @@
+"""Order 0's memory at order 9's cost: what `pool` reaches on page traces of a real kernel, against Linux's own scan.
+
+Each trace is a stream in a Parquet file of the folder that --traces names, replayed by the simulated machine once for
+each design and tuning. Saved is what the host holds less than with `off`, added up over time; the added CPU time is the
+guest's and the host's beyond that with `off`. The allocator is measured with marks that keep blocks apart (`pool`
+started) and without, by turns.
+"""
+
+import functools
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.guest_allocator import NR_PAGES, RandomWork, Work, pair_work, seconds
+from benchmarks.prize.picture import draw
+from benchmarks.prize.replay import Trace, keeping, linux, policies, replay
+from benchmarks.rows import Row
+from pagetide.guest.allocator.zone import Zone
+from pagetide.guest.reporting.designs.pool import Pool
+from pagetide.guest.reporting.settings import ReportingSettings
+from pagetide.units import GIB
+from pagetide.workload.stream import StreamError
+from pagetide.workload.stream_file import load_stream
+
+_PAIRS = 9
+
+
+def _asked(traces: list[Trace]) -> Iterator[Row]:
+    """What is asked of `pool`, on each trace and on all."""
+    order_0, order_9 = linux(0), linux(9)
+    for trace in traces:
+        zero, five = trace.outcomes[order_0], trace.outcomes[keeping(5)]
+        yield Row(f"{trace.name}: held, G = 5 / order 0", five.held_bytes / zero.held_bytes, "ratio", at_most=1.03)
+        yield Row(f"{trace.name}: added CPU, G = 5 / order 0", five.cpu_s / zero.cpu_s, "ratio", at_most=0.30)
+    total = {
+        label: (sum(t.outcomes[label].saved_byte_s for t in traces), sum(t.outcomes[label].cpu_s for t in traces))
+        for label in (order_9, keeping(5), keeping(20))
+    }
+    saved_9, cpu_9 = total[order_9]
+    saved_5, cpu_5 = total[keeping(5)]
+    saved_20, cpu_20 = total[keeping(20)]
+    each = (cpu_5 / saved_5) / (cpu_9 / saved_9)
+    yield Row("all: CPU for each GiB min saved, G = 5 / order 9", each, "ratio", at_most=0.80)
+    yield Row("all: saved, G = 20 / order 9", saved_20 / saved_9, "ratio", at_least=1.8)
+    yield Row("all: added CPU, G = 20 / order 9", cpu_20 / cpu_9, "ratio", at_most=0.90)
+
+
+def _marks_ratio(vcpus: int, make_work: Callable[[], Work]) -> float:
+    """The allocator with marks that keep blocks apart, against the same without; median over pairs of runs by turns."""
+    plain, marked = Zone(NR_PAGES, vcpus=vcpus), Zone(NR_PAGES, vcpus=vcpus)
+    Pool(marked, ReportingSettings(order=0)).start(0.0)
+    plain_work, marked_work = make_work(), make_work()
+    ratios = []
+    for _ in range(1 + _PAIRS):
+        plain_s = seconds(plain, vcpus, plain_work)
+        ratios.append(seconds(marked, vcpus, marked_work) / plain_s)
+    return statistics.median(ratios[1:])
+
+
+def _allocator() -> Iterator[Row]:
+    for vcpus in (1, 2):
+        works: dict[str, Callable[[], Work]] = {
+            "pair": lambda: pair_work,
+            "random": functools.partial(RandomWork, vcpus),
+        }
+        for name, make_work in works.items():
+            ratio = _marks_ratio(vcpus, make_work)
+            yield Row(f"allocator, {name}, {vcpus} vCPU, marks / none", ratio, "ratio", at_most=1.03)
+
+
+def run(folder: Path, picture: Path | None) -> Iterator[Row]:
+    """Measure; one row a figure, as soon as there is one.
+
+    Args:
+        folder: where the traces are, one a Parquet file.
+        picture: where to draw what came of it, or None.
+
+    Raises:
+        StreamError: a file is no stream, or there is none.
+    """
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
+        raise StreamError(f"there is none in {folder}: a trace is a Parquet file")
+    traces = []
+    for path in paths:
+        traces.append(replay(path.stem, load_stream(path), policies()))
+        yield Row(f"{path.stem}, off: held", traces[-1].off_bytes / GIB, "GiB")
+        for outcome in traces[-1].outcomes.values():
+            if outcome.policy.settings["design"] == "pool" or "pace" in outcome.policy.settings:
+                note = f"saved {outcome.saved_gib_min:.3f} GiB min for {outcome.cpu_s:.3f} s CPU"
+                yield Row(f"{path.stem}, {outcome.policy.label}: held", outcome.held_bytes / GIB, "GiB", note=note)
+    yield from _asked(traces)
+    yield from _allocator()
+    if picture is not None:
+        draw(traces, picture)

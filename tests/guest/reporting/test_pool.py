@@ -1,0 +1,186 @@
+"""The design `pool`: what it keeps, what it reports, and what is allocated first."""
+
+import numpy as np
+
+from pagetide.guest.allocator.request import take_wake
+from pagetide.guest.allocator.zone import TICKS_PER_S, Watermarks, Zone
+from pagetide.guest.allocator.zone_layout import (
+    BUDDY,
+    FREE_PAGES,
+    KEEP_APART,
+    KEEP_MARKS,
+    RECORD_WORDS,
+    REPORTED_PAGES,
+    STATE,
+    TICK,
+    TICK_SHIFT,
+)
+from pagetide.guest.reporting.settings import ReportingSettings
+from pagetide.memory.frame_table import FRAME_PAGES
+from tests.guest.reporting.virtual_worker import VirtualWorker
+
+NR_PAGES = 8192
+SETTINGS = ReportingSettings(order=0, capacity=1024, keep_s=5.0, idle_s=4.0)
+
+
+def settled(settings: ReportingSettings = SETTINGS) -> VirtualWorker:
+    """A guest of 32 MiB whose free memory is all reported, and which has been idle for long."""
+    zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=(1, 1), pcp_orders=())
+    worker = VirtualWorker("pool", zone, settings)
+    worker.settle()
+    worker.tick(100.0)
+    worker.reported.clear()
+    return worker
+
+
+def pages_of(worker: VirtualWorker) -> set[int]:
+    """Every page that was reported."""
+    return {
+        page for batch in worker.reported for pfn, order in batch for page in range(pfn, pfn + (1 << order))
+    }  # fmt: skip
+
+
+def taken(zone: Zone, order: int, blocks: int = 1) -> list[int]:
+    """So many blocks, which there are."""
+    found = [zone.allocate(order) for _ in range(blocks)]
+    assert None not in found
+    return [pfn for pfn in found if pfn is not None]
+
+
+def passes_until(worker: VirtualWorker, until_s: float) -> None:
+    """Run what is due by then."""
+    if take_wake(worker.zone.words):
+        worker.design.woken(worker.now_s)
+    while worker.due_s is not None and worker.due_s <= until_s:
+        worker.run_pass()
+    worker.tick(max(0.0, until_s - worker.now_s))
+
+
+def test_what_is_unreported_is_allocated_first_whatever_its_order() -> None:
+    """A page comes out of a large unreported block although reported single pages fit better."""
+    worker = settled()
+    zone = worker.zone
+    (block,) = taken(zone, 5)
+    pages = taken(zone, 0, 2)
+    worker.free(pages[0], 0)
+    zone.drain_pcp(0)
+    worker.settle()
+    worker.free(block, 5)
+    reported = int(zone.words[REPORTED_PAGES])
+    assert [b.order for b in zone.blocks() if b.kind == BUDDY and not b.reported] == [5]
+    assert block <= taken(zone, 0)[0] < block + 32
+    assert zone.words[REPORTED_PAGES] == reported
+
+
+def test_the_last_block_freed_is_the_first_allocated() -> None:
+    """Of unreported blocks of an order the youngest is taken, so that the others get old."""
+    worker = settled()
+    blocks = taken(worker.zone, 3, 6)
+    for pfn in (blocks[0], blocks[2], blocks[4]):
+        worker.free(pfn, 3)
+    assert taken(worker.zone, 3, 3) == [blocks[4], blocks[2], blocks[0]]
+
+
+def test_blocks_with_different_marks_merge_only_when_nothing_else_is_left() -> None:
+    """A reported and an unreported buddy stay apart, until an allocation would fail otherwise."""
+    worker = settled()
+    zone = worker.zone
+    blocks = taken(zone, 10, 8)
+    worker.free(blocks[0], 10)
+    lower = taken(zone, 9)[0]
+    worker.settle()
+    worker.free(lower, 9)
+    assert {(b.order, b.reported) for b in zone.blocks() if b.kind == BUDDY} == {(9, True), (9, False)}
+    zone.check()
+    assert taken(zone, 10) == [blocks[0]]
+    zone.check()
+
+
+def test_pages_times_ages_survive_merging() -> None:
+    """A young block that merges with an old one makes a block of medium age, and so is due in between."""
+    worker = settled()
+    lower, upper = taken(worker.zone, 8, 2)
+    assert upper == lower ^ 256
+    worker.free(lower, 8)
+    worker.tick(8.0)
+    worker.free(upper, 8)
+    (merged,) = [b for b in worker.zone.blocks() if b.kind == BUDDY and not b.reported]
+    assert (merged.pfn, merged.order) == (lower, 9)
+    since_tick = int(worker.zone.pages[RECORD_WORDS * lower + STATE]) >> TICK_SHIFT
+    assert worker.zone.words[TICK] - since_tick == 4 * TICKS_PER_S
+
+
+def test_an_idle_guest_reports_large_runs_first_and_single_pages_later() -> None:
+    """After the least time a frame is due; a single page waits until its age pays for the call as well."""
+    worker = settled()
+    zone = worker.zone
+    (frame,) = taken(zone, 9)
+    single, *rest = taken(zone, 0, 3)
+    start_s = worker.now_s
+    worker.free(frame, 9)
+    worker.free(rest[0], 0)
+    zone.drain_pcp(0)
+    passes_until(worker, start_s + 3.9)
+    assert worker.reported == []
+    passes_until(worker, start_s + 6.0)
+    assert pages_of(worker) == set(range(frame, frame + FRAME_PAGES))
+    passes_until(worker, start_s + 25.0)
+    assert pages_of(worker) == {*range(frame, frame + FRAME_PAGES), rest[0]}
+    assert worker.at_rest
+    assert single not in pages_of(worker)
+
+
+def test_a_busy_guest_keeps_what_it_is_about_to_use() -> None:
+    """Blocks come and go at a steady rate: what would be taken within the next seconds is never reported."""
+    worker = settled()
+    zone = worker.zone
+    held = taken(zone, 4, 64)
+    worker.settle()
+    worker.reported.clear()
+    first, spare = held[:32], held[32:]
+    for pfn in spare:
+        worker.free(pfn, 4)
+    for _ in range(60):
+        for pfn in first:
+            worker.free(pfn, 4)
+        passes_until(worker, worker.now_s + 0.5)
+        first = taken(zone, 4, 32)
+    assert worker.reported == []
+    assert zone.words[FREE_PAGES] - zone.words[REPORTED_PAGES] == 32 * 16
+
+
+def test_what_is_kept_goes_once_nothing_is_allocated_any_more() -> None:
+    """The rate decays, and all that is free is reported within half a minute."""
+    worker = settled()
+    for _ in range(20):
+        blocks = taken(worker.zone, 4, 64)
+        for pfn in blocks:
+            worker.free(pfn, 4)
+        passes_until(worker, worker.now_s + 0.5)
+    passes_until(worker, worker.now_s + 30.0)
+    assert worker.at_rest
+    assert worker.zone.words[REPORTED_PAGES] == worker.zone.words[FREE_PAGES] == NR_PAGES
+
+
+def test_a_batch_is_no_more_than_what_may_be_in_flight() -> None:
+    """What is out at once is bounded in bytes, besides in blocks."""
+    zone = Zone(NR_PAGES, watermarks=Watermarks(0, 0, 0))
+    worker = VirtualWorker("pool", zone, SETTINGS._replace(in_flight_max_bytes=8 << 20))
+    worker.settle()
+    sizes = [sum(1 << order for _, order in batch) for batch in worker.reported]
+    assert sizes == [2048] * 4
+
+
+def test_a_zone_is_whole_again_once_it_is_off() -> None:
+    """What was kept apart by marks merges when the design is switched off, and marks keep nothing apart any more."""
+    worker = settled()
+    blocks = taken(worker.zone, 9, 3)
+    worker.free(blocks[0], 9)
+    assert worker.zone.words[KEEP_MARKS] == KEEP_APART
+    worker.design.stop()
+    worker.zone.check()
+    for pfn in blocks[1:]:
+        worker.free(pfn, 9)
+    worker.zone.check()
+    orders = np.unique([block.order for block in worker.zone.blocks()])
+    assert orders.tolist() == [10]
