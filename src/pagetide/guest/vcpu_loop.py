@@ -17,6 +17,7 @@ from pagetide.guest.vcpu import (
     ACT_RUN,
     ACT_SLEEP,
     BAD_FREE,
+    DONE,
     HOST_WANTED,
     IDLE_S,
     NO_MEMORY,
@@ -122,7 +123,7 @@ class StoppedVcpu(Steps):
         """It stopped; see why, and whether the worker is to be woken, out of the zone's lock."""
         assert outcome != BAD_FREE, f"vCPU {self.vcpu} freed what it did not hold"
         then = _THEN.get(outcome, "go_on")
-        if take_wake(self.words):
+        if outcome != DONE and take_wake(self.words):
             self.step, self.then = "wake", then
         else:
             self.step = then

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.guest.vcpu import DONE, HOST_WANTED, NO_MEMORY, NOT_HAD, note_wait
+from pagetide.guest.vcpu import HOST_WANTED, NO_MEMORY, NOT_HAD, note_wait
 from pagetide.guest.vcpu_loop import StoppedVcpu, Surroundings
 from pagetide.guest.worker import Wait
 from pagetide.machine.costs import PS_PER_S
@@ -190,7 +190,7 @@ class SimulatedGuest:
         steps.stopped(outcome)
         if steps.step != "go_on":
             loop.at(at_ps, lambda: loop.resume(self._drive(vcpu)))
-        if outcome == DONE and not unfinished(self._rows):
+        if row[CURSOR] > row[END] and not unfinished(self._rows):
             loop.at(int(self._rows[:, CLOCK_PS].max()), self._all_done.notify)
         elif outcome in (HOST_WANTED, NO_MEMORY):
             row[CLOCK_PS] = NEVER_PS

@@ -29,11 +29,11 @@ from pagetide.guest.vcpu import (
     ACT_SLEEP,
     BAD_FREE,
     DONE,
-    HOST_WANTED,
     IDLE_S,
     NO_MEMORY,
     NOT_HAD,
     SLOT_WANTED,
+    WORKER_WANTED,
     drain_idle,
     next_act,
     wanted,
@@ -252,8 +252,6 @@ def _run_one(
             continue
         if act == ACT_DRAIN:
             outcome = _drain(words, pages, vcpus, vcpu, costs, shared)
-            if not left and outcome != HOST_WANTED:
-                outcome = DONE  # it is through, and stops for that: then the worker is woken, too
         else:
             outcome = _run_next(
                 words, pages, memory_address, vcpus, vcpu, operations, due_ps, slots, costs, shared
@@ -338,7 +336,7 @@ def run_vcpus(
         pages: its page records.
         memory_address: where the memory's metadata is.
         vcpus: int64 array, a row of VCPU_COLUMNS for each vCPU. A row is at its end once CURSOR has passed END: a vCPU
-            that has run all of its operations stops once more, as DONE.
+            that has run all of its operations stops once more, as DONE or because the worker is wanted.
         operations: array of OPERATION, all vCPUs'.
         due_ps: int64 array as long: no operation begins before its time.
         slots: int64 array of all vCPUs' slots, as for `run_operations`.
@@ -376,7 +374,7 @@ def run_vcpus(
         outcome = _run_one(
             words, pages, memory_address, vcpus, chosen, operations, due_ps, slots, costs, shared, until_here_ps
         )
-        if outcome == DONE:
+        if outcome in (DONE, WORKER_WANTED) and _next_act(vcpus, chosen, due_ps) == ACT_END:
             vcpus[chosen, CURSOR] = vcpus[chosen, END] + 1
         if outcome != TIME_UP:
             shared[WHO] = chosen
