@@ -39,7 +39,7 @@ class Scenario(NamedTuple):
     nr_pages: int = 8
     order_max: int = 2
     pcp_batch: int = 1
-    pcp_high: tuple[int, int] = (1, 1)
+    pcp_high: tuple[int, int] = (2, 2)
     pcp_orders: tuple[int, ...] = (0,)
     watermark_min: int = 0
     settled: bool = False

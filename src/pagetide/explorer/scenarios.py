@@ -22,7 +22,7 @@ SCENARIOS = {
         nr_pages=4,
         order_max=1,
         pcp_batch=2,
-        pcp_high=(2, 2),
+        pcp_high=(3, 3),
         may_run_out=True,
     ),
     # Both orders have lists. The block on one is all that is left for the other, unless it is out for reporting.
