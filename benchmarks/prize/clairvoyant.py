@@ -25,11 +25,11 @@ class Bound(NamedTuple):
     """A point of the curve.
 
     Attributes:
-        saved_byte_s: what the host holds less than if nothing is ever discarded, added up over time.
-        cpu_s: what that costs.
+        held_bytes: what the host holds on average: what the guest uses, and what is free and was left alone.
+        cpu_s: what discarding the rest costs.
     """
 
-    saved_byte_s: float
+    held_bytes: float
     cpu_s: float
 
 
@@ -74,11 +74,15 @@ def bounds(stream: Stream, costs: BackingCosts) -> list[Bound]:
     pages = np.concatenate([stay_pages[:stays], freed_pages[:left]])
     discard_s = int(costs.page_ps()[_kind_of_2_mib()]) / 1e12
     cost_s = np.where(np.arange(len(pages)) < stays, discard_s + costs.fault.ns / 1e9, discard_s)
+    blocks = np.where(stream.kind == ALLOCATE, 1, -1) * (1 << stream.order.astype(np.int64))
+    used_page_s = float((blocks.cumsum()[:-1] * np.diff(stream.at_s)).sum())
+    used_page_s += float(blocks.sum()) * (stream.end_s - float(stream.at_s[-1]))
     found = []
     for enough_s in _LONG_ENOUGH_S:
         chosen = for_s >= enough_s
-        saved = float((for_s * pages)[chosen].sum()) * PAGE_SIZE_BYTES
-        found.append(Bound(saved, float((cost_s * pages)[chosen].sum())))
+        held_page_s = used_page_s + float((for_s * pages)[~chosen].sum())
+        held_bytes = held_page_s / stream.end_s * PAGE_SIZE_BYTES
+        found.append(Bound(held_bytes, float((cost_s * pages)[chosen].sum())))
     return found
 
 

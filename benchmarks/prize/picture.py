@@ -38,7 +38,7 @@ def draw(traces: list[Trace], path: Path) -> None:
 
 
 def _draw_trace(panel: Axes, trace: Trace) -> None:
-    bound_gib = [(trace.off_bytes - point.saved_byte_s / trace.duration_s) / GIB for point in trace.bound]
+    bound_gib = [point.held_bytes / GIB for point in trace.bound]
     panel.plot([point.cpu_s for point in trace.bound], bound_gib, ":", color="#555555", label="the future known")
     panel.axhline(trace.off_bytes / GIB, color=LOOKS["off"].light, linewidth=0.8, label="off")
     pool = [outcome for outcome in trace.outcomes.values() if outcome.policy.settings["design"] == "pool"]

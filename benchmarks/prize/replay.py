@@ -54,14 +54,12 @@ class Trace(NamedTuple):
     Attributes:
         name: the file's.
         off_bytes: what the host held on average with `off`.
-        duration_s: how long it lasted.
         outcomes: by policy label.
         bound: what could be had with the future known.
     """
 
     name: str
     off_bytes: float
-    duration_s: float
     outcomes: dict[str, Outcome]
     bound: list[Bound]
 
@@ -113,4 +111,4 @@ def replay(name: str, stream: Stream, chosen: list[Policy]) -> Trace:
         held_bytes, cpu_s, took_s = _measure(name, stream, policy.settings)
         saved = off_bytes * off_s - held_bytes * took_s
         outcomes[policy.label] = Outcome(policy, held_bytes, saved, cpu_s - off_cpu_s)
-    return Trace(name, off_bytes, off_s, outcomes, bounds(stream, read_costs().backing("memfd")))
+    return Trace(name, off_bytes, outcomes, bounds(stream, read_costs().backing("memfd")))
