@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import stat
 import subprocess
 import sys
@@ -91,7 +92,7 @@ class Patient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        os.killpg(self.pid, signal.SIGKILL)  # User-Mode Linux has helpers that outlive it, and hold its memory
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
