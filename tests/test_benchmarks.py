@@ -5,12 +5,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
+from benchmarks.prize.clairvoyant import bounds
 from benchmarks.rows import Row
 from benchmarks.turns.builds import CommitError, both, tree_of, turns_row
+from pagetide.machine.costs import read_costs
+from pagetide.workload.lives import lives, stream_of
 
 ROWS = [Row("fast", 12.0, "ns", at_most=20), Row("slow", 3.0, "s", at_most=2, note="a|b"), Row("none", None, "s")]
 ORDER = ["one", "two", "three"]
@@ -132,3 +136,23 @@ def test_a_commit_that_is_not_there_is_named(two_builds: Path) -> None:
     """Git's own words, and no tree."""
     with pytest.raises(CommitError, match="nowhere"), tree_of("nowhere", two_builds):
         pass
+
+
+def test_the_prize_needs_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a folder it is refused, and a folder without a trace is one sentence; nothing is measured."""
+    with pytest.raises(SystemExit):
+        benchmarks.main(["prize"])
+    assert "prize needs --traces FOLDER" in capsys.readouterr().err
+    assert benchmarks.main(["prize", "--traces", str(tmp_path)]) == 2
+    assert "there is no trace to replay" in capsys.readouterr().err
+
+
+def test_who_knows_the_future_discards_what_stays_free() -> None:
+    """A page that is free for a second and one that is free for a minute: who discards only the latter holds less."""
+    born, dies = np.array([0.0, 0.0, 1.0]), np.array([10.0, 9.0, 70.0])
+    blocks = lives(born, dies, np.zeros(3), np.zeros(3))
+    found = bounds(stream_of(blocks, name="three", end_s=100.0), read_costs().backing("memfd"))
+    everything, nothing = found[0], found[-1]
+    assert everything.held_bytes == pytest.approx((10 + 9 + 69) / 100 * 4096)
+    assert nothing.held_bytes == pytest.approx(3 * 4096 * 0.99 + 2 * 4096 * 0.01)
+    assert everything.cpu_s > nothing.cpu_s == 0
