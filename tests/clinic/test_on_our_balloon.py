@@ -26,7 +26,11 @@ def test_a_healthy_guest_has_no_finding(uml: GuestParts, daemon: Daemon, tmp_pat
         patient.run(f"{FILL}; {FREE}")
         patient.settled_bytes()
         assert examine(patient, "vm1", daemon.control).findings == ()
-        patient.run("dd if=/dev/zero bs=200M count=1 2>/dev/null | sleep 1000 & sleep 2")
+        patient.run("dd if=/dev/zero bs=200M count=1 2>/dev/null | sleep 1000 &")
+        deadline_s = time.monotonic() + 60
+        while read_guest_text(patient.guest_text()).memory("AnonPages") < 200 * MIB:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.2)
         found = examine(patient, control=daemon.control)
         assert found.findings == ()
         assert abs(found.balance.of("used by processes") - 200 * MIB) < 8 * MIB
