@@ -62,7 +62,7 @@ def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pag
 def shown(page: Page) -> list[tuple[str, str, str, str]]:
     """Every figure that is seen: the condition, the configuration, the measure and the text."""
     found = page.evaluate(
-        """[...document.querySelectorAll('td:not(.failed)')].map(cell => [
+        """[...document.querySelectorAll('[data-configuration] > td:not(.failed)')].map(cell => [
             cell.closest('table').caption.innerText, cell.parentNode.dataset.configuration,
             cell.closest('table').tHead.rows[1].cells[cell.cellIndex - 1].dataset.measure,
             [...cell.childNodes].filter(node => node.nodeType === Node.TEXT_NODE).map(node => node.data).join('')])"""

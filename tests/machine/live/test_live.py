@@ -48,7 +48,8 @@ def is_right(result: RunResult) -> None:
     assert result.checked_bytes == result.verified_bytes
     assert result.returned_bytes is not None
     assert result.verified_bytes is not None
-    assert sum(0.9 * burst.returned_bytes for burst in result.bursts) <= result.returned_bytes <= result.verified_bytes
+    returned_bytes = sum(burst.returned_bytes for burst in result.bursts)
+    assert 0.9 * result.config.verify_share * returned_bytes <= result.returned_bytes <= result.verified_bytes
     assert result.skipped_bytes is not None
     assert set(result.skipped_bytes.values()) == {0}
     assert result.isolated_blocks_max is not None

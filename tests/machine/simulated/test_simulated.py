@@ -54,11 +54,14 @@ def test_what_a_burst_ate_comes_back(design: str) -> None:
 
 @pytest.mark.parametrize("design", sorted(DESIGNS.keys() - {"off", "sync", "balloon"}))
 def test_a_burst_rests_though_the_timer_goes_on(design: str) -> None:
-    """With the timer alone passes go on for ever, but a burst is over once one of them left nothing to do."""
+    """With the timer alone passes go on for ever, but a burst is over once one of them left nothing to do.
+
+    `pool` keeps what would be allocated at the rate of late, which halves every four seconds.
+    """
     result = run(design=design, order=9 if design == "shared" else 6, wake="timer", hold_s=0.2)
     is_right(result)
     assert result.bursts[-1].return_lag_s is not None
-    assert result.duration_s < 5
+    assert result.duration_s < (60 if design == "pool" else 5)
 
 
 def test_without_reporting_the_host_keeps_everything() -> None:

@@ -222,6 +222,8 @@ class Guests:
             guest.log_account()
             self._events.unwatch(guest.fileno())
             with self._closer if left.origin is None else left.origin.closer, contextlib.ExitStack() as parts:
+                if guest.keep is not None:
+                    parts.callback(guest.keep.close_account)  # last: until then its queues count there
                 parts.callback(guest.close)
                 if guest.keep is not None and self._keeper is not None:
                     parts.callback(self._keeper.end, guest.keep)  # first: what it keeps holds the memory, too

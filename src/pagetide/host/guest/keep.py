@@ -218,8 +218,14 @@ class Keep:
         self.close_rest()
         os.close(self._replies_fd)
         self.box.close()
+        self.close_account()
+
+    def close_account(self) -> None:
+        """Let go of the account's file, unless a started queue still counts in it; the ledger goes on by itself."""
+        if self._file.closed:
+            return
         self.ledger.words = self.ledger.words.copy()
-        with contextlib.suppress(BufferError):  # a queue that is served no more may still know of its account
+        with contextlib.suppress(BufferError):
             self._file.close()
 
     def _load(self) -> None:

@@ -50,7 +50,6 @@ class Costs(Generic[Party]):
         """The loop begins a round; it ends with `end_round`."""
         self.lap_s()
         self._round_start_s = self._lap_end_s
-        self._last = None
 
     def end_round(self, slept_s: float) -> None:
         """The loop has ended a round, in which it slept for so long.
@@ -65,6 +64,7 @@ class Costs(Generic[Party]):
             spent_s = self._spend(party, use, rest_of_round_s)
             if party in self._resting:
                 self._resting[party] += spent_s / SHARE
+        self._last = None
         self.clock_s += slept_s + self._lap_end_s - self._round_start_s
 
     def charge(self, party: Party, used_s: float) -> bool:
