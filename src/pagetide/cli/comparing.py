@@ -54,7 +54,7 @@ def compare(
     and named. A run that fails is a row that says why. Lists are written with commas, or options given more than once.
 
     Args:
-        designs: Only these designs; `pagetide run --help` names them. [default: all ten]
+        designs: Only these designs; `pagetide run --help` names them. [default: all]
         workloads: Only these workloads: burst, web, database, churn, small, day. [default: all six]
         faults: One condition each: none; stop, the host stops while much is freed; slow, it is slower than the guest
             frees; or faults as `run` has them, joined by +. [default: none,stop,slow]

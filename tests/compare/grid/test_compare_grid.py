@@ -17,7 +17,7 @@ LIVE_DEFAULT = make_grid(Choice(machine="live"))
 
 
 def test_the_default_grid_is_every_design_on_every_workload_with_and_without_faults() -> None:
-    """Ten designs, six workloads, no fault and two, three repeats; nothing is left out of it on a live machine."""
+    """Eleven designs, six workloads, no fault and two, three repeats; nothing is left out of it on a live machine."""
     cells, left_out = LIVE_DEFAULT
     assert len({cell.key for cell in cells}) == len(cells) == len(DESIGNS) * 6 * 3 * 3
     assert left_out == []

@@ -184,3 +184,17 @@ def test_a_zone_is_whole_again_once_it_is_off() -> None:
     worker.zone.check()
     orders = np.unique([block.order for block in worker.zone.blocks()])
     assert orders.tolist() == [10]
+
+
+def test_a_pass_is_not_followed_at_once_by_another() -> None:
+    """With no delay at all a pass that leaves what is kept is followed by one a tenth of a second later."""
+    worker = settled(SETTINGS._replace(delay_s=0.0))
+    for pfn in taken(worker.zone, 0, 64):
+        worker.zone.free(pfn, 0)
+    assert take_wake(worker.zone.words)
+    worker.design.woken(worker.now_s)
+    assert worker.due_s is not None
+    begins_s = worker.due_s
+    worker.run_pass()
+    assert worker.due_s is not None, "what is kept is looked at again"
+    assert worker.due_s >= begins_s + 0.1
