@@ -1,10 +1,13 @@
 """The page as text: whole HTML, nothing from elsewhere, and nothing twice."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from jinja2 import UndefinedError
@@ -60,8 +63,8 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A report with several orders and a fault."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results with several orders and a fault."""
     folder = tmp_path_factory.mktemp("results")
     same: dict[str, Any] = {"ram": "32MiB", "bursts": 1, "hold": 0.2, "rest": 0.6, "mix": "9=1"}
     ways: list[dict[str, Any]] = [{"design": "off"}, *({"design": "scan", "order": order} for order in (0, 5, 9))]
@@ -73,7 +76,22 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
         store.plan(cells, [])
         for cell in cells:
             store.add(run_job(Job(cell, read_costs(None), "built in")))
-    return write_report(folder).read_text()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(results: Path) -> str:
+    """Their report."""
+    return write_report(results).read_text()
+
+
+def test_a_condition_is_drawn_as_one_picture(results: Path) -> None:
+    """`tools/draw_compare` puts the report's panels, a picture each, into a whole one."""
+    picture = results / "one.svg"
+    subprocess.run([sys.executable, "tools/draw_compare", results, picture], check=True)
+    panels = ET.parse(picture).getroot().findall(".//{*}svg")
+    assert len(panels) == 2  # no reporting, and Linux's order; other orders are no design of their own
+    assert all(panel.get("width") and panel.get("viewBox") for panel in panels)
 
 
 def test_it_is_whole_and_alone(html: str) -> None:
