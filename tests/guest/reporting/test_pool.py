@@ -14,6 +14,7 @@ from pagetide.guest.allocator.zone_layout import (
     STATE,
     TICK,
     TICK_SHIFT,
+    WMARK_MIN,
 )
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.memory.frame_table import FRAME_PAGES
@@ -198,3 +199,19 @@ def test_a_pass_is_not_followed_at_once_by_another() -> None:
     worker.run_pass()
     assert worker.due_s is not None, "what is kept is looked at again"
     assert worker.due_s >= begins_s + 0.1
+
+
+def test_an_allocation_that_the_watermark_forbids_merges_nothing() -> None:
+    """What is kept apart merges only for an allocation that the free pages would do for: another walk is in vain."""
+    zone = Zone(64, watermarks=Watermarks(0, 0, 0), pcp_batch=1, pcp_high=(1, 1), pcp_orders=())
+    worker = VirtualWorker("pool", zone, SETTINGS._replace(keep_s=0.0))
+    worker.settle()
+    (pfn,) = taken(zone, 0)
+    zone.free(pfn, 0)
+    reported = int(zone.words[REPORTED_PAGES])
+    assert reported == 63
+    zone.words[WMARK_MIN] = 1
+    assert zone.allocate(6) is None
+    assert zone.words[REPORTED_PAGES] == reported
+    zone.words[WMARK_MIN] = 0
+    assert zone.allocate(6) == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE, OPERATION
+from pagetide.guest.allocator.pcp import pcp_drain
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import (
@@ -183,6 +184,18 @@ def test_hints_of_an_idle_vcpus_drain_are_reported_before_it_rests(rests: bool) 
     assert rig.run(10**12) == HOST_WANTED
     assert rig.rows[0, CURSOR] == 2
     assert rig.run(10**12) == (TIME_UP if rests else DONE)
+
+
+def test_hints_of_a_list_that_another_drained_are_reported_before_it_rests() -> None:
+    """Whoever drained an idle vCPU's list, what merged into its batch of `sync` is reported by that vCPU."""
+    rig = Rig([(ALLOCATE, 0, 0, 0), (FREE, 0, 0, 0), (ALLOCATE, 0, 1, 10**12)])
+    switch_on(rig.zone, ReportingSettings(order=10), recording=RECORD_HINT_ARRAYS, sync_hints=1)
+    take_wake(rig.zone.words)
+    while rig.rows[0, CURSOR] < 2:
+        assert rig.run(int(rig.rows[0, CLOCK_PS]) + 1) == TIME_UP
+    pcp_drain(rig.zone.words, rig.zone.pages, 0)
+    assert rig.run(10**12) == HOST_WANTED
+    assert rig.run(10**12) == TIME_UP
 
 
 def test_it_says_when_it_goes_on() -> None:

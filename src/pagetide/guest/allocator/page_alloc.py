@@ -7,6 +7,7 @@ from pagetide.guest.allocator.pcp import pcp_drain_all, pcp_return, pcp_take
 from pagetide.guest.allocator.request import notify_free
 from pagetide.guest.allocator.zone_layout import (
     ALLOCATED,
+    FREE_PAGES,
     KEEP_APART,
     KEEP_MARKS,
     NR_PAGES,
@@ -16,6 +17,7 @@ from pagetide.guest.allocator.zone_layout import (
     REPORTED,
     STATE,
     TYPE_MASK,
+    WMARK_MIN,
     ZONE_LOCK,
 )
 from pagetide.guest.allocator.zone_lock import lock, unlock
@@ -34,7 +36,8 @@ def allocate(words: Any, pages: Any, vcpu: int, order: int) -> int:
     pfn = _allocate_once(words, pages, vcpu, order)
     if pfn < 0:
         pcp_drain_all(words, pages)
-        if order > 0 and words[KEEP_MARKS] == KEEP_APART:
+        is_in_pieces = order > 0 and words[FREE_PAGES] - (1 << order) >= words[WMARK_MIN]
+        if is_in_pieces and words[KEEP_MARKS] == KEEP_APART:
             join_all(words, pages)
         pfn = _allocate_once(words, pages, vcpu, order)
     return pfn

@@ -304,15 +304,14 @@ def _run_next(
 
 @kernel
 def _drain(words: Any, pages: Any, vcpus: Any, vcpu: int, costs: Any, shared: Any) -> int:
-    """Drain an idle vCPU's per-CPU lists, if there is something on it; who is wanted then."""
+    """Drain an idle vCPU's per-CPU lists, which takes time if there is something on them; who is wanted then."""
     listed = pcp_blocks(words, vcpu)
     start_ps = vcpus[vcpu, CLOCK_PS]
     vcpus[vcpu, DRAINED] = 1
-    if listed == 0:
-        return DONE
     outcome = drain_idle(words, pages, vcpu)
-    vcpus[vcpu, CLOCK_PS] = hold_zone_lock(words, shared, start_ps, listed * costs[MOVED_PAGE_PS])
-    shared[BUSY_PS] += vcpus[vcpu, CLOCK_PS] - start_ps
+    if listed > 0:
+        vcpus[vcpu, CLOCK_PS] = hold_zone_lock(words, shared, start_ps, listed * costs[MOVED_PAGE_PS])
+        shared[BUSY_PS] += vcpus[vcpu, CLOCK_PS] - start_ps
     return outcome
 
 
