@@ -3,8 +3,10 @@
 What the guest has in use, it has touched, and the host holds it. What is left over of the guest's memory that is held
 lies in memory that is free in the guest. Of that, what never comes back by reporting comes first: pages on per-CPU
 lists, and blocks that are too small, which were split from memory in use; then what the watermark rule keeps; the rest
-is in blocks that could be reported. So a class is wrong by as much as the guest has in use without ever having touched
-it, and the kernel's own, in which that mostly is (memory kept for a crash kernel), gives way to the others.
+is in blocks that could be reported. Where the host has the guest's memory in huge pages, and reporting goes on, they
+hold what was given back in smaller pieces than they are, and is held nevertheless. So a class is wrong by as much as
+the guest has in use without ever having touched it, and the kernel's own, in which that mostly is (memory kept for a
+crash kernel), gives way to the others.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,8 @@ import msgspec
 from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
 from pagetide.operate.guest.linux_reporting import reporting_order, sort_free
+from pagetide.operate.host.vmm_facts import VmmFacts
+from pagetide.units import MIB
 
 PROCESSES = "used by processes"
 SHARED = "shared memory and tmpfs"
@@ -32,6 +36,8 @@ BLOCKED = "free, in zones below the watermark rule"
 HUGE_FREE = "free huge pages in pools"
 REPORTABLE = "free, could be reported"
 BALLOON = "in the balloon, and held all the same"
+HOST_HUGE = "held by the host's huge pages beyond what the guest has"
+FILE = "the file behind a private mapping"
 NOT_EXPLAINED = "not explained"
 VMM = "the VMM's own"
 
@@ -72,6 +78,7 @@ class _Guest(NamedTuple):
     huge_free: int
     below_order: Mapping[int, int]
     balloon: int
+    small: int
 
 
 def balance(evidence: Evidence) -> Balance:
@@ -81,10 +88,11 @@ def balance(evidence: Evidence) -> Balance:
     below_order: dict[int, int] = {}
     if guest is not None:
         sizes = _sizes(guest, vm.ram_bytes)
-        classes = dict(_held(sizes, vm.ram_held_bytes, guest))
+        classes = dict(_held(sizes, vm, guest))
         below_order = _shared_out(sizes.below_order, classes.get(BELOW_ORDER, 0))
     left = vm.ram_held_bytes - sum(classes.values())
     classes[NOT_EXPLAINED] = left
+    classes[FILE] = vm.ram_file_bytes
     classes[VMM] = vm.own_bytes + vm.own_swapped_bytes
     assert sum(classes.values()) == vm.held_bytes
     assert min(classes.values()) >= 0
@@ -104,6 +112,9 @@ def is_reporting(guest: GuestFacts) -> bool:
 
 REPORTING_BIT = 5
 """VIRTIO_BALLOON_F_REPORTING (virtio 1.2, 5.5.3)."""
+
+HOST_HUGE_BYTES = 2 * MIB
+"""A transparent huge page of the host's: x86's, and that of other processors with pages of 4 KiB."""
 
 DEFLATE_ON_OOM_BIT = 2
 """VIRTIO_BALLOON_F_DEFLATE_ON_OOM: with it, what is in the balloon stays in MemTotal (drivers/virtio)."""
@@ -136,24 +147,33 @@ def _sizes(guest: GuestFacts, ram_bytes: int) -> _Guest:
         huge_free,
         MappingProxyType(free.below_order),
         guest.balloon_bytes,
+        sum(each for order, each in free.by_order.items() if guest.page_bytes << order < HOST_HUGE_BYTES),
     )
 
 
-def _held(sizes: _Guest, held_bytes: int, guest: GuestFacts) -> Iterator[tuple[str, int]]:
+def _held(sizes: _Guest, vm: VmmFacts, guest: GuestFacts) -> Iterator[tuple[str, int]]:
     """As much of each class as is held, in the order in which they are believed to be."""
-    left = held_bytes
+    left = vm.ram_held_bytes
     for name, size_bytes in (*sizes.in_use.items(), *((name, sizes.free[name]) for name in _FREE)):
         yield name, (taken := min(size_bytes, left))
         left -= taken
+    huge = vm.ram_huge_bytes if is_reporting(guest) else 0
+    # khugepaged fills what was given back of a huge page, and never one that was given back whole
+    in_small = min(sizes.small, huge, left)
+    left -= in_small
+    large = sizes.reportable - in_small
     # Reported blocks go, and pools stay. Where nothing is reported, nobody can tell the two apart.
-    both = sizes.huge_free + sizes.reportable
+    both = sizes.huge_free + large
     first = sizes.huge_free if is_reporting(guest) or not both else left * sizes.huge_free // both
     huge_free = min(first, sizes.huge_free, left)
     yield HUGE_FREE, huge_free
     left -= huge_free
-    yield REPORTABLE, (reportable := min(sizes.reportable, left))
+    yield REPORTABLE, (reportable := min(large, left))
     left -= reportable
-    yield BALLOON, min(sizes.balloon, left)
+    in_balloon = min(sizes.balloon, left)
+    of_host = min(in_balloon, huge - in_small)
+    yield BALLOON, in_balloon - of_host
+    yield HOST_HUGE, in_small + of_host
 
 
 def _shared_out(sizes: Mapping[int, int], held_bytes: int) -> dict[int, int]:

@@ -194,6 +194,7 @@ def _pinned(evidence: Evidence, size_bytes: int | None) -> Finding:
         "frees is discarded.",
         evidence=("a vfio device on the command line", *_free(evidence, size_bytes)),
         remedies=(Remedy(where="VM", command="no passed-through device", note="from the next start on"),),
+        returns_bytes=size_bytes,
         cost="the device",
     )
 
@@ -208,6 +209,7 @@ def _locked(evidence: Evidence, size_bytes: int | None) -> Finding:
             Remedy(where="QEMU", command="no -overcommit mem-lock=on", note="from the next start on"),
             Remedy(where="libvirt", command="no <locked/> in <memoryBacking>", note="from the next start on"),
         ),
+        returns_bytes=size_bytes,
         cost="the guest's memory may be swapped out",
     )
 
@@ -235,6 +237,7 @@ def _private(evidence: Evidence, size_bytes: int | None) -> Finding:
                 note="virsh edit, from the next start on",
             ),
         ),
+        returns_bytes=size_bytes,
         cost="a restart of the VM",
     )
 
