@@ -18,6 +18,7 @@ from benchmarks import (
     find_next,
     guest_allocator,
     host_discard,
+    looking,
     many_guests,
     shared,
     simulated,
@@ -39,6 +40,7 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "simulated": simulated.run,
     "fidelity": fidelity.run,
     "cli": command_line.run,
+    "why": looking.run,
     "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }
 _PRIZE = "prize"

@@ -125,7 +125,7 @@ def _sizes(guest: GuestFacts, ram_bytes: int) -> _Guest:
     file_lru = memory("Active(file)", "Inactive(file)")
     dirty = min(memory("Dirty", "Writeback"), file_lru)
     huge = sum(pool.page_bytes * pool.pages for pool in guest.pools)
-    huge_free = sum(pool.page_bytes * pool.free_pages for pool in guest.pools)
+    huge_free = sum(pool.page_bytes * min(pool.free_pages, pool.pages) for pool in guest.pools)
     in_use = {
         PROCESSES: memory("AnonPages", "SwapCached"),
         SHARED: memory("Shmem"),
