@@ -125,7 +125,8 @@ def _slowdown(pid: int, counter: np.ndarray[tuple[int], np.dtype[np.int64]]) -> 
             else:
                 _burn_until(start_s + _SLOT_S)
             rates.append((int(counter[0]) - before) / (time.perf_counter() - start_s))
-        ratios.append(rates[1] / rates[0])
+        if all(rates):  # or something else had all processors
+            ratios.append(rates[1] / rates[0])
     return 100 * (1 - statistics.median(ratios))
 
 

@@ -31,6 +31,7 @@ def guest_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iter
         (balance.of(classes.PCP), _per_cpu),
         (balance.of(classes.CACHE_CLEAN), _cache),
         (balance.of(classes.CACHE_DIRTY), _dirty),
+        (balance.of(classes.CACHE_PINNED), _pinned),
         (balance.of(classes.SLAB_RECLAIMABLE), _slab),
         (balance.of(classes.SHARED) - guest.memory("Mapped"), _tmpfs),
         (balance.of(classes.HUGE_FREE), _pool),
@@ -157,6 +158,27 @@ def _dirty(guest: GuestFacts, size_bytes: int) -> Finding:
     )
 
 
+def _pinned(guest: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="page-cache-pinned",
+        size_bytes=size_bytes,
+        sentence="The guest has files in its page cache that it cannot drop: in a ramfs, or locked by a process.",
+        evidence=(
+            f"Cached and Buffers {format_size(guest.memory('Cached', 'Buffers'))}, less Shmem and the lists of files",
+            f"Unevictable {format_size(guest.memory('Unevictable'))} (meminfo)",
+        ),
+        remedies=(
+            Remedy(
+                where="guest",
+                command="grep ramfs /proc/mounts; grep -H VmLck: /proc/[0-9]*/status | sort -k2 -n",
+                note="show where; remove what is not needed",
+            ),
+        ),
+        returns_bytes=_reports(guest, size_bytes),
+        cost="the files, or what locks them",
+    )
+
+
 def _slab(guest: GuestFacts, size_bytes: int) -> Finding:
     return Finding(
         cause="slab-reclaimable",
@@ -228,7 +250,14 @@ def _in_use(guest: GuestFacts, size_bytes: int) -> Finding:
         cause="in-use",
         size_bytes=size_bytes,
         sentence="It is in use: most of what is held is memory of the guest's processes.",
-        evidence=(f"AnonPages {format_size(guest.memory('AnonPages'))} (meminfo)",),
+        evidence=(
+            f"AnonPages {format_size(guest.memory('AnonPages'))} (meminfo)",
+            *(
+                f"{each.name} {format_size(each.charged_bytes)}, of that processes {format_size(each.process_bytes)} "
+                f"(a control group of level {each.level})"
+                for each in guest.consumers[:3]
+            ),
+        ),
         remedies=(Remedy(where="guest", command="ps aux --sort -rss, systemd-cgtop -m", note="show who has it"),),
         cost="what those processes do",
     )
