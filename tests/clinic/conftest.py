@@ -77,6 +77,12 @@ def qemu(request: pytest.FixtureRequest) -> QemuProgram:
 
 
 @pytest.fixture(scope="session")
+def installed() -> QemuProgram:
+    """One QEMU, for what is the same with any."""
+    return find_qemu(generic=False)
+
+
+@pytest.fixture(scope="session")
 def attachable() -> QemuProgram:
     """A QEMU that can have our balloon."""
     try:

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -150,6 +150,13 @@ class Patient:
             if now < held - 64 * 1024:
                 held, since_s = now, time.monotonic()
         return self.held_bytes()
+
+    def wait_until(self, is_so: Callable[[], bool], *, limit_s: float = 60.0) -> None:
+        """Ask again and again until something is so."""
+        end_s = time.monotonic() + limit_s
+        while not is_so():
+            assert time.monotonic() < end_s
+            time.sleep(0.2)
 
     def cpu_s(self) -> float | None:
         """Processor time of its process."""

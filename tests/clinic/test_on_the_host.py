@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_qemu
+from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.operate.balance import VMM
 from tests.clinic.patient import MIB, Patient, qemu_patient
 from tests.clinic.ward import assert_first, assert_promise, assert_size, examine, finding_of
@@ -21,12 +21,6 @@ PRIVATE = "memory-backend-ram,share=off"
 
 _SYS_PROCESS_MADVISE = 440
 _MADV_COLLAPSE = 25
-
-
-@pytest.fixture(scope="module")
-def installed() -> QemuProgram:
-    """One QEMU is enough: the host is the same."""
-    return find_qemu(generic=False)
 
 
 def collapse(patient: Patient) -> None:

@@ -97,6 +97,7 @@ def _blocked(balance: Balance, guest: GuestFacts, size_bytes: int) -> Finding:
         remedies=(
             Remedy(where="guest", command=f"echo {max(0, order - 4)} >{_ORDER_FILE}", note="until the guest reboots"),
         ),
+        returns_bytes=_reports(guest, size_bytes),
         cost="more reports for the same memory",
     )
 
