@@ -19,7 +19,7 @@ from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
 from pagetide.operate.guest.linux_reporting import reporting_order, sort_free
 from pagetide.operate.host.vmm_facts import VmmFacts
-from pagetide.units import MIB
+from pagetide.units import MIB, ORDER_MAX
 
 PROCESSES = "used by processes"
 SHARED = "shared memory and tmpfs"
@@ -55,7 +55,8 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
         swapped_bytes: as much of it is in the host's swap.
         classes: that, by class; they add up to `held_bytes`.
         below_order_bytes: of those too small to be reported, by order.
-        order: the reporting order that they are too small for; None without a guest's text.
+        order: the order that they are too small for: the reporting order, or that of a page of the host's hugetlbfs,
+            if this is larger; None without a guest's text.
     """
 
     held_bytes: int
@@ -86,8 +87,10 @@ def balance(evidence: Evidence) -> Balance:
     vm, guest = evidence.vm, evidence.guest
     classes: dict[str, int] = {}
     below_order: dict[int, int] = {}
+    order = None
     if guest is not None:
-        sizes = _sizes(guest, vm.ram_bytes)
+        order = _returned_order(guest, vm)
+        sizes = _sizes(guest, vm.ram_bytes, order)
         classes = dict(_held(sizes, vm, guest))
         below_order = _shared_out(sizes.below_order, classes.get(BELOW_ORDER, 0))
     left = vm.ram_held_bytes - sum(classes.values())
@@ -101,7 +104,7 @@ def balance(evidence: Evidence) -> Balance:
         swapped_bytes=vm.ram_swapped_bytes + vm.own_swapped_bytes,
         classes=classes,
         below_order_bytes=below_order,
-        order=None if guest is None else reporting_order(guest),
+        order=order,
     )
 
 
@@ -120,7 +123,14 @@ DEFLATE_ON_OOM_BIT = 2
 """VIRTIO_BALLOON_F_DEFLATE_ON_OOM: with it, what is in the balloon stays in MemTotal (drivers/virtio)."""
 
 
-def _sizes(guest: GuestFacts, ram_bytes: int) -> _Guest:
+def _returned_order(guest: GuestFacts, vm: VmmFacts) -> int:
+    """The smallest block that comes back. Of hugetlbfs only whole pages do, if a block can be one at all."""
+    order = reporting_order(guest)
+    pages = max((part.page_bytes for part in vm.ram if part.kind == "hugetlbfs"), default=0) // guest.page_bytes
+    return max(order, pages.bit_length() - 1) if pages <= 1 << ORDER_MAX else order
+
+
+def _sizes(guest: GuestFacts, ram_bytes: int, order: int) -> _Guest:
     memory = guest.memory
     file_lru = memory("Active(file)", "Inactive(file)")
     dirty = min(memory("Dirty", "Writeback"), file_lru)
@@ -136,7 +146,7 @@ def _sizes(guest: GuestFacts, ram_bytes: int) -> _Guest:
         SLAB: memory("SUnreclaim"),
         HUGE_USED: huge - huge_free,
     }
-    free = sort_free(guest, reporting_order(guest))
+    free = sort_free(guest, order)
     kernel = ram_bytes - sum(in_use.values()) - memory("MemFree") - guest.pcp_bytes - huge_free - guest.balloon_bytes
     in_use[KERNEL] = max(0, kernel)
     below = sum(free.below_order.values())

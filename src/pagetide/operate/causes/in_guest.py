@@ -8,7 +8,7 @@ from pagetide.operate.balance import Balance
 from pagetide.operate.causes.finding import Finding, Remedy
 from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
-from pagetide.operate.guest.linux_reporting import CAPACITY, watermark_bytes
+from pagetide.operate.guest.linux_reporting import CAPACITY, reporting_order, watermark_bytes
 from pagetide.units import format_size
 
 _ENOUGH = 0.8
@@ -25,8 +25,9 @@ def guest_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iter
     guest = evidence.guest
     if guest is None:
         return
+    is_order_the_guests = balance.order == reporting_order(guest)
     found = (
-        (balance.of(classes.BELOW_ORDER), partial(_too_small, balance)),
+        (balance.of(classes.BELOW_ORDER) if is_order_the_guests else 0, partial(_too_small, balance)),
         (balance.of(classes.BLOCKED), partial(_blocked, balance)),
         (balance.of(classes.PCP), _per_cpu),
         (balance.of(classes.CACHE_CLEAN), _cache),

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from pagetide.operate.balance import BALLOON, HOST_HUGE, VMM, Balance
+from pagetide.operate.balance import BALLOON, BELOW_ORDER, HOST_HUGE, VMM, Balance
 from pagetide.operate.causes.finding import Finding, Remedy
 from pagetide.operate.evidence import Evidence
+from pagetide.operate.guest.linux_reporting import reporting_order
 from pagetide.units import MIB, format_size
 
 _VMM_LEAST_BYTES = 256 * MIB
@@ -20,6 +21,9 @@ def host_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Itera
         yield _swap(vm.ram_swapped_bytes)
     yield from _twice(evidence, least_bytes)
     yield from _without_effect(evidence, least_bytes)
+    guest, small_bytes = evidence.guest, balance.of(BELOW_ORDER)
+    if guest is not None and balance.order != reporting_order(guest) and small_bytes >= least_bytes:
+        yield _parts_of_pages(evidence, small_bytes)
     if (huge_bytes := balance.of(HOST_HUGE)) >= least_bytes:
         yield _host_huge(evidence, huge_bytes)
     if (kept_bytes := balance.of(BALLOON)) >= least_bytes:
@@ -92,6 +96,22 @@ def _without_effect(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
             ),
         ),
         cost="what that back-end does",
+    )
+
+
+def _parts_of_pages(evidence: Evidence, size_bytes: int) -> Finding:
+    page_bytes = max(part.page_bytes for part in evidence.vm.ram)
+    return Finding(
+        cause="pages-larger-than-blocks",
+        size_bytes=size_bytes,
+        sentence=f"{format_size(size_bytes)} are free in blocks that are smaller than the host's pages of "
+        f"{format_size(page_bytes)} on hugetlbfs, of which only whole ones can be given back.",
+        evidence=("KernelPageSize of the guest's memory (smaps)", "free blocks by order (buddyinfo)"),
+        remedies=(
+            Remedy(where="guest", command="echo 1 >/proc/sys/vm/compact_memory", note="once: it makes larger blocks"),
+            Remedy(where="VM", command="no memory on hugetlbfs", note="from the next start on"),
+        ),
+        cost="a moment of the guest's processors",
     )
 
 
