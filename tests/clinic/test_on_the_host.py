@@ -2,6 +2,9 @@
 
 import ctypes
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,23 +24,62 @@ PRIVATE = "memory-backend-ram,share=off"
 
 _SYS_PROCESS_MADVISE = 440
 _MADV_COLLAPSE = 25
+_MADV_PAGEOUT = 21
 
 
-def collapse(patient: Patient) -> None:
-    """What khugepaged does at its leisure: make huge pages of all that is in part there (process_madvise(2))."""
+def advise(patient: Patient, advice: int) -> None:
+    """Have the host do to all of the guest's memory at once what it does at its leisure (process_madvise(2))."""
+    system_call = ctypes.CDLL(None, use_errno=True).syscall
     pid_fd = os.pidfd_open(patient.pid)
     try:
         for line in Path(f"/proc/{patient.pid}/maps").read_text().splitlines():
             start, end = (int(each, 16) for each in line.split()[0].split("-"))
-            if end - start < patient.ram_bytes or " rw-p 00000000 00:00 0" not in line:
-                continue
-            for at in range(start, end, 2 * MIB):
-                vector = (ctypes.c_ulong * 2)(at, 2 * MIB)
-                ctypes.CDLL(None, use_errno=True).syscall(
-                    _SYS_PROCESS_MADVISE, pid_fd, vector, ctypes.c_ulong(1), _MADV_COLLAPSE, ctypes.c_ulong(0)
-                )
+            if end - start >= patient.ram_bytes and (" rw-p 00000000 00:00 0" in line or "memory-backend" in line):
+                for at in range(start, end, 2 * MIB):
+                    vector = (ctypes.c_ulong * 2)(at, 2 * MIB)
+                    system_call(_SYS_PROCESS_MADVISE, pid_fd, vector, ctypes.c_ulong(1), advice, ctypes.c_ulong(0))
     finally:
         os.close(pid_fd)
+
+
+@contextmanager
+def swap_file(path: Path) -> Iterator[Path]:
+    """Room of 512 MiB to swap out to."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 512 * MIB)
+    path.chmod(0o600)
+    for command in ("mkswap", "swapon"):
+        subprocess.run([f"/usr/sbin/{command}", path], check=True, capture_output=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["/usr/sbin/swapoff", path], capture_output=True, check=False)
+        path.unlink()
+
+
+def swapped_bytes(path: Path) -> int:
+    """How much is in it, by the kernel."""
+    (line,) = (line for line in Path("/proc/swaps").read_text().splitlines() if line.startswith(str(path)))
+    return int(line.split()[3]) << 10
+
+
+@pytest.mark.rare
+def test_memory_in_the_hosts_swap(installed: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """A tmpfs of the guest that nobody reads is in the host's swap: both are found, and swapoff reads it back."""
+    with (
+        swap_file(tmp_path / "swap") as swap,
+        qemu_patient(installed, linux, tmp_path, REPORTING) as patient,
+    ):
+        patient.run(FILL)
+        held_bytes = patient.settled_bytes()
+        advise(patient, _MADV_PAGEOUT)
+        found = examine(patient, str(tmp_path / "qmp"))
+        assert_size(finding_of(found, "host-swap"), swapped_bytes(swap))
+        assert_size(finding_of(found, "tmpfs"), 250 * MIB)
+        assert found.balance.swapped_bytes >= 150 * MIB
+        assert abs(patient.held_bytes() - held_bytes) <= 16 * MIB, "swapped out, and held all the same"
+        subprocess.run(["/usr/sbin/swapoff", swap], check=True)
+        assert [finding.cause for finding in examine(patient, str(tmp_path / "qmp")).findings] == ["tmpfs"]
 
 
 def test_the_hosts_huge_pages_hold_what_was_given_back(
@@ -49,7 +91,7 @@ def test_the_hosts_huge_pages_hold_what_was_given_back(
         patient.run("for n in $(seq 300); do dd if=/dev/zero of=/mnt/$n bs=1M count=1 2>/dev/null; done")
         patient.run("for n in $(seq 300); do [ $((n % 3)) = 0 ] || rm /mnt/$n; done")
         rest_bytes = patient.settled_bytes()
-        collapse(patient)
+        advise(patient, _MADV_COLLAPSE)
         held_bytes = patient.held_bytes()
         found = examine(patient, str(tmp_path / "qmp"))
         assert_first(found, "host-huge-pages", held_bytes - rest_bytes)
