@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 PACKAGE = "pagetide"
 
 FLOORS = (
-    {"units", "linux", "jit", "atomics", "bus_error", "foreign_fds", "whole_file", "inside"},
+    {"units", "linux", "processes", "huge_tmpfs", "jit", "atomics", "bus_error", "foreign_fds", "whole_file", "inside"},
     {"memory"},
     {"virtio"},
     {"guest", "host"},
