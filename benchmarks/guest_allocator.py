@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.rows import Row
+from benchmarks.turns.allocator_work import random_blocks
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import Zone
@@ -47,29 +48,6 @@ def _pairs(words: npt.NDArray[np.int64], pages: npt.NDArray[np.uint32], vcpu: in
     return failed
 
 
-@kernel
-def _random_blocks(
-    words: npt.NDArray[np.int64],
-    pages: npt.NDArray[np.uint32],
-    vcpu: int,
-    held: npt.NDArray[np.int64],
-    places: npt.NDArray[np.int32],
-    orders: npt.NDArray[np.uint8],
-) -> int:
-    failed = 0
-    for index in range(places.shape[0]):
-        block = held[places[index]]
-        if block >= 0:
-            free(words, pages, vcpu, block >> 4, block & 15)
-            held[places[index]] = -1
-        else:
-            order = int(orders[index])
-            pfn = allocate(words, pages, vcpu, order)
-            failed += pfn < 0
-            held[places[index]] = pfn << 4 | order if pfn >= 0 else -1
-    return failed
-
-
 class RandomWork:
     """Each vCPU's own blocks, places and orders; half of the blocks are of order 1, a quarter of order 2, and so on."""
 
@@ -82,11 +60,11 @@ class RandomWork:
 
     def __call__(self, zone: Zone, vcpu: int) -> None:
         """Run this vCPU's operations once."""
-        failed = _random_blocks(zone.words, zone.pages, vcpu, self._held[vcpu], self._places[vcpu], self._orders[vcpu])
+        failed = random_blocks(zone.words, zone.pages, vcpu, self._held[vcpu], self._places[vcpu], self._orders[vcpu])
         assert failed == 0, "the benchmark ran out of memory"
 
 
-def pair_work(zone: Zone, vcpu: int) -> None:
+def _pair_work(zone: Zone, vcpu: int) -> None:
     """Allocate and free one page, over and over."""
     assert _pairs(zone.words, zone.pages, vcpu, _OPERATIONS) == 0
 
@@ -149,14 +127,15 @@ def _reporting_ratio(vcpus: int, make_work: Callable[[], Work]) -> float:
     return statistics.median(ratios)
 
 
+def works(vcpus: int) -> dict[str, Callable[[], Work]]:
+    """By name, what begins a work of so many vCPUs."""
+    return {"pair": lambda: _pair_work, "random": functools.partial(RandomWork, vcpus)}
+
+
 def run() -> Iterator[Row]:
     """Measure; one row a figure, as soon as there is one."""
     for vcpus in (1, 2):
-        works: dict[str, Callable[[], Work]] = {
-            "pair": lambda: pair_work,
-            "random": functools.partial(RandomWork, vcpus),
-        }
-        for name, make_work in works.items():
+        for name, make_work in works(vcpus).items():
             target = 60.0 if vcpus == 1 else None
             yield Row(f"allocator, {name}, {vcpus} vCPU", _best_ns(vcpus, make_work()), "ns", at_most=target)
             ratio = _reporting_ratio(vcpus, make_work)

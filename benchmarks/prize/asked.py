@@ -6,12 +6,11 @@ guest's and the host's beyond that with `off`. The allocator is measured with ma
 started) and without, by turns.
 """
 
-import functools
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.guest_allocator import NR_PAGES, RandomWork, Work, pair_work, seconds
+from benchmarks.guest_allocator import NR_PAGES, Work, seconds, works
 from benchmarks.prize.picture import draw
 from benchmarks.prize.replay import Trace, keeping, linux, policies, replay
 from benchmarks.rows import Row
@@ -59,11 +58,7 @@ def _marks_ratio(vcpus: int, make_work: Callable[[], Work]) -> float:
 
 def _allocator() -> Iterator[Row]:
     for vcpus in (1, 2):
-        works: dict[str, Callable[[], Work]] = {
-            "pair": lambda: pair_work,
-            "random": functools.partial(RandomWork, vcpus),
-        }
-        for name, make_work in works.items():
+        for name, make_work in works(vcpus).items():
             ratio = _marks_ratio(vcpus, make_work)
             yield Row(f"allocator, {name}, {vcpus} vCPU, marks / none", ratio, "ratio", at_most=1.03)
 

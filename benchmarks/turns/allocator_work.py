@@ -36,7 +36,8 @@ def _pairs(words: Any, pages: Any, vcpu: int, order: int, rounds: int) -> int:
 
 
 @kernel
-def _random_blocks(words: Any, pages: Any, vcpu: int, held: Any, places: Any, orders: Any) -> int:
+def random_blocks(words: Any, pages: Any, vcpu: int, held: Any, places: Any, orders: Any) -> int:
+    """At each of these places free the block held there, or allocate one of its order; how often that failed."""
     failed = 0
     for index in range(places.shape[0]):
         block = held[places[index]]
@@ -62,7 +63,7 @@ def _make(kind: str, orders: str, vcpus: int) -> Callable[[int], int]:
     low, _, high = orders.partition("-")
     each = [(rng.geometric(0.5, _OPERATIONS) + int(low) - 1).clip(None, int(high or low)) for _ in range(vcpus)]
     made = [one.astype(np.uint8) if high else np.full(_OPERATIONS, int(low), np.uint8) for one in each]
-    return lambda vcpu: int(_random_blocks(zone.words, zone.pages, vcpu, held[vcpu], chosen[vcpu], made[vcpu]))
+    return lambda vcpu: int(random_blocks(zone.words, zone.pages, vcpu, held[vcpu], chosen[vcpu], made[vcpu]))
 
 
 def _turn_ns(work: Callable[[int], int], vcpus: int) -> float:

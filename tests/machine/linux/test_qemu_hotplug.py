@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -124,9 +125,8 @@ class Rig:
 @pytest.fixture
 def rig(attachable: QemuProgram) -> Iterator[Rig]:
     """A booted guest."""
-    rig = Rig(attachable)
-    yield rig
-    rig.close()
+    with closing(Rig(attachable)) as rig:
+        yield rig
 
 
 def test_a_balloon_that_is_removed_and_added_again_reports_again(rig: Rig) -> None:
