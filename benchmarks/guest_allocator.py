@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.rows import Row
-from benchmarks.turns.allocator_work import random_blocks
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import Zone
@@ -48,6 +47,29 @@ def _pairs(words: npt.NDArray[np.int64], pages: npt.NDArray[np.uint32], vcpu: in
     return failed
 
 
+@kernel
+def _random_blocks(
+    words: npt.NDArray[np.int64],
+    pages: npt.NDArray[np.uint32],
+    vcpu: int,
+    held: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int32],
+    orders: npt.NDArray[np.uint8],
+) -> int:
+    failed = 0
+    for index in range(places.shape[0]):
+        block = held[places[index]]
+        if block >= 0:
+            free(words, pages, vcpu, block >> 4, block & 15)
+            held[places[index]] = -1
+        else:
+            order = int(orders[index])
+            pfn = allocate(words, pages, vcpu, order)
+            failed += pfn < 0
+            held[places[index]] = pfn << 4 | order if pfn >= 0 else -1
+    return failed
+
+
 class RandomWork:
     """Each vCPU's own blocks, places and orders; half of the blocks are of order 1, a quarter of order 2, and so on."""
 
@@ -60,7 +82,7 @@ class RandomWork:
 
     def __call__(self, zone: Zone, vcpu: int) -> None:
         """Run this vCPU's operations once."""
-        failed = random_blocks(zone.words, zone.pages, vcpu, self._held[vcpu], self._places[vcpu], self._orders[vcpu])
+        failed = _random_blocks(zone.words, zone.pages, vcpu, self._held[vcpu], self._places[vcpu], self._orders[vcpu])
         assert failed == 0, "the benchmark ran out of memory"
 
 
