@@ -22,8 +22,9 @@ from pagetide.machine.linux.qemu import Qemu
 from pagetide.machine.qemu.qmp import Qmp
 from tests.machine.linux.guests import SMALL
 from tests.machine.watcher import MIB
+from tests.real_guests import real_guests
 
-pytestmark = pytest.mark.usefixtures("folder_for_guests")
+pytestmark = [pytest.mark.usefixtures("folder_for_guests"), real_guests(2)]
 
 PATIENCE_S = 120.0
 _REMOVED_MIN_BYTES = 100 * MIB
