@@ -16,6 +16,7 @@ from benchmarks import (
     command_line,
     fidelity,
     find_next,
+    fleet,
     guest_allocator,
     host_discard,
     many_guests,
@@ -38,6 +39,7 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
+    "fleet": fleet.run,
     "cli": command_line.run,
     "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }

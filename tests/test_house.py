@@ -34,7 +34,7 @@ FLOORS = (
     {"explorer"},
     {"conformance"},
     {"terminal"},
-    {"compare", "operate"},
+    {"compare", "operate", "fleet"},
     {"commands"},
     {"cli", "__main__"},
 )
