@@ -11,7 +11,7 @@ import mmap as _mmap
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from signal import Signals
 from typing import NamedTuple
@@ -346,19 +346,36 @@ def huge_tmpfs_file(size_bytes: int) -> int:
         PermissionError: the process may not mount (it lacks CAP_SYS_ADMIN), or a sandbox forbids it.
         OSError: the kernel lacks these calls, or huge pages on tmpfs.
     """
-    context_fd = _fsopen("tmpfs")
-    try:
-        _fsconfig(context_fd, "huge", "always")
-        _fsconfig(context_fd, "size", str(size_bytes))
-        _syscall("fsconfig(create)", _SYS_FSCONFIG, context_fd, _FSCONFIG_CMD_CREATE, 0, 0, 0)
-        mount_fd = _syscall("fsmount", _SYS_FSMOUNT, context_fd, _FSMOUNT_CLOEXEC, 0)
-    finally:
-        os.close(context_fd)
+    mount_fd = mount_nowhere("tmpfs", {"huge": "always", "size": str(size_bytes)})
     try:
         with _named("open(O_TMPFILE)"):
             return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=mount_fd)
     finally:
         os.close(mount_fd)
+
+
+def mount_nowhere(filesystem: str, options: Mapping[str, str]) -> int:
+    """Mount a file system that has no place in the tree: it is unmounted when the descriptor is closed.
+
+    Args:
+        filesystem: its kind, such as tmpfs.
+        options: as mount(8) has them.
+
+    Returns:
+        A descriptor of its root.
+
+    Raises:
+        PermissionError: the process may not mount (it lacks CAP_SYS_ADMIN), or a sandbox forbids it.
+        OSError: the kernel lacks these calls, the file system, or an option.
+    """
+    context_fd = _fsopen(filesystem)
+    try:
+        for key, value in options.items():
+            _fsconfig(context_fd, key, value)
+        _syscall("fsconfig(create)", _SYS_FSCONFIG, context_fd, _FSCONFIG_CMD_CREATE, 0, 0, 0)
+        return _syscall("fsmount", _SYS_FSMOUNT, context_fd, _FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context_fd)
 
 
 def _fsopen(filesystem: str) -> int:
