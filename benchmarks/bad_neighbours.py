@@ -37,8 +37,8 @@ from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.allowance import SHARE, Use
 from pagetide.host.guest.attached import AttachedGuest
-from pagetide.linux import process_cpu_s
 from pagetide.machine.live.host_warm_up import warm_up_host
+from pagetide.processes import process_cpu_s
 from pagetide.virtio.split_ring.ring import DESC_F_INDIRECT, DESC_F_WRITE
 from pagetide.virtio.vhost_user.messages import FLAG_NEED_REPLY, Message, Request, encode
 from pagetide.virtio.vhost_user.payloads import U64, VRING_ADDRESS, VRING_STATE, MemoryRegion, encode_single_region

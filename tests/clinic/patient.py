@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from pagetide.linux import process_cpu_s
 from pagetide.machine.linux.initrd import Entry, cpio_archive
 from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.machine.qemu.qmp import Qmp
 from pagetide.memory.residency import resident_bytes
 from pagetide.operate.guest.script import GUEST_SCRIPT
+from pagetide.processes import process_cpu_s
 
 MIB = 1 << 20
 

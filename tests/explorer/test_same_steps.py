@@ -20,7 +20,7 @@ from pagetide.machine.costs import read_costs
 from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.simulated.loop import NEVER_PS, Doorbell, Loop
 from pagetide.machine.simulated.process import Processors
-from pagetide.machine.simulated.vcpu import SHARED_WORDS
+from pagetide.machine.simulated.vcpu_layout import SHARED_WORDS
 from pagetide.machine.simulated.worker import SimulatedWorker
 from pagetide.virtio.balloon import Queue
 

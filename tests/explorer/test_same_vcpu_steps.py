@@ -25,7 +25,8 @@ from pagetide.machine.simulated import guest as simulated_guest
 from pagetide.machine.simulated.guest import SimulatedGuest
 from pagetide.machine.simulated.loop import NEVER_PS, Doorbell, Loop, Task
 from pagetide.machine.simulated.process import Processors
-from pagetide.machine.simulated.vcpu import CLOCK_PS, COSTS, CURSOR, END, NEXT_PS, SHARED_WORDS, TIME_UP, WHO
+from pagetide.machine.simulated.vcpu import TIME_UP
+from pagetide.machine.simulated.vcpu_layout import CLOCK_PS, COSTS, CURSOR, END, NEXT_PS, SHARED_WORDS, WHO
 from pagetide.machine.simulated.worker import SimulatedWorker
 from pagetide.memory.metadata import MetadataFile
 from pagetide.units import PAGE_SIZE_BYTES

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide import linux
+from pagetide.huge_tmpfs import huge_tmpfs_file
 from pagetide.memory.available import available_bytes, total_bytes
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES, format_size
 
@@ -158,7 +159,7 @@ def _memfd(size_bytes: int) -> int:
 
 def _hugetmpfs(size_bytes: int) -> int:
     """A file on a huge tmpfs of its own; such files cannot be sealed."""
-    fd = linux.huge_tmpfs_file(-(-size_bytes // ALIGN_BYTES) * ALIGN_BYTES)
+    fd = huge_tmpfs_file(-(-size_bytes // ALIGN_BYTES) * ALIGN_BYTES)
     try:
         linux.ftruncate(fd, size_bytes)
     except OSError:

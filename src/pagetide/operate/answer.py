@@ -54,11 +54,19 @@ def answer(evidence: Evidence) -> Answer:
         taken=evidence.taken,
         ram_bytes=ram_bytes,
         balance=held,
-        findings=tuple(sorted(found, key=lambda finding: -(finding.size_bytes or 0))),
+        findings=tuple(_for_whom(evidence, each) for each in sorted(found, key=lambda each: -(each.size_bytes or 0))),
         least_bytes=least_bytes,
         notes=tuple(_notes(evidence)),
         gaps=evidence.gaps,
     )
+
+
+def _for_whom(evidence: Evidence, finding: Finding) -> Finding:
+    """Where libvirt runs the VM, what is done by libvirt comes first: it knows nothing of what QEMU is told besides."""
+    if evidence.monitor is None or evidence.monitor.source != "libvirt":
+        return finding
+    remedies = sorted(finding.remedies, key=lambda remedy: remedy.where == "QEMU")
+    return msgspec.structs.replace(finding, remedies=tuple(remedies))
 
 
 def _notes(evidence: Evidence) -> Iterator[str]:

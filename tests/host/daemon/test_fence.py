@@ -10,7 +10,7 @@ import pytest
 from pagetide.host.daemon import server as server_module
 from pagetide.host.daemon.server import Server
 from pagetide.host.guest.attached import AttachedGuest
-from pagetide.host.guest.session import VhostUserSession
+from pagetide.host.guest.effects import Effects
 from pagetide.virtio.vhost_user.messages import Message, Request, encode
 from tests.host.guest.served_guest import ServedGuest, wait_readable
 from tests.host.guest_ring import RING_PAGES
@@ -145,7 +145,7 @@ def test_a_guest_that_cannot_be_closed_is_gone_all_the_same(rig: Rig, monkeypatc
 def test_one_part_that_cannot_be_closed_keeps_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory is unmapped and the connection closed, though a queue could not be left."""
     with monkeypatch.context() as patch:
-        patch.setattr(VhostUserSession, "_leave_queue", _raises)
+        patch.setattr(Effects, "leave_queue", _raises)
         rig.bad.channel.close()
         rig.server.run_once(0)
         rig.server.run_once(0)

@@ -93,7 +93,7 @@ def test_a_kernel_without_tracefs_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     def no_such_device(*_: object) -> int:
         raise OSError(19, "fsopen: No such device")
 
-    monkeypatch.setattr("pagetide.linux.mount_nowhere", no_such_device)
+    monkeypatch.setattr("pagetide.machine.tracing.kernel_files.mount_nowhere", no_such_device)
     with pytest.raises(NoTracingError, match=r"^this kernel has no tracefs"):
         record_own_kernel(Task((), 0.0, MIB))
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from pagetide.host.memory.ledger import REPORTS
-from pagetide.linux import process_cpu_s
 from pagetide.machine.linux.attendant import Attendant, GuestFiles
 from pagetide.machine.linux.balloon_host import BOOT_MAX_S, BalloonHost
 from pagetide.machine.linux.boot_config import LINUX_DELAY_S, BootConfig
@@ -30,6 +29,7 @@ from pagetide.machine.observer import SAMPLE_INTERVAL_S, Observer
 from pagetide.machine.recorder import Recorder
 from pagetide.machine.result import RunResult
 from pagetide.memory.residency import resident_bytes
+from pagetide.processes import process_cpu_s
 from pagetide.units import PAGE_SIZE_BYTES, format_size
 
 SETTLED_AFTER_S = LINUX_DELAY_S + 1.5

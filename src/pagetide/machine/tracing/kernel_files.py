@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from pagetide import linux
+from pagetide.detached_mount import mount_nowhere
 
 
 class KernelFiles(Protocol):
@@ -40,7 +40,7 @@ class OwnKernelFiles:
             NoTracingError: we are not root, or the kernel has no tracefs.
         """
         try:
-            self._root_fd = linux.mount_nowhere("tracefs", {})
+            self._root_fd = mount_nowhere("tracefs", {})
         except PermissionError as error:
             raise NoTracingError(f"only root may trace the kernel ({error.strerror})") from error
         except OSError as error:

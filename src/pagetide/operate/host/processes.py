@@ -1,6 +1,7 @@
 """The processes that run VMs on this host, and what the kernel holds for each. Only /proc is read."""
 
 import contextlib
+import itertools
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,15 @@ def vmm_of(pid: int) -> Vmm:
     with contextlib.suppress(OSError):
         return which_vmm(_program(pid), _words(pid))
     return "not known"
+
+
+def libvirt_uuid_of(pid: int) -> str | None:
+    """The UUID of a VM that libvirt has started, as QEMU's command line has it; None for any other."""
+    with contextlib.suppress(OSError):
+        options = dict(itertools.pairwise(_words(pid)))
+        if options.get("-name", "").startswith("guest="):  # as libvirt has it
+            return options.get("-uuid")
+    return None
 
 
 def sockets_of(pid: int) -> list[Path]:
