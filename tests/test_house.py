@@ -17,6 +17,7 @@ FLOORS = (
         "units",
         "linux",
         "processes",
+        "detached_mount",
         "huge_tmpfs",
         "jit",
         "atomics",

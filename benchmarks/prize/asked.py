@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.guest_allocator import NR_PAGES, Work, seconds, works
 from benchmarks.prize.picture import draw
-from benchmarks.prize.replay import Trace, keeping, linux, policies, replay
+from benchmarks.prize.replay import Trace, keeping, linux, operations_per_s, policies, replay
 from benchmarks.rows import Row
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.reporting.designs.pool import Pool
@@ -78,12 +78,15 @@ def run(folder: Path, picture: Path | None) -> Iterator[Row]:
         raise StreamError(f"there is none in {folder}: a trace is a Parquet file")
     traces = []
     for path in paths:
-        traces.append(replay(path.stem, load_stream(path), policies()))
+        stream = load_stream(path)
+        traces.append(replay(path.stem, stream, policies()))
         yield Row(f"{path.stem}, off: held", traces[-1].off_bytes / GIB, "GiB")
         for outcome in traces[-1].outcomes.values():
             if outcome.policy.settings["design"] == "pool" or "pace" in outcome.policy.settings:
                 note = f"saved {outcome.saved_gib_min:.3f} GiB min for {outcome.cpu_s:.3f} s CPU"
                 yield Row(f"{path.stem}, {outcome.policy.label}: held", outcome.held_bytes / GIB, "GiB", note=note)
+        for label, speed in operations_per_s(path.stem, stream).items():
+            yield Row(f"{path.stem}, {label}: operations simulated", speed / 1e6, "M/s", at_least=1)
     yield from _asked(traces)
     yield from _allocator()
     if picture is not None:
