@@ -16,8 +16,10 @@ from benchmarks import (
     command_line,
     fidelity,
     find_next,
+    fleet,
     guest_allocator,
     host_discard,
+    looking,
     many_guests,
     shared,
     simulated,
@@ -38,7 +40,9 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
+    "fleet": fleet.run,
     "cli": command_line.run,
+    "why": looking.run,
     "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }
 _PRIZE = "prize"
