@@ -10,6 +10,7 @@ from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_linux,
 from tests.clinic.casebook import CASEBOOK
 from tests.clinic.patient import Daemon
 from tests.mark_all import mark_all
+from tests.real_guests import real_guests
 
 _passed: list[str] = []
 
@@ -63,7 +64,13 @@ def linux() -> GuestParts:
     return find_linux()
 
 
-@pytest.fixture(scope="session", params=["installed", "newer"])
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param("installed", marks=real_guests(2)),
+        pytest.param("newer", marks=real_guests(3)),
+    ],
+)
 def qemu(request: pytest.FixtureRequest) -> QemuProgram:
     """The installed QEMU, and the newer one of `make setup-guests` where it is another."""
     found = find_qemu(generic=False)

@@ -4,7 +4,6 @@ import os
 import re
 import select
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -12,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from pagetide.linux import process_cpu_s
-from pagetide.machine.linux.initrd import Entry, cpio_archive
+from pagetide.machine.linux.initrd import initrd_of
 from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.machine.qemu.qmp import Qmp
 from pagetide.memory.residency import resident_bytes
 from pagetide.operate.guest.script import GUEST_SCRIPT
+from pagetide.processes import process_cpu_s
 
 MIB = 1 << 20
 
@@ -44,22 +43,7 @@ _ANSWER_MAX_S = 120.0
 
 def clinic_initrd(parts: GuestParts) -> bytes:
     """An initial file system whose init evaluates each line of the console and says `@done STATUS`."""
-    folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "mnt", "modules", "proc", "sys")]
-    links = [Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS]
-    nodes = [
-        Entry(f"dev/{name}", stat.S_IFCHR | 0o600, device=device)
-        for name, device in (("console", (5, 1)), ("null", (1, 3)), ("zero", (1, 5)))
-    ]
-    files = [
-        Entry("init", stat.S_IFREG | 0o755, INIT.encode()),
-        Entry("why.sh", stat.S_IFREG | 0o755, GUEST_SCRIPT.encode()),
-        Entry("bin/busybox", stat.S_IFREG | 0o755, parts.busybox.read_bytes()),
-        *(
-            Entry(f"modules/{place:02}-{module.name}", stat.S_IFREG | 0o644, module.data)
-            for place, module in enumerate(parts.modules)
-        ),
-    ]
-    return cpio_archive(folders + nodes + links + files)
+    return initrd_of({"init": INIT, "why.sh": GUEST_SCRIPT}, _APPLETS, parts.busybox.read_bytes(), parts.modules)
 
 
 class Patient:
