@@ -19,12 +19,12 @@ from benchmarks import (
     fleet,
     guest_allocator,
     host_discard,
-    looking,
     many_guests,
     shared,
     simulated,
 )
 from benchmarks.figures import measured, section, with_sections
+from benchmarks.operators import looking
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows
