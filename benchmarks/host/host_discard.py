@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.bare_punch import BarePunch, NoCompilerError
+from benchmarks.host.bare_punch import BarePunch, NoCompilerError
 from benchmarks.rows import Row
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES
@@ -76,9 +76,7 @@ class _Guest:
         self.ring = DriverRing(
             _CAPACITY,
             ram_address=ram.address,
-            desc_gpa=place.desc_gpa,
-            avail_gpa=place.avail_gpa,
-            used_gpa=place.used_gpa,
+            place=place,
             event_idx=True,
             table_descs=_CAPACITY,
             tables_gpa=_RING_BYTES // 2,
