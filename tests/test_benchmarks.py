@@ -106,7 +106,7 @@ def test_a_part_measured_anew_replaces_its_section_only() -> None:
     assert with_sections(text, [of("two", ROWS[2])], ORDER) == text
 
 
-SPEED = "import sys\nimport speed\nfor line in sys.stdin:\n    print(speed.NS * int(line), flush=True)\n"
+SPEED = "import sys\nimport speed\nfor line in sys.stdin:\n    print(speed.NS * float(line), flush=True)\n"
 
 
 @pytest.fixture
