@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.guest_allocator import NR_PAGES, RandomWork, Work, pair_work, seconds
+from benchmarks.prize import live
 from benchmarks.prize.picture import draw
 from benchmarks.prize.replay import Trace, keeping, linux, operations_per_s, policies, replay
 from benchmarks.rows import Row
@@ -68,12 +69,13 @@ def _allocator() -> Iterator[Row]:
             yield Row(f"allocator, {name}, {vcpus} vCPU, marks / none", ratio, "ratio", at_most=1.03)
 
 
-def run(folder: Path, picture: Path | None) -> Iterator[Row]:
+def run(folder: Path, picture: Path | None, live_name: str | None = None) -> Iterator[Row]:
     """Measure; one row a figure, as soon as there is one.
 
     Args:
         folder: where the traces are, one a Parquet file.
         picture: where to draw what came of it, or None.
+        live_name: which of the traces is replayed on real memory, too, if any.
 
     Raises:
         StreamError: a file is no stream, or there is none.
@@ -94,5 +96,7 @@ def run(folder: Path, picture: Path | None) -> Iterator[Row]:
             yield Row(f"{path.stem}, {label}: operations simulated", speed / 1e6, "M/s", at_least=1)
     yield from _asked(traces)
     yield from _allocator()
+    if live_name is not None:
+        yield from live.run(folder / f"{live_name}.parquet")
     if picture is not None:
         draw(traces, picture)
