@@ -106,6 +106,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--traces", type=Path, metavar="FOLDER", help=f"page traces for {_PRIZE}, which is left out without them"
     )
+    parser.add_argument(
+        "--live", metavar="NAME", help=f"replay this one of the traces on real memory, too, in {_PRIZE}"
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help=f"draw what came of {_PRIZE} there, as SVG")
     parser.add_argument("--json", action="store_true", help="print JSON at the end; rows go to standard error")
     parser.add_argument(
@@ -144,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     parts = dict(_PARTS)
     if arguments.traces is not None:
-        parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture)
+        parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture, arguments.live)
     if arguments.against is not None:
         parts["turns"] = lambda: allocator_rows.run(arguments.against)
     try:
