@@ -16,12 +16,12 @@ from benchmarks import (
     find_next,
     fleet,
     guest_allocator,
-    looking,
     shared,
     simulated,
 )
 from benchmarks.figures import measured, section, with_sections
 from benchmarks.host import against_qemu, bad_neighbours, host_discard, many_guests
+from benchmarks.operators import looking
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows
