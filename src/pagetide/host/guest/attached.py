@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import socket
@@ -28,6 +29,7 @@ from pagetide.virtio.split_ring.ring import RingError
 ELEMENTS_PER_TURN = 16
 """Most elements served before another guest has its turn."""
 
+_accounts = itertools.count()
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +40,8 @@ class AttachedGuest:
         name: what the log calls it.
         wishes: what the host wants of it, and of all guests at the same socket.
         ledger: what was done for it.
+        account: tells this account from any other that this process has had: a number, and a new one whenever the
+            account and `lag` begin anew.
         lag: how long reports waited, from when the queue was found ready to when they were given back. A report that
             comes while earlier ones are being served counts from when those came, so no time is told too short.
         keep: where it is kept for a successor of this process, if it is.
@@ -47,6 +51,7 @@ class AttachedGuest:
     name: str
     wishes: Wishes
     ledger: Ledger
+    account: int
     lag: Lag
     keep: Keep | None
     waits_since_s: float | None
@@ -91,13 +96,13 @@ class AttachedGuest:
         self._device = BalloonDevice(self._memory, ledger, verify_share=verify_share)
         self.wishes = Wishes() if wishes is None else wishes
         self._device.paused, self._device.inhibited = self.wishes.paused, self.wishes.inhibited
-        self.lag = Lag()
+        self.lag, self.account = Lag(), next(_accounts)
         self.waits_since_s = None
         self._clock_ns = clock_ns
         self._held = HeldLook(clock_ns)
         self._fault_count = bus_error.fault_count()
         self._faults = self._fault_count.value
-        self._failure_logged = 0
+        self._failure_logged = self._failures = 0
         self._kicks = Kicks(events, functools.partial(on_work, self))
         self._session = VhostUserSession(
             sock,
@@ -222,6 +227,7 @@ class AttachedGuest:
         if config_changed:
             self._session.keep_state()
             self._session.tell_config_changed()
+        self._failures += bool(failure)
         if failure and failure != self._failure_logged:
             self._failure_logged = failure
             self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
@@ -261,6 +267,19 @@ class AttachedGuest:
     def statistics(self) -> dict[str, int]:
         """The guest's memory statistics as told last, by name."""
         return self._device.statistics
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many elements wait in each of its started queues, by the queue's name."""
+        return self._device.queues.waiting()
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """What went wrong since the account began, by kind.
+
+        `ring`: a queue was broken beyond repair but by a reset; `discard`: turns in which a discarding call failed.
+        """
+        return {"ring": self._session.failed_queues, "discard": self._failures}
 
     @property
     def paused(self) -> bool:
@@ -396,8 +415,8 @@ class AttachedGuest:
         self._log.info("attached anew on the same connection")
         self.log_account()
         self.ledger.words[:] = 0
-        self.lag = Lag()
-        self._failure_logged = 0
+        self.lag, self.account = Lag(), next(_accounts)
+        self._failure_logged = self._failures = self._session.failed_queues = 0
 
     def _renew_target(self) -> bool:
         """Ask for the target of what memory there is now; False if there is a change that it cannot be told of."""

@@ -50,9 +50,11 @@ class VhostUserSession:
 
     Attributes:
         inflight: where the guest's queues keep track of what is in flight.
+        failed_queues: how often `fail_queue` was called.
     """
 
     inflight: InflightTracking
+    failed_queues: int
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class VhostUserSession:
         self._config_to_tell = False
         self._not_shared = False
         self._unread = False
+        self.failed_queues = 0
         self._log = log
         self._keep = keep
         self._inflight_kept: tuple[tuple[int, ...], int] = (), -1
@@ -238,6 +241,7 @@ class VhostUserSession:
         Raises:
             GuestGoneError: the driver has given no way to tell it.
         """
+        self.failed_queues += 1
         self._log.error("queue %d needs a reset: %s", index, reason)
         for started in self._kicks.watched:
             self._stop_queue(started)
