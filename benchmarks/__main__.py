@@ -19,6 +19,7 @@ from benchmarks import (
     guest_allocator,
     host_discard,
     many_guests,
+    scraping,
     shared,
     simulated,
 )
@@ -35,6 +36,7 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "next": find_next.run,
     "host": lambda: itertools.chain(host_discard.run(), against_qemu.run()),
     "guests": lambda: itertools.chain(many_guests.run(), bad_neighbours.run()),
+    "scraping": scraping.run,
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,

@@ -11,7 +11,7 @@ import msgspec
 from pagetide.commands.control_path import default_control_path
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config_error import ConfigError
-from pagetide.operate.host.daemon import ask
+from pagetide.operate.host.control import ask
 from pagetide.units import format_size, parse_size
 
 COMMANDS = ("list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove")

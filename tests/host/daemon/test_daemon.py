@@ -15,7 +15,7 @@ from pagetide import cli
 from pagetide.commands import serve as serve_command
 from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.guest.wishes import KEPT_SUFFIX
-from pagetide.operate.host.daemon import ask
+from pagetide.operate.host.control import ask
 from pagetide.units import format_size
 from pagetide.virtio.balloon import CONFIG_BYTES, Config
 from pagetide.virtio.vhost_user.messages import Request

@@ -146,9 +146,9 @@ class Server:
             clock_s=self._now_s,
         )
 
-    def wake_by(self, fd: int) -> None:
-        """End waiting in `run_once` whenever this descriptor is readable."""
-        self._events.watch(fd, READABLE, lambda: None)
+    def wake_by(self, fd: int, then: Callable[[], None] = lambda: None) -> None:
+        """End waiting in `run_once` whenever this descriptor is readable, and do something, which must not last."""
+        self._events.watch(fd, READABLE, then)
 
     def no_wake_by(self, fd: int) -> None:
         """Forget a descriptor of `wake_by`."""
