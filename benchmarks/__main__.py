@@ -16,8 +16,10 @@ from benchmarks import (
     command_line,
     fidelity,
     find_next,
+    fleet,
     guest_allocator,
     host_discard,
+    looking,
     many_guests,
     scraping,
     shared,
@@ -40,7 +42,9 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
+    "fleet": fleet.run,
     "cli": command_line.run,
+    "why": looking.run,
     "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }
 _PRIZE = "prize"

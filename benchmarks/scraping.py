@@ -10,8 +10,8 @@ from statistics import median
 
 from benchmarks.many_guests import SOCKETS, PlayedGuest, ServerProcess, server_process
 from benchmarks.rows import Row
-from pagetide.linux import process_cpu_s
 from pagetide.operate.metrics.process import Address, MetricsProcess, listen
+from pagetide.processes import process_cpu_s
 
 _GUESTS = 1000
 _SCRAPES = 5
