@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 SOURCE = Path(__file__).parent.parent / "src"
 PACKAGE = "pagetide"
 

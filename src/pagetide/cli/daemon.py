@@ -67,7 +67,7 @@ def serve(
         metrics: Answer Prometheus' scrapes at this address, such as 127.0.0.1:9464, from a process of its own.
         metrics_any: Let that be an address that other machines reach. Whoever does may read the metrics.
     """
-    from pagetide.commands.serve import serve_command
+    from pagetide.commands.daemon.serve import serve_command
 
     offered = {
         "STATS_VQ": stats, "DEFLATE_ON_OOM": deflate_on_oom, "FREE_PAGE_HINT": free_page_hint,
@@ -124,6 +124,6 @@ def ctl(
         json: Print JSON.
         force: For set: also if that is less than the guest uses by its own statistics.
     """
-    from pagetide.commands.ctl import ctl_command
+    from pagetide.commands.daemon.ctl import ctl_command
 
     return ctl_command(command, guest, settings, control, json=json, force=force)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
-from pagetide.commands import serve as serve_command
+from pagetide.commands.daemon import serve as serve_command
 from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.guest.wishes import KEPT_SUFFIX
 from pagetide.operate.host.control import ask

@@ -12,7 +12,7 @@ from pagetide.host.device.allowance import Allowance
 TAKEN_S = 2.0
 """Some twenty rests of who sends without pause."""
 
-pytestmark = [pytest.mark.alone, pytest.mark.jit]
+pytestmark = pytest.mark.alone
 
 
 @pytest.mark.parametrize("kind", GARBAGE_KINDS)
