@@ -11,21 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import (
-    against_qemu,
-    bad_neighbours,
     command_line,
     fidelity,
     find_next,
     fleet,
     guest_allocator,
-    host_discard,
     looking,
-    many_guests,
-    scraping,
     shared,
     simulated,
 )
 from benchmarks.figures import measured, section, with_sections
+from benchmarks.host import against_qemu, bad_neighbours, host_discard, many_guests, scraping
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows

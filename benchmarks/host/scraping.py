@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from benchmarks.many_guests import SOCKETS, PlayedGuest, ServerProcess, server_process
+from benchmarks.host.many_guests import SOCKETS, PlayedGuest, ServerProcess, server_process
 from benchmarks.rows import Row
 from pagetide.operate.metrics.process import Address, MetricsProcess, listen
 from pagetide.processes import process_cpu_s
