@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import socket
@@ -28,6 +29,7 @@ from pagetide.virtio.split_ring.ring import RingError
 ELEMENTS_PER_TURN = 16
 """Most elements served before another guest has its turn."""
 
+_accounts = itertools.count()
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +38,8 @@ class AttachedGuest(SteeredGuest):
 
     Attributes:
         ledger: what was done for it.
+        account: tells this account from any other that this process has had: a number, and a new one whenever the
+            account and `lag` begin anew.
         lag: how long reports waited, from when the queue was found ready to when they were given back. A report that
             comes while earlier ones are being served counts from when those came, so no time is told too short.
         keep: where it is kept for a successor of this process, if it is.
@@ -43,6 +47,7 @@ class AttachedGuest(SteeredGuest):
     """
 
     ledger: Ledger
+    account: int
     lag: Lag
     keep: Keep | None
     waits_since_s: float | None
@@ -79,12 +84,12 @@ class AttachedGuest(SteeredGuest):
         """
         self.keep = keep
         self.ledger = ledger
-        self.lag = Lag()
+        self.lag, self.account = Lag(), next(_accounts)
         self.waits_since_s = None
         self._log = logging.LoggerAdapter(_log, {"guest": name})
         self._events = events
         self._clock_ns = clock_ns
-        self._failure_logged = 0
+        self._failure_logged = self._failures = 0
         memory = GuestMemory(memory_limit)
         device = BalloonDevice(memory, ledger, verify_share=verify_share)
         kicks = Kicks(events, functools.partial(on_work, self))
@@ -214,10 +219,19 @@ class AttachedGuest(SteeredGuest):
         if config_changed:
             self._session.effects.keep_state()
             self._session.notices.config_changed()
+        self._failures += bool(failure)
         if failure and failure != self._failure_logged:
             self._failure_logged = failure
             self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
         return Use(in_vain, payable, pages)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """What went wrong since the account began, by kind.
+
+        `ring`: a queue was broken beyond repair but by a reset; `discard`: turns in which a discarding call failed.
+        """
+        return {"ring": self._session.effects.failed_queues, "discard": self._failures}
 
     def look_for_refaults(self) -> Use:
         """Look at a piece of its memory for what was discarded and is resident again, and count it in the ledger.
@@ -253,5 +267,5 @@ class AttachedGuest(SteeredGuest):
         self._log.info("attached anew on the same connection")
         self.log_account()
         self.ledger.words[:] = 0
-        self.lag = Lag()
-        self._failure_logged = 0
+        self.lag, self.account = Lag(), next(_accounts)
+        self._failure_logged = self._failures = self._session.effects.failed_queues = 0
