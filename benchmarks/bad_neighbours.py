@@ -71,11 +71,11 @@ class _MeasuredServer(Server):
         count = functools.partial(self._count, self._guests.attempt)
         mock.patch.object(self._guests, "attempt", count).start()  # as long as this process lasts
 
-    def run_once(self, timeout_s: float) -> None:
+    def run_once(self, timeout_s: float, *, linger: bool = False) -> None:
         """One round."""
         self._waited = any(guest.name == _GOOD and guest.has_work for guest in self.guests)
         start_s = time.thread_time()
-        super().run_once(timeout_s)
+        super().run_once(timeout_s, linger=linger)
         if self._waited:
             self._counts[_ROUNDS_S] += time.thread_time() - start_s
 
@@ -94,9 +94,9 @@ class _NotingServer(Server):
         self._counts = counts
         self._noted = False
 
-    def run_once(self, timeout_s: float) -> None:
+    def run_once(self, timeout_s: float, *, linger: bool = False) -> None:
         """One round."""
-        super().run_once(timeout_s)
+        super().run_once(timeout_s, linger=linger)
         if self._noted:
             return
         all_rest = bool(self.guests) and all(map(self._costs.is_resting, self.guests))

@@ -265,13 +265,13 @@ def _acknowledged_with_the_first_piece(patch: pytest.MonkeyPatch) -> None:
 
 def _begun_again_with_the_next(patch: pytest.MonkeyPatch) -> None:
     """A turn that begins amid an element forgets it and takes the next."""
-    take_turn = turn._take_turn
+    take_turn: Callable[..., int] = turn.take_turn
 
     def forgetful(queue: int, ring: np.ndarray, *rest: Any) -> int:
         ring[ring_device.UNDER_WAY] = 0
         return take_turn(queue, ring, *rest)
 
-    patch.setattr(turn, "_take_turn", forgetful)
+    patch.setattr(turn, "take_turn", forgetful)
 
 
 @pytest.mark.parametrize(

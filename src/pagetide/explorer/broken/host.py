@@ -15,12 +15,12 @@ HOST = {
         (
             Edit(
                 "host.device.queues.turn",
-                "def _take_turn(",
+                "def take_turn(",
                 "        failure = go_on(",
                 "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        failure = go_on(",
             ),
-            Edit("host.device.queues.turn", "def _take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
-            Edit("host.device.queues.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
+            Edit("host.device.queues.turn", "def take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
+            Edit("host.device.queues.turn", "def take_turn(", "call = publish_used(ring)", "call = 1"),
         ),
         "is discarded while",
     ),
@@ -31,7 +31,7 @@ HOST = {
         (
             Edit(
                 "host.device.queues.turn",
-                "def _take_turn(",
+                "def take_turn(",
                 "if progress[NEXT_RANGE] < progress[RANGE_COUNT]:",
                 "if False:",
             ),

@@ -155,6 +155,11 @@ class Guests:
         self.attempt(guest, guest.look_for_refaults)
         self._looks.looked(guest, start_s, self._clock_s(), more=guest.looking)
 
+    @property
+    def want_looks(self) -> bool:
+        """Whether somebody's memory is to be looked at."""
+        return self._looks.any_wanted
+
     def look_if_due(self) -> None:
         """Look at a piece of the memory whose turn it is."""
         due = self._looks.take_due(self._clock_s())
@@ -176,10 +181,12 @@ class Guests:
             return
         used_s = self._costs.lap_s()
         held_s = self._hold_ups.end(guest, used_s)
+        self._hold_ups.note(guest, use.blocked_s)
+        guest.may_be_served_in_passing = not self._hold_ups.watches(guest)
         if held_s and guest.memory_is_ram and self._costs.hold_up(guest, held_s):
             _log.warning(_HELD_UP, held_s, extra={"guest": guest.name})
             self._rest(guest)
-        if guest in self._origins and self._costs.account(guest, use, used_s):
+        if guest in self._origins and self._costs.account(guest, use, used_s + use.served_s):
             self._rest(guest)
 
     def fenced(self, guest: AttachedGuest, action: Callable[[], _T]) -> _T | None:

@@ -1,48 +1,73 @@
 """How long reports waited for their acknowledgement: a histogram of times, in buckets an eighth of a doubling wide."""
 
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.jit import kernel
+
 _SUB_SHIFT = 3
 _SUBS = 1 << _SUB_SHIFT
 _BUCKETS = 64 * _SUBS
+_COUNT, _MAX_NS, _FIRST = 0, 1, 2
+
+LAG_WORDS = _FIRST + _BUCKETS
+"""Length of the array: how many times, the longest, and a count for each bucket."""
+
+_Words = npt.NDArray[np.int64]
+
+
+@kernel
+def note_lag(words: _Words, lag_ns: int, count: int) -> None:
+    """So many reports waited for this long.
+
+    Below 8 ns each value has its own bucket; above, the three bits after the highest tell those of a doubling apart.
+    """
+    words[_COUNT] += count
+    words[_MAX_NS] = max(words[_MAX_NS], lag_ns)
+    shift = 0
+    while lag_ns >> shift >= 2 * _SUBS:
+        shift += 1
+    words[_FIRST + min(shift * _SUBS + (lag_ns >> shift), _BUCKETS - 1)] += count
 
 
 class Lag:
     """Times in nanoseconds.
 
     Attributes:
-        count: how many.
-        max_ns: the longest.
+        words: where they are counted, for `note_lag`.
     """
 
-    count: int
-    max_ns: int
+    words: _Words
 
     def __init__(self) -> None:
-        self.count = self.max_ns = 0
-        self._counts = [0] * _BUCKETS
+        """Know of none."""
+        self.words = np.zeros(LAG_WORDS, np.int64)
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return self.words.item(_COUNT)
+
+    @property
+    def max_ns(self) -> int:
+        """The longest."""
+        return self.words.item(_MAX_NS)
 
     def note(self, lag_ns: int, count: int) -> None:
         """So many reports waited for this long."""
         assert lag_ns >= 0
-        self.count += count
-        self.max_ns = max(self.max_ns, lag_ns)
-        self._counts[_bucket(lag_ns)] += count
+        note_lag(self.words, lag_ns, count)
 
     def quantile_ns(self, share: float) -> int:
         """The time that this share of the reports did not exceed, at most an eighth too high; 0 if there are none."""
         assert 0 < share <= 1
         wanted = share * self.count
         seen = 0
-        for bucket, count in enumerate(self._counts):
+        for bucket, count in enumerate(self.words[_FIRST:].tolist()):
             seen += count
             if count and seen >= wanted:
                 return min(_last_of(bucket), self.max_ns)
         return 0
-
-
-def _bucket(lag_ns: int) -> int:
-    """Below 8 ns each value has its own; above, the three bits after the highest tell buckets of a doubling apart."""
-    shift = max(0, lag_ns.bit_length() - _SUB_SHIFT - 1)
-    return min(shift * _SUBS + (lag_ns >> shift), _BUCKETS - 1)
 
 
 def _last_of(bucket: int) -> int:

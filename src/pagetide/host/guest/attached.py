@@ -13,20 +13,19 @@ from pagetide.host.device.allowance import IN_VAIN, PAID_MESSAGES, STEP, WANTED,
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
 from pagetide.host.device.kept_state import GuestKept, SessionKept
 from pagetide.host.device.lag import Lag
+from pagetide.host.device.queues.element import ELEMENTS_PER_TURN
 from pagetide.host.guest.fd_events import READABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.keep import Keep
 from pagetide.host.guest.kicks import Kicks
 from pagetide.host.guest.session import VhostUserSession
+from pagetide.host.guest.signals import not_signalled
 from pagetide.host.guest.wishes import Wishes
 from pagetide.host.memory.guest_memory import GuestMemory, SharedMemoryLimit
 from pagetide.host.memory.held import Held, HeldLook
 from pagetide.host.memory.ledger import REFAULTED_BYTES, Ledger
 from pagetide.virtio.balloon import Config, Feature, Queue
 from pagetide.virtio.split_ring.ring import RingError
-
-ELEMENTS_PER_TURN = 16
-"""Most elements served before another guest has its turn."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +41,7 @@ class AttachedGuest:
             comes while earlier ones are being served counts from when those came, so no time is told too short.
         keep: where it is kept for a successor of this process, if it is.
         waits_since_s: since when nothing goes on because the peer does not read or leaves a message half sent.
+        may_be_served_in_passing: whether the loop's step may serve it; the change counts from its next turn on.
     """
 
     name: str
@@ -50,6 +50,7 @@ class AttachedGuest:
     lag: Lag
     keep: Keep | None
     waits_since_s: float | None
+    may_be_served_in_passing: bool
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class AttachedGuest:
         self._device.paused, self._device.inhibited = self.wishes.paused, self.wishes.inhibited
         self.lag = Lag()
         self.waits_since_s = None
+        self.may_be_served_in_passing = True
         self._clock_ns = clock_ns
         self._held = HeldLook(clock_ns)
         self._fault_count = bus_error.fault_count()
@@ -172,6 +174,7 @@ class AttachedGuest:
         Raises:
             GuestGoneError: it hung up, or cannot be served any more.
         """
+        self._kicks.withdraw_all()  # what messages change
         messages = self._session.talk()
         self._check_files()
         if self._session.end:
@@ -180,7 +183,8 @@ class AttachedGuest:
             self.waits_since_s = None
         if self.waits_since_s is None and self._session.waits_for_peer:
             self.waits_since_s = self._clock_ns() / 1e9
-        return STEP if messages <= PAID_MESSAGES else IN_VAIN
+        self._offer()
+        return (STEP if messages <= PAID_MESSAGES else IN_VAIN)._replace(earned_s=self._kicks.take_earned_s())
 
     def end_wait(self) -> Use:
         """The peer was waited for long enough.
@@ -203,14 +207,17 @@ class AttachedGuest:
             What that was good for.
         """
         index = self._kicks.take_ready()
+        left = self._kicks.take_left(index)
         try:
-            turn = self._device.process(index, ELEMENTS_PER_TURN)
+            turn = self._device.process(index, ELEMENTS_PER_TURN) if left is None else left.turn()
             self._check_files()
         except RingError as error:
             self._check_files()
             self._session.fail_queue(index, str(error))
-            return IN_VAIN
+            return IN_VAIN if left is None else left.use(IN_VAIN)
         call, more, config_changed, in_vain, payable, pages, reports, failure = turn
+        if left is not None and left.call_error:
+            raise not_signalled(OSError(left.call_error, os.strerror(left.call_error)), left.call_s)
         if call:
             self._session.call(index)
         if reports:
@@ -225,7 +232,25 @@ class AttachedGuest:
         if failure and failure != self._failure_logged:
             self._failure_logged = failure
             self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
-        return Use(in_vain, payable, pages)
+        if not more:
+            self._offer()
+        use = Use(in_vain, payable, pages)
+        return use if left is None else left.use(use)
+
+    def _offer(self) -> None:
+        """Have the loop's step serve what only a kick makes ready, as things are now."""
+        for index, offered in self._kicks.quiet:
+            skip = self._device.skip_if_served(index)
+            if skip is None or not self.may_be_served_in_passing:
+                offered.withdraw()
+                continue
+            offered.offer(
+                self._memory.region_map.table,
+                skip,
+                call_fd=self._session.call_fd(index),
+                faults=self._faults,
+                lag=self.lag.words,
+            )
 
     @property
     def features(self) -> int:
@@ -316,6 +341,7 @@ class AttachedGuest:
     def finish(self) -> None:
         """Serve what is in its rings now, and nothing that comes later."""
         self._device.queues.finish()
+        self._offer()
 
     def set_target_bytes(self, target_bytes: int) -> bool:
         """Want the guest to make do with this much memory; False and errors as `follow_wishes`.
@@ -338,6 +364,7 @@ class AttachedGuest:
         if self.paused and not self.wishes.paused and index is not None:
             self._kicks.make_ready(index)
         self._device.paused = self.wishes.paused
+        self._offer()
         if self.wishes.target_bytes is not None:
             self.request_statistics()  # the target holds for the memory that it has now
         return self._renew_target()

@@ -166,9 +166,13 @@ class VhostUserSession:
             raise GuestGoneError(f"connection lost: {error}") from error
         return taken
 
+    def call_fd(self, index: int) -> int:
+        """How the driver is told that elements of a queue are given back; -1 if it is not."""
+        return self._backend.vrings.call_fd(index)
+
     def call(self, index: int) -> None:
         """Tell the driver that elements of a queue are given back."""
-        signal_eventfd(self._backend.vrings.call_fd(index))
+        signal_eventfd(self.call_fd(index))
 
     def tell_config_changed(self) -> bool:
         """Tell the driver that the configuration has changed, now or when it is there; False if it has given no way to.
@@ -371,7 +375,7 @@ class VhostUserSession:
         index = event.queue
         self._device.start_queue(index, place, base, self.features, self.inflight.region(index))
         self.keep_state()
-        self._kicks.watch(index, event.kick_fd)
+        self._kicks.watch(index, event.kick_fd, self._device.queues.offered(index))
         self.call(index)  # the call for what was given back before may have been lost
 
     def _state(self) -> SessionKept:

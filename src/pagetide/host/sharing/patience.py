@@ -27,6 +27,11 @@ class Patience(Generic[Party]):
         else:
             self._until_s[party] = since_s + PATIENCE_S
 
+    @property
+    def anybody_waited_for(self) -> bool:
+        """Whether there is anybody."""
+        return bool(self._until_s)
+
     def take_due(self, now_s: float) -> list[Party]:
         """Those that were waited for long enough; they are noted no more."""
         due = [party for party, until_s in self._until_s.items() if until_s <= now_s] if self._until_s else []

@@ -29,6 +29,11 @@ class RefaultLooks(Generic[Guest]):
         """Look at a guest no more."""
         self._guests.pop(guest, None)
 
+    @property
+    def any_wanted(self) -> bool:
+        """Whether there is anybody to be looked at."""
+        return bool(self._guests)
+
     def take_due(self, now_s: float) -> Guest | None:
         """The guest at which to look now; say with `looked` when that is done."""
         if not self._guests or now_s < self._due_s:

@@ -18,6 +18,9 @@ from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.split_ring.device import UNDER_WAY
 
+ELEMENTS_PER_TURN = 16
+"""Most elements served before another guest has its turn."""
+
 TURN_BYTES_MAX = 256 << 20
 """A turn ends with the piece that reaches this many bytes discarded: about 30 ms of punching small pages."""
 

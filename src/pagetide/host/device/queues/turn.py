@@ -61,16 +61,18 @@ from pagetide.virtio.split_ring.device_ring import DeviceRing
 from pagetide.virtio.split_ring.ring import RingError
 
 # A turn's answer, in one int: four bits, the share in vain, how many pages were named, and how many reports served.
-_CALL = 1
+CALL = 1
 _MORE = 2
 _FAILED = 4
 _EMPTY = 8
 _VAIN_SHIFT = 4
 _VAIN_UNIT = 1 << 10
 _VAIN_MASK = 2 * _VAIN_UNIT - 1
-_PAGES_SHIFT = 15
-_PAGES_MASK = 511
-_REPORTS_SHIFT = 24
+PAGES_SHIFT = 15
+PAGES_MASK = 511
+REPORTS_SHIFT = 24
+UNUSUAL = _MORE | _FAILED | _EMPTY | _VAIN_MASK << _VAIN_SHIFT
+"""None of these is in the answer of a turn after which nothing is to be done but to call the driver."""
 
 _Words = npt.NDArray[np.int64]
 
@@ -122,14 +124,14 @@ def _worth(named_bytes: int, wrong_bytes: int, elements: int) -> int:
     """What a turn's answer says of what it was good for."""
     worth = _in_vain(named_bytes, wrong_bytes) << _VAIN_SHIFT
     if wrong_bytes == 0:
-        worth |= min(named_bytes // PAGE_SIZE_BYTES, PAID_PAGES) << _PAGES_SHIFT
+        worth |= min(named_bytes // PAGE_SIZE_BYTES, PAID_PAGES) << PAGES_SHIFT
     if elements == 0 and named_bytes == 0 and wrong_bytes == 0:
         worth |= _EMPTY
     return int(worth)
 
 
 @kernel
-def _take_turn(
+def take_turn(
     queue: int,
     ring: _Words,
     regions: _Words,
@@ -192,13 +194,18 @@ def _take_turn(
     named_bytes = max(ledger[REPORTED_BYTES] - named_bytes, control[TURN_BYTES] - control[BYTES_LEFT])
     worth = _worth(named_bytes, _wrong_bytes(ledger) - wrong_bytes, given_back + ring[UNDER_WAY])
     reports = given_back if queue == REPORTING else 0
-    return int(reports << _REPORTS_SHIFT | worth | failed | more | call)
+    return int(reports << REPORTS_SHIFT | worth | failed | more | call)
 
 
 class BlockQueue:
     """A started inflate, deflate or reporting queue.
 
     Attributes:
+        ring: its device half.
+        kind: which of the three it is.
+        control: the device's control array.
+        account: the queue's account in the ledger.
+        spare: what is not accounted for again.
         progress: how far the element under way has come, if `ring.state[UNDER_WAY]` says that there is one.
         ranges: what of it is still to be discarded.
     """
@@ -217,10 +224,10 @@ class BlockQueue:
         """
         assert kind in {Queue.INFLATE, Queue.DEFLATE, Queue.REPORTING}
         self.ring = ring
-        self._kind = int(kind)
-        self._control = control
-        self._account = account
-        self._spare = np.zeros(ACCOUNT_WORDS, np.int64)
+        self.kind = int(kind)
+        self.control = control
+        self.account = account
+        self.spare = np.zeros(ACCOUNT_WORDS, np.int64)
         self.progress = np.zeros(PROGRESS_WORDS, np.int64)
         self.progress[COUNTED_BYTES] = counted_bytes
         self.ranges = np.zeros((max(len(ring.gpas), PFNS_MAX), RANGE_COLUMNS), np.int64)
@@ -248,8 +255,8 @@ class BlockQueue:
             RingError: the driver broke a rule of the ring; nothing but a reset helps.
         """
         ring = self.ring
-        answer = _take_turn(
-            self._kind,
+        answer = take_turn(
+            self.kind,
             ring.state,
             regions,
             ring.gpas,
@@ -257,20 +264,28 @@ class BlockQueue:
             ring.flags,
             self.ranges,
             self.progress,
-            self._control,
-            self._account,
-            self._spare,
+            self.control,
+            self.account,
+            self.spare,
             budget,
             skip,
         )
+        return self.turn_of(answer)
+
+    def turn_of(self, answer: int) -> Turn:
+        """What an answer of `take_turn` for this queue says.
+
+        Raises:
+            RingError: the driver broke a rule of the ring; nothing but a reset helps.
+        """
         if answer < 0:
             raise RingError(answer)
         return Turn(
-            call=bool(answer & _CALL),
+            call=bool(answer & CALL),
             more=bool(answer & _MORE),
             in_vain=(answer >> _VAIN_SHIFT & _VAIN_MASK) / _VAIN_UNIT,
             payable=bool(answer & _EMPTY),
-            pages=answer >> _PAGES_SHIFT & _PAGES_MASK,
-            reports=answer >> _REPORTS_SHIFT,
-            failure=self._control.item(FAILURE) if answer & _FAILED else 0,
+            pages=answer >> PAGES_SHIFT & PAGES_MASK,
+            reports=answer >> REPORTS_SHIFT,
+            failure=self.control.item(FAILURE) if answer & _FAILED else 0,
         )
