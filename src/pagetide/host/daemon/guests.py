@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import NamedTuple, TypeVar
 
 from pagetide.foreign_fds import Closer
@@ -99,6 +99,11 @@ class Guests:
         """Whether somebody's turn would do something."""
         return bool(self._working)
 
+    @property
+    def pending(self) -> tuple[Collection[object], ...]:
+        """What is empty, and stays the same object, while nothing is to be done for anybody before something comes."""
+        return self._working, self._looks.wanted
+
     def enter(self, guest: AttachedGuest, origin: GuestSocket | None) -> None:
         """One is attached, and heard from now on."""
         self._events.watch(guest.fileno(), READABLE, functools.partial(self.talk, guest))
@@ -120,7 +125,8 @@ class Guests:
 
     def turns(self) -> None:
         """Give each guest with elements waiting a turn."""
-        turns, self._working = self._working, {}
+        turns = list(self._working)
+        self._working.clear()
         for guest in turns:
             if guest.has_work:
                 self.attempt(guest, guest.turn)
@@ -154,11 +160,6 @@ class Guests:
         start_s = self._clock_s()
         self.attempt(guest, guest.look_for_refaults)
         self._looks.looked(guest, start_s, self._clock_s(), more=guest.looking)
-
-    @property
-    def want_looks(self) -> bool:
-        """Whether somebody's memory is to be looked at."""
-        return self._looks.any_wanted
 
     def look_if_due(self) -> None:
         """Look at a piece of the memory whose turn it is."""

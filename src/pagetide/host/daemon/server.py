@@ -101,6 +101,7 @@ class Server:
         )
         self.sockets = self._reception.sockets
         self.succession = None if keeper is None else Succession(keeper, self._guests, self._reception, self.adopt)
+        self._pending = [*self._guests.pending, self._costs.resting, self._patience.waited_for]
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -140,6 +141,7 @@ class Server:
             patience=self._patience,
             clock_s=self._now_s,
         )
+        self._pending.append(self._control.waiting)
 
     def wake_by(self, fd: int, action: Callable[[], None] = lambda: None) -> None:
         """End waiting in `run_once` whenever this descriptor is readable; the action may take what makes it so."""
@@ -230,20 +232,20 @@ class Server:
             linger: whether to go on for all of that time while nothing but kicks comes; for a caller whose signals make
                 a descriptor of `wake_by` readable.
         """
-        control = self._control
-        busy = self._guests.have_work or (control is not None and control.has_work)
-        quiet = not (busy or self._costs.anybody_rests or self._guests.want_looks or self._patience.anybody_waited_for)
-        wait_s = 0 if busy else timeout_s if quiet else self._until_next_s(timeout_s)
-        count = self._events.look(wait_s, again=linger and quiet)
-        if quiet and count == 0:
-            return  # all there was is done: kicks of queues that the step serves
+        if any(self._pending):
+            busy = self._guests.have_work or (self._control is not None and self._control.has_work)
+            count = self._events.look(0.0 if busy else self._until_next_s(timeout_s))
+        else:
+            count = self._events.look(timeout_s, again=linger)
+            if count == 0:
+                return  # nothing came but kicks of queues that the step serves
         self._costs.begin_round(self._events.take_passed_s())
         for rested in self._costs.take_rested():
             go_on(rested, self._guests, self.sockets, self._control)
         self._events.act(count)
         self._guests.turns()
-        if control is not None and control.has_work:
-            control.turn()
+        if self._control is not None and self._control.has_work:
+            self._control.turn()
         self._guests.look_if_due()
         for party in self._patience.take_due(self._now_s()):
             end_wait(party, self._guests, self._control)

@@ -13,7 +13,6 @@ import numpy as np
 from pagetide import bus_error
 from pagetide.host.guest.kick_step import (
     EPOLL_FD,
-    ERROR,
     EVENT_BYTES,
     EVENTS_AT,
     EVENTS_MAX,
@@ -28,6 +27,8 @@ from pagetide.host.guest.kick_step import (
     SINCE_NS,
     SLEPT_NS,
     TICKS_AT,
+    TIMEOUT_MS,
+    UNTIL_NS,
     look_and_serve,
 )
 
@@ -71,6 +72,7 @@ class FdEvents:
         self._loop[OTHERS_AT] = self._others.ctypes.data
         self._loop[LOOKED_NS] = self._looked_ns
         self._loop[QUEUES_AT], self._loop[QUEUES] = self._queues.ctypes.data, len(self._queues)
+        self._wait = 0.0, False  # as in the loop's words
         self._loop_address = self._loop.ctypes.data
 
     @property
@@ -132,14 +134,16 @@ class FdEvents:
         Raises:
             OSError: it cannot be waited.
         """
-        timeout_ms = -1 if timeout_s < 0 else math.ceil(timeout_s * 1000)
-        until_ns = 0
-        if again:
+        if (timeout_s, again) != self._wait or again:
+            self._wait = timeout_s, again
             until_ns = _FOR_EVER_NS if timeout_s < 0 else time.monotonic_ns() + math.ceil(timeout_s / _NS)
-        count = look_and_serve(self._loop_address, timeout_ms, until_ns)
-        failure = self._loop.item(ERROR)
-        if failure not in (0, errno.EINTR):
-            raise OSError(failure, os.strerror(failure))
+            self._loop[TIMEOUT_MS] = -1 if timeout_s < 0 else math.ceil(timeout_s * 1000)
+            self._loop[UNTIL_NS] = until_ns if again else 0
+        count: int = look_and_serve(self._loop_address)
+        if count < 0:
+            if count != -errno.EINTR:
+                raise OSError(-count, os.strerror(-count))
+            count = 0
         if not self.serves:
             self._since_ns = self._clock_ns() if self._loop.item(SLEPT_NS) else self._looked_ns
             self._looked_ns = self._clock_ns()

@@ -49,13 +49,13 @@ OTHERS_AT = 4  # room for EVENTS_MAX descriptors, which receives those that are 
 FAULTS_AT = 5  # where bad accesses are counted (bus_error.py)
 TICKS_AT = 6  # the words of an Interruption; 0 for none
 ONE_AT = 7  # where there is a word of value 1
-BEGUN_NS = 8  # when the last look began
-LOOKED_NS = 9  # and had found what there was
-SINCE_NS = 10  # nothing that it found was ready before this time
-SLEPT_NS = 11  # for how long it slept before that
-CPU_NS = 12  # the thread's CPU time, after the last turn
-PASSED_NS = 13  # for how long looks slept, and turns took, since somebody set this to 0
-ERROR = 14  # errno, if it could not wait
+LOOKED_NS = 8  # when the last look had found what there was
+SINCE_NS = 9  # nothing that it found was ready before this time
+SLEPT_NS = 10  # for how long it slept before that
+CPU_NS = 11  # the thread's CPU time, after the last turn
+PASSED_NS = 12  # for how long looks slept, and turns took, since somebody set this to 0
+TIMEOUT_MS = 13  # for how long to wait at most; for ever if it is negative
+UNTIL_NS = 14  # until when to look again as long as queues are all there is; 0 to look once
 LOOP_WORDS = 15
 
 # An Interruption's words; from the third on they are the struct itimerval with which it ticks.
@@ -130,9 +130,9 @@ def _serve(loop: _Words, queue: _Words, is_first: int) -> int:
 
 @kernel
 def _look(loop: _Words, timeout_ms: int) -> int:
-    """Wait until a descriptor is ready; how many events there are. It sleeps only if none is there at once."""
+    """Wait until a descriptor is ready, asleep only if none is so at once; how many events there are, or a -errno."""
     loop[SINCE_NS] = loop[LOOKED_NS]
-    loop[SLEPT_NS] = loop[ERROR] = 0
+    loop[SLEPT_NS] = 0
     found = _epoll_wait(int(loop[EPOLL_FD]), int(loop[EVENTS_AT]), EVENTS_MAX, 0)
     if found == 0 and timeout_ms != 0:
         if loop[TICKS_AT] != 0:
@@ -143,7 +143,7 @@ def _look(loop: _Words, timeout_ms: int) -> int:
         loop[SLEPT_NS] = loop[SINCE_NS] - slept_ns
         loop[PASSED_NS] += loop[SLEPT_NS]
     if found < 0:
-        loop[ERROR] = errno()
+        found = -errno()
     loop[LOOKED_NS] = monotonic_ns()
     return int(found)
 
@@ -171,24 +171,24 @@ def _serve_found(loop: _Words, found: int) -> int:
 
 
 @kernel
-def look_and_serve(address: int, timeout_ms: int, until_ns: int) -> int:
+def look_and_serve(address: int) -> int:
     """Wait until a descriptor is ready, and serve the offered queues that were kicked.
 
     Args:
-        address: the loop's words.
-        timeout_ms: for how long to wait at most; for ever if it is negative.
-        until_ns: until when to look again as long as queues are all there is; 0 to look once.
+        address: the loop's words. (One argument, and an integer: each costs time, and an array most.)
 
     Returns:
-        How many descriptors are left to the caller; 0 as well if a signal came, or if there was an `ERROR`.
+        How many descriptors are left to the caller; a negative errno if it could not wait, for a signal, say.
     """
     loop = words_at(address, LOOP_WORDS)
-    loop[BEGUN_NS] = monotonic_ns()
+    timeout_ms = loop[TIMEOUT_MS]
     while True:
         found = _look(loop, timeout_ms)
+        if found <= 0:
+            return found
         count = _serve_found(loop, found)
-        left_ns = until_ns - loop[LOOKED_NS]
-        if found <= 0 or count > 0 or left_ns <= 0:
+        left_ns = loop[UNTIL_NS] - loop[LOOKED_NS]
+        if count > 0 or left_ns <= 0:
             return count
         if timeout_ms > 0:
             timeout_ms = left_ns // _MS + 1

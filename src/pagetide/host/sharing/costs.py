@@ -5,7 +5,7 @@ loop works or sleeps, and not while others have its processor; allowance.py says
 """
 
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from pagetide.host.device.allowance import HELD_REST_MAX_S, IN_VAIN, PAID_PAGES, SHARE, Allowance, Use
@@ -58,9 +58,9 @@ class Costs(Generic[Party]):
         self.clock_s += passed_s
 
     @property
-    def anybody_rests(self) -> bool:
-        """Whether a rest has begun and not ended."""
-        return bool(self._resting)
+    def resting(self) -> Collection[Party]:
+        """Whose rest has begun and not ended: always the same object."""
+        return self._resting
 
     def end_round(self) -> None:
         """The loop has ended a round.
