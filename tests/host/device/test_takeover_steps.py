@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pagetide.atomics import load_u16
 from pagetide.host.device.balloon import FEATURES
-from pagetide.host.device.queues import element, turn
+from pagetide.host.device.queues import block_queue, element, turn
 from pagetide.jit import JIT_DISABLED
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.split_ring import device as ring_device
@@ -191,7 +191,7 @@ def _idx_first(state: np.ndarray, head: int, length_bytes: int) -> int:
         ("pagetide.virtio.split_ring.device", "note_published", _never_settled),
         ("pagetide.virtio.split_ring.device", "note_given_back", _no_list),
         ("pagetide.virtio.split_ring.device", "note_given_back", _only_the_head),
-        ("pagetide.host.device.queues.turn", "push_used", _idx_first),
+        ("pagetide.host.device.queues.joined", "push_used", _idx_first),
     ],
 )
 def test_a_broken_order_of_stores_is_caught(
@@ -271,7 +271,7 @@ def _begun_again_with_the_next(patch: pytest.MonkeyPatch) -> None:
         ring[ring_device.UNDER_WAY] = 0
         return take_turn(queue, ring, *rest)
 
-    patch.setattr(turn, "take_turn", forgetful)
+    patch.setattr(block_queue, "take_turn", forgetful)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,12 @@ DEALT_BYTES = 3  # how much of it was dealt with
 COUNTED_BYTES = 4  # how much of it was accounted for when it was served before
 NAMED_BYTES = 5  # what its descriptors name
 GONE_BYTES = 6  # how much of it was verified gone
-PROGRESS_WORDS = 7
+JOINED = 7  # elements that are to be dealt with together (joined.py); 0 between two turns
+JOINED_RANGES = 8  # their ranges
+JOINED_BYTES = 9
+JOINED_VERIFY = 10  # whether they are read back
+HEADS = 11  # where they are given back
+PROGRESS_WORDS = HEADS + ELEMENTS_PER_TURN
 
 REPORTING = int(Queue.REPORTING)
 INFLATE = int(Queue.INFLATE)

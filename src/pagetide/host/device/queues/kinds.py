@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.host.device.queues.block_queue import BlockQueue
 from pagetide.host.device.queues.hinting import HintingQueue, HintingRound
 from pagetide.host.device.queues.statistics import StatisticsQueue
-from pagetide.host.device.queues.turn import BlockQueue
 from pagetide.host.memory.ledger import DEFLATE_ACCOUNT, INFLATE_ACCOUNT, REPORT_ACCOUNT
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.split_ring.device_ring import DeviceRing

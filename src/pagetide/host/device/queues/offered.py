@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.host.device.allowance import Use
+from pagetide.host.device.queues.block_queue import BlockQueue
 from pagetide.host.device.queues.element import CONTROL_WORDS, PROGRESS_WORDS
-from pagetide.host.device.queues.turn import BlockQueue, Turn, take_turn
+from pagetide.host.device.queues.turn import Turn, take_turn
 from pagetide.host.memory.ledger import ACCOUNT_WORDS
 from pagetide.host.memory.ranges import RANGE_COLUMNS
 from pagetide.jit import kernel

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pagetide.host.device.queues.block_queue import BlockQueue
 from pagetide.host.device.queues.kinds import AnyQueue
 from pagetide.host.device.queues.offered import OfferedQueue
 from pagetide.host.device.queues.place import QueueLostError, QueuePlace, addresses
-from pagetide.host.device.queues.turn import BlockQueue
 from pagetide.host.memory.guest_memory import DeviceMemory
 from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import Queue
