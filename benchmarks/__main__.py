@@ -18,6 +18,7 @@ from benchmarks import (
     find_next,
     guest_allocator,
     host_discard,
+    host_joined,
     many_guests,
     shared,
     simulated,
@@ -33,7 +34,7 @@ from pagetide.workload.stream import StreamError
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
     "next": find_next.run,
-    "host": lambda: itertools.chain(host_discard.run(), against_qemu.run()),
+    "host": lambda: itertools.chain(host_discard.run(), host_joined.run(), against_qemu.run()),
     "guests": lambda: itertools.chain(many_guests.run(), bad_neighbours.run()),
     "shared": shared.run,
     "simulated": simulated.run,

@@ -88,7 +88,7 @@ def serve(
         os.eventfd_write(stop_fd, 1)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    waker = _SignalWaker(server)
+    waker = SignalWaker(server)
     try:
         server.wake_by(stop_fd)
         try:
@@ -127,7 +127,7 @@ def serve(
         os.close(stop_fd)
 
 
-class _SignalWaker:
+class SignalWaker:
     """Has every signal end the server's wait, also one that comes between two: its handler is Python's, and runs then.
 
     Use in the main thread.

@@ -41,7 +41,6 @@ class AttachedGuest:
             comes while earlier ones are being served counts from when those came, so no time is told too short.
         keep: where it is kept for a successor of this process, if it is.
         waits_since_s: since when nothing goes on because the peer does not read or leaves a message half sent.
-        may_be_served_in_passing: whether the loop's step may serve it; the change counts from its next turn on.
     """
 
     name: str
@@ -50,7 +49,6 @@ class AttachedGuest:
     lag: Lag
     keep: Keep | None
     waits_since_s: float | None
-    may_be_served_in_passing: bool
 
     def __init__(
         self,
@@ -94,7 +92,7 @@ class AttachedGuest:
         self._device.paused, self._device.inhibited = self.wishes.paused, self.wishes.inhibited
         self.lag = Lag()
         self.waits_since_s = None
-        self.may_be_served_in_passing = True
+        self._apart = False
         self._clock_ns = clock_ns
         self._held = HeldLook(clock_ns)
         self._fault_count = bus_error.fault_count()
@@ -237,11 +235,16 @@ class AttachedGuest:
         use = Use(in_vain, payable, pages)
         return use if left is None else left.use(use)
 
+    def serve_apart(self) -> None:
+        """From now on each turn is an action by itself, so that it can be timed: none is the loop's step's."""
+        self._apart = True
+        self._kicks.withdraw_all()
+
     def _offer(self) -> None:
         """Have the loop's step serve what only a kick makes ready, as things are now."""
         for index, offered in self._kicks.quiet:
             skip = self._device.skip_if_served(index)
-            if skip is None or not self.may_be_served_in_passing:
+            if skip is None or self._apart:
                 offered.withdraw()
                 continue
             offered.offer(
