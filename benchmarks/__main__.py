@@ -16,9 +16,11 @@ from benchmarks import (
     command_line,
     fidelity,
     find_next,
+    fleet,
     guest_allocator,
     host_discard,
     host_joined,
+    looking,
     many_guests,
     shared,
     simulated,
@@ -39,7 +41,9 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
+    "fleet": fleet.run,
     "cli": command_line.run,
+    "why": looking.run,
     "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }
 _PRIZE = "prize"

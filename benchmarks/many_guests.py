@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.rows import Row
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES
-from pagetide.linux import process_cpu_s
 from pagetide.machine.live.host_warm_up import warm_up_host
 from pagetide.memory.guest_ram import GuestRam
+from pagetide.processes import process_cpu_s
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue, queues
 from pagetide.virtio.split_ring.driver import DriverRing
@@ -96,9 +96,7 @@ class PlayedGuest:
         self.ring = DriverRing(
             _SIZE,
             ram_address=self.ram.address,
-            desc_gpa=place.desc_gpa,
-            avail_gpa=place.avail_gpa,
-            used_gpa=place.used_gpa,
+            place=place,
             event_idx=True,
             table_descs=_SIZE,
             tables_gpa=_RING_BYTES // 2,

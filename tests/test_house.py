@@ -9,11 +9,27 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 SOURCE = Path(__file__).parent.parent / "src"
 PACKAGE = "pagetide"
 
 FLOORS = (
-    {"units", "linux", "jit", "atomics", "bus_error", "foreign_fds", "views", "whole_file", "inside"},
+    {
+        "units",
+        "linux",
+        "processes",
+        "detached_mount",
+        "huge_tmpfs",
+        "jit",
+        "atomics",
+        "bus_error",
+        "foreign_fds",
+        "views",
+        "whole_file",
+        "templates",
+        "inside",
+    },
     {"memory"},
     {"virtio"},
     {"guest", "host"},
@@ -22,7 +38,7 @@ FLOORS = (
     {"explorer"},
     {"conformance"},
     {"terminal"},
-    {"compare", "operate"},
+    {"compare", "operate", "fleet"},
     {"commands"},
     {"cli", "__main__"},
 )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pagetide import bus_error
-from pagetide.host.guest.kick_step import (
+from pagetide.host.device.queues.kick_step import (
     EPOLL_FD,
     EVENT_BYTES,
     EVENTS_AT,

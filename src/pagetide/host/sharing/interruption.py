@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from pagetide.host.guest.kick_step import BUSY, FIRST_TICK_US, TICK_US, TICKING, TICKS_WORDS
+from pagetide.host.device.queues.kick_step import BUSY, FIRST_TICK_US, TICK_US, TICKING, TICKS_WORDS
 
 TICK_S = 0.1
 """Longest time for which a guest can hold up the loop in a call that a signal ends."""
@@ -21,7 +21,7 @@ TICK_S = 0.1
 class Interruption:
     """Ticks, as long as the context lasts, from when somebody says `busy` until `idle`. One, in the main thread.
 
-    The loop's step says so itself, in the words at `address` (host/guest/kick_step.py).
+    The loop's step says so itself, in the words at `address` (host/device/queues/kick_step.py).
     """
 
     def __init__(self) -> None:
