@@ -150,6 +150,6 @@ def test_a_monitor_that_somebody_else_has_is_said(qemu: QemuProgram, linux: Gues
         qmp.ask("query-status")
         begin_s = time.monotonic()
         with pytest.raises(GatherError, match="one program at a time"):
-            examine(patient, str(tmp_path / "qmp"))
+            gather(str(tmp_path / "qmp"), None, NOWHERE)
         assert time.monotonic() - begin_s < 5
         assert examine(patient).findings == ()
