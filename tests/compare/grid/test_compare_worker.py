@@ -13,7 +13,7 @@ from pagetide.machine.costs import read_costs
 from pagetide.machine.settings.file import make_config
 from pagetide.machine.workloads import make_stream
 from pagetide.workload.stream import Stream
-from tests.commands.test_compare_command import run_of
+from tests.commands.grids.test_compare_command import run_of
 
 TINY = {"ram": "16MiB", "bursts": 1, "rest": 1.0, "eat-share": 0.5, "order": 6, "delay": 0.1}
 
