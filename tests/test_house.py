@@ -19,11 +19,13 @@ FLOORS = (
         "units",
         "linux",
         "processes",
+        "detached_mount",
         "huge_tmpfs",
         "jit",
         "atomics",
         "bus_error",
         "foreign_fds",
+        "views",
         "whole_file",
         "templates",
         "inside",
@@ -36,7 +38,7 @@ FLOORS = (
     {"explorer"},
     {"conformance"},
     {"terminal"},
-    {"compare", "operate"},
+    {"compare", "operate", "fleet"},
     {"commands"},
     {"cli", "__main__"},
 )
@@ -101,7 +103,7 @@ def violations(source: str, module: str) -> list[str]:
         found += [f"{module} is protocol and imports {name}" for name in sorted(outside & IO)]
     if room in {"guest", "virtio"} and module != TRANSPORT:
         found += [f"{module} asks for the time: it imports {name}" for name in sorted(outside & CLOCKS)]
-    if room not in {"jit", "atomics", "bus_error", "foreign_fds", "whole_file"}:
+    if room not in {"jit", "atomics", "bus_error", "foreign_fds", "views", "whole_file"}:
         found += [f"{module} imports {name}, not pagetide.jit" for name in sorted(outside & COMPILER)]
     return found
 

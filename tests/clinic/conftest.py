@@ -22,6 +22,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--clinic-table", type=Path, default=None, help="write the clinic's cases to this file")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is another case of evidence that is read elsewhere, too, is for `make clinic` only."""
+    if config.getoption("--clinic-table", default=None) is None:
+        rare = [item for item in items if item.get_closest_marker("rare") is not None]
+        items[:] = [item for item in items if item not in rare]
+        config.hook.pytest_deselected(items=rare)
+
+
 @pytest.fixture(autouse=True)
 def case(request: pytest.FixtureRequest) -> None:
     """What is noted from now on is this test's."""
@@ -73,6 +81,12 @@ def qemu(request: pytest.FixtureRequest) -> QemuProgram:
         found = find_qemu(newer, generic=False)
     CASEBOOK.qemus[request.param] = found.version
     return found
+
+
+@pytest.fixture(scope="session")
+def installed() -> QemuProgram:
+    """One QEMU, for what is the same with any."""
+    return find_qemu(generic=False)
 
 
 @pytest.fixture(scope="session")
