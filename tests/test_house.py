@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 SOURCE = Path(__file__).parent.parent / "src"
 PACKAGE = "pagetide"
 
@@ -24,6 +26,7 @@ FLOORS = (
         "bus_error",
         "foreign_fds",
         "whole_file",
+        "templates",
         "inside",
     },
     {"memory"},
@@ -34,7 +37,7 @@ FLOORS = (
     {"explorer"},
     {"conformance"},
     {"terminal"},
-    {"compare", "operate"},
+    {"compare", "operate", "fleet"},
     {"commands"},
     {"cli", "__main__"},
 )

@@ -6,13 +6,12 @@ guest's and the host's beyond that with `off`. The allocator is measured with ma
 started) and without, by turns.
 """
 
-import functools
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.guest_allocator import NR_PAGES, RandomWork, Work, pair_work, seconds
-from benchmarks.prize import live
+from benchmarks.guest_allocator import NR_PAGES, Work, seconds, works
+from benchmarks.prize import real_memory
 from benchmarks.prize.picture import draw
 from benchmarks.prize.replay import Trace, keeping, linux, operations_per_s, policies, replay
 from benchmarks.rows import Row
@@ -60,11 +59,7 @@ def _marks_ratio(vcpus: int, make_work: Callable[[], Work]) -> float:
 
 def _allocator() -> Iterator[Row]:
     for vcpus in (1, 2):
-        works: dict[str, Callable[[], Work]] = {
-            "pair": lambda: pair_work,
-            "random": functools.partial(RandomWork, vcpus),
-        }
-        for name, make_work in works.items():
+        for name, make_work in works(vcpus).items():
             ratio = _marks_ratio(vcpus, make_work)
             yield Row(f"allocator, {name}, {vcpus} vCPU, marks / none", ratio, "ratio", at_most=1.03)
 
@@ -97,6 +92,6 @@ def run(folder: Path, picture: Path | None, live_name: str | None = None) -> Ite
     yield from _asked(traces)
     yield from _allocator()
     if live_name is not None:
-        yield from live.run(folder / f"{live_name}.parquet")
+        yield from real_memory.run(folder / f"{live_name}.parquet")
     if picture is not None:
         draw(traces, picture)

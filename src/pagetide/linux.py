@@ -103,6 +103,22 @@ def add_seals(fd: int, seals: int) -> None:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
 
 
+def sealed_memfd(name: str, size_bytes: int) -> int:
+    """A new memory file of this size: who has the descriptor can neither cut it short nor enlarge it.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    fd = memfd_create(name)
+    try:
+        ftruncate(fd, size_bytes)
+        add_seals(fd, SEAL_SHRINK | SEAL_GROW)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def can_have_seals(fd: int) -> bool:
     """Whether it is a file of tmpfs (a memfd is one) or hugetlbfs: no others have seals (fcntl(2), F_GET_SEALS)."""
     try:

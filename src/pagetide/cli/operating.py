@@ -49,8 +49,8 @@ def why(
     host sees is known.
 
     Args:
-        vm: A process id, the path of a QEMU's QMP socket or of a Firecracker's API socket, or the name of a guest of a
-            running `pagetide serve` or of a domain of libvirt (LIBVIRT_DEFAULT_URI names the connection). Without one,
+        vm: A process id, the path of a QEMU's QMP socket or of a Firecracker's API socket, the name of a guest of a
+            running `pagetide serve`, or of a domain of libvirt (LIBVIRT_DEFAULT_URI names the connection). Without one,
             the VMs on this host are listed with what each holds.
         guest_script: Print the shell script that is to be run in the guest, as root if that can be; it only reads, and
             any POSIX shell will do.

@@ -17,6 +17,7 @@ from pagetide.host.guest.fd_events import READABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.keep import Keep
 from pagetide.host.guest.kicks import Kicks
+from pagetide.host.guest.observed import Parts
 from pagetide.host.guest.session import VhostUserSession
 from pagetide.host.guest.steered import SteeredGuest
 from pagetide.host.guest.wishes import Wishes
@@ -102,13 +103,10 @@ class AttachedGuest(SteeredGuest):
         )
         super().__init__(
             name,
-            device,
-            memory,
-            session,
+            Parts(device, memory, kicks, session),
+            clock_ns,
             wishes=Wishes() if wishes is None else wishes,
-            kicks=kicks,
             cut_files=CutFiles(memory, session),
-            clock_ns=clock_ns,
         )
 
     @property

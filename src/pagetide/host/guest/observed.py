@@ -1,12 +1,23 @@
 """What can be seen of a guest of the server, by who changes nothing."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from pagetide.host.device.balloon import BalloonDevice
+from pagetide.host.guest.kicks import Kicks
 from pagetide.host.guest.session import VhostUserSession
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.held import Held, HeldLook
 from pagetide.virtio.balloon import Config
+
+
+class Parts(NamedTuple):
+    """What a guest of the server is made of."""
+
+    device: BalloonDevice
+    memory: GuestMemory
+    kicks: Kicks
+    session: VhostUserSession
 
 
 class ObservedGuest:
@@ -18,28 +29,10 @@ class ObservedGuest:
 
     name: str
 
-    def __init__(
-        self,
-        name: str,
-        device: BalloonDevice,
-        memory: GuestMemory,
-        session: VhostUserSession,
-        *,
-        clock_ns: Callable[[], int],
-    ) -> None:
-        """See what these have.
-
-        Args:
-            name: what the log calls the guest.
-            device: the guest's.
-            memory: the guest's.
-            session: the guest's.
-            clock_ns: the time, by which looks at its memory are spread.
-        """
+    def __init__(self, name: str, parts: Parts, clock_ns: Callable[[], int]) -> None:
+        """See what its parts have; by the clock, looks at its memory are spread."""
         self.name = name
-        self._device = device
-        self._memory = memory
-        self._session = session
+        self._device, self._memory, self._kicks, self._session = parts
         self._held = HeldLook(clock_ns)
 
     def fileno(self) -> int:

@@ -3,13 +3,9 @@
 from collections.abc import Callable
 
 from pagetide.host.device.allowance import WANTED, Use
-from pagetide.host.device.balloon import BalloonDevice
 from pagetide.host.guest.cut_files import CutFiles
-from pagetide.host.guest.kicks import Kicks
-from pagetide.host.guest.observed import ObservedGuest
-from pagetide.host.guest.session import VhostUserSession
+from pagetide.host.guest.observed import ObservedGuest, Parts
 from pagetide.host.guest.wishes import Wishes
-from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.virtio.balloon import Feature, Queue
 
 
@@ -23,34 +19,21 @@ class SteeredGuest(ObservedGuest):
     wishes: Wishes
 
     def __init__(
-        self,
-        name: str,
-        device: BalloonDevice,
-        memory: GuestMemory,
-        session: VhostUserSession,
-        *,
-        wishes: Wishes,
-        kicks: Kicks,
-        cut_files: CutFiles,
-        clock_ns: Callable[[], int],
+        self, name: str, parts: Parts, clock_ns: Callable[[], int], *, wishes: Wishes, cut_files: CutFiles
     ) -> None:
         """Want nothing new yet; whether it is paused or inhibited holds from the start.
 
         Args:
             name: what the log calls the guest.
-            device: the guest's.
-            memory: the guest's.
-            session: the guest's.
+            parts: what it is made of.
+            clock_ns: as for `ObservedGuest`.
             wishes: what the host wants of it, and where to note what it comes to want.
-            kicks: the guest's, to which it goes back after a pause.
             cut_files: looked at after each step in its rings.
-            clock_ns: as `ObservedGuest`.
         """
-        super().__init__(name, device, memory, session, clock_ns=clock_ns)
+        super().__init__(name, parts, clock_ns)
         self.wishes = wishes
-        self._kicks = kicks
         self._cut_files = cut_files
-        device.paused, device.inhibited = wishes.paused, wishes.inhibited
+        self._device.paused, self._device.inhibited = wishes.paused, wishes.inhibited
 
     def set_target_bytes(self, target_bytes: int) -> bool:
         """Want the guest to make do with this much memory; False and errors as `follow_wishes`.

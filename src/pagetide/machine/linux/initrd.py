@@ -30,7 +30,7 @@ Writing to a tmpfs is kernel work: a guest whose user space faults slowly (User-
 """
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pagetide.inside import tend_script
@@ -161,15 +161,21 @@ def cpio_archive(entries: list[Entry]) -> bytes:
 
 def guest_initrd(busybox: bytes, modules: Sequence[KernelModule]) -> bytes:
     """The whole archive for a guest: its init, this busybox (static) and these modules, loaded in this order."""
+    return initrd_of({"init": INIT, "tend.sh": tend_script()}, _APPLETS, busybox, modules)
+
+
+def initrd_of(
+    scripts: Mapping[str, str], applets: Sequence[str], busybox: bytes, modules: Sequence[KernelModule]
+) -> bytes:
+    """An archive with these scripts by their names, a static busybox, its applets, and modules numbered in order."""
     folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "mnt", "modules", "proc", "sys", "tmp")]
-    links = [Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS]
+    links = [Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in applets]
     nodes = [
         Entry(f"dev/{name}", stat.S_IFCHR | 0o600, device=device)
         for name, device in (("console", (5, 1)), ("null", (1, 3)), ("ttyS1", (4, 65)), ("zero", (1, 5)))
     ]
     files = [
-        Entry("init", stat.S_IFREG | 0o755, INIT.encode()),
-        Entry("tend.sh", stat.S_IFREG | 0o755, tend_script().encode()),
+        *(Entry(name, stat.S_IFREG | 0o755, script.encode()) for name, script in scripts.items()),
         Entry("bin/busybox", stat.S_IFREG | 0o755, busybox),
         *(
             Entry(f"modules/{place:02}-{module.name}", stat.S_IFREG | 0o644, module.data)

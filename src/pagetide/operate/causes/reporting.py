@@ -10,6 +10,9 @@ from pagetide.operate.guest.linux_reporting import CAPACITY, drain_s, reporting_
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES, format_size
 
 _FIRST_RELEASE = (5, 7)
+_POISON = {f"{name}={on}" for name in ("page_poison", "init_on_free") for on in ("1", "on", "y")}
+"""With one of these a driver reports only where PAGE_POISON is offered (virtballoon_validate, Linux 6.1)."""
+
 _UNPLUG = "device_del of the balloon, and once that is gone "
 _PLUG_QMP = (
     'device_add {"driver":"virtio-balloon-pci","id":"balloon0","free-page-reporting":true}, as a QMP command; on q35 '
@@ -134,8 +137,9 @@ def _not_reporting(evidence: Evidence, size_bytes: int | None) -> Finding:
     release = guest.release_number
     if release is not None and release < _FIRST_RELEASE:
         why, command = f"Linux {guest.release} cannot report (5.7 and newer can)", "a newer kernel"
-    elif "page_poison=1" in guest.parameters or "page_poison=on" in guest.parameters:
-        why, command = "the guest poisons free pages, and the device does not offer PAGE_POISON", "no page_poison"
+    elif poisons := [word for word in guest.parameters if word in _POISON]:
+        why = "the guest poisons or clears free pages, and the device does not offer PAGE_POISON"
+        command = f"no {poisons[0].partition('=')[0]}"
     else:
         why, command = "its kernel may be built without CONFIG_PAGE_REPORTING", "a kernel with CONFIG_PAGE_REPORTING"
     return Finding(
@@ -144,6 +148,7 @@ def _not_reporting(evidence: Evidence, size_bytes: int | None) -> Finding:
         sentence=f"Free page reporting is offered, and the guest's driver does not take it: {why}.",
         evidence=(bits, "the VMM offers it", *held),
         remedies=(Remedy(where="guest", command=f"boot with {command}"),),
+        returns_bytes=size_bytes,
         cost="a reboot of the guest",
     )
 
@@ -194,6 +199,7 @@ def _pinned(evidence: Evidence, size_bytes: int | None) -> Finding:
         "frees is discarded.",
         evidence=("a vfio device on the command line", *_free(evidence, size_bytes)),
         remedies=(Remedy(where="VM", command="no passed-through device", note="from the next start on"),),
+        returns_bytes=size_bytes,
         cost="the device",
     )
 
@@ -208,6 +214,7 @@ def _locked(evidence: Evidence, size_bytes: int | None) -> Finding:
             Remedy(where="QEMU", command="no -overcommit mem-lock=on", note="from the next start on"),
             Remedy(where="libvirt", command="no <locked/> in <memoryBacking>", note="from the next start on"),
         ),
+        returns_bytes=size_bytes,
         cost="the guest's memory may be swapped out",
     )
 
@@ -235,6 +242,7 @@ def _private(evidence: Evidence, size_bytes: int | None) -> Finding:
                 note="virsh edit, from the next start on",
             ),
         ),
+        returns_bytes=size_bytes,
         cost="a restart of the VM",
     )
 

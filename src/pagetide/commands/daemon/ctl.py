@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pagetide.commands.control_path import default_control_path
+from pagetide.commands.daemon.control_path import default_control_path
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config_error import ConfigError
 from pagetide.operate.host.daemon import ask

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pagetide.commands.control_path import default_control_path, make_private
+from pagetide.commands.daemon.control_path import default_control_path, make_private
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config_error import ConfigError
 

@@ -87,9 +87,7 @@ class _Device:
         self.ring = DriverRing(
             _CAPACITY,
             ram_address=ram.address,
-            desc_gpa=place.desc_gpa,
-            avail_gpa=place.avail_gpa,
-            used_gpa=place.used_gpa,
+            place=place,
             event_idx=True,
             table_descs=_CAPACITY,
             tables_gpa=tables_gpa,

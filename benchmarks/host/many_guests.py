@@ -96,9 +96,7 @@ class PlayedGuest:
         self.ring = DriverRing(
             _SIZE,
             ram_address=self.ram.address,
-            desc_gpa=place.desc_gpa,
-            avail_gpa=place.avail_gpa,
-            used_gpa=place.used_gpa,
+            place=place,
             event_idx=True,
             table_descs=_SIZE,
             tables_gpa=_RING_BYTES // 2,
