@@ -13,7 +13,7 @@ from benchmarks.figures import BEGIN, END, Measured, section, with_sections
 from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
 from benchmarks.rows import Row
-from benchmarks.turns.builds import CommitError, both, tree_of, turns_row
+from benchmarks.turns.builds import CommitError, Turn, both, tree_of, turns_row
 from pagetide.machine.costs import read_costs
 from pagetide.workload.lives import lives, stream_of
 from pagetide.workload.stream_file import save_stream
@@ -108,7 +108,7 @@ def test_a_part_measured_anew_replaces_its_section_only() -> None:
     assert with_sections(text, [of("two", ROWS[2])], ORDER) == text
 
 
-SPEED = "import sys\nimport speed\nfor line in sys.stdin:\n    print(speed.NS * int(line), flush=True)\n"
+SPEED = "import sys\nimport speed\nfor line in sys.stdin:\n    print(speed.NS * float(line), flush=True)\n"
 
 
 @pytest.fixture
@@ -128,10 +128,13 @@ def test_two_builds_are_compared_by_turns(two_builds: Path, tmp_path: Path) -> N
     script = tmp_path / "work.py"
     script.write_text(SPEED)
     with both("HEAD", script, two_builds) as builds:
-        reached = turns_row(builds, "3", 5, "work", at_most=0.5)
-        missed = turns_row(builds, "3", 5, "work", at_most=0.2)
+        before, after = (Turn(build, "3") for build in builds)
+        reached = turns_row(before, after, 5, "work", at_most=0.5)
+        missed = turns_row(before, after, 5, "work", at_most=0.2)
+        unknown = turns_row(before, Turn(builds[1], "nan"), 5, "work", at_most=0.2)
     assert (reached.value, reached.ok, reached.note) == (0.25, True, "from 0.25 to 0.25")
     assert missed.ok is False
+    assert (unknown.value, unknown.ok) == (None, None)
     trees = ["git", "-C", str(two_builds), "worktree", "list"]
     assert len(subprocess.run(trees, capture_output=True, text=True, check=True).stdout.splitlines()) == 1
 

@@ -13,7 +13,7 @@ from pagetide.machine.tracing.kernel_files import NoTracingError, OwnKernelFiles
 from pagetide.machine.tracing.own_kernel import Task, record_own_kernel
 from pagetide.machine.tracing.recording import read_recording
 
-pytestmark = pytest.mark.usefixtures("tracefs")
+pytestmark = [pytest.mark.jit, pytest.mark.usefixtures("tracefs")]
 
 MIB = 1 << 20
 EATS = [sys.executable, "-I", "-S", "-c", "x = bytearray(40 << 20)"]

@@ -10,6 +10,8 @@ import pytest
 from pagetide import cli
 from pagetide.workload.stream_file import load_stream
 
+pytestmark = pytest.mark.jit
+
 EATS = [sys.executable, "-I", "-S", "-c", "x = bytearray(20 << 20)"]
 
 
