@@ -16,12 +16,12 @@ from benchmarks import (
     find_next,
     fleet,
     guest_allocator,
-    looking,
     shared,
     simulated,
 )
 from benchmarks.figures import measured, section, with_sections
-from benchmarks.host import against_qemu, bad_neighbours, host_discard, many_guests
+from benchmarks.host import against_qemu, bad_neighbours, host_discard, joined, many_guests, scraping
+from benchmarks.operators import looking
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows
@@ -32,8 +32,9 @@ from pagetide.workload.stream import StreamError
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
     "next": find_next.run,
-    "host": lambda: itertools.chain(host_discard.run(), against_qemu.run()),
+    "host": lambda: itertools.chain(host_discard.run(), joined.run(), against_qemu.run()),
     "guests": lambda: itertools.chain(many_guests.run(), bad_neighbours.run()),
+    "scraping": scraping.run,
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,

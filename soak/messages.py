@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pagetide.operate.host.daemon import ask
+from pagetide.operate.host.control import ask
 from pagetide.virtio.split_ring import ring
 from soak.daemons import ReadDaemon, ReadLog, Sentences
 from soak.honest import HonestGuest
