@@ -20,7 +20,7 @@ from benchmarks import (
     simulated,
 )
 from benchmarks.figures import measured, section, with_sections
-from benchmarks.host import against_qemu, bad_neighbours, host_discard, joined, many_guests, scraping
+from benchmarks.host import against_qemu, bad_neighbours, discarding, joined, many_guests, scraping
 from benchmarks.operators import looking
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
@@ -32,7 +32,7 @@ from pagetide.workload.stream import StreamError
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
     "next": find_next.run,
-    "host": lambda: itertools.chain(host_discard.run(), joined.run(), against_qemu.run()),
+    "host": lambda: itertools.chain(discarding.run(), joined.run(), against_qemu.run()),
     "guests": lambda: itertools.chain(many_guests.run(), bad_neighbours.run()),
     "scraping": scraping.run,
     "shared": shared.run,

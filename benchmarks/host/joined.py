@@ -2,7 +2,7 @@
 
 Elements that wait together and adjoin are dealt with as one call over all of them, which is the anchor here. And a
 report of 1024 ranges, which a driver may send that has room for as many, is dealt with as fast, a range, as one of 32.
-As in host_discard.py, both sides take turns, on memory that the guest has touched, and CPU time is the thread's own.
+As in discarding.py, both sides take turns, on memory that the guest has touched, and CPU time is the thread's own.
 """
 
 import time
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.host.bare_punch import BarePunch, NoCompilerError
-from benchmarks.host.host_discard import ROUNDS, Bench, Case, played_guest
+from benchmarks.host.discarding import ROUNDS, Bench, Case, played_guest
 from benchmarks.rows import Row
 from pagetide.host.device.queues.element import ELEMENTS_PER_TURN
 from pagetide.machine.live.host_warm_up import warm_up_host
