@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
-from benchmarks.prize import live
+from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
 from benchmarks.rows import Row
 from benchmarks.turns.builds import CommitError, Turn, both, tree_of, turns_row
@@ -158,7 +158,7 @@ def test_a_trace_is_replayed_live_and_simulated(tmp_path: Path, hugetmpfs: None)
     """On both kinds of host pages, what is held and what is added is set against the simulated run."""
     blocks = lives(np.arange(200) * 0.001, np.arange(200) * 0.001 + 0.5, np.zeros(200), np.zeros(200))
     save_stream(stream_of(blocks, name="little", end_s=1.0), tmp_path / "little.parquet")
-    rows = list(live.run(tmp_path / "little.parquet"))
+    rows = list(real_memory.run(tmp_path / "little.parquet"))
     assert [row.name.rpartition(": ")[2] for row in rows] == ["held, off by", "added CPU, off by"] * 2
     assert ["4 KiB" in row.name for row in rows] == [True, True, False, False]
     assert all(row.at_most == 10 and row.value is not None and "simulated" in row.note for row in rows)
