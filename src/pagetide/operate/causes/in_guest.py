@@ -83,6 +83,8 @@ def _too_small(balance: Balance, guest: GuestFacts, size_bytes: int) -> Finding:
 def _blocked(balance: Balance, guest: GuestFacts, size_bytes: int) -> Finding:
     order = balance.order
     assert order is not None
+    low = max(0, order - 4)
+    with_it = sum(each for at, each in balance.below_order_bytes.items() if at >= low)
     zones = [
         f"{zone.name} has {format_size(zone.free_bytes)} free, and needs "
         f"{format_size(watermark_bytes(zone, order, guest.page_bytes))}"
@@ -95,10 +97,8 @@ def _blocked(balance: Balance, guest: GuestFacts, size_bytes: int) -> Finding:
         sentence=f"Linux reports nothing of a zone that has no more free than its low watermark and {CAPACITY} "
         f"blocks of order {order}.",
         evidence=tuple(zones[:8]),
-        remedies=(
-            Remedy(where="guest", command=f"echo {max(0, order - 4)} >{_ORDER_FILE}", note="until the guest reboots"),
-        ),
-        returns_bytes=_reports(guest, size_bytes),
+        remedies=(Remedy(where="guest", command=f"echo {low} >{_ORDER_FILE}", note="until the guest reboots"),),
+        returns_bytes=_reports(guest, size_bytes + with_it),
         cost="more reports for the same memory",
     )
 
