@@ -9,6 +9,7 @@ started) and without, by turns.
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.prize import live
 from benchmarks.prize.picture import draw
 from benchmarks.prize.replay import Trace, keeping, linux, operations_per_s, policies, replay
 from benchmarks.rows import Row
@@ -38,12 +39,13 @@ def _asked(traces: list[Trace]) -> Iterator[Row]:
     yield Row("all: added CPU, G = 20 / order 9", cpu_20 / cpu_9, "ratio", at_most=0.90)
 
 
-def run(folder: Path, picture: Path | None) -> Iterator[Row]:
+def run(folder: Path, picture: Path | None, live_name: str | None = None) -> Iterator[Row]:
     """Measure; one row a figure, as soon as there is one.
 
     Args:
         folder: where the traces are, one a Parquet file.
         picture: where to draw what came of it, or None.
+        live_name: which of the traces is replayed on real memory, too, if any.
 
     Raises:
         StreamError: a file is no stream, or there is none.
@@ -64,5 +66,7 @@ def run(folder: Path, picture: Path | None) -> Iterator[Row]:
             yield Row(f"{path.stem}, {label}: operations simulated", speed / 1e6, "M/s", at_least=1)
     yield from _asked(traces)
     yield from allocator_rows.marks()
+    if live_name is not None:
+        yield from live.run(folder / f"{live_name}.parquet")
     if picture is not None:
         draw(traces, picture)

@@ -262,8 +262,7 @@ def _serve(wanted: _Wanted, manager: "ServiceManager") -> None:
             Server(
                 verify_share=wanted.verify_share,
                 features=wanted.features,
-                on_busy=interruption.busy,
-                on_idle=interruption.idle,
+                interruption=interruption,
                 hold_ups=HoldUps(),
                 keeper=keeper,
             )

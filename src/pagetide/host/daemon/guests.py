@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import NamedTuple, TypeVar
 
 from pagetide.foreign_fds import Closer
@@ -113,6 +113,11 @@ class Guests:
         """Whether somebody's turn would do something."""
         return bool(self._working)
 
+    @property
+    def pending(self) -> tuple[Collection[object], ...]:
+        """What is empty, and stays the same object, while nothing is to be done for anybody before something comes."""
+        return self._working, self._looks.wanted
+
     def enter(self, guest: AttachedGuest, origin: GuestSocket | None) -> None:
         """One is attached, and heard from now on."""
         self._events.watch(guest.fileno(), READABLE, functools.partial(self.talk, guest))
@@ -140,7 +145,8 @@ class Guests:
 
     def turns(self) -> None:
         """Give each guest with elements waiting a turn."""
-        turns, self._working = self._working, {}
+        turns = list(self._working)
+        self._working.clear()
         for guest in turns:
             if guest.has_work:
                 self.attempt(guest, guest.turn)
@@ -196,10 +202,13 @@ class Guests:
             return
         used_s = self._costs.lap_s()
         held_s = self._hold_ups.end(guest, used_s)
+        self._hold_ups.note(guest, use.blocked_s)
+        if self._hold_ups.watches(guest):
+            guest.serve_apart()
         if held_s and guest.memory_is_ram and self._costs.hold_up(guest, held_s):
             _log.warning(_HELD_UP, held_s, extra={"guest": guest.name})
             self._rest(guest)
-        if guest in self._origins and self._costs.account(guest, use, used_s):
+        if guest in self._origins and self._costs.account(guest, use, used_s + use.served_s):
             self._rest(guest)
 
     def fenced(self, guest: AttachedGuest, action: Callable[[], _T]) -> _T | None:

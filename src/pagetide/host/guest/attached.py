@@ -13,6 +13,7 @@ from pagetide.host.device.allowance import IN_VAIN, PAID_MESSAGES, STEP, WANTED,
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
 from pagetide.host.device.kept_state import GuestKept, SessionKept
 from pagetide.host.device.lag import Lag
+from pagetide.host.device.queues.element import ELEMENTS_PER_TURN
 from pagetide.host.guest.cut_files import CutFiles
 from pagetide.host.guest.fd_events import READABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
@@ -20,14 +21,12 @@ from pagetide.host.guest.keep import Keep
 from pagetide.host.guest.kicks import Kicks
 from pagetide.host.guest.observed import Parts
 from pagetide.host.guest.session import VhostUserSession
+from pagetide.host.guest.signals import not_signalled
 from pagetide.host.guest.steered import SteeredGuest
 from pagetide.host.guest.wishes import Wishes
 from pagetide.host.memory.guest_memory import GuestMemory, SharedMemoryLimit
 from pagetide.host.memory.ledger import REFAULTED_BYTES, Ledger
 from pagetide.virtio.split_ring.ring import RingError
-
-ELEMENTS_PER_TURN = 16
-"""Most elements served before another guest has its turn."""
 
 _accounts = itertools.count()
 _log = logging.getLogger(__name__)
@@ -40,15 +39,12 @@ class AttachedGuest(SteeredGuest):
         ledger: what was done for it.
         account: tells this account from any other that this process has had: a number, and a new one whenever the
             account and `lag` begin anew.
-        lag: how long reports waited, from when the queue was found ready to when they were given back. A report that
-            comes while earlier ones are being served counts from when those came, so no time is told too short.
         keep: where it is kept for a successor of this process, if it is.
         waits_since_s: since when nothing goes on because the peer does not read or leaves a message half sent.
     """
 
     ledger: Ledger
     account: int
-    lag: Lag
     keep: Keep | None
     waits_since_s: float | None
 
@@ -84,7 +80,7 @@ class AttachedGuest(SteeredGuest):
         """
         self.keep = keep
         self.ledger = ledger
-        self.lag, self.account = Lag(), next(_accounts)
+        self.account = next(_accounts)
         self.waits_since_s = None
         self._log = logging.LoggerAdapter(_log, {"guest": name})
         self._events = events
@@ -169,6 +165,7 @@ class AttachedGuest(SteeredGuest):
         Raises:
             GuestGoneError: it hung up, or cannot be served any more.
         """
+        self._kicks.withdraw_all()  # what messages change
         messages = self._session.talk()
         self._cut_files.check()
         if self._session.end:
@@ -177,7 +174,8 @@ class AttachedGuest(SteeredGuest):
             self.waits_since_s = None
         if self.waits_since_s is None and self._session.waits_for_peer:
             self.waits_since_s = self._clock_ns() / 1e9
-        return STEP if messages <= PAID_MESSAGES else IN_VAIN
+        self._offer_queues()
+        return (STEP if messages <= PAID_MESSAGES else IN_VAIN)._replace(earned_s=self._kicks.take_earned_s())
 
     def end_wait(self) -> Use:
         """The peer was waited for long enough.
@@ -200,14 +198,17 @@ class AttachedGuest(SteeredGuest):
             What that was good for.
         """
         index = self._kicks.take_ready()
+        left = self._kicks.take_left(index)
         try:
-            turn = self._device.process(index, ELEMENTS_PER_TURN)
+            turn = self._device.process(index, ELEMENTS_PER_TURN) if left is None else left.turn()
             self._cut_files.check()
         except RingError as error:
             self._cut_files.check()
             self._session.effects.fail_queue(index, str(error))
-            return IN_VAIN
+            return IN_VAIN if left is None else left.use(IN_VAIN)
         call, more, config_changed, in_vain, payable, pages, reports, failure = turn
+        if left is not None and left.call_error:
+            raise not_signalled(OSError(left.call_error, os.strerror(left.call_error)), left.call_s)
         if call:
             self._session.notices.call(index)
         if reports:
@@ -223,7 +224,10 @@ class AttachedGuest(SteeredGuest):
         if failure and failure != self._failure_logged:
             self._failure_logged = failure
             self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
-        return Use(in_vain, payable, pages)
+        if not more:
+            self._offer_queues()
+        use = Use(in_vain, payable, pages)
+        return use if left is None else left.use(use)
 
     @property
     def errors(self) -> dict[str, int]:
@@ -251,6 +255,7 @@ class AttachedGuest(SteeredGuest):
     def finish(self) -> None:
         """Serve what is in its rings now, and nothing that comes later."""
         self._device.queues.finish()
+        self._offer_queues()
 
     def _describe(self, session: SessionKept) -> GuestKept:
         path = self.wishes.socket_path

@@ -201,7 +201,7 @@ class Effects:
         index = event.queue
         self._device.start_queue(index, place, base, self._backend.features, self.inflight.region(index))
         self.keep_state()
-        self._kicks.watch(index, event.kick_fd)
+        self._kicks.watch(index, event.kick_fd, self._device.queues.offered(index))
         self._notices.call(index)  # the call for what was given back before may have been lost
 
     def _stop_queue(self, index: int) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pagetide.host.device.queues.hinting import HintingQueue
+from pagetide.host.device.queues.block_queue import BlockQueue
+from pagetide.host.device.queues.kinds import AnyQueue
+from pagetide.host.device.queues.offered import OfferedQueue
 from pagetide.host.device.queues.place import QueueLostError, QueuePlace, addresses
-from pagetide.host.device.queues.statistics import StatisticsQueue
-from pagetide.host.device.queues.turn import BlockQueue
 from pagetide.host.memory.guest_memory import DeviceMemory
 from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import Queue
@@ -18,7 +18,7 @@ class Started(NamedTuple):
 
     kind: Queue
     place: QueuePlace
-    queue: BlockQueue | StatisticsQueue | HintingQueue
+    queue: AnyQueue
 
 
 class StartedQueues:
@@ -50,6 +50,11 @@ class StartedQueues:
     def get(self, index: int) -> Started | None:
         """A started one."""
         return self._started.get(index)
+
+    def offered(self, index: int) -> OfferedQueue | None:
+        """Words of a started queue for the loop's step, if that can serve its kind."""
+        started = self._started.get(index)
+        return OfferedQueue(started.queue) if started and isinstance(started.queue, BlockQueue) else None
 
     def index_of(self, kind: Queue) -> int | None:
         """The index of the started queue of this kind, if there is one."""
@@ -104,6 +109,11 @@ class StartedQueues:
             except GuestMemoryError as error:
                 self._started.clear()
                 raise QueueLostError(index, str(error)) from error
+
+    @property
+    def finishing(self) -> bool:
+        """Whether only what was in the rings at some time is served."""
+        return self._ends is not None
 
     def finish(self) -> None:
         """Serve what is in the rings now, and nothing that comes later."""
