@@ -63,7 +63,7 @@ def test_memory_in_use_and_taken_again(uml: GuestParts, daemon: Daemon, tmp_path
     """What comes back is taken again, three times; then a process keeps most of the guest."""
     with uml_patient(uml, tmp_path, daemon.socket) as patient:
         for _ in range(3):
-            patient.run(FILL)
+            patient.run("dd if=/dev/zero of=/mnt/fill bs=1M count=380 2>/dev/null")
             daemon.ctl("show", "vm1")  # which looks for what was touched again
             patient.run(FREE)
             patient.settled_bytes()

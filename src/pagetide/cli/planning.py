@@ -60,8 +60,8 @@ def fleet_command(
         sorted_: Refuse the file if a VM's time runs backwards, instead of sorting it.
         json: Print JSON.
     """
-    from pagetide.commands.fleet import Choice
-    from pagetide.commands.fleet import fleet as answer
+    from pagetide.commands.fleet.held import Choice
+    from pagetide.commands.fleet.held import fleet as answer
 
     columns = {
         "vm": vm_column,

@@ -38,6 +38,20 @@ class Left(NamedTuple):
     held_until_s: float
 
 
+class Standing(NamedTuple):
+    """How a guest stands with the loop that serves it.
+
+    Attributes:
+        allowance_spent_s: all of the loop's time that it has used in vain since it connected (allowance.py).
+        resting: whether it is not served for now, because it used too much.
+        given_up: how many guests at its socket were given up until now.
+    """
+
+    allowance_spent_s: float
+    resting: bool
+    given_up: int
+
+
 class Guests:
     """Those who are attached, in the order in which they came.
 
@@ -117,6 +131,12 @@ class Guests:
         taken = {guest.name for guest in self} | (others - {wanted})
         names = (f"{wanted}-{number}" if number > 1 else wanted for number in range(1, len(taken) + 2))
         return next(name for name in names if name not in taken)
+
+    def standing(self, guest: AttachedGuest) -> Standing:
+        """How one stands with the loop."""
+        origin = self._origins[guest]
+        given_up = 0 if origin is None else origin.given_up
+        return Standing(self._costs.spent_s(guest), self._costs.is_resting(guest), given_up)
 
     def note_work(self, guest: AttachedGuest) -> None:
         """One has elements waiting."""
@@ -218,8 +238,11 @@ class Guests:
 
     def give_up(self, guest: AttachedGuest, reason: str) -> None:
         """Let a guest go for a reason of its own."""
-        level = logging.INFO if reason == "disconnected" else logging.ERROR
-        _log.log(level, "%s", reason, extra={"guest": guest.name})
+        went = reason == "disconnected"
+        origin = self._origins.get(guest)
+        if origin is not None:
+            origin.given_up += not went
+        _log.log(logging.INFO if went else logging.ERROR, "%s", reason, extra={"guest": guest.name})
         self.release(guest)
         if self._on_gone is not None:
             self._on_gone(guest, reason)

@@ -18,7 +18,7 @@ from typing import Self
 from pagetide.host.daemon.control import handle
 from pagetide.host.daemon.control_socket import ControlSocket
 from pagetide.host.daemon.guest_sockets import GuestSocket, GuestSockets
-from pagetide.host.daemon.guests import OUR_ERROR, Guests
+from pagetide.host.daemon.guests import OUR_ERROR, Guests, Standing
 from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.listener import Listener
 from pagetide.host.daemon.parties import end_wait, go_on
@@ -116,6 +116,10 @@ class Server:
     def guests(self) -> tuple[AttachedGuest, ...]:
         """Those attached now."""
         return tuple(self._guests)
+
+    def standing(self, guest: AttachedGuest) -> Standing:
+        """How one of them stands with the loop."""
+        return self._guests.standing(guest)
 
     def listen(self, path: str | os.PathLike[str]) -> None:
         """Accept guests at a socket of this path, as `GuestSockets.listen`.

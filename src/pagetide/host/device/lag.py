@@ -1,4 +1,7 @@
-"""How long reports waited for their acknowledgement: a histogram of times, in buckets an eighth of a doubling wide."""
+"""How long reports waited for their acknowledgement: a histogram of times, in buckets an eighth of a doubling wide.
+
+Beside it is counted how many waited no longer than each of a few round times, for who adds up or draws many guests'.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +11,18 @@ from pagetide.jit import kernel
 _SUB_SHIFT = 3
 _SUBS = 1 << _SUB_SHIFT
 _BUCKETS = 64 * _SUBS
-_COUNT, _MAX_NS, _FIRST = 0, 1, 2
+
+ROUND_US = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 10_000_000)
+"""The round times, in microseconds."""
+
+_ROUND_NS = tuple(1000 * time_us for time_us in ROUND_US)
+_ROUNDS = len(_ROUND_NS)
+
+_COUNT, _SUM_NS, _MAX_NS, _FIRST_ROUND = 0, 1, 2, 3
+_FIRST = _FIRST_ROUND + _ROUNDS
 
 LAG_WORDS = _FIRST + _BUCKETS
-"""Length of the array: how many times, the longest, and a count for each bucket."""
+"""Length of the array: how many times, their sum, the longest, and a count for each round time and each bucket."""
 
 _Words = npt.NDArray[np.int64]
 
@@ -23,7 +34,11 @@ def note_lag(words: _Words, lag_ns: int, count: int) -> None:
     Below 8 ns each value has its own bucket; above, the three bits after the highest tell those of a doubling apart.
     """
     words[_COUNT] += count
+    words[_SUM_NS] += count * lag_ns
     words[_MAX_NS] = max(words[_MAX_NS], lag_ns)
+    for index in range(_ROUNDS):
+        if lag_ns <= _ROUND_NS[index]:
+            words[_FIRST_ROUND + index] += count
     shift = 0
     while lag_ns >> shift >= 2 * _SUBS:
         shift += 1
@@ -49,6 +64,11 @@ class Lag:
         return self.words.item(_COUNT)
 
     @property
+    def sum_ns(self) -> int:
+        """All of them together."""
+        return self.words.item(_SUM_NS)
+
+    @property
     def max_ns(self) -> int:
         """The longest."""
         return self.words.item(_MAX_NS)
@@ -68,6 +88,10 @@ class Lag:
             if count and seen >= wanted:
                 return min(_last_of(bucket), self.max_ns)
         return 0
+
+    def within(self) -> list[int]:
+        """How many waited no longer than each of `ROUND_US`, which is exact."""
+        return [self.words.item(word) for word in range(_FIRST_ROUND, _FIRST)]
 
 
 def _last_of(bucket: int) -> int:

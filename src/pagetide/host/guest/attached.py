@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import socket
@@ -27,6 +28,7 @@ from pagetide.host.memory.guest_memory import GuestMemory, SharedMemoryLimit
 from pagetide.host.memory.ledger import REFAULTED_BYTES, Ledger
 from pagetide.virtio.split_ring.ring import RingError
 
+_accounts = itertools.count()
 _log = logging.getLogger(__name__)
 
 
@@ -35,11 +37,14 @@ class AttachedGuest(SteeredGuest):
 
     Attributes:
         ledger: what was done for it.
+        account: tells this account from any other that this process has had: a number, and a new one whenever the
+            account and `lag` begin anew.
         keep: where it is kept for a successor of this process, if it is.
         waits_since_s: since when nothing goes on because the peer does not read or leaves a message half sent.
     """
 
     ledger: Ledger
+    account: int
     keep: Keep | None
     waits_since_s: float | None
 
@@ -75,11 +80,12 @@ class AttachedGuest(SteeredGuest):
         """
         self.keep = keep
         self.ledger = ledger
+        self.account = next(_accounts)
         self.waits_since_s = None
         self._log = logging.LoggerAdapter(_log, {"guest": name})
         self._events = events
         self._clock_ns = clock_ns
-        self._failure_logged = 0
+        self._failure_logged = self._failures = 0
         memory = GuestMemory(memory_limit)
         device = BalloonDevice(memory, ledger, verify_share=verify_share)
         kicks = Kicks(events, functools.partial(on_work, self))
@@ -214,6 +220,7 @@ class AttachedGuest(SteeredGuest):
         if config_changed:
             self._session.effects.keep_state()
             self._session.notices.config_changed()
+        self._failures += bool(failure)
         if failure and failure != self._failure_logged:
             self._failure_logged = failure
             self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
@@ -221,6 +228,14 @@ class AttachedGuest(SteeredGuest):
             self._offer_queues()
         use = Use(in_vain, payable, pages)
         return use if left is None else left.use(use)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """What went wrong since the account began, by kind.
+
+        `ring`: a queue was broken beyond repair but by a reset; `discard`: turns in which a discarding call failed.
+        """
+        return {"ring": self._session.effects.failed_queues, "discard": self._failures}
 
     def look_for_refaults(self) -> Use:
         """Look at a piece of its memory for what was discarded and is resident again, and count it in the ledger.
@@ -257,5 +272,5 @@ class AttachedGuest(SteeredGuest):
         self._log.info("attached anew on the same connection")
         self.log_account()
         self.ledger.words[:] = 0
-        self.lag = Lag()
-        self._failure_logged = 0
+        self.lag, self.account = Lag(), next(_accounts)
+        self._failure_logged = self._failures = self._session.effects.failed_queues = 0

@@ -60,6 +60,14 @@ class StartedQueues:
         """The index of the started queue of this kind, if there is one."""
         return next((index for index, started in self._started.items() if started.kind is kind), None)
 
+    def waiting(self) -> dict[str, int]:
+        """How many elements of each wait to be served, by the queue's name; what its driver says, at most all."""
+        return {
+            started.kind.name.lower(): min(started.place.size, ring.left_until(ring.avail_idx))
+            for started in self._started.values()
+            for ring in (started.queue.ring,)
+        }
+
     def where_it_stands(self, place: QueuePlace) -> int:
         """The base for one that a killed predecessor served: queues are served in order, up to the used index.
 

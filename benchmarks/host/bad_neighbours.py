@@ -32,7 +32,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.many_guests import BUSY_RAM_BYTES, PlayedGuest
+from benchmarks.host.many_guests import BUSY_RAM_BYTES, PlayedGuest
 from benchmarks.rows import Row
 from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.daemon.server import Server

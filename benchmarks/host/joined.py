@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.bare_punch import BarePunch, NoCompilerError
-from benchmarks.host_discard import ROUNDS, Bench, Case, played_guest
+from benchmarks.host.bare_punch import BarePunch, NoCompilerError
+from benchmarks.host.host_discard import ROUNDS, Bench, Case, played_guest
 from benchmarks.rows import Row
 from pagetide.host.device.queues.element import ELEMENTS_PER_TURN
 from pagetide.machine.live.host_warm_up import warm_up_host

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.bare_punch import BarePunch, NoCompilerError
+from benchmarks.host.bare_punch import BarePunch, NoCompilerError
 from benchmarks.rows import Row
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES
