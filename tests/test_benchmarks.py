@@ -14,7 +14,8 @@ from benchmarks.prize.clairvoyant import bounds
 from benchmarks.rows import Row
 from benchmarks.turns.builds import CommitError, both, tree_of, turns_row
 from pagetide.machine.costs import read_costs
-from pagetide.workload.lives import lives, stream_of
+from pagetide.workload.lives import lives
+from pagetide.workload.plan import plan_of
 
 ROWS = [Row("fast", 12.0, "ns", at_most=20), Row("slow", 3.0, "s", at_most=2, note="a|b"), Row("none", None, "s")]
 ORDER = ["one", "two", "three"]
@@ -151,7 +152,7 @@ def test_who_knows_the_future_discards_what_stays_free() -> None:
     """A page that is free for a second and one that is free for a minute: who discards only the latter holds less."""
     born, dies = np.array([0.0, 0.0, 1.0]), np.array([10.0, 9.0, 70.0])
     blocks = lives(born, dies, np.zeros(3), np.zeros(3))
-    found = bounds(stream_of(blocks, name="three", end_s=100.0), read_costs().backing("memfd"))
+    found = bounds(plan_of(blocks, name="three", end_s=100.0).whole(), read_costs().backing("memfd"))
     everything, nothing = found[0], found[-1]
     assert everything.held_bytes == pytest.approx((10 + 9 + 69) / 100 * 4096)
     assert nothing.held_bytes == pytest.approx(3 * 4096 * 0.99 + 2 * 4096 * 0.01)

@@ -95,7 +95,7 @@ def _ram_bytes(name: str, stream: Stream) -> int:
 def _measure(name: str, stream: Stream, settings: dict[str, Any]) -> tuple[float, float, float]:
     """What the host held on average, CPU seconds of guest and host, and how long it took."""
     config = RunConfig(ram_bytes=_ram_bytes(name, stream), vcpus=stream.vcpus, **settings)
-    result = SimulatedMachine(config, read_costs(), stream=stream).run(Nobody())
+    result = SimulatedMachine(config, read_costs(), work=stream).run(Nobody())
     assert result.outcome == "complete", f"{name} with {settings}: {result.outcome}"
     assert result.mean_resident_bytes is not None
     assert result.guest_cpu_s is not None

@@ -14,8 +14,9 @@ from pagetide.machine.observer import Machine
 from pagetide.machine.result import RunResult
 from pagetide.machine.settings.fits import check_against_machine
 from pagetide.machine.versions import now_utc, versions
-from pagetide.machine.workloads import make_stream
+from pagetide.machine.workloads import make_work
 from pagetide.whole_file import TargetError, check_writable, write_whole
+from pagetide.workload.plan import Plan
 from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import save_stream
 
@@ -45,9 +46,9 @@ def prepare_stream(config: RunConfig, save_path: Path | None) -> None:
     """
     try:
         if config.stream is not None or config.faults or save_path is not None:
-            stream = make_stream(config)
+            work = make_work(config)
             if save_path is not None:
-                save_stream(stream, save_path)
+                save_stream(work.whole() if isinstance(work, Plan) else work, save_path)
     except StreamError as error:
         raise ConfigError(str(error)) from error
 

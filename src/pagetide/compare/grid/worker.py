@@ -16,11 +16,11 @@ from pagetide.machine.costs import Costs
 from pagetide.machine.observer import Machine
 from pagetide.machine.result import RunResult, Sample
 from pagetide.machine.versions import versions
-from pagetide.machine.workloads import make_stream
+from pagetide.machine.workloads import make_work
 from pagetide.terminal.summary import problems
-from pagetide.workload.stream import Stream
+from pagetide.workload.stream import Work
 
-_STREAM_SETTINGS = (
+_WORK_SETTINGS = (
     "workload", "ram_bytes", "bursts", "eat_share", "hold_s", "rest_s", "duration_s", "rate_per_s", "mix", "stream",
     "vcpus", "seed",
 )  # fmt: skip
@@ -83,14 +83,14 @@ def lost_job(job: Job, outcome: str) -> Record:
     )
 
 
-def stream_of(config: RunConfig) -> Stream:
-    """The stream that these settings ask for; the last one again if it is the same, as it is for the next design."""
-    return _make_stream(*(getattr(config, name) for name in _STREAM_SETTINGS))
+def work_of(config: RunConfig) -> Work:
+    """What the guest does with these settings; the last again if it is the same, as it is for the next design."""
+    return _make_work(*(getattr(config, name) for name in _WORK_SETTINGS))
 
 
 @functools.lru_cache(maxsize=1)
-def _make_stream(*values: Any) -> Stream:
-    return make_stream(RunConfig(**dict(zip(_STREAM_SETTINGS, values, strict=True))))
+def _make_work(*values: Any) -> Work:
+    return make_work(RunConfig(**dict(zip(_WORK_SETTINGS, values, strict=True))))
 
 
 def _machine(job: Job) -> Machine:
@@ -101,7 +101,7 @@ def _machine(job: Job) -> Machine:
     from pagetide.machine.simulated.machine import SimulatedMachine  # brings the compiler in
 
     assert job.costs is not None
-    return SimulatedMachine(job.cell.config, job.costs, stream=stream_of(job.cell.config))
+    return SimulatedMachine(job.cell.config, job.costs, work=work_of(job.cell.config))
 
 
 def _outcome(result: RunResult) -> str:

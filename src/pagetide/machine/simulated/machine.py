@@ -42,10 +42,10 @@ from pagetide.machine.simulated.vcpu import (
     STAMP_PS,
 )
 from pagetide.machine.simulated.worker import SimulatedWorker
-from pagetide.machine.workloads import make_stream
+from pagetide.machine.workloads import make_work
 from pagetide.memory.metadata import REPEATED_PAGES
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.stream import Stream
+from pagetide.workload.stream import Work
 
 _SAMPLES_QUIET = 20_000
 _CHANGE_PARTS = 500
@@ -62,13 +62,13 @@ class SimulatedMachine:
 
     operations: int
 
-    def __init__(self, config: RunConfig, costs: Costs, *, stream: Stream | None = None) -> None:
+    def __init__(self, config: RunConfig, costs: Costs, *, work: Work | None = None) -> None:
         """Take everything that a run is made of.
 
         Args:
             config: the settings, which the caller has checked.
             costs: what things cost.
-            stream: what the guest does; None is what the settings ask for.
+            work: what the guest does; None is what the settings ask for.
 
         Raises:
             ConfigError: there are no costs of this backing, or this cannot be simulated.
@@ -78,7 +78,7 @@ class SimulatedMachine:
         self._backing = costs.backing(config.backing)
         if config.design == "shared":
             costs.of_taking()
-        self._stream = make_stream(config) if stream is None else stream
+        self._work = make_work(config) if work is None else work
         self._loop = Loop()
         self.operations = 0
 
@@ -134,7 +134,7 @@ class SimulatedMachine:
         guest = SimulatedGuest(
             loop,
             Surroundings(zone, worker, parts.in_flight, config.oom == "wait", parts.relief),
-            ram.file, self._stream, worker, tell, self._vcpu_costs(), shared, processors,
+            ram.file, self._work, worker, tell, self._vcpu_costs(), shared, processors,
         )  # fmt: skip
         recorder.begin({"host": 0.0, "guest": 0.0})
         tasks = [
@@ -142,7 +142,7 @@ class SimulatedMachine:
             worker.run(),
             guest.run(),
             *parts.tasks,
-            _sampling(loop, recorder, observer, happened, self._stream, config.ram_bytes),
+            _sampling(loop, recorder, observer, happened, self._work.end_s, config.ram_bytes),
         ]
         if config.keeps_clock:
             tasks.insert(0, _ticking(loop, zone))
@@ -210,14 +210,14 @@ def check_simulated(config: RunConfig) -> None:
 
 
 def _sampling(
-    loop: Loop, recorder: Recorder, observer: Observer, happened: Signal, stream: Stream, ram_bytes: int
+    loop: Loop, recorder: Recorder, observer: Observer, happened: Signal, end_s: float, ram_bytes: int
 ) -> Task:
     """Look as often as a live machine does; in a run of hours only while something happens, and else seldom.
 
     Something happens when a phase begins or ends, when the host discards, and when what it holds changes by much.
     """
     shortest_ps = round(SAMPLE_INTERVAL_S * PS_PER_S)
-    longest_ps = max(shortest_ps, round(stream.end_s / _SAMPLES_QUIET * PS_PER_S))
+    longest_ps = max(shortest_ps, round(end_s / _SAMPLES_QUIET * PS_PER_S))
     interval_ps, before_bytes = shortest_ps, 0
     while True:
         sample = recorder.sample(loop.now_s)
