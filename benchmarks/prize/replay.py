@@ -4,10 +4,10 @@ import math
 from typing import Any, NamedTuple
 
 from benchmarks.prize.clairvoyant import Bound, bounds
-from benchmarks.simulated import Nobody
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import read_costs
+from pagetide.machine.observer import Nobody
 from pagetide.machine.settings.fits import misfit
 from pagetide.machine.simulated.machine import SimulatedMachine
 from pagetide.units import GIB

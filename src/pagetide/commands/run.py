@@ -89,13 +89,20 @@ def run_simulated(
         save_path: as for `run`.
 
     Raises:
-        ConfigError: there are no such costs, this cannot be simulated, or the JSON cannot be written; nothing was run.
+        ConfigError: there are no such costs, this cannot be simulated, there is not enough memory for it, or the JSON
+            cannot be written; nothing was run.
     """
     from pagetide.machine.costs import read_costs
+    from pagetide.machine.kernels import SIMULATED, compile_kernels
     from pagetide.machine.simulated.machine import SimulatedMachine
+    from pagetide.machine.simulated.memory_need import ran_out
 
-    prepare_stream(config, save_path)
-    machine = SimulatedMachine(config, read_costs(costs_path))
+    try:
+        prepare_stream(config, save_path)
+        machine = SimulatedMachine(config, read_costs(costs_path))
+    except MemoryError:
+        raise ConfigError(ran_out(config)) from None
+    compile_kernels(SIMULATED, lambda line: print(line, file=sys.stderr, flush=True))
     replay = f"the same settings and costs with --seed {config.seed} replay this run"
     return _run_and_show(config, json_path, lambda _: machine, replay)
 

@@ -13,8 +13,8 @@ from pagetide.compare.results.records import COMPLETE, Record
 from pagetide.linux import set_parent_death_signal
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
-from pagetide.machine.observer import Machine
-from pagetide.machine.result import RunResult, Sample
+from pagetide.machine.observer import Machine, Nobody
+from pagetide.machine.result import RunResult
 from pagetide.machine.versions import versions
 from pagetide.machine.workloads import make_work
 from pagetide.terminal.summary import problems
@@ -53,8 +53,10 @@ def run_job(job: Job) -> Record:
     start_s = time.perf_counter()
     result = None
     try:
-        result = _machine(job).run(_Nobody())
+        result = _machine(job).run(Nobody())
         outcome = _outcome(result)
+    except MemoryError:
+        outcome = _ran_out(job)
     except Exception as error:  # whatever broke, it is this run's outcome
         outcome = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Record(
@@ -67,6 +69,13 @@ def run_job(job: Job) -> Record:
         versions=versions(),
         costs=job.costs_name,
     )
+
+
+def _ran_out(job: Job) -> str:
+    """What is said of a run for which there was not enough memory."""
+    from pagetide.machine.simulated.memory_need import ran_out
+
+    return ran_out(job.cell.config) if job.cell.machine == "simulated" else "there is not enough memory"
 
 
 def lost_job(job: Job, outcome: str) -> Record:
@@ -109,13 +118,3 @@ def _outcome(result: RunResult) -> str:
     if result.outcome != COMPLETE:
         return result.outcome
     return " ".join(problems(result)) or COMPLETE
-
-
-class _Nobody:
-    """Watches no run."""
-
-    def stage(self, text: str) -> None: ...
-
-    def sample(self, sample: Sample) -> None: ...
-
-    def warning(self, text: str) -> None: ...

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from pagetide.guest.allocator.zone import TICKS_PER_S, Zone
 from pagetide.guest.vcpu_loop import OutOfMemoryError, Surroundings
 from pagetide.host.memory.ledger import Ledger
-from pagetide.jit import kernels_are_cached
 from pagetide.machine.config import RunConfig
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import PS_PER_S, Costs
@@ -27,6 +26,7 @@ from pagetide.machine.result import RunResult
 from pagetide.machine.simulated.guest import SimulatedGuest
 from pagetide.machine.simulated.host import SimulatedHost
 from pagetide.machine.simulated.loop import NEVER_PS, Loop, Signal, Task
+from pagetide.machine.simulated.memory_need import check_memory, ran_out
 from pagetide.machine.simulated.parts import Ground, make_parts
 from pagetide.machine.simulated.process import Processors, SimulatedProcess
 from pagetide.machine.simulated.ram import SimulatedRam
@@ -71,9 +71,10 @@ class SimulatedMachine:
             work: what the guest does; None is what the settings ask for.
 
         Raises:
-            ConfigError: there are no costs of this backing, or this cannot be simulated.
+            ConfigError: there are no costs of this backing, or this cannot be simulated, or not in this much memory.
         """
         check_simulated(config)
+        check_memory(config)
         self._config, self._costs = config, costs
         self._backing = costs.backing(config.backing)
         if config.design == "shared":
@@ -89,8 +90,6 @@ class SimulatedMachine:
             OSError: there is no room for so large a guest's addresses.
         """
         config = self._config
-        if not kernels_are_cached():
-            observer.stage("compiling kernels (first run only)")
         ram = SimulatedRam(config.ram_bytes, huge=config.backing == "hugetmpfs")
         try:
             return self._run(ram, observer)
@@ -185,6 +184,8 @@ class SimulatedMachine:
             raise
         except OutOfMemoryError as error:
             return f"the guest stopped: {error}"
+        except MemoryError:
+            return ran_out(self._config)
         except Exception as error:
             _log.exception("a simulated run broke")
             what = str(error) or type(error).__name__
