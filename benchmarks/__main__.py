@@ -11,18 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import (
-    against_qemu,
-    bad_neighbours,
     command_line,
     fidelity,
     find_next,
+    fleet,
     guest_allocator,
-    host_discard,
-    many_guests,
+    looking,
     shared,
     simulated,
 )
 from benchmarks.figures import measured, section, with_sections
+from benchmarks.host import against_qemu, bad_neighbours, host_discard, many_guests
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows
@@ -38,7 +37,9 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
+    "fleet": fleet.run,
     "cli": command_line.run,
+    "why": looking.run,
     "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }
 _PRIZE = "prize"

@@ -17,6 +17,8 @@ from pagetide.machine.costs import read_costs
 from pagetide.workload.lives import lives
 from pagetide.workload.plan import plan_of
 
+pytestmark = pytest.mark.jit  # no kernel of the package's is called
+
 ROWS = [Row("fast", 12.0, "ns", at_most=20), Row("slow", 3.0, "s", at_most=2, note="a|b"), Row("none", None, "s")]
 ORDER = ["one", "two", "three"]
 

@@ -9,11 +9,26 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 SOURCE = Path(__file__).parent.parent / "src"
 PACKAGE = "pagetide"
 
 FLOORS = (
-    {"units", "linux", "jit", "atomics", "bus_error", "foreign_fds", "whole_file", "inside"},
+    {
+        "units",
+        "linux",
+        "processes",
+        "detached_mount",
+        "huge_tmpfs",
+        "jit",
+        "atomics",
+        "bus_error",
+        "foreign_fds",
+        "whole_file",
+        "templates",
+        "inside",
+    },
     {"memory"},
     {"virtio"},
     {"guest", "host"},
@@ -22,7 +37,7 @@ FLOORS = (
     {"explorer"},
     {"conformance"},
     {"terminal"},
-    {"compare", "operate"},
+    {"compare", "operate", "fleet"},
     {"commands"},
     {"cli", "__main__"},
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pagetide import jit
-from pagetide.machine.kernels import compile_kernels
+from pagetide.machine.kernels.ahead import compile_kernels
 
 pytestmark = pytest.mark.jit
 
@@ -26,7 +26,7 @@ def test_what_is_compiled_is_told_and_is_there_the_next_time(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step says how many kernels there are and how many are done; when it is done it is not begun again."""
-    monkeypatch.setattr("pagetide.machine.kernels._EVERY_S", 0.0)
+    monkeypatch.setattr("pagetide.machine.kernels.ahead._EVERY_S", 0.0)
     told: list[str] = []
     assert compile_kernels([["taking"]], told.append)
     assert told[0] == "compiling kernels (first run only)"

@@ -16,6 +16,8 @@ from pagetide.memory.available import total_bytes
 from pagetide.memory.guest_ram import ALIGN_BYTES, Backing, GuestRam, GuestRamError, create_ram_file
 from pagetide.memory.residency import resident_bytes
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 PAGE = 4096
 SIZE = 8 << 20
 
@@ -168,7 +170,7 @@ def test_other_failures_say_which_call_failed(number: int, message: str, monkeyp
     def fail(size_bytes: int) -> int:
         raise OSError(number, f"fsopen: {os.strerror(number)}")
 
-    monkeypatch.setattr(linux, "huge_tmpfs_file", fail)
+    monkeypatch.setattr(guest_ram, "huge_tmpfs_file", fail)
     with pytest.raises(GuestRamError, match=message):
         GuestRam.create(SIZE, "hugetmpfs")
 

@@ -63,7 +63,7 @@ def serve(
         device_init: Offer VIRTIO_BALLOON_F_DEVICE_INIT_REPORTED, a draft that may still change: a guest that knows it
             need not zero memory that it reported and that was verified gone.
     """
-    from pagetide.commands.serve import serve_command
+    from pagetide.commands.daemon.serve import serve_command
 
     offered = {
         "STATS_VQ": stats, "DEFLATE_ON_OOM": deflate_on_oom, "FREE_PAGE_HINT": free_page_hint,
@@ -118,6 +118,6 @@ def ctl(
         json: Print JSON.
         force: For set: also if that is less than the guest uses by its own statistics.
     """
-    from pagetide.commands.ctl import ctl_command
+    from pagetide.commands.daemon.ctl import ctl_command
 
     return ctl_command(command, guest, settings, control, json=json, force=force)

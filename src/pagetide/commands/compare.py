@@ -141,7 +141,7 @@ def _pool(manner: Manner, make_pool: Callable[[int], Pool], configs: Sequence[Ru
         return ClusterPool(manner.cluster)
     if live:
         return make_pool(1)
-    from pagetide.machine.kernels import SIMULATED, compile_kernels
+    from pagetide.machine.kernels.ahead import SIMULATED, compile_kernels
     from pagetide.machine.simulated.memory_need import check_memory, needed_bytes
 
     largest = max(configs, key=needed_bytes, default=None)

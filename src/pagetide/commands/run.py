@@ -93,7 +93,7 @@ def run_simulated(
             cannot be written; nothing was run.
     """
     from pagetide.machine.costs import read_costs
-    from pagetide.machine.kernels import SIMULATED, compile_kernels
+    from pagetide.machine.kernels.ahead import SIMULATED, compile_kernels
     from pagetide.machine.simulated.machine import SimulatedMachine
     from pagetide.machine.simulated.memory_need import ran_out
 

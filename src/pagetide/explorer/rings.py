@@ -55,11 +55,10 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram,
     """
     size = 1 << max(_SIZE_MIN - 1, blocks - 1).bit_length()
     gpa = ram.queue_gpa + number * QUEUE_BYTES
-    desc, avail, used, end = place_ring(size, gpa)
+    place = place_ring(size, gpa)
+    desc, avail, used, end = place
     assert end <= gpa + QUEUE_BYTES
-    driver = modules["virtio.split_ring.driver"].DriverRing(
-        size, ram_address=0, desc_gpa=desc, avail_gpa=avail, used_gpa=used, event_idx=True
-    )
+    driver = modules["virtio.split_ring.driver"].DriverRing(size, ram_address=0, place=place, event_idx=True)
     ring_device, turn = modules["virtio.split_ring.device_ring"], modules["host.device.queues.turn"]
     vars(ring_device)["used_idx"] = lambda _: 0
     ring = ring_device.DeviceRing(

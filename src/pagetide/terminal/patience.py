@@ -14,7 +14,7 @@ FIRST_S = 0.7
 EVERY_S = 5.0
 """And after so long again that it still is."""
 
-_SLOW = frozenset({"run", "boot", "compare", "report", "show", "serve", "calibrate", "conformance", "explore"})
+_SLOW = frozenset({"run", "boot", "compare", "report", "show", "serve", "calibrate", "conformance", "explore", "fleet"})
 
 
 def be_patient(command: str) -> None:

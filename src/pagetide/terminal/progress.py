@@ -14,7 +14,13 @@ class GridProgress:
     """Counts cells as they end, on standard error."""
 
     def __init__(
-        self, console: Console, cells: int, *, live: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        cells: int,
+        *,
+        live: bool,
+        what: str = "runs",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin to count.
 
@@ -22,9 +28,10 @@ class GridProgress:
             console: where to show it.
             cells: how many are to be run.
             live: whether to redraw a bar; otherwise lines are written.
+            what: what a cell is, in the plural.
             clock: tells the time in seconds.
         """
-        self._console, self._cells, self._clock = console, cells, clock
+        self._console, self._cells, self._what, self._clock = console, cells, what, clock
         self._done = self._failed = 0
         self._start_s = clock()
         self._told_s: float | None = None
@@ -49,9 +56,9 @@ class GridProgress:
         else:
             self._line()
 
-    def ended(self, *, failed: bool) -> None:
-        """Another cell is done."""
-        self._done += 1
+    def ended(self, *, failed: bool = False, cells: int = 1) -> None:
+        """Another cell is done, or so many."""
+        self._done += cells
         self._failed += failed
 
     def show(self) -> None:
@@ -72,7 +79,7 @@ class GridProgress:
     def text(self) -> str:
         """How far it is: `120 of 540 runs, 2 failed, 14 s so far, about 50 s left`."""
         so_far_s = self._clock() - self._start_s
-        parts = [f"{self._done} of {self._cells} runs"]
+        parts = [f"{self._done} of {self._cells} {self._what}"]
         if self._failed:
             parts.append(f"{self._failed} failed")
         parts.append(f"{duration(so_far_s)} so far")

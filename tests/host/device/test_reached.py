@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_qemu, host_discard, many_guests
-from benchmarks.bare_punch import BarePunch
+from benchmarks.host import against_qemu, host_discard, many_guests
+from benchmarks.host.bare_punch import BarePunch
 from benchmarks.rows import Row
 from pagetide.host.device.allowance import WANTED, Use
 from pagetide.host.guest.attached import AttachedGuest

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,9 @@ from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.payloads import U64, VRING_ADDRESS, VRING_STATE, MemoryRegion, encode_single_region
 from pagetide.virtio.vhost_user.transport import PeerGoneError
 from tests.host.daemon.process import Daemon
-from tests.host.daemon.test_server import Running
-from tests.host.guest.served_guest import ServedGuest, wait_readable
+from tests.host.guest.served_guest import wait_readable
 from tests.host.guest_ring import PAGE, RING_PAGES
+from tests.host.running_server import Running, two_guests
 
 HUGE = 2 << 20
 USER = 0x7000_0000_0000
@@ -66,9 +65,7 @@ def test_a_guest_without_huge_pages_goes_alone(tmp_path: Path, huge_fd: int) -> 
             with pytest.raises(PeerGoneError):
                 bad.channel.call(Request.GET_FEATURES)
             assert len(good.report([(RING_PAGES, 1)])) == 1
-        status, log = daemon.stop()
-        assert status == 0
-        assert log.count("has no huge page left") == 1
+        daemon.stopped_saying("has no huge page left")
     finally:
         daemon.close()
         os.close(huge_fd)
@@ -93,9 +90,7 @@ def test_guests_of_one_socket_share_no_more_than_there_is_room_for(tmp_path: Pat
                 assert len(good.report([(RING_PAGES, 1)])) == 1
             first.channel.call(Request.REM_MEM_REG, encode_single_region(half))
             second.channel.call(Request.ADD_MEM_REG, encode_single_region(half), (holes_fd,))
-        status, log = daemon.stop()
-        assert status == 0
-        assert log.count("with others at its socket, may still share") == 2
+        daemon.stopped_saying("with others at its socket, may still share", 2)
     finally:
         daemon.close()
         os.close(holes_fd)
@@ -111,11 +106,7 @@ def test_a_file_that_fails_to_close_is_closed(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(errno.EIO, "close")
 
     running = Running()
-    pairs = [socket.socketpair() for _ in range(2)]
-    for _, theirs in pairs:
-        running.server.adopt(theirs)
-    running.start()
-    good, bad = (ServedGuest(ours) for ours, _ in pairs)
+    good, bad = two_guests(running)
     monkeypatch.setattr(os, "close", close_and_fail)
     bad.channel.close()
     running.await_gone()

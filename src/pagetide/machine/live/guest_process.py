@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from pagetide.guest.allocator.reported_again import note_reported
+from pagetide.guest.allocator.report_costs import note_reported
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import HOLDS_TIMED
 from pagetide.guest.driver.inflate import InflateDriver
@@ -19,10 +19,9 @@ from pagetide.guest.in_flight import InBalloon, InFlight, TakenByHost
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.vcpu_loop import Relief
-from pagetide.linux import set_parent_death_signal
 from pagetide.machine.balloon_policy import settled
 from pagetide.machine.faults import Fault, FaultError, of_kind, ring_entries
-from pagetide.machine.kernels import compiling_aloud
+from pagetide.machine.kernels.ahead import compiling_aloud
 from pagetide.machine.live.balloon_worker import BalloonWorker
 from pagetide.machine.live.fault_player import FaultPlayer
 from pagetide.machine.live.guest_run import GuestRun
@@ -33,6 +32,7 @@ from pagetide.machine.qemu.device import QemuLink
 from pagetide.machine.qemu.qtest import Qtest
 from pagetide.machine.workloads import make_stream
 from pagetide.memory.guest_ram import GuestRam
+from pagetide.processes import set_parent_death_signal
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 
 HOST_SILENT_MAX_S = 600.0

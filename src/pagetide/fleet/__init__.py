@@ -1,0 +1,1 @@
+"""Many VMs over weeks: what their hosts hold for them, and what returning free memory would change."""

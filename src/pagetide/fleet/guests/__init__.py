@@ -1,0 +1,1 @@
+"""From what a guest uses to what its host holds for it."""

@@ -1,0 +1,93 @@
+"""What hosts hold for guests over time, from what the guests use: the model, as one pass over the samples.
+
+A guest that is switched off gives everything back. Growing use takes free memory that the host still holds first, and
+touches other memory for the rest; what the host had held and got back before is refaulted. What it holds beyond that is
+coming back or left behind (response.py). At an instant of the grid use changes to its new value, and stays there for
+the step.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.fleet.guests.response import LEVELS, Response
+from pagetide.fleet.usage.canonical import Usage
+from pagetide.jit import kernel
+
+STEPS, USED, CAPACITY, HELD, HELD_MOST, RETURNED, REFAULTED, FIGURES = range(8)
+
+
+class Held(NamedTuple):
+    """What is held for some guests under one setting.
+
+    Attributes:
+        bytes_by_step: float64 [step], held for all of them on average over the step.
+        figures: float64 [vm, FIGURES], each VM's: STEPS that are known, and sums over them of bytes USED, of CAPACITY
+            and HELD; the most HELD on average over a step; bytes RETURNED and REFAULTED.
+    """
+
+    bytes_by_step: npt.NDArray[np.float64]
+    figures: npt.NDArray[np.float64]
+
+
+def held(usage: Usage, response: Response) -> Held:
+    """What hosts hold for these guests with this response."""
+    found = Held(np.zeros(usage.grid.steps), np.zeros((len(usage.vms), FIGURES)))
+    stays, on_average = response.over(usage.grid.step_s)
+    follow(
+        usage.capacity_bytes, usage.used_bytes, usage.valid, response.left, stays, on_average, response.fresh, *found
+    )  # fmt: skip
+    return found
+
+
+@kernel
+def follow(
+    capacity: Any,
+    used: Any,
+    valid: Any,
+    left: Any,
+    stays: float,
+    on_average: float,
+    fresh: float,
+    by_step: Any,
+    figures: Any,
+) -> None:
+    """The whole of `held`, into two zeroed arrays."""
+    for vm in range(used.shape[0]):
+        now = peak = before = ever = 0.0
+        steps = 0
+        sum_used = sum_capacity = sum_held = most = returned = refaulted = 0.0
+        for step in range(used.shape[1]):
+            if not valid[vm, step]:
+                continue
+            steps += 1
+            if capacity[vm, step] == 0.0:
+                now = peak = before = ever = 0.0
+                continue
+            use = float(used[vm, step])
+            grown = max(use - now, 0.0)
+            if fresh > 0.0:
+                grown = max(grown, min(fresh * (use - before), capacity[vm, step] - now))
+            now += grown
+            refaulted += min(grown, ever - now + grown)
+            ever = max(ever, now)
+            peak = max(peak, use)
+            floor = use
+            if peak > 0.0:
+                level = use / peak * LEVELS
+                below = min(int(level), LEVELS - 1)
+                floor += peak * (left[below] + (level - below) * (left[below + 1] - left[below]))
+            coming = max(now - floor, 0.0)
+            mean = now - coming * (1.0 - on_average)
+            now -= coming * (1.0 - stays)
+            returned += coming * (1.0 - stays)
+            before = use
+            by_step[step] += mean
+            sum_used += use
+            sum_capacity += capacity[vm, step]
+            sum_held += mean
+            most = max(most, mean)
+        row = figures[vm]
+        row[STEPS], row[USED], row[CAPACITY], row[HELD] = steps, sum_used, sum_capacity, sum_held
+        row[HELD_MOST], row[RETURNED], row[REFAULTED] = most, returned, refaulted

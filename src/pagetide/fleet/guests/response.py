@@ -1,0 +1,50 @@
+"""How a guest under one setting answers a change of its use: what the model of `held.py` needs to know.
+
+Free memory that the host still holds is of two kinds. Some is *coming*: it returns, with a time constant. Some is *left
+behind*: it lies between what is in use, in blocks too small to be reported, and stays until it is used again or so
+much is freed around it that it can be reported. How much is left behind depends on how far use has fallen from its
+highest: nothing where nothing was freed, and nothing where all was.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+LEVELS = 16
+"""Into how many parts use is divided, from nothing to its highest."""
+
+
+class Response(NamedTuple):
+    """One setting's.
+
+    Attributes:
+        name: of the setting.
+        return_s: the time constant with which free memory returns; infinite if it never does.
+        left: float64 [LEVELS + 1], what is left behind once all that comes back has, by the level to which use has
+            fallen, both as shares of the most used since the guest was last off; in between along straight lines.
+        fresh: which share of growing use takes memory that the host does not hold, though free memory that it holds is
+            there, because that is in too small blocks.
+    """
+
+    name: str
+    return_s: float
+    left: npt.NDArray[np.float64]
+    fresh: float = 0.0
+
+    def over(self, step_s: float) -> tuple[float, float]:
+        """Of what is coming back, the share that is still there after a step, and the share on average over it."""
+        if self.return_s == 0:
+            return 0.0, 0.0
+        if math.isinf(self.return_s):
+            return 1.0, 1.0
+        stays = math.exp(-step_s / self.return_s)
+        return stays, (1 - stays) * self.return_s / step_s
+
+
+NOTHING_RETURNS = Response("nothing returns", math.inf, np.zeros(LEVELS + 1))
+"""The most used so far: the least that a host holds for a guest that returns nothing."""
+
+ALL_RETURNS = Response("all returns at once", 0.0, np.zeros(LEVELS + 1))
+"""What is used: the least that a host can hold whatever the guest does."""

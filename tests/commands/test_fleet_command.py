@@ -1,0 +1,88 @@
+"""`pagetide fleet`, from its arguments to what is printed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pagetide import cli
+from pagetide.units import GIB
+
+TABLE = """host;t;ram;active
+a;0;4;1
+a;300;4;3
+a;600;4;2
+b;0;2;1
+b;300;2;3
+b;600;0;0
+b;600;2;1
+"""
+NAMED = "--vm-column host --time-column t --capacity-column ram --used-column active --memory-unit GiB"
+
+
+def fleet(capsys: pytest.CaptureFixture[str], arguments: str) -> tuple[int, str, str]:
+    """Status, standard output and standard error."""
+    status = cli.main(["fleet", *arguments.split()])
+    return status, *capsys.readouterr()
+
+
+def test_a_table_becomes_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What returns nothing holds the most used so far, what returns all what is used; both to the byte, as JSON."""
+    path = tmp_path / "usage.csv"
+    path.write_text(TABLE)
+    assert fleet(capsys, f"--usage {path} {NAMED}")[:2] == (1, "")  # two of seven are odd
+    path.write_text(TABLE + "".join(f"c;{300 * step};1;0.5\n" for step in range(3)))
+    status, out, _ = fleet(capsys, f"--usage {path} {NAMED} --json")
+    answer = json.loads(out)
+    nothing, everything = answer["settings"]
+    assert status == 0
+    assert (nothing["mean_bytes"], nothing["most_bytes"]) == ((2.5 + 5.5 + 5.5) / 3 * GIB, 5.5 * GIB)
+    assert (everything["mean_bytes"], everything["most_at_s"]) == ((2.5 + 5.5 + 3.5) / 3 * GIB, 300)
+    assert everything["mosts_bytes"] == 5.5 * GIB
+    assert answer["provisioned_bytes"] == 7 * GIB
+    assert {name: odd["samples"] for name, odd in answer["oddities"].items()} == {"off": 1, "over": 1, "repeated": 1}
+
+
+def test_what_is_odd_is_told_with_its_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As text: where it came from, every oddity, the bounds, and what they are."""
+    path = tmp_path / "usage.csv"
+    path.write_text(TABLE + "".join(f"c;{300 * step};1;0.5\n" for step in range(3)))
+    status, out, err = fleet(capsys, f"--usage {path} {NAMED}")
+    assert status == 0
+    assert f"{path}: 3 VMs over 0.01042 days in steps of 300 s" in out
+    assert "odd: 1 samples with more used than there is (of VM b): cut to the capacity" in out
+    assert "4.5 GiB" in out
+    assert "bounds that need no model" in out
+    assert "3 of 3 VMs" in err
+
+
+def test_without_usage_a_fleet_is_made_up(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said that it is, and the seed decides what is printed."""
+    first = fleet(capsys, "--vms 20 --days 2 --seed 5")
+    assert first[0] == 0
+    assert "a made-up fleet, 20 VMs, seed 5" in first[1]
+    assert fleet(capsys, "--vms 20 --days 2 --seed 5")[1] == first[1]
+    assert fleet(capsys, "--vms 20 --days 2 --seed 6")[1] != first[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        ("--vms 0", 2, "--vms must be from 1 to 1,000,000, not 0"),
+        ("--days 1.5", 2, "'1.5' is not a whole number"),
+        ("--seed -1", 2, "the seed must be from 0"),
+        ("--usage /nowhere --vms 5", 2, "--vms makes a fleet up"),
+        ("--usage /nowhere --seed 5", 2, "--seed makes a fleet up"),
+        ("--vm-column host", 2, "columns and units are named for a file"),
+        ("--usage /nowhere --memory-unit stones", 2, "there is no unit 'stones'; choose from B, KB"),
+        ("--usage /nowhere", 1, "there is no usage in /nowhere"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: str, status: int, sentence: str
+) -> None:
+    """With status 2, or 1 for usage that cannot be read; nothing on standard output."""
+    found, out, err = fleet(capsys, arguments)
+    assert (found, out) == (status, "")
+    assert sentence in err
+    assert err.count("\n") == 1

@@ -1,0 +1,74 @@
+"""An application that follows a curve."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagetide.guest.allocator.operation import ALLOCATE
+from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.workload.curve import curve
+from pagetide.workload.mix import Mix
+from pagetide.workload.stream import Stream
+
+MIX: Mix = {9: 0.5, 4: 0.125, 2: 0.125, 0: 0.25}
+PAGES = 1 << 14
+
+
+def follow(shares: list[float], scatter: float, mix: Mix = MIX, seed: int = 1) -> Stream:
+    """A curve of shares of 64 MiB, one every 100 s, each reached within 10 s."""
+    return curve(
+        at_s=[100.0 * step for step in range(len(shares))],
+        used_bytes=[share * PAGES * PAGE_SIZE_BYTES for share in shares],
+        move_s=10.0,
+        scatter=scatter,
+        end_s=100.0 * len(shares),
+        vcpus=2,
+        mix=mix,
+        seed=seed,
+    ).whole()
+
+
+def used_pages(stream: Stream, at_s: float) -> int:
+    """What is held once all has run that is due by then."""
+    end = int(np.searchsorted(stream.at_s, at_s, "right"))
+    pages = 1 << stream.order[:end].astype(np.int64)
+    return int(np.where(stream.kind[:end] == ALLOCATE, pages, -pages).sum())
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 1), st.integers(0, 9))
+def test_use_follows_the_curve(shares: list[float], scatter: float, seed: int) -> None:
+    """Within the time of a move, to the page as long as there are single pages; in between nothing happens."""
+    stream = follow(shares, scatter, {0: 0.5, 3: 0.5}, seed)
+    stream.check()
+    for step, share in enumerate(shares):
+        assert abs(used_pages(stream, 100.0 * step + 10.0) - share * PAGES) < 8
+        assert used_pages(stream, 100.0 * step + 10.0) == used_pages(stream, 100.0 * step + 99.0)
+
+
+def test_what_is_freed_is_what_came_last_or_anything() -> None:
+    """With no scatter the youngest half goes, and comes back; with all of it young and old alike."""
+
+    def first_half_freed(scatter: float) -> float:
+        stream = follow([1.0, 0.5], scatter)
+        frees = np.flatnonzero(stream.kind != ALLOCATE)
+        births = {}
+        for place in range(int(frees[0])):
+            births[int(stream.vcpu[place]), int(stream.slot[place])] = place
+        born = np.array([births[int(stream.vcpu[free]), int(stream.slot[free])] for free in frees])
+        return float((born < frees[0] / 2).mean())
+
+    assert first_half_freed(0.0) < 0.1
+    assert 0.4 < first_half_freed(1.0) < 0.6
+
+
+def test_a_block_too_large_to_free_is_passed_over() -> None:
+    """Of blocks of 2 MiB alone 63 of 64 MiB cannot be reached from above: what is used stays above by less than one."""
+    assert used_pages(follow([1.0, 63 / 64], 0.0, {9: 1.0}), 110.0) == PAGES
+    assert used_pages(follow([1.0, 62 / 64], 0.0, {9: 1.0}), 110.0) == PAGES - 512
+
+
+def test_the_same_seed_gives_the_same_stream() -> None:
+    """And another seed another one."""
+    one, again, other = (follow([0.9, 0.2, 0.7], 0.5, seed=seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(column, again.columns[name]) for name, column in one.columns.items())
+    assert not np.array_equal(one.order, other.order)
