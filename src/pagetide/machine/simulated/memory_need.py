@@ -17,7 +17,7 @@ _METADATA_BYTES_PER_PAGE = 1
 _FREE_SHARE = 0.25
 """Of page records, those on memory pages that a zone touches at once: each largest block's first one."""
 
-_BLOCK_BYTES = 10
+_BLOCK_BYTES = 14
 """A block that is held: its order in the plan, and its slot."""
 
 _REQUEST_BYTES = 48
