@@ -18,21 +18,28 @@ from benchmarks import (
     guest_allocator,
     shared,
     simulated,
+    starting,
 )
 from benchmarks.figures import measured, section, with_sections
-from benchmarks.host import against_qemu, bad_neighbours, host_discard, joined, many_guests, scraping
+from benchmarks.host import against_qemu, bad_neighbours, discarding, joined, many_guests, scraping
 from benchmarks.operators import looking
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
-from benchmarks.turns import allocator_rows
+from benchmarks.turns import allocator_rows, day_rows
 from benchmarks.turns.builds import CommitError
 from pagetide.machine.versions import versions
 from pagetide.workload.stream import StreamError
 
+
+def _turns(commit: str) -> Iterable[Row]:
+    """All that is compared with a commit."""
+    return itertools.chain(allocator_rows.run(commit), day_rows.run(commit))
+
+
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
     "next": find_next.run,
-    "host": lambda: itertools.chain(host_discard.run(), joined.run(), against_qemu.run()),
+    "host": lambda: itertools.chain(discarding.run(), joined.run(), against_qemu.run()),
     "guests": lambda: itertools.chain(many_guests.run(), bad_neighbours.run()),
     "scraping": scraping.run,
     "shared": shared.run,
@@ -41,7 +48,8 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "fleet": fleet.run,
     "cli": command_line.run,
     "why": looking.run,
-    "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
+    "start": starting.run,
+    "turns": lambda: _turns(allocator_rows.BEFORE),
 }
 _PRIZE = "prize"
 _FIGURES = Path(__file__).parent.parent / "docs" / "figures.md"
@@ -150,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.traces is not None:
         parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture, arguments.live)
     if arguments.against is not None:
-        parts["turns"] = lambda: allocator_rows.run(arguments.against)
+        parts["turns"] = lambda: _turns(arguments.against)
     try:
         for name in dict.fromkeys(arguments.parts) or parts:
             begun = len(rows)

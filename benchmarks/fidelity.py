@@ -24,7 +24,7 @@ from pagetide.machine.linux.machine import LinuxMachine
 from pagetide.machine.linux.packages import find_uml
 from pagetide.machine.linux.uml import UserModeLinux
 from pagetide.machine.live.machine import LiveMachine
-from pagetide.machine.result import Sample
+from pagetide.machine.observer import Nobody
 from pagetide.machine.simulated.machine import SimulatedMachine
 
 _REPEATS = 5
@@ -47,24 +47,11 @@ _CONFIGS = {
 _KERNEL = BootConfig(bursts=1, hold_s=3.0)
 
 
-class _Nobody:
-    """Watches nothing."""
-
-    def stage(self, text: str) -> None:
-        """Something new begins."""
-
-    def sample(self, sample: Sample) -> None:
-        """The state of things."""
-
-    def warning(self, text: str) -> None:
-        """Something is not as it should be."""
-
-
 def _against_live(name: str, config: RunConfig) -> list[Row]:
     simulated, live = [], []
     for _ in range(_REPEATS):
-        simulated.append(SimulatedMachine(config, calibrate()).run(_Nobody()))
-        live.append(LiveMachine(config).run(_Nobody()))
+        simulated.append(SimulatedMachine(config, calibrate()).run(Nobody()))
+        live.append(LiveMachine(config).run(Nobody()))
     broken = [run.outcome for run in (*simulated, *live) if run.outcome != "complete"]
     if broken:
         return [Row(f"simulated against live, {name}", None, "%", note=broken[0])]
@@ -96,7 +83,7 @@ def _against_kernel(order: int, costs: Costs) -> Row:
     except ConfigError as error:
         return Row(name, None, "%", note=str(error))
     boot = LinuxMachine(config, UserModeLinux(parts), OwnHost(config))
-    found = compare_with_kernel(config, boot.run, costs, _Nobody())
+    found = compare_with_kernel(config, boot.run, costs, Nobody())
     return Row(name, 100 * found.off_share, "% of RAM", at_most=5)
 
 

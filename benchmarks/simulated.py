@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from benchmarks.rows import Row
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import read_costs
-from pagetide.machine.result import Sample
+from pagetide.machine.observer import Nobody
 from pagetide.machine.simulated.machine import SimulatedMachine
 from pagetide.units import PAGE_SIZE_BYTES
 
@@ -22,19 +22,6 @@ _REPEATS = 5
 _CONFIG = RunConfig(ram_bytes=4 << 30, bursts=4)
 _DAY = ("run", "--machine", "simulated", "--workload", "day", "--ram", "16GiB", "--design")
 _LARGE = RunConfig(ram_bytes=1 << 40, bursts=1, eat_share=0.002)
-
-
-class Nobody:
-    """Watches nothing."""
-
-    def stage(self, text: str) -> None:
-        """Something new begins."""
-
-    def sample(self, sample: Sample) -> None:
-        """The state of things."""
-
-    def warning(self, text: str) -> None:
-        """Something is not as it should be."""
 
 
 def _run(config: RunConfig) -> tuple[float, int, int]:

@@ -10,12 +10,13 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
-from benchmarks.prize import live
+from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
 from benchmarks.rows import Row
 from benchmarks.turns.builds import CommitError, Turn, both, tree_of, turns_row
 from pagetide.machine.costs import read_costs
-from pagetide.workload.lives import lives, stream_of
+from pagetide.workload.lives import lives
+from pagetide.workload.plan import plan_of
 from pagetide.workload.stream_file import save_stream
 
 pytestmark = pytest.mark.jit  # no kernel of the package's is called
@@ -157,8 +158,8 @@ def test_the_prize_needs_traces(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_trace_is_replayed_live_and_simulated(tmp_path: Path, hugetmpfs: None) -> None:
     """On both kinds of host pages, what is held and what is added is set against the simulated run."""
     blocks = lives(np.arange(200) * 0.001, np.arange(200) * 0.001 + 0.5, np.zeros(200), np.zeros(200))
-    save_stream(stream_of(blocks, name="little", end_s=1.0), tmp_path / "little.parquet")
-    rows = list(live.run(tmp_path / "little.parquet"))
+    save_stream(plan_of(blocks, name="little", end_s=1.0).whole(), tmp_path / "little.parquet")
+    rows = list(real_memory.run(tmp_path / "little.parquet"))
     assert [row.name.rpartition(": ")[2] for row in rows] == ["held, off by", "added CPU, off by"] * 2
     assert ["4 KiB" in row.name for row in rows] == [True, True, False, False]
     assert all(row.at_most == 10 and row.value is not None and "simulated" in row.note for row in rows)
@@ -168,7 +169,7 @@ def test_who_knows_the_future_discards_what_stays_free() -> None:
     """A page that is free for a second and one that is free for a minute: who discards only the latter holds less."""
     born, dies = np.array([0.0, 0.0, 1.0]), np.array([10.0, 9.0, 70.0])
     blocks = lives(born, dies, np.zeros(3), np.zeros(3))
-    found = bounds(stream_of(blocks, name="three", end_s=100.0), read_costs().backing("memfd"))
+    found = bounds(plan_of(blocks, name="three", end_s=100.0).whole(), read_costs().backing("memfd"))
     everything, nothing = found[0], found[-1]
     assert everything.held_bytes == pytest.approx((10 + 9 + 69) / 100 * 4096)
     assert nothing.held_bytes == pytest.approx(3 * 4096 * 0.99 + 2 * 4096 * 0.01)

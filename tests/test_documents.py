@@ -131,9 +131,9 @@ def test_what_is_not_there_is_found() -> None:
         "host/server.py",
         "lab/",
     ]
-    assert missing_modules("# as in server.py and live.py, or platform; see host/server.py") == [
+    assert missing_modules("# as in server.py and nowhere.py, or platform; see host/server.py") == [
         "host/server.py",
-        "live.py",
+        "nowhere.py",
     ]
     assert missing_links("[one](docs/none.md) [two](README.md) [three](https://example.org)", ROOT) == ["docs/none.md"]
     text = "\n## The way of one report\n| `units.py` | `format_size`, `no_such` | `no_more`, `RAM` |\n"

@@ -9,7 +9,7 @@ started) and without, by turns.
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.prize import live
+from benchmarks.prize import real_memory
 from benchmarks.prize.picture import draw
 from benchmarks.prize.replay import Trace, keeping, linux, operations_per_s, policies, replay
 from benchmarks.rows import Row
@@ -67,6 +67,6 @@ def run(folder: Path, picture: Path | None, live_name: str | None = None) -> Ite
     yield from _asked(traces)
     yield from allocator_rows.marks()
     if live_name is not None:
-        yield from live.run(folder / f"{live_name}.parquet")
+        yield from real_memory.run(folder / f"{live_name}.parquet")
     if picture is not None:
         draw(traces, picture)

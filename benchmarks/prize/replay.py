@@ -5,10 +5,10 @@ import time
 from typing import Any, NamedTuple
 
 from benchmarks.prize.clairvoyant import Bound, bounds
-from benchmarks.simulated import Nobody
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import read_costs
+from pagetide.machine.observer import Nobody
 from pagetide.machine.settings.fits import misfit
 from pagetide.machine.simulated.machine import SimulatedMachine
 from pagetide.units import GIB
@@ -97,7 +97,7 @@ def ram_bytes(name: str, stream: Stream) -> int:
 def _measure(name: str, stream: Stream, settings: dict[str, Any]) -> tuple[float, float, float]:
     """What the host held on average, CPU seconds of guest and host, and how long it took."""
     config = RunConfig(ram_bytes=ram_bytes(name, stream), vcpus=stream.vcpus, **settings)
-    result = SimulatedMachine(config, read_costs(), stream=stream).run(Nobody())
+    result = SimulatedMachine(config, read_costs(), work=stream).run(Nobody())
     assert result.outcome == "complete", f"{name} with {settings}: {result.outcome}"
     assert result.mean_resident_bytes is not None
     assert result.guest_cpu_s is not None
@@ -111,7 +111,7 @@ def operations_per_s(name: str, stream: Stream) -> dict[str, float]:
     for label in ("off", linux(0), keeping(5)):
         settings = {"design": "off"} if label == "off" else next(p.settings for p in policies() if p.label == label)
         config = RunConfig(ram_bytes=ram_bytes(name, stream), vcpus=stream.vcpus, **settings)
-        machine = SimulatedMachine(config, read_costs(), stream=stream)
+        machine = SimulatedMachine(config, read_costs(), work=stream)
         start_s = time.process_time()
         machine.run(Nobody())
         found[label] = stream.nr_operations / (time.process_time() - start_s)

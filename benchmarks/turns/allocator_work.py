@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from pagetide.atomics import atomic_add, atomic_load, atomic_store, load_i64, monotonic_ns, pause
+from pagetide.atomics import atomic_add, atomic_load, atomic_store, load_i64, monotonic_ns, pause, sched_yield
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.zone import Zone
 from pagetide.jit import external, int32, int64, kernel
@@ -32,6 +32,9 @@ _OPERATIONS = 1 << 12
 
 _OFF_MAX_NS = 5_000
 """For how long a vCPU may have been off its processor in a round that counts."""
+
+_LOOKS = 2000
+"""For the other vCPUs, before the processor is given away, which one of them may need."""
 
 _HELD = {"0": 1 << 16, "1-8": 12_000, "9": 512}
 """Places for blocks, by orders: half of them are taken, on average."""
@@ -65,8 +68,13 @@ def _begin(gate: Any, vcpus: int, round_: Any) -> None:
         atomic_store(gate, _BEGUN_NS, monotonic_ns())
         atomic_add(gate, _ARRIVED + 1, 1)
     turn = (arrived + vcpus - 1) // vcpus
+    looks = 0
     while atomic_load(gate, _ARRIVED + 1) < turn:
-        pause()
+        looks += 1
+        if looks < _LOOKS:
+            pause()
+        else:
+            sched_yield()
     round_[_OFF_NS] = _on_processor_ns(round_.ctypes.data + 8 * _CLOCK)
 
 

@@ -17,13 +17,17 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from llvmlite import binding
 from numba import types
+from numba.core import event
 
+_names: list[str] = []
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _PACKAGE = Path(__file__).parent
@@ -96,6 +100,7 @@ def _compiled(function: _Function, forceinline: bool) -> _Function:
     options = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False, "forceinline": forceinline}
     compiled: Any = numba.njit(**options)(function)
     if not JIT_DISABLED:
+        _names.append(_name_of(function))
         template_of = compiled.get_call_template
         compiled.get_call_template = lambda args, kws: template_of(tuple(map(_widened, args)), kws)
     return compiled  # type: ignore[no-any-return]
@@ -107,9 +112,46 @@ def _widened(kind: Any) -> Any:
     return types.int64 if isinstance(kind, types.Integer) else kind
 
 
-def kernels_are_cached() -> bool:
-    """Whether an earlier run left compiled kernels: without them the first call of each takes about a second."""
-    return JIT_DISABLED or any(CACHE_FOLDER.rglob("*.nbc"))
+def kernel_names() -> list[str]:
+    """The kernels of all that was imported, as `compiled` names them."""
+    return list(_names)
+
+
+@contextmanager
+def telling_compiled(tell: Callable[[str], None]) -> Iterator[None]:
+    """Meanwhile, have this called with a kernel's name whenever one was compiled, and not when one was loaded."""
+
+    class Listener(event.Listener):  # type: ignore[misc]
+        def on_start(self, happened: event.Event) -> None:
+            pass
+
+        def on_end(self, happened: event.Event) -> None:
+            tell(_name_of(happened.data["dispatcher"].py_func))
+
+    listener = Listener()
+    event.register("numba:compile", listener)
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", listener)
+
+
+def is_compiled(step: str) -> bool:
+    """Whether all kernels of a step were compiled for this processor, as `mark_compiled` was told."""
+    return JIT_DISABLED or _mark_of(step).exists()
+
+
+def mark_compiled(step: str) -> None:
+    """Keep that all kernels of a step, whatever the caller means by it, are in the cache."""
+    _mark_of(step).touch()
+
+
+def _mark_of(step: str) -> Path:
+    return CACHE_FOLDER / f"{step}-{numba.__version__}-{binding.get_host_cpu_name()}.compiled"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def external(name: str, returns: Any, *arguments: Any) -> Any:

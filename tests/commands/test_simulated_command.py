@@ -28,9 +28,9 @@ def test_a_simulated_run_shows_what_a_live_one_does(capsys: pytest.CaptureFixtur
         assert cli.main([*RUN.split(), "--json", "-"]) == 0
         out, err = capsys.readouterr()
         assert "After each burst the host had its memory back within" in err
-        outs.append(out)
+        outs.append(json.loads(out) | {"started": "at any time"})
     assert outs[0] == outs[1]
-    assert json.loads(outs[0])["machine"] == "simulated"
+    assert outs[0]["machine"] == "simulated"
 
 
 def test_a_guest_larger_than_the_machine_is_no_obstacle(capsys: pytest.CaptureFixture[str]) -> None:

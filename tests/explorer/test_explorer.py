@@ -23,8 +23,10 @@ def named(design: str, scenario: Scenario) -> str:
     return next((name for name, each in scenarios_of(design).items() if each == scenario), "")
 
 
-VARIANTS_OF: dict[tuple[str, str], list[str]] = {(design, "start"): [] for design in DESIGNS}
-"""Every design's start, and each scenario in which a broken variant is caught, with the variants; not their own."""
+VARIANTS_OF: dict[tuple[str, str], list[str]] = {
+    (design, "start"): [] for design in DESIGNS if "start" in scenarios_of(design)
+}
+"""The start of every design that has one, and each scenario in which something broken is caught, with what is."""
 for _name, _variant in VARIANTS.items():
     VARIANTS_OF.setdefault((_variant.design, named(_variant.design, _variant.scenario)), []).append(_name)
 

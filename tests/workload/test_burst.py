@@ -13,7 +13,7 @@ MIX = {9: 0.5, 4: 0.125, 2: 0.125, 0: 0.25}
 
 def burst_of(eat_bytes: int = 64 << 20, bursts: int = 2, vcpus: int = 2, seed: int = 1) -> Stream:
     """A small burst workload."""
-    return burst(eat_bytes=eat_bytes, bursts=bursts, hold_s=1.0, vcpus=vcpus, mix=MIX, seed=seed)
+    return burst(eat_bytes=eat_bytes, bursts=bursts, hold_s=1.0, vcpus=vcpus, mix=MIX, seed=seed).whole()
 
 
 @pytest.mark.parametrize("vcpus", [1, 2, 3])
@@ -50,7 +50,7 @@ def test_it_holds_for_as_long_as_it_is_to() -> None:
 
 def test_a_set_rest_is_the_same_for_every_design() -> None:
     """With a rest of its own a burst waits for no design: the next one comes when the clock says so."""
-    stream = burst(eat_bytes=4 << 20, bursts=2, hold_s=1.0, vcpus=2, mix=MIX, seed=1, rest_s=9.0)
+    stream = burst(eat_bytes=4 << 20, bursts=2, hold_s=1.0, vcpus=2, mix=MIX, seed=1, rest_s=9.0).whole()
     assert not any(mark.settle for mark in stream.marks)
     assert [stretch.until_s for stretch in stream.stretches] == [0.0, 1.0, 10.0, 11.0]
     assert stream.end_s == 20.0

@@ -25,7 +25,7 @@ def follow(shares: list[float], scatter: float, mix: Mix = MIX, seed: int = 1) -
         vcpus=2,
         mix=mix,
         seed=seed,
-    )
+    ).whole()
 
 
 def used_pages(stream: Stream, at_s: float) -> int:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.lives import STAYS, lives, starting_with, stream_of
+from pagetide.workload.lives import STAYS, lives
+from pagetide.workload.plan import plan_of
 from pagetide.workload.stream import Mark, Stream, StreamError, Stretch
 
 TIMES = st.integers(0, 12).map(float)
@@ -19,7 +20,7 @@ BLOCKS = st.lists(st.tuples(TIMES, TIMES | st.just(STAYS), st.integers(0, 10), s
 def stream(*blocks: tuple[float, float, int, int], end_s: float = 20.0) -> Stream:
     """The stream of blocks (born, lived for, order, vCPU)."""
     born, lived, order, vcpu = (np.array(column, float) for column in zip(*blocks, strict=True))
-    return stream_of(lives(born, born + lived, order, vcpu), name="blocks", end_s=end_s)
+    return plan_of(lives(born, born + lived, order, vcpu), name="blocks", end_s=end_s).whole()
 
 
 @given(blocks=BLOCKS, end_s=st.integers(0, 25).map(float))
@@ -57,9 +58,9 @@ def test_marks_make_stretches() -> None:
     marks = (Mark(0, "a"), Mark(2, "b"), Mark(5, "c"))
     marked = made._replace(marks=marks)
     assert marked.stretches == (
-        Stretch(marks[0], 2, 0.0, 1.0),
-        Stretch(marks[1], 5, 1.0, 7.0),
-        Stretch(marks[2], 5, 7.0, 7.0),
+        Stretch(marks[0], 2, 0.0, 1.0, 0.0, 9 * PAGE_SIZE_BYTES),
+        Stretch(marks[1], 5, 1.0, 7.0, 2.0, 4 * PAGE_SIZE_BYTES),
+        Stretch(marks[2], 5, 7.0, 7.0, None, 0),
     )
     first, second = (marked.operations_of(vcpu) for vcpu in (0, 1))
     assert first.ends.tolist() == [1, 3, 3]
@@ -92,7 +93,8 @@ def test_what_it_allocates_is_counted() -> None:
 
 def test_what_is_due_at_once_can_be_a_stretch_of_its_own() -> None:
     """So that the clock stands still until a guest holds what it begins with."""
-    made = starting_with("starting", stream((0, 5, 0, 0), (0, STAYS, 0, 0), (1, 1, 3, 1)))
+    blocks = lives([0.0, 0.0, 1.0], [5.0, STAYS, 2.0], [0, 0, 3], [0, 0, 1])
+    made = plan_of(blocks, name="blocks", end_s=20.0, starting="starting")
     assert made.marks == (Mark(0, "starting"), Mark(2, "blocks"))
 
 

@@ -14,7 +14,7 @@ from pagetide.workload.stream_file import load_stream, save_stream
 
 def a_stream() -> Stream:
     """A burst of 4 MiB."""
-    return burst(eat_bytes=4 << 20, bursts=2, hold_s=1.0, vcpus=2, mix={9: 0.5, 0: 0.5}, seed=3)
+    return burst(eat_bytes=4 << 20, bursts=2, hold_s=1.0, vcpus=2, mix={9: 0.5, 0: 0.5}, seed=3).whole()
 
 
 def write(path: Path, query: str) -> Path:

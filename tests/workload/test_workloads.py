@@ -25,15 +25,17 @@ def held_at(stream: Stream, *times_s: float) -> list[float]:
 
 
 STREAMS = {
-    "web": lambda seed: web(share_bytes=64 * MIB, rate_per_s=100, duration_s=12, vcpus=2, mix=MIX, seed=seed),
-    "database": lambda seed: database(share_bytes=128 * MIB, duration_s=12, vcpus=2, mix=MIX, seed=seed),
-    "churn": lambda seed: churn(share_bytes=128 * MIB, rate_per_s=5000, duration_s=12, vcpus=2, mix=MIX, seed=seed),
+    "web": lambda seed: web(share_bytes=64 * MIB, rate_per_s=100, duration_s=12, vcpus=2, mix=MIX, seed=seed).whole(),
+    "database": lambda seed: database(share_bytes=128 * MIB, duration_s=12, vcpus=2, mix=MIX, seed=seed).whole(),
+    "churn": lambda seed: churn(
+        share_bytes=128 * MIB, rate_per_s=5000, duration_s=12, vcpus=2, mix=MIX, seed=seed
+    ).whole(),
     "small": lambda seed: small(
         ram_bytes=RAM, share_bytes=240 * MIB, rate_per_s=4, duration_s=12, vcpus=2, mix=MIX, seed=seed
-    ),
+    ).whole(),
     "day": lambda seed: day(
         eat_bytes=128 * MIB, bursts=3, hold_s=1, rate_per_s=100, duration_s=12, vcpus=2, mix=MIX, seed=seed
-    ),
+    ).whole(),
 }
 
 

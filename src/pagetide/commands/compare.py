@@ -23,6 +23,7 @@ from pagetide.compare.results.cells import without_duplicates
 from pagetide.compare.results.records import Record, Run, StoreError
 from pagetide.compare.results.spread import REPEATS_MIN
 from pagetide.compare.results.store import Store
+from pagetide.machine.config import RunConfig
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import Costs, default_path, read_costs
 from pagetide.machine.versions import versions
@@ -33,7 +34,6 @@ from pagetide.terminal.progress import GridProgress
 
 _FAILED_SHOWN_MAX = 10
 _JOBS_MAX = 256
-_WORKER_BYTES = 1 << 30  # more than a worker takes with the largest workload of the default grid
 
 
 class Manner(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +103,7 @@ def compare(choice: Choice | None, manner: Manner, *, make_pool: Callable[[int],
         if opened is not None:
             store = opened
             cells = cells_left(store, None if grid is None else grid.cells, versions(), costs_name)
-        pool = _pool(manner, make_pool, live=live)
+        pool = _pool(manner, make_pool, [cell.config for cell in cells], live=live)
         resources.callback(pool.close)
         if opened is None:
             assert grid is not None
@@ -131,16 +131,24 @@ def _whole_grid(choice: Choice) -> Grid:
     return grid._replace(cells=without_duplicates([*grid.cells, *more]))
 
 
-def _pool(manner: Manner, make_pool: Callable[[int], Pool], *, live: bool) -> Pool:
+def _pool(manner: Manner, make_pool: Callable[[int], Pool], configs: Sequence[RunConfig], *, live: bool) -> Pool:
+    """Workers for runs of these settings, as many as there is memory for.
+
+    Raises:
+        ConfigError: there is not enough for one of the runs.
+    """
     if manner.cluster is not None:
         return ClusterPool(manner.cluster)
     if live:
         return make_pool(1)
-    from pagetide.jit import kernels_are_cached
+    from pagetide.machine.kernels.ahead import SIMULATED, compile_kernels
+    from pagetide.machine.simulated.memory_need import check_memory, needed_bytes
 
-    if not kernels_are_cached():
-        _tell("compiling kernels (first run only)")
-    fitting = max(1, available_bytes() // _WORKER_BYTES)
+    largest = max(configs, key=needed_bytes, default=None)
+    if largest is not None:
+        check_memory(largest)
+    compile_kernels(SIMULATED, _tell)
+    fitting = available_bytes() // (needed_bytes(largest) if largest is not None else 1)
     return make_pool(manner.jobs or min(len(os.sched_getaffinity(0)), fitting))
 
 

@@ -1,5 +1,6 @@
 """`pagetide record`: a kernel's page allocations as a stream."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,10 +67,13 @@ def record_here(command: Sequence[str], seconds: float, room_bytes: int | None, 
         OSError: the command cannot be started.
     """
     output.check()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was made in the kernel must go
     try:
         recorded = record_own_kernel(Task(command, seconds, room_bytes))
     except NoTracingError as error:
         return _fail(str(error))
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if recorded.ended_early:
         print(f"the recording was {recorded.ended_early}")
     if recorded.status:

@@ -14,8 +14,9 @@ from pagetide.machine.observer import Machine
 from pagetide.machine.result import RunResult
 from pagetide.machine.settings.fits import check_against_machine
 from pagetide.machine.versions import now_utc, versions
-from pagetide.machine.workloads import make_stream
+from pagetide.machine.workloads import make_work
 from pagetide.whole_file import TargetError, check_writable, write_whole
+from pagetide.workload.plan import Plan
 from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import save_stream
 
@@ -45,9 +46,9 @@ def prepare_stream(config: RunConfig, save_path: Path | None) -> None:
     """
     try:
         if config.stream is not None or config.faults or save_path is not None:
-            stream = make_stream(config)
+            work = make_work(config)
             if save_path is not None:
-                save_stream(stream, save_path)
+                save_stream(work.whole() if isinstance(work, Plan) else work, save_path)
     except StreamError as error:
         raise ConfigError(str(error)) from error
 
@@ -88,13 +89,20 @@ def run_simulated(
         save_path: as for `run`.
 
     Raises:
-        ConfigError: there are no such costs, this cannot be simulated, or the JSON cannot be written; nothing was run.
+        ConfigError: there are no such costs, this cannot be simulated, there is not enough memory for it, or the JSON
+            cannot be written; nothing was run.
     """
     from pagetide.machine.costs import read_costs
+    from pagetide.machine.kernels.ahead import SIMULATED, compile_kernels
     from pagetide.machine.simulated.machine import SimulatedMachine
+    from pagetide.machine.simulated.memory_need import ran_out
 
-    prepare_stream(config, save_path)
-    machine = SimulatedMachine(config, read_costs(costs_path))
+    try:
+        prepare_stream(config, save_path)
+        machine = SimulatedMachine(config, read_costs(costs_path))
+    except MemoryError:
+        raise ConfigError(ran_out(config)) from None
+    compile_kernels(SIMULATED, lambda line: print(line, file=sys.stderr, flush=True))
     replay = f"the same settings and costs with --seed {config.seed} replay this run"
     return _run_and_show(config, json_path, lambda _: machine, replay)
 

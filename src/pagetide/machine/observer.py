@@ -21,6 +21,19 @@ class Observer(Protocol):
         """Something is not as it should be."""
 
 
+class Nobody:
+    """Watches no run."""
+
+    def stage(self, text: str) -> None:
+        """Something new begins."""
+
+    def sample(self, sample: Sample) -> None:
+        """The state of things."""
+
+    def warning(self, text: str) -> None:
+        """Something is not as it should be."""
+
+
 class Machine(Protocol):
     """What runs a guest and its host."""
 

@@ -1,4 +1,4 @@
-"""From settings to the stream of operations that both machines run."""
+"""From settings to what both machines run: operations, all of them as a stream, or made when they are wanted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,7 @@ from pagetide.workload.churn import churn
 from pagetide.workload.database import database
 from pagetide.workload.day import day
 from pagetide.workload.mix import Mix, parse_mix
+from pagetide.workload.plan import Plan
 from pagetide.workload.small import small
 from pagetide.workload.stream import Stream, StreamError
 from pagetide.workload.stream_file import load_stream
@@ -18,20 +19,26 @@ from pagetide.workload.web import web
 
 
 def make_stream(config: RunConfig) -> Stream:
-    """The stream that these settings ask for: a workload's, or one from a file. The same settings give the same.
+    """The same as `make_work`, as a stream."""
+    work = make_work(config)
+    return work.whole() if isinstance(work, Plan) else work
+
+
+def make_work(config: RunConfig) -> Plan | Stream:
+    """What these settings ask for: a workload, or a stream from a file. The same settings give the same.
 
     Raises:
         StreamError: the file cannot be read, takes more than the guest has, or is over before a fault begins; the
             message is one sentence.
     """
-    stream = _WORKLOADS[config.workload](config) if config.stream is None else _load(config, Path(config.stream))
+    work = _WORKLOADS[config.workload](config) if config.stream is None else _load(config, Path(config.stream))
     for fault in config.parsed_faults:
-        if fault.start_s > stream.end_s:
+        if fault.start_s > work.end_s:
             raise StreamError(
-                f"the workload's clock ends at {stream.end_s:g} s, before the fault {fault.kind} begins at "
+                f"the workload's clock ends at {work.end_s:g} s, before the fault {fault.kind} begins at "
                 f"{fault.start_s:g} s"
             )
-    return stream
+    return work
 
 
 def _load(config: RunConfig, path: Path) -> Stream:
@@ -58,7 +65,7 @@ def _common(config: RunConfig) -> _Common:
     return {"vcpus": config.vcpus, "mix": parse_mix(config.mix), "seed": config.seed}
 
 
-def _burst(config: RunConfig) -> Stream:
+def _burst(config: RunConfig) -> Plan:
     return burst(
         eat_bytes=_share_bytes(config),
         bursts=config.bursts,
@@ -68,7 +75,7 @@ def _burst(config: RunConfig) -> Stream:
     )
 
 
-def _web(config: RunConfig) -> Stream:
+def _web(config: RunConfig) -> Plan:
     return web(
         share_bytes=_share_bytes(config),
         rate_per_s=config.rate_per_s,
@@ -77,7 +84,7 @@ def _web(config: RunConfig) -> Stream:
     )
 
 
-def _database(config: RunConfig) -> Stream:
+def _database(config: RunConfig) -> Plan:
     return database(
         share_bytes=_share_bytes(config),
         duration_s=config.duration_s,
@@ -85,7 +92,7 @@ def _database(config: RunConfig) -> Stream:
     )
 
 
-def _churn(config: RunConfig) -> Stream:
+def _churn(config: RunConfig) -> Plan:
     return churn(
         share_bytes=_share_bytes(config),
         rate_per_s=config.rate_per_s,
@@ -94,7 +101,7 @@ def _churn(config: RunConfig) -> Stream:
     )
 
 
-def _small(config: RunConfig) -> Stream:
+def _small(config: RunConfig) -> Plan:
     return small(
         ram_bytes=config.ram_bytes,
         share_bytes=_share_bytes(config),
@@ -104,7 +111,7 @@ def _small(config: RunConfig) -> Stream:
     )
 
 
-def _day(config: RunConfig) -> Stream:
+def _day(config: RunConfig) -> Plan:
     return day(
         eat_bytes=_share_bytes(config),
         bursts=config.bursts,
@@ -119,7 +126,7 @@ def _share_bytes(config: RunConfig) -> int:
     return int(config.ram_bytes * config.eat_share)
 
 
-_WORKLOADS: dict[str, Callable[[RunConfig], Stream]] = {
+_WORKLOADS: dict[str, Callable[[RunConfig], Plan]] = {
     "burst": _burst,
     "web": _web,
     "database": _database,

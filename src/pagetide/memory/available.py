@@ -1,5 +1,6 @@
 """How much memory the machine has, and how much of it new guests could still use."""
 
+import resource
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -21,6 +22,15 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
     meminfo = _meminfo(proc)
     room_bytes = [meminfo["MemAvailable"] + meminfo["SwapFree"], *_group_rooms(proc, cgroup)]
     return max(0, min(room_bytes))
+
+
+def address_space_bytes(proc: Path = _PROC) -> int | None:
+    """How much more this process may map (RLIMIT_AS, getrlimit(2)); None if that is not limited."""
+    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit_bytes == resource.RLIM_INFINITY:
+        return None
+    mapped_pages = int((proc / "self/statm").read_text().split()[0])
+    return max(0, limit_bytes - mapped_pages * resource.getpagesize())
 
 
 def _meminfo(proc: Path) -> dict[str, int]:

@@ -9,9 +9,10 @@ the next burst comes once the design has nothing left to do; or after a set time
 import numpy as np
 
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.lives import Lives, lives, stream_of
+from pagetide.workload.lives import Lives, lives
 from pagetide.workload.mix import Mix, fill
-from pagetide.workload.stream import Mark, Stream
+from pagetide.workload.plan import Moment, Plan
+from pagetide.workload.stream import Mark
 
 REST_S = 0.5
 """How long a guest rests after a burst, once the design does."""
@@ -19,18 +20,16 @@ REST_S = 0.5
 
 def one_burst(
     rng: np.random.Generator, *, eat_bytes: int, vcpus: int, mix: Mix, eats_at_s: float, frees_at_s: float
-) -> Lives:
-    """The blocks of one burst: `eat_bytes` in all, rounded down to whole pages for each vCPU."""
+) -> list[Lives]:
+    """The blocks of one burst, each vCPU's apart: `eat_bytes` in all, rounded down to whole pages for each."""
     pages = eat_bytes // PAGE_SIZE_BYTES // vcpus
     assert pages >= 1
-    orders = [fill(rng, pages, mix) for _ in range(vcpus)]
-    owners = np.repeat(np.arange(vcpus), [len(drawn) for drawn in orders])
-    return lives(eats_at_s, frees_at_s, np.concatenate(orders), owners)
+    return [lives(eats_at_s, frees_at_s, fill(rng, pages, mix), vcpu) for vcpu in range(vcpus)]
 
 
 def burst(
     *, eat_bytes: int, bursts: int, hold_s: float, vcpus: int, mix: Mix, seed: int, rest_s: float | None = None
-) -> Stream:
+) -> Plan:
     """Eat, hold, free, some times over.
 
     Args:
@@ -46,23 +45,12 @@ def burst(
     period_s = hold_s + (REST_S if rest_s is None else rest_s)
     rng = np.random.default_rng(seed)
     parts: list[Lives] = []
-    marks: list[Mark] = []
-    index = 0
+    begins: list[tuple[Moment, Mark]] = []
     for number in range(bursts):
         eats_at_s = number * period_s
-        parts.append(
-            one_burst(
-                rng,
-                eat_bytes=eat_bytes,
-                vcpus=vcpus,
-                mix=mix,
-                eats_at_s=eats_at_s,
-                frees_at_s=eats_at_s + hold_s,
-            )
-        )
-        blocks = len(parts[-1].order)
+        frees_at_s = eats_at_s + hold_s
+        parts += one_burst(rng, eat_bytes=eat_bytes, vcpus=vcpus, mix=mix, eats_at_s=eats_at_s, frees_at_s=frees_at_s)
         name = f"burst {number + 1} of {bursts}"
-        marks.append(Mark(index, f"{name}: eating", number, eats=True))
-        marks.append(Mark(index + blocks, f"{name}: freeing", number, settle=rest_s is None))
-        index += 2 * blocks
-    return stream_of(*parts, name="", end_s=bursts * period_s)._replace(marks=tuple(marks))
+        begins.append((Moment(eats_at_s), Mark(0, f"{name}: eating", number, eats=True)))
+        begins.append((Moment(frees_at_s, allocated=True), Mark(0, f"{name}: freeing", number, settle=rest_s is None)))
+    return Plan(parts, begins, bursts * period_s)

@@ -7,12 +7,12 @@ in a second as are born. It begins in that steady state.
 import numpy as np
 
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.lives import any_vcpu, lives, starting_with, stream_of
+from pagetide.workload.lives import any_vcpu, lives
 from pagetide.workload.mix import Mix, draw, mean_pages
-from pagetide.workload.stream import Stream
+from pagetide.workload.plan import Plan, plan_of
 
 
-def churn(*, share_bytes: int, rate_per_s: float, duration_s: float, vcpus: int, mix: Mix, seed: int) -> Stream:
+def churn(*, share_bytes: int, rate_per_s: float, duration_s: float, vcpus: int, mix: Mix, seed: int) -> Plan:
     """Allocate and free.
 
     Args:
@@ -29,4 +29,4 @@ def churn(*, share_bytes: int, rate_per_s: float, duration_s: float, vcpus: int,
     born_s = np.concatenate([np.zeros(held), np.sort(rng.uniform(0, duration_s, came))])
     dies_s = born_s + rng.exponential(held / rate_per_s, len(born_s))
     blocks = lives(born_s, dies_s, draw(rng, len(born_s), mix), any_vcpu(rng, len(born_s), vcpus))
-    return starting_with("churn: starting", stream_of(blocks, name="churn: allocating and freeing", end_s=duration_s))
+    return plan_of(blocks, name="churn: allocating and freeing", end_s=duration_s, starting="churn: starting")

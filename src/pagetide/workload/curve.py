@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.lives import STAYS, any_vcpu, lives, starting_with, stream_of
+from pagetide.workload.lives import STAYS, any_vcpu, lives
 from pagetide.workload.mix import Mix, fill
-from pagetide.workload.stream import Stream
+from pagetide.workload.plan import Plan, plan_of
 
 
 class _Held:
@@ -73,7 +73,7 @@ def curve(
     vcpus: int,
     mix: Mix,
     seed: int,
-) -> Stream:
+) -> Plan:
     """Follow a curve; in whole pages, and short of it by less than a block where only larger ones are left to free.
 
     Args:
@@ -100,4 +100,4 @@ def curve(
             held.shrink(pages - wanted, scatter, now_s, until_s)
         pages = held.pages
     blocks = lives(held.born_s, held.dies_s, held.order, any_vcpu(rng, len(held.order), vcpus))
-    return starting_with("curve: starting", stream_of(blocks, name="curve: following it", end_s=end_s))
+    return plan_of(blocks, name="curve: following it", end_s=end_s, starting="curve: starting")

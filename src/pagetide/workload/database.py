@@ -8,9 +8,9 @@ is scarce most of the time, and what becomes free is scattered over the whole ca
 import numpy as np
 
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.lives import STAYS, Lives, any_vcpu, lives, stream_of
+from pagetide.workload.lives import STAYS, Lives, any_vcpu, lives
 from pagetide.workload.mix import Mix, fill
-from pagetide.workload.stream import Stream
+from pagetide.workload.plan import Plan, plan_of
 
 ROUNDS = 6
 FILL_SHARE = 0.25
@@ -20,7 +20,7 @@ EVICTED_SHARE = 0.25
 """How much of the cache each round evicts."""
 
 
-def database(*, share_bytes: int, duration_s: float, vcpus: int, mix: Mix, seed: int) -> Stream:
+def database(*, share_bytes: int, duration_s: float, vcpus: int, mix: Mix, seed: int) -> Plan:
     """Fill, evict, fill again.
 
     Args:
@@ -45,4 +45,4 @@ def database(*, share_bytes: int, duration_s: float, vcpus: int, mix: Mix, seed:
         refill_s = min(EVICTED_SHARE * fill_s, round_s / 2)
         born_s[evicted] = evicts_s + np.linspace(round_s / 8, round_s / 8 + refill_s, len(evicted), endpoint=False)
     parts.append(lives(born_s, STAYS, orders, owners))
-    return stream_of(*parts, name="database: filling, evicting, filling again", end_s=duration_s)
+    return plan_of(*parts, name="database: filling, evicting, filling again", end_s=duration_s)

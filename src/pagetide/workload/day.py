@@ -7,9 +7,10 @@ held and how many requests come in a second do not. A real day lasts 86400 s.
 import numpy as np
 
 from pagetide.workload.burst import one_burst
-from pagetide.workload.lives import stream_of
+from pagetide.workload.lives import Lives
 from pagetide.workload.mix import Mix
-from pagetide.workload.stream import Mark, Stream
+from pagetide.workload.plan import BEGIN, Moment, Plan, behind
+from pagetide.workload.stream import Mark
 from pagetide.workload.web import server
 
 SERVER_SHARE = 0.2
@@ -31,7 +32,7 @@ def day(
     vcpus: int,
     mix: Mix,
     seed: int,
-) -> Stream:
+) -> Plan:
     """Serve, and burst now and then.
 
     Args:
@@ -57,16 +58,13 @@ def day(
         vcpus=vcpus,
         mix=mix,
     )
-    eaten = [
-        one_burst(rng, eat_bytes=eat_bytes, vcpus=vcpus, mix=mix, eats_at_s=eat_s, frees_at_s=eat_s + hold_s)
-        for eat_s in eats_s
-    ]
-    stream = stream_of(*served, *eaten, name="day: quiet", end_s=duration_s)
-    marks = {0: stream.marks[0]}
-    for burst, eat_s in enumerate(eats_s):
-        hour = f"{int(eat_s / duration_s * HOURS):02}:00"
-        for at_s, what, eats in ((eat_s, "eating", True), (eat_s + hold_s, "freeing", False)):
-            first, end = (int(np.searchsorted(stream.at_s, at_s, side)) for side in ("left", "right"))
-            marks[first] = Mark(first, f"burst {burst + 1} of {bursts}, {hour}: {what}", burst, eats)
-            marks[end] = Mark(end, "day: holding" if eats else "day: quiet")
-    return stream._replace(marks=tuple(marks[index] for index in sorted(marks)))
+    eaten: list[Lives] = []
+    begins = [(BEGIN, Mark(0, "day: quiet"))]
+    for burst, eats_at_s in enumerate(map(float, eats_s)):
+        frees_at_s = eats_at_s + hold_s
+        eaten += one_burst(rng, eat_bytes=eat_bytes, vcpus=vcpus, mix=mix, eats_at_s=eats_at_s, frees_at_s=frees_at_s)
+        hour = f"{int(eats_at_s / duration_s * HOURS):02}:00"
+        for at_s, what, then in ((eats_at_s, "eating", "day: holding"), (frees_at_s, "freeing", "day: quiet")):
+            name = f"burst {burst + 1} of {bursts}, {hour}: {what}"
+            begins += [(Moment(at_s), Mark(0, name, burst, what == "eating")), (behind(at_s), Mark(0, then))]
+    return Plan([*served, *eaten], begins, duration_s)

@@ -3,11 +3,12 @@
 import numpy as np
 
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.lives import STAYS, lives, stream_of
-from pagetide.workload.stream import Mark, Stream
+from pagetide.workload.lives import STAYS, lives
+from pagetide.workload.plan import BEGIN, Moment, Plan
+from pagetide.workload.stream import Mark
 
 
-def file(*, kept_bytes: int, file_bytes: int, write_s: float, hold_s: float, rest_s: float) -> Stream:
+def file(*, kept_bytes: int, file_bytes: int, write_s: float, hold_s: float, rest_s: float) -> Plan:
     """Write and remove a file once, on one vCPU, beside memory that is allocated first and never freed.
 
     Args:
@@ -19,8 +20,8 @@ def file(*, kept_bytes: int, file_bytes: int, write_s: float, hold_s: float, res
     """
     kept, pages = kept_bytes // PAGE_SIZE_BYTES, file_bytes // PAGE_SIZE_BYTES
     parts = lives(np.zeros(kept), STAYS, 0, 0), lives(np.linspace(0, write_s, pages), write_s + hold_s, 0, 0)
-    marks = (
-        Mark(0, "writing the file", 0, eats=True),
-        Mark(kept + pages, "removing the file", 0, settle=True),
+    begins = (
+        (BEGIN, Mark(0, "writing the file", 0, eats=True)),
+        (Moment(write_s + hold_s, allocated=True), Mark(0, "removing the file", 0, settle=True)),
     )
-    return stream_of(*parts, name="file", end_s=write_s + hold_s + rest_s)._replace(marks=marks)
+    return Plan(parts, begins, write_s + hold_s + rest_s)

@@ -1,4 +1,4 @@
-"""From blocks, each with a birth and a death, to a stream: sorting, and giving each block a slot."""
+"""Blocks, each with a birth and a death, and a slot for each in a stream."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE
-from pagetide.workload.stream import Mark, Stream
 
 Times = npt.NDArray[np.float64]
 Orders = npt.NDArray[np.uint8]
@@ -17,7 +16,7 @@ STAYS = float("inf")
 
 
 class Lives(NamedTuple):
-    """Blocks as columns.
+    """Blocks as columns. One that is the same for all of them is kept once (stride 0).
 
     Attributes:
         born_s: float64, when it is allocated.
@@ -34,44 +33,16 @@ class Lives(NamedTuple):
 
 def lives(born_s: npt.ArrayLike, dies_s: npt.ArrayLike, order: npt.ArrayLike, vcpu: npt.ArrayLike) -> Lives:
     """Blocks from columns of any numeric type; a single number stands for all."""
-    born, dies, orders, vcpus = np.broadcast_arrays(born_s, dies_s, order, vcpu)
-    assert born.ndim == 1
-    assert (dies >= born).all()
-    return Lives(born.astype(np.float64), dies.astype(np.float64), orders.astype(np.uint8), vcpus.astype(np.uint16))
-
-
-def stream_of(*parts: Lives, name: str, end_s: float) -> Stream:
-    """One stream of all these blocks, with one mark at its beginning.
-
-    What is born or dies after `end_s` is left out. Of operations that are due at the same time, allocations come first,
-    in the order of the blocks.
-    """
-    born, dies, order, vcpu = (np.concatenate(column) for column in zip(*parts, strict=True))
-    blocks = np.arange(len(born))
-    at_s = np.concatenate([born, dies])
-    rows = np.argsort(at_s, kind="stable")
-    rows = rows[: np.searchsorted(at_s[rows], end_s, "right")]
-    at_s, block = at_s[rows], np.concatenate([blocks, blocks])[rows]
-    kind = np.where(rows < len(born), ALLOCATE, FREE).astype(np.uint8)
-    vcpu = vcpu[block]
-    slot = np.zeros(len(rows), np.int32)
-    for one in np.unique(vcpu):
-        own = np.flatnonzero(vcpu == one)
-        slot[own] = slots(kind[own], block[own])
-    return Stream(at_s, kind, order[block], slot, vcpu, (Mark(0, name),), end_s)
+    columns = np.asarray(born_s, np.float64), np.asarray(dies_s, np.float64), np.asarray(order, np.uint8)
+    made = Lives(*np.broadcast_arrays(*columns, np.asarray(vcpu, np.uint16)))
+    assert made.born_s.ndim == 1
+    assert (made.dies_s >= made.born_s).all()
+    return made
 
 
 def any_vcpu(rng: np.random.Generator, count: int, vcpus: int) -> Vcpus:
     """A vCPU for each of so many blocks, drawn."""
     return rng.integers(0, vcpus, count).astype(np.uint16)
-
-
-def starting_with(name: str, stream: Stream) -> Stream:
-    """The same stream, with what is due at 0 s as a stretch of its own: the clock stands still until it is done."""
-    (mark,) = stream.marks
-    started = int(np.searchsorted(stream.at_s, 0.0, "right"))
-    assert started > 0
-    return stream._replace(marks=(Mark(0, name), mark._replace(first=started)))
 
 
 def slots(kind: npt.NDArray[np.uint8], block: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

@@ -8,9 +8,9 @@ is missing. So the thread's false OOM comes about (S15): an allocation fails tho
 import numpy as np
 
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.lives import STAYS, lives, starting_with, stream_of
+from pagetide.workload.lives import STAYS, lives
 from pagetide.workload.mix import Mix, fill
-from pagetide.workload.stream import Stream
+from pagetide.workload.plan import Plan, plan_of
 
 WAVE_SHARE = 0.125
 """How much of RAM a wave frees and eats again: a batch of 32 blocks of 2 MiB in a guest of 512 MiB."""
@@ -23,7 +23,7 @@ _ORDER = 9
 
 def small(
     *, ram_bytes: int, share_bytes: int, rate_per_s: float, duration_s: float, vcpus: int, mix: Mix, seed: int
-) -> Stream:
+) -> Plan:
     """Eat in waves.
 
     Args:
@@ -46,4 +46,4 @@ def small(
         np.repeat(eats_s, wave), np.repeat(ends_s, wave), _ORDER, np.tile(np.arange(wave) % vcpus, len(eats_s))
     )
     blocks = lives(0.0, STAYS, stays, np.arange(len(stays)) % vcpus)
-    return starting_with("small guest: starting", stream_of(blocks, waves, name="small guest: waves", end_s=duration_s))
+    return plan_of(blocks, waves, name="small guest: waves", end_s=duration_s, starting="small guest: starting")

@@ -6,7 +6,8 @@ so, until the design is at rest); then it goes on from the due time of the opera
 longer on one machine than on another is held for the same time on both.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 VCPUS_MAX = 64
 SLOTS_MAX = 1 << 28
 NO_BURST = -1
+PIECE_OPERATIONS = 1 << 14
+"""How many operations are made at once: the larger a piece, the more of the processor's cache it takes."""
 
 
 class StreamError(ValueError):
@@ -49,12 +52,16 @@ class Stretch(NamedTuple):
         end: the index after its last operation.
         from_s: what the clock shows when it begins.
         until_s: the due time of its last operation: the clock does not pass it before all have run.
+        first_s: that of its first one; None if it has none.
+        allocated_bytes: what it allocates.
     """
 
     mark: Mark
     end: int
     from_s: float
     until_s: float
+    first_s: float | None
+    allocated_bytes: int
 
 
 class VcpuOperations(NamedTuple):
@@ -70,6 +77,43 @@ class VcpuOperations(NamedTuple):
     operations: npt.NDArray[np.void]
     due_s: npt.NDArray[np.float64]
     ends: npt.NDArray[np.int64]
+
+
+class Piece(NamedTuple):
+    """Some of a vCPU's operations, of one stretch.
+
+    Attributes:
+        operations: array of OPERATION, PIECE_OPERATIONS at most; a slot is one of all vCPUs' slots.
+        due_s: float64 array, when each is due.
+        is_last: whether these are the last ones of their stretch.
+    """
+
+    operations: npt.NDArray[np.void]
+    due_s: npt.NDArray[np.float64]
+    is_last: bool
+
+
+class Work(Protocol):
+    """What vCPUs do, whether all of it is there (`Stream`) or made when it is wanted (plan.py)."""
+
+    @property
+    def end_s(self) -> float:
+        """When it is over on its clock."""
+
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs it takes."""
+
+    @property
+    def slot_firsts(self) -> npt.NDArray[np.int64]:
+        """Where each vCPU's own slots begin among all, and after the last one how many there are."""
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The stretches between its marks, in order."""
+
+    def pieces(self, vcpu: int) -> Iterator[Piece]:
+        """What one vCPU does: at least one piece a stretch, which may be empty."""
 
 
 class Stream(NamedTuple):
@@ -129,7 +173,11 @@ class Stream(NamedTuple):
         """The stretches between its marks, in order."""
         ends = [mark.first for mark in self.marks[1:]] + [self.nr_operations]
         limits = [0.0] + [float(self.at_s[end - 1]) if end else 0.0 for end in ends]
-        return tuple(map(Stretch, self.marks, ends, limits[:-1], limits[1:]))
+        firsts = [mark.first for mark in self.marks]
+        due = [float(self.at_s[first]) if first < end else None for first, end in zip(firsts, ends, strict=True)]
+        return tuple(
+            map(Stretch, self.marks, ends, limits[:-1], limits[1:], due, map(self.allocated_bytes, firsts, ends))
+        )
 
     def operations_of(self, vcpu: int) -> VcpuOperations:
         """What one vCPU does."""
@@ -137,6 +185,15 @@ class Stream(NamedTuple):
         own = operations(self.kind[rows], self.order[rows], self.slot_firsts[self.vcpu[rows]] + self.slot[rows])
         ends = np.searchsorted(rows, [stretch.end for stretch in self.stretches])
         return VcpuOperations(own, self.at_s[rows], ends)
+
+    def pieces(self, vcpu: int) -> Iterator[Piece]:
+        """The same in pieces, as `Work` has it."""
+        own, begin = self.operations_of(vcpu), 0
+        for end in own.ends.tolist():
+            for first in range(begin, max(end, begin + 1), PIECE_OPERATIONS):
+                until = min(first + PIECE_OPERATIONS, end)
+                yield Piece(own.operations[first:until], own.due_s[first:until], until == end)
+            begin = end
 
     def allocated_bytes(self, first: int, end: int) -> int:
         """How much memory the operations from `first` up to `end` allocate."""

@@ -8,9 +8,9 @@ some milliseconds later.
 import numpy as np
 
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.lives import STAYS, Lives, Orders, Vcpus, any_vcpu, lives, starting_with, stream_of
+from pagetide.workload.lives import STAYS, Lives, Orders, Vcpus, any_vcpu, lives
 from pagetide.workload.mix import Mix, draw, fill
-from pagetide.workload.stream import Stream
+from pagetide.workload.plan import Plan, plan_of
 
 BREATHS = 3
 REQUEST_S = 0.02
@@ -46,7 +46,7 @@ def server(
     )
 
 
-def web(*, share_bytes: int, rate_per_s: float, duration_s: float, vcpus: int, mix: Mix, seed: int) -> Stream:
+def web(*, share_bytes: int, rate_per_s: float, duration_s: float, vcpus: int, mix: Mix, seed: int) -> Plan:
     """Serve requests.
 
     Args:
@@ -66,7 +66,7 @@ def web(*, share_bytes: int, rate_per_s: float, duration_s: float, vcpus: int, m
         vcpus=vcpus,
         mix=mix,
     )
-    return starting_with("web server: starting", stream_of(*parts, name="web server: serving", end_s=duration_s))
+    return plan_of(*parts, name="web server: serving", end_s=duration_s, starting="web server: starting")
 
 
 def _breathing(orders: Orders, owners: Vcpus, period_s: float, breaths: int) -> tuple[Lives, ...]:

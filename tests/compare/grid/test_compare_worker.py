@@ -6,30 +6,31 @@ import msgspec
 import pytest
 
 from pagetide.compare.grid.axes import Choice, make_grid
-from pagetide.compare.grid.worker import Job, lost_job, run_job, stream_of
+from pagetide.compare.grid.worker import Job, lost_job, run_job, work_of
 from pagetide.compare.results.cells import Cell
 from pagetide.machine.config import RunConfig, Workload
 from pagetide.machine.costs import read_costs
 from pagetide.machine.settings.file import make_config
-from pagetide.machine.workloads import make_stream
-from pagetide.workload.stream import Stream
-from tests.commands.test_compare_command import run_of
+from pagetide.machine.workloads import make_work
+from pagetide.workload.stream import Work
+from tests.commands.grids.test_compare_command import run_of
 
 TINY = {"ram": "16MiB", "bursts": 1, "rest": 1.0, "eat-share": 0.5, "order": 6, "delay": 0.1}
 
 
 @pytest.mark.parametrize("workload", get_args(Workload))
-def test_the_stream_that_is_kept_is_the_right_one(workload: str) -> None:
-    """All designs and faults of a seed share one stream, which is that of their settings; another seed has its own."""
+def test_the_work_that_is_kept_is_the_right_one(workload: str) -> None:
+    """All designs and faults of a seed share one plan, which is that of their settings; another seed has its own."""
     settings: dict[str, Any] = {"ram": "64MiB"} | ({} if workload == "burst" else {"duration": 6.0})
     choice = Choice(workloads=(workload,), repeat=2, machine="live", settings=settings)
-    made: list[Stream] = []
+    made: list[Work] = []
     for cell in make_grid(choice).cells:
-        stream, expected = stream_of(cell.config), make_stream(cell.config)
-        assert (stream.marks, stream.end_s) == (expected.marks, expected.end_s)
-        assert all((stream.columns[name] == column).all() for name, column in expected.columns.items())
-        if not made or stream is not made[-1]:
-            made.append(stream)
+        work, expected = work_of(cell.config), make_work(cell.config)
+        assert (work.stretches, work.end_s) == (expected.stretches, expected.end_s)
+        for piece, same in zip(work.pieces(0), expected.pieces(0), strict=True):
+            assert (piece.operations == same.operations).all()
+        if not made or work is not made[-1]:
+            made.append(work)
     assert len(made) == 3 * 2  # conditions and seeds: 60 cells
 
 

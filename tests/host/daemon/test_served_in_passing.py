@@ -77,6 +77,18 @@ def test_what_is_in_vain_is_charged_with_the_time_of_the_step(rig: Rig, monkeypa
     assert rig.bad_guest.lag.count == 2
 
 
+def test_a_kick_after_a_turn_that_was_left_is_not_lost(rig: Rig) -> None:
+    """A kick of an empty ring is left to Python; before that has dealt with it, an element comes, with a kick."""
+    os.eventfd_write(rig.bad.kick_fd, 1)
+    assert rig.server._events.look(0) == 1
+    rig.server._events.act(1)
+    rig.bad.submit([(RING_PAGES + 1, 1)])
+    os.eventfd_write(rig.bad.kick_fd, 1)
+    rig.server.run_once(0)
+    rig.server.run_once(0)
+    assert len(rig.bad.ring.driver.take_used()) == 1
+
+
 def test_pages_that_were_served_in_passing_pay_for_messages(rig: Rig) -> None:
     """What the step's turns earned is there when the next message is to be paid for."""
     spent_s = rig.server._costs.spent_s(rig.bad_guest)

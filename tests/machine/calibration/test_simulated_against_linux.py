@@ -57,7 +57,7 @@ def test_another_guest_is_told_apart(changes: dict[str, Any], differs: bool) -> 
     settings = msgspec.structs.replace(config.run_config(), bursts=1, **changes)
 
     def boot(observer: Observer) -> RunResult:
-        return SimulatedMachine(settings, read_costs(), stream=stream).run(observer)
+        return SimulatedMachine(settings, read_costs(), work=stream).run(observer)
 
     found = compare_with_kernel(config, boot, read_costs(), Watcher())
     assert (found.off_share > 0.05) == differs, found.off_share

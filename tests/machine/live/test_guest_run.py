@@ -39,7 +39,7 @@ from pagetide.machine.live.guest_worker import GuestWorker, HostGoneError
 from pagetide.machine.messages import PhaseBegan, PhaseEnded
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.lives import STAYS, lives
-from pagetide.workload.lives import stream_of as lives_stream
+from pagetide.workload.plan import plan_of
 from pagetide.workload.stream import Mark, Stream
 from tests.machine.linux.eat_and_free import eat_and_free
 from tests.machine.live.held_guest import NR_PAGES, Guest, guest_with
@@ -249,7 +249,7 @@ def test_a_stop_ends_a_wait(guest: Guest) -> None:
 
 def timed_run(guest: Guest, born_s: list[float]) -> GuestRun:
     """A run that allocates a page at each of these times, and keeps them."""
-    stream = lives_stream(lives(born_s, STAYS, 0, 0), name="timed", end_s=max(born_s))
+    stream = plan_of(lives(born_s, STAYS, 0, 0), name="timed", end_s=max(born_s)).whole()
     return GuestRun(guest.zone, guest.ram_address, stream, 1, guest.worker, guest.tell)
 
 

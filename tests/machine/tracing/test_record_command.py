@@ -1,14 +1,19 @@
 """`pagetide record` as a person runs it."""
 
+import contextlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from pagetide import cli
+from pagetide.machine.tracing.kernel_files import OwnKernelFiles
 from pagetide.workload.stream_file import load_stream
+
+pytestmark = pytest.mark.jit
 
 EATS = [sys.executable, "-I", "-S", "-c", "x = bytearray(20 << 20)"]
 
@@ -41,6 +46,22 @@ def test_a_recording_that_does_not_fit_is_refused(tmp_path: Path, capfd: pytest.
     error = capfd.readouterr().err
     assert re.search(r"^pagetide: the recording is refused: .*% of the pages that the kernel counts as", error)
     assert not out.exists()
+
+
+@pytest.mark.usefixtures("tracefs")
+def test_a_recorder_that_is_terminated_keeps_what_it_has(tmp_path: Path) -> None:
+    """SIGTERM ends a recording as Ctrl-C does: with a stream, and with nothing left in the kernel."""
+    out = tmp_path / "trace.parquet"
+    script = "import os, signal; os.kill(os.getppid(), signal.SIGTERM); x = bytearray(20 << 20)"
+    options = ["record", "--out", str(out), "--room", "64MiB", "--accept", "1", "--"]
+    words = [sys.executable, "-m", "pagetide.cli", *options, sys.executable, "-I", "-S", "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the recording was ended by a signal" in done.stdout
+    assert load_stream(out).nr_operations > 0
+    with contextlib.closing(OwnKernelFiles()) as files:
+        left = [path.name for path in (files.root / "instances").glob("pagetide-[0-9]*")]
+    assert [name for name in left if not Path(f"/proc/{name.partition('-')[2]}").exists()] == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pagetide.machine.tracing.recording import read_recording
 from tests.machine.tracing.recorded import Recorded, save
 from tests.machine.watcher import MIB, Watcher
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("folder_for_guests")]
+pytestmark = [pytest.mark.jit, pytest.mark.slow, pytest.mark.usefixtures("folder_for_guests")]
 
 TINY = BootConfig(ram_bytes=128 * MIB, fill_bytes=4 * MIB, bursts=1, hold_s=0.0, sends=True)
 

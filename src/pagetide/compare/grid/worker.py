@@ -12,15 +12,15 @@ from pagetide.compare.results.cells import Cell
 from pagetide.compare.results.records import COMPLETE, Record
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
-from pagetide.machine.observer import Machine
-from pagetide.machine.result import RunResult, Sample
+from pagetide.machine.observer import Machine, Nobody
+from pagetide.machine.result import RunResult
 from pagetide.machine.versions import versions
-from pagetide.machine.workloads import make_stream
+from pagetide.machine.workloads import make_work
 from pagetide.processes import set_parent_death_signal
 from pagetide.terminal.summary import problems
-from pagetide.workload.stream import Stream
+from pagetide.workload.stream import Work
 
-_STREAM_SETTINGS = (
+_WORK_SETTINGS = (
     "workload", "ram_bytes", "bursts", "eat_share", "hold_s", "rest_s", "duration_s", "rate_per_s", "mix", "stream",
     "vcpus", "seed",
 )  # fmt: skip
@@ -53,8 +53,10 @@ def run_job(job: Job) -> Record:
     start_s = time.perf_counter()
     result = None
     try:
-        result = _machine(job).run(_Nobody())
+        result = _machine(job).run(Nobody())
         outcome = _outcome(result)
+    except MemoryError:
+        outcome = _ran_out(job)
     except Exception as error:  # whatever broke, it is this run's outcome
         outcome = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Record(
@@ -67,6 +69,13 @@ def run_job(job: Job) -> Record:
         versions=versions(),
         costs=job.costs_name,
     )
+
+
+def _ran_out(job: Job) -> str:
+    """What is said of a run for which there was not enough memory."""
+    from pagetide.machine.simulated.memory_need import ran_out
+
+    return ran_out(job.cell.config) if job.cell.machine == "simulated" else "there is not enough memory"
 
 
 def lost_job(job: Job, outcome: str) -> Record:
@@ -83,14 +92,14 @@ def lost_job(job: Job, outcome: str) -> Record:
     )
 
 
-def stream_of(config: RunConfig) -> Stream:
-    """The stream that these settings ask for; the last one again if it is the same, as it is for the next design."""
-    return _make_stream(*(getattr(config, name) for name in _STREAM_SETTINGS))
+def work_of(config: RunConfig) -> Work:
+    """What the guest does with these settings; the last again if it is the same, as it is for the next design."""
+    return _make_work(*(getattr(config, name) for name in _WORK_SETTINGS))
 
 
 @functools.lru_cache(maxsize=1)
-def _make_stream(*values: Any) -> Stream:
-    return make_stream(RunConfig(**dict(zip(_STREAM_SETTINGS, values, strict=True))))
+def _make_work(*values: Any) -> Work:
+    return make_work(RunConfig(**dict(zip(_WORK_SETTINGS, values, strict=True))))
 
 
 def _machine(job: Job) -> Machine:
@@ -101,7 +110,7 @@ def _machine(job: Job) -> Machine:
     from pagetide.machine.simulated.machine import SimulatedMachine  # brings the compiler in
 
     assert job.costs is not None
-    return SimulatedMachine(job.cell.config, job.costs, stream=stream_of(job.cell.config))
+    return SimulatedMachine(job.cell.config, job.costs, work=work_of(job.cell.config))
 
 
 def _outcome(result: RunResult) -> str:
@@ -109,13 +118,3 @@ def _outcome(result: RunResult) -> str:
     if result.outcome != COMPLETE:
         return result.outcome
     return " ".join(problems(result)) or COMPLETE
-
-
-class _Nobody:
-    """Watches no run."""
-
-    def stage(self, text: str) -> None: ...
-
-    def sample(self, sample: Sample) -> None: ...
-
-    def warning(self, text: str) -> None: ...

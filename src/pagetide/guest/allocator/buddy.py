@@ -47,12 +47,12 @@ from pagetide.guest.allocator.zone_layout import (
     TYPE_MASK,
     WMARK_MIN,
 )
-from pagetide.jit import kernel
+from pagetide.jit import inline_kernel, kernel
 from pagetide.memory.frame_table import FRAME_ORDER
 from pagetide.units import ORDER_MAX, ORDERS
 
 
-@kernel
+@inline_kernel
 def _link(pages: Any, before: int, pfn: int, after: int) -> None:
     pages[before * RECORD_WORDS + NEXT] = pfn
     pages[pfn * RECORD_WORDS + PREVIOUS] = before
@@ -60,7 +60,7 @@ def _link(pages: Any, before: int, pfn: int, after: int) -> None:
     pages[after * RECORD_WORDS + PREVIOUS] = pfn
 
 
-@kernel
+@inline_kernel
 def _unlink(pages: Any, pfn: int) -> None:
     before = pages[pfn * RECORD_WORDS + PREVIOUS]
     after = pages[pfn * RECORD_WORDS + NEXT]
@@ -68,7 +68,7 @@ def _unlink(pages: Any, pfn: int) -> None:
     pages[after * RECORD_WORDS + PREVIOUS] = before
 
 
-@kernel
+@inline_kernel
 def list_head(words: Any, order: int) -> int:
     """The sentinel record of this order's free list."""
     return words[NR_PAGES] + order  # type: ignore[no-any-return]
@@ -153,7 +153,7 @@ def take_block(words: Any, pages: Any, order: int, state: int) -> int:
     return -1
 
 
-@kernel
+@inline_kernel
 def _first_unreported(words: Any, pages: Any, order: int) -> int:
     """The smallest order from this one on with an unreported block, which is then its list's first; else this one."""
     for current in range(order, ORDERS):
@@ -186,7 +186,7 @@ def _split(words: Any, pages: Any, pfn: int, high: int, low: int, found: int) ->
             record_hint(words, 0, pfn + (1 << half), half)
 
 
-@kernel
+@inline_kernel
 def _is_buddy(words: Any, pages: Any, pfn: int, order: int) -> bool:
     return (  # type: ignore[no-any-return]
         pfn + (1 << order) <= words[NR_PAGES]
@@ -222,7 +222,7 @@ def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool, repor
     return order
 
 
-@kernel
+@inline_kernel
 def _return_apart(words: Any, pages: Any, pfn: int, order: int, reported: bool, age: int, apart_from: int) -> int:
     """The same with KEEP_APART: blocks of at least the order `apart_from` merge with their like alone."""
     words[FREE_PAGES] += 1 << order

@@ -10,30 +10,18 @@ Words have 32 bits in use: the sign of a 64-bit word would need care. The caller
 
 from typing import Any
 
-from pagetide.guest.allocator.zone_layout import NR_PAGES, NR_VCPUS, SPARES_MAX_BLOCKS, VCPU_WORDS, vcpu_base
-from pagetide.jit import kernel
-from pagetide.memory.frame_table import FRAME_ORDER, FRAMES
-from pagetide.units import PAGE_SIZE_BYTES
+from pagetide.guest.allocator.zone_layout import MAP_BASE, NR_PAGES
+from pagetide.jit import inline_kernel, kernel
 
 _BITS = 5
 _LOW = 31
 _ALL = 0xFFFF_FFFF
-_VCPU_0 = vcpu_base(0)
-_PAGE_LOW = PAGE_SIZE_BYTES // 8 - 1
 
 
-@kernel
-def map_base(words: Any) -> int:
-    """Index in `words` where the map begins, after the frame table: leaves, then level by level up to one word."""
-    spares_end = _VCPU_0 + words[NR_VCPUS] * VCPU_WORDS + SPARES_MAX_BLOCKS
-    table_words = FRAMES + (words[NR_PAGES] >> FRAME_ORDER)
-    return (spares_end + _PAGE_LOW & ~_PAGE_LOW) + (table_words + _PAGE_LOW & ~_PAGE_LOW)  # type: ignore[no-any-return]
-
-
-@kernel
+@inline_kernel
 def map_set(words: Any, position: int) -> bool:
     """Set a bit; whether it was clear."""
-    level, count = map_base(words), words[NR_PAGES]
+    level, count = words[MAP_BASE], words[NR_PAGES]
     bit = 1 << (position & _LOW)
     if words[level + (position >> _BITS)] & bit:
         return False
@@ -49,10 +37,10 @@ def map_set(words: Any, position: int) -> bool:
         position >>= _BITS
 
 
-@kernel
+@inline_kernel
 def map_clear(words: Any, position: int) -> bool:
     """Clear a bit; whether it was set."""
-    level, count = map_base(words), words[NR_PAGES]
+    level, count = words[MAP_BASE], words[NR_PAGES]
     bit = 1 << (position & _LOW)
     if not words[level + (position >> _BITS)] & bit:
         return False
@@ -70,7 +58,7 @@ def map_clear(words: Any, position: int) -> bool:
 @kernel
 def map_next(words: Any, position: int) -> int:
     """The first set position from this one on; -1 if there is none."""
-    level, count, height = map_base(words), words[NR_PAGES], 0
+    level, count, height = words[MAP_BASE], words[NR_PAGES], 0
     while True:
         words_here = (count + _LOW) >> _BITS
         if position >> _BITS >= words_here:
@@ -88,7 +76,7 @@ def map_next(words: Any, position: int) -> int:
     while height > 0:
         height -= 1
         count = words[NR_PAGES]
-        level = map_base(words)
+        level = words[MAP_BASE]
         for _ in range(height):
             count = (count + _LOW) >> _BITS
             level += count
@@ -99,7 +87,7 @@ def map_next(words: Any, position: int) -> int:
 @kernel
 def map_reset(words: Any) -> None:
     """Clear every bit."""
-    for index in range(map_base(words), words.shape[0]):
+    for index in range(words[MAP_BASE], words.shape[0]):
         words[index] = 0
 
 

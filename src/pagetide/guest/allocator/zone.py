@@ -22,6 +22,7 @@ from pagetide.guest.allocator.pcp import (
 )
 from pagetide.guest.allocator.recount import Block, blocks, candidates, free_list, pcp_listed, recount
 from pagetide.guest.allocator.zone_layout import (
+    MAP_BASE,
     NEXT,
     NR_PAGES,
     NR_VCPUS,
@@ -41,6 +42,7 @@ from pagetide.guest.allocator.zone_layout import (
     WMARK_MIN,
     arena_bytes,
     frame_table_base,
+    map_words,
     records_count,
     vcpu_base,
     words_count,
@@ -133,6 +135,7 @@ class Zone:
             PCP_BATCH: pcp_batch,
             PCP_HIGH: high,
             PCP_HIGH_MAX: high_max,
+            MAP_BASE: self.words.shape[0] - map_words(nr_pages),
             PCP_ORDERS: sum(1 << order for order in set(pcp_orders)),
         }
         settings |= {vcpu_base(vcpu) + PCP_LIMIT: high for vcpu in range(vcpus)}

@@ -29,6 +29,9 @@ WMARK_HIGH = 9
 PCP_HIGH_MAX = 10
 TAKEN_PAGES = 11
 
+# Where in `words` the map of candidates begins, with its leaves; one level after the other, up to one word.
+MAP_BASE = 12
+
 LOCK_CONTENDED = 16
 LOCK_WAIT_NS = 17
 LOCK_WAIT_NS_MAX = 18

@@ -213,7 +213,7 @@ class AttachedGuest(SteeredGuest):
             self._session.notices.call(index)
         if reports:
             self.lag.note(self._clock_ns() - self._kicks.since_ns(index), reports)
-        if more:
+        if more or (left is not None and self._kicks.again):
             self._kicks.make_ready(index)
         elif not self.paused:
             self._kicks.emptied(index)

@@ -9,7 +9,14 @@ from pagetide.host.guest.gone import GuestGoneError
 
 
 class Kicks:
-    """Watches the kick descriptors of started queues, and keeps the queues that are ready in order."""
+    """Watches the kick descriptors of started queues, and keeps the queues that are ready in order.
+
+    Attributes:
+        again: whether the queue that was taken last had become ready more than once, so that a turn that is left of it
+            may have been before what came last.
+    """
+
+    again: bool
 
     def __init__(self, events: FdEvents, on_work: Callable[[], None]) -> None:
         """Watch nothing yet.
@@ -22,7 +29,8 @@ class Kicks:
         self._on_work = on_work
         self._fds: dict[int, int] = {}
         self._offered: dict[int, OfferedQueue | None] = {}
-        self._ready: dict[int, None] = {}  # a set that keeps its order
+        self._ready: dict[int, bool] = {}  # in order; whether it was told more than once
+        self.again = False
         self._since_ns: dict[int, int] = {}
         self._resting = False
 
@@ -68,7 +76,7 @@ class Kicks:
     def make_ready(self, index: int) -> None:
         """A queue may have elements waiting, or a turn is left of it."""
         self.withdraw(index)
-        self._ready[index] = None
+        self._ready[index] = index in self._ready
         self._since_ns.setdefault(index, self._events.since_ns)
         self._on_work()
 
@@ -102,7 +110,7 @@ class Kicks:
     def take_ready(self) -> int:
         """The queue that is to be served next; there must be one."""
         index = next(iter(self._ready))
-        del self._ready[index]
+        self.again = self._ready.pop(index)
         return index
 
     def since_ns(self, index: int) -> int:

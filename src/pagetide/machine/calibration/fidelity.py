@@ -114,7 +114,7 @@ def compare_with_kernel(
         kept_bytes=kept_bytes, file_bytes=config.fill_bytes, write_s=write_s, hold_s=config.hold_s, rest_s=1.0
     )
     settings = msgspec.structs.replace(config.run_config(), order=real.config.order, bursts=1)
-    simulated = SimulatedMachine(settings, costs, stream=stream).run(observer)
+    simulated = SimulatedMachine(settings, costs, work=stream).run(observer)
     (real_bytes, waited_s), (simulated_bytes, _) = (
         _resident_from_first_pass(result, seconds) for result in (real, simulated)
     )

@@ -19,9 +19,9 @@ from pagetide.guest.in_flight import InBalloon, InFlight, TakenByHost
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.vcpu_loop import Relief
-from pagetide.jit import kernels_are_cached
 from pagetide.machine.balloon_policy import settled
 from pagetide.machine.faults import Fault, FaultError, of_kind, ring_entries
+from pagetide.machine.kernels.ahead import compiling_aloud
 from pagetide.machine.live.balloon_worker import BalloonWorker
 from pagetide.machine.live.fault_player import FaultPlayer
 from pagetide.machine.live.guest_run import GuestRun
@@ -50,10 +50,9 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         GuestRam.from_fd(setup.ram_fd, config.ram_bytes) as ram,
         _link(setup, ram) as link,
     ):
-        if not kernels_are_cached():
-            channel.send(Stage("compiling kernels (first run only)"))
-        warm_up_guest()
-        warm_up_design(config.design)
+        with compiling_aloud("guest", lambda line: channel.send(Stage(line))):
+            warm_up_guest()
+            warm_up_design(config.design)
         zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
         if config.device == "qemu":
             _reserve_what_is_no_ram(zone)

@@ -110,14 +110,13 @@ class GuestRun:
 
     def _begin(self, stretch: Stretch) -> None:
         mark = stretch.mark
-        if mark.first < stretch.end:
-            self._wait_until(float(self._stream.at_s[mark.first]))
+        if stretch.first_s is not None:
+            self._wait_until(stretch.first_s)
         self._tell(PhaseBegan(mark.name, mark.burst, mark.eats, time.monotonic()))
 
     def _end(self, stretch: Stretch, behind_s: float) -> None:
         mark = stretch.mark
-        allocated = self._stream.allocated_bytes(mark.first, stretch.end)
-        self._tell(PhaseEnded(mark.burst, mark.eats, allocated, time.monotonic(), behind_s))
+        self._tell(PhaseEnded(mark.burst, mark.eats, stretch.allocated_bytes, time.monotonic(), behind_s))
         if mark.settle:
             self._worker.wait_until(
                 lambda: (self._worker.at_rest and self._in_flight.at_rest) or self._stopping.is_set(),

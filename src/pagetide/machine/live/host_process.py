@@ -15,9 +15,9 @@ from pagetide import bus_error
 from pagetide.host.daemon.server import Server
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.memory.ledger import LEDGER_WORDS, Ledger
-from pagetide.jit import kernels_are_cached
 from pagetide.machine.config import RunConfig
 from pagetide.machine.faults import of_kind
+from pagetide.machine.kernels.ahead import compiling_aloud
 from pagetide.machine.live.host_ballooning import serve_and_balloon
 from pagetide.machine.live.host_taking import taking_frames
 from pagetide.machine.live.host_warm_up import warm_up_host, warm_up_taking
@@ -38,13 +38,12 @@ def run_host(setup: HostSetup, channel: Channel) -> str | None:
         reasons.append(reason)
         server.stop()
 
-    if not kernels_are_cached():
-        channel.send(Stage("compiling kernels (first run only)"))
     bus_error.install()
-    warm_up_host()
     takes = setup.config.design == "shared"
-    if takes:
-        warm_up_taking()
+    with compiling_aloud("host", lambda line: channel.send(Stage(line))):
+        warm_up_host()
+        if takes:
+            warm_up_taking()
     ledger = Ledger(np.frombuffer(mmap.mmap(setup.ledger_fd, LEDGER_WORDS * 8), np.int64, LEDGER_WORDS))
     with Server(verify_share=setup.config.verify_share, on_guest_gone=gone) as server, _contention(setup.config):
         server.adopt(socket.socket(fileno=setup.socket_fd), ledger=ledger, name="guest")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.guest.allocator.operation import OPERATION
 from pagetide.guest.vcpu import HOST_WANTED, NO_MEMORY, NOT_HAD, note_wait
 from pagetide.guest.vcpu_loop import StoppedVcpu, Surroundings
 from pagetide.guest.worker import Wait
@@ -15,7 +16,7 @@ from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
 from pagetide.machine.simulated.loop import NEVER_PS, Loop, Signal, Task
 from pagetide.machine.simulated.operations import hold_zone_lock
 from pagetide.machine.simulated.process import Processors
-from pagetide.machine.simulated.vcpu import TIME_UP, at_work, run_vcpus, unfinished
+from pagetide.machine.simulated.vcpu import PIECE_WANTED, TIME_UP, at_work, run_vcpus, unfinished
 from pagetide.machine.simulated.vcpu_layout import (
     BEHIND_PS,
     BLOCK_PS,
@@ -24,6 +25,7 @@ from pagetide.machine.simulated.vcpu_layout import (
     CURSOR,
     END,
     FROM_PS,
+    MORE,
     NEXT_PS,
     OPERATIONS,
     VCPU_COLUMNS,
@@ -31,7 +33,7 @@ from pagetide.machine.simulated.vcpu_layout import (
 )
 from pagetide.machine.simulated.worker import SimulatedWorker
 from pagetide.memory.metadata import MetadataFile
-from pagetide.workload.stream import Stream, Stretch
+from pagetide.workload.stream import PIECE_OPERATIONS, Stretch, Work
 
 
 class SimulatedOperation:
@@ -68,7 +70,7 @@ class SimulatedGuest:
         loop: Loop,
         guest: Surroundings,
         memory: MetadataFile,
-        stream: Stream,
+        work: Work,
         worker: SimulatedWorker,
         tell: Callable[[PhaseBegan | PhaseEnded | ClockStarted], None],
         costs: npt.NDArray[np.int64],
@@ -81,7 +83,7 @@ class SimulatedGuest:
             loop: the clock.
             guest: what its vCPUs work with.
             memory: what is resident of its page frames.
-            stream: what the vCPUs do.
+            work: what the vCPUs do.
             worker: who reports.
             tell: gets what happens.
             costs: what it costs, a row of vcpu.py's costs for each number of vCPUs at work, from 1, if there
@@ -90,15 +92,14 @@ class SimulatedGuest:
             processors: who wants one of them.
         """
         self.over, self.goes_on_ps, self.busy_ps = False, NEVER_PS, 0
-        self._loop, self._zone, self._memory, self._stream, self._worker = loop, guest.zone, memory, stream, worker
+        self._loop, self._zone, self._memory, self._work, self._worker = loop, guest.zone, memory, work, worker
         self._tell, self._costs, self._shared, self._processors = tell, costs, shared, processors
         self._in_flight = guest.in_flight
-        self._work = [stream.operations_of(vcpu) for vcpu in range(len(costs))]
-        self._firsts = np.cumsum([0, *(len(work.operations) for work in self._work)])[:-1]
+        self._pieces = [work.pieces(vcpu) for vcpu in range(len(costs))]
         self._rows = np.zeros((len(costs), VCPU_COLUMNS), np.int64)
         self._rows[:, CURSOR] = 1
-        self._slots = np.full(stream.slot_firsts[-1], -1, np.int64)
-        self._operations = np.concatenate([work.operations for work in self._work])
+        self._slots = np.full(work.slot_firsts[-1], -1, np.int64)
+        self._operations = np.zeros(len(costs) * PIECE_OPERATIONS, OPERATION)
         self._due_ps = np.zeros(len(self._operations), np.int64)
         self._steps = [
             StoppedVcpu(vcpu, guest, SimulatedOperation(row, self._operations, self._slots))
@@ -120,23 +121,22 @@ class SimulatedGuest:
         Raises:
             OutOfMemoryError: the guest is too small for its workload.
         """
-        loop, stream, in_flight, until_s = self._loop, self._stream, self._in_flight, 0.0
-        for number, stretch in enumerate(stream.stretches):
+        loop, in_flight, until_s = self._loop, self._in_flight, 0.0
+        for stretch in self._work.stretches:
             mark, until_s = stretch.mark, stretch.until_s
             self._start_clock(stretch.from_s, until_s)
-            if mark.first < stretch.end:
-                yield from self._sleep_until(float(stream.at_s[mark.first]))
+            if stretch.first_s is not None:
+                yield from self._sleep_until(stretch.first_s)
             self._tell(PhaseBegan(mark.name, mark.burst, mark.eats, loop.now_s))
-            self._load(number, stretch)
+            self._load(stretch)
             yield from loop.wait_for(self._all_done, lambda: not unfinished(self._rows))
-            allocated = stream.allocated_bytes(mark.first, stretch.end)
             behind_s = int(self._rows[:, BEHIND_PS].max()) / PS_PER_S
-            self._tell(PhaseEnded(mark.burst, mark.eats, allocated, loop.now_s, behind_s))
+            self._tell(PhaseEnded(mark.burst, mark.eats, stretch.allocated_bytes, loop.now_s, behind_s))
             if mark.settle:
                 settle_max_ps = round(SETTLE_MAX_S * PS_PER_S)
                 yield from self._look_until(lambda: self._worker.at_rest and in_flight.at_rest, settle_max_ps)
-        self._start_clock(until_s, stream.end_s)
-        yield from self._sleep_until(stream.end_s)
+        self._start_clock(until_s, self._work.end_s)
+        yield from self._sleep_until(self._work.end_s)
         self.over = True
 
     def _start_clock(self, from_s: float, until_s: float) -> None:
@@ -151,25 +151,23 @@ class SimulatedGuest:
 
     def advance(self, until_ps: int) -> bool:
         """Let the vCPUs run up to the next event, which is then; whether one of them stopped before that."""
-        outcome = run_vcpus(
-            self._zone.words,
-            self._zone.pages,
-            self._memory.address,
-            self._rows,
-            self._operations,
-            self._due_ps,
-            self._slots,
-            self._costs_now(),
-            self._shared,
-            until_ps,
-        )
+        while (outcome := self._run_vcpus(until_ps)) == PIECE_WANTED:
+            self._fetch(self._shared.item(WHO))
         self.goes_on_ps = self._shared.item(NEXT_PS)
         self.busy_ps += self._processors.worked_ps(self._shared.item(BUSY_PS))
         self._shared[BUSY_PS] = 0
         if outcome == TIME_UP:
             return False
-        self._stopped(int(outcome), self._shared.item(WHO))
+        self._stopped(outcome, self._shared.item(WHO))
         return True
+
+    def _run_vcpus(self, until_ps: int) -> int:
+        return int(
+            run_vcpus(
+                self._zone.words, self._zone.pages, self._memory.address, self._rows, self._operations, self._due_ps,
+                self._slots, self._costs_now(), self._shared, until_ps,
+            )
+        )  # fmt: skip
 
     def _costs_now(self) -> npt.NDArray[np.int64]:
         """What things cost with as many at work as there are."""
@@ -209,17 +207,21 @@ class SimulatedGuest:
         if self._rows[vcpu, CLOCK_PS] == NEVER_PS:
             self._go_on(vcpu)
 
-    def _load(self, number: int, stretch: Stretch) -> None:
+    def _load(self, stretch: Stretch) -> None:
         """Have each vCPU run its operations of one stretch, each when it is due."""
-        for row, work, first in zip(self._rows, self._work, self._firsts, strict=True):
-            begin = int(work.ends[number - 1]) if number else 0
-            end = int(work.ends[number])
-            due_ps = np.rint(work.due_s[begin:end] * PS_PER_S).astype(np.int64) + self._zero_ps
-            self._due_ps[first + begin : first + end] = due_ps
-            row[CURSOR], row[END] = first + begin, first + end
+        for vcpu, row in enumerate(self._rows):
+            self._fetch(vcpu)
             row[FROM_PS], row[BEHIND_PS] = self._zero_ps + round(stretch.from_s * PS_PER_S), 0
         self._rows[:, CLOCK_PS] = self._loop.now_ps
         self._count()
+
+    def _fetch(self, vcpu: int) -> None:
+        """Give a vCPU its next operations."""
+        piece, row = next(self._pieces[vcpu]), self._rows[vcpu]
+        first = vcpu * PIECE_OPERATIONS
+        row[CURSOR], row[END], row[MORE] = first, first + len(piece.operations), not piece.is_last
+        self._operations[first : row[END]] = piece.operations
+        self._due_ps[first : row[END]] = np.rint(piece.due_s * PS_PER_S).astype(np.int64) + self._zero_ps
 
     def _count(self) -> None:
         """Count the vCPUs at work: they share the processors. When they go on is to be looked at anew."""

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from pagetide.guest.allocator.zone import TICKS_PER_S, Zone
 from pagetide.guest.vcpu_loop import OutOfMemoryError, Surroundings
 from pagetide.host.memory.ledger import Ledger
-from pagetide.jit import kernels_are_cached
 from pagetide.machine.config import RunConfig
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import PS_PER_S, Costs
@@ -27,6 +26,7 @@ from pagetide.machine.result import RunResult
 from pagetide.machine.simulated.guest import SimulatedGuest
 from pagetide.machine.simulated.host import SimulatedHost
 from pagetide.machine.simulated.loop import NEVER_PS, Loop, Signal, Task
+from pagetide.machine.simulated.memory_need import check_memory, ran_out
 from pagetide.machine.simulated.parts import Ground, make_parts
 from pagetide.machine.simulated.process import Processors, SimulatedProcess
 from pagetide.machine.simulated.ram import SimulatedRam
@@ -42,10 +42,10 @@ from pagetide.machine.simulated.vcpu_layout import (
     STAMP_PS,
 )
 from pagetide.machine.simulated.worker import SimulatedWorker
-from pagetide.machine.workloads import make_stream
+from pagetide.machine.workloads import make_work
 from pagetide.memory.metadata import REPEATED_PAGES
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.workload.stream import Stream
+from pagetide.workload.stream import Work
 
 _SAMPLES_QUIET = 20_000
 _CHANGE_PARTS = 500
@@ -62,23 +62,24 @@ class SimulatedMachine:
 
     operations: int
 
-    def __init__(self, config: RunConfig, costs: Costs, *, stream: Stream | None = None) -> None:
+    def __init__(self, config: RunConfig, costs: Costs, *, work: Work | None = None) -> None:
         """Take everything that a run is made of.
 
         Args:
             config: the settings, which the caller has checked.
             costs: what things cost.
-            stream: what the guest does; None is what the settings ask for.
+            work: what the guest does; None is what the settings ask for.
 
         Raises:
-            ConfigError: there are no costs of this backing, or this cannot be simulated.
+            ConfigError: there are no costs of this backing, or this cannot be simulated, or not in this much memory.
         """
         check_simulated(config)
+        check_memory(config)
         self._config, self._costs = config, costs
         self._backing = costs.backing(config.backing)
         if config.design == "shared":
             costs.of_taking()
-        self._stream = make_stream(config) if stream is None else stream
+        self._work = make_work(config) if work is None else work
         self._loop = Loop()
         self.operations = 0
 
@@ -89,8 +90,6 @@ class SimulatedMachine:
             OSError: there is no room for so large a guest's addresses.
         """
         config = self._config
-        if not kernels_are_cached():
-            observer.stage("compiling kernels (first run only)")
         ram = SimulatedRam(config.ram_bytes, huge=config.backing == "hugetmpfs")
         try:
             return self._run(ram, observer)
@@ -134,7 +133,7 @@ class SimulatedMachine:
         guest = SimulatedGuest(
             loop,
             Surroundings(zone, worker, parts.in_flight, config.oom == "wait", parts.relief),
-            ram.file, self._stream, worker, tell, self._vcpu_costs(), shared, processors,
+            ram.file, self._work, worker, tell, self._vcpu_costs(), shared, processors,
         )  # fmt: skip
         recorder.begin({"host": 0.0, "guest": 0.0})
         tasks = [
@@ -142,7 +141,7 @@ class SimulatedMachine:
             worker.run(),
             guest.run(),
             *parts.tasks,
-            _sampling(loop, recorder, observer, happened, self._stream, config.ram_bytes),
+            _sampling(loop, recorder, observer, happened, self._work.end_s, config.ram_bytes),
         ]
         if config.keeps_clock:
             tasks.insert(0, _ticking(loop, zone))
@@ -185,6 +184,8 @@ class SimulatedMachine:
             raise
         except OutOfMemoryError as error:
             return f"the guest stopped: {error}"
+        except MemoryError:
+            return ran_out(self._config)
         except Exception as error:
             _log.exception("a simulated run broke")
             what = str(error) or type(error).__name__
@@ -210,14 +211,14 @@ def check_simulated(config: RunConfig) -> None:
 
 
 def _sampling(
-    loop: Loop, recorder: Recorder, observer: Observer, happened: Signal, stream: Stream, ram_bytes: int
+    loop: Loop, recorder: Recorder, observer: Observer, happened: Signal, end_s: float, ram_bytes: int
 ) -> Task:
     """Look as often as a live machine does; in a run of hours only while something happens, and else seldom.
 
     Something happens when a phase begins or ends, when the host discards, and when what it holds changes by much.
     """
     shortest_ps = round(SAMPLE_INTERVAL_S * PS_PER_S)
-    longest_ps = max(shortest_ps, round(stream.end_s / _SAMPLES_QUIET * PS_PER_S))
+    longest_ps = max(shortest_ps, round(end_s / _SAMPLES_QUIET * PS_PER_S))
     interval_ps, before_bytes = shortest_ps, 0
     while True:
         sample = recorder.sample(loop.now_s)

@@ -32,6 +32,7 @@ from pagetide.machine.simulated.vcpu_layout import (
     DRAINED,
     END,
     FROM_PS,
+    MORE,
     NEXT_PS,
     OPERATIONS,
     WHO,
@@ -39,6 +40,9 @@ from pagetide.machine.simulated.vcpu_layout import (
 
 TIME_UP = -1
 """Nothing is to be run before the time given."""
+
+PIECE_WANTED = -2
+"""A vCPU has run the operations that there are, and has more."""
 
 _IDLE_PS = round(IDLE_S * PS_PER_S)
 
@@ -62,6 +66,12 @@ def at_work(vcpus: Any) -> int:
 
 
 @kernel
+def _piece_wanted(vcpus: Any, vcpu: int) -> bool:
+    """Whether a vCPU has to be given operations before it can be said what it does next."""
+    return vcpus[vcpu, MORE] != 0 and vcpus[vcpu, CURSOR] == vcpus[vcpu, END]  # type: ignore[no-any-return]
+
+
+@kernel
 def _next_act(vcpus: Any, vcpu: int, due_ps: Any) -> int:
     """What a vCPU does next, as guest/vcpu.py has it."""
     cursor = vcpus[vcpu, CURSOR]
@@ -75,6 +85,14 @@ def _begins_ps(vcpus: Any, vcpu: int, due_ps: Any, act: int) -> int:
     """When what a vCPU does next begins; behind a sleep, that is the operation."""
     if act == ACT_SLEEP:
         return due_ps[vcpus[vcpu, CURSOR]]  # type: ignore[no-any-return]
+    return vcpus[vcpu, CLOCK_PS]  # type: ignore[no-any-return]
+
+
+@kernel
+def _starts_ps(vcpus: Any, vcpu: int, due_ps: Any) -> int:
+    """When a vCPU has its next turn, for an operation or for its end."""
+    if vcpus[vcpu, CURSOR] < vcpus[vcpu, END]:
+        return _begins_ps(vcpus, vcpu, due_ps, _next_act(vcpus, vcpu, due_ps))
     return vcpus[vcpu, CLOCK_PS]  # type: ignore[no-any-return]
 
 
@@ -94,6 +112,8 @@ def _run_one(
 ) -> int:
     """Run one vCPU's operations that begin before `until_ps`; TIME_UP, or why it stopped as in guest/vcpu.py."""
     while True:
+        if _piece_wanted(vcpus, vcpu):
+            return PIECE_WANTED
         act = _next_act(vcpus, vcpu, due_ps)
         if act == ACT_END:
             return DONE
@@ -176,7 +196,7 @@ def run_vcpus(
         memory_address: where the memory's metadata is.
         vcpus: int64 array, a row of VCPU_COLUMNS for each vCPU. A row is at its end once CURSOR has passed END: a vCPU
             that has run all of its operations stops once more, as DONE or because the worker is wanted.
-        operations: array of OPERATION, all vCPUs'.
+        operations: array of OPERATION, all vCPUs', as many of each as there are at a time.
         due_ps: int64 array as long: no operation begins before its time.
         slots: int64 array of all vCPUs' slots, as for `run_operations`.
         costs: int64 array of COSTS.
@@ -184,7 +204,7 @@ def run_vcpus(
         until_ps: the time of the next event.
 
     Returns:
-        TIME_UP, or why a vCPU stopped: a constant of guest/vcpu.py.
+        TIME_UP, PIECE_WANTED, or why a vCPU stopped: a constant of guest/vcpu.py.
     """
     while True:
         next_ps = until_ps
@@ -192,12 +212,12 @@ def run_vcpus(
         earliest_ps = NEVER_PS
         chosen = -1
         for vcpu in range(vcpus.shape[0]):
-            cursor = vcpus[vcpu, CURSOR]
-            start_ps = vcpus[vcpu, CLOCK_PS]
-            if cursor > vcpus[vcpu, END] or start_ps >= NEVER_PS:
+            if vcpus[vcpu, CURSOR] > vcpus[vcpu, END] or vcpus[vcpu, CLOCK_PS] >= NEVER_PS:
                 continue
-            if cursor < vcpus[vcpu, END]:
-                start_ps = _begins_ps(vcpus, vcpu, due_ps, _next_act(vcpus, vcpu, due_ps))
+            if _piece_wanted(vcpus, vcpu):
+                shared[WHO] = vcpu
+                return PIECE_WANTED
+            start_ps = _starts_ps(vcpus, vcpu, due_ps)
             earliest_ps = min(earliest_ps, start_ps)
             if start_ps < next_ps:
                 second_ps = next_ps

@@ -11,7 +11,9 @@ BEHIND_PS = 4
 """The longest that another operation began after it was due."""
 DRAINED = 5
 """Whether it drained its per-CPU list since its last operation."""
-VCPU_COLUMNS = 6
+MORE = 6
+"""Whether more are to follow on the operations up to END."""
+VCPU_COLUMNS = 7
 
 # The costs, in picoseconds.
 ORDER0_PS = 0

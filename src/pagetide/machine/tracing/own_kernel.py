@@ -112,7 +112,7 @@ class _Recorder:
                     self._trace.mark(f"after {command[0]}")
                 self._wait(self._task.seconds)
             except KeyboardInterrupt:
-                ended_early = "ended by Ctrl-C"
+                ended_early = "ended by a signal"
             except _FullError:
                 ended_early = self._full
             after = self._trace.end()

@@ -52,7 +52,7 @@ ONE_AT = 7  # where there is a word of value 1
 LOOKED_NS = 8  # when the last look had found what there was
 SINCE_NS = 9  # nothing that it found was ready before this time
 SLEPT_NS = 10  # for how long it slept before that
-CPU_NS = 11  # the thread's CPU time, after the last turn
+CPU_NS = 11  # the thread's CPU time before the next turn
 PASSED_NS = 12  # for how long looks slept, and turns took, since somebody set this to 0
 TIMEOUT_MS = 13  # for how long to wait at most; for ever if it is negative
 UNTIL_NS = 14  # until when to look again as long as queues are all there is; 0 to look once
@@ -100,15 +100,13 @@ def _call(loop: _Words, fd: int) -> int:
 
 
 @kernel
-def _serve(loop: _Words, queue: _Words, is_first: int) -> int:
+def _serve(loop: _Words, queue: _Words) -> int:
     """Give a kicked queue its turn; 1 if that was all, 0 if it is left to its owner."""
-    begun_ns = loop[LOOKED_NS] if is_first != 0 else monotonic_ns()
+    begun_ns = monotonic_ns()
     answer = take_turn_of(queue, ELEMENTS_PER_TURN)
     ended_ns = monotonic_ns()
-    used_ns = -loop[CPU_NS]
-    loop[CPU_NS] = thread_ns()
-    # What the thread did between two looks is not the guest's: a turn takes no more CPU time than time.
-    used_ns = min(used_ns + loop[CPU_NS], ended_ns - begun_ns)
+    used_ns = thread_ns() - loop[CPU_NS]
+    loop[CPU_NS] += used_ns
     loop[PASSED_NS] += used_ns
     usual = answer >= 0 and answer & UNUSUAL == 0 and load_i64(loop[FAULTS_AT]) == queue[FAULTS]
     failure: int = 0
@@ -123,7 +121,7 @@ def _serve(loop: _Words, queue: _Words, is_first: int) -> int:
             return 1
     queue[OFFERED] = 0
     queue[LEFT], queue[ANSWER], queue[USED_NS] = 1, answer, used_ns
-    queue[BLOCKED_NS] = ended_ns - begun_ns - used_ns
+    queue[BLOCKED_NS] = max(0, ended_ns - begun_ns - used_ns)
     queue[CALL_ERROR], queue[CALL_NS] = failure, monotonic_ns() - ended_ns
     return 0
 
@@ -154,6 +152,7 @@ def _serve_found(loop: _Words, found: int) -> int:
     others = words_at(loop[OTHERS_AT], EVENTS_MAX)
     queues = words_at(loop[QUEUES_AT], loop[QUEUES])
     count = 0
+    loop[CPU_NS] = thread_ns()  # what the thread did between two looks, or another thread, is not the guests'
     for place in range(found):
         fd = load_u32(loop[EVENTS_AT] + place * EVENT_BYTES + _DATA_AT)
         address = queues[fd] if fd < loop[QUEUES] else 0
@@ -163,7 +162,7 @@ def _serve_found(loop: _Words, found: int) -> int:
             if queue[OFFERED] != 0:
                 if loop[TICKS_AT] != 0:
                     _tick(loop[TICKS_AT])
-                done = _serve(loop, queue, 1 if place == 0 else 0)
+                done = _serve(loop, queue)
         if done == 0:
             others[count] = fd
             count += 1

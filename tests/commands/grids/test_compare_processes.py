@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pagetide.compare.results.store import EXPORTED
-from tests.commands.compare_process import LIVE_SETTINGS, RUNS, WAIT_MAX_S, CompareProcess, runs_of
-from tests.commands.poisoned_grid import KILLS
+from tests.commands.grids.compare_process import LIVE_SETTINGS, RUNS, WAIT_MAX_S, CompareProcess, runs_of
+from tests.commands.grids.poisoned_grid import KILLS
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def test_ctrl_c_ends_a_live_grid_with_its_guests(tmp_path: Path) -> None:
 
 def test_a_cell_that_kills_its_worker_is_found_out(tmp_path: Path) -> None:
     """Of the cells in flight with it none fails but itself; one that does so once only is done the second time."""
-    command = [sys.executable, "-m", "tests.commands.poisoned_grid", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.commands.grids.poisoned_grid", str(tmp_path)]
     found = subprocess.run(command, check=True, capture_output=True, timeout=WAIT_MAX_S)
     said = json.loads(found.stdout)
     outcomes = dict(said["outcomes"])

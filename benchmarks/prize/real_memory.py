@@ -9,11 +9,10 @@ from typing import Any
 
 from benchmarks.prize.replay import keeping, policies, ram_bytes
 from benchmarks.rows import Row
-from benchmarks.simulated import Nobody
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import read_costs
 from pagetide.machine.live.machine import LiveMachine
-from pagetide.machine.observer import Machine
+from pagetide.machine.observer import Machine, Nobody
 from pagetide.machine.result import RunResult
 from pagetide.machine.simulated.machine import SimulatedMachine
 from pagetide.units import MIB

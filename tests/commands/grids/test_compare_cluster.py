@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
-from tests.commands.compare_process import RUNS, WAIT_MAX_S, CompareProcess, runs_of
-from tests.commands.dask_cluster import DaskCluster
+from tests.commands.grids.compare_process import RUNS, WAIT_MAX_S, CompareProcess, runs_of
+from tests.commands.grids.dask_cluster import DaskCluster
 
 pytestmark = pytest.mark.slow
 
