@@ -35,9 +35,8 @@ def held(usage: Usage, response: Response) -> Held:
     """What hosts hold for these guests with this response."""
     found = Held(np.zeros(usage.grid.steps), np.zeros((len(usage.vms), FIGURES)))
     stays, on_average = response.over(usage.grid.step_s)
-    follow(
-        usage.capacity_bytes, usage.used_bytes, usage.valid, response.left, stays, on_average, response.fresh, *found
-    )  # fmt: skip
+    columns = usage.capacity_bytes, usage.used_bytes, usage.valid
+    follow(*columns, response.left, stays, on_average, response.fresh, response.fades, *found)
     return found
 
 
@@ -50,6 +49,7 @@ def follow(
     stays: float,
     on_average: float,
     fresh: float,
+    fades: float,
     by_step: Any,
     figures: Any,
 ) -> None:
@@ -72,6 +72,8 @@ def follow(
             now += grown
             refaulted += min(grown, ever - now + grown)
             ever = max(ever, now)
+            if use > before and peak > use:
+                peak -= (peak - use) * min(fades * (use - before) / peak, 1.0)
             peak = max(peak, use)
             floor = use
             if peak > 0.0:

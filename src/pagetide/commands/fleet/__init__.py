@@ -1,0 +1,1 @@
+"""`pagetide fleet` and its own commands."""
