@@ -18,10 +18,10 @@ run: setup ## run the main job; options go into ARGS, as in make run ARGS='--ram
 	@.venv/bin/pagetide run $(ARGS)
 
 check: setup ## check style and types, and run the fast tests: a minute and a half
-	@tools/check lint fast
+	@tools/check prepare fast
 
 test: setup setup-guests ## check style and types, run all tests with kernels compiled, and what kernels decide as plain Python
-	@tools/check lint test
+	@tools/check prepare test
 
 bench: setup ## measure what things cost; ARGS=allocator for that part only, ARGS=--help for the others
 	@.venv/bin/python -m benchmarks $(ARGS)

@@ -19,6 +19,7 @@ from benchmarks import (
     fleet,
     guest_allocator,
     host_discard,
+    looking,
     many_guests,
     shared,
     simulated,
@@ -41,6 +42,7 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "fidelity": fidelity.run,
     "fleet": fleet.run,
     "cli": command_line.run,
+    "why": looking.run,
     "turns": lambda: allocator_rows.run(allocator_rows.BEFORE),
 }
 _PRIZE = "prize"

@@ -37,8 +37,8 @@ from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.allowance import SHARE, Use
 from pagetide.host.guest.attached import AttachedGuest
-from pagetide.linux import process_cpu_s
 from pagetide.machine.live.host_warm_up import warm_up_host
+from pagetide.processes import process_cpu_s
 from pagetide.virtio.split_ring.ring import DESC_F_INDIRECT, DESC_F_WRITE
 from pagetide.virtio.vhost_user.messages import FLAG_NEED_REPLY, Message, Request, encode
 from pagetide.virtio.vhost_user.payloads import U64, VRING_ADDRESS, VRING_STATE, MemoryRegion, encode_single_region
@@ -295,19 +295,20 @@ def slower_percent(server: Measured, kind: str, *, rounds: int = _ROUNDS) -> flo
     return 100 * (1 - statistics.median(beside) / statistics.median(alone))
 
 
-def taken_percent(kind: str, *, burst_max_s: float = 30.0) -> float:
+def taken_percent(kind: str, *, burst_max_s: float = 30.0, taken_s: float = _TAKEN_S) -> float:
     """Percent of a processor that bad guests of this kind take, when they have used up what they may at first.
 
     Args:
         kind: one of `GARBAGE_KINDS`.
         burst_max_s: how long that is waited for at most, where nobody ever rests.
+        taken_s: for how long what they take is measured after that.
     """
     with measured_server(_NotingServer) as server, _process_of(GARBAGE_KINDS[kind], str(server.folder / _BAD)):
         end_s = time.monotonic() + burst_max_s
         while not server.counts[_RESTS] and time.monotonic() < end_s:
             time.sleep(0.01)
         start_s, cpu_start_s = time.monotonic(), process_cpu_s(server.pid) or 0.0
-        time.sleep(_TAKEN_S)
+        time.sleep(taken_s)
         return 100 * ((process_cpu_s(server.pid) or 0.0) - cpu_start_s) / (time.monotonic() - start_s)
 
 

@@ -86,7 +86,7 @@ class RandomWork:
         assert failed == 0, "the benchmark ran out of memory"
 
 
-def pair_work(zone: Zone, vcpu: int) -> None:
+def _pair_work(zone: Zone, vcpu: int) -> None:
     """Allocate and free one page, over and over."""
     assert _pairs(zone.words, zone.pages, vcpu, _OPERATIONS) == 0
 
@@ -149,14 +149,15 @@ def _reporting_ratio(vcpus: int, make_work: Callable[[], Work]) -> float:
     return statistics.median(ratios)
 
 
+def works(vcpus: int) -> dict[str, Callable[[], Work]]:
+    """By name, what begins a work of so many vCPUs."""
+    return {"pair": lambda: _pair_work, "random": functools.partial(RandomWork, vcpus)}
+
+
 def run() -> Iterator[Row]:
     """Measure; one row a figure, as soon as there is one."""
     for vcpus in (1, 2):
-        works: dict[str, Callable[[], Work]] = {
-            "pair": lambda: pair_work,
-            "random": functools.partial(RandomWork, vcpus),
-        }
-        for name, make_work in works.items():
+        for name, make_work in works(vcpus).items():
             target = 60.0 if vcpus == 1 else None
             yield Row(f"allocator, {name}, {vcpus} vCPU", _best_ns(vcpus, make_work()), "ns", at_most=target)
             ratio = _reporting_ratio(vcpus, make_work)

@@ -23,6 +23,9 @@ from benchmarks.bare_punch import BarePunch, NoCompilerError
 from benchmarks.rows import Row
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES
+from pagetide.host.memory.presence import LARGE_BYTES, ROOM_BYTES, ask_before, gone_bytes, returned_bytes
+from pagetide.host.memory.punch import punch_hole
+from pagetide.jit import kernel
 from pagetide.machine.live.host_warm_up import warm_up_host
 from pagetide.memory.guest_ram import Backing, GuestRam, GuestRamError
 from pagetide.units import PAGE_SIZE_BYTES, format_size
@@ -57,6 +60,7 @@ CASES = (
     Case("memfd", PAGE_SIZE_BYTES, 8192, 0.6),
     Case("hugetmpfs", 2 << 20, 128, 0.8),
 )
+_SMALL_OF_HUGE = Case("hugetmpfs", PAGE_SIZE_BYTES, 8192, 0.0)
 
 
 class _Guest:
@@ -195,6 +199,37 @@ def _verification(case: Case) -> Row:
     return Row(f"discard, {case.name}, all verified / none", statistics.median(ratios[1:]), "ratio")
 
 
+@kernel
+def _sweep(fd: int, offsets: npt.NDArray[np.int64], length_bytes: int, room: int, weigh: int, asks: int) -> int:
+    """Discard these blocks and see what is gone, as the device does; ask each time what was there before, or never."""
+    total: int = 0
+    for place in range(offsets.size):
+        held = ask_before(fd, offsets[place], length_bytes, room, weigh) if asks != 0 else -1
+        punch_hole(fd, offsets[place], length_bytes)
+        gone = gone_bytes(fd, offsets[place], length_bytes)
+        total += returned_bytes(fd, length_bytes, room, weigh, held, gone) if asks != 0 else gone
+    return total
+
+
+def _returned(case: Case) -> Row:
+    """How much more CPU time a discard that is verified takes when it is known what it returned."""
+    room = np.zeros(ROOM_BYTES // 8 + 1, np.int64)
+    with _guest(case, verify_share=1.0) as guest:
+        bench = _Bench(case, guest)
+        is_small_paged = case.backing == "memfd"
+        weigh = int(is_small_paged and case.block_bytes >= LARGE_BYTES)
+        ratios = []
+        for number in range(1 + _ROUNDS):
+            spent_ns = [0, 0]
+            for place, batch in enumerate(bench.refill(), number):
+                start_ns = time.thread_time_ns()
+                _sweep(guest.ram.fd, batch, case.block_bytes, room.ctypes.data, weigh, place % 2)
+                spent_ns[place % 2] += time.thread_time_ns() - start_ns
+            ratios.append(spent_ns[1] / spent_ns[0])
+    at_most = 1.03 if case.block_bytes > PAGE_SIZE_BYTES else 1.15
+    return Row(f"discard, {case.name}, returned known / not", statistics.median(ratios[1:]), "ratio", at_most=at_most)
+
+
 def run() -> Iterator[Row]:
     """Measure; one row a figure, as soon as there is one."""
     try:
@@ -209,5 +244,10 @@ def run() -> Iterator[Row]:
             else:
                 yield from against_bare(case, punch)
             yield _verification(case)
+            yield _returned(case)
         except GuestRamError as error:
             yield Row(f"discard, {case.name}", None, "GiB a host CPU second", note=str(error))
+    try:
+        yield _returned(_SMALL_OF_HUGE)
+    except GuestRamError as error:
+        yield Row(f"discard, {_SMALL_OF_HUGE.name}, returned known / not", None, "ratio", note=str(error))

@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.rows import Row
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES
-from pagetide.linux import process_cpu_s
 from pagetide.machine.live.host_warm_up import warm_up_host
 from pagetide.memory.guest_ram import GuestRam
+from pagetide.processes import process_cpu_s
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue, queues
 from pagetide.virtio.split_ring.driver import DriverRing

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from pagetide import linux
+from pagetide.huge_tmpfs import huge_tmpfs_file
 from pagetide.memory.guest_ram import Backing
 
 settings.register_profile("local", deadline=None, print_blob=True)
@@ -71,7 +71,7 @@ def nothing_left_behind() -> Iterator[None]:
 def hugetmpfs() -> None:
     """Skip the test where a huge tmpfs cannot be had: not root, or a sandbox or kernel without. CI must have it."""
     try:
-        os.close(linux.huge_tmpfs_file(2 << 20))
+        os.close(huge_tmpfs_file(2 << 20))
     except OSError as error:
         if os.environ.get("CI"):
             raise

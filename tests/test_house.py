@@ -13,7 +13,20 @@ SOURCE = Path(__file__).parent.parent / "src"
 PACKAGE = "pagetide"
 
 FLOORS = (
-    {"units", "linux", "jit", "atomics", "bus_error", "foreign_fds", "whole_file", "inside"},
+    {
+        "units",
+        "linux",
+        "processes",
+        "detached_mount",
+        "huge_tmpfs",
+        "jit",
+        "atomics",
+        "bus_error",
+        "foreign_fds",
+        "whole_file",
+        "templates",
+        "inside",
+    },
     {"memory"},
     {"virtio"},
     {"guest", "host"},

@@ -7,13 +7,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from pagetide import jit
-from pagetide.jit import CACHE_FOLDER, kernel, source_key
+from pagetide.jit import CACHE_FOLDER, inline_kernel, kernel, source_key
 from pagetide.machine.live.guest_warm_up import warm_up_guest
 from pagetide.machine.live.host_warm_up import warm_up_host
 
@@ -41,6 +42,29 @@ def total_from(values: npt.NDArray[np.int64], start: int) -> int:
 def test_a_kernel_computes_what_its_python_says() -> None:
     """Compiled or not, the answer is the same."""
     assert total(np.arange(100), 1) == sum(range(1, 100))
+
+
+@inline_kernel
+def count_up(values: Any, at: int) -> Any:
+    """Add one to a value; what it was."""
+    values[at] += 1
+    return values[at] - 1
+
+
+@kernel
+def total_counted_up(values: Any) -> int:
+    """A sum of what another kernel answers, whose body it has."""
+    sum_ = 0
+    for at in range(len(values)):
+        sum_ += count_up(values, at)
+    return sum_
+
+
+def test_an_inlined_kernel_computes_what_its_python_says() -> None:
+    """Compiled or not, the answer is the same, and what was written is there."""
+    values = np.arange(100)
+    assert total_counted_up(values) == sum(range(100))
+    assert list(values) == list(range(1, 101))
 
 
 @pytest.mark.jit
@@ -89,6 +113,15 @@ def test_a_changed_kernel_changes_the_key(package: Path) -> None:
     assert source_key(package) != key
     (package / "below/kernels.py").write_text(KERNELS)
     assert source_key(package) == key
+
+
+def test_a_changed_inlined_kernel_changes_the_key(package: Path) -> None:
+    """A file all of whose kernels are inlined counts as well."""
+    inlined = KERNELS.replace("kernel", "inline_kernel")
+    (package / "inlined.py").write_text(inlined)
+    key = source_key(package)
+    (package / "inlined.py").write_text(inlined.replace("return a", "return a + 1"))
+    assert source_key(package) != key
 
 
 def test_a_moved_or_added_kernel_changes_the_key(package: Path) -> None:

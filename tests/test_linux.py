@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from pagetide import linux
+from pagetide.processes import process_cpu_s, set_parent_death_signal
 
 PAGE = 4096
 FULL = (1 << 64) - 2  # the highest an eventfd counts, eventfd(2)
@@ -53,10 +53,9 @@ FAILURES: list[tuple[str, int, Callable[[], object]]] = [
     ("munmap", errno.EINVAL, lambda: linux.munmap(1, PAGE)),
     ("madvise", errno.EINVAL, lambda: linux.madvise(1, PAGE, linux.MADV_DONTNEED)),
     ("mincore", errno.EINVAL, lambda: linux.mincore(1, PAGE)),
-    ("process_madvise", errno.EBADF, lambda: linux.process_madvise(NOT_OPEN, [(0, PAGE)], linux.MADV_COLD)),
     ("read of an eventfd", errno.EBADF, lambda: linux.eventfd_read(NOT_OPEN)),
     ("write to an eventfd", errno.EBADF, lambda: linux.eventfd_write(NOT_OPEN)),
-    ("prctl(PR_SET_PDEATHSIG)", errno.EINVAL, lambda: linux.set_parent_death_signal(9999)),  # type: ignore[arg-type]
+    ("prctl(PR_SET_PDEATHSIG)", errno.EINVAL, lambda: set_parent_death_signal(9999)),  # type: ignore[arg-type]
 ]
 
 
@@ -106,16 +105,6 @@ def test_dontneed_on_a_shared_mapping_frees_nothing(memory: int, mapping: int) -
     assert os.fstat(memory).st_blocks == 0
 
 
-def test_advice_by_pidfd_covers_many_ranges(mapping: int) -> None:
-    """process_madvise advises all ranges in one call and answers with their bytes."""
-    pidfd = os.pidfd_open(os.getpid())
-    try:
-        ranges = [(mapping, PAGE), (mapping + 2 * PAGE, 3 * PAGE)]
-        assert linux.process_madvise(pidfd, ranges, linux.MADV_COLD) == 4 * PAGE
-    finally:
-        os.close(pidfd)
-
-
 def test_mincore_tells_pages_apart(memory: int, mapping: int) -> None:
     """The answer comes page by page, with the holes not resident."""
     linux.punch_hole(memory, PAGE, 2 * PAGE)
@@ -160,7 +149,7 @@ def test_a_child_dies_with_its_parent() -> None:
     """A process that asked for it gets the signal when its parent is killed."""
     child = """
 import os, signal, sys
-from pagetide.linux import set_parent_death_signal
+from pagetide.processes import set_parent_death_signal
 set_parent_death_signal(signal.SIGKILL)
 os.write(int(sys.argv[1]), b"ready")
 signal.pause()
@@ -183,11 +172,11 @@ signal.pause()
 
 def test_a_process_is_charged_for_its_work() -> None:
     """CPU time of a process grows by what it computes, to better than a clock tick."""
-    before_s = linux.process_cpu_s(os.getpid())
+    before_s = process_cpu_s(os.getpid())
     worked_s = -time.process_time()
     sum(range(300_000))
     worked_s += time.process_time()
-    after_s = linux.process_cpu_s(os.getpid())
+    after_s = process_cpu_s(os.getpid())
     assert before_s is not None
     assert after_s is not None
     assert worked_s <= after_s - before_s < worked_s + 0.01
@@ -195,38 +184,4 @@ def test_a_process_is_charged_for_its_work() -> None:
 
 def test_a_process_that_is_gone_has_no_cpu_time() -> None:
     """None is the answer for a process that has ended and been waited for."""
-    assert linux.process_cpu_s(ended_pid()) is None
-
-
-def test_a_huge_tmpfs_file_is_huge_and_mounted_nowhere(hugetmpfs: None) -> None:
-    """A byte written takes 2 MiB, and the machine's mounts are what they were."""
-    mounts = Path("/proc/self/mountinfo").read_text()
-    size_bytes = 16 << 21
-    fd = linux.huge_tmpfs_file(size_bytes)
-    try:
-        assert Path("/proc/self/mountinfo").read_text() == mounts
-        assert os.fstat(fd).st_nlink == 0
-        linux.ftruncate(fd, size_bytes)
-        for offset_bytes in range(0, size_bytes, 2 << 20):
-            os.pwrite(fd, b"x", offset_bytes)
-        # The kernel falls back to small pages when memory is fragmented: one huge page of the sixteen is proof enough.
-        assert os.fstat(fd).st_blocks * 512 >= 2 << 20
-    finally:
-        os.close(fd)
-
-
-def test_a_huge_tmpfs_is_no_larger_than_asked(hugetmpfs: None) -> None:
-    """Writing beyond the size of the tmpfs fails with ENOSPC."""
-    fd = linux.huge_tmpfs_file(2 << 20)
-    try:
-        os.pwrite(fd, bytes(2 << 20), 0)
-        with pytest.raises(OSError, match=r"No space left on device"):
-            os.pwrite(fd, b"x", 2 << 20)
-    finally:
-        os.close(fd)
-
-
-def test_a_huge_tmpfs_takes_a_privilege(unprivileged: None) -> None:
-    """Without CAP_SYS_ADMIN, fsopen itself refuses."""
-    with pytest.raises(PermissionError, match=r"fsopen: Operation not permitted"):
-        linux.huge_tmpfs_file(2 << 20)
+    assert process_cpu_s(ended_pid()) is None

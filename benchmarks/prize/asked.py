@@ -6,14 +6,13 @@ guest's and the host's beyond that with `off`. The allocator is measured with ma
 started) and without, by turns.
 """
 
-import functools
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.guest_allocator import NR_PAGES, RandomWork, Work, pair_work, seconds
+from benchmarks.guest_allocator import NR_PAGES, Work, seconds, works
 from benchmarks.prize.picture import draw
-from benchmarks.prize.replay import Trace, keeping, linux, policies, replay
+from benchmarks.prize.replay import Trace, keeping, linux, operations_per_s, policies, replay
 from benchmarks.rows import Row
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.reporting.designs.pool import Pool
@@ -59,11 +58,7 @@ def _marks_ratio(vcpus: int, make_work: Callable[[], Work]) -> float:
 
 def _allocator() -> Iterator[Row]:
     for vcpus in (1, 2):
-        works: dict[str, Callable[[], Work]] = {
-            "pair": lambda: pair_work,
-            "random": functools.partial(RandomWork, vcpus),
-        }
-        for name, make_work in works.items():
+        for name, make_work in works(vcpus).items():
             ratio = _marks_ratio(vcpus, make_work)
             yield Row(f"allocator, {name}, {vcpus} vCPU, marks / none", ratio, "ratio", at_most=1.03)
 
@@ -83,12 +78,15 @@ def run(folder: Path, picture: Path | None) -> Iterator[Row]:
         raise StreamError(f"there is none in {folder}: a trace is a Parquet file")
     traces = []
     for path in paths:
-        traces.append(replay(path.stem, load_stream(path), policies()))
+        stream = load_stream(path)
+        traces.append(replay(path.stem, stream, policies()))
         yield Row(f"{path.stem}, off: held", traces[-1].off_bytes / GIB, "GiB")
         for outcome in traces[-1].outcomes.values():
             if outcome.policy.settings["design"] == "pool" or "pace" in outcome.policy.settings:
                 note = f"saved {outcome.saved_gib_min:.3f} GiB min for {outcome.cpu_s:.3f} s CPU"
                 yield Row(f"{path.stem}, {outcome.policy.label}: held", outcome.held_bytes / GIB, "GiB", note=note)
+        for label, speed in operations_per_s(path.stem, stream).items():
+            yield Row(f"{path.stem}, {label}: operations simulated", speed / 1e6, "M/s", at_least=1)
     yield from _asked(traces)
     yield from _allocator()
     if picture is not None:

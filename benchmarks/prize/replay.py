@@ -1,6 +1,7 @@
 """Traces replayed by the simulated machine, once for each way to return memory."""
 
 import math
+import time
 from typing import Any, NamedTuple
 
 from benchmarks.prize.clairvoyant import Bound, bounds
@@ -101,6 +102,19 @@ def _measure(name: str, stream: Stream, settings: dict[str, Any]) -> tuple[float
     assert result.guest_cpu_s is not None
     assert result.host_cpu_s is not None
     return float(result.mean_resident_bytes), result.guest_cpu_s + result.host_cpu_s, result.duration_s
+
+
+def operations_per_s(name: str, stream: Stream) -> dict[str, float]:
+    """How fast the simulated machine replays a trace, by design, on one core, once everything is compiled."""
+    found = {}
+    for label in ("off", linux(0), keeping(5)):
+        settings = {"design": "off"} if label == "off" else next(p.settings for p in policies() if p.label == label)
+        config = RunConfig(ram_bytes=_ram_bytes(name, stream), vcpus=stream.vcpus, **settings)
+        machine = SimulatedMachine(config, read_costs(), stream=stream)
+        start_s = time.process_time()
+        machine.run(Nobody())
+        found[label] = stream.nr_operations / (time.process_time() - start_s)
+    return found
 
 
 def replay(name: str, stream: Stream, chosen: list[Policy]) -> Trace:

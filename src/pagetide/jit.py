@@ -28,13 +28,14 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _PACKAGE = Path(__file__).parent
 _IMPORTED = re.compile(rb"^\s*from pagetide\.([\w.]+) import", re.MULTILINE)
+_COMPILED = re.compile(rb"@(inline_)?kernel|@intrinsic")
 _STALE_AFTER_S = 14 * 24 * 3600
 
 
 def source_key(package: Path = _PACKAGE) -> str:
     """Hash of the package's files that hold kernels, and of all they import: constants are compiled in."""
     sources = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
-    hashed = [path for path, source in sources.items() if b"@kernel" in source or b"@intrinsic" in source]
+    hashed = [path for path, source in sources.items() if _COMPILED.search(source)]
     for path in hashed:  # it grows
         for name in _IMPORTED.findall(sources[path]):
             imported = package.joinpath(*name.decode().split(".")).with_suffix(".py")
@@ -80,7 +81,20 @@ def kernel(function: _Function) -> _Function:
     An argument array must be owned by the caller for as long as the call lasts. A kernel allocates nothing, raises
     nothing, and answers failures with negative numbers.
     """
-    compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
+    return _compiled(function, forceinline=False)
+
+
+def inline_kernel(function: _Function) -> _Function:
+    """The same, but what calls it has its body: for what is short and runs often, as a call costs several ns.
+
+    An array is seven words to a call. What such a kernel does seldom, and takes long, is a kernel of its own.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: _Function, forceinline: bool) -> _Function:
+    options = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False, "forceinline": forceinline}
+    compiled: Any = numba.njit(**options)(function)
     if not JIT_DISABLED:
         template_of = compiled.get_call_template
         compiled.get_call_template = lambda args, kws: template_of(tuple(map(_widened, args)), kws)

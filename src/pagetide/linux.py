@@ -10,10 +10,8 @@ import fcntl
 import mmap as _mmap
 import os
 import struct
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from signal import Signals
 from typing import NamedTuple
 
 PROT_NONE = 0
@@ -27,7 +25,6 @@ MAP_NORESERVE = 0x4000
 MAP_POPULATE = 0x8000
 
 MADV_DONTNEED = _mmap.MADV_DONTNEED
-MADV_COLD = 20
 MADV_PAGEOUT = 21
 MADV_DONTDUMP = 16
 
@@ -39,22 +36,13 @@ TMPFS_MAGIC = 0x01021994
 
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
-_PR_SET_PDEATHSIG = 1
 _AT_EMPTY_PATH = 0x1000
 _AT_STATX_DONT_SYNC = 0x4000
 _STATX_TYPE = 0x1
 _STATX_MODE = 0x2
 _STATX_MNT_ID = 0x1000
 _STATX_BYTES = 256
-_SYS_FSOPEN = 430
-_SYS_FSCONFIG = 431
-_SYS_FSMOUNT = 432
-_SYS_PROCESS_MADVISE = 440
 _SYS_CACHESTAT = 451
-_FSOPEN_CLOEXEC = 1
-_FSCONFIG_SET_STRING = 1
-_FSCONFIG_CMD_CREATE = 6
-_FSMOUNT_CLOEXEC = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -63,19 +51,12 @@ _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
 _libc.mmap.restype = ctypes.c_ssize_t
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 _libc.statx.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p]
 _libc.syscall.argtypes = [ctypes.c_long] * 7
 _libc.syscall.restype = ctypes.c_long
 
 
-class _IoVec(ctypes.Structure):
-    """struct iovec, include/uapi/linux/uio.h."""
-
-    _fields_ = (("base", ctypes.c_void_p), ("length_bytes", ctypes.c_size_t))
-
-
-def _check(call: str, result: int) -> int:
+def check(call: str, result: int) -> int:
     """The result of a libc call; a negative one becomes an OSError from errno."""
     if result < 0:
         number = ctypes.get_errno()
@@ -84,7 +65,7 @@ def _check(call: str, result: int) -> int:
 
 
 @contextmanager
-def _named(call: str) -> Iterator[None]:
+def named(call: str) -> Iterator[None]:
     """Give the OSErrors of Python's own wrapper the call's name."""
     try:
         yield
@@ -92,9 +73,14 @@ def _named(call: str) -> Iterator[None]:
         raise OSError(error.errno, f"{call}: {error.strerror}") from error
 
 
-def _syscall(call: str, number: int, *arguments: int) -> int:
+def syscall(call: str, number: int, *arguments: int) -> int:
+    """What a system call without a wrapper in the C library returns (syscall(2)).
+
+    Raises:
+        OSError: it failed; the text begins with what `call` calls it.
+    """
     padded = (*arguments, *[0] * (6 - len(arguments)))
-    return _check(call, _libc.syscall(number, *padded))
+    return check(call, _libc.syscall(number, *padded))
 
 
 def memfd_create(name: str) -> int:
@@ -103,7 +89,7 @@ def memfd_create(name: str) -> int:
     Raises:
         OSError: the kernel refused.
     """
-    with _named("memfd_create"):
+    with named("memfd_create"):
         return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
@@ -113,8 +99,24 @@ def add_seals(fd: int, seals: int) -> None:
     Raises:
         OSError: the file cannot be sealed, or no further.
     """
-    with _named("fcntl(F_ADD_SEALS)"):
+    with named("fcntl(F_ADD_SEALS)"):
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+
+
+def sealed_memfd(name: str, size_bytes: int) -> int:
+    """A new memory file of this size: who has the descriptor can neither cut it short nor enlarge it.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    fd = memfd_create(name)
+    try:
+        ftruncate(fd, size_bytes)
+        add_seals(fd, SEAL_SHRINK | SEAL_GROW)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def can_have_seals(fd: int) -> bool:
@@ -148,7 +150,7 @@ def statx(fd: int) -> FileFacts:
     """
     told = ctypes.create_string_buffer(_STATX_BYTES)
     flags = _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
-    _check("statx", _libc.statx(fd, b"", flags, _STATX_TYPE | _STATX_MODE | _STATX_MNT_ID, told))
+    check("statx", _libc.statx(fd, b"", flags, _STATX_TYPE | _STATX_MODE | _STATX_MNT_ID, told))
     (mode,), (dev_major,) = struct.unpack_from("=H", told, 28), struct.unpack_from("=I", told, 136)
     (mask,), (mount_id,) = struct.unpack_from("=I", told, 0), struct.unpack_from("=Q", told, 144)
     return FileFacts(mode, dev_major, mount_id if mask & _STATX_MNT_ID else 0)
@@ -161,7 +163,7 @@ def filesystem_type(fd: int) -> int:
         OSError: not an open file.
     """
     status = (ctypes.c_long * 32)()  # struct statfs has 120 bytes; its first word is the type
-    _check("fstatfs", _libc.fstatfs(fd, ctypes.byref(status)))
+    check("fstatfs", _libc.fstatfs(fd, ctypes.byref(status)))
     return int(status[0])
 
 
@@ -171,7 +173,7 @@ def ftruncate(fd: int, size_bytes: int) -> None:
     Raises:
         OSError: the size is too large, or sealed.
     """
-    with _named("ftruncate"):
+    with named("ftruncate"):
         os.ftruncate(fd, size_bytes)
 
 
@@ -182,7 +184,7 @@ def punch_hole(fd: int, offset_bytes: int, length_bytes: int) -> None:
         OSError: the file has no holes, or the range is empty or negative.
     """
     mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-    _check("fallocate", _libc.fallocate(fd, mode, offset_bytes, length_bytes))
+    check("fallocate", _libc.fallocate(fd, mode, offset_bytes, length_bytes))
 
 
 def mmap(
@@ -194,7 +196,7 @@ def mmap(
         OSError: the kernel refused.
     """
     result = _libc.mmap(address, length_bytes, protection, flags, file_descriptor, offset_bytes)
-    return _check("mmap", -1) if result == -1 else int(result)
+    return check("mmap", -1) if result == -1 else int(result)
 
 
 def munmap(address: int, length_bytes: int) -> None:
@@ -203,7 +205,7 @@ def munmap(address: int, length_bytes: int) -> None:
     Raises:
         OSError: the range is not aligned to pages.
     """
-    _check("munmap", _libc.munmap(address, length_bytes))
+    check("munmap", _libc.munmap(address, length_bytes))
 
 
 def madvise(address: int, length_bytes: int, advice: int) -> None:
@@ -212,25 +214,7 @@ def madvise(address: int, length_bytes: int, advice: int) -> None:
     Raises:
         OSError: the range is not mapped, or the advice does not fit it.
     """
-    _check("madvise", _libc.madvise(address, length_bytes, advice))
-
-
-def process_madvise(pidfd: int, ranges: Sequence[tuple[int, int]], advice: int) -> int:
-    """Advise the kernel about ranges of a process's addresses in one call (process_madvise(2)).
-
-    Args:
-        pidfd: the process, from os.pidfd_open.
-        ranges: (address, length in bytes) of each, at most 1024.
-        advice: MADV_COLD or MADV_PAGEOUT; on one's own process also MADV_DONTNEED, where the kernel allows it.
-
-    Returns:
-        Bytes advised, fewer than asked for when a range failed after others had succeeded.
-
-    Raises:
-        OSError: not even the first range was advised.
-    """
-    vector = (_IoVec * len(ranges))(*(_IoVec(*each) for each in ranges))
-    return _syscall("process_madvise", _SYS_PROCESS_MADVISE, pidfd, ctypes.addressof(vector), len(ranges), advice, 0)
+    check("madvise", _libc.madvise(address, length_bytes, advice))
 
 
 def mincore(address: int, length_bytes: int) -> bytes:
@@ -242,7 +226,7 @@ def mincore(address: int, length_bytes: int) -> bytes:
         OSError: the range is not aligned to pages, or not all of it is mapped.
     """
     residency = ctypes.create_string_buffer(-(-length_bytes // _mmap.PAGESIZE))
-    _check("mincore", _libc.mincore(address, length_bytes, ctypes.addressof(residency)))
+    check("mincore", _libc.mincore(address, length_bytes, ctypes.addressof(residency)))
     return residency.raw
 
 
@@ -257,7 +241,7 @@ def cachestat(fd: int, offset_bytes: int, length_bytes: int) -> tuple[int, int]:
     """
     part = (ctypes.c_uint64 * 2)(offset_bytes, length_bytes)
     told = (ctypes.c_uint64 * 5)()  # cached, dirty, in write-back, evicted, recently evicted
-    _syscall("cachestat", _SYS_CACHESTAT, fd, ctypes.addressof(part), ctypes.addressof(told), 0)
+    syscall("cachestat", _SYS_CACHESTAT, fd, ctypes.addressof(part), ctypes.addressof(told), 0)
     return told[0], told[3]
 
 
@@ -268,7 +252,7 @@ def swap_is_used() -> bool:
         OSError: the kernel does not say.
     """
     told = (ctypes.c_ulong * 64)()
-    _check("sysinfo", _libc.sysinfo(ctypes.byref(told)))
+    check("sysinfo", _libc.sysinfo(ctypes.byref(told)))
     total, free = told[8], told[9]
     return total != free
 
@@ -279,7 +263,7 @@ def eventfd() -> int:
     Raises:
         OSError: no descriptor or memory is left.
     """
-    with _named("eventfd"):
+    with named("eventfd"):
         return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
 
@@ -289,7 +273,7 @@ def eventfd_read(fd: int) -> int:
     Raises:
         OSError: not an eventfd.
     """
-    with _named("read of an eventfd"):
+    with named("read of an eventfd"):
         try:
             return os.eventfd_read(fd)
         except BlockingIOError:
@@ -302,79 +286,8 @@ def eventfd_write(fd: int, count: int = 1) -> None:
     Raises:
         OSError: not an eventfd.
     """
-    with _named("write to an eventfd"):
+    with named("write to an eventfd"):
         try:
             os.eventfd_write(fd, count)
         except BlockingIOError:
             return
-
-
-def set_parent_death_signal(signal: Signals) -> None:
-    """Have the kernel send this process a signal when its parent ends (prctl(2), PR_SET_PDEATHSIG).
-
-    It is the parent's *thread* that counts: the one that started this process must live as long as the parent does. A
-    parent that ended before the call is not noticed.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    _check("prctl(PR_SET_PDEATHSIG)", _libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0))
-
-
-def process_cpu_s(pid: int) -> float | None:
-    """User and system time that a process has used, in seconds; None once it has ended and been waited for."""
-    # clock_getcpuclockid(3) answers for any process, to the nanosecond, where /proc/PID/stat counts ticks of 10 ms.
-    clock = ctypes.c_int()
-    if _libc.clock_getcpuclockid(pid, ctypes.byref(clock)) != 0:
-        return None
-    try:
-        return time.clock_gettime(clock.value)
-    except OSError:
-        return None
-
-
-def huge_tmpfs_file(size_bytes: int) -> int:
-    """A new, nameless, empty file on a tmpfs of its own that uses huge pages wherever it can.
-
-    The tmpfs (mount option `huge=always`, Documentation/filesystems/tmpfs.rst) is mounted nowhere, so nothing has to be
-    removed: it goes when the descriptor, its copies and its mappings have gone.
-
-    Args:
-        size_bytes: how much the tmpfs may hold.
-
-    Raises:
-        PermissionError: the process may not mount (it lacks CAP_SYS_ADMIN), or a sandbox forbids it.
-        OSError: the kernel lacks these calls, or huge pages on tmpfs.
-    """
-    context_fd = _fsopen("tmpfs")
-    try:
-        _fsconfig(context_fd, "huge", "always")
-        _fsconfig(context_fd, "size", str(size_bytes))
-        _syscall("fsconfig(create)", _SYS_FSCONFIG, context_fd, _FSCONFIG_CMD_CREATE, 0, 0, 0)
-        mount_fd = _syscall("fsmount", _SYS_FSMOUNT, context_fd, _FSMOUNT_CLOEXEC, 0)
-    finally:
-        os.close(context_fd)
-    try:
-        with _named("open(O_TMPFILE)"):
-            return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=mount_fd)
-    finally:
-        os.close(mount_fd)
-
-
-def _fsopen(filesystem: str) -> int:
-    name = ctypes.create_string_buffer(filesystem.encode())
-    return _syscall("fsopen", _SYS_FSOPEN, ctypes.addressof(name), _FSOPEN_CLOEXEC)
-
-
-def _fsconfig(context_fd: int, key: str, value: str) -> None:
-    key_buffer = ctypes.create_string_buffer(key.encode())
-    value_buffer = ctypes.create_string_buffer(value.encode())
-    _syscall(
-        f"fsconfig({key}={value})",
-        _SYS_FSCONFIG,
-        context_fd,
-        _FSCONFIG_SET_STRING,
-        ctypes.addressof(key_buffer),
-        ctypes.addressof(value_buffer),
-        0,
-    )

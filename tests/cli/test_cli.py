@@ -17,6 +17,7 @@ from pagetide.machine.config import RunConfig
 from pagetide.machine.observer import Machine, Observer
 from pagetide.machine.result import RunResult
 from pagetide.memory.guest_ram import GuestRamError
+from tests.cli.refusal import assert_refused
 from tests.commands.fake_machine import FakeMachine, machine_with
 
 Make = Callable[[RunConfig], Machine]
@@ -80,12 +81,7 @@ def test_bad_arguments_are_one_sentence_and_status_2(
     use: object, capsys: pytest.CaptureFixture[str], arguments: str, sentence: str
 ) -> None:
     """One line on standard error, nothing on standard output, and nothing is run."""
-    assert cli.main(arguments.split()) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("pagetide: ")
-    assert sentence in err
-    assert err.count("\n") == 1
+    assert_refused(capsys, arguments.split(), sentence)
 
 
 def test_a_device_that_nobody_serves_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

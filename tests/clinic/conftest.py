@@ -10,6 +10,7 @@ from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_linux,
 from tests.clinic.casebook import CASEBOOK
 from tests.clinic.patient import Daemon
 from tests.mark_all import mark_all
+from tests.real_guests import real_guests
 
 _passed: list[str] = []
 
@@ -19,6 +20,14 @@ pytest_itemcollected = mark_all(pytest.mark.jit)  # real kernels run no kernels 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where to write the table of all cases; for `make clinic`, which names this folder."""
     parser.addoption("--clinic-table", type=Path, default=None, help="write the clinic's cases to this file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is another case of evidence that is read elsewhere, too, is for `make clinic` only."""
+    if config.getoption("--clinic-table", default=None) is None:
+        rare = [item for item in items if item.get_closest_marker("rare") is not None]
+        items[:] = [item for item in items if item not in rare]
+        config.hook.pytest_deselected(items=rare)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +64,13 @@ def linux() -> GuestParts:
     return find_linux()
 
 
-@pytest.fixture(scope="session", params=["installed", "newer"])
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param("installed", marks=real_guests(2)),
+        pytest.param("newer", marks=real_guests(3)),
+    ],
+)
 def qemu(request: pytest.FixtureRequest) -> QemuProgram:
     """The installed QEMU, and the newer one of `make setup-guests` where it is another."""
     found = find_qemu(generic=False)
@@ -66,6 +81,12 @@ def qemu(request: pytest.FixtureRequest) -> QemuProgram:
         found = find_qemu(newer, generic=False)
     CASEBOOK.qemus[request.param] = found.version
     return found
+
+
+@pytest.fixture(scope="session")
+def installed() -> QemuProgram:
+    """One QEMU, for what is the same with any."""
+    return find_qemu(generic=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,22 @@
 """Real VMs for the clinic: a Linux guest that runs what it is told in its console, under QEMU or User-Mode Linux."""
 
 import os
+import re
 import select
 import signal
-import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from pagetide.linux import process_cpu_s
-from pagetide.machine.linux.initrd import Entry, cpio_archive
+from pagetide.machine.linux.initrd import initrd_of
 from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.machine.qemu.qmp import Qmp
 from pagetide.memory.residency import resident_bytes
 from pagetide.operate.guest.script import GUEST_SCRIPT
+from pagetide.processes import process_cpu_s
 
 MIB = 1 << 20
 
@@ -43,22 +43,7 @@ _ANSWER_MAX_S = 120.0
 
 def clinic_initrd(parts: GuestParts) -> bytes:
     """An initial file system whose init evaluates each line of the console and says `@done STATUS`."""
-    folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "mnt", "modules", "proc", "sys")]
-    links = [Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS]
-    nodes = [
-        Entry(f"dev/{name}", stat.S_IFCHR | 0o600, device=device)
-        for name, device in (("console", (5, 1)), ("null", (1, 3)), ("zero", (1, 5)))
-    ]
-    files = [
-        Entry("init", stat.S_IFREG | 0o755, INIT.encode()),
-        Entry("why.sh", stat.S_IFREG | 0o755, GUEST_SCRIPT.encode()),
-        Entry("bin/busybox", stat.S_IFREG | 0o755, parts.busybox.read_bytes()),
-        *(
-            Entry(f"modules/{place:02}-{module.name}", stat.S_IFREG | 0o644, module.data)
-            for place, module in enumerate(parts.modules)
-        ),
-    ]
-    return cpio_archive(folders + nodes + links + files)
+    return initrd_of({"init": INIT, "why.sh": GUEST_SCRIPT}, _APPLETS, parts.busybox.read_bytes(), parts.modules)
 
 
 class Patient:
@@ -70,7 +55,7 @@ class Patient:
     """
 
     def __init__(self, command: Sequence[str], ram_bytes: int, memory_file: str, **environment: str) -> None:
-        """Start it; `memory_file` is how the name of its memory begins, as /proc/PID/fd has it."""
+        """Start it; `memory_file` is how its memory's name begins, as /proc/PID/fd has it; none if that is private."""
         self.ram_bytes, self._memory_file = ram_bytes, memory_file
         self._rest = b""
         self._process = subprocess.Popen(
@@ -112,7 +97,12 @@ class Patient:
         return self.run("sh /why.sh").encode()
 
     def held_bytes(self) -> int:
-        """What the host holds of its memory file, by st_blocks: the truth that answers are held against."""
+        """What the host holds of its memory file, by st_blocks: the truth that answers are held against.
+
+        Of private memory, what the kernel says of the mapping that is as large, in RAM and in swap.
+        """
+        if not self._memory_file:
+            return self._private_bytes()
         for entry in Path(f"/proc/{self.pid}/fd").iterdir():
             if str(entry.readlink()).startswith(self._memory_file) and entry.stat().st_size >= self.ram_bytes:
                 fd = os.open(entry, os.O_RDONLY)
@@ -121,6 +111,18 @@ class Patient:
                 finally:
                     os.close(fd)
         raise FileNotFoundError(self._memory_file)
+
+    def _private_bytes(self) -> int:
+        start, size_bytes, held_kib = 0, 0, 0
+        for line in Path(f"/proc/{self.pid}/smaps").read_text().splitlines():
+            if (head := re.match("([0-9a-f]+)-([0-9a-f]+) rw-p 00000000 00:00 0", line)) is not None:
+                start, end = (int(head[each], 16) for each in (1, 2))
+                size_bytes = end - start
+            elif re.match("[0-9a-f]+-", line):
+                size_bytes = 0
+            elif size_bytes >= self.ram_bytes and line.startswith(("Rss:", "Swap:")):
+                held_kib += int(line.split()[1])
+        return held_kib << 10
 
     def settled_bytes(self, *, quiet_s: float = 4.5, limit_s: float = 60.0) -> int:
         """What is held once that has not fallen for so long, or the limit is over."""
@@ -132,6 +134,13 @@ class Patient:
             if now < held - 64 * 1024:
                 held, since_s = now, time.monotonic()
         return self.held_bytes()
+
+    def wait_until(self, is_so: Callable[[], bool], *, limit_s: float = 60.0) -> None:
+        """Ask again and again until something is so."""
+        end_s = time.monotonic() + limit_s
+        while not is_so():
+            assert time.monotonic() < end_s
+            time.sleep(0.2)
 
     def cpu_s(self) -> float | None:
         """Processor time of its process."""
@@ -176,9 +185,10 @@ def qemu_patient(
     *,
     ram_mib: int = 512,
     memory: str = "memory-backend-memfd,share=on",
+    memory_file: str = "/memfd:memory-backend-memfd",
     append: str = "",
 ) -> Patient:
-    """A QEMU with a monitor at `folder / "qmp"` and these devices."""
+    """A QEMU with a monitor at `folder / "qmp"` and these devices; `memory_file` is empty for private memory."""
     initrd = folder / "initrd"
     initrd.write_bytes(clinic_initrd(parts))
     kind, _, options = memory.partition(",")
@@ -190,7 +200,7 @@ def qemu_patient(
         "-kernel", str(parts.kernel), "-initrd", str(initrd), "-append", f"console=ttyS0 quiet panic=-1 {append}",
         "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off", *arguments,
     ]  # fmt: skip
-    return Patient(command, ram_mib * MIB, "/memfd:memory-backend-memfd")
+    return Patient(command, ram_mib * MIB, memory_file)
 
 
 class Daemon:

@@ -18,6 +18,7 @@ from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.machine.linux.qemu import Qemu
 from pagetide.machine.linux.uml import UserModeLinux
 from pagetide.machine.result import RunResult
+from tests.cli.refusal import assert_refused
 from tests.commands.fake_machine import FakeMachine, result_of
 
 UNTOLD = {
@@ -185,12 +186,7 @@ def test_bad_arguments_are_one_sentence_and_status_2(
     fake: list[Made], capsys: pytest.CaptureFixture[str], arguments: str, sentence: str
 ) -> None:
     """One line on standard error, and nothing is booted."""
-    assert cli.main(arguments.split()) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("pagetide: ")
-    assert sentence in err
-    assert err.count("\n") == 1
+    assert_refused(capsys, arguments.split(), sentence)
     assert fake == []
 
 

@@ -28,6 +28,7 @@ from pagetide.machine.costs import read_costs
 from pagetide.machine.result import RunResult
 from pagetide.machine.versions import versions
 from pagetide.terminal.progress import GridProgress, duration
+from tests.cli.refusal import assert_refused
 from tests.commands.fake_machine import result_of
 from tests.compare.grid.inline_executor import InlineExecutor
 from tests.compare.results.test_compare_store import record_of
@@ -90,12 +91,7 @@ def test_bad_arguments_are_one_sentence_and_status_2(
 ) -> None:
     """One line on standard error, nothing is run, and no folder is made."""
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["compare", *arguments.split()]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("pagetide: ")
-    assert sentence in err
-    assert err.count("\n") == 1
+    assert_refused(capsys, ["compare", *arguments.split()], sentence)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,6 +14,7 @@ from pagetide.operate.evidence import Evidence, load_evidence, save_evidence
 from pagetide.operate.gather import GatherError
 from pagetide.operate.guest.script import GUEST_SCRIPT
 from pagetide.units import GIB, MIB
+from tests.cli.refusal import assert_refused
 from tests.operate.test_balance import make_evidence, make_guest, make_vm
 
 
@@ -80,12 +81,7 @@ def test_what_cannot_be_answered_is_one_sentence(
     arguments: str, status: int, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing on standard output, one line on standard error, and a status."""
-    assert cli.main(["why", *arguments.split()]) == status
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("pagetide: ")
-    assert sentence in err
-    assert err.count("\n") == 1
+    assert_refused(capsys, ["why", *arguments.split()], sentence, status)
 
 
 @pytest.mark.parametrize("damage", [("held_bytes", '"x"'), ("format", "2"), ("own_bytes", "-1"), ("pid", "1e400")])

@@ -23,6 +23,7 @@ from pagetide.host.memory.ledger import REPORTS
 from pagetide.host.memory.punch import punch_hole
 from pagetide.linux import eventfd, eventfd_write
 from pagetide.memory.region_map import REGION_FD
+from pagetide.virtio.split_ring.device_ring import DeviceRing, Element
 
 pytestmark = pytest.mark.xdist_group("conformance")
 
@@ -119,39 +120,44 @@ def test_a_device_that_discards_too_much_fails(monkeypatch: pytest.MonkeyPatch) 
 Process = Callable[[BalloonDevice, int, int], Turn]
 
 
+def _serving(serve: Callable[[BalloonDevice, DeviceRing, Element], bool]) -> Process:
+    """A device that takes an element and does this with it; it calls the driver if the answer is true."""
+
+    def process(device: BalloonDevice, index: int, budget: int) -> Turn:
+        ring = device.queues._started[index].queue.ring
+        element = ring.pop(device._memory.region_map.table)
+        return NOTHING if element is None else Turn(call=serve(device, ring, element), more=False)
+
+    return process
+
+
+def _punch(device: BalloonDevice, element: Element) -> None:
+    """Discard what a driver gives."""
+    for gpa, length_bytes, _ in element.buffers:
+        punch_hole(int(device._memory.region_map.table[0, REGION_FD]), gpa, length_bytes)
+
+
 def _hasty(_: Process) -> Process:
     """Gives back first, and discards later."""
 
-    def process(device: BalloonDevice, index: int, budget: int) -> Turn:
-        queue = device.queues._started[index].queue
-        regions = device._memory.region_map.table
-        element = queue.ring.pop(regions)
-        if element is None:
-            return NOTHING
-        queue.ring.push(element.head, 0)
-        call = queue.ring.publish()
-        for gpa, length_bytes, _ in element.buffers:
-            punch_hole(int(regions[0, REGION_FD]), gpa, length_bytes)
-        return Turn(call=call, more=False)
+    def serve(device: BalloonDevice, ring: DeviceRing, element: Element) -> bool:
+        ring.push(element.head, 0)
+        call = ring.publish()
+        _punch(device, element)
+        return call
 
-    return process
+    return _serving(serve)
 
 
 def _boastful(_: Process) -> Process:
     """Says that it has written what it was given."""
 
-    def process(device: BalloonDevice, index: int, budget: int) -> Turn:
-        queue = device.queues._started[index].queue
-        regions = device._memory.region_map.table
-        element = queue.ring.pop(regions)
-        if element is None:
-            return NOTHING
-        for gpa, length_bytes, _ in element.buffers:
-            punch_hole(int(regions[0, REGION_FD]), gpa, length_bytes)
-        queue.ring.push(element.head, sum(length_bytes for _, length_bytes, _ in element.buffers))
-        return Turn(call=queue.ring.publish(), more=False)
+    def serve(device: BalloonDevice, ring: DeviceRing, element: Element) -> bool:
+        _punch(device, element)
+        ring.push(element.head, sum(length_bytes for _, length_bytes, _ in element.buffers))
+        return ring.publish()
 
-    return process
+    return _serving(serve)
 
 
 def _mute(process: Process) -> Process:

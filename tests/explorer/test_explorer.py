@@ -1,5 +1,6 @@
 """Race freedom (S6): every interleaving of a tiny guest, for each design; and what is broken on purpose is caught."""
 
+import functools
 import json
 import sys
 
@@ -7,21 +8,30 @@ import pytest
 
 from pagetide.cli import main
 from pagetide.explorer.broken.variants import VARIANTS
-from pagetide.explorer.scenario import operations_of
+from pagetide.explorer.scenario import Scenario, operations_of
 from pagetide.explorer.scenarios import SCENARIOS, scenarios_of
 from pagetide.explorer.search import Exploration, Explorer
 from pagetide.explorer.source import Edit
 from pagetide.guest.reporting.registry import DESIGNS
 
 STATES_MAX = 100_000
-_CAUGHT_IN = {(variant.design, variant.scenario) for variant in VARIANTS.values()}
-EXPLORED = [
-    (design, name)
-    for design in DESIGNS
-    for name, scenario in scenarios_of(design).items()
-    if name == "start" or (design, scenario) in _CAUGHT_IN
-]
-"""Every design's start, and each scenario in which a broken variant is caught, unbroken; `make soak` has all."""
+STATES_AT_LEAST = 5_000
+
+
+def named(design: str, scenario: Scenario) -> str:
+    """A scenario's name among its design's; empty for one that is a variant's own."""
+    return next((name for name, each in scenarios_of(design).items() if each == scenario), "")
+
+
+VARIANTS_OF: dict[tuple[str, str], list[str]] = {(design, "start"): [] for design in DESIGNS}
+"""Every design's start, and each scenario in which a broken variant is caught, with the variants; not their own."""
+for _name, _variant in VARIANTS.items():
+    VARIANTS_OF.setdefault((_variant.design, named(_variant.design, _variant.scenario)), []).append(_name)
+
+
+def together(design: str, scenario: str) -> pytest.MarkDecorator:
+    """A scenario and its variants are explored by one process, since one says how deep the other goes."""
+    return pytest.mark.xdist_group(f"explored: {design} {scenario}")
 
 
 WRONG_FROM_THE_START = {"a run that is never due"}
@@ -33,26 +43,41 @@ def told(found: Exploration) -> str:
     return "\n".join([f"{found.violation} ({found.states} states), after", *found.steps])
 
 
-@pytest.mark.parametrize(("design", "scenario"), EXPLORED)
-def test_no_interleaving_breaks_an_invariant(design: str, scenario: str) -> None:
-    """From the first state to every end, whatever the order of steps, the invariants hold."""
-    found = Explorer(design, scenarios_of(design)[scenario]).run(STATES_MAX)
-    sys.stdout.write(f"{found.states} states, {found.transitions} steps, {found.seconds:.1f} s\n")
-    assert found.violation is None, told(found)
-    assert found.complete
-    assert found.ends >= 1
-    assert found.states > 100 or design == "off"
+@functools.cache
+def broken(name: str) -> Exploration:
+    """What a broken variant leads to."""
+    variant = VARIANTS[name]
+    return Explorer(variant.design, variant.scenario, variant.edits).run(STATES_MAX)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=together(*key)) for key, names in VARIANTS_OF.items() for name in names]
+)
 def test_what_is_broken_is_caught(name: str) -> None:
     """Each broken variant is caught, by the invariant that it breaks; the steps that lead there are told."""
-    variant = VARIANTS[name]
-    found = Explorer(variant.design, variant.scenario, variant.edits).run(STATES_MAX)
+    variant, found = VARIANTS[name], broken(name)
     sys.stdout.write(f"{found.states} states, {found.violation}\n")
     assert found.violation is not None, f"{variant.what}, and nobody noticed in {found.states} states"
     assert variant.found in found.violation, told(found)
     assert bool(found.steps) == (name not in WRONG_FROM_THE_START)
+
+
+@pytest.mark.parametrize(
+    ("design", "scenario"), [pytest.param(*key, marks=together(*key)) for key in VARIANTS_OF if key[1]]
+)
+def test_no_interleaving_breaks_an_invariant(design: str, scenario: str) -> None:
+    """Whatever the order of steps, the invariants hold; in a design's start up to every end.
+
+    Elsewhere as deep as it takes to catch what is broken there, twice over; `make soak` goes to every end.
+    """
+    deepest = max((broken(name).states for name in VARIANTS_OF[design, scenario]), default=0)
+    states_max = STATES_MAX if scenario == "start" else max(2 * deepest, STATES_AT_LEAST)
+    found = Explorer(design, scenarios_of(design)[scenario]).run(states_max)
+    sys.stdout.write(f"{found.states} states, {found.transitions} steps, {found.seconds:.1f} s\n")
+    assert found.violation is None, told(found)
+    assert found.complete or found.states > states_max != STATES_MAX
+    assert found.ends >= 1 or not found.complete
+    assert found.states > 100 or design == "off"
 
 
 def test_a_guest_that_is_broken_from_the_start_has_no_steps() -> None:

@@ -1,7 +1,7 @@
 """One worker for every machine: on the same script of waits the live, simulated and explored ones do the same."""
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -20,9 +20,10 @@ from pagetide.machine.costs import read_costs
 from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.simulated.loop import NEVER_PS, Doorbell, Loop
 from pagetide.machine.simulated.process import Processors
-from pagetide.machine.simulated.vcpu import SHARED_WORDS
+from pagetide.machine.simulated.vcpu_layout import SHARED_WORDS
 from pagetide.machine.simulated.worker import SimulatedWorker
 from pagetide.virtio.balloon import Queue
+from tests.explorer.pausing import Pausing
 
 SCRIPTS = {
     "woken": ["wake"],
@@ -148,24 +149,6 @@ def simulated(scripted: Scripted) -> Reporting:
     while loop.next_ps < NEVER_PS:
         loop.step()
     return worker
-
-
-class Pausing:
-    """The same as generators, as everything is in an explored machine that may pause."""
-
-    def __init__(self, scripted: Scripted) -> None:
-        self._scripted = scripted
-
-    def __getattr__(self, name: str) -> Any:
-        made = getattr(self._scripted, name)
-        if not callable(made):
-            return made
-
-        def pausing(*arguments: Any) -> Generator[Any, Any, Any]:
-            yield from ()
-            return made(*arguments)
-
-        return pausing
 
 
 @cache

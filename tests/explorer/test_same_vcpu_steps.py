@@ -25,10 +25,12 @@ from pagetide.machine.simulated import guest as simulated_guest
 from pagetide.machine.simulated.guest import SimulatedGuest
 from pagetide.machine.simulated.loop import NEVER_PS, Doorbell, Loop, Task
 from pagetide.machine.simulated.process import Processors
-from pagetide.machine.simulated.vcpu import CLOCK_PS, COSTS, CURSOR, END, NEXT_PS, SHARED_WORDS, TIME_UP, WHO
+from pagetide.machine.simulated.vcpu import TIME_UP
+from pagetide.machine.simulated.vcpu_layout import CLOCK_PS, COSTS, CURSOR, END, NEXT_PS, SHARED_WORDS, WHO
 from pagetide.machine.simulated.worker import SimulatedWorker
 from pagetide.memory.metadata import MetadataFile
 from pagetide.units import PAGE_SIZE_BYTES
+from tests.explorer.pausing import Pausing
 from tests.machine.linux.eat_and_free import eat_and_free
 
 
@@ -208,24 +210,6 @@ def simulated(scripted: Scripted, waits: bool) -> tuple[int, int]:
     return int(zone.words[FALSE_OOMS]), int(zone.words[vcpu_base(0) + WAITS_HOST])
 
 
-class Pausing:
-    """The same, where what may pause is a generator."""
-
-    def __init__(self, scripted: Scripted) -> None:
-        self._scripted = scripted
-
-    def __getattr__(self, name: str) -> Any:
-        made = getattr(self._scripted, name)
-        if name not in ("run_due", "wake", "deflate_on_oom"):
-            return made
-
-        def pausing(*arguments: Any) -> Generator[Any, Any, Any]:
-            yield from ()
-            return made(*arguments)
-
-        return pausing
-
-
 @cache
 def _machine() -> ExploredMachine:
     return ExploredMachine("sync", SCENARIOS["start"])
@@ -236,7 +220,11 @@ def explored(scripted: Scripted, waits: bool) -> tuple[int, int]:
     machine = _machine()
     scripted.words = machine.words
     machine.words[FALSE_OOMS] = 0
-    actor, pausing, waited = Vcpu(machine, 0, machine.vcpus[0].operations), Pausing(scripted), 0
+    actor, pausing, waited = (
+        Vcpu(machine, 0, machine.vcpus[0].operations),
+        Pausing(scripted, ("run_due", "wake", "deflate_on_oom")),
+        0,
+    )
     surroundings = machine.surroundings._replace(
         reporting=pausing, in_flight=pausing, waits_before_oom=waits, relief=pausing
     )

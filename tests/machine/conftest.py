@@ -1,5 +1,6 @@
 """What tests of real guests need: a folder for them, and a QEMU that attaches them to our balloon."""
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,11 +23,16 @@ def folder_for_guests(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         monkeypatch.undo()
 
 
+@functools.cache
+def _umls() -> tuple[GuestParts, ...]:
+    return tuple(find_umls())
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that wants a User-Mode Linux with each that runs on this machine."""
     if "uml" in metafunc.fixturenames:
-        found: list[GuestParts | None] = [*find_umls()]
-        names = [f"uml-{parts.release}" for parts in find_umls()]
+        found: list[GuestParts | None] = [*_umls()]
+        names = [f"uml-{parts.release}" for parts in _umls()]
         metafunc.parametrize("uml", found or [None], ids=names or ["uml-none"], indirect=True)
 
 

@@ -168,7 +168,7 @@ def test_other_failures_say_which_call_failed(number: int, message: str, monkeyp
     def fail(size_bytes: int) -> int:
         raise OSError(number, f"fsopen: {os.strerror(number)}")
 
-    monkeypatch.setattr(linux, "huge_tmpfs_file", fail)
+    monkeypatch.setattr(guest_ram, "huge_tmpfs_file", fail)
     with pytest.raises(GuestRamError, match=message):
         GuestRam.create(SIZE, "hugetmpfs")
 

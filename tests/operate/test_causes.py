@@ -122,6 +122,26 @@ def test_no_block_is_a_whole_page_of_1_gib() -> None:
     assert list(causes(answered(guest, held_bytes=GIB, kind="hugetlbfs", page_bytes=2 * MIB))) == ["coming"]
 
 
+def test_a_part_of_a_page_of_2_mib_is_not_given_back() -> None:
+    """A guest that reports smaller blocks than the host's pages on hugetlbfs: a lower order helps it nothing."""
+    guest = replace(make_guest({6: 1600, 9: 50}), reporting_order=5)
+    whole = answered(guest, held_bytes=GIB, kind="hugetlbfs", page_bytes=2 * MIB)
+    assert causes(whole) == {"pages-larger-than-blocks": 400 * MIB, "coming": 100 * MIB}
+    assert causes(answered(guest, held_bytes=GIB)) == {"coming": 500 * MIB}
+
+
+def test_what_the_hosts_huge_pages_hold_is_no_fault_of_the_guests() -> None:
+    """As far as the memory is in huge pages, and in blocks smaller than they are; a balloon's pages come after."""
+    guest = replace(make_guest({6: 1600, 9: 50}), reporting_order=5)
+    assert causes(answered(guest, held_bytes=GIB, huge_bytes=GIB)) == {
+        "host-huge-pages": 400 * MIB,
+        "coming": 100 * MIB,
+    }
+    inflated = make_guest({9: 50}, inflated_pages=25600)
+    found = causes(answered(inflated, held_bytes=GIB, huge_bytes=60 * MIB))
+    assert (found["host-huge-pages"], found["balloon-without-effect"]) == (60 * MIB, 40 * MIB)
+
+
 def test_who_is_charged_is_noted() -> None:
     """The group's charge and limit, and what of the guest's memory others are charged with."""
     group = CgroupFacts(charged_bytes=300 * MIB, limit_bytes=GIB, swapped_bytes=0, shared_bytes=200 * MIB)

@@ -3,7 +3,10 @@
 import base64
 import json
 import socket
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from pagetide.operate.guest.agent import AgentError, agent_text
 from pagetide.operate.guest.script import GUEST_SCRIPT
+from pagetide.operate.guest.text import read_guest_text
 from tests.operate.scripted_server import served
 
 TEXT = b"@pagetide guest 1\n\xff\x00@pagetide end\n"
@@ -45,6 +49,8 @@ class Agent:
         if command == "guest-exec":
             self.ran = arguments
             return {"return": {"pid": 42}}
+        if command == "guest-file-open":
+            return {"error": {"class": "CommandNotFound", "desc": "it is blocked, too"}}
         assert (command, arguments) == ("guest-exec-status", {"pid": 42})
         self._looks += 1
         if self._looks == 1:
@@ -115,3 +121,44 @@ def test_an_agent_that_says_nothing_is_not_waited_for(tmp_path: Path) -> None:
         agent_text(path, timeout_s=0.2)
     with pytest.raises(AgentError, match="cannot be reached: No such file"):
         agent_text(tmp_path / "none")
+
+
+@contextmanager
+def real_agent(path: Path, *words: str) -> Iterator[Path]:
+    """QEMU's own agent, whose guest is this machine, listening there."""
+    program = Path("/usr/sbin/qemu-ga")
+    if not program.exists():
+        pytest.skip("as root on Debian, make setup-guests installs QEMU's guest agent")
+    pid_file, state = path.parent / "pid", path.parent
+    with subprocess.Popen(
+        [program, "-m", "unix-listen", "-p", path, "-f", pid_file, "-t", state, *words], stderr=subprocess.DEVNULL
+    ) as agent:
+        try:
+            deadline_s = time.monotonic() + 20
+            while not path.is_socket():
+                assert agent.poll() is None, "the agent has ended"
+                assert time.monotonic() < deadline_s
+                time.sleep(0.02)
+            yield path
+        finally:
+            agent.kill()
+
+
+@pytest.mark.slow
+def test_qemus_own_agent_tells_by_the_script_and_by_files(tmp_path: Path) -> None:
+    """The same guest is read both ways: where programs may be run, and where they may not."""
+    with real_agent(tmp_path / "qga") as path:
+        by_script = read_guest_text(agent_text(path))
+    with real_agent(tmp_path / "qga2", "-b", "guest-exec") as path:
+        by_files = read_guest_text(agent_text(path))
+    assert by_script.release == by_files.release == Path("/proc/sys/kernel/osrelease").read_text().strip()
+    assert by_script.memory("MemTotal") == by_files.memory("MemTotal") > 0
+    assert {zone.name for zone in by_script.zones} == {zone.name for zone in by_files.zones}
+    assert by_script.balloons == by_files.balloons
+    assert {pool.page_bytes for pool in by_script.pools} == {pool.page_bytes for pool in by_files.pools}
+    assert by_script.percpu_pagelist_high_fraction == by_files.percpu_pagelist_high_fraction
+    with (
+        real_agent(tmp_path / "qga3", "-b", "guest-exec,guest-file-open") as path,
+        pytest.raises(AgentError, match=r"refuses guest-exec: .*; run what `pagetide why --guest-script` prints"),
+    ):
+        agent_text(path)

@@ -1,6 +1,7 @@
 """The guest's text: what the script writes is read, and anything else is refused in one sentence."""
 
 import contextlib
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -67,6 +68,15 @@ percpu_pagelist_high_fraction 8
 @pagetide balloons
 driver 0110010000
 @pagetide zram
+@pagetide cgroups
+other 1 50000000 40000000 0
+system.slice 1 314572800 209715200 104857600
+@pagetide kpageflags
+     11  0000000000000400
+      3  0000000000005828
+      2  0000000004000000
+      7  0000000000000000
+      1  0000000000000000
 @pagetide end
 """
 
@@ -93,6 +103,10 @@ def test_figures_are_read_in_bytes() -> None:
     assert facts.partial_bytes == 3 * (2 << 20) + 2 * (64 << 10)
     assert facts.offline_bytes == 2 * (128 << 20)
     assert facts.parameters == ("hugepages=4",)
+    assert [(each.name, each.charged_bytes) for each in facts.consumers] == [
+        ("system.slice", 300 << 20), ("other", 50000000),
+    ]  # fmt: skip
+    assert facts.sampled_pages == {"free": 11, "of processes": 3, "page tables": 2, "without a flag": 8}
     assert facts.unread == ("pagetypeinfo",)
     assert facts.release_number == (6, 12)
 
@@ -171,10 +185,13 @@ def test_the_script_runs_in_a_posix_shell(shell: list[str]) -> None:
     assert facts.release == Path("/proc/sys/kernel/osrelease").read_text().strip()
     assert facts.zones
     assert facts.percpu_pagelist_high_fraction is not None
+    if os.geteuid() == 0 and shell[0] == "sh":
+        assert sum(facts.sampled_pages.values()) >= 32 * 512
+        assert facts.sampled_pages["free"]
 
 
 def test_the_script_only_reads() -> None:
-    """It redirects output nowhere but to nothing, and runs no program but `cat`."""
+    """It redirects output nowhere but to nothing, and what it keeps of programs is of `cat`."""
     code = [line.split("#")[0] for line in GUEST_SCRIPT.splitlines() if not line.startswith("#")]
     assert not re.findall(r"(?<![2&])>(?!/dev/null)", "\n".join(code))
     assert set(re.findall(r"\$\((\w+)", "\n".join(code))) == {"cat"}

@@ -15,6 +15,7 @@ Examples:
     pagetide why
     pagetide why --guest-script >guest.sh
     pagetide why 4711 --guest guest.txt
+    pagetide why vm1 --guest guest.txt
     pagetide why /run/vm1.qmp --guest guest.txt --save vm1.json
     pagetide why /run/vm1.qmp --agent /run/vm1.qga --watch 5
     pagetide why --from vm1.json --html vm1.html
@@ -48,8 +49,9 @@ def why(
     host sees is known.
 
     Args:
-        vm: A process id, the path of a QEMU's QMP socket or of a Firecracker's API socket, or the name of a guest of a
-            running `pagetide serve`. Without one, the VMs on this host are listed with what each holds.
+        vm: A process id, the path of a QEMU's QMP socket or of a Firecracker's API socket, the name of a guest of a
+            running `pagetide serve`, or of a domain of libvirt (LIBVIRT_DEFAULT_URI names the connection). Without one,
+            the VMs on this host are listed with what each holds.
         guest_script: Print the shell script that is to be run in the guest, as root if that can be; it only reads, and
             any POSIX shell will do.
         guest: A file with what that script wrote; - is standard input.

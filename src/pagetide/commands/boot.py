@@ -125,14 +125,19 @@ def boot(choice: BootChoice, config: BootConfig, json_path: str | None) -> int:
     Raises:
         ConfigError: this machine cannot do it, or a package is missing; nothing was run.
     """
-    hypervisor, host = _find(choice), _host(choice, config)
+    hypervisor, host = find_hypervisor(choice), _host(choice, config)
     if config.ram_bytes < hypervisor.ram_bytes_min:
         least, asked = format_size(hypervisor.ram_bytes_min), format_size(config.ram_bytes)
         raise ConfigError(f"a guest under {hypervisor.name} needs at least {least} of RAM, not {asked}")
     return run(config.run_config(), json_path, make_machine=lambda _: LinuxMachine(config, hypervisor, host))
 
 
-def _find(choice: BootChoice) -> Hypervisor:
+def find_hypervisor(choice: BootChoice) -> Hypervisor:
+    """What runs the guest.
+
+    Raises:
+        ConfigError: a package is missing.
+    """
     if choice.kind == "uml":
         return UserModeLinux(find_uml(choice.kernel))
     architecture = choice.architecture

@@ -87,7 +87,15 @@ def _units(order_max: int) -> dict[str, Any]:
     return {"ORDER_MAX": order_max, "ORDERS": order_max + 1, "PAGEBLOCK_ORDER": FRAME_ORDER}
 
 
-JIT = {"*": True, "kernel": _kernel, "external": lambda *_: None, "int32": int, "int64": int, "void": None}
+JIT = {
+    "*": True,
+    "kernel": _kernel,
+    "inline_kernel": _kernel,
+    "external": lambda *_: None,
+    "int32": int,
+    "int64": int,
+    "void": None,
+}
 """Instead of `jit`: kernels stay Python."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide import linux
+from pagetide.huge_tmpfs import huge_tmpfs_file
 from pagetide.memory.available import available_bytes, total_bytes
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES, format_size
 
@@ -131,7 +132,7 @@ def create_ram_file(size_bytes: int, backing: Backing) -> int:
     """
     _check_fits(size_bytes)
     try:
-        return _memfd(size_bytes) if backing == "memfd" else _hugetmpfs(size_bytes)
+        return linux.sealed_memfd("pagetide-guest", size_bytes) if backing == "memfd" else _hugetmpfs(size_bytes)
     except OSError as error:
         raise GuestRamError(_why_not(size_bytes, backing, error)) from error
 
@@ -144,21 +145,9 @@ def _check_fits(size_bytes: int) -> None:
         raise GuestRamError(f"{asked} do not fit: only {format_size(available_bytes())} of memory is available")
 
 
-def _memfd(size_bytes: int) -> int:
-    """A memfd of this size, sealed: who has the descriptor can neither cut it short under our feet nor enlarge it."""
-    fd = linux.memfd_create("pagetide-guest")
-    try:
-        linux.ftruncate(fd, size_bytes)
-        linux.add_seals(fd, linux.SEAL_SHRINK | linux.SEAL_GROW)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
 def _hugetmpfs(size_bytes: int) -> int:
     """A file on a huge tmpfs of its own; such files cannot be sealed."""
-    fd = linux.huge_tmpfs_file(-(-size_bytes // ALIGN_BYTES) * ALIGN_BYTES)
+    fd = huge_tmpfs_file(-(-size_bytes // ALIGN_BYTES) * ALIGN_BYTES)
     try:
         linux.ftruncate(fd, size_bytes)
     except OSError:

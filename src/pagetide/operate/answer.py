@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from pagetide.operate.balance import Balance, balance
+from pagetide.operate.balance import KERNEL, Balance, balance
 from pagetide.operate.causes.finding import Finding
 from pagetide.operate.causes.in_guest import guest_causes
 from pagetide.operate.causes.on_host import host_causes
@@ -15,6 +15,8 @@ from pagetide.units import MIB, format_size
 
 _LEAST_BYTES = 32 * MIB
 _LEAST_SHARE = 64
+_KERNEL_LEAST_BYTES = 256 * MIB
+_KERNELS = {"page tables", "slab", "reserved", "without a flag"}
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,14 +56,37 @@ def answer(evidence: Evidence) -> Answer:
         taken=evidence.taken,
         ram_bytes=ram_bytes,
         balance=held,
-        findings=tuple(sorted(found, key=lambda finding: -(finding.size_bytes or 0))),
+        findings=tuple(_for_whom(evidence, each) for each in sorted(found, key=lambda each: -(each.size_bytes or 0))),
         least_bytes=least_bytes,
-        notes=tuple(_notes(evidence)),
+        notes=tuple(_notes(evidence, held)),
         gaps=evidence.gaps,
     )
 
 
-def _notes(evidence: Evidence) -> Iterator[str]:
+def _for_whom(evidence: Evidence, finding: Finding) -> Finding:
+    """Where libvirt runs the VM, what is done by libvirt comes first: it knows nothing of what QEMU is told besides."""
+    if evidence.monitor is None or evidence.monitor.source != "libvirt":
+        return finding
+    remedies = sorted(finding.remedies, key=lambda remedy: remedy.where == "QEMU")
+    return msgspec.structs.replace(finding, remedies=tuple(remedies))
+
+
+def _sampled(evidence: Evidence, balance: Balance) -> Iterator[str]:
+    """What the kernel's own is, as far as some of its pages tell, where it is much."""
+    guest = evidence.guest
+    if (
+        guest is None
+        or not guest.sampled_pages
+        or balance.of(KERNEL) < max(_KERNEL_LEAST_BYTES, guest.memory("MemTotal") // 8)
+    ):
+        return
+    pages = sum(number for kind, number in guest.sampled_pages.items() if kind != "no memory")
+    named = sorted(guest.sampled_pages.items(), key=lambda each: -each[1])
+    parts = ", ".join(f"{kind} {number / max(1, pages):.0%}" for kind, number in named if kind in _KERNELS)
+    yield f"Of {pages} pages of the guest that were looked at (kpageflags) are the kernel's: {parts or 'none'}."
+
+
+def _notes(evidence: Evidence, balance: Balance) -> Iterator[str]:
     """Who pays for it, who else has it, and what is shown of it elsewhere."""
     group, shared_bytes = evidence.cgroup, sum(part.held_bytes for part in evidence.vm.ram if part.is_shared)
     if group is not None:
@@ -70,6 +95,7 @@ def _notes(evidence: Evidence) -> Iterator[str]:
         if group.shared_bytes is not None and shared_bytes - group.shared_bytes > _LEAST_BYTES:
             elsewhere = format_size(shared_bytes - group.shared_bytes)
             yield f"At least {elsewhere} of the guest's memory are charged to other groups, whose processes touched it."
+    yield from _sampled(evidence, balance)
     monitor = evidence.monitor
     if monitor is not None and monitor.statistics_age_s is not None and not monitor.statistics_interval_s:
         yield (

@@ -3,8 +3,10 @@
 What the guest has in use, it has touched, and the host holds it. What is left over of the guest's memory that is held
 lies in memory that is free in the guest. Of that, what never comes back by reporting comes first: pages on per-CPU
 lists, and blocks that are too small, which were split from memory in use; then what the watermark rule keeps; the rest
-is in blocks that could be reported. So a class is wrong by as much as the guest has in use without ever having touched
-it, and the kernel's own, in which that mostly is (memory kept for a crash kernel), gives way to the others.
+is in blocks that could be reported. Where the host has the guest's memory in huge pages, and reporting goes on, they
+hold what was given back in smaller pieces than they are, and is held nevertheless. So a class is wrong by as much as
+the guest has in use without ever having touched it, and the kernel's own, in which that mostly is (memory kept for a
+crash kernel), gives way to the others.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,8 @@ import msgspec
 from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
 from pagetide.operate.guest.linux_reporting import reporting_order, sort_free
+from pagetide.operate.host.vmm_facts import VmmFacts
+from pagetide.units import MIB, ORDER_MAX
 
 PROCESSES = "used by processes"
 SHARED = "shared memory and tmpfs"
@@ -32,6 +36,8 @@ BLOCKED = "free, in zones below the watermark rule"
 HUGE_FREE = "free huge pages in pools"
 REPORTABLE = "free, could be reported"
 BALLOON = "in the balloon, and held all the same"
+HOST_HUGE = "held by the host's huge pages beyond what the guest has"
+FILE = "the file behind a private mapping"
 NOT_EXPLAINED = "not explained"
 VMM = "the VMM's own"
 
@@ -49,7 +55,8 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
         swapped_bytes: as much of it is in the host's swap.
         classes: that, by class; they add up to `held_bytes`.
         below_order_bytes: of those too small to be reported, by order.
-        order: the reporting order that they are too small for; None without a guest's text.
+        order: the order that they are too small for: the reporting order, or that of a page of the host's hugetlbfs,
+            if this is larger; None without a guest's text.
     """
 
     held_bytes: int
@@ -72,6 +79,7 @@ class _Guest(NamedTuple):
     huge_free: int
     below_order: Mapping[int, int]
     balloon: int
+    small: int
 
 
 def balance(evidence: Evidence) -> Balance:
@@ -79,12 +87,15 @@ def balance(evidence: Evidence) -> Balance:
     vm, guest = evidence.vm, evidence.guest
     classes: dict[str, int] = {}
     below_order: dict[int, int] = {}
+    order = None
     if guest is not None:
-        sizes = _sizes(guest, vm.ram_bytes)
-        classes = dict(_held(sizes, vm.ram_held_bytes, guest))
+        order = _returned_order(guest, vm)
+        sizes = _sizes(guest, vm.ram_bytes, order)
+        classes = dict(_held(sizes, vm, guest))
         below_order = _shared_out(sizes.below_order, classes.get(BELOW_ORDER, 0))
     left = vm.ram_held_bytes - sum(classes.values())
     classes[NOT_EXPLAINED] = left
+    classes[FILE] = vm.ram_file_bytes
     classes[VMM] = vm.own_bytes + vm.own_swapped_bytes
     assert sum(classes.values()) == vm.held_bytes
     assert min(classes.values()) >= 0
@@ -93,7 +104,7 @@ def balance(evidence: Evidence) -> Balance:
         swapped_bytes=vm.ram_swapped_bytes + vm.own_swapped_bytes,
         classes=classes,
         below_order_bytes=below_order,
-        order=None if guest is None else reporting_order(guest),
+        order=order,
     )
 
 
@@ -105,16 +116,26 @@ def is_reporting(guest: GuestFacts) -> bool:
 REPORTING_BIT = 5
 """VIRTIO_BALLOON_F_REPORTING (virtio 1.2, 5.5.3)."""
 
+HOST_HUGE_BYTES = 2 * MIB
+"""A transparent huge page of the host's: x86's, and that of other processors with pages of 4 KiB."""
+
 DEFLATE_ON_OOM_BIT = 2
 """VIRTIO_BALLOON_F_DEFLATE_ON_OOM: with it, what is in the balloon stays in MemTotal (drivers/virtio)."""
 
 
-def _sizes(guest: GuestFacts, ram_bytes: int) -> _Guest:
+def _returned_order(guest: GuestFacts, vm: VmmFacts) -> int:
+    """The smallest block that comes back. Of hugetlbfs only whole pages do, if a block can be one at all."""
+    order = reporting_order(guest)
+    pages = max((part.page_bytes for part in vm.ram if part.kind == "hugetlbfs"), default=0) // guest.page_bytes
+    return max(order, pages.bit_length() - 1) if pages <= 1 << ORDER_MAX else order
+
+
+def _sizes(guest: GuestFacts, ram_bytes: int, order: int) -> _Guest:
     memory = guest.memory
     file_lru = memory("Active(file)", "Inactive(file)")
     dirty = min(memory("Dirty", "Writeback"), file_lru)
     huge = sum(pool.page_bytes * pool.pages for pool in guest.pools)
-    huge_free = sum(pool.page_bytes * pool.free_pages for pool in guest.pools)
+    huge_free = sum(pool.page_bytes * min(pool.free_pages, pool.pages) for pool in guest.pools)
     in_use = {
         PROCESSES: memory("AnonPages", "SwapCached"),
         SHARED: memory("Shmem"),
@@ -125,7 +146,7 @@ def _sizes(guest: GuestFacts, ram_bytes: int) -> _Guest:
         SLAB: memory("SUnreclaim"),
         HUGE_USED: huge - huge_free,
     }
-    free = sort_free(guest, reporting_order(guest))
+    free = sort_free(guest, order)
     kernel = ram_bytes - sum(in_use.values()) - memory("MemFree") - guest.pcp_bytes - huge_free - guest.balloon_bytes
     in_use[KERNEL] = max(0, kernel)
     below = sum(free.below_order.values())
@@ -136,24 +157,33 @@ def _sizes(guest: GuestFacts, ram_bytes: int) -> _Guest:
         huge_free,
         MappingProxyType(free.below_order),
         guest.balloon_bytes,
+        sum(each for order, each in free.by_order.items() if guest.page_bytes << order < HOST_HUGE_BYTES),
     )
 
 
-def _held(sizes: _Guest, held_bytes: int, guest: GuestFacts) -> Iterator[tuple[str, int]]:
+def _held(sizes: _Guest, vm: VmmFacts, guest: GuestFacts) -> Iterator[tuple[str, int]]:
     """As much of each class as is held, in the order in which they are believed to be."""
-    left = held_bytes
+    left = vm.ram_held_bytes
     for name, size_bytes in (*sizes.in_use.items(), *((name, sizes.free[name]) for name in _FREE)):
         yield name, (taken := min(size_bytes, left))
         left -= taken
+    huge = vm.ram_huge_bytes if is_reporting(guest) else 0
+    # khugepaged fills what was given back of a huge page, and never one that was given back whole
+    in_small = min(sizes.small, huge, left)
+    left -= in_small
+    large = sizes.reportable - in_small
     # Reported blocks go, and pools stay. Where nothing is reported, nobody can tell the two apart.
-    both = sizes.huge_free + sizes.reportable
+    both = sizes.huge_free + large
     first = sizes.huge_free if is_reporting(guest) or not both else left * sizes.huge_free // both
     huge_free = min(first, sizes.huge_free, left)
     yield HUGE_FREE, huge_free
     left -= huge_free
-    yield REPORTABLE, (reportable := min(sizes.reportable, left))
+    yield REPORTABLE, (reportable := min(large, left))
     left -= reportable
-    yield BALLOON, min(sizes.balloon, left)
+    in_balloon = min(sizes.balloon, left)
+    of_host = min(in_balloon, huge - in_small)
+    yield BALLOON, in_balloon - of_host
+    yield HOST_HUGE, in_small + of_host
 
 
 def _shared_out(sizes: Mapping[int, int], held_bytes: int) -> dict[int, int]:

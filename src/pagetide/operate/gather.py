@@ -12,9 +12,10 @@ from pagetide.operate.host.cgroup import cgroup_of
 from pagetide.operate.host.daemon import daemon_guests
 from pagetide.operate.host.dial import dial
 from pagetide.operate.host.firecracker import FirecrackerError, FirecrackerFacts, ask_firecracker
+from pagetide.operate.host.libvirt_domain import LibvirtError, ask_libvirt
 from pagetide.operate.host.monitor import ASK_MAX_S, MonitorError, ask_monitor
 from pagetide.operate.host.monitor_facts import MonitorFacts
-from pagetide.operate.host.processes import ProcessError, find_vms, look_at, sockets_of, vmm_of
+from pagetide.operate.host.processes import ProcessError, find_vms, libvirt_uuid_of, look_at, sockets_of, vmm_of
 
 _DAEMON_MAX_S = 0.5
 
@@ -36,7 +37,7 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
 
     Args:
         vm: a process id, the path of a QMP socket or of a Firecracker's API socket, or the name of a guest of the
-            daemon.
+            daemon or of a domain of libvirt.
         guest_text: what the guest script wrote in it, if that is there.
         control: the daemon's control socket; there need not be one.
 
@@ -53,6 +54,13 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
         facts = look_at(target.pid, _backends(target))
     except ProcessError as error:
         raise GatherError(str(error)) from error
+    monitor = target.monitor
+    uuid = libvirt_uuid_of(target.pid) if monitor is None else None
+    if uuid is not None:
+        try:
+            monitor = ask_libvirt(uuid).facts
+        except LibvirtError as error:
+            gaps.append(f"{error}; what is changed of the VM since its start, and its statistics, are not known.")
     daemon = None
     if any(balloon.is_ours for balloon in facts.balloons or ()):
         daemon = _ask_daemon(target.pid, control)
@@ -76,7 +84,7 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
         taken=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         vm=facts,
         guest=guest,
-        monitor=target.monitor,
+        monitor=monitor,
         firecracker=target.firecracker,
         daemon=daemon,
         cgroup=cgroup_of(target.pid),
@@ -91,7 +99,8 @@ def _find(vm: str, control: Path) -> Target:
         if not Path(vm).is_socket():
             raise GatherError(f"{vm} is no socket")
         return _at_socket(Path(vm))
-    return Target(_of_daemon(vm, control))
+    found = _of_daemon(vm, control)
+    return Target(found) if isinstance(found, int) else _of_libvirt(vm, found)
 
 
 def _at_socket(path: Path) -> Target:
@@ -113,23 +122,32 @@ def _backends(target: Target) -> list[int]:
     return [] if target.firecracker is None else [target.firecracker.ram_bytes]
 
 
-def _of_daemon(name: str, control: Path) -> int:
-    """The process of the daemon's guest of this name."""
+def _of_daemon(name: str, control: Path) -> int | str:
+    """The process of the daemon's guest of this name, or why there is none."""
     try:
         guests = daemon_guests(control, timeout_s=_DAEMON_MAX_S)
     except (OSError, msgspec.MsgspecError) as error:
-        raise GatherError(
-            f"{name!r} is no process id and no socket, and no daemon that could have a guest of this name answers at "
-            f"{control}: {error}"
-        ) from error
+        return f"no daemon that could have a guest of this name answers at {control}: {error}"
     sockets = {Path(path).resolve() for each, path, _ in guests if each == name and path is not None}
     if not sockets:
         known = ", ".join(each for each, _, _ in guests) or "none"
-        raise GatherError(f"the daemon at {control} has no guest {name!r}; it has: {known}")
+        return f"the daemon at {control} has no such guest; it has: {known}"
     pids = [pid for pid in find_vms() if sockets.intersection(sockets_of(pid))]
     if not pids:
         raise GatherError(f"no process here that may be looked at is attached as {name!r}; name it by its process id")
     return pids[0]
+
+
+def _of_libvirt(name: str, otherwise: str) -> Target:
+    """The process of libvirt's domain of this name, and what libvirt says of it."""
+    try:
+        domain = ask_libvirt(name)
+    except LibvirtError as error:
+        raise GatherError(f"{name!r} is no process id and no socket; {otherwise}; {error}") from error
+    for pid in find_vms():
+        if libvirt_uuid_of(pid) == domain.uuid:
+            return Target(pid, domain.facts)
+    raise GatherError(f"libvirt's domain {name!r} has no QEMU on this host")
 
 
 def _ask_daemon(pid: int, control: Path) -> DaemonFacts | None:

@@ -2,22 +2,16 @@
 
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from pagetide.operate.answer import Answer
+from pagetide.templates import templates_of
 from pagetide.units import format_size
 
 
 def page(answer: Answer) -> str:
     """The page. Everything in the answer may come from a guest, and nothing of it becomes markup."""
-    environment = Environment(
-        loader=PackageLoader("pagetide.operate"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_of("pagetide.operate")
     environment.filters["size"] = format_size
     style = (files("pagetide.operate") / "templates" / "answer.css").read_text()
     template = environment.get_template("answer.html")

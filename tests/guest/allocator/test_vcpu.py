@@ -2,7 +2,7 @@
 
 import mmap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -184,11 +184,12 @@ def churn(words: npt.NDArray[np.int64], pages: npt.NDArray[np.uint32], vcpu: int
     return failed
 
 
-def test_two_vcpus_really_contend_for_the_zone_lock() -> None:
-    """Two threads hammer one zone: nothing is lost, every count is right, and the lock was waited for."""
-    zone = Zone(1 << 14, vcpus=2, watermarks=Watermarks(0, 0, 0), pcp_orders=(0,))
+def _churn_on_both(zone: Zone, meanwhile: Callable[[], object] | None = None) -> None:
+    """Two threads, a vCPU each, allocate and free in turns, and none of it fails; all is compiled before."""
     rounds = 300 if JIT_DISABLED else 400_000
     churn(zone.words, zone.pages, 0, 3)
+    if meanwhile is not None:
+        meanwhile()
     failures: list[int] = []
     threads = [
         threading.Thread(target=lambda vcpu=vcpu: failures.append(churn(zone.words, zone.pages, vcpu, rounds)))
@@ -196,9 +197,17 @@ def test_two_vcpus_really_contend_for_the_zone_lock() -> None:
     ]
     for thread in threads:
         thread.start()
+    while meanwhile is not None and any(thread.is_alive() for thread in threads):
+        meanwhile()
     for thread in threads:
         thread.join()
     assert failures == [0, 0]
+
+
+def test_two_vcpus_really_contend_for_the_zone_lock() -> None:
+    """Two threads hammer one zone: nothing is lost, every count is right, and the lock was waited for."""
+    zone = Zone(1 << 14, vcpus=2, watermarks=Watermarks(0, 0, 0), pcp_orders=(0,))
+    _churn_on_both(zone)
     zone.check()
     assert zone.words[FREE_PAGES] == 1 << 14
     if not JIT_DISABLED:
@@ -208,21 +217,7 @@ def test_two_vcpus_really_contend_for_the_zone_lock() -> None:
 def test_lists_may_be_drained_while_they_are_used() -> None:
     """Of blocks that two threads take from their lists, while a third drains both again and again, none is lost."""
     zone = Zone(1 << 14, vcpus=2, watermarks=Watermarks(0, 0, 0))
-    rounds = 300 if JIT_DISABLED else 400_000
-    churn(zone.words, zone.pages, 0, 3)
-    pcp_drain_all(zone.words, zone.pages)
-    failures: list[int] = []
-    threads = [
-        threading.Thread(target=lambda vcpu=vcpu: failures.append(churn(zone.words, zone.pages, vcpu, rounds)))
-        for vcpu in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        pcp_drain_all(zone.words, zone.pages)
-    for thread in threads:
-        thread.join()
-    assert failures == [0, 0]
+    _churn_on_both(zone, lambda: pcp_drain_all(zone.words, zone.pages))
     pcp_drain_all(zone.words, zone.pages)
     zone.check()
     assert zone.words[FREE_PAGES] == 1 << 14

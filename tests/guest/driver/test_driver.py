@@ -1,7 +1,6 @@
 """The balloon driver against the device half of the ring, joined in one process."""
 
 import ctypes
-import mmap
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +13,7 @@ from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES, block_bytes
 from pagetide.virtio.balloon import Feature
 from pagetide.virtio.split_ring.device_ring import DeviceRing
+from tests.guest.driver.some_ram import some_ram
 from tests.guest.reporting.batches import batch_of
 
 NR_PAGES = 8192
@@ -56,10 +56,8 @@ class Device:
 @pytest.fixture
 def ram_address() -> Iterator[int]:
     """Where 32 MiB of memory are."""
-    with mmap.mmap(-1, NR_PAGES * PAGE_SIZE_BYTES) as ram:
-        view = np.frombuffer(ram, np.int64)
-        yield view.ctypes.data
-        del view
+    with some_ram(NR_PAGES) as address:
+        yield address
 
 
 def zone_of(nr_pages: int = NR_PAGES) -> Zone:

@@ -1,10 +1,8 @@
 """The inflate and deflate queues against the device half of the ring, joined in one process."""
 
 import ctypes
-import mmap
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from pagetide.guest.allocator.zone import Watermarks, Zone
@@ -14,6 +12,7 @@ from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature, Queue
 from pagetide.virtio.split_ring.device_ring import DeviceRing
+from tests.guest.driver.some_ram import some_ram
 from tests.guest.reporting.batches import batch_of
 
 NR_PAGES = 64
@@ -67,10 +66,8 @@ class Device:
 @pytest.fixture
 def ram_address() -> Iterator[int]:
     """Where 256 KiB of memory are."""
-    with mmap.mmap(-1, NR_PAGES * PAGE_SIZE_BYTES) as ram:
-        view = np.frombuffer(ram, np.int64)
-        yield view.ctypes.data
-        del view
+    with some_ram(NR_PAGES) as address:
+        yield address
 
 
 def driver_of(device: Device, *, deflates: bool = True) -> InflateDriver:

@@ -15,7 +15,7 @@ from pagetide.host.device.allowance import CHARGE_MAX_S
 from pagetide.host.guest.fd_events import FdEvents
 from pagetide.host.sharing.costs import Costs
 from pagetide.host.sharing.patience import Patience
-from pagetide.linux import process_cpu_s
+from pagetide.processes import process_cpu_s
 from pagetide.virtio.vhost_user.transport import FrontendChannel
 from tests.host.daemon.process import Daemon
 from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest, wait_readable

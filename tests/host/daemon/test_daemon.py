@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
 from tests.host.guest_ring import PAGE, RING_PAGES
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon with two sockets."""
-    daemon = Daemon(tmp_path)
-    yield daemon
-    daemon.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

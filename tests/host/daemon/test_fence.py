@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,36 +11,19 @@ import pytest
 from pagetide.host.daemon import server as server_module
 from pagetide.host.daemon.server import Server
 from pagetide.host.guest.attached import AttachedGuest
-from pagetide.host.guest.session import VhostUserSession
+from pagetide.host.guest.effects import Effects
 from pagetide.virtio.vhost_user.messages import Message, Request, encode
-from tests.host.guest.served_guest import ServedGuest, wait_readable
+from tests.host.good_and_bad import BAD, GOOD, GoodAndBad
+from tests.host.guest.served_guest import wait_readable
 from tests.host.guest_ring import RING_PAGES
-from tests.host.server_at_times import ServerAtTimes
-
-BAD, GOOD = "bad", "good"
 
 
-class Rig(ServerAtTimes):
+class Rig(GoodAndBad):
     """A server with two sockets, a guest at each, and the control socket."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        for name in (GOOD, BAD):
-            self.server.listen(folder / name)
+        super().__init__(folder)
         self.server.listen_control(folder / "control")
-        self.good, self.bad = self.attach(GOOD), self.attach(BAD)
-        self.bad_guest = self.server.guests[1]
-
-    def attach(self, name: str) -> ServedGuest:
-        """One more guest."""
-        return self.serving(lambda: ServedGuest(self.connect(name)))
-
-    def connect(self, name: str) -> socket.socket:
-        """A connection to one of the sockets."""
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(str(self.folder / name))
-        return sock
 
     def ask(self) -> bytes:
         """The answer to a control request."""
@@ -48,19 +32,12 @@ class Rig(ServerAtTimes):
             wait_readable(client.fileno())
             return client.recv(1 << 16)
 
-    def close(self) -> None:
-        """Give everything back."""
-        self.good.close()
-        self.bad.close()
-        super().close()
-
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """One of them."""
-    rig = Rig(tmp_path)
-    yield rig
-    rig.close()
+    with closing(Rig(tmp_path)) as rig:
+        yield rig
 
 
 def _go_on(rig: Rig) -> None:
@@ -81,6 +58,12 @@ def _talk(rig: Rig) -> None:
     with socket.socket(fileno=rig.bad.channel.fileno()) as sock:
         sock.send(encode(Message(Request.SET_OWNER)))
         sock.detach()
+    rig.server.run_once(0)
+
+
+def _hang_up(rig: Rig) -> None:
+    rig.bad.channel.close()
+    rig.server.run_once(0)
     rig.server.run_once(0)
 
 
@@ -134,9 +117,7 @@ def test_a_guest_that_cannot_be_closed_is_gone_all_the_same(rig: Rig, monkeypatc
     """What cannot be given back stays, and nothing waits for it."""
     with monkeypatch.context() as patch:
         patch.setattr(AttachedGuest, "close", _raises)
-        rig.bad.channel.close()
-        rig.server.run_once(0)
-        rig.server.run_once(0)
+        _hang_up(rig)
     assert [guest.name for guest in rig.server.guests] == [GOOD]
     rig.serving(lambda: rig.good.report([(RING_PAGES, 1)]))
     rig.bad_guest.close()
@@ -145,10 +126,8 @@ def test_a_guest_that_cannot_be_closed_is_gone_all_the_same(rig: Rig, monkeypatc
 def test_one_part_that_cannot_be_closed_keeps_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory is unmapped and the connection closed, though a queue could not be left."""
     with monkeypatch.context() as patch:
-        patch.setattr(VhostUserSession, "_leave_queue", _raises)
-        rig.bad.channel.close()
-        rig.server.run_once(0)
-        rig.server.run_once(0)
+        patch.setattr(Effects, "leave_queue", _raises)
+        _hang_up(rig)
     rig.serving(lambda: rig.good.report([(RING_PAGES, 1)]))
     assert rig.bad_guest.ram_bytes == 0
     assert rig.bad_guest.fileno() == -1

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -50,9 +51,8 @@ class Rig:
 @pytest.fixture(params=[FULL, PLAIN, FULL & ~Feature.EVENT_IDX], ids=["full", "plain", "no event index"])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     """A device with 4 MiB of guest, with and without event index and indirect descriptors."""
-    rig = Rig(request.param)
-    yield rig
-    rig.close()
+    with closing(Rig(request.param)) as rig:
+        yield rig
 
 
 @pytest.mark.parametrize("count", [1, 2, 32])

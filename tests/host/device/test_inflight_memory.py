@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -75,9 +76,8 @@ class TrackedRig(QueueRig):
 @pytest.fixture
 def rig() -> Iterator[TrackedRig]:
     """A tracked reporting queue that is not started yet."""
-    rig = TrackedRig()
-    yield rig
-    rig.close()
+    with closing(TrackedRig()) as rig:
+        yield rig
 
 
 def test_a_region_says_what_the_text_says(rig: TrackedRig) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -63,6 +64,11 @@ class Rig:
         skipped = sum(self.device.ledger.skipped_bytes().values())
         return self.word("reported_bytes") == self.word("discarded_bytes") + skipped
 
+    def finish(self) -> None:
+        """Take turns until there is no more to do."""
+        while self.turn()[2]:
+            pass
+
     def close(self) -> None:
         """Give everything back."""
         self.memory.close()
@@ -72,9 +78,8 @@ class Rig:
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     """One that is closed afterwards."""
-    rig = Rig()
-    yield rig
-    rig.close()
+    with closing(Rig()) as rig:
+        yield rig
 
 
 def first_pages(blocks: Sequence[tuple[int, int]]) -> set[int]:
@@ -116,8 +121,7 @@ def test_a_paused_guest_keeps_the_rest_for_later(rig: Rig) -> None:
     assert rig.turn() == (0, 0, False)
     assert len(rig.gone()) == 3
     rig.device.paused = False
-    while rig.turn()[2]:
-        pass
+    rig.finish()
     assert rig.gone() == first_pages(BLOCKS)
     assert rig.word("discarded_bytes") == rig.word("reported_bytes") == 10 * PAGE
 
@@ -183,8 +187,7 @@ def test_a_queue_stopped_twice_within_an_element_still_counts_it_once(rig: Rig) 
         assert base == 0
         rig.start(base)
         rig.turn()
-    while rig.turn()[2]:
-        pass
+    rig.finish()
     assert rig.word("reported_bytes") == rig.word("discarded_bytes") == 10 * PAGE
     assert rig.word("reports") == 1
 
@@ -213,8 +216,7 @@ def test_a_driver_that_begins_anew_without_a_reset_is_served_in_full(rig: Rig) -
     rig.guest.refill()
     rig.start(0)
     rig.put(BLOCKS)
-    while rig.turn()[2]:
-        pass
+    rig.finish()
     assert rig.gone() == first_pages(BLOCKS)
     assert rig.word("discarded_bytes") == rig.word("reported_bytes") == 13 * PAGE
 
@@ -227,8 +229,7 @@ def test_memory_that_moves_within_an_element_is_found_again(rig: Rig) -> None:
     regions = [MemoryRegion(GPA, half, USER, 0), MemoryRegion(GPA + half, PAGES * PAGE - half, USER + half, half)]
     rig.memory.replace(regions, [os.dup(rig.guest.ram.fd) for _ in regions])
     rig.device.queues.memory_changed()
-    while rig.turn()[2]:
-        pass
+    rig.finish()
     assert rig.gone() == first_pages(BLOCKS)
     assert rig.word("discarded_bytes") == 10 * PAGE
 

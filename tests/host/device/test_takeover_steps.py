@@ -1,6 +1,6 @@
 """A successor goes on, wherever its predecessor was abandoned: nothing is lost, answered twice or discarded late."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -98,28 +98,29 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
         yield Steps(patch)
 
 
-def abandon_once_everywhere(steps: Steps, features: int = WITHOUT_EVENT_IDX) -> int:
-    """Abandon a turn of two elements at every step, and its successor at every third; at how many places."""
+def _abandon(
+    guests: Callable[[], Guest],
+    seconds: Iterable[int | None],
+    play: Callable[[Guest, int, int | None], bool],
+    answers: int,
+) -> int:
+    """Abandon a turn at every step, and its successor's at some; at how many places.
+
+    Args:
+        guests: makes a guest.
+        seconds: the steps of the successor; None lets it live.
+        play: has a turn and its successor's die at these steps; whether the first died.
+        answers: how many elements are given back in all.
+    """
     places = 0
-    for second in (None, *range(0, 60, 3)):
+    for second in seconds:
         for first in range(200):
-            guest = Guest(steps, features)
+            guest = guests()
             try:
-                guest.submit()
-                guest.takeovers.turn(4)
-                guest.take()
-                for _ in range(3):
-                    guest.submit()
-                guest.takeovers.turn(2, first)
-                died = guest.takeovers.deaths == 1
-                guest.take()
-                guest.check()
-                guest.submit()
-                guest.takeovers.turn(2, second)
-                guest.take()
+                died = play(guest, first, second)
                 guest.submit()
                 guest.finish()
-                assert guest.answers == 6
+                assert guest.answers == answers
             finally:
                 guest.takeovers.close()
             if not died:
@@ -128,6 +129,27 @@ def abandon_once_everywhere(steps: Steps, features: int = WITHOUT_EVENT_IDX) -> 
         else:
             pytest.fail("a turn has no end")
     return places
+
+
+def abandon_once_everywhere(steps: Steps, features: int = WITHOUT_EVENT_IDX) -> int:
+    """Abandon a turn of two elements at every step, and its successor at every third; at how many places."""
+
+    def play(guest: Guest, first: int, second: int | None) -> bool:
+        guest.submit()
+        guest.takeovers.turn(4)
+        guest.take()
+        for _ in range(3):
+            guest.submit()
+        guest.takeovers.turn(2, first)
+        died = guest.takeovers.deaths == 1
+        guest.take()
+        guest.check()
+        guest.submit()
+        guest.takeovers.turn(2, second)
+        guest.take()
+        return died
+
+    return _abandon(lambda: Guest(steps, features), (None, *range(0, 60, 3)), play, 6)
 
 
 def test_a_successor_goes_on_wherever_its_predecessor_was_abandoned(steps: Steps) -> None:
@@ -205,31 +227,22 @@ def test_a_broken_order_of_stores_is_caught(
 
 def abandon_within_elements(steps: Steps, features: int, blocks: int = 4) -> int:
     """Elements of several turns each, abandoned at every step of the first two, and at some of the successor's."""
-    places = 0
-    for second in (None, *range(0, 40, 10)):
-        for first in range(200):
-            guest = Guest(steps, features, blocks=blocks, turn_punches_max=1)
-            try:
-                for _ in range(3):
-                    guest.submit()
-                guest.takeovers.turn(2, first, turns=2 * blocks)
-                died = guest.takeovers.deaths == 1
-                guest.take()
-                guest.check()
-                guest.takeovers.turn(2, second, turns=blocks)
-                guest.take()
-                guest.check()
-                guest.submit()
-                guest.finish()
-                assert guest.answers == 4
-            finally:
-                guest.takeovers.close()
-            if not died:
-                break
-            places += 1
-        else:
-            pytest.fail("a turn has no end")
-    return places
+
+    def play(guest: Guest, first: int, second: int | None) -> bool:
+        for _ in range(3):
+            guest.submit()
+        guest.takeovers.turn(2, first, turns=2 * blocks)
+        died = guest.takeovers.deaths == 1
+        guest.take()
+        guest.check()
+        guest.takeovers.turn(2, second, turns=blocks)
+        guest.take()
+        guest.check()
+        return died
+
+    return _abandon(
+        lambda: Guest(steps, features, blocks=blocks, turn_punches_max=1), (None, *range(0, 40, 10)), play, 4
+    )
 
 
 @pytest.mark.parametrize("features", [WITHOUT_EVENT_IDX, int(FEATURES & ~Feature.INDIRECT_DESC)])

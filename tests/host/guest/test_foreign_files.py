@@ -2,7 +2,6 @@
 
 import errno
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,9 @@ from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.payloads import U64, VRING_ADDRESS, VRING_STATE, MemoryRegion, encode_single_region
 from pagetide.virtio.vhost_user.transport import PeerGoneError
 from tests.host.daemon.process import Daemon
-from tests.host.daemon.test_server import Running
-from tests.host.guest.served_guest import ServedGuest, wait_readable
+from tests.host.guest.served_guest import wait_readable
 from tests.host.guest_ring import PAGE, RING_PAGES
+from tests.host.running_server import Running, two_guests
 
 HUGE = 2 << 20
 USER = 0x7000_0000_0000
@@ -111,11 +110,7 @@ def test_a_file_that_fails_to_close_is_closed(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(errno.EIO, "close")
 
     running = Running()
-    pairs = [socket.socketpair() for _ in range(2)]
-    for _, theirs in pairs:
-        running.server.adopt(theirs)
-    running.start()
-    good, bad = (ServedGuest(ours) for ours, _ in pairs)
+    good, bad = two_guests(running)
     monkeypatch.setattr(os, "close", close_and_fail)
     bad.channel.close()
     running.await_gone()

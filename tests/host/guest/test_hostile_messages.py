@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -184,9 +185,8 @@ class Scene(ServerAtTimes):
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     """One server for all examples."""
-    scene = Scene()
-    yield scene
-    scene.close()
+    with closing(Scene()) as scene:
+        yield scene
 
 
 def _send(sock: socket.socket, data: bytes, kinds: list[str], ram_fd: int) -> None:

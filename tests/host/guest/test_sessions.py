@@ -5,6 +5,7 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +93,8 @@ class Pair:
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     """A guest that reports."""
-    pair = Pair()
-    yield pair
-    pair.close()
+    with closing(Pair()) as pair:
+        yield pair
 
 
 STOPS = (

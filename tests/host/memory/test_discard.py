@@ -17,7 +17,7 @@ from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.presence import gone_bytes, mark_pages
 from pagetide.host.memory.punch import punch_hole
 from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_REGION, RANGE_START, reported_ranges, sort_ranges
-from pagetide.linux import huge_tmpfs_file
+from pagetide.huge_tmpfs import huge_tmpfs_file
 from pagetide.memory.region_map import WHOLE, Region, RegionMap
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 

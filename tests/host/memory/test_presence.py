@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -59,9 +60,8 @@ class Guest:
 @pytest.fixture
 def guest() -> Iterator[Guest]:
     """A guest that is closed afterwards."""
-    made = Guest()
-    yield made
-    made.close()
+    with closing(Guest()) as made:
+        yield made
 
 
 def test_what_was_never_there_is_verified_gone_and_not_returned(guest: Guest) -> None:

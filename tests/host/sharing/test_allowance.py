@@ -5,6 +5,7 @@ import itertools
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,8 @@ from pagetide.host.device.allowance import (
 from pagetide.host.sharing.costs import Costs
 from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.payloads import U64
-from tests.host.guest.served_guest import ServedGuest
+from tests.host.good_and_bad import GoodAndBad
 from tests.host.guest_ring import PAGE, RING_PAGES
-from tests.host.server_at_times import ServerAtTimes
 
 pytestmark = pytest.mark.alone
 
@@ -166,60 +166,31 @@ def test_many_honest_guests_of_a_socket_start_at_once() -> None:
         assert not costs.must_rest("socket")
 
 
-class Pair(ServerAtTimes):
-    """A server, and two guests of its socket."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.server.listen(folder / "host")
-        self._path = str(folder / "host")
-        self.good, self.bad = self._attach(), self._attach()
-        self.bad_guest = self.server.guests[1]
-
-    def connect(self) -> socket.socket:
-        """One more connection."""
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(self._path)
-        return sock
-
-    def _attach(self) -> ServedGuest:
-        found: list[ServedGuest] = []
-        self.serving(lambda: found.append(ServedGuest(self.connect())))
-        return found[0]
-
-    def close(self) -> None:
-        """Give everything back."""
-        self.good.close()
-        self.bad.close()
-        super().close()
-
-
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
+def pair(tmp_path: Path) -> Iterator[GoodAndBad]:
     """Two guests of one server, which runs when it is told to."""
-    pair = Pair(tmp_path)
-    yield pair
-    pair.close()
+    with closing(GoodAndBad(tmp_path, ("host", "host"))) as pair:
+        yield pair
 
 
-def _exhaust(pair: Pair) -> None:
+def _exhaust(pair: GoodAndBad) -> None:
     """Charge the bad guest with all that it may use, twice over."""
     while not pair.server._costs.is_resting(pair.bad_guest):
         pair.server._guests.charge(pair.bad_guest, CHARGE_MAX_S)
 
 
-def _rest_for_long(pair: Pair) -> None:
+def _rest_for_long(pair: GoodAndBad) -> None:
     costs = pair.server._costs
     costs.rest_until(pair.bad_guest, costs.clock_s + LONG_S)
 
 
-def _end_rest(pair: Pair) -> None:
+def _end_rest(pair: GoodAndBad) -> None:
     """Let the time pass."""
     costs = pair.server._costs
     costs.clock_s = costs.rests_until_s(pair.bad_guest)
 
 
-def test_a_guest_that_rests_loses_nothing_and_its_neighbour_does_not_wait(pair: Pair) -> None:
+def test_a_guest_that_rests_loses_nothing_and_its_neighbour_does_not_wait(pair: GoodAndBad) -> None:
     """Elements and messages of the rest are served after it; meanwhile another guest is served at once."""
     _exhaust(pair)
     _rest_for_long(pair)
@@ -232,7 +203,7 @@ def test_a_guest_that_rests_loses_nothing_and_its_neighbour_does_not_wait(pair: 
     assert pair.bad_guest.ledger.snapshot()["verified_bytes"] == PAGE
 
 
-def test_a_guest_may_go_while_it_rests(pair: Pair) -> None:
+def test_a_guest_may_go_while_it_rests(pair: GoodAndBad) -> None:
     """A guest that hangs up in its rest is let go after it."""
     _exhaust(pair)
     _rest_for_long(pair)
@@ -244,7 +215,7 @@ def test_a_guest_may_go_while_it_rests(pair: Pair) -> None:
     assert pair.bad_guest not in pair.server.guests
 
 
-def test_the_loop_wakes_for_the_end_of_a_rest(pair: Pair) -> None:
+def test_the_loop_wakes_for_the_end_of_a_rest(pair: GoodAndBad) -> None:
     """A loop with nothing else to do goes on with the guest when its rest is over, of itself."""
     _exhaust(pair)
     costs = pair.server._costs
@@ -254,7 +225,7 @@ def test_the_loop_wakes_for_the_end_of_a_rest(pair: Pair) -> None:
     assert not pair.server._costs.is_resting(pair.bad_guest)
 
 
-def test_a_guest_with_nothing_left_is_served_after_its_rest(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_with_nothing_left_is_served_after_its_rest(pair: GoodAndBad, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking into its empty socket, at 0.1 ms, does not send it to its next rest before its ring is looked at."""
     seconds = itertools.count(0.0, 1e-4)
     pair.server._guests.charge(pair.bad_guest, GUEST_BURST_S)
@@ -263,7 +234,7 @@ def test_a_guest_with_nothing_left_is_served_after_its_rest(pair: Pair, monkeypa
     pair.serving(pair.bad.wait_used)
 
 
-def test_reports_of_ones_own_memory_cost_nothing(pair: Pair) -> None:
+def test_reports_of_ones_own_memory_cost_nothing(pair: GoodAndBad) -> None:
     """A guest that reports what it has is not charged, and one that reports what it has not is."""
     spent_s = [pair.server._costs.spent_s(pair.bad_guest)]
     for page in (RING_PAGES, 1 << 30):

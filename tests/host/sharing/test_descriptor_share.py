@@ -14,7 +14,8 @@ from pagetide.host.sharing.descriptor_share import descriptor_share
 from pagetide.virtio.vhost_user.frontend import RefusedError
 from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.payloads import MemoryRegion, encode_single_region
-from tests.host.daemon.test_fence import BAD, Rig
+from tests.host.daemon.test_fence import Rig
+from tests.host.good_and_bad import BAD
 from tests.host.guest.served_guest import ServedGuest
 from tests.host.guest_ring import GPA, PAGE, RING_PAGES, USER
 

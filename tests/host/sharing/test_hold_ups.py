@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.sharing import hold_ups
 from pagetide.host.sharing.costs import Costs
 from pagetide.host.sharing.hold_ups import HELD_MIN_S, SUSPECT_S, HoldUps, Waits, thread_waits
-from tests.host.daemon.test_fence import BAD, GOOD, Rig
+from tests.host.daemon.test_fence import Rig
+from tests.host.good_and_bad import BAD, GOOD
 from tests.host.guest_ring import RING_PAGES
 
 pytestmark = pytest.mark.alone
@@ -92,9 +94,8 @@ def test_a_thread_is_told_apart_from_others() -> None:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """A server with two guests."""
-    rig = Rig(tmp_path)
-    yield rig
-    rig.close()
+    with closing(Rig(tmp_path)) as rig:
+        yield rig
 
 
 def served_by_turns(rig: Rig, seconds: float) -> int:

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +87,8 @@ def test_few_pages_earn_little_and_what_is_wrong_is_never_paid() -> None:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """A server that runs when it is told to."""
-    rig = Rig(tmp_path)
-    yield rig
-    rig.close()
+    with closing(Rig(tmp_path)) as rig:
+        yield rig
 
 
 def _attached(rig: Rig, queue: Queue) -> tuple[ServedGuest, AttachedGuest]:

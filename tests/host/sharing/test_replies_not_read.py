@@ -83,6 +83,13 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig.server.close()
 
 
+def _assert_gone_after_patience(rig: Rig) -> None:
+    """The one guest is there until it was waited for long enough."""
+    assert len(rig.server.guests) == 1, "nobody has seen it hang up"
+    rig.pass_s(PATIENCE_S + 1)
+    assert not rig.server.guests
+
+
 def test_a_guest_that_reads_nothing_is_given_up(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """Its connection is closed when its time is over, for which the loop wakes."""
     with rig.connect("guest") as sock:
@@ -110,9 +117,7 @@ def test_a_guest_that_has_hidden_its_own_end_in_its_connection_goes(rig: Rig) ->
             rig.rounds(0)
         rig.fill(sock, _ASK)
     rig.rounds(4)
-    assert len(rig.server.guests) == 1, "nobody has seen it hang up"
-    rig.pass_s(PATIENCE_S + 1)
-    assert not rig.server.guests
+    _assert_gone_after_patience(rig)
 
 
 def test_a_message_with_ones_own_end_that_never_ends_is_no_way_to_stay(rig: Rig) -> None:
@@ -121,9 +126,7 @@ def test_a_message_with_ones_own_end_that_never_ends_is_no_way_to_stay(rig: Rig)
         socket.send_fds(sock, [_ASK[:5]], [sock.fileno()])
         rig.rounds(2)
     rig.rounds(2)
-    assert len(rig.server.guests) == 1, "nobody has seen it hang up"
-    rig.pass_s(PATIENCE_S + 1)
-    assert not rig.server.guests
+    _assert_gone_after_patience(rig)
 
 
 def test_who_reads_at_last_is_kept(rig: Rig) -> None:

@@ -22,8 +22,9 @@ from pagetide.machine.linux.uml import UserModeLinux
 from pagetide.machine.result import RunResult
 from tests.machine.linux.guests import SMALL, folders_of_guests, gone, processes_of_guests, when_full
 from tests.machine.watcher import MIB, Watcher
+from tests.real_guests import real_guests
 
-pytestmark = pytest.mark.usefixtures("folder_for_guests")
+pytestmark = [pytest.mark.usefixtures("folder_for_guests"), real_guests(3)]
 
 
 class Daemon:

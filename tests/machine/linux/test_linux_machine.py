@@ -8,7 +8,8 @@ import pytest
 from pagetide.machine.linux.balloon_host import HypervisorHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.guest import Hypervisor, LinuxGuest
-from pagetide.machine.linux.machine import HELD_AFTER_S, SETTLED_AFTER_S, KernelTold, LinuxMachine, LinuxView, Quiet
+from pagetide.machine.linux.machine import HELD_AFTER_S, SETTLED_AFTER_S, LinuxMachine, Quiet
+from pagetide.machine.linux.view import KernelTold, LinuxView
 from pagetide.units import PAGE_SIZE_BYTES
 from tests.machine.watcher import MIB
 

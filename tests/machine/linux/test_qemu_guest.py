@@ -20,8 +20,9 @@ from pagetide.machine.result import RunResult
 from pagetide.memory.guest_ram import GuestRamError
 from tests.machine.linux.guests import SMALL, folders_of_guests, gone, kill_guest, processes_of_guests, when_full
 from tests.machine.watcher import MIB, Watcher
+from tests.real_guests import real_guests
 
-pytestmark = pytest.mark.usefixtures("folder_for_guests")
+pytestmark = [pytest.mark.usefixtures("folder_for_guests"), real_guests(2)]
 
 
 def run_peer(watcher: Watcher | None = None, **changes: Any) -> RunResult:
@@ -113,7 +114,7 @@ def test_linux_under_a_newer_qemu_gives_back_to_us(attachable: QemuProgram) -> N
     assert attachable.version in result.guest
     assert result.config.device == "pagetide"
     (burst,) = result.bursts
-    assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
+    assert burst.returned_bytes >= 0.95 * burst.eaten_bytes
     assert result.reported_bytes
     assert result.reported_bytes > 1 << 30
     assert result.verified_bytes == result.discarded_bytes == result.reported_bytes

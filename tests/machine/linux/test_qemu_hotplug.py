@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -21,8 +22,9 @@ from pagetide.machine.linux.qemu import Qemu
 from pagetide.machine.qemu.qmp import Qmp
 from tests.machine.linux.guests import SMALL
 from tests.machine.watcher import MIB
+from tests.real_guests import real_guests
 
-pytestmark = pytest.mark.usefixtures("folder_for_guests")
+pytestmark = [pytest.mark.usefixtures("folder_for_guests"), real_guests(2)]
 
 PATIENCE_S = 120.0
 _REMOVED_MIN_BYTES = 100 * MIB
@@ -124,9 +126,8 @@ class Rig:
 @pytest.fixture
 def rig(attachable: QemuProgram) -> Iterator[Rig]:
     """A booted guest."""
-    rig = Rig(attachable)
-    yield rig
-    rig.close()
+    with closing(Rig(attachable)) as rig:
+        yield rig
 
 
 def test_a_balloon_that_is_removed_and_added_again_reports_again(rig: Rig) -> None:

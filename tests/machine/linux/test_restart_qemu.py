@@ -20,8 +20,9 @@ from pagetide.machine.linux.qemu import Qemu
 from pagetide.operate.host.daemon import ask
 from tests.host.little_service_manager import LittleServiceManager
 from tests.machine.linux.guests import SMALL
+from tests.real_guests import real_guests
 
-pytestmark = pytest.mark.usefixtures("folder_for_guests")
+pytestmark = [pytest.mark.usefixtures("folder_for_guests"), real_guests(2)]
 
 RESTARTS = int(os.environ.get("PAGETIDE_RESTARTS", "2"))
 ROUND_MAX_S = 120.0

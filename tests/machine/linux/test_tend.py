@@ -14,8 +14,9 @@ from pagetide.machine.linux.machine import LinuxMachine
 from pagetide.machine.linux.packages import GuestParts
 from pagetide.machine.linux.uml import UserModeLinux
 from tests.machine.watcher import MIB, Watcher
+from tests.real_guests import real_guests
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, real_guests(1)]
 
 SIEVED = BootConfig(ram_bytes=256 * MIB, fill_bytes=160 * MIB, bursts=1, hold_s=0.1, sieve=True)
 """Half of 160 MiB is removed, every other page of it; the kernel's own order."""

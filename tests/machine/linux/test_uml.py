@@ -22,8 +22,9 @@ from pagetide.machine.result import RunResult, Sample
 from pagetide.memory.guest_ram import GuestRamError
 from tests.machine.linux.guests import SMALL, folders_of_guests, gone, kill_guest, processes_of_guests, when_full
 from tests.machine.watcher import MIB, Watcher
+from tests.real_guests import real_guests
 
-pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("folder_for_guests"), pytest.mark.slow, real_guests(1)]
 
 
 def run(uml: GuestParts, watcher: Watcher | None = None, **changes: Any) -> RunResult:
@@ -48,7 +49,6 @@ def kill_host() -> None:
     host().kill()
 
 
-@pytest.mark.alone
 def test_linux_gives_back_what_it_freed(uml: GuestParts) -> None:
     """At least 98 % of what the guest removed leaves the host each time, and every discarded byte is verified.
 
@@ -81,14 +81,13 @@ def test_linux_gives_back_what_it_freed(uml: GuestParts) -> None:
     assert set(result.samples.reported_bytes) == {None}
     assert max(result.samples.guest_used_bytes) >= 150 * MIB
     assert min(result.samples.guest_used_bytes) <= 60 * MIB
-    assert len(result.samples.t_s) >= 0.5 * result.duration_s / 0.02
+    assert len(result.samples.t_s) >= 10 * result.duration_s, "asked for are 50 a second"
     assert watcher.stages[0] == f"booting Linux {uml.release} (User-Mode Linux)"
     assert "burst 2 of 2: freed, reporting" in watcher.stages
     assert gone(processes_of_guests)
     assert folders_of_guests() == []
 
 
-@pytest.mark.alone
 def test_blocks_isolated_for_a_report_are_not_used(uml: GuestParts) -> None:
     """While a host is stopped with a report in flight the guest has less free memory, but uses no more."""
 
@@ -110,7 +109,7 @@ def test_blocks_isolated_for_a_report_are_not_used(uml: GuestParts) -> None:
             used_bytes = sample.guest_used_bytes
             self.used_bytes_max = max(self.used_bytes_max, used_bytes)
             self.isolated_bytes = max(self.isolated_bytes, SMALL.ram_bytes - used_bytes - sample.guest_free_bytes)
-            if sample.t_s >= self.freed_s + LINUX_DELAY_S + 1:
+            if self.isolated_bytes >= 32 * MIB or sample.t_s >= self.freed_s + 10 * LINUX_DELAY_S:
                 host().resume()
 
     stopper = Stopper()

@@ -8,6 +8,9 @@ import pytest
 from pagetide.machine.linux import uml_probe
 from pagetide.machine.linux.packages import GuestParts
 from pagetide.machine.linux.uml_probe import UmlProbe, probe_uml
+from tests.real_guests import real_guests
+
+pytestmark = real_guests(1)
 
 RUNS = "echo @runs 6.1.7"
 REGISTERS = "echo userspace - ptrace set fp regs failed, errno = 14; exit 134"

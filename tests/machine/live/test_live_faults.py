@@ -9,13 +9,10 @@ from pagetide.machine.live.machine import LiveMachine
 from pagetide.machine.result import RunResult
 from tests.machine.watcher import Watcher
 
-pytestmark = [
-    pytest.mark.jit,  # as plain Python the guest takes longer to free than the host stands still
-    pytest.mark.alone,
-]
+pytestmark = pytest.mark.jit  # as plain Python the guest takes longer to free than the host stands still
 
 MIB = 1 << 20
-STALL_S = 2.0
+STALL_S = 1.0
 
 
 def run(workload: str = "burst", **changes: Any) -> RunResult:
@@ -39,6 +36,7 @@ def stalled(design: str, **changes: Any) -> RunResult:
     return burst(design, f"stop@0.4:{STALL_S}", **changes)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("design", "changes"),
     [("scan", {"delay_s": 0.1}), ("cursor", {"delay_s": 0.1}), ("hybrid", {"hints_max": 16})],
@@ -54,6 +52,7 @@ def test_after_a_stall_of_the_host_everything_comes_back(design: str, changes: d
     assert result.vcpu_waits_host == 0
 
 
+@pytest.mark.alone
 def test_arrays_of_hints_keep_what_they_dropped_and_say_how_much() -> None:
     """While the host stands still the arrays run over; those blocks stay with the host for good."""
     result = stalled("notify-array", hints_max=16)
@@ -67,6 +66,7 @@ def test_arrays_of_hints_keep_what_they_dropped_and_say_how_much() -> None:
     assert result.vcpu_waits_host == 0
 
 
+@pytest.mark.alone
 def test_a_synchronous_vcpu_stalls_for_as_long_as_the_host() -> None:
     """The free itself takes as long as the host stands still."""
     result = stalled("sync")
@@ -76,6 +76,7 @@ def test_a_synchronous_vcpu_stalls_for_as_long_as_the_host() -> None:
     assert STALL_S - 0.5 <= result.vcpu_wait_host_s_max <= STALL_S + 2
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("faults", [("off@0.4:1",), ("ring-full@0.4:1",), ("ring=8", "mmlock-split", "slow@0:60:4")])
 def test_no_fault_loses_memory(faults: tuple[str, ...]) -> None:
     """Reporting off for a while, a full or small ring, contention and a slow host delay the return and lose nothing."""
@@ -91,6 +92,7 @@ def test_no_fault_loses_memory(faults: tuple[str, ...]) -> None:
     assert (result.isolated_blocks_max <= 8) == ("ring=8" in faults)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("oom", ["none", "wait", "cap", "swap"])
 def test_only_without_an_answer_to_oom_are_there_false_ooms(oom: str) -> None:
     """The small guest, whose host is slow: allocations fail under `none`, and under no other."""
@@ -99,6 +101,7 @@ def test_only_without_an_answer_to_oom_are_there_false_ooms(oom: str) -> None:
     assert (result.false_ooms > 0) == (oom == "none")
 
 
+@pytest.mark.slow
 def test_a_host_that_cannot_be_stopped_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run without the fault that it was to have says so, and at once."""
 

@@ -23,7 +23,8 @@ from pagetide.guest.reporting.switch import switch_on
 from pagetide.guest.vcpu import BAD_FREE, DONE, HOST_WANTED, NO_MEMORY, WORKER_WANTED
 from pagetide.host.memory.punch import punch_hole
 from pagetide.machine.simulated.loop import NEVER_PS
-from pagetide.machine.simulated.vcpu import (
+from pagetide.machine.simulated.vcpu import TIME_UP, run_vcpus
+from pagetide.machine.simulated.vcpu_layout import (
     BLOCK_PS,
     BUSY_PS,
     CHECK_PS,
@@ -37,10 +38,8 @@ from pagetide.machine.simulated.vcpu import (
     SHARED_WORDS,
     SMALL_FAULT_PS,
     STAMP_PS,
-    TIME_UP,
     VCPU_COLUMNS,
     WHO,
-    run_vcpus,
 )
 from pagetide.memory.metadata import MetadataFile
 from pagetide.units import PAGE_SIZE_BYTES

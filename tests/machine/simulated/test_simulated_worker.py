@@ -9,7 +9,7 @@ from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.machine.costs import PS_PER_S, read_costs
 from pagetide.machine.simulated.loop import NEVER_PS, Doorbell, Loop
 from pagetide.machine.simulated.process import Processors
-from pagetide.machine.simulated.vcpu import SHARED_WORDS
+from pagetide.machine.simulated.vcpu_layout import SHARED_WORDS
 from pagetide.machine.simulated.worker import SimulatedWorker
 from pagetide.virtio.balloon import Queue
 

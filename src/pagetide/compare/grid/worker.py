@@ -10,13 +10,13 @@ import msgspec
 
 from pagetide.compare.results.cells import Cell
 from pagetide.compare.results.records import COMPLETE, Record
-from pagetide.linux import set_parent_death_signal
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
 from pagetide.machine.observer import Machine
 from pagetide.machine.result import RunResult, Sample
 from pagetide.machine.versions import versions
 from pagetide.machine.workloads import make_stream
+from pagetide.processes import set_parent_death_signal
 from pagetide.terminal.summary import problems
 from pagetide.workload.stream import Stream
 

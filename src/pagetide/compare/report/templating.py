@@ -4,11 +4,12 @@ import functools
 import re
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment
 from markupsafe import Markup
 
 from pagetide.compare.report.condition_table import begins_group, groups_of, shown
 from pagetide.compare.report.palette import variable
+from pagetide.templates import templates_of
 
 
 def html(template: str, **values: Any) -> Markup:
@@ -23,13 +24,7 @@ def text(template: str, **values: Any) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("pagetide.compare.report"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_of("pagetide.compare.report")
     environment.filters.update(colour=variable, groups=groups_of, shown=shown, markdown=_markdown)
     environment.tests["begins_group"] = begins_group
     return environment

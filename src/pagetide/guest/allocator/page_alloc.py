@@ -21,26 +21,29 @@ from pagetide.guest.allocator.zone_layout import (
     ZONE_LOCK,
 )
 from pagetide.guest.allocator.zone_lock import lock, unlock
-from pagetide.jit import kernel
+from pagetide.jit import inline_kernel, kernel
 
 _JOINED_AT_ONCE = 1024
 """Blocks that are looked at under one hold of the zone lock: some ten microseconds."""
 
 
-@kernel
+@inline_kernel
 def allocate(words: Any, pages: Any, vcpu: int, order: int) -> int:
     """Allocate a block of 2^order pages; its first page frame, or -1 if that would break the min watermark.
 
     Before it fails it drains all per-CPU lists and tries once more, as Linux's slow path does.
     """
     pfn = _allocate_once(words, pages, vcpu, order)
-    if pfn < 0:
-        pcp_drain_all(words, pages)
-        is_in_pieces = order > 0 and words[FREE_PAGES] - (1 << order) >= words[WMARK_MIN]
-        if is_in_pieces and words[KEEP_MARKS] == KEEP_APART:
-            join_all(words, pages)
-        pfn = _allocate_once(words, pages, vcpu, order)
-    return pfn
+    return pfn if pfn >= 0 else _allocate_slowly(words, pages, vcpu, order)
+
+
+@kernel
+def _allocate_slowly(words: Any, pages: Any, vcpu: int, order: int) -> int:
+    pcp_drain_all(words, pages)
+    is_in_pieces = order > 0 and words[FREE_PAGES] - (1 << order) >= words[WMARK_MIN]
+    if is_in_pieces and words[KEEP_MARKS] == KEEP_APART:
+        join_all(words, pages)
+    return _allocate_once(words, pages, vcpu, order)
 
 
 @kernel
@@ -53,17 +56,22 @@ def join_all(words: Any, pages: Any) -> None:
         unlock(words, ZONE_LOCK)
 
 
-@kernel
+@inline_kernel
 def _allocate_once(words: Any, pages: Any, vcpu: int, order: int) -> int:
     if words[PCP_ORDERS] >> order & 1:
         return pcp_take(words, pages, vcpu, order)
+    return _take_from_zone(words, pages, order)
+
+
+@kernel
+def _take_from_zone(words: Any, pages: Any, order: int) -> int:
     lock(words, ZONE_LOCK)
     pfn = take_block(words, pages, order, ALLOCATED)
     unlock(words, ZONE_LOCK)
     return pfn
 
 
-@kernel
+@inline_kernel
 def free(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> int:
     """Free a block; 0, or -1 if no block of that order was allocated there, and then nothing changed."""
     if pfn < 0 or pfn >= words[NR_PAGES]:
@@ -72,9 +80,14 @@ def free(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> int:
         return -1
     if words[PCP_ORDERS] >> order & 1:
         pcp_return(words, pages, vcpu, pfn, order)
-        return 0
+    else:
+        _return_to_zone(words, pages, vcpu, pfn, order)
+    return 0
+
+
+@kernel
+def _return_to_zone(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> None:
     lock(words, ZONE_LOCK)
     merged = return_block(words, pages, pfn, order, False, False)
     notify_free(words, vcpu, pfn & ~((1 << merged) - 1), merged)
     unlock(words, ZONE_LOCK)
-    return 0

@@ -53,7 +53,7 @@ from pagetide.guest.allocator.zone_layout import (
     vcpu_base,
 )
 from pagetide.guest.allocator.zone_lock import lock, unlock
-from pagetide.jit import kernel
+from pagetide.jit import inline_kernel, kernel
 from pagetide.units import COSTLY_ORDER, ORDERS, PAGEBLOCK_ORDER
 
 LINUX_PCP_ORDERS = (*range(COSTLY_ORDER + 1), PAGEBLOCK_ORDER)
@@ -79,31 +79,31 @@ def linux_pcp_high(nr_pages: int, low_pages: int, vcpus: int, batch: int) -> tup
     return high, min(max(nr_pages // _HIGH_MAX_FRACTION // vcpus, high), PCP_PAGES_MAX - 1)
 
 
-@kernel
+@inline_kernel
 def list_of(order: int) -> int:
     """Which of a vCPU's lists has the blocks of this order (`order_to_pindex`)."""
     return min(order, NR_LISTS - 1) & _NOT_NEGATIVE
 
 
-@kernel
+@inline_kernel
 def order_of(number: int) -> int:
     """The order of the blocks on a list (`pindex_to_order`)."""
     return number if number < NR_LISTS - 1 else PAGEBLOCK_ORDER
 
 
-@kernel
+@inline_kernel
 def _base_of(vcpu: int) -> int:
     """Index in `words` of a vCPU's block."""
     return _VCPU_0 + vcpu * VCPU_WORDS & _NOT_NEGATIVE
 
 
-@kernel
+@inline_kernel
 def _place_of(number: int, index: int) -> int:
     """Where, from the vCPU's base on, a list has a block: each list's ring has half the room of the one before."""
     return PCP_BLOCKS + 2 * PCP_PAGES_MAX - (2 * PCP_PAGES_MAX >> number) + (index & (PCP_PAGES_MAX - 1 >> number))
 
 
-@kernel
+@inline_kernel
 def pcp_take(words: Any, pages: Any, vcpu: int, order: int) -> int:
     """Allocate one block from this vCPU's list of the order, refilling it when empty; -1 if there is none."""
     base = _base_of(vcpu)
@@ -124,7 +124,7 @@ def pcp_take(words: Any, pages: Any, vcpu: int, order: int) -> int:
     return pfn
 
 
-@kernel
+@inline_kernel
 def pcp_return(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> None:
     """Free one block, which the caller has checked to be allocated, to this vCPU's list of its order."""
     base = _base_of(vcpu)
@@ -141,7 +141,7 @@ def pcp_return(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> None:
     if freed < _FREED_MAX_BATCHES * words[PCP_BATCH]:
         freed += 1 << order
         words[base + PCP_FREED] = freed
-    if count >= words[PCP_HIGH] or freed > words[PCP_BATCH]:
+    if count >= words[PCP_HIGH] or (freed > words[PCP_BATCH] and 0 < order <= COSTLY_ORDER):
         _trim(words, pages, vcpu, order)
     unlock(words, base + PCP_LOCK)
 

@@ -18,20 +18,20 @@ from pagetide.atomics import (
     sched_yield,
 )
 from pagetide.guest.allocator.zone_layout import LOCK_CONTENDED, LOCK_WAIT_NS, LOCK_WAIT_NS_MAX
-from pagetide.jit import kernel
+from pagetide.jit import inline_kernel, kernel
 
 _SPINS = 200
 _YIELDS_MAX = 1 << 26
 
 
-@kernel
+@inline_kernel
 def lock(words: Any, index: int) -> None:
     """Take the lock in this word of the zone, with acquire ordering."""
     if atomic_compare_exchange(words, index, 0, 1) != 0:
         _wait(words, index)
 
 
-@kernel
+@inline_kernel
 def unlock(words: Any, index: int) -> None:
     """Release the lock in this word, with release ordering."""
     atomic_store(words, index, 0)

@@ -26,13 +26,7 @@ def create_inflight(queue_count: int, queue_size: int, queues_max: int) -> tuple
     """
     size_bytes = _size_bytes(queue_count, queue_size, queues_max) + STATE_BYTES
     try:
-        fd = linux.memfd_create("pagetide-inflight")
-        try:
-            linux.ftruncate(fd, size_bytes)
-            linux.add_seals(fd, linux.SEAL_SHRINK | linux.SEAL_GROW)
-        except OSError:
-            os.close(fd)
-            raise
+        fd = linux.sealed_memfd("pagetide-inflight", size_bytes)
     except OSError as error:
         raise GuestMemoryError(f"no memory for what is in flight: {error}") from error
     return Inflight(size_bytes, 0, queue_count, queue_size), fd

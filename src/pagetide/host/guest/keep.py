@@ -82,9 +82,7 @@ class Keep:
         box = DescriptorBox()
         made: list[int] = []
         try:
-            made.append(linux.memfd_create("pagetide-state"))
-            linux.ftruncate(made[0], _STATE_BYTES)
-            linux.add_seals(made[0], linux.SEAL_SHRINK | linux.SEAL_GROW)
+            made.append(linux.sealed_memfd("pagetide-state", _STATE_BYTES))
             os.pwrite(made[0], _HEAD.pack(_MAGIC, VERSION, LEDGER_WORDS), 0)
             made.append(linux.memfd_create("pagetide-replies"))
             for number, fd in enumerate((*made, connection_fd)):

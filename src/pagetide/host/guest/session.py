@@ -1,4 +1,4 @@
-"""One guest's vhost-user connection: what its messages do to its memory, its queues and its device, and the answers."""
+"""One guest's vhost-user connection: its messages are taken, acted on (effects.py) and answered."""
 
 import contextlib
 import logging
@@ -8,37 +8,21 @@ from collections.abc import Callable
 
 from pagetide import foreign_fds
 from pagetide.host.device.balloon import QUEUES_MAX, BalloonDevice
-from pagetide.host.device.inflight_memory import InflightTracking
 from pagetide.host.device.kept_state import GuestKept, RegionKept, SessionKept
-from pagetide.host.device.queues.place import NotSharedError, QueueLostError, QueuePlace
+from pagetide.host.guest.doors import Door
+from pagetide.host.guest.effects import Effects
 from pagetide.host.guest.fd_events import READABLE, WRITABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.keep import Keep
 from pagetide.host.guest.kept_connection import KeptConnection
 from pagetide.host.guest.kicks import Kicks
-from pagetide.host.guest.signals import send_on_channel, signal_eventfd
-from pagetide.host.memory import doors
+from pagetide.host.guest.signals import Notices
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import Status
 from pagetide.virtio.vhost_user.backend import VhostUserBackend
-from pagetide.virtio.vhost_user.events import (
-    CallReplaced,
-    ConfigWritten,
-    DeviceReset,
-    Event,
-    FeaturesSet,
-    InflightAsked,
-    InflightGiven,
-    MemoryRegionAdded,
-    MemoryRegionRemoved,
-    MemoryTableSet,
-    QueueStarted,
-    QueueStopped,
-    SessionBegun,
-)
 from pagetide.virtio.vhost_user.messages import Message, RemoteProtocolError, Request
-from pagetide.virtio.vhost_user.payloads import NO_FD, U64, Inflight, MemoryRegion, decode_u64
+from pagetide.virtio.vhost_user.payloads import Inflight, MemoryRegion
 from pagetide.virtio.vhost_user.transport import Connection, PeerGoneError
 
 _MESSAGES_PER_TURN = 16
@@ -49,10 +33,12 @@ class VhostUserSession:
     """A connection, from its first message to its end. Its methods raise GuestGoneError when that has come.
 
     Attributes:
-        inflight: where the guest's queues keep track of what is in flight.
+        effects: what its messages do.
+        notices: what the driver is told without having asked.
     """
 
-    inflight: InflightTracking
+    effects: Effects
+    notices: Notices
 
     def __init__(
         self,
@@ -84,25 +70,32 @@ class VhostUserSession:
             on_session: called when a front-end owns the device anew on this connection, after its memory was forgotten.
             log: where to say what goes wrong.
         """
-        self.inflight = InflightTracking(QUEUES_MAX)
         self._events = events
         self._memory = memory
         self._device = device
         self._kicks = kicks
-        self._on_memory_changed = on_memory_changed
-        self._on_session = on_session
-        self._config_to_tell = False
-        self._not_shared = False
         self._unread = False
         self._log = log
         self._keep = keep
-        self._inflight_kept: tuple[tuple[int, ...], int] = (), -1
         if keep is None or describe is None:
             self._connection = Connection(sock)
         else:
             self._connection = KeptConnection(sock, keep, lambda: describe(self._state()))
-        self._told_unused: set[int] = set()
+        self._door = Door(log)
         self._backend = VhostUserBackend(features, QUEUES_MAX, device.config.data)
+        self.notices = Notices(self._backend, self._connection)
+        self.effects = Effects(
+            memory,
+            device,
+            kicks,
+            self._backend,
+            self._connection,
+            self.notices,
+            keep=keep,
+            on_memory_changed=on_memory_changed,
+            on_session=on_session,
+            log=log,
+        )
 
     def fileno(self) -> int:
         """The connection's descriptor."""
@@ -122,7 +115,7 @@ class VhostUserSession:
         """
         if self._backend.status & Status.NEEDS_RESET:
             return "needs reset"
-        if self._not_shared:
+        if self.effects.not_shared:
             return "no shared memory"
         if self._backend.driver_is_there:
             return ""
@@ -166,30 +159,6 @@ class VhostUserSession:
             raise GuestGoneError(f"connection lost: {error}") from error
         return taken
 
-    def call(self, index: int) -> None:
-        """Tell the driver that elements of a queue are given back."""
-        signal_eventfd(self._backend.vrings.call_fd(index))
-
-    def tell_config_changed(self) -> bool:
-        """Tell the driver that the configuration has changed, now or when it is there; False if it has given no way to.
-
-        A front-end need not expect to be told while no queue is started, and QEMU's generic device ends if it is.
-        """
-        told = self._backend.config_changed()
-        self._config_to_tell = True
-        self._connection.changed()  # it is a successor's to tell if we are killed now
-        if told is not None:
-            if send_on_channel(*told):
-                self._config_to_tell = False
-            else:
-                self._backend.drop_channel()
-        return self._backend.has_channel
-
-    def keep_state(self) -> None:
-        """Keep for a successor what the driver was told and has told; whatever changes that calls this."""
-        self.inflight.keep_state(self._device.state)
-        self._connection.changed()
-
     def restore(self, kept: SessionKept, fds: dict[int, int]) -> None:
         """Go on where a predecessor on this connection was, whatever it did last.
 
@@ -211,15 +180,14 @@ class VhostUserSession:
             started = self._backend.restore(kept.backend, fd_of)
             to_tell = self._device.restore(kept.device) or kept.untold
             if kept.inflight:
-                self._inflight_kept = kept.inflight, kept.inflight_fd
-                self.inflight.use(Inflight(*kept.inflight), fd_of(kept.inflight_fd))
+                self.effects.inflight_kept = kept.inflight, kept.inflight_fd
+                self.effects.inflight.use(Inflight(*kept.inflight), fd_of(kept.inflight_fd))
             for event in () if self._backend.status & Status.NEEDS_RESET else started:
-                place = _place(event)
-                self._serve_queue(event, place, self._device.queues.where_it_stands(place))
+                self.effects.go_on_with_queue(event)
         except (GuestMemoryError, ValueError, OSError) as error:
             raise GuestGoneError(f"cannot be taken over: {error}") from error
         if to_tell:
-            self.tell_config_changed()
+            self.notices.config_changed()
         self._events.rewatch(self.fileno(), READABLE | WRITABLE)  # a reply may not have gone yet
 
     def let_go(self) -> None:
@@ -229,40 +197,21 @@ class VhostUserSession:
             for index in self._kicks.watched:
                 parts.callback(self._kicks.unwatch, index)
 
-    def fail_queue(self, index: int, reason: str) -> None:
-        """The driver broke a rule of the ring: say so, and leave its queues alone until it resets the device.
-
-        The driver is told in the ways it has given: NEEDS_RESET in the device status with a notification of a changed
-        configuration (virtio 1.2, 2.1.2), and the queue's error descriptor. With neither, the connection is closed.
-
-        Raises:
-            GuestGoneError: the driver has given no way to tell it.
-        """
-        self._log.error("queue %d needs a reset: %s", index, reason)
-        for started in self._kicks.watched:
-            self._stop_queue(started)
-        self._backend.status |= int(Status.NEEDS_RESET)
-        self._connection.changed()
-        err_fd = self._backend.vrings.err_fd(index)
-        if not self.tell_config_changed() and err_fd < 0:
-            raise GuestGoneError(f"queue {index}: {reason}")
-        signal_eventfd(err_fd)
-
     def close(self) -> None:
         """Leave the queues, and give back what the connection held; each part also if another cannot be."""
         with contextlib.ExitStack() as parts:
             self._close_in(parts)
             for index in self._kicks.watched:
-                parts.callback(self._leave_queue, index)
+                parts.callback(self.effects.leave_queue, index)
 
     def _close_in(self, parts: contextlib.ExitStack) -> None:
         parts.callback(self._connection.close)
         for fd in self._backend.close():
             parts.callback(foreign_fds.close, fd)
-        parts.callback(self.inflight.close)
+        parts.callback(self.effects.inflight.close)
 
     def _take(self, message: Message) -> None:
-        message = self._without_others(message)
+        message = self._door.admit(message)
         events = self._backend.take(message)
         if message.request in _EVENTFDS_THAT_WE_WRITE:
             for fd in message.fds:
@@ -270,10 +219,9 @@ class VhostUserSession:
         refusal = None
         try:
             for event in events:
-                self._act(event)
+                self.effects.act(event)
         except (GuestMemoryError, ValueError) as error:
             refusal = f"{Request(message.request).name} refused: {error}"
-            self._not_shared |= isinstance(error, NotSharedError)
             self._log.error("%s", refusal)
         for fd in self._backend.take_unneeded_fds():
             foreign_fds.close(fd)
@@ -281,98 +229,8 @@ class VhostUserSession:
         if answer is None and refusal is not None:
             raise GuestGoneError(refusal)
         self._connection.done(answer)
-        if self._config_to_tell:
-            self.tell_config_changed()
-
-    def _without_others(self, message: Message) -> Message:
-        """The message without descriptors of kinds that nobody may give with it; nothing has touched them yet.
-
-        A queue without its eventfds is one that is polled, for which the protocol has a way (the text,
-        "VHOST_USER_SET_VRING_KICK"): it is not kicked or called, and everything else goes on.
-
-        Raises:
-            GuestGoneError: there is no way to go on without them.
-        """
-        allowed = doors.ALLOWED.get(message.request)
-        if allowed is None or all(map(allowed.is_kind, message.fds)):
-            return message
-        given = ", ".join(foreign_fds.describe(fd) for fd in message.fds if not allowed.is_kind(fd))
-        reason = f"{Request(message.request).name} comes with {given}, not with {allowed.what}"
-        closed = [foreign_fds.close(fd) for fd in message.fds]
-        if not all(closed) or not allowed.can_do_without or len(message.payload) != U64.size:
-            raise GuestGoneError(reason)
-        if message.request not in self._told_unused:
-            self._told_unused.add(message.request)
-            self._log.error("%s: it is not used", reason)
-        return message._replace(payload=U64.pack(decode_u64(message.payload) | NO_FD), fds=())
-
-    def _act(self, event: Event) -> None:
-        match event:
-            case QueueStarted():
-                self._start_queue(event)
-            case QueueStopped(index):
-                self._stop_queue(index)
-            case CallReplaced(index):
-                self.call(index)
-            case DeviceReset(stopped) | SessionBegun(stopped):
-                for index in stopped:
-                    self._leave_queue(index)
-                self._device.reset()
-                self._begin_session() if isinstance(event, SessionBegun) else self.keep_state()
-            case ConfigWritten(config):
-                self._device.config.write(config.offset, config.data)
-                self.keep_state()
-            case FeaturesSet():
-                pass  # they count when a queue is started
-            case InflightAsked(queue_count, queue_size):
-                self._backend.inflight_made(*self.inflight.make(queue_count, queue_size))
-            case InflightGiven(inflight, fd):
-                self._take_over(inflight, fd)
-            case _:
-                self._change_memory(event)
-                self._not_shared = False
-                self._on_memory_changed()
-
-    def _begin_session(self) -> None:
-        """Forget what the session before shared; its queues are left, and the device is reset."""
-        self._memory.replace([], [])
-        self.inflight.close()
-        self.inflight = InflightTracking(QUEUES_MAX)
-        self._inflight_kept = (), -1
-        self._on_session()
-
-    def _take_over(self, inflight: Inflight, fd: int) -> None:
-        """Track in this memory, and go on as the device left it that did before."""
-        number = -1 if self._keep is None else self._keep.number_of(fd)
-        self.inflight.use(inflight, fd)
-        self._inflight_kept = tuple(inflight), number
-        left = self.inflight.state
-        if left is not None and self._device.take_over(left):
-            self.tell_config_changed()
-
-    def _change_memory(self, event: MemoryTableSet | MemoryRegionAdded | MemoryRegionRemoved) -> None:
-        match event:
-            case MemoryTableSet(regions, fds):
-                self._memory.replace(regions, fds)
-            case MemoryRegionAdded(region, fd):
-                self._memory.add(region, fd)
-            case MemoryRegionRemoved(region):
-                self._memory.remove(region.gpa, region.size_bytes, region.user_address)
-        try:
-            self._device.queues.memory_changed()
-        except QueueLostError as error:
-            self.fail_queue(error.queue, str(error))
-            raise
-
-    def _start_queue(self, event: QueueStarted) -> None:
-        self._serve_queue(event, _place(event), self._backend.vrings.base(event.queue))
-
-    def _serve_queue(self, event: QueueStarted, place: QueuePlace, base: int) -> None:
-        index = event.queue
-        self._device.start_queue(index, place, base, self.features, self.inflight.region(index))
-        self.keep_state()
-        self._kicks.watch(index, event.kick_fd)
-        self.call(index)  # the call for what was given back before may have been lost
+        if self.notices.untold:
+            self.notices.config_changed()
 
     def _state(self) -> SessionKept:
         """What a successor on this connection needs."""
@@ -382,20 +240,6 @@ class VhostUserSession:
             self._backend.state(number_of),
             self._device.keep(),
             [RegionKept(tuple(shared), number_of(fd)) for shared, fd in self._memory.regions],
-            *self._inflight_kept,
-            self._config_to_tell,
+            *self.effects.inflight_kept,
+            self.notices.untold,
         )
-
-    def _stop_queue(self, index: int) -> None:
-        stopped_at = self._leave_queue(index)
-        if stopped_at is not None:
-            self._backend.vrings.stopped_at(index, stopped_at)
-
-    def _leave_queue(self, index: int) -> int | None:
-        """Serve a queue no more; where it stood, if it was served."""
-        self._kicks.unwatch(index)
-        return self._device.queues.stop(index)
-
-
-def _place(event: QueueStarted) -> QueuePlace:
-    return QueuePlace(event.size, event.address.desc, event.address.avail, event.address.used)

@@ -8,7 +8,9 @@ import socket
 import time
 
 from pagetide.host.guest.gone import GuestGoneError
+from pagetide.virtio.vhost_user.backend import VhostUserBackend
 from pagetide.virtio.vhost_user.messages import Message, encode
+from pagetide.virtio.vhost_user.transport import Connection
 
 
 def signal_eventfd(fd: int) -> None:
@@ -53,3 +55,43 @@ def send_on_channel(channel_fd: int, message: Message) -> bool:
     except OSError as error:
         raise GuestGoneError(f"cannot be told on its channel for requests: {error}") from error
     return True
+
+
+class Notices:
+    """What the driver at one connection is told without having asked. Methods raise GuestGoneError as the above.
+
+    Attributes:
+        untold: whether it is still to be told that the configuration has changed.
+    """
+
+    untold: bool
+
+    def __init__(self, backend: VhostUserBackend, connection: Connection) -> None:
+        """Have nothing to tell.
+
+        Args:
+            backend: knows the ways that the driver has given.
+            connection: keeps for a successor what is untold.
+        """
+        self.untold = False
+        self._backend = backend
+        self._connection = connection
+
+    def call(self, index: int) -> None:
+        """Tell the driver that elements of a queue are given back."""
+        signal_eventfd(self._backend.vrings.call_fd(index))
+
+    def config_changed(self) -> bool:
+        """Tell the driver that the configuration has changed, now or when it is there; False if it has given no way to.
+
+        A front-end need not expect to be told while no queue is started, and QEMU's generic device ends if it is.
+        """
+        told = self._backend.config_changed()
+        self.untold = True
+        self._connection.changed()  # it is a successor's to tell if we are killed now
+        if told is not None:
+            if send_on_channel(*told):
+                self.untold = False
+            else:
+                self._backend.drop_channel()
+        return self._backend.has_channel

@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from pagetide.linux import set_parent_death_signal
+from pagetide.processes import set_parent_death_signal
 from pagetide.units import PAGE_SIZE_BYTES
 
 _STRETCH_BYTES = 4 << 20

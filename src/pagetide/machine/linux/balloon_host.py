@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 
 from pagetide.host.memory.ledger import LEDGER_WORDS, Ledger
-from pagetide.linux import process_cpu_s
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.guest import LinuxGuest
 from pagetide.machine.live.processes import STOP_MAX_S, Child, shared_memory
 from pagetide.machine.messages import Ended, HostSetup, Ready, Stage
 from pagetide.machine.observer import Observer
+from pagetide.processes import process_cpu_s
 
 BOOT_MAX_S = 120.0
 """How long a guest may take until it is at its balloon, and again until it is ready."""

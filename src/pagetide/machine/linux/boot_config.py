@@ -31,6 +31,7 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
         sieve: every other page of the file goes to a second file that stays, so that what is removed is free in single
             pages.
         tend: `pagetide tend` runs in the guest, and the end of each burst waits for it.
+        sends: the guest has a second serial port, by which bytes come out of it (QEMU only).
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
     """
 
@@ -41,6 +42,7 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
     order: int | None = None
     sieve: bool = False
     tend: bool = False
+    sends: bool = False
     verify_share: float = 1.0
 
     def check(self) -> None:

@@ -3,6 +3,10 @@
 The init reads commands from the console and answers with marker lines, each of which begins with `@`:
 
 - `fill MIB` writes a file of that size to a tmpfs and answers `@filled`; `remove` removes it and answers `@removed`;
+- `tell FILE` answers `@line TEXT` for each line of a file, `put FILE TEXT` writes a line to one, `mkdir` and `rmdir`
+  make and remove a folder; each answers `@told` in the end, or `@refused`;
+- `send FILE BYTES` answers `@told` and writes what it reads from the file, in pieces of that size, to the second serial
+  port, until `sent` ends it, which answers `@told`, too;
 - `stop` switches the guest off; `@failed TEXT` is the answer to any of them that did not work;
 - on its own it says `@ready RELEASE ORDER PAGE_KIB ORDERS` once: the kernel's release, the reporting order in force,
   the size of its pages, and how many orders its allocator has; and `@memory FREE_KIB LISTED_KIB` before each answer and
@@ -26,7 +30,7 @@ Writing to a tmpfs is kernel work: a guest whose user space faults slowly (User-
 """
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pagetide.inside import tend_script
@@ -39,6 +43,7 @@ stty -echo -icanon
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t tmpfs -o size=100% none /mnt
+mount -t tracefs none /sys/kernel/tracing 2>/dev/null
 for module in /modules/*; do
     [ -e "$module" ] || break
     insmod "$module" || echo "@failed the kernel module ${module##*/} cannot be loaded"
@@ -93,6 +98,21 @@ while :; do
         else echo "@failed the file could not be written (status $status)" $why
         fi ;;
     remove) rm /mnt/fill && tell_memory && echo "@removed" || echo "@failed the file cannot be removed" ;;
+    tell)
+        if [ -r "$argument" ]; then
+            dd if="$argument" bs=64k 2>/dev/null | while IFS= read -r line; do echo "@line $line"; done
+            echo "@told"
+        else echo "@refused"
+        fi ;;
+    put)
+        file=${argument%% *}
+        [ -w "$file" ] && echo "${argument#* }" >"$file" && echo "@told" || echo "@refused" ;;
+    mkdir | rmdir) $command "$argument" && echo "@told" || echo "@refused" ;;
+    send)
+        stty -F /dev/ttyS1 raw
+        dd if="${argument% *}" of=/dev/ttyS1 bs="${argument#* }" 2>/dev/null &
+        echo "@told" ;;
+    sent) kill $! && wait $!; echo "@told" ;;
     stop) break ;;
     *) tell_memory ;;
     esac
@@ -101,7 +121,7 @@ poweroff -f
 """
 """The guest's first and only program."""
 
-_APPLETS = ("dd", "insmod", "mount", "poweroff", "grep", "mv", "rm", "sh", "sleep", "stty", "tee")
+_APPLETS = ("dd", "insmod", "mkdir", "mount", "poweroff", "grep", "mv", "rm", "rmdir", "sh", "sleep", "stty", "tee")
 _NEWC_MAGIC = b"070701"
 _TRAILER = "TRAILER!!!"
 
@@ -141,15 +161,21 @@ def cpio_archive(entries: list[Entry]) -> bytes:
 
 def guest_initrd(busybox: bytes, modules: Sequence[KernelModule]) -> bytes:
     """The whole archive for a guest: its init, this busybox (static) and these modules, loaded in this order."""
+    return initrd_of({"init": INIT, "tend.sh": tend_script()}, _APPLETS, busybox, modules)
+
+
+def initrd_of(
+    scripts: Mapping[str, str], applets: Sequence[str], busybox: bytes, modules: Sequence[KernelModule]
+) -> bytes:
+    """An archive with these scripts by their names, a static busybox, its applets, and modules numbered in order."""
     folders = [Entry(name, stat.S_IFDIR | 0o755) for name in ("bin", "dev", "mnt", "modules", "proc", "sys", "tmp")]
-    links = [Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in _APPLETS]
+    links = [Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in applets]
     nodes = [
         Entry(f"dev/{name}", stat.S_IFCHR | 0o600, device=device)
-        for name, device in (("console", (5, 1)), ("null", (1, 3)), ("zero", (1, 5)))
+        for name, device in (("console", (5, 1)), ("null", (1, 3)), ("ttyS1", (4, 65)), ("zero", (1, 5)))
     ]
     files = [
-        Entry("init", stat.S_IFREG | 0o755, INIT.encode()),
-        Entry("tend.sh", stat.S_IFREG | 0o755, tend_script().encode()),
+        *(Entry(name, stat.S_IFREG | 0o755, script.encode()) for name, script in scripts.items()),
         Entry("bin/busybox", stat.S_IFREG | 0o755, busybox),
         *(
             Entry(f"modules/{place:02}-{module.name}", stat.S_IFREG | 0o644, module.data)

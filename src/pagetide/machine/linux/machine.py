@@ -6,6 +6,7 @@ What happens in the guest is stamped here, when its answer arrives.
 """
 
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -13,22 +14,22 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Self
 
 import msgspec
 
 from pagetide.host.memory.ledger import REPORTS
-from pagetide.linux import process_cpu_s
-from pagetide.machine.guest_view import GuestMemoryNow, GuestTotals
+from pagetide.machine.linux.attendant import Attendant, GuestFiles
 from pagetide.machine.linux.balloon_host import BOOT_MAX_S, BalloonHost
 from pagetide.machine.linux.boot_config import LINUX_DELAY_S, BootConfig
 from pagetide.machine.linux.guest import Hypervisor, LinuxGuest
+from pagetide.machine.linux.view import KernelTold, LinuxView
 from pagetide.machine.live.processes import STOP_MAX_S
 from pagetide.machine.messages import PhaseBegan, PhaseEnded
 from pagetide.machine.observer import SAMPLE_INTERVAL_S, Observer
 from pagetide.machine.recorder import Recorder
 from pagetide.machine.result import RunResult
 from pagetide.memory.residency import resident_bytes
+from pagetide.processes import process_cpu_s
 from pagetide.units import PAGE_SIZE_BYTES, format_size
 
 SETTLED_AFTER_S = LINUX_DELAY_S + 1.5
@@ -48,64 +49,6 @@ _TEND_MAX_S = 400.0
 
 class _RunOverError(Exception):
     """The run cannot go on; the message is its outcome."""
-
-
-class KernelTold(NamedTuple):
-    """What a guest's init says once it is ready.
-
-    Attributes:
-        order: the smallest block that the kernel reports, 2^order of its own pages; -1 if nothing reports.
-        page_bytes: the size of its pages.
-        orders: how many orders its allocator has, from 0.
-    """
-
-    order: int
-    page_bytes: int
-    orders: int
-
-    @classmethod
-    def read(cls, rest: str) -> Self:
-        """From the words of the marker `@ready`."""
-        _, order, page_kib, orders = rest.split()
-        return cls(int(order), int(page_kib) << 10, int(orders))
-
-    @property
-    def block_bytes(self) -> int:
-        """The smallest block that is reported."""
-        return self.page_bytes << self.order
-
-    @property
-    def small_page_order(self) -> int:
-        """The order, in pages of PAGE_SIZE_BYTES, as all settings and results have it."""
-        return self.order + (self.page_bytes // PAGE_SIZE_BYTES).bit_length() - 1
-
-
-class LinuxView:
-    """What a Linux guest tells of itself.
-
-    Memory that is neither free nor on a list for reclaim is the kernel's own, as good as constant in size, or is
-    isolated for a report, or in the balloon. So the fewest there ever were are the kernel's own, and all that comes on
-    top is not used.
-    """
-
-    def __init__(self, ram_bytes: int) -> None:
-        """Take how much memory the guest has."""
-        self._ram_bytes = self._used_bytes = self._kernel_bytes = ram_bytes
-        self.free_bytes = 0
-
-    def told(self, free_kib: int, listed_kib: int) -> None:
-        """Init told how much is free, and how much on lists for reclaim."""
-        self.free_bytes, listed_bytes = free_kib << 10, listed_kib << 10
-        self._kernel_bytes = min(self._kernel_bytes, self._ram_bytes - self.free_bytes - listed_bytes)
-        self._used_bytes = self._kernel_bytes + listed_bytes
-
-    def memory(self) -> GuestMemoryNow:
-        """As last told."""
-        return GuestMemoryNow(self._used_bytes, self.free_bytes, None)
-
-    def totals(self) -> GuestTotals:
-        """Nothing of that is told."""
-        return GuestTotals()
 
 
 class Quiet:
@@ -135,15 +78,20 @@ class Quiet:
 class LinuxMachine:
     """One run of a real Linux guest and its host."""
 
-    def __init__(self, config: BootConfig, hypervisor: Hypervisor, host: BalloonHost) -> None:
+    def __init__(
+        self, config: BootConfig, hypervisor: Hypervisor, host: BalloonHost, attendant: Attendant | None = None
+    ) -> None:
         """Take the settings, which the caller has checked.
 
         Args:
             config: the settings.
             hypervisor: what runs the guest.
             host: who serves its balloon.
+            attendant: who looks into the guest's kernel meanwhile.
         """
         self._config, self._hypervisor, self._host = config, hypervisor, host
+        self._attendant = attendant
+        self._lines: list[str] = []
         self._view = LinuxView(config.ram_bytes)
         self._answers: list[str] = []
         self._kernel: KernelTold | None = None
@@ -170,7 +118,7 @@ class LinuxMachine:
             self._recorder = Recorder(config, lambda: resident_bytes(self._memory_fd), self._view, self._host.ledger)
             outcome = _outcome(lambda: self._start(resources, balloon))
             if outcome == "complete":
-                outcome = _outcome(self._bursts)
+                outcome = _outcome(self._attended_bursts)
                 self._end(outcome)
             return self._result(outcome)
 
@@ -192,6 +140,29 @@ class LinuxMachine:
     def _is_ready(self) -> bool:
         return self._host.ready and self._kernel is not None and self._view.free_bytes > 0
 
+    def _attended_bursts(self) -> None:
+        """The bursts, and before and after them whatever the attendant does."""
+        if self._attendant is None:
+            return self._bursts()
+        files = GuestFiles(self._ask, self._folder, lambda until, doing: self._look_on(until, _ANSWER_MAX_S, doing))
+        with self._attendant.attending(files):
+            self._bursts()
+        return None
+
+    def _ask(self, command: str) -> list[str]:
+        """Have init do something; the lines that it tells.
+
+        Raises:
+            OSError: the guest's kernel refuses it.
+        """
+        self._answers.clear()
+        self._lines.clear()
+        self._guest.say(command)
+        self._look_on(lambda: "told" in self._answers or "refused" in self._answers, _ANSWER_MAX_S, command)
+        if "refused" in self._answers:
+            raise OSError(errno.EINVAL, f"the guest refuses: {command}")
+        return list(self._lines)
+
     def _bursts(self) -> None:
         """Fill, hold, remove and wait until all is reported, some times over; then switch the guest off."""
         config = self._config
@@ -208,6 +179,8 @@ class LinuxMachine:
     def _phase(self, name: str, burst: int, command: str, answer: str) -> None:
         eats = answer == "filled"
         self._observer.stage(name)
+        if self._attendant is not None:
+            self._attendant.stage(name)
         self._recorder.phase_began(PhaseBegan(name, burst, eats, time.monotonic()))
         self._answers.clear()
         self._guest.say(command)
@@ -255,6 +228,8 @@ class LinuxMachine:
             self._view.told(int(free_kib), int(listed_kib))
         elif kind == "ready":
             self._kernel = KernelTold.read(rest)
+        elif kind == "line":
+            self._lines.append(rest)
         elif kind == "failed":
             raise _RunOverError(f"the guest stopped: {rest}")
         else:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pagetide.machine.linux.architectures import AMD64, Architecture
+from pagetide.machine.linux.attendant import sent_file
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.packages import GENERIC_DEVICE, GuestParts, QemuProgram
 from pagetide.memory.available import available_bytes
@@ -61,7 +62,12 @@ class Qemu:
             "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
             "-kernel", str(self.parts.kernel), "-initrd", str(initrd), "-append", append,
             *_balloon_arguments(balloon, architecture),
+            *(_second_port(folder) if config.sends else []),
         ]  # fmt: skip
+
+
+def _second_port(folder: Path) -> list[str]:
+    return ["-chardev", f"file,id=sent,path={sent_file(folder)}", "-serial", "chardev:sent"]
 
 
 def _balloon_arguments(balloon: Path | None, architecture: Architecture) -> list[str]:

@@ -20,7 +20,6 @@ from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.vcpu_loop import Relief
 from pagetide.jit import kernels_are_cached
-from pagetide.linux import set_parent_death_signal
 from pagetide.machine.balloon_policy import settled
 from pagetide.machine.faults import Fault, FaultError, of_kind, ring_entries
 from pagetide.machine.live.balloon_worker import BalloonWorker
@@ -33,6 +32,7 @@ from pagetide.machine.qemu.device import QemuLink
 from pagetide.machine.qemu.qtest import Qtest
 from pagetide.machine.workloads import make_stream
 from pagetide.memory.guest_ram import GuestRam
+from pagetide.processes import set_parent_death_signal
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 
 HOST_SILENT_MAX_S = 600.0

@@ -12,6 +12,7 @@ import numpy as np
 from pagetide.guest.allocator.zone import TICKS_PER_S, Zone
 from pagetide.guest.in_flight import InFlight, Isolated
 from pagetide.guest.vcpu_loop import Relief, Surroundings
+from pagetide.machine.live.beside import beside
 from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.live.vcpu_thread import LiveOperations, VcpuThread
 from pagetide.machine.messages import ClockStarted, Message, PhaseBegan, PhaseEnded
@@ -134,23 +135,17 @@ class GuestRun:
     @contextlib.contextmanager
     def _ticking(self) -> Iterator[None]:
         """Keep the zone's clock, in a thread of its own, if anything looks at it."""
-        over = threading.Event()
-
-        def tick() -> None:
-            while not over.wait(1 / TICKS_PER_S):
-                self._zone.tick(time.monotonic())
-
         if not self._cools:
             yield
             return
+
+        def tick(over: threading.Event) -> None:
+            while not over.wait(1 / TICKS_PER_S):
+                self._zone.tick(time.monotonic())
+
         self._zone.tick(time.monotonic())
-        thread = threading.Thread(target=tick, name="tick")
-        thread.start()
-        try:
+        with beside("tick", tick):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def _run_vcpu(self, vcpu: VcpuThread, number: int, from_s: float) -> float:
         try:

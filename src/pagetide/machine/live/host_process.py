@@ -16,7 +16,6 @@ from pagetide.host.daemon.server import Server
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.memory.ledger import LEDGER_WORDS, Ledger
 from pagetide.jit import kernels_are_cached
-from pagetide.linux import set_parent_death_signal
 from pagetide.machine.config import RunConfig
 from pagetide.machine.faults import of_kind
 from pagetide.machine.live.host_ballooning import serve_and_balloon
@@ -24,6 +23,7 @@ from pagetide.machine.live.host_taking import taking_frames
 from pagetide.machine.live.host_warm_up import warm_up_host, warm_up_taking
 from pagetide.machine.live.mm_lock import MmLockHolder
 from pagetide.machine.messages import Channel, Command, Ended, HostSetup, Ready, Stage
+from pagetide.processes import set_parent_death_signal
 
 
 def run_host(setup: HostSetup, channel: Channel) -> str | None:

@@ -12,6 +12,7 @@ from pagetide.host.device.taking import FrameTaker
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.machine.config import RunConfig
+from pagetide.machine.live.beside import beside
 from pagetide.machine.messages import HostSetup
 from pagetide.memory.frame_table import FRAME_PAGES, FRAME_SHIFT, table_words
 from pagetide.units import PAGE_SIZE_BYTES
@@ -55,18 +56,11 @@ def taking_frames(setup: HostSetup, ledger: Ledger) -> Iterator[None]:
         capacity=batch_frames(config),
         verify_share=config.verify_share,
     )
-    over = threading.Event()
 
-    def take() -> None:
+    def take(over: threading.Event) -> None:
         while not over.wait(delay_s(config)):
             while not over.is_set() and taker.take() is not None:
                 pass
 
-    thread = threading.Thread(target=take, name="taking frames")
-    thread.start()
-    try:
+    with contextlib.closing(memory), beside("taking frames", take):
         yield
-    finally:
-        over.set()
-        thread.join()
-        memory.close()

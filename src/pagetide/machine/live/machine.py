@@ -20,7 +20,6 @@ import numpy as np
 
 from pagetide.guest.allocator.zone_layout import arena_bytes
 from pagetide.host.memory.ledger import LEDGER_WORDS, Ledger
-from pagetide.linux import process_cpu_s
 from pagetide.machine.config import RunConfig
 from pagetide.machine.faults import of_kind
 from pagetide.machine.guest_view import ArenaView
@@ -44,6 +43,7 @@ from pagetide.machine.recorder import Recorder
 from pagetide.machine.result import RunResult
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.memory.residency import resident_bytes
+from pagetide.processes import process_cpu_s
 from pagetide.units import PAGE_SIZE_BYTES
 
 _READY_MAX_S = 120.0

@@ -13,8 +13,10 @@ from pagetide.machine.costs import PS_PER_S
 from pagetide.machine.live.guest_run import SETTLE_MAX_S
 from pagetide.machine.messages import ClockStarted, PhaseBegan, PhaseEnded
 from pagetide.machine.simulated.loop import NEVER_PS, Loop, Signal, Task
+from pagetide.machine.simulated.operations import hold_zone_lock
 from pagetide.machine.simulated.process import Processors
-from pagetide.machine.simulated.vcpu import (
+from pagetide.machine.simulated.vcpu import TIME_UP, at_work, run_vcpus, unfinished
+from pagetide.machine.simulated.vcpu_layout import (
     BEHIND_PS,
     BLOCK_PS,
     BUSY_PS,
@@ -24,13 +26,8 @@ from pagetide.machine.simulated.vcpu import (
     FROM_PS,
     NEXT_PS,
     OPERATIONS,
-    TIME_UP,
     VCPU_COLUMNS,
     WHO,
-    at_work,
-    hold_zone_lock,
-    run_vcpus,
-    unfinished,
 )
 from pagetide.machine.simulated.worker import SimulatedWorker
 from pagetide.memory.metadata import MetadataFile

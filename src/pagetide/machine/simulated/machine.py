@@ -30,7 +30,7 @@ from pagetide.machine.simulated.loop import NEVER_PS, Loop, Signal, Task
 from pagetide.machine.simulated.parts import Ground, make_parts
 from pagetide.machine.simulated.process import Processors, SimulatedProcess
 from pagetide.machine.simulated.ram import SimulatedRam
-from pagetide.machine.simulated.vcpu import (
+from pagetide.machine.simulated.vcpu_layout import (
     BLOCK_PS,
     CHECK_PS,
     COSTS,

@@ -9,8 +9,8 @@ from pagetide.guest.reporting.design import Design
 from pagetide.guest.worker import ReportDriver, Reporter, Reporting, Wait, Worker
 from pagetide.machine.costs import PS_PER_S, Costs
 from pagetide.machine.simulated.loop import NEVER_PS, Doorbell, Loop, Signal, Task
+from pagetide.machine.simulated.operations import hold_long
 from pagetide.machine.simulated.process import Processors
-from pagetide.machine.simulated.vcpu import hold_long
 from pagetide.virtio.balloon import Queue
 
 

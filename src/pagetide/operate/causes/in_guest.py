@@ -8,7 +8,7 @@ from pagetide.operate.balance import Balance
 from pagetide.operate.causes.finding import Finding, Remedy
 from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
-from pagetide.operate.guest.linux_reporting import CAPACITY, watermark_bytes
+from pagetide.operate.guest.linux_reporting import CAPACITY, reporting_order, watermark_bytes
 from pagetide.units import format_size
 
 _ENOUGH = 0.8
@@ -25,12 +25,14 @@ def guest_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iter
     guest = evidence.guest
     if guest is None:
         return
+    is_order_the_guests = balance.order == reporting_order(guest)
     found = (
-        (balance.of(classes.BELOW_ORDER), partial(_too_small, balance)),
+        (balance.of(classes.BELOW_ORDER) if is_order_the_guests else 0, partial(_too_small, balance)),
         (balance.of(classes.BLOCKED), partial(_blocked, balance)),
         (balance.of(classes.PCP), _per_cpu),
         (balance.of(classes.CACHE_CLEAN), _cache),
         (balance.of(classes.CACHE_DIRTY), _dirty),
+        (balance.of(classes.CACHE_PINNED), _pinned),
         (balance.of(classes.SLAB_RECLAIMABLE), _slab),
         (balance.of(classes.SHARED) - guest.memory("Mapped"), _tmpfs),
         (balance.of(classes.HUGE_FREE), _pool),
@@ -96,6 +98,7 @@ def _blocked(balance: Balance, guest: GuestFacts, size_bytes: int) -> Finding:
         remedies=(
             Remedy(where="guest", command=f"echo {max(0, order - 4)} >{_ORDER_FILE}", note="until the guest reboots"),
         ),
+        returns_bytes=_reports(guest, size_bytes),
         cost="more reports for the same memory",
     )
 
@@ -154,6 +157,27 @@ def _dirty(guest: GuestFacts, size_bytes: int) -> Finding:
         remedies=(Remedy(where="guest", command="sync; echo 1 >/proc/sys/vm/drop_caches", note="once"),),
         returns_bytes=_reports(guest, size_bytes),
         cost="writing it",
+    )
+
+
+def _pinned(guest: GuestFacts, size_bytes: int) -> Finding:
+    return Finding(
+        cause="page-cache-pinned",
+        size_bytes=size_bytes,
+        sentence="The guest has files in its page cache that it cannot drop: in a ramfs, or locked by a process.",
+        evidence=(
+            f"Cached and Buffers {format_size(guest.memory('Cached', 'Buffers'))}, less Shmem and the lists of files",
+            f"Unevictable {format_size(guest.memory('Unevictable'))} (meminfo)",
+        ),
+        remedies=(
+            Remedy(
+                where="guest",
+                command="grep ramfs /proc/mounts; grep -H VmLck: /proc/[0-9]*/status | sort -k2 -n",
+                note="show where; remove what is not needed",
+            ),
+        ),
+        returns_bytes=_reports(guest, size_bytes),
+        cost="the files, or what locks them",
     )
 
 
@@ -228,7 +252,14 @@ def _in_use(guest: GuestFacts, size_bytes: int) -> Finding:
         cause="in-use",
         size_bytes=size_bytes,
         sentence="It is in use: most of what is held is memory of the guest's processes.",
-        evidence=(f"AnonPages {format_size(guest.memory('AnonPages'))} (meminfo)",),
+        evidence=(
+            f"AnonPages {format_size(guest.memory('AnonPages'))} (meminfo)",
+            *(
+                f"{each.name} {format_size(each.charged_bytes)}, of that processes {format_size(each.process_bytes)} "
+                f"(a control group of level {each.level})"
+                for each in guest.consumers[:3]
+            ),
+        ),
         remedies=(Remedy(where="guest", command="ps aux --sort -rss, systemd-cgtop -m", note="show who has it"),),
         cost="what those processes do",
     )

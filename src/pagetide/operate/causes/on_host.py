@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from pagetide.operate.balance import VMM, Balance
+from pagetide.operate.balance import BALLOON, BELOW_ORDER, HOST_HUGE, VMM, Balance
 from pagetide.operate.causes.finding import Finding, Remedy
 from pagetide.operate.evidence import Evidence
+from pagetide.operate.guest.linux_reporting import reporting_order
 from pagetide.units import MIB, format_size
 
 _VMM_LEAST_BYTES = 256 * MIB
@@ -20,6 +21,13 @@ def host_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Itera
         yield _swap(vm.ram_swapped_bytes)
     yield from _twice(evidence, least_bytes)
     yield from _without_effect(evidence, least_bytes)
+    guest, small_bytes = evidence.guest, balance.of(BELOW_ORDER)
+    if guest is not None and balance.order != reporting_order(guest) and small_bytes >= least_bytes:
+        yield _parts_of_pages(evidence, small_bytes)
+    if (huge_bytes := balance.of(HOST_HUGE)) >= least_bytes:
+        yield _host_huge(evidence, huge_bytes)
+    if (kept_bytes := balance.of(BALLOON)) >= least_bytes:
+        yield _kept(kept_bytes)
     if own_bytes >= max(least_bytes, _VMM_LEAST_BYTES):
         yield _own(own_bytes)
     yield from _churn(evidence, least_bytes)
@@ -40,12 +48,12 @@ def _swap(size_bytes: int) -> Finding:
 def _twice(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
     """A private mapping of a file: what the guest gives back are the copies, and the file keeps its own pages."""
     vm = evidence.vm
-    files_bytes = sum(part.file_bytes or 0 for part in vm.ram)
+    files_bytes = vm.ram_file_bytes
     if files_bytes < least_bytes:
         return
     yield Finding(
         cause="private-mapping-of-a-file",
-        size_bytes=min(files_bytes, vm.held_bytes),
+        size_bytes=files_bytes,
         sentence="The guest's memory is a private mapping of a file, which holds pages of its own beside the copies: "
         "what the guest gives back are copies, and the file's pages stay.",
         evidence=(
@@ -56,6 +64,7 @@ def _twice(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
             Remedy(where="QEMU", command="share=on on the memory backend", note="from the next start on"),
             Remedy(where="libvirt", command="<access mode='shared'/> in <memoryBacking>", note="virsh edit"),
         ),
+        returns_bytes=files_bytes,
         cost="a restart of the VM",
     )
 
@@ -87,6 +96,64 @@ def _without_effect(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
             ),
         ),
         cost="what that back-end does",
+    )
+
+
+def _parts_of_pages(evidence: Evidence, size_bytes: int) -> Finding:
+    page_bytes = max(part.page_bytes for part in evidence.vm.ram)
+    return Finding(
+        cause="pages-larger-than-blocks",
+        size_bytes=size_bytes,
+        sentence=f"{format_size(size_bytes)} are free in blocks that are smaller than the host's pages of "
+        f"{format_size(page_bytes)} on hugetlbfs, of which only whole ones can be given back.",
+        evidence=("KernelPageSize of the guest's memory (smaps)", "free blocks by order (buddyinfo)"),
+        remedies=(
+            Remedy(where="guest", command="echo 1 >/proc/sys/vm/compact_memory", note="once: it makes larger blocks"),
+            Remedy(where="VM", command="no memory on hugetlbfs", note="from the next start on"),
+        ),
+        cost="a moment of the guest's processors",
+    )
+
+
+def _host_huge(evidence: Evidence, size_bytes: int) -> Finding:
+    folder = "/sys/kernel/mm/transparent_hugepage"
+    return Finding(
+        cause="host-huge-pages",
+        size_bytes=size_bytes,
+        sentence="The host has the guest's memory in huge pages, and holds them whole where the guest has given back a "
+        "part: its khugepaged fills what is missing.",
+        evidence=(
+            f"in huge pages {format_size(evidence.vm.ram_huge_bytes)} (AnonHugePages and ShmemPmdMapped in smaps)",
+            "the guest reports blocks smaller than that, or has them in its balloon",
+        ),
+        remedies=(
+            Remedy(
+                where="host",
+                command=f"echo 0 >{folder}/khugepaged/max_ptes_none",
+                note="for all VMs, so that no page is filled any more; what is, goes once the guest has used it again",
+            ),
+            Remedy(
+                where="host", command=f"echo never >{folder}/enabled", note="the same, from each VM's next start on"
+            ),
+        ),
+        cost="fewer huge pages: the guest is slower where much memory is used at random",
+    )
+
+
+def _kept(size_bytes: int) -> Finding:
+    return Finding(
+        cause="balloon-without-effect",
+        size_bytes=size_bytes,
+        sentence=f"{format_size(size_bytes)} are in the guest's balloon, and the host holds them all the same.",
+        evidence=("what is held beyond all that the guest has (vmstat's balloon_inflate, smaps)",),
+        remedies=(
+            Remedy(
+                where="VM",
+                command="no device that is passed through, no locked memory, no larger pages on hugetlbfs",
+                note="each of them has QEMU's balloon take pages from the guest and discard none",
+            ),
+        ),
+        cost="a restart of the VM",
     )
 
 

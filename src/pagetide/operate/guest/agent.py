@@ -2,11 +2,14 @@
 
 It is asked at the socket of its virtio-serial port, in JSON, a line each. What an earlier client left half said is
 skipped by `guest-sync-delimited`, whose answer follows a byte that no JSON has. The script goes in as the input of a
-shell (`guest-exec`), and what it wrote is asked for until it has ended. All that answers is a guest's: it is doubted.
+shell (`guest-exec`), and what it wrote is asked for until it has ended. Many distributions block that; then the files
+that the script would read are read one by one (`guest-file-open`, `guest-file-read`). All that answers is a guest's: it
+is doubted.
 """
 
 import base64
 import binascii
+import contextlib
 import json
 import secrets
 import socket
@@ -14,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pagetide.operate.guest.files import text_of_files
 from pagetide.operate.guest.script import GUEST_SCRIPT
 from pagetide.operate.guest.text import TEXT_BYTES_MAX
 
@@ -23,10 +27,16 @@ _RECEIVE_BYTES = 65536
 _SENTINEL = b"\xff"
 _ANSWER_BYTES_MAX = 4 * TEXT_BYTES_MAX // 3 + 65536
 _WORDS_MAX = 200
+_FILE_BYTES_MAX = 4 << 20
+_READ_BYTES = 65536  # files of /proc/sys refuse to be read by megabytes (fs/proc/proc_sysctl.c)
 
 
 class AgentError(Exception):
     """The agent cannot be asked; the message says why."""
+
+
+class RefusedError(AgentError):
+    """The agent answers that it does not do that."""
 
 
 def agent_text(path: Path, *, timeout_s: float = _TIMEOUT_S) -> bytes:
@@ -39,7 +49,7 @@ def agent_text(path: Path, *, timeout_s: float = _TIMEOUT_S) -> bytes:
         sock.settimeout(timeout_s)
         try:
             sock.connect(str(path))
-            return _Agent(sock, time.monotonic() + timeout_s).run(GUEST_SCRIPT)
+            return _fetch(_Agent(sock, time.monotonic() + timeout_s))
         except TimeoutError as error:
             raise AgentError(
                 f"no guest agent answers at {path} within {timeout_s:g} s: it may not run in the guest, or serve "
@@ -51,6 +61,17 @@ def agent_text(path: Path, *, timeout_s: float = _TIMEOUT_S) -> bytes:
             raise AgentError(f"the guest agent at {path} {error}") from error
 
 
+def _fetch(agent: "_Agent") -> bytes:
+    """By the script, or where the agent may run nothing, as in many a distribution, by the files that it may read."""
+    agent.synchronise()
+    try:
+        return agent.run(GUEST_SCRIPT)
+    except RefusedError:
+        with contextlib.suppress(RefusedError):
+            return text_of_files(agent.read)
+        raise
+
+
 class _Agent:
     def __init__(self, sock: socket.socket, end_s: float) -> None:
         self._sock, self._end_s = sock, end_s
@@ -58,7 +79,6 @@ class _Agent:
 
     def run(self, script: str) -> bytes:
         """The output of a shell with this input."""
-        self._synchronise()
         pid = self._number(
             self._ask(
                 "guest-exec",
@@ -83,7 +103,36 @@ class _Agent:
         except binascii.Error as error:
             raise AgentError("tells no output that can be read") from error
 
-    def _synchronise(self) -> None:
+    def read(self, path: str) -> bytes | None:
+        """What is in a file, or its beginning; None if it is not there, or may not be read.
+
+        Raises:
+            RefusedError: the agent opens no files.
+        """
+        try:
+            told = self._reply("guest-file-open", {"path": path, "mode": "r"})
+        except RefusedError as error:
+            if "No such file" in str(error) or "Permission denied" in str(error):
+                return None
+            raise
+        if not isinstance(told, int):
+            raise AgentError("names no file that it has opened")
+        try:
+            data = b""
+            while len(data) < _FILE_BYTES_MAX:
+                answer = self._ask("guest-file-read", {"handle": told, "count": _READ_BYTES})
+                data += (part := base64.b64decode(str(answer.get("buf-b64", "")), validate=True))
+                if not part or answer.get("eof") is True:
+                    break
+            return data
+        except RefusedError:
+            return None
+        except binascii.Error as error:
+            raise AgentError("tells no contents that can be read") from error
+        finally:
+            self._reply("guest-file-close", {"handle": told})
+
+    def synchronise(self) -> None:
         """Skip whatever is said until the answer to a number of ours."""
         number = secrets.randbelow(1 << 31)
         self._send({"execute": "guest-sync-delimited", "arguments": {"id": number}}, before=_SENTINEL)
@@ -94,19 +143,22 @@ class _Agent:
                 return
 
     def _ask(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        told = self._reply(command, arguments)
+        if not isinstance(told, dict):
+            raise AgentError(f"answers {command} with something else")
+        return told
+
+    def _reply(self, command: str, arguments: dict[str, Any]) -> Any:
         self._send({"execute": command, "arguments": arguments})
         answer = _decoded(self._line())
         error = answer.get("error")
         if error is not None:
             why = error.get("desc", "") if isinstance(error, dict) else ""
-            raise AgentError(
+            raise RefusedError(
                 f"refuses {command}: {str(why)[:_WORDS_MAX]!r}; run what `pagetide why --guest-script` prints in the "
                 "guest instead"
             )
-        told = answer.get("return")
-        if not isinstance(told, dict):
-            raise AgentError(f"answers {command} with something else")
-        return told
+        return answer.get("return")
 
     def _number(self, told: dict[str, Any], name: str) -> int:
         number = told.get(name)

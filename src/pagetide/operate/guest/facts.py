@@ -56,6 +56,24 @@ class GuestBalloon(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     features: Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
 
 
+class Consumer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A control group of the guest's that has much memory.
+
+    Attributes:
+        name: one that every guest has, such as system.slice, or `other`.
+        level: how far down it is; 1 is right below the root.
+        charged_bytes: to it and to those below.
+        process_bytes: of that, its processes'.
+        shared_bytes: of that, shared memory and tmpfs.
+    """
+
+    name: Word
+    level: Count
+    charged_bytes: Size
+    process_bytes: Size
+    shared_bytes: Size
+
+
 class GuestFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that a guest's text says.
 
@@ -75,6 +93,8 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         partial_bytes: huge pages of processes of which a part was unmapped, and which wait to be split (Linux 6.12 and
             newer); None where the kernel does not count them.
         offline_bytes: memory that was plugged in and is not online; None for a kernel without hotplug.
+        consumers: control groups that have much, the largest first.
+        sampled_pages: of some pages, how many are of which kind (/proc/kpageflags); none where that cannot be read.
     """
 
     release: Word
@@ -91,6 +111,8 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     unread: tuple[Word, ...]
     partial_bytes: Size | None = None
     offline_bytes: Size | None = None
+    consumers: tuple[Consumer, ...] = ()
+    sampled_pages: dict[Word, Count] = {}
 
     def memory(self, *names: str) -> int:
         """The sum of these lines of /proc/meminfo; one that this kernel has not is 0."""

@@ -5,6 +5,7 @@ low watermark and one full report, 32 blocks of the reporting order. Of each fre
 one full report at least.
 """
 
+from collections import defaultdict
 from typing import NamedTuple
 
 from pagetide.operate.guest.facts import GuestFacts, GuestZone
@@ -24,12 +25,17 @@ class FreeMemory(NamedTuple):
     Attributes:
         below_order: in smaller blocks, by order.
         blocked: in blocks large enough, of zones that are below the watermark rule.
-        reportable: in blocks large enough.
+        by_order: in blocks large enough, by order.
     """
 
     below_order: dict[int, int]
     blocked: int
-    reportable: int
+    by_order: dict[int, int]
+
+    @property
+    def reportable(self) -> int:
+        """In blocks large enough."""
+        return sum(self.by_order.values())
 
 
 def reporting_order(guest: GuestFacts) -> int:
@@ -44,17 +50,19 @@ def watermark_bytes(zone: GuestZone, order: int, page_bytes: int) -> int:
 
 def sort_free(guest: GuestFacts, order: int) -> FreeMemory:
     """The guest's free memory, as reporting at this order sees it."""
-    below: dict[int, int] = {}
-    blocked = reportable = 0
+    below: dict[int, int] = defaultdict(int)
+    by_order: dict[int, int] = defaultdict(int)
+    blocked = 0
     for zone in guest.zones:
         sizes = [(count << each) * guest.page_bytes for each, count in enumerate(zone.blocks)]
         for each, size_bytes in enumerate(sizes[:order]):
-            below[each] = below.get(each, 0) + size_bytes
+            below[each] += size_bytes
         if zone.free_bytes <= watermark_bytes(zone, order, guest.page_bytes):
             blocked += sum(sizes[order:])
-        else:
-            reportable += sum(sizes[order:])
-    return FreeMemory(below, blocked, reportable)
+            continue
+        for each, size_bytes in enumerate(sizes[order:], order):
+            by_order[each] += size_bytes
+    return FreeMemory(below, blocked, by_order)
 
 
 def drain_s(guest: GuestFacts, order: int, held_share: float) -> float:

@@ -37,9 +37,11 @@ for word in $words; do
 done
 
 echo "@pagetide pages"
+page_kib=4
 while read -r name value _; do
     if [ "$name" = KernelPageSize: ]; then
         echo "page_kib $value"
+        page_kib=$value
         break
     fi
 done </proc/self/smaps 2>/dev/null
@@ -104,5 +106,49 @@ echo "@pagetide zram"
 for disk in /sys/block/zram*; do
     [ -r "$disk/mm_stat" ] && cat "$disk/mm_stat"
 done
+
+# bytes of each control group that has 32 MiB or more, in all, of processes and of shared memory; of names only those that
+# every guest of systemd's or Kubernetes' has, and how far down it is
+consumers() {
+    for group in "$@"; do
+        [ -r "$group/memory.current" ] && read -r all <"$group/memory.current" || continue
+        [ "$all" -ge 33554432 ] || continue
+        anon=0 shmem=0
+        while read -r key value; do
+            case $key in anon) anon=$value ;; shmem) shmem=$value ;; esac
+        done <"$group/memory.stat"
+        place=${group#/sys/fs/cgroup/}
+        case $place in
+        */*) name=${place%%/*} level=2 ;;
+        *) name=$place level=1 ;;
+        esac
+        case $name in
+        system.slice | user.slice | machine.slice | init.scope | kubepods | kubepods.slice | docker) ;;
+        *) name=other ;;
+        esac
+        echo "$name $level $all $anon $shmem"
+    done
+}
+echo "@pagetide cgroups"
+[ ! -e /sys/fs/cgroup/cgroup.controllers ] || consumers /sys/fs/cgroup/* /sys/fs/cgroup/*/*
+
+# how many pages have which flags (Documentation/admin-guide/mm/pagemap.rst), of 64 stretches of 512 pages: all of them
+# would take too long
+if [ ! -r /proc/kpageflags ] || ! echo 12345678 | od -A n -v -t x8 -w8 2>/dev/null | sort | uniq -c >/dev/null; then
+    echo "@pagetide kpageflags missing"
+else
+    echo "@pagetide kpageflags"
+    last=0
+    while read -r range _ what; do
+        case $what in *System\ RAM) last=$((0x${range#*-} / 1024 / page_kib)) ;; esac
+    done </proc/iomem 2>/dev/null
+    step=$((last / 512 / 64))
+    [ "$step" -gt 0 ] || step=1
+    at=0
+    while [ "$at" -lt $((last / 512)) ]; do
+        dd if=/proc/kpageflags bs=4096 skip="$at" count=1 2>/dev/null
+        at=$((at + step))
+    done | od -A n -v -t x8 -w8 | sort | uniq -c
+fi
 
 echo "@pagetide end"

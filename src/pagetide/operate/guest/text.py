@@ -8,7 +8,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from pagetide.operate.guest.facts import DEFAULT_ORDER, ORDERS_MAX, GuestBalloon, GuestFacts, GuestZone, HugePool
+from pagetide.operate.guest.facts import (
+    DEFAULT_ORDER,
+    ORDERS_MAX,
+    Consumer,
+    GuestBalloon,
+    GuestFacts,
+    GuestZone,
+    HugePool,
+)
 from pagetide.operate.sizes import LARGEST
 
 TEXT_BYTES_MAX = 8 << 20
@@ -28,6 +36,15 @@ _BALLOON = re.compile(r"(driver|none) ([01]{1,128}|-)")
 _BLOCK_ORDER = re.compile(r"Page block order:\s+(\d{1,3})")
 _PARTIAL = re.compile(r"(\d{1,12}) (\d{1,15})")
 _BLOCKS = re.compile(r"([0-9a-f]{1,12}) (\d{1,12})")
+_CONSUMER = re.compile(r"([a-z.]{1,20}) ([12]) (\d{1,20}) (\d{1,20}) (\d{1,20})")
+_CONSUMERS_MAX = 16
+_FLAGS = re.compile(r"(\d{1,12})\s+([0-9a-f]{16})")
+_KINDS = (
+    (20, "no memory"), (10, "free"), (26, "page tables"), (7, "slab"), (23, "in the balloon or offline"),
+    (17, "huge pages of a pool"), (12, "of processes"), (5, "of files"), (18, "of files, not to be dropped"),
+    (32, "reserved"),
+)  # fmt: skip
+"""Bits of /proc/kpageflags (Documentation/admin-guide/mm/pagemap.rst, Linux 6.18) and what they say."""
 _NAMED = re.compile(r"(\w+) (-?\d{1,20})")
 
 
@@ -65,6 +82,8 @@ def read_guest_text(data: bytes) -> GuestFacts:
         unread=tuple(unread),
         partial_bytes=_partial_bytes(sections.get("partial", ())),
         offline_bytes=_offline_bytes(sections.get("blocks", ())),
+        consumers=tuple(_consumers(sections.get("cgroups", ()))),
+        sampled_pages=_sampled_pages(sections.get("kpageflags", ())),
     )
 
 
@@ -203,6 +222,30 @@ def _offline_bytes(lines: Sequence[str]) -> int | None:
     for match in _matches(_BLOCKS, lines[:1], "blocks"):
         return _number(str(int(match[1], 16) * int(match[2])), "blocks")
     return None
+
+
+def _consumers(lines: Sequence[str]) -> list[Consumer]:
+    found = [
+        Consumer(
+            name=match[1],
+            level=int(match[2]),
+            charged_bytes=_number(match[3], "cgroups"),
+            process_bytes=_number(match[4], "cgroups"),
+            shared_bytes=_number(match[5], "cgroups"),
+        )
+        for match in _matches(_CONSUMER, lines[:1000], "cgroups")
+    ]
+    return sorted(found, key=lambda each: -each.charged_bytes)[:_CONSUMERS_MAX]
+
+
+def _sampled_pages(lines: Sequence[str]) -> dict[str, int]:
+    """By kind; a page is of the first kind that one of its flags says."""
+    pages: dict[str, int] = defaultdict(int)
+    for match in _matches(_FLAGS, lines[:10_000], "kpageflags"):
+        flags = int(match[2], 16)
+        kind = next((kind for bit, kind in _KINDS if flags >> bit & 1), "without a flag")
+        pages[kind] += _number(match[1], "kpageflags")
+    return dict(pages)
 
 
 def _reporting_order(lines: Sequence[str]) -> int | None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from pagetide.machine.qemu.qmp import Qmp, QmpError
 from pagetide.operate.host.monitor_facts import MemoryBackend, MonitorFacts, VirtioMem
 from pagetide.operate.sizes import LARGEST
@@ -33,10 +35,11 @@ def ask_monitor(sock: socket.socket) -> MonitorFacts:
     """
     with contextlib.closing(Qmp(sock, timeout_s=ASK_MAX_S)) as monitor:
         try:
-            return _facts(monitor)
+            # nothing was said of how large or how long it may be
+            return msgspec.convert(msgspec.to_builtins(_facts(monitor)), MonitorFacts)
         except QmpError as error:
             raise MonitorError(str(error)) from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             raise MonitorError(f"this is no monitor of a QEMU that can be asked: {error}") from error
 
 

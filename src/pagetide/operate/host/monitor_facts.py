@@ -1,4 +1,6 @@
-"""What QEMU's monitor tells. All sizes are bytes; no names and no addresses."""
+"""What QEMU's monitor tells, or libvirt of the same. All sizes are bytes; no names and no addresses."""
+
+from typing import Literal
 
 import msgspec
 
@@ -37,6 +39,7 @@ class MonitorFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What a monitor says.
 
     Attributes:
+        source: who said it.
         version: QEMU's.
         has_balloon: whether it has a balloon of its own.
         offers_reporting: whether that offers free page reporting; None without one, or if it could not be asked.
@@ -49,6 +52,7 @@ class MonitorFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         migration: `query-migrate`'s status; None if none was ever begun.
     """
 
+    source: Literal["QEMU's monitor", "libvirt"] = "QEMU's monitor"
     version: Word
     has_balloon: bool
     offers_reporting: bool | None

@@ -1,6 +1,7 @@
 """The processes that run VMs on this host, and what the kernel holds for each. Only /proc is read."""
 
 import contextlib
+import itertools
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,15 @@ def vmm_of(pid: int) -> Vmm:
     with contextlib.suppress(OSError):
         return which_vmm(_program(pid), _words(pid))
     return "not known"
+
+
+def libvirt_uuid_of(pid: int) -> str | None:
+    """The UUID of a VM that libvirt has started, as QEMU's command line has it; None for any other."""
+    with contextlib.suppress(OSError):
+        options = dict(itertools.pairwise(_words(pid)))
+        if options.get("-name", "").startswith("guest="):  # as libvirt has it
+            return options.get("-uuid")
+    return None
 
 
 def sockets_of(pid: int) -> list[Path]:
@@ -182,6 +192,11 @@ def _ram_mapping(pid: int, of_file: Sequence[Mapping], *, counts_others: bool) -
         # the file holds what others touched, too, of which this process's page tables know nothing
         file_bytes = _file_held_bytes(pid, first)
         held_bytes = held_bytes if file_bytes is None else file_bytes
+    file_bytes = None
+    if not first.is_shared and kind in {"memfd", "tmpfs"} and (file_bytes := _file_held_bytes(pid, first)) is not None:
+        # it has copies of its own, and what it maps besides is the file's
+        copied_bytes = sum(mapping.figures.get("Anonymous", 0) for mapping in of_file)
+        held_bytes = min(copied_bytes + swapped_bytes, size_bytes)
     huge = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
     return RamMapping(
         kind=kind,
@@ -192,7 +207,7 @@ def _ram_mapping(pid: int, of_file: Sequence[Mapping], *, counts_others: bool) -
         huge_bytes=min(sum(first.figures.get(name, 0) for name in huge), held_bytes),
         page_bytes=first.figures.get("KernelPageSize", 0),
         is_locked="lo" in first.flags,
-        file_bytes=None if first.is_shared or kind not in {"memfd", "tmpfs"} else _file_held_bytes(pid, first),
+        file_bytes=file_bytes,
         others=_others(pid, first) if counts_others and first.is_shared and first.inode else 0,
     )
 

@@ -17,7 +17,8 @@ class RamMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         kind: what is mapped.
         is_shared: whether what is written reaches the file; a private one is copied on write.
         size_bytes: of the mapping.
-        held_bytes: what the kernel holds for it, in RAM and in swap.
+        held_bytes: what the kernel holds for it, in RAM and in swap; of a private mapping whose file's pages are known,
+            the copies.
         swapped_bytes: as much of that is in swap.
         huge_bytes: as much of that is in transparent huge pages.
         page_bytes: size of its pages; more than the machine's for hugetlbfs.
@@ -90,6 +91,16 @@ class VmmFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return sum(part.swapped_bytes for part in self.ram)
 
     @property
+    def ram_file_bytes(self) -> int:
+        """What files hold beside the copies that a private mapping of them has."""
+        return sum(part.file_bytes or 0 for part in self.ram)
+
+    @property
+    def ram_huge_bytes(self) -> int:
+        """As much of it is in transparent huge pages of the host."""
+        return sum(part.huge_bytes for part in self.ram)
+
+    @property
     def held_bytes(self) -> int:
-        """What the host holds for the whole process, in RAM and in swap."""
-        return self.ram_held_bytes + self.own_bytes + self.own_swapped_bytes
+        """What the host holds for the whole process, in RAM and in swap, and for files behind private mappings."""
+        return self.ram_held_bytes + self.ram_file_bytes + self.own_bytes + self.own_swapped_bytes

@@ -6,7 +6,6 @@ import select
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,6 @@ from tests.host.guest.served_guest import wait_readable
 from tests.host.guest_ring import RING_PAGES
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """One that listens at the sockets one and two."""
-    daemon = Daemon(tmp_path)
-    yield daemon
-    daemon.close()
 
 
 def test_a_kick_that_is_no_eventfd_is_not_used(daemon: Daemon) -> None:

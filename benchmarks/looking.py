@@ -1,0 +1,152 @@
+"""What `pagetide why` takes to look at a VM of 64 GiB in pages of 4 KiB, and what it takes from that VM.
+
+The VM is a process with such a memory, named as QEMU names it, that has touched a part: the kernel's walk of its page
+tables grows with what is there, so two parts tell what all of it would take. For the other figure it works: it touches
+pages at random, and gives 4 MiB back and takes them again. Slots in which it is looked at without a pause and slots in
+which the same thread only burns its processor take turns.
+"""
+
+import mmap
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.rows import Row
+from pagetide import linux
+from pagetide.operate.guest.script import GUEST_SCRIPT
+from pagetide.operate.host.processes import look_at
+from pagetide.units import GIB, MIB, PAGE_SIZE_BYTES
+
+_RAM_BYTES = 64 * GIB
+_PARTS_BYTES = (2 * GIB, 6 * GIB)
+_REPEATS = 5
+_SLOT_S = 0.1
+_SLOTS = 150
+_BUSY_BYTES = GIB
+_AGAIN_BYTES = 4 * MIB
+
+
+class _Look(NamedTuple):
+    """One run of the command."""
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+
+
+def be_a_vm(touched_bytes: int, counter_fd: int) -> None:
+    """The VM, in a process of its own: touch so much of its memory, and then work for good, counted in the file."""
+    fd = os.memfd_create("memory-backend-memfd")
+    os.truncate(fd, _RAM_BYTES)
+    ram = np.frombuffer(mmap.mmap(fd, _RAM_BYTES, mmap.MAP_SHARED), np.int64)
+    counted = np.frombuffer(mmap.mmap(counter_fd, PAGE_SIZE_BYTES, mmap.MAP_SHARED), np.int64)
+    words = PAGE_SIZE_BYTES // 8
+    ram[: touched_bytes // 8 : words] = 1
+    counted[0] = 1
+    if touched_bytes != _BUSY_BYTES:
+        sys.stdin.read()
+    rng = np.random.default_rng(1)
+    while True:
+        ram[rng.integers(0, touched_bytes // PAGE_SIZE_BYTES, 4096) * words] += 1
+        linux.punch_hole(fd, 0, _AGAIN_BYTES)
+        ram[: _AGAIN_BYTES // 8 : words] = 1
+        counted[0] += 1
+
+
+@contextmanager
+def _vm(touched_bytes: int, folder: Path) -> Iterator[tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]]]]:
+    """Such a process, which has touched that much, and its counter."""
+    program = folder / "qemu-system-bench"
+    if not program.exists():
+        program.symlink_to(sys.executable)
+    counter_fd = os.memfd_create("counter")
+    try:
+        os.truncate(counter_fd, PAGE_SIZE_BYTES)
+        counter = np.frombuffer(mmap.mmap(counter_fd, PAGE_SIZE_BYTES, mmap.MAP_SHARED), np.int64)
+        code = f"from benchmarks.looking import be_a_vm; be_a_vm({touched_bytes}, {counter_fd})"
+        path = os.pathsep.join(sys.path)
+        with subprocess.Popen(
+            [program, "-c", code], stdin=subprocess.PIPE, pass_fds=[counter_fd], env=os.environ | {"PYTHONPATH": path}
+        ) as process:
+            try:
+                while not counter[0]:
+                    if process.poll() is not None:
+                        raise ChildProcessError("the VM has ended")
+                    time.sleep(0.05)
+                yield process.pid, counter
+            finally:
+                process.kill()
+    finally:
+        os.close(counter_fd)
+
+
+def _why(pid: int, guest: Path) -> _Look:
+    """The whole command, from its start to its end."""
+    start_s = time.perf_counter()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pagetide.cli", "why", str(pid), "--guest", str(guest)], stdout=subprocess.DEVNULL
+    )
+    _, status, used = os.wait4(child.pid, 0)
+    wall_s = time.perf_counter() - start_s
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise ChildProcessError("pagetide why has failed")
+    return _Look(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss << 10)
+
+
+def _burn_until(end_s: float) -> None:
+    while time.perf_counter() < end_s:
+        pass
+
+
+def _look_until(end_s: float, pid: int) -> None:
+    while time.perf_counter() < end_s:
+        look_at(pid)
+
+
+def _slowdown(pid: int, counter: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
+    """How much less it does while it is looked at, in percent; the median over pairs of slots."""
+    ratios = []
+    for _ in range(_SLOTS):
+        rates = []
+        for is_looked_at in (False, True):
+            start_s, before = time.perf_counter(), int(counter[0])
+            if is_looked_at:
+                _look_until(start_s + _SLOT_S, pid)
+            else:
+                _burn_until(start_s + _SLOT_S)
+            rates.append((int(counter[0]) - before) / (time.perf_counter() - start_s))
+        if all(rates):  # or something else had all processors
+            ratios.append(rates[1] / rates[0])
+    return 100 * (1 - statistics.median(ratios))
+
+
+def run() -> Iterator[Row]:
+    """Measure; one row a figure."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        guest = folder / "guest.txt"
+        guest.write_bytes(subprocess.run(["sh"], input=GUEST_SCRIPT.encode(), capture_output=True, check=True).stdout)
+        cpu_s, peak_bytes = [], 0
+        for touched_bytes in _PARTS_BYTES:
+            with _vm(touched_bytes, folder) as (pid, _):
+                looks = [_why(pid, guest) for _ in range(1 + _REPEATS)][1:]
+            cpu_s.append(min(look.cpu_s for look in looks))
+            peak_bytes = max(peak_bytes, *(look.peak_bytes for look in looks))
+        few, many = _PARTS_BYTES
+        yield Row(f"why, 64 GiB, {many // GIB} GiB there", min(look.wall_s for look in looks), "s", at_most=2)
+        all_s = cpu_s[0] + (cpu_s[1] - cpu_s[0]) * (_RAM_BYTES - few) / (many - few)
+        note = f"its processor time, from {few // GIB} and {many // GIB} GiB"
+        yield Row("why, 64 GiB, all of it there", all_s, "s", at_most=2, note=note)
+        yield Row("why, 64 GiB, memory of the command", peak_bytes / MIB, "MiB", at_most=150)
+        with _vm(_BUSY_BYTES, folder) as (pid, counter):
+            yield Row("why, a VM under load that is looked at, slower", _slowdown(pid, counter), "%", at_most=1)
