@@ -39,7 +39,7 @@ def test_a_table_becomes_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (nothing["mean_bytes"], nothing["most_bytes"]) == ((2.5 + 5.5 + 5.5) / 3 * GIB, 5.5 * GIB)
     assert (everything["mean_bytes"], everything["most_at_s"]) == ((2.5 + 5.5 + 3.5) / 3 * GIB, 300)
     assert everything["mosts_bytes"] == 5.5 * GIB
-    assert {one["name"].split(",")[0] for one in learned} == {"linux-9", "linux-0", "pool"}
+    assert {one["name"].split(",")[0] for one in learned} == {"linux-9", "linux-0", "pool-0"}
     for one in learned:
         assert everything["mean_bytes"] <= one["mean_bytes"] <= nothing["mean_bytes"]
     assert answer["provisioned_bytes"] == 7 * GIB

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-<<<<<<< HEAD
-from pagetide.cli import checks, comparing, daemon, guests, operating, planning  # noqa: F401 - each adds its commands
-=======
-from pagetide.cli import checks, comparing, daemon, guests, operating, recording  # noqa: F401 - each adds its commands
->>>>>>> record
+from pagetide.cli import (  # noqa: F401 - each adds its commands
+    checks,
+    comparing,
+    daemon,
+    guests,
+    operating,
+    planning,
+    recording,
+)
 from pagetide.cli.app import app
 from pagetide.cli.help_page import HelpPage, terminal_columns
 from pagetide.commands.status import STATUS_FAILED, STATUS_USAGE

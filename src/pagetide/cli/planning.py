@@ -110,9 +110,9 @@ def fleet_held(  # noqa: D417 - the options of the usage have a help of their ow
 
     Args:
         settings: Under which settings, beside the bounds: off, linux-9 to linux-0 (Linux's reporting by its order), or
-            a design of `pagetide run`. [default: linux-9,linux-0,pool]
+            a design of `pagetide run`; pool-0 is `pool` down to single pages. [default: linux-9,linux-0,pool-0]
         responses: A file that `pagetide fleet learn` wrote. [default: pagetide/responses.json in XDG_DATA_HOME, or
-            what is built in]
+            what is built in: off, linux-9, linux-0, shared and pool-0]
         json: Print JSON.
     """
     from pagetide.commands.fleet.held import fleet as answer
@@ -181,7 +181,7 @@ def check(  # noqa: D417 - the options of the usage have a help of their own
 
     Args:
         vm_days: How many days of VMs are drawn.
-        settings: Under which settings, as for `pagetide fleet`. [default: linux-9,linux-0,pool]
+        settings: Under which settings, as for `pagetide fleet`. [default: linux-9,linux-0,pool-0]
         responses: A file that `pagetide fleet learn` wrote. [default: as for `pagetide fleet`]
         costs: What things cost, as `pagetide calibrate` wrote it. [default: as for `pagetide run`]
         json: Print JSON.

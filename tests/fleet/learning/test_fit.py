@@ -29,7 +29,7 @@ def answering(response: Response) -> list[Observed]:
     return seen
 
 
-@pytest.mark.parametrize("fades", [0.0, 1.0])
+@pytest.mark.parametrize("fades", [0.0, 4.0])
 def test_a_known_response_is_found_again(fades: float) -> None:
     """What is left behind at each level, how fast the rest returns, and how fast the highest fades."""
     found = fit("known", answering(Response("known", 40.0, LEFT, fades=fades)))

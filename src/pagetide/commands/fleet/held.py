@@ -64,7 +64,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"there is no unit {self.columns[name]!r}; choose from {', '.join(known)}")
 
 
-SHOWN = ("linux-9", "linux-0", "pool")
+SHOWN = ("linux-9", "linux-0", "pool-0")
 """The settings that are looked at where none is named: Linux as it comes, as low as it goes, and ours."""
 
 

@@ -6,6 +6,7 @@ coming back or left behind (response.py). At an instant of the grid use changes 
 the step.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,11 +74,11 @@ def follow(
             refaulted += min(grown, ever - now + grown)
             ever = max(ever, now)
             if use > before and peak > use:
-                peak -= (peak - use) * min(fades * (use - before) / peak, 1.0)
+                peak -= (peak - use) * min(fades * ((use - before) / peak) ** 2, 1.0)
             peak = max(peak, use)
             floor = use
             if peak > 0.0:
-                level = use / peak * LEVELS
+                level = math.sqrt(use / peak) * LEVELS
                 below = min(int(level), LEVELS - 1)
                 floor += peak * (left[below] + (level - below) * (left[below + 1] - left[below]))
             coming = max(now - floor, 0.0)

@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 LEVELS = 16
-"""Into how many parts use is divided, from nothing to its highest."""
+"""Into how many parts use is divided, from nothing to its highest; level i is (i / LEVELS) squared of that.
+
+They lie closer at the bottom, where most changes: a handful of pages keeps whole areas from coming back.
+"""
 
 
 class Response(NamedTuple):
@@ -24,10 +27,11 @@ class Response(NamedTuple):
         name: of the setting.
         return_s: the time constant with which free memory returns; infinite if it never does.
         left: float64 [LEVELS + 1], what is left behind once all that comes back has, by the level to which use has
-            fallen, both as shares of the highest, which fades; in between along straight lines.
+            fallen, both as shares of the highest, which fades; in between along straight lines over its root.
         fresh: which share of growing use takes memory that the host does not hold, though free memory that it holds is
             there, because that is in too small blocks.
-        fades: by how much the highest comes down when use grows by 1, from far above what is used.
+        fades: how fast the highest comes down to what is used, for each growth, by the square of how large it is beside
+            the highest: small ones fill the same gaps again and again.
     """
 
     name: str

@@ -19,7 +19,7 @@ _MOVED_SHARE = 0.005
 _RETURNED_SHARE_MIN = 0.01
 """A setting of which less than this share of what falls comes back returns nothing."""
 
-_FADES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+_FADES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 """How fast the highest may fade."""
 
 _FITS = 5
@@ -94,7 +94,7 @@ def _highest(used: _Column, fades: float) -> _Column:
     highest = 0.0
     for step, use in enumerate(used):
         if before < use < highest:
-            highest -= (highest - use) * min(fades * (use - before) / highest, 1.0)
+            highest -= (highest - use) * min(fades * ((use - before) / highest) ** 2, 1.0)
         highest = max(highest, use)
         found[step], before = highest, use
     return found
@@ -105,7 +105,7 @@ def _left(falls: _Changes) -> _Column:
 
     Where nothing came back, at least what is held beyond use is left behind: such a fall counts if the fit has less.
     """
-    places = falls.used * LEVELS
+    places = np.sqrt(falls.used) * LEVELS
     below = np.minimum(places.astype(np.int64), LEVELS - 1)
     weights = np.zeros((len(places), LEVELS + 1))
     rows = np.arange(len(places))
@@ -126,6 +126,6 @@ def _fresh(rises: _Changes, left: _Column | None) -> float:
     grown = rises.used - rises.used_before
     chosen = rises.held_before - rises.used_before >= grown
     if left is not None:  # with less held than is left behind in the end, nothing came back in the step
-        chosen &= rises.held - rises.used < np.interp(rises.used, np.linspace(0, 1, LEVELS + 1), left)
+        chosen &= rises.held - rises.used < np.interp(np.sqrt(rises.used), np.linspace(0, 1, LEVELS + 1), left)
     total = grown[chosen].sum()
     return float(np.clip((rises.held - rises.held_before)[chosen].sum() / total, 0, 1)) if total else 0.0

@@ -21,8 +21,10 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         for order in range(PAGEBLOCK_ORDER, -1, -1)
     },
     **{design: {"design": design} for design in DESIGNS if design not in ("off", "balloon")},
+    "pool-0": {"design": "pool", "order": 0},
 }
-"""What is set for each, as RunConfig has it: Linux's own reporting by its order, and every design as it is by default.
+"""What is set for each, as RunConfig has it: Linux's own reporting by its order, every design as it is by default, and
+`pool` down to single pages.
 
 The balloon is not among them: its policy lets a guest this small run out of memory when use grows within seconds, so
 that there is no response to learn.

@@ -22,7 +22,7 @@ def shapes(seed: int) -> Mapping[str, list[float]]:
     - walks: here and there around a middle that differs, as use does over a day;
     - hum: a little up and down, as use always does.
     """
-    levels = [level / LEVELS for level in range(LEVELS, -1, -1)]
+    levels = [(level / LEVELS) ** 2 for level in range(LEVELS, -1, -1)]
     found = {"stairs": [*levels, 1.0], "falls": [share for level in levels[2::2] for share in (1.0, level)]}
     rng = np.random.default_rng(seed)
     for walk in range(_WALKS):
