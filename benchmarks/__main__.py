@@ -11,20 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import (
-    against_qemu,
-    bad_neighbours,
     command_line,
     fidelity,
     find_next,
     fleet,
     guest_allocator,
-    host_discard,
-    looking,
-    many_guests,
     shared,
     simulated,
 )
 from benchmarks.figures import measured, section, with_sections
+from benchmarks.host import against_qemu, bad_neighbours, host_discard, joined, many_guests, scraping
+from benchmarks.operators import looking
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows
@@ -35,8 +32,9 @@ from pagetide.workload.stream import StreamError
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
     "next": find_next.run,
-    "host": lambda: itertools.chain(host_discard.run(), against_qemu.run()),
+    "host": lambda: itertools.chain(host_discard.run(), joined.run(), against_qemu.run()),
     "guests": lambda: itertools.chain(many_guests.run(), bad_neighbours.run()),
+    "scraping": scraping.run,
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
@@ -109,6 +107,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--traces", type=Path, metavar="FOLDER", help=f"page traces for {_PRIZE}, which is left out without them"
     )
+    parser.add_argument(
+        "--live", metavar="NAME", help=f"replay this one of the traces on real memory, too, in {_PRIZE}"
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help=f"draw what came of {_PRIZE} there, as SVG")
     parser.add_argument("--json", action="store_true", help="print JSON at the end; rows go to standard error")
     parser.add_argument(
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     parts = dict(_PARTS)
     if arguments.traces is not None:
-        parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture)
+        parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture, arguments.live)
     if arguments.against is not None:
         parts["turns"] = lambda: allocator_rows.run(arguments.against)
     try:

@@ -4,6 +4,8 @@ Two kinds of work. `pair` allocates and frees one page, which hits the per-CPU l
 the held blocks or allocates a new one in its place, of random order, so that blocks split and merge; a third of
 memory is held. Each is run on one vCPU and on two at once, and against itself with a reporting worker at work
 (`scan`, every 50 ms, with a host that takes everything at once), in turn, so that the ratio holds on a noisy machine.
+Nothing is asked of two vCPUs: where there are two processors, the worker and they do not fit on them. What two vCPUs
+cost each other is asked in `turns`.
 """
 
 import functools
@@ -161,4 +163,5 @@ def run() -> Iterator[Row]:
             target = 60.0 if vcpus == 1 else None
             yield Row(f"allocator, {name}, {vcpus} vCPU", _best_ns(vcpus, make_work()), "ns", at_most=target)
             ratio = _reporting_ratio(vcpus, make_work)
-            yield Row(f"allocator, {name}, {vcpus} vCPU, reporting on / off", ratio, "ratio", at_most=1.03)
+            asked = 1.03 if vcpus == 1 else None
+            yield Row(f"allocator, {name}, {vcpus} vCPU, reporting on / off", ratio, "ratio", at_most=asked)

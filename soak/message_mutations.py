@@ -1,18 +1,30 @@
 """What a hostile front-end sends: the messages of an honest one, a few of them changed, moved, repeated or left out."""
 
+import contextlib
 import json
 import random
 import struct
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from pagetide.virtio.balloon import Queue
-from pagetide.virtio.vhost_user.messages import FLAG_NEED_REPLY, Message, Request, encode
+from pagetide.virtio.vhost_user.messages import (
+    FLAG_NEED_REPLY,
+    Message,
+    MessageReader,
+    RemoteProtocolError,
+    Request,
+    encode,
+)
 from pagetide.virtio.vhost_user.payloads import (
     NO_FD,
     U64,
     VRING_ADDRESS,
     VRING_STATE,
     ConfigSpace,
+    decode_inflight,
+    decode_mem_table,
+    decode_single_region,
     encode_config,
     encode_mem_table,
     encode_single_region,
@@ -97,6 +109,30 @@ def right_script(rng: random.Random) -> list[Step]:
     ]
 
 
+def shares_canary(script: Sequence[Step]) -> bool:
+    """Whether what is sent shares memory below the canaries' end: the daemon may then write there."""
+    reader = MessageReader()
+    reader.receive(b"".join(step.data for step in script if step.act == "send"))
+    with contextlib.suppress(RemoteProtocolError):  # nothing that comes after is listened to
+        while (sent := reader.next_message()) is not None:
+            if any(offset_bytes < CANARY_PAGES * PAGE for offset_bytes in _offsets_bytes(sent)):
+                return True
+    return False
+
+
+def _offsets_bytes(sent: Message) -> list[int]:
+    """Where in its files a message shares memory."""
+    with contextlib.suppress(RemoteProtocolError):
+        match sent.request:
+            case Request.SET_MEM_TABLE:
+                return [region.mmap_offset_bytes for region in decode_mem_table(sent.payload)]
+            case Request.ADD_MEM_REG:
+                return [decode_single_region(sent.payload).mmap_offset_bytes]
+            case Request.SET_INFLIGHT_FD:
+                return [decode_inflight(sent.payload).mmap_offset_bytes]
+    return []
+
+
 def _payload(rng: random.Random, request: int) -> bytes:  # noqa: PLR0911 - a form each
     """One of the form that this request has, with any values."""
     queue = rng.randrange(7)
@@ -116,7 +152,10 @@ def _payload(rng: random.Random, request: int) -> bytes:  # noqa: PLR0911 - a fo
             offset, size = rng.randrange(24), rng.randrange(24)
             return encode_config(ConfigSpace(offset, size, 0, bytes(size)))
         case Request.GET_INFLIGHT_FD | Request.SET_INFLIGHT_FD:
-            sizes = rng.choice((0, 1, 4096, 4096, 1 << 20, _TOP)), rng.choice((0, 0, CANARY_PAGES * PAGE, _TOP))
+            sizes = (
+                rng.choice((0, 1, 4096, 4096, 1 << 20, _TOP)),
+                rng.choice((0, CANARY_PAGES * PAGE, CANARY_PAGES * PAGE, _TOP)),
+            )
             return _INFLIGHT.pack(*sizes, rng.choice((0, 1, 5, 5, 65535)), rng.choice((0, 8, 8, 64, 65535)))
         case _:
             return rng.choice((b"", U64.pack(rng.choice(_VALUES))))

@@ -10,11 +10,15 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
+from benchmarks.prize import live
 from benchmarks.prize.clairvoyant import bounds
 from benchmarks.rows import Row
-from benchmarks.turns.builds import CommitError, both, tree_of, turns_row
+from benchmarks.turns.builds import CommitError, Turn, both, tree_of, turns_row
 from pagetide.machine.costs import read_costs
 from pagetide.workload.lives import lives, stream_of
+from pagetide.workload.stream_file import save_stream
+
+pytestmark = pytest.mark.jit  # no kernel of the package's is called
 
 ROWS = [Row("fast", 12.0, "ns", at_most=20), Row("slow", 3.0, "s", at_most=2, note="a|b"), Row("none", None, "s")]
 ORDER = ["one", "two", "three"]
@@ -104,7 +108,7 @@ def test_a_part_measured_anew_replaces_its_section_only() -> None:
     assert with_sections(text, [of("two", ROWS[2])], ORDER) == text
 
 
-SPEED = "import sys\nimport speed\nfor line in sys.stdin:\n    print(speed.NS * int(line), flush=True)\n"
+SPEED = "import sys\nimport speed\nfor line in sys.stdin:\n    print(speed.NS * float(line), flush=True)\n"
 
 
 @pytest.fixture
@@ -124,10 +128,13 @@ def test_two_builds_are_compared_by_turns(two_builds: Path, tmp_path: Path) -> N
     script = tmp_path / "work.py"
     script.write_text(SPEED)
     with both("HEAD", script, two_builds) as builds:
-        reached = turns_row(builds, "3", 5, "work", at_most=0.5)
-        missed = turns_row(builds, "3", 5, "work", at_most=0.2)
+        before, after = (Turn(build, "3") for build in builds)
+        reached = turns_row(before, after, 5, "work", at_most=0.5)
+        missed = turns_row(before, after, 5, "work", at_most=0.2)
+        unknown = turns_row(before, Turn(builds[1], "nan"), 5, "work", at_most=0.2)
     assert (reached.value, reached.ok, reached.note) == (0.25, True, "from 0.25 to 0.25")
     assert missed.ok is False
+    assert (unknown.value, unknown.ok) == (None, None)
     trees = ["git", "-C", str(two_builds), "worktree", "list"]
     assert len(subprocess.run(trees, capture_output=True, text=True, check=True).stdout.splitlines()) == 1
 
@@ -145,6 +152,16 @@ def test_the_prize_needs_traces(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "prize needs --traces FOLDER" in capsys.readouterr().err
     assert benchmarks.main(["prize", "--traces", str(tmp_path)]) == 2
     assert "there is no trace to replay" in capsys.readouterr().err
+
+
+def test_a_trace_is_replayed_live_and_simulated(tmp_path: Path, hugetmpfs: None) -> None:
+    """On both kinds of host pages, what is held and what is added is set against the simulated run."""
+    blocks = lives(np.arange(200) * 0.001, np.arange(200) * 0.001 + 0.5, np.zeros(200), np.zeros(200))
+    save_stream(stream_of(blocks, name="little", end_s=1.0), tmp_path / "little.parquet")
+    rows = list(live.run(tmp_path / "little.parquet"))
+    assert [row.name.rpartition(": ")[2] for row in rows] == ["held, off by", "added CPU, off by"] * 2
+    assert ["4 KiB" in row.name for row in rows] == [True, True, False, False]
+    assert all(row.at_most == 10 and row.value is not None and "simulated" in row.note for row in rows)
 
 
 def test_who_knows_the_future_discards_what_stays_free() -> None:

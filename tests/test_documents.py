@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "pagetide"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("findings/*.md")])

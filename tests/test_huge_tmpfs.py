@@ -8,6 +8,8 @@ import pytest
 from pagetide import linux
 from pagetide.huge_tmpfs import huge_tmpfs_file
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 
 def test_a_huge_tmpfs_file_is_huge_and_mounted_nowhere(hugetmpfs: None) -> None:
     """A byte written takes 2 MiB, and the machine's mounts are what they were."""

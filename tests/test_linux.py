@@ -15,6 +15,8 @@ import pytest
 from pagetide import linux
 from pagetide.processes import process_cpu_s, set_parent_death_signal
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 PAGE = 4096
 FULL = (1 << 64) - 2  # the highest an eventfd counts, eventfd(2)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 SETUP = Path(__file__).parent.parent / "tools/setup_guests"
 
 

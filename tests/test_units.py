@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from pagetide.units import ORDER_MAX, ORDERS, block_bytes, format_size, parse_size
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 
 @pytest.mark.parametrize(
     ("text", "size_bytes"),

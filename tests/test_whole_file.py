@@ -8,6 +8,8 @@ import pytest
 
 from pagetide.whole_file import TargetError, UnwrittenError, check_writable, write_whole, written_whole
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     """Whoever fails half-way has changed nothing."""

@@ -6,22 +6,17 @@ guest's and the host's beyond that with `off`. The allocator is measured with ma
 started) and without, by turns.
 """
 
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.guest_allocator import NR_PAGES, Work, seconds, works
+from benchmarks.prize import live
 from benchmarks.prize.picture import draw
 from benchmarks.prize.replay import Trace, keeping, linux, operations_per_s, policies, replay
 from benchmarks.rows import Row
-from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.reporting.designs.pool import Pool
-from pagetide.guest.reporting.settings import ReportingSettings
+from benchmarks.turns import allocator_rows
 from pagetide.units import GIB
 from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import load_stream
-
-_PAIRS = 9
 
 
 def _asked(traces: list[Trace]) -> Iterator[Row]:
@@ -44,31 +39,13 @@ def _asked(traces: list[Trace]) -> Iterator[Row]:
     yield Row("all: added CPU, G = 20 / order 9", cpu_20 / cpu_9, "ratio", at_most=0.90)
 
 
-def _marks_ratio(vcpus: int, make_work: Callable[[], Work]) -> float:
-    """The allocator with marks that keep blocks apart, against the same without; median over pairs of runs by turns."""
-    plain, marked = Zone(NR_PAGES, vcpus=vcpus), Zone(NR_PAGES, vcpus=vcpus)
-    Pool(marked, ReportingSettings(order=0)).start(0.0)
-    plain_work, marked_work = make_work(), make_work()
-    ratios = []
-    for _ in range(1 + _PAIRS):
-        plain_s = seconds(plain, vcpus, plain_work)
-        ratios.append(seconds(marked, vcpus, marked_work) / plain_s)
-    return statistics.median(ratios[1:])
-
-
-def _allocator() -> Iterator[Row]:
-    for vcpus in (1, 2):
-        for name, make_work in works(vcpus).items():
-            ratio = _marks_ratio(vcpus, make_work)
-            yield Row(f"allocator, {name}, {vcpus} vCPU, marks / none", ratio, "ratio", at_most=1.03)
-
-
-def run(folder: Path, picture: Path | None) -> Iterator[Row]:
+def run(folder: Path, picture: Path | None, live_name: str | None = None) -> Iterator[Row]:
     """Measure; one row a figure, as soon as there is one.
 
     Args:
         folder: where the traces are, one a Parquet file.
         picture: where to draw what came of it, or None.
+        live_name: which of the traces is replayed on real memory, too, if any.
 
     Raises:
         StreamError: a file is no stream, or there is none.
@@ -88,6 +65,8 @@ def run(folder: Path, picture: Path | None) -> Iterator[Row]:
         for label, speed in operations_per_s(path.stem, stream).items():
             yield Row(f"{path.stem}, {label}: operations simulated", speed / 1e6, "M/s", at_least=1)
     yield from _asked(traces)
-    yield from _allocator()
+    yield from allocator_rows.marks()
+    if live_name is not None:
+        yield from live.run(folder / f"{live_name}.parquet")
     if picture is not None:
         draw(traces, picture)

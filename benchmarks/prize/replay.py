@@ -89,13 +89,14 @@ def policies() -> list[Policy]:
     return found
 
 
-def _ram_bytes(name: str, stream: Stream) -> int:
+def ram_bytes(name: str, stream: Stream) -> int:
+    """How much memory the guest has in which a trace is replayed."""
     return _RAM_BYTES.get(name, math.ceil(1.5 * stream.peak_bytes / GIB) * GIB)
 
 
 def _measure(name: str, stream: Stream, settings: dict[str, Any]) -> tuple[float, float, float]:
     """What the host held on average, CPU seconds of guest and host, and how long it took."""
-    config = RunConfig(ram_bytes=_ram_bytes(name, stream), vcpus=stream.vcpus, **settings)
+    config = RunConfig(ram_bytes=ram_bytes(name, stream), vcpus=stream.vcpus, **settings)
     result = SimulatedMachine(config, read_costs(), stream=stream).run(Nobody())
     assert result.outcome == "complete", f"{name} with {settings}: {result.outcome}"
     assert result.mean_resident_bytes is not None
@@ -109,7 +110,7 @@ def operations_per_s(name: str, stream: Stream) -> dict[str, float]:
     found = {}
     for label in ("off", linux(0), keeping(5)):
         settings = {"design": "off"} if label == "off" else next(p.settings for p in policies() if p.label == label)
-        config = RunConfig(ram_bytes=_ram_bytes(name, stream), vcpus=stream.vcpus, **settings)
+        config = RunConfig(ram_bytes=ram_bytes(name, stream), vcpus=stream.vcpus, **settings)
         machine = SimulatedMachine(config, read_costs(), stream=stream)
         start_s = time.process_time()
         machine.run(Nobody())

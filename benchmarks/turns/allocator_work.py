@@ -1,9 +1,9 @@
 """What is done with the guest's allocator in a turn, as a script: it imports nothing that an earlier build has not.
 
-It reads `pair|random ORDERS VCPUS` line by line, and writes how many nanoseconds an operation took. `pair` allocates
-and frees one block; `random` frees a random one of the held blocks, or allocates one in its place: of one order, or of
-orders from one to another, half of them of the first, a quarter of the next and so on. All is on 2^18 pages, of which
-`random` holds a third, or of order 9 half.
+It reads `pair|random ORDERS VCPUS [marks]` line by line, and writes how many nanoseconds an operation took. `pair`
+allocates and frees one block; `random` frees a random one of the held blocks, or allocates one in its place: of one
+order, or of orders from one to another, half of them of the first, a quarter of the next and so on. All is on 2^18
+pages, of which `random` holds a third, or of order 9 half. With `marks` blocks are kept apart by them (`pool` started).
 
 A turn has short rounds. Each begins once all vCPUs are there, every one on a processor of its own, and lasts until the
 last is done; the median counts. Rounds in which a vCPU was not on its processor throughout are left out: on two vCPUs
@@ -115,8 +115,17 @@ Work = Callable[..., int]
 """What a vCPU does in a turn, given its number, the gate, how many vCPUs there are and what is kept of its rounds."""
 
 
-def _make(kind: str, orders: str, vcpus: int) -> Work:
+def _keep_marks(zone: Zone) -> None:
+    from pagetide.guest.reporting.designs.pool import Pool  # noqa: PLC0415 - an earlier build has none
+    from pagetide.guest.reporting.settings import ReportingSettings  # noqa: PLC0415
+
+    Pool(zone, ReportingSettings(order=0)).start(0.0)
+
+
+def _make(kind: str, orders: str, vcpus: int, marks: bool) -> Work:
     zone = Zone(_NR_PAGES, vcpus=vcpus)
+    if marks:
+        _keep_marks(zone)
     if kind == "pair":
         return lambda vcpu, *rounds: int(_pairs(zone.words, zone.pages, vcpu, int(orders), *rounds))
     rng, places, total = np.random.default_rng(7), _HELD[orders] // vcpus, _ROUNDS * _OPERATIONS
@@ -155,9 +164,9 @@ def main() -> None:
     """Do what is asked, line by line, until there is no more."""
     works: dict[str, Work] = {}
     for line in sys.stdin:
-        kind, orders, vcpus = line.split()
+        kind, orders, vcpus, *marks = line.split()
         if line not in works:
-            works[line] = _make(kind, orders, int(vcpus))
+            works[line] = _make(kind, orders, int(vcpus), bool(marks))
         print(_turn_ns(works[line], int(vcpus)), flush=True)
 
 

@@ -4,6 +4,7 @@ On a machine that others use, or whose clock changes, two figures taken one afte
 two that were taken in turns says more. Each build is a process that does, again and again, what it is asked to.
 """
 
+import math
 import os
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.rows import Row
 
@@ -89,11 +91,21 @@ def both(commit: str, script: Path, root: Path = ROOT) -> Iterator[tuple[Build, 
         yield before, stack.enter_context(Build(root, script))
 
 
-def turns_row(builds: tuple[Build, Build], work: str, turns: int, name: str, at_most: float) -> Row:
-    """Do the work so many times by turns, after once for nothing; the median of this build's time over the other's."""
-    before, after = builds
-    before.take(work)
-    after.take(work)
-    ratios = sorted(1 / before.take(work) * after.take(work) for _ in range(turns))
+class Turn(NamedTuple):
+    """A build, and what it is to do in its turn."""
+
+    build: Build
+    work: str
+
+
+def turns_row(before: Turn, after: Turn, turns: int, name: str, at_most: float) -> Row:
+    """Take both turns so many times, after once for nothing; the median of the time of `after` over that of `before`.
+
+    A turn of which the script cannot say how long it took counts for nothing.
+    """
+    taken = [after.build.take(after.work) / before.build.take(before.work) for _ in range(1 + turns)][1:]
+    ratios = sorted(ratio for ratio in taken if not math.isnan(ratio))
+    if not ratios:
+        return Row(name, None, "ratio", at_most=at_most, note="no turn had the processors to itself")
     note = f"from {ratios[0]:.3g} to {ratios[-1]:.3g}"
     return Row(name, statistics.median(ratios), "ratio", at_most=at_most, note=note)

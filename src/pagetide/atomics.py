@@ -77,6 +77,10 @@ if JIT_DISABLED:
         """CLOCK_MONOTONIC in nanoseconds."""
         return time.monotonic_ns()
 
+    def thread_ns() -> int:
+        """CPU time of the calling thread in nanoseconds."""
+        return time.thread_time_ns()
+
     def errno() -> int:
         """The calling thread's errno, to be read right after a failed external call."""
         return ctypes.get_errno()
@@ -196,21 +200,26 @@ else:
 
         return types.void(), generate
 
-    @intrinsic
-    def monotonic_ns(typingctx: Any) -> Any:
-        """CLOCK_MONOTONIC in nanoseconds."""
+    def _clock_ns(clock: int) -> Any:
+        """An intrinsic that reads a clock (clock_gettime(2))."""
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            i32, i64 = ir.IntType(32), ir.IntType(64)
-            spec = cgutils.alloca_once(builder, ir.ArrayType(i64, 2))
-            address = builder.ptrtoint(spec, i64)
-            kind = ir.FunctionType(i32, [i32, i64])
-            function = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
-            builder.call(function, [i32(time.CLOCK_MONOTONIC), address])
-            seconds, nanoseconds = cgutils.unpack_tuple(builder, builder.load(spec))
-            return builder.add(builder.mul(seconds, i64(1_000_000_000)), nanoseconds)
+        def typing(typingctx: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                i32, i64 = ir.IntType(32), ir.IntType(64)
+                spec = cgutils.alloca_once(builder, ir.ArrayType(i64, 2))
+                address = builder.ptrtoint(spec, i64)
+                kind = ir.FunctionType(i32, [i32, i64])
+                function = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
+                builder.call(function, [i32(clock), address])
+                seconds, nanoseconds = cgutils.unpack_tuple(builder, builder.load(spec))
+                return builder.add(builder.mul(seconds, i64(1_000_000_000)), nanoseconds)
 
-        return types.int64(), generate
+            return types.int64(), generate
+
+        return intrinsic(typing)
+
+    monotonic_ns = _clock_ns(time.CLOCK_MONOTONIC)
+    thread_ns = _clock_ns(time.CLOCK_THREAD_CPUTIME_ID)
 
     def _raw(bits: int, signed: bool, store: bool, ordering: str) -> Any:
         """An intrinsic that loads or stores an integer at an address."""

@@ -80,6 +80,12 @@ class CompareProcess:
         """Ctrl-C, as a terminal sends it: to every process of the group."""
         os.killpg(self.process.pid, signal.SIGINT)
 
+    def end_by_ctrl_c(self) -> None:
+        """Interrupt it; it ends and says so, and so do its workers."""
+        self.interrupt()
+        assert self.status() == 130
+        self.await_workers_end()
+
     def status(self) -> int:
         """Wait for its end."""
         return self.process.wait(WAIT_MAX_S)

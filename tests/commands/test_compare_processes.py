@@ -19,9 +19,7 @@ def test_ctrl_c_keeps_what_is_done_and_resume_does_the_rest(tmp_path: Path) -> N
     folder = tmp_path / "results"
     with CompareProcess(folder, "--jobs", "2") as grid:
         grid.await_first_run()
-        grid.interrupt()
-        assert grid.status() == 130
-        grid.await_workers_end()
+        grid.end_by_ctrl_c()
     before = runs_of(folder)
     assert 0 < len(before) < RUNS
     assert not any(run.failed for run in before)
@@ -78,9 +76,7 @@ def test_ctrl_c_ends_a_live_grid_with_its_guests(tmp_path: Path) -> None:
     with CompareProcess(folder, "--machine", "live", settings=LIVE_SETTINGS) as grid:
         grid.await_first_run()
         grid.await_live_guest()
-        grid.interrupt()
-        assert grid.status() == 130
-        grid.await_workers_end()
+        grid.end_by_ctrl_c()
     runs = runs_of(folder)
     assert 0 < len(runs) < RUNS
     assert {(run.cell.machine, run.outcome, run.costs) for run in runs} == {("live", "complete", "")}

@@ -84,6 +84,15 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"pagetide.conformance.vectors.{module}.PATIENCE_S", 0.3)
 
 
+Process = Callable[[BalloonDevice, int, int], Turn]
+
+
+def _process(monkeypatch: pytest.MonkeyPatch, process: Process) -> None:
+    """Have turns be these, each of them: none is served in passing."""
+    monkeypatch.setattr(BalloonDevice, "process", process)
+    monkeypatch.setattr(BalloonDevice, "skip_if_served", lambda *_: None)
+
+
 def test_a_device_that_does_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that leaves everything in its rings fails every vector that needs an answer."""
 
@@ -91,7 +100,7 @@ def test_a_device_that_does_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> No
         time.sleep(0.005)
         return condition()
 
-    monkeypatch.setattr(BalloonDevice, "process", lambda *_: NOTHING)
+    _process(monkeypatch, lambda *_: NOTHING)
     monkeypatch.setattr(Bench, "wait_for", glance)
     _impatient(monkeypatch)
     with OwnDevice(RAM_BYTES) as device:
@@ -108,16 +117,13 @@ def test_a_device_that_discards_too_much_fails(monkeypatch: pytest.MonkeyPatch) 
         assert punch_hole(int(device._memory.region_map.table[0, REGION_FD]), DATA - 9 * PAGE, PAGE) == 0
         return process(device, index, budget)
 
-    monkeypatch.setattr(BalloonDevice, "process", greedy)
+    _process(monkeypatch, greedy)
     with OwnDevice(RAM_BYTES) as device:
         bench = Bench(device)
         for name in ("reporting: poisoned pages", "inflate: one page", "statistics: the first buffer is kept"):
             result = run_vector(VECTORS[NAMES.index(name)], bench)
             assert not result.passed
             assert result.note == "memory that was not given away was changed"
-
-
-Process = Callable[[BalloonDevice, int, int], Turn]
 
 
 def _serving(serve: Callable[[BalloonDevice, DeviceRing, Element], bool]) -> Process:
@@ -209,7 +215,7 @@ def test_a_broken_device_is_caught(
 ) -> None:
     """A device with one thing wrong fails the vector that is about it, which the sound device passes."""
     _impatient(monkeypatch)
-    monkeypatch.setattr(BalloonDevice, "process", breaks(BalloonDevice.process))
+    _process(monkeypatch, breaks(BalloonDevice.process))
     with OwnDevice(RAM_BYTES) as device:
         assert not run_vector(VECTORS[NAMES.index(vector)], Bench(device)).passed
 

@@ -44,9 +44,7 @@ class GuestRing:
         self.driver = DriverRing(
             SIZE,
             ram_address=self.ram.address - GPA,
-            desc_gpa=self.place.desc_gpa,
-            avail_gpa=self.place.avail_gpa,
-            used_gpa=self.place.used_gpa,
+            place=self.place,
             event_idx=bool(self._features & Feature.EVENT_IDX),
             table_descs=_TABLE_DESCS if self._features & Feature.INDIRECT_DESC else 0,
             tables_gpa=self._tables_gpa,

@@ -10,6 +10,8 @@ from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece, read_costs, write_costs
 from pagetide.memory.metadata import PIECE_KINDS
 
+pytestmark = pytest.mark.jit  # its kernels are tested both ways elsewhere
+
 
 def test_there_are_costs_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The built-in costs serve until `calibrate` has written some, and then those do."""

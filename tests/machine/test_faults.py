@@ -6,6 +6,8 @@ import pytest
 
 from pagetide.machine.faults import Fault, FaultError, parse_fault, parse_faults, ring_entries
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 
 @pytest.mark.parametrize(
     ("text", "fault"),

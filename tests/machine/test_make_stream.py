@@ -15,6 +15,8 @@ from pagetide.machine.workloads import make_stream
 from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import save_stream
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 MIB = 1 << 20
 NAMES = get_args(Workload)
 

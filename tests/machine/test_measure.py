@@ -6,6 +6,8 @@ import pytest
 from pagetide.machine.measure import Series, Span, bursts, footprint
 from pagetide.machine.observer import SAMPLE_INTERVAL_S
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 GIB = 1 << 30
 
 

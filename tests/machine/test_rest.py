@@ -7,6 +7,8 @@ from pagetide.guest.reporting.registry import DESIGNS, make_design
 from pagetide.machine.config import RunConfig
 from pagetide.machine.rest import rest_blocks, rest_bytes, why_it_rests
 
+pytestmark = pytest.mark.jit  # its kernels are tested both ways elsewhere
+
 
 @pytest.mark.parametrize(
     "settings", [{}, {"wake_blocks": 5, "capacity": 4, "vcpus": 3}, {"wake": "merge"}, {"wake": "threshold"}]

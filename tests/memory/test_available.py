@@ -7,6 +7,8 @@ import pytest
 
 from pagetide.memory.available import available_bytes, total_bytes
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 MIB = 1 << 20
 
 

@@ -16,6 +16,8 @@ from pagetide.memory.available import total_bytes
 from pagetide.memory.guest_ram import ALIGN_BYTES, Backing, GuestRam, GuestRamError, create_ram_file
 from pagetide.memory.residency import resident_bytes
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 PAGE = 4096
 SIZE = 8 << 20
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,11 @@ class LibvirtSession:
     def define(self, definition: str) -> None:
         """Start a domain that is defined so; it ends with the session."""
         self._run("-c", "import sys, libvirt; libvirt.open(None).createXML(sys.argv[1])", definition)
+
+    def arguments(self, definition: str) -> list[str]:
+        """With what libvirt would start QEMU for a domain that is defined so; nothing is started."""
+        script = "import sys, libvirt; print(libvirt.open(None).domainXMLToNative('qemu-argv', sys.argv[1]))"
+        return shlex.split(self._run("-c", script, definition).replace("\\\n", " "))
 
     def why(self, *words: str) -> dict[str, object]:
         """What `pagetide why --json` answers."""

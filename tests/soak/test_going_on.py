@@ -19,7 +19,7 @@ from soak.daemons import Sentences
 from soak.part import BrokenError, Part, Trial
 from soak.state import StateError, load
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.jit]  # its kernels are tested both ways elsewhere
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,6 +6,8 @@ import pytest
 
 from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_BYTES, STAT, Config, Feature, Queue, Stat, queues
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 
 @pytest.mark.parametrize(
     ("features", "reporting"),

@@ -6,6 +6,8 @@ from pagetide.virtio import pci as virtio_pci
 from pagetide.virtio.balloon import Status
 from pagetide.virtio.pci import PciError, VirtioPci
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 SLOT = 3
 BAR = 4
 CAPABILITIES = {0x40: (1, 0x0000, 0x54), 0x54: (2, 0x1000, 0x68), 0x68: (3, 0x2000, 0x7C), 0x7C: (4, 0x3000, 0)}

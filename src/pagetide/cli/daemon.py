@@ -39,6 +39,8 @@ def serve(
     page_poison: bool = True,
     reporting: bool = True,
     device_init: bool = False,
+    metrics: str | None = None,
+    metrics_any: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Be the balloon device of real guests, each attached to a vhost-user socket.
 
@@ -62,8 +64,10 @@ def serve(
         reporting: Offer free page reporting.
         device_init: Offer VIRTIO_BALLOON_F_DEVICE_INIT_REPORTED, a draft that may still change: a guest that knows it
             need not zero memory that it reported and that was verified gone.
+        metrics: Answer Prometheus' scrapes at this address, such as 127.0.0.1:9464, from a process of its own.
+        metrics_any: Let that be an address that other machines reach. Whoever does may read the metrics.
     """
-    from pagetide.commands.serve import serve_command
+    from pagetide.commands.daemon.serve import serve_command
 
     offered = {
         "STATS_VQ": stats, "DEFLATE_ON_OOM": deflate_on_oom, "FREE_PAGE_HINT": free_page_hint,
@@ -79,6 +83,8 @@ def serve(
         without=without,
         take_over=take_over,
         device_init=device_init,
+        metrics=metrics,
+        metrics_any=metrics_any,
     )
 
 
@@ -118,6 +124,6 @@ def ctl(
         json: Print JSON.
         force: For set: also if that is less than the guest uses by its own statistics.
     """
-    from pagetide.commands.ctl import ctl_command
+    from pagetide.commands.daemon.ctl import ctl_command
 
     return ctl_command(command, guest, settings, control, json=json, force=force)

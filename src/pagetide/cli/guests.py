@@ -225,7 +225,7 @@ _TEND_EXAMPLES = """
 Examples:
 
     pagetide tend --dry-run
-    pagetide tend --print >/usr/local/sbin/pagetide-tend
+    pagetide tend --print sh >/usr/local/sbin/pagetide-tend
     pagetide boot uml --ram 512MiB --fill 300MiB --sieve --tend
 
 Exit status: 0 ended by a signal or --once; 1 this kernel has no free page reporting, or no root; 2 bad arguments.
@@ -235,7 +235,7 @@ Exit status: 0 ended by a signal or --once; 1 this kernel has no free page repor
 @command(_TEND_EXAMPLES)
 def tend(
     *,
-    print_: Annotated[bool, Parameter(name="--print", negative="")] = False,
+    print_: Annotated[Literal["sh", "py"] | None, Parameter(name="--print")] = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     once: Annotated[bool, Parameter(negative="")] = False,
     idle: Annotated[int, Parameter(converter=whole)] = 5,
@@ -250,7 +250,7 @@ def tend(
     done and what it brought. It is one script for any POSIX shell, busybox's too.
 
     Args:
-        print_: Print the script, to be copied into a guest without pagetide.
+        print_: Print the script, to be copied into a guest without pagetide: sh, or py for Python 3.8 and newer.
         dry_run: Say what would be done now if the guest were idle, and why, and change nothing.
         once: End after the first time.
         idle: Seconds of idleness before anything is done.
@@ -261,7 +261,7 @@ def tend(
     from pagetide.commands.tend import print_script, run_script
 
     if print_:
-        return print_script()
+        return print_script(print_)
     flags = [name for name, given in (("--dry-run", dry_run), ("--once", once)) if given]
     values = {"--idle": idle, "--busy": busy, "--worth": worth, "--least-order": least_order}
     return run_script([*flags, *(word for name, value in values.items() for word in (name, str(value)))])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pagetide.commands.control_path import default_control_path
+from pagetide.commands.daemon.control_path import default_control_path
 from pagetide.commands.run import run
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.architectures import AMD64, Architecture, find_architecture

@@ -4,12 +4,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pagetide.inside import tend_path, tend_script
+from pagetide.inside import Language, tend_path, tend_script
 
 
-def print_script() -> int:
+def print_script(language: Language) -> int:
     """Print it, to be copied into a guest."""
-    print(tend_script(), end="")
+    print(tend_script(language), end="")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pagetide.commands.control_path import default_control_path
+from pagetide.commands.daemon.control_path import default_control_path
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config_error import ConfigError
 from pagetide.operate.answer import Answer, answer

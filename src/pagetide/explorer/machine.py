@@ -179,7 +179,7 @@ class ExploredMachine:
         )
 
     def _join_rings(self, modules: dict[str, Any]) -> None:
-        kinds = modules["host.device.queues.turn"].Queue
+        kinds = modules["host.device.queues.element"].Queue
         capacity = self.scenario.settings.capacity
         size_bytes = self.scenario.nr_pages << PAGE_SHIFT
         if self.balloons:

@@ -19,7 +19,9 @@ MODULES = (
     "virtio.split_ring.driver",
     "virtio.split_ring.device_ring",
     "host.device.queues.element",
+    "host.device.queues.joined",
     "host.device.queues.turn",
+    "host.device.queues.block_queue",
 )
 """What is needed of the explored world, and for a balloon guest.driver.inflate."""
 
@@ -55,18 +57,17 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram,
     """
     size = 1 << max(_SIZE_MIN - 1, blocks - 1).bit_length()
     gpa = ram.queue_gpa + number * QUEUE_BYTES
-    desc, avail, used, end = place_ring(size, gpa)
+    place = place_ring(size, gpa)
+    desc, avail, used, end = place
     assert end <= gpa + QUEUE_BYTES
-    driver = modules["virtio.split_ring.driver"].DriverRing(
-        size, ram_address=0, desc_gpa=desc, avail_gpa=avail, used_gpa=used, event_idx=True
-    )
-    ring_device, turn = modules["virtio.split_ring.device_ring"], modules["host.device.queues.turn"]
+    driver = modules["virtio.split_ring.driver"].DriverRing(size, ram_address=0, place=place, event_idx=True)
+    ring_device, queues = modules["virtio.split_ring.device_ring"], modules["host.device.queues.block_queue"]
     vars(ring_device)["used_idx"] = lambda _: 0
     ring = ring_device.DeviceRing(
         size, desc_address=desc, avail_address=avail, used_address=used, event_idx=True, indirect=False
     )
     control = modules["host.device.queues.element"].turn_control(punches_max=punches_max)
-    served = turn.BlockQueue(kind, ring, control, np.zeros(ACCOUNT_WORDS, np.int64))
+    served = queues.BlockQueue(kind, ring, control, np.zeros(ACCOUNT_WORDS, np.int64))
     places = used - ram.queue_gpa + 2, avail - ram.queue_gpa + 4 + 2 * size
     return Joined(driver, served, (driver.state, ring.state, served.progress, served.ranges), *places)
 

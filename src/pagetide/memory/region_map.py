@@ -22,7 +22,7 @@ REGION_MARKS = 5
 REGION_PIECE = 6
 REGION_UNIT = 7
 REGION_BOOK = 8
-_COLUMNS = 9
+REGION_COLUMNS = 9
 
 WHOLE = 1 << 62
 """A piece larger than any region."""
@@ -148,7 +148,7 @@ class RegionMap:
             if region.gpa < end:
                 raise ValueError(f"the region at {region.gpa:#x} overlaps the one before it, which ends at {end:#x}")
             end = region.gpa + region.size_bytes
-        self.table = np.array(sorted(regions), dtype=np.int64).reshape(len(regions), _COLUMNS)
+        self.table = np.array(sorted(regions), dtype=np.int64).reshape(len(regions), REGION_COLUMNS)
 
     def locate(self, gpa: int, length_bytes: int) -> tuple[int, int] | None:
         """The descriptor and file offset that back this range, or None if no one region holds all of it."""

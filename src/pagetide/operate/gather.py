@@ -1,12 +1,14 @@
 """Gathers the evidence of one VM from as many sources as can be reached; what cannot be is said."""
 
 import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from pagetide.operate.evidence import DaemonFacts, Evidence
+from pagetide.operate.guest.facts import GuestFacts
 from pagetide.operate.guest.text import GuestTextError, read_guest_text
 from pagetide.operate.host.cgroup import cgroup_of
 from pagetide.operate.host.daemon import daemon_guests
@@ -16,8 +18,13 @@ from pagetide.operate.host.libvirt_domain import LibvirtError, ask_libvirt
 from pagetide.operate.host.monitor import ASK_MAX_S, MonitorError, ask_monitor
 from pagetide.operate.host.monitor_facts import MonitorFacts
 from pagetide.operate.host.processes import ProcessError, find_vms, libvirt_uuid_of, look_at, sockets_of, vmm_of
+from pagetide.operate.host.vmm_facts import VmmFacts
 
 _DAEMON_MAX_S = 0.5
+_NO_DAEMON = (
+    "No daemon says that it serves this guest (--control names its socket): whether it is paused or inhibited is not "
+    "known."
+)
 
 
 class GatherError(Exception):
@@ -48,38 +55,14 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
         guest = None if guest_text is None else read_guest_text(guest_text)
     except GuestTextError as error:
         raise GatherError(str(error)) from error
-    gaps = []
     target = _find(vm, control)
     try:
         facts = look_at(target.pid, _backends(target))
     except ProcessError as error:
         raise GatherError(str(error)) from error
-    monitor = target.monitor
-    uuid = libvirt_uuid_of(target.pid) if monitor is None else None
-    if uuid is not None:
-        try:
-            monitor = ask_libvirt(uuid).facts
-        except LibvirtError as error:
-            gaps.append(f"{error}; what is changed of the VM since its start, and its statistics, are not known.")
-    daemon = None
-    if any(balloon.is_ours for balloon in facts.balloons or ()):
-        daemon = _ask_daemon(target.pid, control)
-        if daemon is None:
-            gaps.append(
-                "No daemon says that it serves this guest (--control names its socket): whether it is paused or "
-                "inhibited is not known."
-            )
-    if guest is None:
-        gaps.append(
-            "The guest was not asked: what its memory is used for is not known. Run what `pagetide why --guest-script` "
-            "prints in the guest, and give its output with --guest FILE."
-        )
-    else:
-        gaps += [f"{name} could not be read in the guest: run the script there as root." for name in guest.unread]
-        if not guest.zones:
-            gaps.append("The guest's buddyinfo is missing: which of its free memory could be reported is not known.")
-    if facts.ram_is_guessed:
-        gaps.append("The largest mapping was taken for the guest's memory; nothing says that it is.")
+    monitor, vmm_gaps = _ask_vmm(target, facts)
+    is_ours = any(balloon.is_ours for balloon in facts.balloons or ())
+    daemon = _ask_daemon(target.pid, control) if is_ours else None
     return Evidence(
         taken=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         vm=facts,
@@ -88,8 +71,39 @@ def gather(vm: str, guest_text: bytes | None, control: Path) -> Evidence:
         firecracker=target.firecracker,
         daemon=daemon,
         cgroup=cgroup_of(target.pid),
-        gaps=tuple(gaps),
+        gaps=(*vmm_gaps, *((_NO_DAEMON,) if is_ours and daemon is None else ()), *_gaps(facts, guest)),
     )
+
+
+def _ask_vmm(target: Target, facts: VmmFacts) -> tuple[MonitorFacts | None, tuple[str, ...]]:
+    """What the VMM says of itself, or libvirt for it, and what is not known since nobody does."""
+    if target.monitor is not None or target.firecracker is not None:
+        return target.monitor, ()
+    uuid = libvirt_uuid_of(target.pid)
+    if uuid is not None:
+        try:
+            return ask_libvirt(uuid).facts, ()
+        except LibvirtError as error:
+            return None, (f"{error}: what is changed of the VM since its start, and its statistics, are not known.",)
+    asked = {"QEMU": "QEMU's monitor", "Firecracker": "Firecracker's API"}.get(facts.vmm)
+    if asked is None:
+        return None, ()
+    return None, (f"{asked} was not asked: what is changed of the VM since its start is not known. Name its socket.",)
+
+
+def _gaps(facts: VmmFacts, guest: GuestFacts | None) -> Iterator[str]:
+    """What else could not be read."""
+    if guest is None:
+        yield (
+            "The guest was not asked: what its memory is used for is not known. Run what `pagetide why --guest-script` "
+            "prints in the guest, and give its output with --guest FILE."
+        )
+    else:
+        yield from (f"{name} could not be read in the guest: run the script there as root." for name in guest.unread)
+        if not guest.zones:
+            yield "The guest's buddyinfo is missing: which of its free memory could be reported is not known."
+    if facts.ram_is_guessed:
+        yield "The largest mapping was taken for the guest's memory; nothing says that it is."
 
 
 def _find(vm: str, control: Path) -> Target:

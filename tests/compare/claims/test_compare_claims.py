@@ -97,6 +97,9 @@ HELD: dict[str, dict[str, Figures]] = {
         f"{workload}, {wake}": {"passes": 10, "idle_passes": 4 if wake == "timer" else 0}
         for workload in ("burst", "web") for wake in ("merge", "threshold", "timer")
     },
+    "timing": {
+        "off": cpu(1.0), "order 9": cpu(2.0), "order 0": cpu(7.0), "batches": cpu(6.0), "later": cpu(1.5),
+    },
     "hours": {"array": left(640), "scan": left(2)},
     "busy": {
         "busy": kept(14), "busy behind": kept(31) | {"dropped_hints": 800}, "burst": kept(60),
@@ -156,6 +159,10 @@ DOCTORED: list[tuple[str, str, str, Figures]] = [
     ("S17", "not held", "web, threshold", {"idle_passes": 1}),
     ("S17", "not held", "burst, timer", {"idle_passes": 0}),
     ("S17", "undecided", "burst, timer", {"idle_passes": [4, 0, 4]}),
+    ("timing", "not held", "order 9", cpu(8.0)),
+    ("timing", "not held", "batches", cpu(3.0)),
+    ("timing", "not held", "later", cpu(4.0)),
+    ("timing", "undecided", "later", cpu(1.5, 4.0, 1.5)),
     ("hours", "not held", "array", left(2)),
     ("hours", "not held", "scan", left(640)),
     ("hours", "undecided", "array", left(640, 2, 640)),
@@ -197,7 +204,7 @@ def doctored(claim_id: str, case: str, changes: Figures) -> Finding:
 def test_every_mechanism_of_the_thread_has_one_claim() -> None:
     """S1 to S17, each once and in order, and then the arguments besides."""
     names = [claim.claim_id for claim in all_claims()]
-    assert names == [*(f"S{number}" for number in range(1, 18)), "hours", "busy"]
+    assert names == [*(f"S{number}" for number in range(1, 18)), "hours", "busy", "timing"]
     assert [one.claim_id for one in findings_of([])] == names
     assert set(HELD) == set(names)
 
@@ -261,6 +268,7 @@ def test_a_set_up_on_which_nothing_is_sound_leaves_s13_undecided() -> None:
         ("S15", "none", {"false_ooms": 558}, "558 allocations failed falsely"),
         ("S16", "cool", mib("refaulted_bytes", 46), "46 MiB refaulted"),
         ("S17", "web, timer", {"idle_passes": 3}, "on web, timer 3 of 10"),
+        ("timing", "later", mib("refaulted_bytes", 7), "7 MiB refaulted"),
         ("hours", "array", left(642), "642 MiB of 1000 MiB"),
         ("busy", "busy behind", {"dropped_hints": 786}, "dropped 786 blocks"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from pagetide.guest.allocator.operation import ALLOCATE, FREE, operations
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.pcp import pcp_drain_all
-from pagetide.guest.allocator.reported_again import note_reported
+from pagetide.guest.allocator.report_costs import note_reported
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import (
     FREE_PAGES,

@@ -6,7 +6,8 @@ So what the suite calls reported is in the balloon. Four things are a balloon's 
 told on the deflate queue is no report.
 """
 
-from pagetide.guest.allocator.zone import Block, Zone
+from pagetide.guest.allocator.recount import Block
+from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import BALLOON, BALLOON_PAGES, BUDDY, FREE_PAGES
 from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.designs.balloon import PFNS_A_BATCH, Balloon

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pagetide.guest.allocator.zone import Block, Zone
+from pagetide.guest.allocator.recount import Block
+from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import BUDDY, NR_PAGES
 from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.settings import ReportingSettings

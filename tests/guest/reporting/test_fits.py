@@ -8,6 +8,8 @@ from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.reporting.registry import DESIGNS, make_design
 from pagetide.guest.reporting.settings import ReportingSettings
 
+pytestmark = pytest.mark.jit  # its kernels are tested both ways elsewhere
+
 MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("sync", {"cool_s": 1.0}, "with sync .* no time to cool"),
     ("sync", {"wake": "timer"}, "with sync .* nobody to wake by timer"),

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pagetide.guest.allocator.recount import Block
 from pagetide.guest.allocator.request import take_wake
-from pagetide.guest.allocator.zone import Block, Zone
+from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import (
     BUDDY,
     DROPPED_PAGES,

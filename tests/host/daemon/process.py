@@ -49,6 +49,12 @@ class Daemon:
             self.process.kill()
             self.process.communicate(timeout=TIMEOUT_S)
 
+    def stopped_saying(self, sentence: str, times: int = 1) -> None:
+        """Stop it; it ends as it should, and its log has the sentence so many times."""
+        status, log = self.stop()
+        assert status == 0
+        assert log.count(sentence) == times
+
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Stop it; its exit status and the rest of its log."""
         self.process.send_signal(number)

@@ -34,6 +34,13 @@ def daemons(tmp_path: Path) -> Iterator[list[Daemon]]:
         daemon.close()
 
 
+@pytest.fixture
+def daemon(daemons: list[Daemon]) -> Daemon:
+    """The first of them, with a socket for vm1."""
+    assert daemons[0].ctl("add", "vm1") == 0
+    return daemons[0]
+
+
 def test_sockets_are_made_and_removed_while_the_daemon_runs(
     daemons: list[Daemon], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,12 +102,8 @@ def test_a_socket_whose_wishes_stay_stays(daemons: list[Daemon], capsys: pytest.
         guest.report([(RING_PAGES, 1)])
 
 
-def test_what_was_wanted_of_a_guest_outlives_its_connection(
-    daemons: list[Daemon], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_wanted_of_a_guest_outlives_its_connection(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """Target, pause and inhibit are as they were when a guest comes back on its socket; a new socket starts without."""
-    (daemon,) = daemons
-    assert daemon.ctl("add", "vm1") == 0
     with daemon.guest("vm1"):
         for words in (("set", "vm1", "target=3MiB"), ("pause", "vm1"), ("inhibit", "vm1")):
             assert daemon.ctl(*words) == 0
@@ -118,10 +121,8 @@ def test_what_was_wanted_of_a_guest_outlives_its_connection(
         assert (shown["target_bytes"], shown["paused"], shown["inhibited"]) == (4 << 20, False, False)
 
 
-def test_refaults_and_lag_are_shown(daemons: list[Daemon], capsys: pytest.CaptureFixture[str]) -> None:
+def test_refaults_and_lag_are_shown(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """A page that was discarded counts once when it is touched again, a page never discarded does not; lag is told."""
-    (daemon,) = daemons
-    assert daemon.ctl("add", "vm1") == 0
     with daemon.guest("vm1") as guest:
         guest.report([(RING_PAGES, 8)])
         guest.ring.ram.words[RING_PAGES * PAGE // 8] = 1
@@ -144,10 +145,8 @@ def test_refaults_and_lag_are_shown(daemons: list[Daemon], capsys: pytest.Captur
         assert "lag: p50" in capsys.readouterr().out
 
 
-def test_a_round_of_hints_is_asked_for_and_shown(daemons: list[Daemon], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_round_of_hints_is_asked_for_and_shown(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """`ctl hint` waits for the round's end and says what came; a guest that does not hint is an error."""
-    (daemon,) = daemons
-    assert daemon.ctl("add", "vm1") == 0
     with daemon.guest("vm1", queue=Queue.FREE_PAGE) as guest:
         asked = threading.Thread(target=_hint, args=(guest,))
         asked.start()
@@ -159,10 +158,8 @@ def test_a_round_of_hints_is_asked_for_and_shown(daemons: list[Daemon], capsys: 
         assert "has not accepted free page hinting" in capsys.readouterr().err
 
 
-def test_a_guest_that_goes_amid_a_round_ends_it(daemons: list[Daemon], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_guest_that_goes_amid_a_round_ends_it(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """`ctl hint` says so in one sentence, and does not wait for what will not come."""
-    (daemon,) = daemons
-    assert daemon.ctl("add", "vm1") == 0
     with daemon.guest("vm1", queue=Queue.FREE_PAGE) as guest:
 
         def leave() -> None:
@@ -215,9 +212,7 @@ def test_a_guest_that_cuts_its_file_short_goes_alone(
         with pytest.raises(PeerGoneError):
             bad.channel.call(Request.GET_FEATURES)
         good.report([(RING_PAGES, 1)])
-    status, log = daemon.stop()
-    assert status == 0
-    assert log.count("its memory file was cut short while it was in use") == 1
+    daemon.stopped_saying("its memory file was cut short while it was in use")
 
 
 def test_lag_counts_from_when_the_kick_could_have_come(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from pagetide.host.daemon import handover
 from pagetide.host.daemon.handover import HandoverError, Predecessor
-from pagetide.operate.host.daemon import ask
+from pagetide.operate.host.control import ask
 from pagetide.virtio.balloon import CONFIG_ACTUAL, CONFIG_NUM_PAGES
 from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.payloads import U64

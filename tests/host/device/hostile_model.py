@@ -102,6 +102,7 @@ class Model:
         self.answer = Answer()
         self.last = self.seen = self.used = 0
         self.held: int | None = None
+        self.together: dict[tuple[int, int], set[int]] = {}
 
     def run(self) -> Answer:
         """Serve the ring until nothing is left, or a rule is broken."""
@@ -118,13 +119,26 @@ class Model:
         try:
             for _ in range(self.case.budget):
                 element = self._pop()
-                if element is None:
+                if element is not None:
+                    self._take(*element)
+                    continue
+                self._finish()
+                if self._avail_idx() == self.last & 0xFFFF:  # or what went was the ring itself
                     return False
-                self._take(*element)
         finally:
+            self._finish()
             if self.used != before:
                 self._put(USED + 2, struct.pack("<H", self.used))
         return True
+
+    def _finish(self) -> None:
+        """Reports of a turn are discarded together, and then given back."""
+        for pages in self.together.values():
+            for page in pages:
+                self.image[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
+        for _, head in self.together:
+            self._push(head)
+        self.together.clear()
 
     def _push(self, head: int) -> None:
         self._put(USED + 4 + 8 * (self.used % SIZE), struct.pack("<II", head, 0))
@@ -134,7 +148,10 @@ class Model:
         """Deal with one element, and give one back."""
         match self.case.kind:
             case Queue.REPORTING:
-                self._report(buffers)
+                pages = self._report(buffers)
+                if not self.case.inhibited and not self.case.poison:
+                    self.together[len(self.together), head] = pages
+                    return
             case Queue.INFLATE | Queue.DEFLATE:
                 self._pages(buffers)
             case Queue.FREE_PAGE:
@@ -151,7 +168,7 @@ class Model:
                 head = back
         self._push(head)
 
-    def _report(self, buffers: list[tuple[int, int, bool]]) -> None:
+    def _report(self, buffers: list[tuple[int, int, bool]]) -> set[int]:
         pages: list[int] = []
         count = self.answer.count
         count("reports", 1)
@@ -169,7 +186,7 @@ class Model:
                 count("skipped_unaligned_bytes", length)
             else:
                 pages += [page for place, size in pieces for page in range(place // PAGE, (place + size) // PAGE)]
-        self._discard(pages, "", "inhibited" if self.case.inhibited else "poisoned" if self.case.poison else "")
+        return self._count(pages, "", "inhibited" if self.case.inhibited else "poisoned" if self.case.poison else "")
 
     def _pages(self, buffers: list[tuple[int, int, bool]]) -> None:
         name = "inflate_" if self.case.kind is Queue.INFLATE else "deflate_"
@@ -190,22 +207,26 @@ class Model:
         self.answer.count(f"{name}blocks", named)
         self.answer.count(f"{name}reported_bytes", named * PAGE)
         if self.case.kind is Queue.INFLATE:
-            self._discard(pages, name, "inhibited" if self.case.inhibited else "")
+            for page in self._count(pages, name, "inhibited" if self.case.inhibited else ""):
+                self.image[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
 
-    def _discard(self, pages: list[int], name: str, held_back: str) -> None:
+    def _count(self, pages: list[int], name: str, held_back: str) -> set[int]:
+        """Account for pages of one element; those to be discarded."""
         once = set(pages)
         self.answer.count(f"{name}skipped_repeated_bytes", (len(pages) - len(once)) * PAGE)
         if held_back:
             self.answer.count(f"{name}skipped_{held_back}_bytes", len(once) * PAGE)
-            return
+            return set()
         for word in ("discarded_bytes", "checked_bytes", "verified_bytes"):
             self.answer.count(f"{name}{word}", len(once) * PAGE)
-        for page in once:
-            self.image[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
+        return once
+
+    def _avail_idx(self) -> int:
+        return int.from_bytes(self._bytes(AVAIL + 2, 2), "little")
 
     def _pop(self) -> tuple[int, list[tuple[int, int, bool]]] | None:
         if self.seen == self.last:
-            (idx,) = struct.unpack("<H", self._bytes(AVAIL + 2, 2))
+            idx = self._avail_idx()
             if (idx - self.last) % 65536 > SIZE - (self.last - self.used):
                 raise BrokenRuleError(ring.AVAIL_IDX)
             self.seen = self.last + (idx - self.last) % 65536

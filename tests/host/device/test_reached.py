@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_qemu, host_discard, many_guests
-from benchmarks.bare_punch import BarePunch
+from benchmarks.host import against_qemu, host_discard, many_guests
+from benchmarks.host.bare_punch import BarePunch
 from benchmarks.rows import Row
 from pagetide.host.device.allowance import WANTED, Use
 from pagetide.host.guest.attached import AttachedGuest
@@ -64,7 +64,7 @@ def test_discarding_costs_no_more_than_in_qemu(case: against_qemu.Case) -> None:
 
 def test_a_report_costs_little_besides_its_punches() -> None:
     """32 scattered blocks of 4 KiB: most of the time goes into punching; in µs that is each machine's own figure."""
-    case = next(case for case in host_discard.CASES if case.block_bytes == PAGE_SIZE_BYTES)
+    case = next(case for case in host_discard.CASES if case.block_bytes == PAGE_SIZE_BYTES)._replace(at_least=0.9)
     punch = BarePunch()
     host_warm_up.warm_up_host()
     assert not missed([row for row in host_discard.against_bare(case, punch, 12) if row.unit == "ratio"])

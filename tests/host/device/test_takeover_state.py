@@ -38,9 +38,7 @@ class Guest:
         self.ring = DriverRing(
             SIZE,
             ram_address=self.ram.address,
-            desc_gpa=place.desc_gpa,
-            avail_gpa=place.avail_gpa,
-            used_gpa=place.used_gpa,
+            place=place,
             event_idx=True,
         )
         self._index = queues(features).index(Queue.REPORTING)

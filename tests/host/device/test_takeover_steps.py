@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pagetide.atomics import load_u16
 from pagetide.host.device.balloon import FEATURES
-from pagetide.host.device.queues import element, turn
+from pagetide.host.device.queues import block_queue, element, turn
 from pagetide.jit import JIT_DISABLED
 from pagetide.virtio.balloon import Feature, Queue, queues
 from pagetide.virtio.split_ring import device as ring_device
@@ -213,7 +213,7 @@ def _idx_first(state: np.ndarray, head: int, length_bytes: int) -> int:
         ("pagetide.virtio.split_ring.device", "note_published", _never_settled),
         ("pagetide.virtio.split_ring.device", "note_given_back", _no_list),
         ("pagetide.virtio.split_ring.device", "note_given_back", _only_the_head),
-        ("pagetide.host.device.queues.turn", "push_used", _idx_first),
+        ("pagetide.host.device.queues.joined", "push_used", _idx_first),
     ],
 )
 def test_a_broken_order_of_stores_is_caught(
@@ -278,13 +278,13 @@ def _acknowledged_with_the_first_piece(patch: pytest.MonkeyPatch) -> None:
 
 def _begun_again_with_the_next(patch: pytest.MonkeyPatch) -> None:
     """A turn that begins amid an element forgets it and takes the next."""
-    take_turn = turn._take_turn
+    take_turn: Callable[..., int] = turn.take_turn
 
     def forgetful(queue: int, ring: np.ndarray, *rest: Any) -> int:
         ring[ring_device.UNDER_WAY] = 0
         return take_turn(queue, ring, *rest)
 
-    patch.setattr(turn, "_take_turn", forgetful)
+    patch.setattr(block_queue, "take_turn", forgetful)
 
 
 @pytest.mark.parametrize(

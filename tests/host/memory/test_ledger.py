@@ -8,6 +8,8 @@ import pytest
 
 from pagetide.host.memory.ledger import LEDGER_WORDS, SKIP_REASONS, WORD_NAMES, Ledger
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 
 def test_a_new_ledger_is_all_zeros() -> None:
     """Without an array, every word starts at zero under its own name."""

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from pagetide.host.memory.ram_size import ram_bytes, shared_files
 from pagetide.memory.region_map import Region, RegionMap
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 MIB, GIB = 1 << 20, 1 << 30
 _SIZES = st.integers(0, 64).map(lambda blocks: blocks * 128 * MIB)
 _FILES = st.lists(st.tuples(_SIZES, _SIZES), max_size=6)

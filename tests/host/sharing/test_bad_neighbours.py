@@ -1,4 +1,4 @@
-"""Whoever sends garbage in a loop has two percent of a processor: benchmarks/bad_neighbours.py, at test size.
+"""Whoever sends garbage in a loop has two percent of a processor: benchmarks/host/bad_neighbours.py, at test size.
 
 What a server that serves nobody else uses is its own CPU time, by the kernel's account, so it is the same on a machine
 where others want the processors, too.
@@ -6,13 +6,13 @@ where others want the processors, too.
 
 import pytest
 
-from benchmarks.bad_neighbours import GARBAGE_KINDS, TAKEN_AT_MOST, taken_percent
+from benchmarks.host.bad_neighbours import GARBAGE_KINDS, TAKEN_AT_MOST, taken_percent
 from pagetide.host.device.allowance import Allowance
 
 TAKEN_S = 2.0
 """Some twenty rests of who sends without pause."""
 
-pytestmark = [pytest.mark.alone, pytest.mark.jit]
+pytestmark = pytest.mark.alone
 
 
 @pytest.mark.parametrize("kind", GARBAGE_KINDS)

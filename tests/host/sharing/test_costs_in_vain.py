@@ -49,17 +49,17 @@ def test_who_wakes_the_loop_pays_for_the_waking(monkeypatch: pytest.MonkeyPatch,
     costs: Costs[str] = Costs()
     costs.enter("guest", CHARGE_MAX_S)
     for _ in range(3):
-        costs.begin_round()
+        costs.begin_round(0.0)
         used_s[0] += 0.001
         costs.account("guest", use, costs.lap_s())
         used_s[0] += 0.001
-        costs.end_round(0.0)
+        costs.end_round()
     assert costs.spent_s("guest") == pytest.approx(spent_s)
     assert costs.clock_s == pytest.approx(0.006)
-    costs.begin_round()
+    costs.begin_round(0.0)
     while not costs.charge("guest", CHARGE_MAX_S):
         pass
     until_s = costs.rests_until_s("guest")
     used_s[0] += 0.001
-    costs.end_round(0.0)
+    costs.end_round()
     assert costs.rests_until_s("guest") == pytest.approx(until_s + 0.001 / SHARE)

@@ -126,7 +126,6 @@ def _took_s(rig: Rig, action: Callable[[], None]) -> float:
     return time.monotonic() - start_s
 
 
-@pytest.mark.jit
 @pytest.mark.parametrize("queue", [Queue.INFLATE, Queue.DEFLATE])
 def test_an_honest_balloon_is_not_throttled(rig: Rig, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Filling and emptying take as long as where nobody ever rests, by turns, and few of the steps are not paid for."""

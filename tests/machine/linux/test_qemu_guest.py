@@ -105,7 +105,7 @@ def test_the_command_line_says_which_balloon() -> None:
 
 
 def test_linux_under_a_newer_qemu_gives_back_to_us(attachable: QemuProgram) -> None:
-    """QEMU's generic vhost-user device attaches the guest to our host: at least 98 % comes back, all of it verified.
+    """QEMU's generic vhost-user device attaches the guest to our host: most comes back, all of it verified.
 
     3 GiB lie on both sides of a hole below 4 GiB, and nothing on either side is outside of what is served.
     """

@@ -17,7 +17,7 @@ from pagetide.machine.linux import initrd
 from pagetide.machine.linux.guest import LinuxGuest
 from pagetide.machine.linux.packages import QemuProgram, find_linux
 from pagetide.machine.linux.qemu import Qemu
-from pagetide.operate.host.daemon import ask
+from pagetide.operate.host.control import ask
 from tests.host.little_service_manager import LittleServiceManager
 from tests.machine.linux.guests import SMALL
 from tests.real_guests import real_guests

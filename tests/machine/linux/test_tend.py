@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from pagetide.inside import tend_path
+from pagetide.inside import Language, tend_path
 from pagetide.machine.linux.balloon_host import OwnHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.machine import LinuxMachine
@@ -21,8 +23,10 @@ pytestmark = [pytest.mark.slow, real_guests(1)]
 SIEVED = BootConfig(ram_bytes=256 * MIB, fill_bytes=160 * MIB, bursts=1, hold_s=0.1, sieve=True)
 """Half of 160 MiB is removed, every other page of it; the kernel's own order."""
 
+ORDER = "sys/module/page_reporting/parameters/page_reporting_order"
+
 SETTINGS = {
-    "sys/module/page_reporting/parameters/page_reporting_order": "9",
+    ORDER: "9",
     "proc/sys/vm/percpu_pagelist_high_fraction": "0",
     "proc/sys/vm/compact_memory": "",
     "proc/stat": "cpu 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0",
@@ -47,22 +51,40 @@ def test_what_is_free_in_single_pages_comes_back(uml: GuestParts) -> None:
     assert returned[1] >= 60 * MIB
 
 
-@pytest.fixture
-def guest(tmp_path: Path) -> Path:
+def made_guest(folder: Path) -> Path:
     """A folder with the files of a guest."""
     for name, text in SETTINGS.items():
-        path = tmp_path / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    (tmp_path / "run").mkdir()
-    return tmp_path
+    (folder / "run").mkdir()
+    return folder
 
 
-def tend(guest: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def guest(tmp_path: Path) -> Path:
+    """The same in a fixture."""
+    return made_guest(tmp_path)
+
+
+def command(language: Language, *arguments: str) -> list[str]:
+    """The script in this language."""
+    program = {"sh": ["sh"], "py": [sys.executable, "-I", "-S"]}[language]
+    return [*program, str(tend_path(language)), *arguments]
+
+
+@pytest.fixture(params=["sh", "py"])
+def language(request: pytest.FixtureRequest) -> Language:
+    """Each language that the script is in."""
+    found: Language = request.param
+    return found
+
+
+def tend(language: Language, guest: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the script in this guest, for a moment at most."""
     environment = {**os.environ, "TEND_ROOT": str(guest)}
     return subprocess.run(
-        ["timeout", "1.5", "sh", str(tend_path()), *arguments],
+        ["timeout", "1.5", *command(language, *arguments)],
         env=environment,
         capture_output=True,
         text=True,
@@ -75,9 +97,9 @@ def settings(guest: Path) -> dict[str, str]:
     return {name: (guest / name).read_text().rstrip("\n") for name in SETTINGS}
 
 
-def test_a_dry_run_says_what_would_be_done_and_changes_nothing(guest: Path) -> None:
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(language: Language, guest: Path) -> None:
     """What is held, and each step."""
-    done = tend(guest, "--dry-run")
+    done = tend(language, guest, "--dry-run")
     assert done.returncode == 0
     assert "32 MiB free in pieces below order 9 and 2 MiB on per-CPU lists" in done.stdout
     assert "would write 1 to /proc/sys/vm/compact_memory" in done.stdout
@@ -85,36 +107,123 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(guest: Path) -> N
     assert list((guest / "run").iterdir()) == []
 
 
-def test_little_is_not_worth_it(guest: Path) -> None:
+def test_little_is_not_worth_it(language: Language, guest: Path) -> None:
     """Below --worth nothing would be done."""
-    done = tend(guest, "--dry-run", "--worth", "64")
+    done = tend(language, guest, "--dry-run", "--worth", "64")
     assert "nothing to do: 34 MiB" in done.stdout
     assert "would" not in done.stdout
 
 
-def test_what_was_changed_before_a_kill_is_put_back_at_the_next_start(guest: Path) -> None:
+def test_what_was_changed_before_a_kill_is_put_back_at_the_next_start(language: Language, guest: Path) -> None:
     """The order and the limit of the per-CPU lists, as they were written down."""
-    (guest / "sys/module/page_reporting/parameters/page_reporting_order").write_text("0\n")
+    (guest / ORDER).write_text("0\n")
     (guest / "proc/sys/vm/percpu_pagelist_high_fraction").write_text("1000000\n")
     (guest / "run/pagetide-tend").write_text("9 0\n")
-    done = tend(guest)
+    done = tend(language, guest)
     assert "tending a guest that reports from order 9" in done.stdout
     assert settings(guest) == SETTINGS
     assert list((guest / "run").iterdir()) == []
 
 
 @pytest.mark.parametrize("order", ["-1", "4294967295 x"])
-def test_a_guest_without_reporting_says_so(guest: Path, order: str) -> None:
+def test_a_guest_without_reporting_says_so(language: Language, guest: Path, order: str) -> None:
     """No balloon that reports: one sentence, status 1."""
-    (guest / "sys/module/page_reporting/parameters/page_reporting_order").write_text(order + "\n")
-    done = tend(guest, "--dry-run")
+    (guest / ORDER).write_text(order + "\n")
+    done = tend(language, guest, "--dry-run")
     assert (done.returncode, done.stdout) == (1, "")
     assert "nothing reports in this guest" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--idle"], ["--worth", "x"], ["--ofter"]])
-def test_wrong_options_are_one_sentence(guest: Path, arguments: list[str]) -> None:
+def test_wrong_options_are_one_sentence(language: Language, guest: Path, arguments: list[str]) -> None:
     """Status 1, and nothing is done."""
-    done = tend(guest, *arguments)
+    done = tend(language, guest, *arguments)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
+
+
+class Kernel(threading.Thread):
+    """Reports ten times whenever the order of a guest's files is another one. Compaction brings nothing."""
+
+    def __init__(self, guest: Path) -> None:
+        super().__init__()
+        self._guest = guest
+        self.over = threading.Event()
+        self.orders = ["9"]
+
+    def run(self) -> None:
+        """Look at what is written, until it is over."""
+        while not self.over.wait(0.01):
+            order = (self._guest / ORDER).read_text().strip()
+            if order and order != self.orders[-1]:
+                self.orders.append(order)
+                new = self._guest / "proc/interrupts.new"
+                new.write_text(f"24: {10 * len(self.orders)} PCI-MSI virtio0-reporting_vq\n")
+                new.rename(self._guest / "proc/interrupts")
+
+
+def tended(language: Language, guest: Path) -> tuple[str, list[str]]:
+    """What the script says and the first orders that it sets, tending this guest once."""
+    (guest / "proc/buddyinfo").write_text("Node 0, zone Normal 16384 0 0 0 0 2048 0 0 0 0 10\n")
+    (guest / "proc/interrupts").write_text("24: 10 PCI-MSI virtio0-reporting_vq\n")
+    kernel = Kernel(guest)
+    kernel.start()
+    try:
+        done = subprocess.run(
+            command(language, "--once", "--idle", "1"),
+            env={**os.environ, "TEND_ROOT": str(guest)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    finally:
+        kernel.over.set()
+        kernel.join()
+    assert done.stderr == ""
+    assert settings(guest)[ORDER] == "9"
+    assert settings(guest)["proc/sys/vm/percpu_pagelist_high_fraction"] == "0"
+    assert list((guest / "run").iterdir()) == []
+    return done.stdout, kernel.orders[:3]
+
+
+def test_both_scripts_do_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """On the same kernel they say the same, word by word, lower the order by the same steps and put it back."""
+    found: dict[str, tuple[str, list[str]]] = {}
+
+    def run(language: Language) -> None:
+        found[language] = tended(language, made_guest(tmp_path_factory.mktemp(language)))
+
+    threads = [threading.Thread(target=run, args=(language,)) for language in ("sh", "py")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found["py"] == found["sh"]
+    text, orders = found["sh"]
+    assert orders == ["9", "4", "0"]
+    assert "320 MiB free in pieces below order 9 and 2 MiB on per-CPU lists" in text
+    assert "compacted: 0 of 320 MiB" in text
+    assert "order 9 lowered to 4: 256 MiB" in text
+    assert "order 9 lowered to 0: 64 MiB" in text
+    assert "done after 20 interrupts of the balloon; 0 MiB are in smaller pieces" in text
+
+
+def test_a_signal_puts_everything_back(language: Language, guest: Path) -> None:
+    """Whoever stops it in the middle has the guest as it was."""
+    (guest / "proc/buddyinfo").write_text("Node 0, zone Normal 16384 0 0 0 0 2048 0 0 0 0 10\n")
+    process = subprocess.Popen(
+        command(language, "--idle", "1"),
+        env={**os.environ, "TEND_ROOT": str(guest)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "lowered to 4" not in process.stdout.readline():
+        assert process.poll() is None
+    process.terminate()
+    process.stdout.read()
+    assert process.wait() == 0
+    assert settings(guest)[ORDER] == "9"
+    assert list((guest / "run").iterdir()) == []
+    process.stdout.close()

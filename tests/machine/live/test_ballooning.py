@@ -16,7 +16,7 @@ from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.live.machine import LiveMachine
 from tests.machine.watcher import Watcher
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.jit]  # its kernels are tested both ways elsewhere
 
 MIB = 1 << 20
 

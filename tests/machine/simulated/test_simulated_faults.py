@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from pagetide.machine.faults import Fault
 from pagetide.machine.simulated.faults import finish_s
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 STOP = Fault("stop", 10.0, 5.0)
 SLOW = Fault("slow", 10.0, 5.0, factor=10.0)
 

@@ -1,6 +1,10 @@
 """Virtual time: the order of events, and what ends a wait."""
 
+import pytest
+
 from pagetide.machine.simulated.loop import NEVER_PS, Doorbell, Loop, Signal, Task
+
+pytestmark = pytest.mark.jit  # no kernel is called
 
 
 def run(loop: Loop) -> None:

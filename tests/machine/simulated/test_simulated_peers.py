@@ -14,6 +14,8 @@ from pagetide.machine.simulated.machine import SimulatedMachine
 from pagetide.units import PAGE_SIZE_BYTES
 from tests.machine.watcher import Watcher
 
+pytestmark = pytest.mark.jit  # its kernels are tested both ways elsewhere
+
 MIB = 1 << 20
 RAM_BYTES = 128 * MIB
 SHARED = RunConfig(design="shared", ram_bytes=RAM_BYTES, bursts=2, hold_s=1.0, delay_s=0.1, capacity=4)

@@ -9,6 +9,8 @@ from pagetide.machine.simulated.process import Processors, SimulatedProcess
 from pagetide.memory.metadata import MetadataFile, punch_metadata, stamp_metadata
 from pagetide.units import PAGE_SIZE_BYTES
 
+pytestmark = pytest.mark.jit  # no kernel is called
+
 MIB = 1 << 20
 PAGES = 512
 

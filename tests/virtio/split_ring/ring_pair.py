@@ -51,9 +51,7 @@ def make_pair(size: int, *, event_idx: bool, table_descs: int = 0, start: int = 
     driver = DriverRing(
         size,
         ram_address=memory.ram_address,
-        desc_gpa=place.desc_gpa,
-        avail_gpa=place.avail_gpa,
-        used_gpa=place.used_gpa,
+        place=place,
         event_idx=event_idx,
         table_descs=table_descs,
         tables_gpa=tables_gpa,

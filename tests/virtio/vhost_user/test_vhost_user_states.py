@@ -1,11 +1,8 @@
 """The two vhost-user state machines, joined by a fake link."""
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pagetide.virtio.balloon import Feature, Status
+from pagetide.virtio.balloon import Status
 from pagetide.virtio.vhost_user.events import (
     ConfigWritten,
     DeviceReset,
@@ -13,16 +10,12 @@ from pagetide.virtio.vhost_user.events import (
     InflightAsked,
     InflightGiven,
     MemoryRegionAdded,
-    MemoryRegionRemoved,
     MemoryTableSet,
     QueueStarted,
     QueueStopped,
 )
-from pagetide.virtio.vhost_user.frontend import RefusedError, VhostUserFrontend
 from pagetide.virtio.vhost_user.messages import (
     F_PROTOCOL_FEATURES,
-    FLAG_REPLY,
-    LocalProtocolError,
     Message,
     ProtocolFeature,
     RemoteProtocolError,
@@ -36,7 +29,6 @@ from pagetide.virtio.vhost_user.payloads import (
     ConfigSpace,
     Inflight,
     MemoryRegion,
-    VringAddress,
     decode_config,
     decode_inflight,
     decode_u64,
@@ -48,28 +40,7 @@ from pagetide.virtio.vhost_user.payloads import (
 )
 from pagetide.virtio.vhost_user.rules import PROTOCOL_FEATURES
 from tests.virtio.vhost_user.fake_link import FakeLink
-
-FEATURES = int(Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.REPORTING)
-REGION = MemoryRegion(0, 1 << 30, 0, 0)
-KICK, CALL, ERR = Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR
-
-
-def negotiated(features: ProtocolFeature = PROTOCOL_FEATURES) -> FakeLink:
-    """A link on which these protocol features are agreed on."""
-    link = FakeLink(FEATURES)
-    link.call(Request.SET_PROTOCOL_FEATURES, U64.pack(features))
-    link.frontend.protocol_features = features
-    return link
-
-
-def start(link: FakeLink, queue: int = 0, base: int = 0, kick_fd: int = 10) -> VringAddress:
-    """Start a queue as most front-ends do."""
-    address = VringAddress(queue, 0, 0x1000, 0x3000, 0x2000)
-    link.call(Request.SET_VRING_NUM, VRING_STATE.pack(queue, 32))
-    link.call(Request.SET_VRING_BASE, VRING_STATE.pack(queue, base))
-    link.call(Request.SET_VRING_ADDR, VRING_ADDRESS.pack(*address))
-    link.call(KICK, U64.pack(queue), (kick_fd,))
-    return address
+from tests.virtio.vhost_user.negotiated import CALL, ERR, FEATURES, KICK, REGION, negotiated, start
 
 
 def test_what_is_offered_can_be_read() -> None:
@@ -285,181 +256,3 @@ def test_in_flight_memory_is_asked_for_and_given() -> None:
     with pytest.raises(RemoteProtocolError, match="SET_INFLIGHT_FD while queue 1 is started"):
         link.call(Request.SET_INFLIGHT_FD, encode_inflight(made), (62,))
     assert link.closed == [10, 62]
-
-
-def test_a_request_that_failed_is_refused_at_its_acknowledgement() -> None:
-    """With REPLY_ACK the front-end learns which request the back-end could not do."""
-    link = negotiated()
-    link.refuses = lambda event: isinstance(event, MemoryTableSet)
-    with pytest.raises(RefusedError, match="SET_MEM_TABLE"):
-        link.call(Request.SET_MEM_TABLE, encode_mem_table([REGION]), (9,))
-    link.call(Request.SET_FEATURES, U64.pack(FEATURES))
-
-
-@pytest.mark.parametrize(
-    ("message", "sentence"),
-    [
-        (Message(99), "request 99 is not known"),
-        (Message(Request.SET_LOG_BASE, payload=bytes(16)), "SET_LOG_BASE belongs"),
-        (Message(Request.SET_FEATURES, payload=U64.pack(1 << 63)), "not offered"),
-        (Message(Request.SET_PROTOCOL_FEATURES, payload=U64.pack(1 << 63)), "not offered"),
-        (Message(Request.SET_FEATURES, payload=b""), "0 bytes, not 8"),
-        (Message(Request.SET_FEATURES, FLAG_REPLY, U64.pack(0)), "marked as a reply"),
-        (Message(Request.SET_VRING_NUM, payload=VRING_STATE.pack(3, 32)), "no queue 3"),
-        (Message(Request.GET_VRING_BASE, payload=VRING_STATE.pack(1 << 31, 0)), "no queue"),
-        (Message(Request.SET_VRING_ENABLE, payload=VRING_STATE.pack(0, 2)), "neither 0 nor 1"),
-        (Message(KICK, payload=U64.pack(0)), "0 descriptors"),
-        (Message(KICK, payload=U64.pack(NO_FD), fds=(50,)), "1 descriptors"),
-        (Message(CALL, payload=U64.pack(0), fds=(50, 51)), "2 file descriptors"),
-        (Message(Request.SET_MEM_TABLE, payload=encode_mem_table([REGION]), fds=()), "1 regions with 0"),
-        (Message(Request.SET_MEM_TABLE, payload=encode_mem_table([]), fds=(50,)), "0 regions with 1"),
-        (Message(Request.ADD_MEM_REG, payload=encode_single_region(REGION)), "without its file descriptor"),
-        (Message(Request.SET_INFLIGHT_FD, payload=bytes(24)), "without its file descriptor"),
-        (Message(Request.GET_INFLIGHT_FD, payload=bytes(25)), "25 bytes"),
-        (Message(Request.GET_INFLIGHT_FD, payload=bytes(19)), "19 bytes"),
-        (Message(Request.SET_BACKEND_REQ_FD), "without its file descriptor"),
-        (Message(Request.SET_BACKEND_REQ_FD, payload=bytes(8), fds=(50,)), "payload of 8 bytes"),
-        (Message(Request.GET_FEATURES, payload=bytes(8)), "GET_FEATURES with a payload of 8 bytes"),
-        (Message(Request.RESET_DEVICE, payload=bytes(1)), "payload of 1 bytes"),
-        (Message(Request.SET_OWNER, fds=(50,)), "SET_OWNER with 1"),
-        (Message(Request.GET_CONFIG, payload=bytes(5)), "5 bytes"),
-    ],
-)
-def test_a_front_end_that_breaks_a_rule_is_told_which(message: Message, sentence: str) -> None:
-    """Each broken rule is an error that names it, and every descriptor that came along is given back to be closed."""
-    link = negotiated()
-    with pytest.raises(RemoteProtocolError, match=sentence):
-        link.deliver(message)
-    assert sorted(link.closed) == sorted(message.fds)
-
-
-@pytest.mark.parametrize(
-    "request_", [Request.GET_CONFIG, Request.ADD_MEM_REG, Request.SET_STATUS, Request.GET_QUEUE_NUM]
-)
-def test_a_request_needs_its_protocol_feature(request_: Request) -> None:
-    """Without the feature the back-end refuses it, and our own front-end does not even send it."""
-    link = FakeLink(FEATURES)
-    with pytest.raises(LocalProtocolError, match=request_.name):
-        link.call(request_)
-    with pytest.raises(RemoteProtocolError, match=request_.name):
-        link.deliver(Message(request_))
-
-
-@pytest.mark.parametrize(
-    ("reply", "sentence"),
-    [
-        (Message(Request.GET_FEATURES, 0, bytes(8)), "not a reply"),
-        (Message(Request.GET_QUEUE_NUM, FLAG_REPLY, bytes(8)), "where one to GET_FEATURES was due"),
-    ],
-)
-def test_a_back_end_that_answers_something_else_is_told(reply: Message, sentence: str) -> None:
-    """A reply must be one, and to the request whose turn it is."""
-    frontend = VhostUserFrontend()
-    frontend.request(Request.GET_FEATURES)
-    with pytest.raises(RemoteProtocolError, match=sentence):
-        frontend.take(reply)
-
-
-def test_a_reply_that_nobody_asked_for_is_refused() -> None:
-    """An answer without a question is the back-end's error."""
-    with pytest.raises(RemoteProtocolError, match="nobody made"):
-        VhostUserFrontend().take(Message(Request.GET_FEATURES, FLAG_REPLY, bytes(8)))
-
-
-class Negotiation(RuleBasedStateMachine):
-    """Any legal requests, in pieces of any size: the events say what the front-end set, and no descriptor is lost."""
-
-    queues = st.integers(0, 2)
-
-    @initialize(piece_bytes=st.integers(1, 100), features=st.sampled_from([PROTOCOL_FEATURES, ProtocolFeature(0)]))
-    def begin(self, piece_bytes: int, features: ProtocolFeature) -> None:
-        self.link = FakeLink(FEATURES, piece_bytes=piece_bytes)
-        self.link.call(Request.SET_PROTOCOL_FEATURES, U64.pack(features))
-        self.link.frontend.protocol_features = features
-        self.link.refuses = self.handle
-        self.next_fd = 100
-        self.sent: list[int] = []
-        self.memory_fds: list[int] = []
-        self.running: dict[int, tuple[int, int]] = {}
-        self.told: dict[int, dict[str, int]] = {queue: {"size": 0, "desc": 0, "on": 1} for queue in range(3)}
-        self.kicks: dict[int, int] = {}
-
-    def fd(self) -> int:
-        self.next_fd += 1
-        self.sent.append(self.next_fd)
-        return self.next_fd
-
-    def handle(self, event: object) -> bool:
-        if isinstance(event, QueueStarted):
-            assert event.queue not in self.running
-            self.running[event.queue] = (event.size, event.address.desc)
-        elif isinstance(event, QueueStopped):
-            del self.running[event.queue]
-        elif isinstance(event, DeviceReset):
-            for queue in event.stopped:
-                del self.running[queue]
-        elif isinstance(event, MemoryTableSet):
-            self.memory_fds += event.fds
-        elif isinstance(event, MemoryRegionAdded):
-            self.memory_fds.append(event.fd)
-        return False
-
-    @rule(queue=queues, size=st.sampled_from([16, 32]))
-    def num(self, queue: int, size: int) -> None:
-        self.link.call(Request.SET_VRING_NUM, VRING_STATE.pack(queue, size))
-        self.told[queue]["size"] = size
-
-    @rule(queue=queues, desc=st.sampled_from([0x1000, 0x2000]))
-    def addr(self, queue: int, desc: int) -> None:
-        self.link.call(Request.SET_VRING_ADDR, VRING_ADDRESS.pack(queue, 0, desc, 1, 2, 0))
-        self.told[queue]["desc"] = desc
-
-    @rule(queue=queues, request=st.sampled_from([KICK, CALL, ERR]), none=st.sampled_from([False, False, True]))
-    def descriptor(self, queue: int, request: Request, none: bool) -> None:
-        if none:
-            self.link.call(request, U64.pack(queue | NO_FD))
-        else:
-            self.link.call(request, U64.pack(queue), (self.fd(),))
-
-    @rule(queue=queues)
-    def base(self, queue: int) -> None:
-        self.link.call(Request.GET_VRING_BASE, VRING_STATE.pack(queue, 0))
-        assert queue not in self.running
-
-    @rule(queue=queues, on=st.integers(0, 1))
-    def enable(self, queue: int, on: int) -> None:
-        self.link.call(Request.SET_VRING_ENABLE, VRING_STATE.pack(queue, on))
-        self.told[queue]["on"] = on
-
-    @rule(count=st.integers(0, 3))
-    def memory(self, count: int) -> None:
-        table = [MemoryRegion(index << 30, 1 << 30, 0, 0) for index in range(count)]
-        self.link.call(Request.SET_MEM_TABLE, encode_mem_table(table), tuple(self.fd() for _ in range(count)))
-
-    @rule()
-    def single_region(self) -> None:
-        if self.link.frontend.protocol_features:
-            self.link.call(Request.ADD_MEM_REG, encode_single_region(REGION), (self.fd(),))
-            self.link.call(Request.REM_MEM_REG, encode_single_region(REGION), (self.fd(),))
-            assert isinstance(self.link.events[-1], MemoryRegionRemoved)
-
-    @rule()
-    def reset(self) -> None:
-        self.link.call(Request.RESET_OWNER)
-        assert self.running == {}
-
-    @invariant()
-    def what_runs_is_what_was_told(self) -> None:
-        if hasattr(self, "link"):
-            for queue, (size, desc) in self.running.items():
-                told = self.told[queue]
-                assert (size, desc, 1) == (told["size"], told["desc"], told["on"])
-
-    def teardown(self) -> None:
-        if hasattr(self, "link"):
-            gone = self.link.closed + self.link.backend.close() + self.memory_fds
-            assert sorted(gone) == sorted(self.sent), "every descriptor is given back exactly once"
-
-
-TestNegotiation = Negotiation.TestCase
-TestNegotiation.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)

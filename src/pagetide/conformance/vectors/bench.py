@@ -92,9 +92,7 @@ class GuestQueue:
         self.ring = DriverRing(
             size,
             ram_address=bench.device.ram.address,
-            desc_gpa=self.place.desc_gpa,
-            avail_gpa=self.place.avail_gpa,
-            used_gpa=self.place.used_gpa,
+            place=self.place,
             event_idx=bool(features & Feature.EVENT_IDX),
             table_descs=table_descs,
             tables_gpa=tables_gpa,

@@ -15,12 +15,14 @@ HOST = {
         (
             Edit(
                 "host.device.queues.turn",
-                "def _take_turn(",
-                "        failure = go_on(",
-                "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        failure = go_on(",
+                "def _begin_next(",
+                "        finish_joined(",
+                "        push_used(ring, ring[POPPED_HEAD], 0)\n        publish_used(ring)\n        finish_joined(",
             ),
-            Edit("host.device.queues.turn", "def _take_turn(", "push_used(ring, ring[POPPED_HEAD], initialised)", "0"),
-            Edit("host.device.queues.turn", "def _take_turn(", "call = publish_used(ring)", "call = 1"),
+            Edit(
+                "host.device.queues.joined", "def finish_joined(", "push_used(ring, progress[HEADS + place], 0)", "pass"
+            ),
+            Edit("host.device.queues.turn", "def take_turn(", "call = publish_used(ring)", "call = 1"),
         ),
         "is discarded while",
     ),
@@ -31,7 +33,7 @@ HOST = {
         (
             Edit(
                 "host.device.queues.turn",
-                "def _take_turn(",
+                "def take_turn(",
                 "if progress[NEXT_RANGE] < progress[RANGE_COUNT]:",
                 "if False:",
             ),

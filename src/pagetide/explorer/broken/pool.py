@@ -14,7 +14,7 @@ POOL = {
         (
             Edit(
                 "guest.allocator.page_alloc",
-                "def free(",
+                "def _return_to_zone(",
                 "return_block(words, pages, pfn, order, False, False)",
                 "return_block(words, pages, pfn, order, False, True)",
             ),

@@ -17,7 +17,7 @@ been told. All is under the zone lock.
 from typing import Any
 
 from pagetide.guest.allocator.buddy import return_block, take_block
-from pagetide.guest.allocator.lock_hold import hold_begins, hold_ends
+from pagetide.guest.allocator.report_costs import hold_begins, hold_ends
 from pagetide.guest.allocator.zone_layout import (
     BALLOON,
     BALLOON_PAGES,

@@ -18,7 +18,7 @@ from pagetide.guest.allocator.isolate import (
     is_young,
     isolate_block,
 )
-from pagetide.guest.allocator.lock_hold import hold_begins, hold_ends
+from pagetide.guest.allocator.report_costs import hold_begins, hold_ends
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import (
     BUDDY,

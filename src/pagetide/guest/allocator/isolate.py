@@ -12,7 +12,7 @@ allocator never misses a page (SPARES; Tsirkin's hinting buffer). A spare is a b
 from typing import Any
 
 from pagetide.guest.allocator.buddy import return_block, rotate_to_front, take_block, take_from_free_list
-from pagetide.guest.allocator.lock_hold import hold_begins, hold_ends
+from pagetide.guest.allocator.report_costs import hold_begins, hold_ends
 from pagetide.guest.allocator.request import record_hint
 from pagetide.guest.allocator.zone_layout import (
     BUDDY,

@@ -42,7 +42,6 @@ from pagetide.guest.allocator.zone_layout import (
     PCP_LIMIT,
     PCP_LISTS,
     PCP_LOCK,
-    PCP_ORDERS,
     PCP_PAGES_MAX,
     RECORD_WORDS,
     REPORTED,
@@ -54,7 +53,7 @@ from pagetide.guest.allocator.zone_layout import (
 )
 from pagetide.guest.allocator.zone_lock import lock, unlock
 from pagetide.jit import inline_kernel, kernel
-from pagetide.units import COSTLY_ORDER, ORDERS, PAGEBLOCK_ORDER
+from pagetide.units import COSTLY_ORDER, PAGEBLOCK_ORDER
 
 LINUX_PCP_ORDERS = (*range(COSTLY_ORDER + 1), PAGEBLOCK_ORDER)
 """The orders that have per-CPU lists in Linux since 5.14, with transparent huge pages."""
@@ -98,7 +97,7 @@ def _base_of(vcpu: int) -> int:
 
 
 @inline_kernel
-def _place_of(number: int, index: int) -> int:
+def place_of(number: int, index: int) -> int:
     """Where, from the vCPU's base on, a list has a block: each list's ring has half the room of the one before."""
     return PCP_BLOCKS + 2 * PCP_PAGES_MAX - (2 * PCP_PAGES_MAX >> number) + (index & (PCP_PAGES_MAX - 1 >> number))
 
@@ -116,7 +115,7 @@ def pcp_take(words: Any, pages: Any, vcpu: int, order: int) -> int:
     if end == words[base + place + OLDEST]:
         pfn = _refill(words, pages, base, order)
     else:
-        pfn = words[base + _place_of(number, end - 1)] & _NOT_NEGATIVE
+        pfn = words[base + place_of(number, end - 1)] & _NOT_NEGATIVE
         words[base + place + END] = end - 1
         words[base + PCP_COUNT] -= 1 << order
         pages[pfn * RECORD_WORDS + STATE] = ALLOCATED | order
@@ -133,7 +132,7 @@ def pcp_return(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> None:
     lock(words, base + PCP_LOCK)
     pages[pfn * RECORD_WORDS + STATE] = PCP | order
     end = words[base + place + END]
-    words[base + _place_of(number, end)] = pfn
+    words[base + place_of(number, end)] = pfn
     words[base + place + END] = end + 1
     count = words[base + PCP_COUNT] + (1 << order)
     words[base + PCP_COUNT] = count
@@ -213,7 +212,7 @@ def _refill(words: Any, pages: Any, base: int, order: int) -> int:
         following = take_block(words, pages, order, PCP)
         if following >= 0:
             oldest -= 1
-            words[base + _place_of(number, oldest)] = following
+            words[base + place_of(number, oldest)] = following
     unlock(words, ZONE_LOCK)
     # The stack grows upwards and blocks come out in the order in which the buddy allocator gave them.
     words[base + PCP_LISTS + LIST_WORDS * number + OLDEST] = oldest
@@ -236,7 +235,7 @@ def _drain(words: Any, pages: Any, vcpu: int, number: int, most: int) -> int:
             number = (number + 1) % NR_LISTS
             continue
         order = order_of(number)
-        pfn = words[base + _place_of(number, oldest)]
+        pfn = words[base + place_of(number, oldest)]
         words[base + place + OLDEST] = oldest + 1
         words[base + PCP_COUNT] -= 1 << order
         drained += 1 << order
@@ -247,33 +246,3 @@ def _drain(words: Any, pages: Any, vcpu: int, number: int, most: int) -> int:
             notify_free(words, vcpu, head, merged)
     unlock(words, ZONE_LOCK)
     return drained
-
-
-def pcp_listed(words: Any, vcpu: int, order: int) -> list[int]:
-    """The first frames of the blocks on a vCPU's list of an order, the next to be allocated last."""
-    base, number = vcpu_base(vcpu), int(list_of(order))
-    place = base + PCP_LISTS + LIST_WORDS * number
-    listed = range(int(words[place + OLDEST]), int(words[place + END]))
-    return [int(words[base + int(_place_of(number, index))]) for index in listed]
-
-
-def check_listed(words: Any, blocks: list[tuple[int, int]]) -> None:
-    """Recount the lists; the zone must be at rest.
-
-    Args:
-        words: the zone's words.
-        blocks: first frame and order of every block that says that it is on a list, by position.
-
-    Raises:
-        AssertionError: they are not those on the lists, or a count of pages differs.
-    """
-    orders = [order for order in range(ORDERS) if words[PCP_ORDERS] >> order & 1]
-    listed: list[tuple[int, int]] = []
-    for vcpu in range(int(words[NR_VCPUS])):
-        pages = 0
-        for order in orders:
-            for pfn in pcp_listed(words, vcpu, order):
-                listed.append((pfn, order))
-                pages += 1 << order
-        assert words[vcpu_base(vcpu) + PCP_COUNT] == pages, "PCP_COUNT"
-    assert sorted(listed) == blocks, "the per-CPU lists"

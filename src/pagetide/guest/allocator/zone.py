@@ -13,37 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.buddy import free_all
-from pagetide.guest.allocator.candidates import map_next
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.pcp import (
     LINUX_PCP_ORDERS,
     PCP_BATCH_PAGES,
-    check_listed,
     linux_pcp_high,
     pcp_drain,
-    pcp_listed,
 )
+from pagetide.guest.allocator.recount import Block, blocks, candidates, free_list, pcp_listed, recount
 from pagetide.guest.allocator.zone_layout import (
-    BALLOON,
-    BALLOON_PAGES,
-    BUDDY,
-    FRAME_TABLE,
-    FREE_PAGES,
-    HELD,
-    HINT_COUNT,
-    HINTS,
-    ISOLATED,
-    ISOLATED_BLOCKS,
-    ISOLATED_PAGES,
-    KEEP_APART,
-    KEEP_MARKS,
     NEXT,
-    NR_FREE,
     NR_PAGES,
-    NR_REPORTED,
     NR_VCPUS,
-    ORDER_MASK,
-    PCP,
     PCP_BATCH,
     PCP_HIGH,
     PCP_HIGH_MAX,
@@ -51,20 +32,10 @@ from pagetide.guest.allocator.zone_layout import (
     PCP_ORDERS,
     PCP_PAGES_MAX,
     PREVIOUS,
-    RECORD_HINT_ARRAYS,
-    RECORD_HINT_MAP,
-    RECORD_UNREPORTED,
     RECORD_WORDS,
-    RECORDING,
-    REPORTED,
-    REPORTED_PAGES,
     REPORTING_ORDER,
-    SPARE,
-    SPARES,
-    STATE,
     TICK,
     TICK_MASK,
-    TYPE_MASK,
     WMARK_HIGH,
     WMARK_LOW,
     WMARK_MIN,
@@ -74,7 +45,7 @@ from pagetide.guest.allocator.zone_layout import (
     vcpu_base,
     words_count,
 )
-from pagetide.memory.frame_table import FRAME_ORDER, FRAME_PAGES, FRAMES, GUEST_TICK, OPEN, STATE_MASK, table_words
+from pagetide.memory.frame_table import GUEST_TICK, table_words
 from pagetide.units import ORDER_MAX, ORDERS, PAGE_SIZE_BYTES
 
 NEVER = ORDERS
@@ -105,15 +76,6 @@ def linux_watermarks(nr_pages: int) -> Watermarks:
     kib = nr_pages * PAGE_SIZE_BYTES // 1024
     min_pages = int(min(max((16 * kib) ** 0.5, 128), 262144)) * 1024 // PAGE_SIZE_BYTES
     return Watermarks(min_pages, min_pages + min_pages // 4, min_pages + min_pages // 2)
-
-
-class Block(NamedTuple):
-    """A block found in the arena: its first frame, its order, and what it is (BUDDY, ALLOCATED, PCP or ISOLATED)."""
-
-    pfn: int
-    order: int
-    kind: int
-    reported: bool
 
 
 class Zone:
@@ -213,34 +175,20 @@ class Zone:
             raise ValueError(f"there is no vCPU {vcpu}")
 
     def blocks(self) -> Iterator[Block]:
-        """Every block, by position; the zone must be at rest. Isolated and per-CPU pages are blocks too.
-
-        Raises:
-            AssertionError: a frame belongs to no block, or to two.
-        """
-        nr_pages = int(self.words[NR_PAGES])
-        states = self.pages[: nr_pages * RECORD_WORDS].reshape(-1, RECORD_WORDS)[:, STATE]
-        pfn = 0
-        while pfn < nr_pages:
-            state = int(states[pfn])
-            order = state & ORDER_MASK
-            assert state & TYPE_MASK, f"frame {pfn} is in no block"
-            assert not np.any(states[pfn + 1 : pfn + (1 << order)]), f"the block at frame {pfn} overlaps another"
-            yield Block(pfn, order, state & TYPE_MASK, bool(state & REPORTED))
-            pfn += 1 << order
-        assert pfn == nr_pages, "the last block crosses the end of the zone"
+        """Every block, by position (`recount.blocks`); the zone must be at rest."""
+        return blocks(self.words, self.pages)
 
     def free_list(self, order: int) -> list[int]:
         """The frames on an order's free list, head first; the zone must be at rest."""
-        head = int(self.words[NR_PAGES]) + order
-        found: list[int] = []
-        before, pfn = head, int(self.pages[head * RECORD_WORDS + NEXT])
-        while pfn != head:
-            assert int(self.pages[pfn * RECORD_WORDS + PREVIOUS]) == before, f"broken link before frame {pfn}"
-            assert len(found) < head, f"the list of order {order} is a loop"
-            found.append(pfn)
-            before, pfn = pfn, int(self.pages[pfn * RECORD_WORDS + NEXT])
-        return found
+        return free_list(self.words, self.pages, order)
+
+    def candidates(self) -> list[int]:
+        """The positions in the candidate map, in order; the zone must be at rest."""
+        return candidates(self.words)
+
+    def pcp_list(self, vcpu: int, order: int = 0) -> list[int]:
+        """The first frames of the blocks on a vCPU's list of an order, the next to be allocated last."""
+        return pcp_listed(self.words, vcpu, order)
 
     def check(self) -> None:
         """Recount everything; the zone must be at rest.
@@ -248,57 +196,4 @@ class Zone:
         Raises:
             AssertionError: a page is not in exactly one place, or a counter differs from the recount.
         """
-        words, blocks = self.words, list(self.blocks())
-        buddies = [block for block in blocks if block.kind == BUDDY]
-        isolated = [block for block in blocks if block.kind == ISOLATED]
-        for order in range(ORDERS):
-            here = {block.pfn: block for block in buddies if block.order == order}
-            assert sorted(self.free_list(order)) == sorted(here), f"the free list of order {order} is not its blocks"
-            assert words[NR_FREE + order] == len(here), f"NR_FREE of order {order}"
-            assert words[NR_REPORTED + order] == sum(b.reported for b in here.values()), f"NR_REPORTED of order {order}"
-            for pfn, block in here.items():
-                buddy = here.get(pfn ^ (1 << order))
-                apart = words[KEEP_MARKS] == KEEP_APART and buddy and buddy.reported != block.reported
-                assert order == ORDER_MAX or not buddy or apart, f"frame {pfn} should have merged"
-        assert words[FREE_PAGES] == sum(1 << block.order for block in buddies), "FREE_PAGES"
-        assert words[REPORTED_PAGES] == sum(1 << block.order for block in buddies if block.reported), "REPORTED_PAGES"
-        assert words[ISOLATED_PAGES] == sum(1 << block.order for block in isolated), "ISOLATED_PAGES"
-        assert words[ISOLATED_BLOCKS] == len(isolated), "ISOLATED_BLOCKS"
-        assert words[BALLOON_PAGES] == sum(block.kind in (BALLOON, HELD) for block in blocks), "BALLOON_PAGES"
-        assert words[SPARES] << words[REPORTING_ORDER] == sum(1 << b.order for b in blocks if b.kind == SPARE), "SPARES"
-        assert not any(b.reported for b in blocks if b.kind not in (BUDDY, PCP)), "a mark outside the lists"
-        self._check_frames(
-            {b.pfn + i for b in buddies for i in range(0, 1 << b.order, FRAME_PAGES) if b.order >= FRAME_ORDER}
-        )
-        self._check_candidates({b.pfn for b in buddies if b.order >= words[REPORTING_ORDER] and not b.reported})
-        check_listed(words, [(block.pfn, block.order) for block in blocks if block.kind == PCP])
-
-    def _check_frames(self, free: set[int]) -> None:
-        if self.words[FRAME_TABLE]:
-            states = self.frame_table[FRAMES : FRAMES + (int(self.words[NR_PAGES]) >> FRAME_ORDER)] & STATE_MASK
-            offered = {int(frame) << FRAME_ORDER for frame in np.flatnonzero(states)}
-            assert offered <= free, "the frame table offers what is not free"
-            assert offered == free or not self.frame_table[OPEN], "the frame table misses what is free"
-
-    def _check_candidates(self, unreported: set[int]) -> None:
-        words, marked = self.words, self.candidates()
-        if words[RECORDING] == RECORD_UNREPORTED:
-            assert marked == sorted(pfn >> int(words[REPORTING_ORDER]) for pfn in unreported), "the candidate map"
-        if words[RECORDING] == RECORD_HINT_MAP:
-            assert words[HINTS] == len(marked), "HINTS"
-        if words[RECORDING] == RECORD_HINT_ARRAYS:
-            counts = [words[vcpu_base(vcpu) + HINT_COUNT] for vcpu in range(int(words[NR_VCPUS]))]
-            assert words[HINTS] == sum(counts), "HINTS"
-
-    def candidates(self) -> list[int]:
-        """The positions in the candidate map, in order; the zone must be at rest."""
-        found: list[int] = []
-        position = int(map_next(self.words, 0))
-        while position >= 0:
-            found.append(position)
-            position = int(map_next(self.words, position + 1))
-        return found
-
-    def pcp_list(self, vcpu: int, order: int = 0) -> list[int]:
-        """The first frames of the blocks on a vCPU's list of an order, the next to be allocated last."""
-        return pcp_listed(self.words, vcpu, order)
+        recount(self.words, self.pages, self.frame_table)

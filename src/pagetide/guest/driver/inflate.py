@@ -80,9 +80,7 @@ class InflateDriver:
             ring = DriverRing(
                 _QUEUE_SIZE,
                 ram_address=ram_address,
-                desc_gpa=place.desc_gpa,
-                avail_gpa=place.avail_gpa,
-                used_gpa=place.used_gpa,
+                place=place,
                 event_idx=bool(self.features & Feature.EVENT_IDX),
             )
             index = queues(self.features).index(kind)

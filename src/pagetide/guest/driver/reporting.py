@@ -94,18 +94,16 @@ class BalloonDriver:
         place = place_ring(size, 0)
         tables_offset_bytes = -(-place.end_gpa // DESC_BYTES) * DESC_BYTES
         base_gpa = self._allocate(zone, tables_offset_bytes + size * table_descs * DESC_BYTES)
-        desc_gpa, avail_gpa, used_gpa, _ = place_ring(size, base_gpa)
+        place = place_ring(size, base_gpa)
         self._ring = DriverRing(
             size,
             ram_address=ram_address,
-            desc_gpa=desc_gpa,
-            avail_gpa=avail_gpa,
-            used_gpa=used_gpa,
+            place=place,
             event_idx=bool(self.features & Feature.EVENT_IDX),
             table_descs=table_descs,
             tables_gpa=base_gpa + tables_offset_bytes,
         )
-        transport.start_queue(self._index, size, desc_gpa, avail_gpa, used_gpa)
+        transport.start_queue(self._index, size, place.desc_gpa, place.avail_gpa, place.used_gpa)
         transport.driver_ok()
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 from pagetide.guest.allocator.candidates import map_next
 from pagetide.guest.allocator.isolate import BLOCKED, FILLED, TAKEN, isolate_block
-from pagetide.guest.allocator.lock_hold import hold_begins, hold_ends
+from pagetide.guest.allocator.report_costs import hold_begins, hold_ends
 from pagetide.guest.allocator.zone_layout import (
     ORDER_MASK,
     RECORD_WORDS,

@@ -2,18 +2,20 @@
 
 A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence. `add`
 and `remove` are about the socket for a guest, and are answered with its path. After `take-over` the connection is no
-longer ours (handover.py).
+longer ours (handover.py). To tell of very many guests at once keeps all of them waiting, so who asks again and again
+asks for `list` a few at a time.
 
 What is wanted is wanted of a socket: of every guest that is attached there, and of those that will be, so a guest that
 must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
 """
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 
-from pagetide.host.daemon.guest_sockets import GuestSockets
+from pagetide.host.daemon.guest_sockets import GuestSocket, GuestSockets
+from pagetide.host.daemon.guests import Standing
 from pagetide.host.daemon.states import GuestState, WaitingState, state_of, waiting_state
 from pagetide.host.daemon.targets import TargetError, check_targets
 from pagetide.host.guest.attached import AttachedGuest
@@ -39,6 +41,9 @@ class ControlledHost(Protocol):
     def sockets(self) -> GuestSockets:
         """Where guests connect."""
 
+    def standing(self, guest: AttachedGuest) -> Standing:
+        """How one of them stands with the loop."""
+
     def hand_over(self) -> None:
         """Give everything to who asks, once this request is dealt with."""
 
@@ -55,6 +60,8 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         target_bytes: memory that the guest is to make do with; for `set`.
         no_target: for `set`, that it is to have all of its memory, instead.
         force: for `set`, also if that is less than the guest uses.
+        most: for `list`, how many guests and sockets are wanted at most, in the order of their names.
+        after: for `list`, only those whose names come after this one.
     """
 
     command: Command
@@ -62,6 +69,8 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target_bytes: TargetBytes | None = None
     no_target: bool = False
     force: bool = False
+    most: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    after: str | None = None
 
 
 class ControlAnswer(msgspec.Struct, frozen=True):
@@ -73,6 +82,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
         socket: the path of the socket that was made or removed.
         error: why it could not be done.
         note: what else there is to know.
+        more_after: for `list` with `most`, the name after which there are more; None if that is all.
     """
 
     guests: list[GuestState] = []
@@ -80,6 +90,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
     socket: str | None = None
     error: str | None = None
     note: str | None = None
+    more_after: str | None = None
 
 
 class ControlError(Exception):
@@ -109,7 +120,7 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
         host.hand_over()
         return None
     if request.command == "list":
-        return ControlAnswer([state_of(guest) for guest in host.guests], list(map(waiting_state, host.sockets.waiting)))
+        return _list(request, host)
     if request.command == "add":
         return ControlAnswer(socket=str(host.sockets.add(request.guest or "")))
     if request.command == "remove":
@@ -119,7 +130,8 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
         if request.command in {"show", "hint"}:
             del guests[1:]
         note = _act(request, guests, host)
-        return ControlAnswer([state_of(guest, held=request.command == "show") for guest in guests], note=note)
+        held = request.command == "show"
+        return ControlAnswer([state_of(guest, host.standing(guest), held=held) for guest in guests], note=note)
     waiting = next((sock for sock in host.sockets.waiting if sock.name == request.guest), None)
     if waiting is None:
         raise ControlError(f"there is no guest {request.guest!r}")
@@ -128,6 +140,25 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
     _want(request, waiting.wishes, [])
     note = None if request.command == "show" else f"nobody is attached at {waiting.path} yet; a guest will find it so"
     return ControlAnswer(waiting=[waiting_state(waiting)], note=note)
+
+
+def _list(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
+    """All who are attached and all sockets that wait, or as many of them as are wanted after a name."""
+    everyone: Iterable[AttachedGuest | GuestSocket] = (*host.guests, *host.sockets.waiting)
+    more_after = None
+    if request.most is not None:
+        after = request.after or ""
+        everyone = sorted((each for each in everyone if each.name > after), key=lambda each: each.name)
+        if len(everyone) > request.most:
+            more_after = everyone[request.most - 1].name
+            del everyone[request.most :]
+    answer = ControlAnswer([], [], more_after=more_after)
+    for each in everyone:
+        if isinstance(each, GuestSocket):
+            answer.waiting.append(waiting_state(each))
+        else:
+            answer.guests.append(state_of(each, host.standing(each)))
+    return answer
 
 
 def _named(name: str | None, host: ControlledHost) -> list[AttachedGuest]:

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 
 from pagetide.host.daemon.control import ControlError, LineReader, refusal
@@ -123,6 +123,11 @@ class ControlSocket:
         self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         costs.enter(self, CONTROL_BURST_S)
         self.listen()
+
+    @property
+    def waiting(self) -> Collection[ControlClient]:
+        """Whose requests are to be answered: always the same object."""
+        return self._asking
 
     @property
     def has_work(self) -> bool:

@@ -41,6 +41,7 @@ class GuestSocket:
         path: where it is.
         wishes: what is wanted of the guest that connects there.
         attached: names of those that did.
+        given_up: how many of them were given up, and did not go by themselves.
         memory_limit: how much more memory they may share.
         closer: closes what they gave.
     """
@@ -48,6 +49,7 @@ class GuestSocket:
     path: Path
     wishes: Wishes
     attached: list[str]
+    given_up: int
     memory_limit: SharedMemoryLimit
     closer: Closer
 
@@ -64,6 +66,7 @@ class GuestSocket:
         """
         self.path = path
         self.attached = []
+        self.given_up = 0
         self.closer = Closer()
         self.memory_limit = SharedMemoryLimit(left_regions=share.regions)
         self._listener = listen(path)

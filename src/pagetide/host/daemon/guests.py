@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import NamedTuple, TypeVar
 
 from pagetide.foreign_fds import Closer
@@ -36,6 +36,20 @@ class Left(NamedTuple):
 
     origin: GuestSocket | None
     held_until_s: float
+
+
+class Standing(NamedTuple):
+    """How a guest stands with the loop that serves it.
+
+    Attributes:
+        allowance_spent_s: all of the loop's time that it has used in vain since it connected (allowance.py).
+        resting: whether it is not served for now, because it used too much.
+        given_up: how many guests at its socket were given up until now.
+    """
+
+    allowance_spent_s: float
+    resting: bool
+    given_up: int
 
 
 class Guests:
@@ -99,6 +113,11 @@ class Guests:
         """Whether somebody's turn would do something."""
         return bool(self._working)
 
+    @property
+    def pending(self) -> tuple[Collection[object], ...]:
+        """What is empty, and stays the same object, while nothing is to be done for anybody before something comes."""
+        return self._working, self._looks.wanted
+
     def enter(self, guest: AttachedGuest, origin: GuestSocket | None) -> None:
         """One is attached, and heard from now on."""
         self._events.watch(guest.fileno(), READABLE, functools.partial(self.talk, guest))
@@ -113,6 +132,12 @@ class Guests:
         names = (f"{wanted}-{number}" if number > 1 else wanted for number in range(1, len(taken) + 2))
         return next(name for name in names if name not in taken)
 
+    def standing(self, guest: AttachedGuest) -> Standing:
+        """How one stands with the loop."""
+        origin = self._origins[guest]
+        given_up = 0 if origin is None else origin.given_up
+        return Standing(self._costs.spent_s(guest), self._costs.is_resting(guest), given_up)
+
     def note_work(self, guest: AttachedGuest) -> None:
         """One has elements waiting."""
         if guest in self._origins:
@@ -120,7 +145,8 @@ class Guests:
 
     def turns(self) -> None:
         """Give each guest with elements waiting a turn."""
-        turns, self._working = self._working, {}
+        turns = list(self._working)
+        self._working.clear()
         for guest in turns:
             if guest.has_work:
                 self.attempt(guest, guest.turn)
@@ -176,10 +202,13 @@ class Guests:
             return
         used_s = self._costs.lap_s()
         held_s = self._hold_ups.end(guest, used_s)
+        self._hold_ups.note(guest, use.blocked_s)
+        if self._hold_ups.watches(guest):
+            guest.serve_apart()
         if held_s and guest.memory_is_ram and self._costs.hold_up(guest, held_s):
             _log.warning(_HELD_UP, held_s, extra={"guest": guest.name})
             self._rest(guest)
-        if guest in self._origins and self._costs.account(guest, use, used_s):
+        if guest in self._origins and self._costs.account(guest, use, used_s + use.served_s):
             self._rest(guest)
 
     def fenced(self, guest: AttachedGuest, action: Callable[[], _T]) -> _T | None:
@@ -209,8 +238,11 @@ class Guests:
 
     def give_up(self, guest: AttachedGuest, reason: str) -> None:
         """Let a guest go for a reason of its own."""
-        level = logging.INFO if reason == "disconnected" else logging.ERROR
-        _log.log(level, "%s", reason, extra={"guest": guest.name})
+        went = reason == "disconnected"
+        origin = self._origins.get(guest)
+        if origin is not None:
+            origin.given_up += not went
+        _log.log(logging.INFO if went else logging.ERROR, "%s", reason, extra={"guest": guest.name})
         self.release(guest)
         if self._on_gone is not None:
             self._on_gone(guest, reason)

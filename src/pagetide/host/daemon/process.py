@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from pagetide.host.daemon.service_manager import ServiceManager
 from pagetide.host.device.kept_state import UnreadableStateError
 from pagetide.host.guest.gone import GuestGoneError
 
+_SIGNALS_MAX = 64
 _NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 _log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ def serve(
         os.eventfd_write(stop_fd, 1)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    waker = SignalWaker(server)
     try:
         server.wake_by(stop_fd)
         try:
@@ -109,7 +112,7 @@ def serve(
                 server.request_statistics()
                 due_s = now_s + stats_interval_s
             wait_s = max(0.0, due_s - now_s) if stats_interval_s else -1
-            server.run_once(manager.until_due_s(wait_s))
+            server.run_once(manager.until_due_s(wait_s), linger=True)
             if _hand_over(server, options):
                 return
         manager.stopping()
@@ -119,8 +122,34 @@ def serve(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        waker.close()
         server.no_wake_by(stop_fd)
         os.close(stop_fd)
+
+
+class SignalWaker:
+    """Has every signal end the server's wait, also one that comes between two: its handler is Python's, and runs then.
+
+    Use in the main thread.
+    """
+
+    def __init__(self, server: Server) -> None:
+        """From now on."""
+        self._server = server
+        self._woken, self._waking = socket.socketpair()
+        self._waking.setblocking(False)
+        server.wake_by(self._woken.fileno(), self._take)
+        self._before = signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
+
+    def _take(self) -> None:
+        self._woken.recv(_SIGNALS_MAX)
+
+    def close(self) -> None:
+        """As it was before."""
+        signal.set_wakeup_fd(self._before)
+        self._server.no_wake_by(self._woken.fileno())
+        self._woken.close()
+        self._waking.close()
 
 
 def _listen(server: Server, sockets: Sequence[Path], control: Path, folder: Path | None, keeper: Keeper | None) -> None:

@@ -18,7 +18,7 @@ from typing import Self
 from pagetide.host.daemon.control import handle
 from pagetide.host.daemon.control_socket import ControlSocket
 from pagetide.host.daemon.guest_sockets import GuestSocket, GuestSockets
-from pagetide.host.daemon.guests import OUR_ERROR, Guests
+from pagetide.host.daemon.guests import OUR_ERROR, Guests, Standing
 from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.listener import Listener
 from pagetide.host.daemon.parties import end_wait, go_on
@@ -33,6 +33,7 @@ from pagetide.host.memory.guest_memory import SharedMemoryLimit
 from pagetide.host.memory.ledger import Ledger
 from pagetide.host.sharing.costs import Costs
 from pagetide.host.sharing.hold_ups import HoldUps
+from pagetide.host.sharing.interruption import Interruption
 from pagetide.host.sharing.patience import Patience
 
 FINISH_MAX_S = 10.0
@@ -58,8 +59,7 @@ class Server:
         verify_share: float = 1.0,
         features: int = int(FEATURES),
         on_guest_gone: Callable[[AttachedGuest, str], None] | None = None,
-        on_busy: Callable[[], None] = lambda: None,
-        on_idle: Callable[[], None] = lambda: None,
+        interruption: Interruption | None = None,
         hold_ups: HoldUps | None = None,
         keeper: Keeper | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
@@ -70,8 +70,7 @@ class Server:
             verify_share: share of the elements whose discarding is read back, from 0 to 1.
             features: what to offer to drivers.
             on_guest_gone: called with each guest that has gone and a sentence why, after all it had is given back.
-            on_busy: called before anything is done for a guest.
-            on_idle: called before the server sleeps.
+            interruption: ends calls that guests hold up; None for a server whose guests are trusted with that.
             hold_ups: notices guests that keep the loop waiting; the loop's thread must have the interpreter to itself,
                 or waits for that count, too. None for nobody.
             keeper: where guests and sockets are kept for a successor; the server closes it.
@@ -80,9 +79,9 @@ class Server:
         self._verify_share = verify_share
         self._features = features
         self._control: ControlSocket | None = None
-        self._on_idle = on_idle
+        self._interruption = interruption
         self._clock_ns = clock_ns
-        self._events = FdEvents(clock_ns)
+        self._events = FdEvents(clock_ns, 0 if interruption is None else interruption.address)
         self._costs: Costs[Hashable] = Costs()
         self._patience: Patience[Hashable] = Patience()
         self._keeper = keeper
@@ -93,15 +92,16 @@ class Server:
             self._events,
             self._costs,
             self._patience,
-            HoldUps(waits=lambda: None) if hold_ups is None else hold_ups,
+            HoldUps(waits=None) if hold_ups is None else hold_ups,
             keeper,
-            on_busy=on_busy,
+            on_busy=(lambda: None) if interruption is None else interruption.busy,
             on_left=self._reception.left,
             on_gone=on_guest_gone,
             clock_s=self._now_s,
         )
         self.sockets = self._reception.sockets
         self.succession = None if keeper is None else Succession(keeper, self._guests, self._reception, self.adopt)
+        self._pending = [*self._guests.pending, self._costs.resting, self._patience.waited_for]
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -116,6 +116,10 @@ class Server:
     def guests(self) -> tuple[AttachedGuest, ...]:
         """Those attached now."""
         return tuple(self._guests)
+
+    def standing(self, guest: AttachedGuest) -> Standing:
+        """How one of them stands with the loop."""
+        return self._guests.standing(guest)
 
     def listen(self, path: str | os.PathLike[str]) -> None:
         """Accept guests at a socket of this path, as `GuestSockets.listen`.
@@ -141,10 +145,11 @@ class Server:
             patience=self._patience,
             clock_s=self._now_s,
         )
+        self._pending.append(self._control.waiting)
 
-    def wake_by(self, fd: int) -> None:
-        """End waiting in `run_once` whenever this descriptor is readable."""
-        self._events.watch(fd, READABLE, lambda: None)
+    def wake_by(self, fd: int, action: Callable[[], None] = lambda: None) -> None:
+        """End waiting in `run_once` whenever this descriptor is readable; the action may take what makes it so."""
+        self._events.watch(fd, READABLE, action)
 
     def no_wake_by(self, fd: int) -> None:
         """Forget a descriptor of `wake_by`."""
@@ -173,8 +178,8 @@ class Server:
 
     def finish(self) -> None:
         """Serve what guests have put in their rings until now, for at most `FINISH_MAX_S`."""
-        self._costs.lap_s()
         self._events.wait(0)  # kicks that have come
+        self._costs.lap_s()
         self._guests.finish(FINISH_MAX_S)
 
     def adopt(
@@ -223,22 +228,32 @@ class Server:
         _log.info("attached, and as it was left: %s" if wanted else "attached%s", wanted, extra={"guest": guest.name})
         return guest
 
-    def run_once(self, timeout_s: float) -> None:
-        """Wait until something happens, but at most this long (for ever if negative), and deal with it."""
-        self._costs.begin_round()
+    def run_once(self, timeout_s: float, *, linger: bool = False) -> None:
+        """Wait until something happens, but at most this long (for ever if negative), and deal with it.
+
+        Args:
+            timeout_s: how long.
+            linger: whether to go on for all of that time while nothing but kicks comes; for a caller whose signals make
+                a descriptor of `wake_by` readable.
+        """
+        if any(self._pending):
+            busy = self._guests.have_work or (self._control is not None and self._control.has_work)
+            count = self._events.look(0.0 if busy else self._until_next_s(timeout_s))
+        else:
+            count = self._events.look(timeout_s, again=linger)
+            if count == 0:
+                return  # nothing came but kicks of queues that the step serves
+        self._costs.begin_round(self._events.take_passed_s())
         for rested in self._costs.take_rested():
             go_on(rested, self._guests, self.sockets, self._control)
-        self._on_idle()
-        control = self._control
-        busy = self._guests.have_work or (control is not None and control.has_work)
-        slept_s = self._events.wait(0 if busy else self._until_next_s(timeout_s))
+        self._events.act(count)
         self._guests.turns()
-        if control is not None and control.has_work:
-            control.turn()
+        if self._control is not None and self._control.has_work:
+            self._control.turn()
         self._guests.look_if_due()
         for party in self._patience.take_due(self._now_s()):
             end_wait(party, self._guests, self._control)
-        self._costs.end_round(slept_s)
+        self._costs.end_round()
 
     def run(self, stop_fd: int) -> None:
         """Serve until this descriptor is readable, or `stop` was called."""

@@ -1,12 +1,18 @@
 """What the daemon tells of a guest, and of a socket that waits for one."""
 
+import functools
+
 import msgspec
 
 from pagetide.host.daemon.guest_sockets import GuestSocket
+from pagetide.host.daemon.guests import Standing
+from pagetide.host.device.lag import ROUND_US, Lag
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.memory.held import Held
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
+
+_MALFORMED = ("malformed", "inflate_malformed", "deflate_malformed")
 
 
 class GuestState(msgspec.Struct, frozen=True):
@@ -25,8 +31,16 @@ class GuestState(msgspec.Struct, frozen=True):
         paused: reports wait in the ring.
         inhibited: nothing is discarded.
         hinting: a round of free page hints is asked for or under way.
-        lag: how long its reports waited to be acknowledged: `count` of them, and `p50_us`, `p99_us` and `max_us`.
+        lag: how long its reports waited to be acknowledged: `count` of them, `p50_us`, `p99_us` and `max_us`, and
+            `sum_us` of all together.
+        lag_within: of these, how many waited no longer than so many microseconds, for a few of them.
         ledger: every word of its account.
+        account: a number that changes when `ledger`, `lag` and `errors` begin anew.
+        waiting: elements in each of its queues that are still to be served.
+        errors: what went wrong, by kind: `ring`, `discard` (`AttachedGuest.errors`), and `malformed` descriptors.
+        allowance_spent_s: the daemon's time that it has used in vain, of which it has but a small share.
+        resting: it is not served for now, because it used more than that.
+        given_up: how many guests at its socket were given up, this one's predecessors.
         statistics: its own memory statistics, as told last.
         socket: the path at which it connected; None if it came otherwise.
         held_bytes: what the host holds of its memory, in RAM and in swap, by the memory files' own count.
@@ -43,10 +57,17 @@ class GuestState(msgspec.Struct, frozen=True):
     inhibited: bool
     hinting: bool
     lag: dict[str, int]
+    lag_within: list[tuple[int, int]]
     ledger: dict[str, int]
     statistics: dict[str, int]
     socket: str | None
     state: str
+    account: int
+    waiting: dict[str, int]
+    errors: dict[str, int]
+    allowance_spent_s: float
+    resting: bool
+    given_up: int
     attached: bool = True
     held_bytes: int = 0
     held: Held | None = None
@@ -61,44 +82,64 @@ class WaitingState(msgspec.Struct, frozen=True):
         target_bytes: memory that it is to make do with; None for all of it.
         paused: its reports will wait in the ring.
         inhibited: nothing will be discarded.
+        given_up: how many guests there were given up.
     """
 
     name: str
     target_bytes: int | None
     paused: bool
     inhibited: bool
+    given_up: int = 0
     attached: bool = False
 
 
-def state_of(guest: AttachedGuest, *, held: bool = False) -> GuestState:
+def state_of(guest: AttachedGuest, standing: Standing, *, held: bool = False) -> GuestState:
     """What is known of a guest, with what is held of its memory or without."""
-    config, ram_bytes = guest.config, guest.ram_bytes
-    names = [feature.name for feature in Feature if feature & guest.features and feature.name]
+    config, ram_bytes, lag = guest.config, guest.ram_bytes, guest.lag
+    ledger = guest.ledger.snapshot()
+    malformed = sum(ledger[name] for name in _MALFORMED)
     return GuestState(
         guest.name,
         ram_bytes,
         guest.shared_bytes,
         max(0, ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
         config.actual * PAGE_SIZE_BYTES,
-        names,
+        _feature_names(guest.features),
         guest.paused,
         guest.inhibited,
         guest.hinting,
-        {
-            "count": guest.lag.count,
-            "p50_us": -(-guest.lag.quantile_ns(0.5) // 1000),
-            "p99_us": -(-guest.lag.quantile_ns(0.99) // 1000),
-            "max_us": -(-guest.lag.max_ns // 1000),
-        },
-        guest.ledger.snapshot(),
+        _lag_figures(lag),
+        list(zip(ROUND_US, lag.within(), strict=True)),
+        ledger,
         guest.statistics,
         None if guest.wishes.socket_path is None else str(guest.wishes.socket_path),
         guest.state,
+        guest.account,
+        guest.waiting,
+        {**guest.errors, "malformed": malformed},
+        *standing,
         held_bytes=guest.held_bytes,
         held=guest.look_at_held() if held else None,
     )
 
 
+@functools.cache
+def _feature_names(features: int) -> list[str]:
+    return [feature.name for feature in Feature if feature & features and feature.name]
+
+
+def _lag_figures(lag: Lag) -> dict[str, int]:
+    """In microseconds, rounded up."""
+    return {
+        "count": lag.count,
+        "p50_us": -(-lag.quantile_ns(0.5) // 1000),
+        "p99_us": -(-lag.quantile_ns(0.99) // 1000),
+        "max_us": -(-lag.max_ns // 1000),
+        "sum_us": -(-lag.sum_ns // 1000),
+    }
+
+
 def waiting_state(sock: GuestSocket) -> WaitingState:
     """What is wanted of the guest that will connect there."""
-    return WaitingState(sock.name, sock.wishes.target_bytes, sock.wishes.paused, sock.wishes.inhibited)
+    wishes = sock.wishes
+    return WaitingState(sock.name, wishes.target_bytes, wishes.paused, wishes.inhibited, sock.given_up)

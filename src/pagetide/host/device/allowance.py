@@ -82,11 +82,17 @@ class Use(NamedTuple):
         in_vain: share of its time that came to nothing.
         payable: what was in vain is a step that useful work may pay for.
         pages: the guest's own pages that were named, up to `PAID_PAGES`; 0 if any were not its own.
+        served_s: CPU time that it took before, in the loop's step (kick_step.py).
+        blocked_s: time besides that, there.
+        earned_s: CPU time of turns before it, in the step, by the share of `PAID_PAGES` that they named.
     """
 
     in_vain: float
     payable: bool = False
     pages: int = 0
+    served_s: float = 0.0
+    blocked_s: float = 0.0
+    earned_s: float = 0.0
 
 
 IN_VAIN = Use(1.0)

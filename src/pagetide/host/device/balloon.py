@@ -10,29 +10,21 @@ Discarding is held back in three ways:
 - *Poisoned*: with PAGE_POISON and a `poison_val` other than 0, a reported page must read as `poison_val` or be
   untouched (virtio 1.2, 5.5.6.7), and a discarded page reads as zeros. Reports are acknowledged and left alone. So are
   those of a driver that was served by another device before, if nobody knows what it told that one.
-
-To serve another queue, write its class and add it to `_queue`.
 """
 
 from pagetide.host.device.config import DeviceConfig
 from pagetide.host.device.kept_state import DeviceKept
 from pagetide.host.device.queues.element import DEVICE_INIT, KEEPS, TURN_BYTES_MAX, TURN_PUNCHES_MAX, turn_control
-from pagetide.host.device.queues.hinting import HintingQueue, HintingRound
+from pagetide.host.device.queues.hinting import HintingRound
+from pagetide.host.device.queues.kinds import make_queue
 from pagetide.host.device.queues.place import QueuePlace, addresses
 from pagetide.host.device.queues.started import Started, StartedQueues
 from pagetide.host.device.queues.statistics import StatisticsQueue
-from pagetide.host.device.queues.turn import NOTHING, BlockQueue, Turn
+from pagetide.host.device.queues.turn import NOTHING, Turn
 from pagetide.host.device.state import DeviceState
 from pagetide.host.device.target import Target
 from pagetide.host.memory.guest_memory import DeviceMemory
-from pagetide.host.memory.ledger import (
-    DEFLATE_ACCOUNT,
-    INFLATE_ACCOUNT,
-    REPORT_ACCOUNT,
-    SKIPPED_INHIBITED,
-    SKIPPED_POISONED,
-    Ledger,
-)
+from pagetide.host.memory.ledger import SKIPPED_INHIBITED, SKIPPED_POISONED, Ledger
 from pagetide.virtio.balloon import CMD_ID_STOP, CONFIG_POISON_VAL, Feature, Queue, queues
 from pagetide.virtio.split_ring.device_ring import DeviceRing
 from pagetide.virtio.split_ring.inflight import InflightRegion
@@ -48,7 +40,6 @@ FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Featu
 QUEUES_MAX = len(Queue)
 """As many queues as a balloon can have, whatever is negotiated."""
 
-_ACCOUNTS = {Queue.INFLATE: INFLATE_ACCOUNT, Queue.DEFLATE: DEFLATE_ACCOUNT, Queue.REPORTING: REPORT_ACCOUNT}
 _POISON_VAL = slice(CONFIG_POISON_VAL, CONFIG_POISON_VAL + 4)
 _NO_POISON = bytes(4)
 
@@ -241,7 +232,14 @@ class BalloonDevice:
             self._begin_anew()
         if index not in self.queues.once_started and ring.last_avail != 0:
             self.config.served_before()
-        queue = self._queue(kinds[index], ring, self.queues.take_counted_bytes(index, ring.next_avail))
+        queue = make_queue(
+            kinds[index],
+            ring,
+            control=self._control,
+            ledger=self.ledger.words,
+            hinting=self._hinting,
+            counted_bytes=self.queues.take_counted_bytes(index, ring.next_avail),
+        )
         self.queues.start(index, Started(kinds[index], place, queue))
 
     def process(self, index: int, budget: int) -> Turn:
@@ -269,6 +267,13 @@ class BalloonDevice:
             self.config.set_cmd_id(self._hinting.cmd_id)
         return turn
 
+    def skip_if_served(self, index: int) -> int | None:
+        """What `BlockQueue.process` would be told to skip on a queue now; None if there would be no turn."""
+        started = self.queues.get(index)
+        if started is None or self.queues.finishing or (self.paused and started.kind is _REPORTING):
+            return None
+        return self._skip(started.kind)
+
     def _begin_anew(self) -> None:
         """A queue begins at 0 that was left elsewhere: its driver is another one, though no reset was told.
 
@@ -280,14 +285,6 @@ class BalloonDevice:
         self.config.begin_anew()
         self.statistics = {}
         self.target.forget()
-
-    def _queue(self, kind: Queue, ring: DeviceRing, counted_bytes: int) -> BlockQueue | StatisticsQueue | HintingQueue:
-        words = self.ledger.words
-        if kind is Queue.STATS:
-            return StatisticsQueue(ring, words)
-        if kind is Queue.FREE_PAGE:
-            return HintingQueue(ring, self._hinting, words)
-        return BlockQueue(kind, ring, self._control, words[_ACCOUNTS[kind]], counted_bytes=counted_bytes)
 
     def _skip(self, kind: Queue) -> int:
         """The word that counts what is left alone on a queue, or 0 to discard."""

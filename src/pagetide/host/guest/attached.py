@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ from pagetide.host.device.allowance import IN_VAIN, PAID_MESSAGES, STEP, WANTED,
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
 from pagetide.host.device.kept_state import GuestKept, SessionKept
 from pagetide.host.device.lag import Lag
+from pagetide.host.device.queues.element import ELEMENTS_PER_TURN
 from pagetide.host.guest.cut_files import CutFiles
 from pagetide.host.guest.fd_events import READABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
@@ -19,15 +21,14 @@ from pagetide.host.guest.keep import Keep
 from pagetide.host.guest.kicks import Kicks
 from pagetide.host.guest.observed import Parts
 from pagetide.host.guest.session import VhostUserSession
+from pagetide.host.guest.signals import not_signalled
 from pagetide.host.guest.steered import SteeredGuest
 from pagetide.host.guest.wishes import Wishes
 from pagetide.host.memory.guest_memory import GuestMemory, SharedMemoryLimit
 from pagetide.host.memory.ledger import REFAULTED_BYTES, Ledger
 from pagetide.virtio.split_ring.ring import RingError
 
-ELEMENTS_PER_TURN = 16
-"""Most elements served before another guest has its turn."""
-
+_accounts = itertools.count()
 _log = logging.getLogger(__name__)
 
 
@@ -36,14 +37,14 @@ class AttachedGuest(SteeredGuest):
 
     Attributes:
         ledger: what was done for it.
-        lag: how long reports waited, from when the queue was found ready to when they were given back. A report that
-            comes while earlier ones are being served counts from when those came, so no time is told too short.
+        account: tells this account from any other that this process has had: a number, and a new one whenever the
+            account and `lag` begin anew.
         keep: where it is kept for a successor of this process, if it is.
         waits_since_s: since when nothing goes on because the peer does not read or leaves a message half sent.
     """
 
     ledger: Ledger
-    lag: Lag
+    account: int
     keep: Keep | None
     waits_since_s: float | None
 
@@ -79,12 +80,12 @@ class AttachedGuest(SteeredGuest):
         """
         self.keep = keep
         self.ledger = ledger
-        self.lag = Lag()
+        self.account = next(_accounts)
         self.waits_since_s = None
         self._log = logging.LoggerAdapter(_log, {"guest": name})
         self._events = events
         self._clock_ns = clock_ns
-        self._failure_logged = 0
+        self._failure_logged = self._failures = 0
         memory = GuestMemory(memory_limit)
         device = BalloonDevice(memory, ledger, verify_share=verify_share)
         kicks = Kicks(events, functools.partial(on_work, self))
@@ -164,6 +165,7 @@ class AttachedGuest(SteeredGuest):
         Raises:
             GuestGoneError: it hung up, or cannot be served any more.
         """
+        self._kicks.withdraw_all()  # what messages change
         messages = self._session.talk()
         self._cut_files.check()
         if self._session.end:
@@ -172,7 +174,8 @@ class AttachedGuest(SteeredGuest):
             self.waits_since_s = None
         if self.waits_since_s is None and self._session.waits_for_peer:
             self.waits_since_s = self._clock_ns() / 1e9
-        return STEP if messages <= PAID_MESSAGES else IN_VAIN
+        self._offer_queues()
+        return (STEP if messages <= PAID_MESSAGES else IN_VAIN)._replace(earned_s=self._kicks.take_earned_s())
 
     def end_wait(self) -> Use:
         """The peer was waited for long enough.
@@ -195,14 +198,17 @@ class AttachedGuest(SteeredGuest):
             What that was good for.
         """
         index = self._kicks.take_ready()
+        left = self._kicks.take_left(index)
         try:
-            turn = self._device.process(index, ELEMENTS_PER_TURN)
+            turn = self._device.process(index, ELEMENTS_PER_TURN) if left is None else left.turn()
             self._cut_files.check()
         except RingError as error:
             self._cut_files.check()
             self._session.effects.fail_queue(index, str(error))
-            return IN_VAIN
+            return IN_VAIN if left is None else left.use(IN_VAIN)
         call, more, config_changed, in_vain, payable, pages, reports, failure = turn
+        if left is not None and left.call_error:
+            raise not_signalled(OSError(left.call_error, os.strerror(left.call_error)), left.call_s)
         if call:
             self._session.notices.call(index)
         if reports:
@@ -214,10 +220,22 @@ class AttachedGuest(SteeredGuest):
         if config_changed:
             self._session.effects.keep_state()
             self._session.notices.config_changed()
+        self._failures += bool(failure)
         if failure and failure != self._failure_logged:
             self._failure_logged = failure
             self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
-        return Use(in_vain, payable, pages)
+        if not more:
+            self._offer_queues()
+        use = Use(in_vain, payable, pages)
+        return use if left is None else left.use(use)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """What went wrong since the account began, by kind.
+
+        `ring`: a queue was broken beyond repair but by a reset; `discard`: turns in which a discarding call failed.
+        """
+        return {"ring": self._session.effects.failed_queues, "discard": self._failures}
 
     def look_for_refaults(self) -> Use:
         """Look at a piece of its memory for what was discarded and is resident again, and count it in the ledger.
@@ -237,6 +255,7 @@ class AttachedGuest(SteeredGuest):
     def finish(self) -> None:
         """Serve what is in its rings now, and nothing that comes later."""
         self._device.queues.finish()
+        self._offer_queues()
 
     def _describe(self, session: SessionKept) -> GuestKept:
         path = self.wishes.socket_path
@@ -253,5 +272,5 @@ class AttachedGuest(SteeredGuest):
         self._log.info("attached anew on the same connection")
         self.log_account()
         self.ledger.words[:] = 0
-        self.lag = Lag()
-        self._failure_logged = 0
+        self.lag, self.account = Lag(), next(_accounts)
+        self._failure_logged = self._failures = self._session.effects.failed_queues = 0

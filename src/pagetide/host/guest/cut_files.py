@@ -21,6 +21,11 @@ class CutFiles:
         self._fault_count = bus_error.fault_count()
         self._faults = self._fault_count.value
 
+    @property
+    def faults(self) -> int:
+        """How many accesses had gone beyond the end of a file, anybody's, when this was looked into last."""
+        return self._faults
+
     def check(self) -> None:
         """Look, if anybody's file was cut short since the last time.
 

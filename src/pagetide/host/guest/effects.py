@@ -39,11 +39,13 @@ class Effects:
         inflight: where the guest's queues keep track of what is in flight.
         inflight_kept: what a successor needs to find that: an Inflight's fields, and its descriptor's number.
         not_shared: whether a queue could not be served because it is in memory that is not shared.
+        failed_queues: how often `fail_queue` was called.
     """
 
     inflight: InflightTracking
     inflight_kept: tuple[tuple[int, ...], int]
     not_shared: bool
+    failed_queues: int
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class Effects:
         self.inflight = InflightTracking(QUEUES_MAX)
         self.inflight_kept = (), -1
         self.not_shared = False
+        self.failed_queues = 0
         self._memory = memory
         self._device = device
         self._kicks = kicks
@@ -101,6 +104,7 @@ class Effects:
         Raises:
             GuestGoneError: the driver has given no way to tell it.
         """
+        self.failed_queues += 1
         self._log.error("queue %d needs a reset: %s", index, reason)
         for started in self._kicks.watched:
             self._stop_queue(started)
@@ -197,7 +201,7 @@ class Effects:
         index = event.queue
         self._device.start_queue(index, place, base, self._backend.features, self.inflight.region(index))
         self.keep_state()
-        self._kicks.watch(index, event.kick_fd)
+        self._kicks.watch(index, event.kick_fd, self._device.queues.offered(index))
         self._notices.call(index)  # the call for what was given back before may have been lost
 
     def _stop_queue(self, index: int) -> None:

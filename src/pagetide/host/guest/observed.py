@@ -75,6 +75,11 @@ class ObservedGuest:
         return self._device.statistics
 
     @property
+    def waiting(self) -> dict[str, int]:
+        """How many elements wait in each of its started queues, by the queue's name."""
+        return self._device.queues.waiting()
+
+    @property
     def paused(self) -> bool:
         """Whether reports stay in the ring for now, so that none is lost."""
         return self._device.paused

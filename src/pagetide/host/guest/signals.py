@@ -26,11 +26,15 @@ def signal_eventfd(fd: int) -> None:
         os.eventfd_write(fd, 1)
     except BlockingIOError:
         return  # full: the call is there already
-    except InterruptedError as error:
-        held_up_s = time.monotonic() - start_s
-        raise GuestGoneError("made its eventfd block, and filled it", held_up_s=held_up_s) from error
     except OSError as error:
-        raise GuestGoneError(f"cannot be signalled: {error}") from error
+        raise not_signalled(error, time.monotonic() - start_s) from error
+
+
+def not_signalled(error: OSError, held_up_s: float) -> GuestGoneError:
+    """What a write to an eventfd that failed after so long means for the guest that gave it."""
+    if isinstance(error, InterruptedError):
+        return GuestGoneError("made its eventfd block, and filled it", held_up_s=held_up_s)
+    return GuestGoneError(f"cannot be signalled: {error}")
 
 
 def send_on_channel(channel_fd: int, message: Message) -> bool:
@@ -77,9 +81,13 @@ class Notices:
         self._backend = backend
         self._connection = connection
 
+    def call_fd(self, index: int) -> int:
+        """How the driver is told that elements of a queue are given back; -1 if it is not."""
+        return self._backend.vrings.call_fd(index)
+
     def call(self, index: int) -> None:
         """Tell the driver that elements of a queue are given back."""
-        signal_eventfd(self._backend.vrings.call_fd(index))
+        signal_eventfd(self.call_fd(index))
 
     def config_changed(self) -> bool:
         """Tell the driver that the configuration has changed, now or when it is there; False if it has given no way to.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from pagetide.host.device.allowance import WANTED, Use
+from pagetide.host.device.lag import Lag
 from pagetide.host.guest.cut_files import CutFiles
 from pagetide.host.guest.observed import ObservedGuest, Parts
 from pagetide.host.guest.wishes import Wishes
@@ -14,9 +15,12 @@ class SteeredGuest(ObservedGuest):
 
     Attributes:
         wishes: what the host wants of it, and of all guests at the same socket.
+        lag: how long reports waited, from when the queue was found ready to when they were given back. A report that
+            comes while earlier ones are being served counts from when those came, so no time is told too short.
     """
 
     wishes: Wishes
+    lag: Lag
 
     def __init__(
         self, name: str, parts: Parts, clock_ns: Callable[[], int], *, wishes: Wishes, cut_files: CutFiles
@@ -34,6 +38,8 @@ class SteeredGuest(ObservedGuest):
         self.wishes = wishes
         self._cut_files = cut_files
         self._device.paused, self._device.inhibited = wishes.paused, wishes.inhibited
+        self.lag = Lag()
+        self._apart = False
 
     def set_target_bytes(self, target_bytes: int) -> bool:
         """Want the guest to make do with this much memory; False and errors as `follow_wishes`.
@@ -56,6 +62,7 @@ class SteeredGuest(ObservedGuest):
         if self.paused and not self.wishes.paused and index is not None:
             self._kicks.make_ready(index)
         self._device.paused = self.wishes.paused
+        self._offer_queues()
         if self.wishes.target_bytes is not None:
             self.request_statistics()  # the target holds for the memory that it has now
         return self._renew_target()
@@ -89,6 +96,26 @@ class SteeredGuest(ObservedGuest):
         if asked is not None and asked[1].call:
             self._session.notices.call(asked[0])
         return WANTED
+
+    def serve_apart(self) -> None:
+        """From now on each turn is an action by itself, so that it can be timed: none is the loop's step's."""
+        self._apart = True
+        self._kicks.withdraw_all()
+
+    def _offer_queues(self) -> None:
+        """Have the loop's step serve what only a kick makes ready, as things are now (queues/offered.py)."""
+        for index, offered in self._kicks.quiet:
+            skip = self._device.skip_if_served(index)
+            if skip is None or self._apart:
+                offered.withdraw()
+                continue
+            offered.offer(
+                self._memory.region_map.table,
+                skip,
+                call_fd=self._session.notices.call_fd(index),
+                faults=self._cut_files.faults,
+                lag=self.lag.words,
+            )
 
     def _renew_target(self) -> bool:
         """Ask for the target of what memory there is now; False if there is a change that it cannot be told of."""

@@ -158,7 +158,7 @@ def punch_next(
     else:
         into_bytes = start - regions[row, REGION_GPA]
         piece_bytes = regions[row, REGION_PIECE]
-        piece_bytes -= (regions[row, REGION_OFFSET] + into_bytes) % piece_bytes
+        piece_bytes -= regions[row, REGION_OFFSET] + into_bytes & piece_bytes - 1  # a power of two
         length_bytes = min(end - start, bytes_max, regions[row, REGION_BYTES] - into_bytes, piece_bytes)
         if regions[row, REGION_UNIT] > PAGE_SIZE_BYTES:
             length_bytes = huge_piece_bytes(regions, row, start, length_bytes)

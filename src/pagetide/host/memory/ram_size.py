@@ -51,7 +51,8 @@ def shared_files(regions: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
         OSError: a descriptor is not open.
     """
     files: dict[tuple[int, int], tuple[int, int]] = {}
-    for fd, size_bytes in regions[:, (REGION_FD, REGION_BYTES)].tolist():
+    for region in regions.tolist():
+        fd, size_bytes = region[REGION_FD], region[REGION_BYTES]
         if fd < 0:
             file, populated_bytes = (-1, fd), size_bytes
         else:

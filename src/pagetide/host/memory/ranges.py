@@ -151,6 +151,26 @@ def join_ranges(ranges: npt.NDArray[np.int64], count: int, ledger: npt.NDArray[n
 
 
 @kernel
+def join_adjacent(ranges: npt.NDArray[np.int64], count: int) -> int:
+    """Sort ranges, and make one of those that adjoin; how many there are now. Ranges that overlap stay apart."""
+    for index in range(1, count):
+        if ranges[index, RANGE_START] < ranges[index - 1, RANGE_START]:
+            sort_ranges(ranges, count)
+            break
+    joined = 0
+    for index in range(count):
+        start, end = ranges[index, RANGE_START], ranges[index, RANGE_END]
+        if joined > 0 and start == ranges[joined - 1, RANGE_END]:
+            ranges[joined - 1, RANGE_END] = end
+        else:
+            ranges[joined, RANGE_START] = start
+            ranges[joined, RANGE_END] = end
+            ranges[joined, RANGE_REGION] = ranges[index, RANGE_REGION]
+            joined += 1
+    return joined
+
+
+@kernel
 def reported_ranges(
     regions: npt.NDArray[np.int64],
     gpas: npt.NDArray[np.int64],

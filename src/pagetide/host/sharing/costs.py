@@ -5,10 +5,10 @@ loop works or sleeps, and not while others have its processor; allowance.py says
 """
 
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from typing import Generic, TypeVar
 
-from pagetide.host.device.allowance import HELD_REST_MAX_S, IN_VAIN, SHARE, Allowance, Use
+from pagetide.host.device.allowance import HELD_REST_MAX_S, IN_VAIN, PAID_PAGES, SHARE, Allowance, Use
 
 Party = TypeVar("Party", bound=Hashable)
 
@@ -46,13 +46,24 @@ class Costs(Generic[Party]):
         start_s, self._lap_end_s = self._lap_end_s, time.thread_time()
         return self._lap_end_s - start_s
 
-    def begin_round(self) -> None:
-        """The loop begins a round; it ends with `end_round`."""
+    def begin_round(self, passed_s: float) -> None:
+        """A round of the loop begins; it ends with `end_round`.
+
+        Args:
+            passed_s: for how long the loop has slept since the last round, and worked on what is accounted for by
+                itself.
+        """
         self.lap_s()
         self._round_start_s = self._lap_end_s
+        self.clock_s += passed_s
 
-    def end_round(self, slept_s: float) -> None:
-        """The loop has ended a round, in which it slept for so long.
+    @property
+    def resting(self) -> Collection[Party]:
+        """Whose rest has begun and not ended: always the same object."""
+        return self._resting
+
+    def end_round(self) -> None:
+        """The loop has ended a round.
 
         What it took besides the actions is the last one's: whoever wakes the loop for next to nothing, again and
         again, pays for the waking, too. A rest that comes of that begins with that party's next action; one that has
@@ -65,7 +76,7 @@ class Costs(Generic[Party]):
             if party in self._resting:
                 self._resting[party] += spent_s / SHARE
         self._last = None
-        self.clock_s += slept_s + self._lap_end_s - self._round_start_s
+        self.clock_s += self._lap_end_s - self._round_start_s
 
     def charge(self, party: Party, used_s: float) -> bool:
         """Take what a party used in vain from its allowance; whether that has used it up, so that a rest begins."""
@@ -73,6 +84,8 @@ class Costs(Generic[Party]):
 
     def account(self, party: Party, use: Use, used_s: float) -> bool:
         """Settle an action that was of this use and took so long; answer as for `charge`."""
+        if use.earned_s:
+            self._allowances[party].earn(use.earned_s, PAID_PAGES)
         if use.pages:
             self._allowances[party].earn((1.0 - use.in_vain) * used_s, use.pages)
         self._last = party, use

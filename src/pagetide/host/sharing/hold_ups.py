@@ -54,13 +54,13 @@ class HoldUps:
         self,
         *,
         clock_s: Callable[[], float] = time.monotonic,
-        waits: Callable[[], Waits | None] = thread_waits,
+        waits: Callable[[], Waits | None] | None = thread_waits,
     ) -> None:
         """Suspect nobody.
 
         Args:
             clock_s: the time that passes for everybody.
-            waits: what the calling thread has waited for.
+            waits: what the calling thread has waited for; None if nobody is to be watched.
         """
         self._clock_s, self._waits = clock_s, waits
         self._suspects: set[object] = set()
@@ -69,7 +69,7 @@ class HoldUps:
 
     def begin(self, party: object) -> None:
         """Something is done for a party from now on."""
-        self._before = self._waits() if party in self._suspects else None
+        self._before = self._waits() if self._waits is not None and party in self._suspects else None
         self._start_s = self._clock_s()
 
     def end(self, party: object, used_s: float) -> float:
@@ -78,14 +78,22 @@ class HoldUps:
         if blocked_s < HELD_MIN_S:
             return 0.0
         if party not in self._suspects:
-            if blocked_s >= SUSPECT_S:
-                self._suspects.add(party)
+            self.note(party, blocked_s)
             return 0.0
-        now = self._waits()
+        now = None if self._waits is None else self._waits()
         if now is None or self._before is None or now.major_faults != self._before.major_faults:
             return 0.0
         held_s = blocked_s - (now.queue_s - self._before.queue_s)
         return held_s if held_s >= HELD_MIN_S else 0.0
+
+    def note(self, party: object, blocked_s: float) -> None:
+        """A party kept the loop for so long, whatever the reason, without being watched."""
+        if blocked_s >= SUSPECT_S:
+            self._suspects.add(party)
+
+    def watches(self, party: object) -> bool:
+        """Whether more is read of a party's actions, so that each must be timed by itself."""
+        return party in self._suspects and self._waits is not None
 
     def is_suspect(self, party: object) -> bool:
         """Whether it has once kept the loop for long."""

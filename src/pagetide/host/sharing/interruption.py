@@ -10,15 +10,27 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
+import numpy as np
+
+from pagetide.host.device.queues.kick_step import BUSY, FIRST_TICK_US, TICK_US, TICKING, TICKS_WORDS
+
 TICK_S = 0.1
 """Longest time for which a guest can hold up the loop in a call that a signal ends."""
 
 
 class Interruption:
-    """Ticks, as long as the context lasts, from when somebody says `busy` until `idle`. One, in the main thread."""
+    """Ticks, as long as the context lasts, from when somebody says `busy` until `idle`. One, in the main thread.
+
+    The loop's step says so itself, in the words at `address` (host/device/queues/kick_step.py).
+    """
+
+    def __init__(self) -> None:
+        """Tick not yet."""
+        self._words = np.zeros(TICKS_WORDS, np.int64)
+        self._words[TICK_US] = self._words[FIRST_TICK_US] = round(TICK_S * 1e6)
 
     def __enter__(self) -> Self:
-        self._ticking = self._busy = False
+        self._words[[BUSY, TICKING]] = 0
         self._before = signal.signal(signal.SIGALRM, self._tick)
         return self
 
@@ -28,19 +40,24 @@ class Interruption:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
 
+    @property
+    def address(self) -> int:
+        """Where the words are."""
+        return self._words.ctypes.data
+
     def busy(self) -> None:
         """The loop begins to do something for a guest, and may go on with others."""
-        self._busy = True
-        if not self._ticking:
-            self._ticking = True
+        self._words[BUSY] = 1
+        if not self._words[TICKING]:
+            self._words[TICKING] = 1
             signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
 
     def idle(self) -> None:
         """The loop is about to sleep: the next tick is the last."""
-        self._busy = False
+        self._words[BUSY] = 0
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
         # Only from `idle` on: a call that blocks may come at any time before it, however many ticks after `busy`.
-        if not self._busy:
-            self._ticking = False
+        if not self._words[BUSY]:
+            self._words[TICKING] = 0
             signal.setitimer(signal.ITIMER_REAL, 0)

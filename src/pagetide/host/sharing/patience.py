@@ -4,7 +4,7 @@ A connection whose replies nobody reads is not listened to, so its end is never 
 in a message that stays unread, would have it held for ever. Times are arguments here.
 """
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Generic, TypeVar
 
 PATIENCE_S = 30.0
@@ -26,6 +26,11 @@ class Patience(Generic[Party]):
             self._until_s.pop(party, None)
         else:
             self._until_s[party] = since_s + PATIENCE_S
+
+    @property
+    def waited_for(self) -> Collection[Party]:
+        """Who is waited for: always the same object."""
+        return self._until_s
 
     def take_due(self, now_s: float) -> list[Party]:
         """Those that were waited for long enough; they are noted no more."""

@@ -5,6 +5,7 @@ So it is taken a piece at a time, guest by guest, and takes a small share of the
 guests have. Times are arguments here.
 """
 
+from collections.abc import Collection
 from typing import Generic, TypeVar
 
 SHARE = 0.05
@@ -28,6 +29,11 @@ class RefaultLooks(Generic[Guest]):
     def forget(self, guest: Guest) -> None:
         """Look at a guest no more."""
         self._guests.pop(guest, None)
+
+    @property
+    def wanted(self) -> Collection[Guest]:
+        """Who is to be looked at: always the same object."""
+        return self._guests
 
     def take_due(self, now_s: float) -> Guest | None:
         """The guest at which to look now; say with `looked` when that is done."""

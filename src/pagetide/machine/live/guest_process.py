@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from pagetide.guest.allocator.reported_again import note_reported
+from pagetide.guest.allocator.report_costs import note_reported
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import HOLDS_TIMED
 from pagetide.guest.driver.inflate import InflateDriver

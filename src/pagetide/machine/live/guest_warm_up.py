@@ -5,7 +5,7 @@ import mmap
 import numpy as np
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE, operations
-from pagetide.guest.allocator.reported_again import note_reported
+from pagetide.guest.allocator.report_costs import note_reported
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.driver.reporting import BalloonDriver

@@ -3,8 +3,10 @@
 import numpy as np
 
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
+from pagetide.host.device.lag import Lag
 from pagetide.host.device.queues.place import QueuePlace
 from pagetide.host.device.taking import FrameTaker
+from pagetide.host.guest.fd_events import FdEvents
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.linux import ftruncate, memfd_create
@@ -21,6 +23,10 @@ def warm_up_host() -> None:
     fd = memfd_create("pagetide-warm-up")
     ftruncate(fd, PAGE_SIZE_BYTES)
     memory.add(MemoryRegion(0, PAGE_SIZE_BYTES, 0, 0), fd)
+    Lag().note(0, 1)
+    events = FdEvents()
+    events.look(0)
+    events.close()
     device = BalloonDevice(memory, Ledger())
     for index in range(len(queues(FEATURES))):
         device.start_queue(index, QueuePlace(2, 0, 1024, 2048), 0, FEATURES)

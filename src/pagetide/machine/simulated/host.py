@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from pagetide.host.device.balloon import FEATURES, BalloonDevice
+from pagetide.host.device.queues.element import ELEMENTS_PER_TURN
 from pagetide.host.device.queues.place import QueuePlace
 from pagetide.host.device.queues.turn import Turn
-from pagetide.host.guest.attached import ELEMENTS_PER_TURN
 from pagetide.host.memory.ledger import BLOCKS, DEFLATE_ACCOUNT, INFLATE_ACCOUNT, REPORT_ACCOUNT, REPORTS, Ledger
 from pagetide.machine.balloon_policy import BalloonPolicy
 from pagetide.machine.costs import PS_PER_S, Costs

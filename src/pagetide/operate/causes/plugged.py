@@ -37,7 +37,11 @@ def _not_unplugged(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
                 command="memhp_default_state=online_movable on its command line",
                 note="so that only what can be moved lies there; from its next boot on",
             ),
-            Remedy(where="guest", command="echo 1 >/proc/sys/vm/compact_memory", note="once; the driver tries again"),
+            Remedy(
+                where="guest",
+                command="echo 1 >/proc/sys/vm/compact_memory",
+                note="once, where enough is free; the driver tries again within five minutes, or when it is asked anew",
+            ),
         ),
         cost="a reboot of the guest",
     )

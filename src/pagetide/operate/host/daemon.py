@@ -1,17 +1,12 @@
-"""A running `pagetide serve` as a source: one request to its control socket, and what it says of one guest."""
+"""A running `pagetide serve` as a source: what it says of each of its guests."""
 
-import socket
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from pagetide.operate.evidence import DaemonFacts
+from pagetide.operate.host.control import ask
 from pagetide.operate.sizes import Size
-
-_TIMEOUT_S = 10.0
-_RECEIVE_BYTES = 65536
-_ANSWER_BYTES_MAX = 64 << 20
 
 
 class _Ledger(msgspec.Struct):
@@ -40,29 +35,6 @@ class _Guest(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     guests: tuple[_Guest, ...]
-
-
-def ask(control: Path, request: dict[str, Any], *, timeout_s: float = _TIMEOUT_S) -> dict[str, Any]:
-    """Send a request, and wait for the answer.
-
-    Raises:
-        OSError: nobody answers there.
-        msgspec.DecodeError: what answers there is no daemon of ours.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout_s)
-        sock.connect(str(control))
-        sock.sendall(msgspec.json.encode(request) + b"\n")
-        data = b""
-        while not data.endswith(b"\n"):
-            more = sock.recv(_RECEIVE_BYTES)
-            if not more:
-                raise ConnectionResetError("the daemon closed the connection")
-            data += more
-            if len(data) > _ANSWER_BYTES_MAX:
-                raise ConnectionAbortedError("the answer is too long for a daemon's")
-    answer: dict[str, Any] = msgspec.json.decode(data)
-    return answer
 
 
 def daemon_guests(control: Path, *, timeout_s: float) -> list[tuple[str, str | None, DaemonFacts]]:

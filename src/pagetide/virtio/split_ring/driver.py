@@ -43,6 +43,7 @@ from pagetide.virtio.split_ring.ring import (
     USED_ID_NOT_OUTSTANDING,
     USED_ID_RANGE,
     USED_IDX,
+    RingPlace,
     avail_ring_bytes,
     check_alignment,
     check_queue_size,
@@ -237,9 +238,7 @@ class DriverRing:
         size: int,
         *,
         ram_address: int,
-        desc_gpa: int,
-        avail_gpa: int,
-        used_gpa: int,
+        place: RingPlace,
         event_idx: bool,
         table_descs: int = 0,
         tables_gpa: int = 0,
@@ -249,9 +248,7 @@ class DriverRing:
         Args:
             size: of the queue, in descriptors.
             ram_address: address in this process of guest-physical address 0; RAM is contiguous from there.
-            desc_gpa: the descriptor table.
-            avail_gpa: the available ring.
-            used_gpa: the used ring.
+            place: where its parts are.
             event_idx: whether VIRTIO_F_EVENT_IDX was negotiated.
             table_descs: descriptors in each indirect table, at most `size`; 0 if VIRTIO_F_INDIRECT_DESC was not
                 negotiated.
@@ -261,6 +258,7 @@ class DriverRing:
             ValueError: a size or an address is not one that virtio 1.2, 2.7 and 2.7.5.3.1, allow.
         """
         check_queue_size(size)
+        desc_gpa, avail_gpa, used_gpa, _ = place
         check_alignment(desc_gpa, avail_gpa, used_gpa)
         if not 0 <= table_descs <= size:
             raise ValueError(f"an indirect table has at most as many descriptors as the queue ({size}): {table_descs}")

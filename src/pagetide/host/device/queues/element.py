@@ -18,6 +18,9 @@ from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.split_ring.device import UNDER_WAY
 
+ELEMENTS_PER_TURN = 16
+"""Most elements served before another guest has its turn."""
+
 TURN_BYTES_MAX = 256 << 20
 """A turn ends with the piece that reaches this many bytes discarded: about 30 ms of punching small pages."""
 
@@ -46,7 +49,12 @@ DEALT_BYTES = 3  # how much of it was dealt with
 COUNTED_BYTES = 4  # how much of it was accounted for when it was served before
 NAMED_BYTES = 5  # what its descriptors name
 GONE_BYTES = 6  # how much of it was verified gone
-PROGRESS_WORDS = 7
+JOINED = 7  # elements that are to be dealt with together (joined.py); 0 between two turns
+JOINED_RANGES = 8  # their ranges
+JOINED_BYTES = 9
+JOINED_VERIFY = 10  # whether they are read back
+HEADS = 11  # where they are given back
+PROGRESS_WORDS = HEADS + ELEMENTS_PER_TURN
 
 REPORTING = int(Queue.REPORTING)
 INFLATE = int(Queue.INFLATE)

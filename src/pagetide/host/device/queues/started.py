@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pagetide.host.device.queues.hinting import HintingQueue
+from pagetide.host.device.queues.block_queue import BlockQueue
+from pagetide.host.device.queues.kinds import AnyQueue
+from pagetide.host.device.queues.offered import OfferedQueue
 from pagetide.host.device.queues.place import QueueLostError, QueuePlace, addresses
-from pagetide.host.device.queues.statistics import StatisticsQueue
-from pagetide.host.device.queues.turn import BlockQueue
 from pagetide.host.memory.guest_memory import DeviceMemory
 from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import Queue
@@ -18,7 +18,7 @@ class Started(NamedTuple):
 
     kind: Queue
     place: QueuePlace
-    queue: BlockQueue | StatisticsQueue | HintingQueue
+    queue: AnyQueue
 
 
 class StartedQueues:
@@ -51,9 +51,22 @@ class StartedQueues:
         """A started one."""
         return self._started.get(index)
 
+    def offered(self, index: int) -> OfferedQueue | None:
+        """Words of a started queue for the loop's step, if that can serve its kind."""
+        started = self._started.get(index)
+        return OfferedQueue(started.queue) if started and isinstance(started.queue, BlockQueue) else None
+
     def index_of(self, kind: Queue) -> int | None:
         """The index of the started queue of this kind, if there is one."""
         return next((index for index, started in self._started.items() if started.kind is kind), None)
+
+    def waiting(self) -> dict[str, int]:
+        """How many elements of each wait to be served, by the queue's name; what its driver says, at most all."""
+        return {
+            started.kind.name.lower(): min(started.place.size, ring.left_until(ring.avail_idx))
+            for started in self._started.values()
+            for ring in (started.queue.ring,)
+        }
 
     def where_it_stands(self, place: QueuePlace) -> int:
         """The base for one that a killed predecessor served: queues are served in order, up to the used index.
@@ -96,6 +109,11 @@ class StartedQueues:
             except GuestMemoryError as error:
                 self._started.clear()
                 raise QueueLostError(index, str(error)) from error
+
+    @property
+    def finishing(self) -> bool:
+        """Whether only what was in the rings at some time is served."""
+        return self._ends is not None
 
     def finish(self) -> None:
         """Serve what is in the rings now, and nothing that comes later."""

@@ -18,14 +18,14 @@ from pagetide.host.device.allowance import PAID_PAGES
 from pagetide.host.device.queues.element import (
     BYTES_LEFT,
     COUNTED_BYTES,
-    DEALT_BYTES,
     DEVICE_INIT,
     FAILURE,
     GONE_BYTES,
     INFLATE,
+    JOINED,
+    JOINED_RANGES,
     KEEPS,
     NEXT_RANGE,
-    PROGRESS_WORDS,
     PUNCHES_LEFT,
     RANGE_COUNT,
     REPORTING,
@@ -35,42 +35,42 @@ from pagetide.host.device.queues.element import (
     go_on,
     initialised_bytes,
 )
-from pagetide.host.device.queues.inflate import PFNS_MAX
+from pagetide.host.device.queues.joined import bring_forward, finish_joined, join, may_join
 from pagetide.host.memory.ledger import (
-    ACCOUNT_WORDS,
     REPORTED_BYTES,
     SKIPPED_DEVICE_READABLE,
     SKIPPED_OUT_OF_RANGE,
     SKIPPED_UNALIGNED,
     VERIFIED_BYTES,
 )
-from pagetide.host.memory.ranges import RANGE_COLUMNS
 from pagetide.jit import kernel
 from pagetide.units import PAGE_SIZE_BYTES
-from pagetide.virtio.balloon import Queue
 from pagetide.virtio.split_ring.device import (
     POPPED_HEAD,
     UNDER_WAY,
+    USED_NEXT,
+    USED_PUBLISHED,
     arm_kick,
     disarm_kick,
     pop_element,
     publish_used,
     push_used,
 )
-from pagetide.virtio.split_ring.device_ring import DeviceRing
-from pagetide.virtio.split_ring.ring import RingError
+from pagetide.virtio.split_ring.ring import INDEX_MASK, RingError
 
 # A turn's answer, in one int: four bits, the share in vain, how many pages were named, and how many reports served.
-_CALL = 1
+CALL = 1
 _MORE = 2
 _FAILED = 4
 _EMPTY = 8
 _VAIN_SHIFT = 4
 _VAIN_UNIT = 1 << 10
 _VAIN_MASK = 2 * _VAIN_UNIT - 1
-_PAGES_SHIFT = 15
-_PAGES_MASK = 511
-_REPORTS_SHIFT = 24
+PAGES_SHIFT = 15
+PAGES_MASK = 511
+REPORTS_SHIFT = 24
+UNUSUAL = _MORE | _FAILED | _EMPTY | _VAIN_MASK << _VAIN_SHIFT
+"""None of these is in the answer of a turn after which nothing is to be done but to call the driver."""
 
 _Words = npt.NDArray[np.int64]
 
@@ -122,14 +122,58 @@ def _worth(named_bytes: int, wrong_bytes: int, elements: int) -> int:
     """What a turn's answer says of what it was good for."""
     worth = _in_vain(named_bytes, wrong_bytes) << _VAIN_SHIFT
     if wrong_bytes == 0:
-        worth |= min(named_bytes // PAGE_SIZE_BYTES, PAID_PAGES) << _PAGES_SHIFT
+        worth |= min(named_bytes // PAGE_SIZE_BYTES, PAID_PAGES) << PAGES_SHIFT
     if elements == 0 and named_bytes == 0 and wrong_bytes == 0:
         worth |= _EMPTY
     return int(worth)
 
 
 @kernel
-def _take_turn(
+def _may_rest(ring: _Words) -> int:
+    """Ask for a kick, if there is nothing to serve; whether that is so."""
+    if arm_kick(ring) == 0:
+        return 1
+    disarm_kick(ring)
+    return 0
+
+
+@kernel
+def _begin_next(
+    queue: int,
+    ring: _Words,
+    regions: _Words,
+    gpas: _Words,
+    lengths: _Words,
+    flags: _Words,
+    ranges: _Words,
+    progress: _Words,
+    control: _Words,
+    ledger: _Words,
+    spare: _Words,
+    joins: int,
+) -> int:
+    """Take an element, and join it to those before it, or finish those.
+
+    Returns:
+        How many descriptors it has, and if it was not joined, it is under way; 0 without one, or the ring's error code.
+    """
+    first = progress[JOINED_RANGES]
+    count = pop_element(ring, regions, gpas, lengths, flags)
+    if count > 0:
+        own = ranges[first:]
+        begin_element(queue, ring, regions, gpas, lengths, flags, count, own, progress, control, ledger, spare)
+        if joins != 0 and join(ring, regions, ranges, progress, control) != 0:
+            return count
+    if progress[JOINED] > 0:
+        finish_joined(ring, regions, ranges, progress, control, ledger)
+        if count > 0:
+            bring_forward(ranges, first, progress[RANGE_COUNT])
+            join(ring, regions, ranges, progress, control)
+    return count
+
+
+@kernel
+def take_turn(
     queue: int,
     ring: _Words,
     regions: _Words,
@@ -147,34 +191,33 @@ def _take_turn(
     """Serve up to `budget` elements, the one under way first; the answer as above, or the ring's error code."""
     control[BYTES_LEFT] = control[TURN_BYTES]
     control[PUNCHES_LEFT] = control[TURN_PUNCHES]
+    control[FAILURE] = 0
     named_bytes = ledger[REPORTED_BYTES]
     wrong_bytes = _wrong_bytes(ledger)
     keep = 1 if queue == INFLATE and control[KEEPS] != 0 else 0
-    failed = 0
+    joins = may_join(queue, regions, control, skip)
     disarm_kick(ring)
     count = 0
     more = _MORE
     served = 0
-    given_back = 0
     while served < budget and control[BYTES_LEFT] > 0 and control[PUNCHES_LEFT] > 0:
         served += 1  # also if nothing is there: the driver may take back what it announced, and so on for ever
         if ring[UNDER_WAY] == 0:
-            count = pop_element(ring, regions, gpas, lengths, flags)
+            count = _begin_next(
+                queue, ring, regions, gpas, lengths, flags, ranges, progress, control, ledger, spare, joins
+            )
             if count < 0:
                 break
-            if count == 0:
-                if arm_kick(ring) == 0:
-                    more = 0
-                    break
-                disarm_kick(ring)
+            if count == 0 and _may_rest(ring) != 0:
+                more = 0
+                break
+            if ring[UNDER_WAY] == 0:
                 continue
-            begin_element(queue, ring, regions, gpas, lengths, flags, count, ranges, progress, control, ledger, spare)
         gone_bytes = ledger[VERIFIED_BYTES] + spare[VERIFIED_BYTES]
         failure = go_on(regions, ranges, progress, control, keep, skip, ledger, spare)
         progress[GONE_BYTES] += ledger[VERIFIED_BYTES] + spare[VERIFIED_BYTES] - gone_bytes
         if failure != 0:
             control[FAILURE] = failure
-            failed = _FAILED
         if progress[NEXT_RANGE] < progress[RANGE_COUNT]:
             break
         progress[COUNTED_BYTES] = 0
@@ -184,7 +227,8 @@ def _take_turn(
         count = push_used(ring, ring[POPPED_HEAD], initialised)
         if count < 0:
             break
-        given_back += 1
+    finish_joined(ring, regions, ranges, progress, control, ledger)
+    given_back = ring[USED_NEXT] - ring[USED_PUBLISHED] & INDEX_MASK
     call = publish_used(ring)
     if count < 0:
         return count
@@ -192,85 +236,28 @@ def _take_turn(
     named_bytes = max(ledger[REPORTED_BYTES] - named_bytes, control[TURN_BYTES] - control[BYTES_LEFT])
     worth = _worth(named_bytes, _wrong_bytes(ledger) - wrong_bytes, given_back + ring[UNDER_WAY])
     reports = given_back if queue == REPORTING else 0
-    return int(reports << _REPORTS_SHIFT | worth | failed | more | call)
+    failed = _FAILED if control[FAILURE] != 0 else 0
+    return int(reports << REPORTS_SHIFT | worth | failed | more | call)
 
 
-class BlockQueue:
-    """A started inflate, deflate or reporting queue.
+def told(answer: int, control: _Words) -> Turn:
+    """What an answer of `take_turn` says.
 
-    Attributes:
-        progress: how far the element under way has come, if `ring.state[UNDER_WAY]` says that there is one.
-        ranges: what of it is still to be discarded.
+    Args:
+        answer: the answer.
+        control: the device's control array, as it is since.
+
+    Raises:
+        RingError: the driver broke a rule of the ring; nothing but a reset helps.
     """
-
-    def __init__(
-        self, kind: Queue, ring: DeviceRing, control: _Words, account: _Words, *, counted_bytes: int = 0
-    ) -> None:
-        """Serve a ring.
-
-        Args:
-            kind: which of the three it is.
-            ring: its device half.
-            control: the device's control array.
-            account: the queue's account in the ledger.
-            counted_bytes: how much of the element that comes first was dealt with, and accounted for, before.
-        """
-        assert kind in {Queue.INFLATE, Queue.DEFLATE, Queue.REPORTING}
-        self.ring = ring
-        self._kind = int(kind)
-        self._control = control
-        self._account = account
-        self._spare = np.zeros(ACCOUNT_WORDS, np.int64)
-        self.progress = np.zeros(PROGRESS_WORDS, np.int64)
-        self.progress[COUNTED_BYTES] = counted_bytes
-        self.ranges = np.zeros((max(len(ring.gpas), PFNS_MAX), RANGE_COLUMNS), np.int64)
-
-    @property
-    def next_avail(self) -> int:
-        """The available ring entry at which another device would go on."""
-        return self.ring.next_avail
-
-    @property
-    def counted_bytes(self) -> int:
-        """How much of the element that is to be served next, whole, was dealt with and accounted for."""
-        dealt_bytes = self.progress[DEALT_BYTES] if self.ring.state[UNDER_WAY] else 0
-        return int(max(dealt_bytes, self.progress[COUNTED_BYTES]))
-
-    def process(self, regions: _Words, budget: int, skip: int) -> Turn:
-        """Serve up to `budget` elements, or a part of one.
-
-        Args:
-            regions: the region map's table; it may be another each time.
-            budget: most elements.
-            skip: 0, or the word of the account that counts what is not to be discarded.
-
-        Raises:
-            RingError: the driver broke a rule of the ring; nothing but a reset helps.
-        """
-        ring = self.ring
-        answer = _take_turn(
-            self._kind,
-            ring.state,
-            regions,
-            ring.gpas,
-            ring.lengths,
-            ring.flags,
-            self.ranges,
-            self.progress,
-            self._control,
-            self._account,
-            self._spare,
-            budget,
-            skip,
-        )
-        if answer < 0:
-            raise RingError(answer)
-        return Turn(
-            call=bool(answer & _CALL),
-            more=bool(answer & _MORE),
-            in_vain=(answer >> _VAIN_SHIFT & _VAIN_MASK) / _VAIN_UNIT,
-            payable=bool(answer & _EMPTY),
-            pages=answer >> _PAGES_SHIFT & _PAGES_MASK,
-            reports=answer >> _REPORTS_SHIFT,
-            failure=self._control.item(FAILURE) if answer & _FAILED else 0,
-        )
+    if answer < 0:
+        raise RingError(answer)
+    return Turn(
+        call=bool(answer & CALL),
+        more=bool(answer & _MORE),
+        in_vain=(answer >> _VAIN_SHIFT & _VAIN_MASK) / _VAIN_UNIT,
+        payable=bool(answer & _EMPTY),
+        pages=answer >> PAGES_SHIFT & PAGES_MASK,
+        reports=answer >> REPORTS_SHIFT,
+        failure=control.item(FAILURE) if answer & _FAILED else 0,
+    )

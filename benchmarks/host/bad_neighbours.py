@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.many_guests import BUSY_RAM_BYTES, PlayedGuest
+from benchmarks.host.many_guests import BUSY_RAM_BYTES, PlayedGuest
 from benchmarks.rows import Row
 from pagetide.host.daemon.process import LineFormatter
 from pagetide.host.daemon.server import Server
@@ -71,11 +72,11 @@ class _MeasuredServer(Server):
         count = functools.partial(self._count, self._guests.attempt)
         mock.patch.object(self._guests, "attempt", count).start()  # as long as this process lasts
 
-    def run_once(self, timeout_s: float) -> None:
+    def run_once(self, timeout_s: float, *, linger: bool = False) -> None:
         """One round."""
         self._waited = any(guest.name == _GOOD and guest.has_work for guest in self.guests)
         start_s = time.thread_time()
-        super().run_once(timeout_s)
+        super().run_once(timeout_s, linger=linger)
         if self._waited:
             self._counts[_ROUNDS_S] += time.thread_time() - start_s
 
@@ -94,9 +95,9 @@ class _NotingServer(Server):
         self._counts = counts
         self._noted = False
 
-    def run_once(self, timeout_s: float) -> None:
+    def run_once(self, timeout_s: float, *, linger: bool = False) -> None:
         """One round."""
-        super().run_once(timeout_s)
+        super().run_once(timeout_s, linger=linger)
         if self._noted:
             return
         all_rest = bool(self.guests) and all(map(self._costs.is_resting, self.guests))
@@ -115,13 +116,14 @@ class Measured(NamedTuple):
     pid: int
 
 
-def _serve(make: _Make, folder: Path, counts: npt.NDArray[np.float64], stop_fd: int) -> None:
+def _serve(make: _Make, folder: Path, counts: npt.NDArray[np.float64], stop_fd: int, ready: Event) -> None:
     log = logging.FileHandler(os.devnull)  # what `pagetide serve` writes costs, too
     log.setFormatter(LineFormatter())
     logging.getLogger("pagetide").addHandler(log)
     with make(counts) as server:
         for name in (_GOOD, _BAD):
             server.listen(folder / name)
+        ready.set()
         server.run(stop_fd)
 
 
@@ -132,8 +134,11 @@ def measured_server(make: _Make = _MeasuredServer) -> Iterator[Measured]:
     with TemporaryDirectory() as folder:
         counts = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.float64, 3)
         stop_fd = os.eventfd(0)
-        process = multiprocessing.get_context("fork").Process(target=_serve, args=(make, Path(folder), counts, stop_fd))
+        context = multiprocessing.get_context("fork")
+        ready = context.Event()
+        process = context.Process(target=_serve, args=(make, Path(folder), counts, stop_fd, ready))
         process.start()
+        ready.wait()
         assert process.pid is not None
         try:
             yield Measured(Path(folder), counts, process.pid)

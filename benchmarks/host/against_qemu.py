@@ -4,7 +4,8 @@ Both are processes of their own and get the same elements from the same driver's
 memory file, which the guest, which is this process, has mapped and touched: with a file each, the same device came out
 up to 2 % better or worse from run to run, by which pages its file happened to get. For large blocks there are four
 elements of 32 a kick, for adjacent small ones 32 of 32, so that the kick itself, which costs QEMU the reading of a
-qtest command, is little beside them; what an empty kick costs is printed, and not taken off. CPU time is that of all
+qtest command, is little beside them; what an empty kick costs is printed, and not taken off. Scattered small ones come
+one element a kick, as from a guest that frees little: there the way to the first call counts. CPU time is that of all
 threads of each (/proc/PID/task/TID/schedstat, in nanoseconds). Neither reads back what it discarded.
 
 The guest has a CPU to itself, and the devices share another. Left to the scheduler, the daemon, which an eventfd wakes,
@@ -51,25 +52,49 @@ _MEDIAN_ERROR = 1.25
 
 
 class Case(NamedTuple):
-    """Blocks to discard: their size, how many elements of 32 a kick, how many rounds, and the ratio asked."""
+    """Blocks to discard: their size, how many elements of 32 a kick, how many rounds, and the ratio asked.
+
+    Of `among` blocks, if that is not 0, those of a round are chosen at random, and none adjoins another.
+    """
 
     block_bytes: int
     elements: int
     rounds: int
     at_least: float
+    among: int = 0
 
     @property
     def name(self) -> str:
         """As it is printed."""
-        return f"{format_size(self.block_bytes)} blocks" + (", adjacent" if self.block_bytes == PAGE_SIZE_BYTES else "")
+        size = f"{format_size(self.block_bytes)} blocks"
+        if self.among:
+            return f"{size}, scattered, a report a kick" if self.elements == 1 else f"{size}, scattered"
+        return size + (", adjacent" if self.block_bytes == PAGE_SIZE_BYTES else "")
 
     @property
     def bytes(self) -> int:
         """Of a round."""
         return self.elements * _CAPACITY * self.block_bytes
 
+    @property
+    def span_bytes(self) -> int:
+        """From the first block to the end of the last."""
+        return 2 * self.among * self.block_bytes or self.bytes
 
-CASES = (Case(2 << 20, 4, 240, 1.0), Case(PAGE_SIZE_BYTES, 32, 60, 2.0))
+    def choose(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Where a round's blocks begin, in bytes from the first: a row an element."""
+        if self.among:
+            chosen = 2 * rng.permutation(self.among)[: self.elements * _CAPACITY]
+        else:
+            chosen = _CAPACITY * rng.permutation(self.elements)[:, None] + np.arange(_CAPACITY)
+        return chosen.reshape(self.elements, _CAPACITY) * self.block_bytes
+
+
+CASES = (
+    Case(2 << 20, 4, 240, 1.0),
+    Case(PAGE_SIZE_BYTES, 32, 60, 2.0),
+    Case(PAGE_SIZE_BYTES, 1, 480, 1.1, among=8192),
+)
 
 
 class _Device:
@@ -87,9 +112,7 @@ class _Device:
         self.ring = DriverRing(
             _CAPACITY,
             ram_address=ram.address,
-            desc_gpa=place.desc_gpa,
-            avail_gpa=place.avail_gpa,
-            used_gpa=place.used_gpa,
+            place=place,
             event_idx=True,
             table_descs=_CAPACITY,
             tables_gpa=tables_gpa,
@@ -118,17 +141,16 @@ class _Device:
         return sum(int((task / "schedstat").read_text().split()[0]) for task in self._tasks.iterdir())
 
 
-def _discard_ns(device: _Device, case: Case, order: npt.NDArray[np.int64]) -> int:
-    """Touch the memory, report all of it in this order of elements, and see that it is gone; the device's CPU time."""
-    first = _DATA_GPA // PAGE_SIZE_BYTES
-    device.ram.words.reshape(-1, PAGE_SIZE_BYTES // 8)[first : first + case.bytes // PAGE_SIZE_BYTES, 0] += 1
+def _discard_ns(device: _Device, case: Case, blocks: npt.NDArray[np.int64]) -> int:
+    """Touch these blocks, report them, and see that they are gone; the device's CPU time."""
+    pages = (_DATA_GPA + blocks.reshape(-1, 1)) // PAGE_SIZE_BYTES + np.arange(case.block_bytes // PAGE_SIZE_BYTES)
+    device.ram.words.reshape(-1, PAGE_SIZE_BYTES // 8)[pages, 0] += 1
     lengths = np.full(_CAPACITY, case.block_bytes, np.int64)
-    for element in order:
-        gpas = _DATA_GPA + (element * _CAPACITY + np.arange(_CAPACITY)) * case.block_bytes
-        assert device.ring.add_element(gpas, lengths, writable=True) is not None
+    for element in blocks:
+        assert device.ring.add_element(_DATA_GPA + element, lengths, writable=True) is not None
     device.ring.publish()
     before_bytes = resident_bytes(device.ram.fd)
-    spent_ns = device.kick_ns(len(order))
+    spent_ns = device.kick_ns(len(blocks))
     gone_bytes = before_bytes - resident_bytes(device.ram.fd)
     assert gone_bytes == case.bytes, f"{gone_bytes} of {case.bytes} bytes are gone"
     return spent_ns
@@ -170,7 +192,7 @@ def _on_two_cpus(*devices: _Device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _both(case: Case) -> Iterator[tuple[_Device, _Device]]:
-    ram_bytes = -(-(_DATA_GPA + case.bytes) >> 20 << 20)
+    ram_bytes = -(-(_DATA_GPA + case.span_bytes) >> 20 << 20)
     with QemuDevice(ram_bytes) as qemu, _daemon(qemu.ram) as ours:
         theirs = _Device(qemu.pci, qemu.ram, _QEMU_RING_GPA, qemu.pid)
         with _on_two_cpus(ours, theirs):
@@ -183,9 +205,9 @@ def compare(case: Case) -> list[Row]:
     spent: list[tuple[int, int]] = []
     with _both(case) as (ours, qemu):
         for number in range(1 + case.rounds):
-            order = rng.permutation(case.elements)
+            blocks = case.choose(rng)
             sides = [ours, qemu]
-            took = {side: _discard_ns(side, case, order) for side in (sides if number % 2 else sides[::-1])}
+            took = {side: _discard_ns(side, case, blocks) for side in (sides if number % 2 else sides[::-1])}
             spent.append((took[ours], took[qemu]))
         empty_ns = [statistics.median(side.kick_ns(0) for _ in range(_EMPTY_KICKS)) for side in (ours, qemu)]
     ours_ns, qemu_ns = np.array(spent[1:]).T

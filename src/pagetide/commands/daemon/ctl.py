@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from pagetide.commands.control_path import default_control_path
+from pagetide.commands.daemon.control_path import default_control_path
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config_error import ConfigError
-from pagetide.operate.host.daemon import ask
+from pagetide.operate.host.control import ask
 from pagetide.units import format_size, parse_size
 
 COMMANDS = ("list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove")
@@ -155,8 +155,11 @@ def describe(guests: list[dict[str, Any]]) -> str:
     lag = guest["lag"]
     if lag["count"]:
         lines.append(f"lag: p50 {lag['p50_us']} µs, p99 {lag['p99_us']} µs, max {lag['max_us']} µs")
-    for title, figures in (("ledger", guest["ledger"]), ("statistics", guest["statistics"])):
-        lines += [f"{title} {name}: {_figure(name, value)}" for name, value in figures.items() if value]
+    if guest["resting"] or guest["allowance_spent_s"]:
+        rests = ", and rests for that now" if guest["resting"] else ""
+        lines.append(f"daemon's time used in vain: {guest['allowance_spent_s']:.3f} s{rests}")
+    for title in ("waiting", "errors", "ledger", "statistics"):
+        lines += [f"{title} {name}: {_figure(name, value)}" for name, value in guest[title].items() if value]
     return "\n".join(lines)
 
 

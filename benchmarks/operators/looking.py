@@ -72,7 +72,7 @@ def _vm(touched_bytes: int, folder: Path) -> Iterator[tuple[int, np.ndarray[tupl
     try:
         os.truncate(counter_fd, PAGE_SIZE_BYTES)
         counter = np.frombuffer(mmap.mmap(counter_fd, PAGE_SIZE_BYTES, mmap.MAP_SHARED), np.int64)
-        code = f"from benchmarks.looking import be_a_vm; be_a_vm({touched_bytes}, {counter_fd})"
+        code = f"from benchmarks.operators.looking import be_a_vm; be_a_vm({touched_bytes}, {counter_fd})"
         path = os.pathsep.join(sys.path)
         with subprocess.Popen(
             [program, "-c", code], stdin=subprocess.PIPE, pass_fds=[counter_fd], env=os.environ | {"PYTHONPATH": path}

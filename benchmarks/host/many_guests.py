@@ -30,7 +30,7 @@ from pagetide.virtio.vhost_user.transport import FrontendChannel
 
 _IDLE_GUESTS = 1000
 _IDLE_S = 5.0
-_SOCKETS = 8
+SOCKETS = 8
 """The guests of one socket may hold a part of the server's descriptors only."""
 _BUSY_GUESTS = 64
 _BUSY_S = 3.0
@@ -40,8 +40,10 @@ _SIZE = 32
 _INDEX = queues(FEATURES).index(Queue.REPORTING)
 
 
-def _serve(paths: Sequence[str], stop_fd: int) -> None:
+def _serve(paths: Sequence[str], stop_fd: int, control: Path | None) -> None:
     with Server(verify_share=0.0) as server:
+        if control is not None:
+            server.listen_control(control)
         for path in paths:
             server.listen(path)
         server.run(stop_fd)
@@ -61,12 +63,12 @@ class ServerProcess(NamedTuple):
 
 
 @contextmanager
-def server_process(folder: Path) -> Iterator[ServerProcess]:
-    """Run a server as long as this lasts."""
+def server_process(folder: Path, control: Path | None = None) -> Iterator[ServerProcess]:
+    """Run a server as long as this lasts, with a control socket if a path is given."""
     warm_up_host()  # or the guests are charged with the loading of kernels
     stop_fd = os.eventfd(0)
-    paths = [str(folder / f"many-guests-{os.getpid()}-{number}.sock") for number in range(_SOCKETS)]
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(paths, stop_fd))
+    paths = [str(folder / f"many-guests-{os.getpid()}-{number}.sock") for number in range(SOCKETS)]
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(paths, stop_fd, control))
     process.start()
     assert process.pid is not None
     try:
@@ -96,9 +98,7 @@ class PlayedGuest:
         self.ring = DriverRing(
             _SIZE,
             ram_address=self.ram.address,
-            desc_gpa=place.desc_gpa,
-            avail_gpa=place.avail_gpa,
-            used_gpa=place.used_gpa,
+            place=place,
             event_idx=True,
             table_descs=_SIZE,
             tables_gpa=_RING_BYTES // 2,
@@ -126,7 +126,7 @@ def idle(server: ServerProcess, count: int = _IDLE_GUESTS, duration_s: float = _
         PlayedGuest(server.paths[0], 2 << 20, resources)
         before_bytes = server.resident_bytes
         for number in range(count):
-            PlayedGuest(server.paths[number % _SOCKETS], 2 << 20, resources)
+            PlayedGuest(server.paths[number % SOCKETS], 2 << 20, resources)
         each_bytes = (server.resident_bytes - before_bytes) / count
         start_s, cpu_start_s = time.monotonic(), process_cpu_s(server.pid) or 0.0
         time.sleep(duration_s)

@@ -1,0 +1,1 @@
+"""The host: one guest, many, bad ones, and QEMU beside it."""

@@ -1,0 +1,1 @@
+"""The daemon's commands: it is started, and asked."""

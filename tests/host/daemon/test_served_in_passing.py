@@ -1,0 +1,146 @@
+"""What the loop's step does by itself, without Python, and what it leaves."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from pagetide.host.daemon.process import SignalWaker
+from pagetide.host.daemon.server import Server
+from pagetide.host.device.allowance import IN_VAIN, Use
+from pagetide.host.guest.attached import AttachedGuest
+from pagetide.host.sharing.hold_ups import SUSPECT_S, HoldUps
+from tests.host.daemon.test_fence import Rig
+from tests.host.guest.served_guest import TIMEOUT_S
+from tests.host.guest_ring import PAGE, RING_PAGES
+
+pytestmark = pytest.mark.jit
+
+OUTSIDE = 1 << 20
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A server that runs when it is told to, with a guest whose queue is offered."""
+    rig = Rig(tmp_path)
+    rig.serving(lambda: rig.bad.report([(RING_PAGES, 1)]))
+    yield rig
+    rig.close()
+
+
+def _python(*_: object) -> NoReturn:
+    raise AssertionError("a turn went through Python")
+
+
+def test_a_report_is_served_without_python(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kick in the ring, a call out of it, and between them the ledger, the lag and the time that has passed."""
+    monkeypatch.setattr(AttachedGuest, "turn", _python)
+    rig.bad.ring.driver.arm_call()
+    rig.bad.submit([(RING_PAGES + 1, 4)])
+    before_ns = time.monotonic_ns()
+    rig.server._events._loop[8] = before_ns - 1000  # it has looked just now
+    rig.server.run_once(0)
+    assert os.eventfd_read(rig.bad.call_fd) >= 1
+    assert len(rig.bad.ring.driver.take_used()) == 1
+    assert rig.bad_guest.ledger.snapshot()["returned_bytes"] == 5 * PAGE
+    assert rig.bad_guest.lag.count == 2
+    assert rig.server._events.take_passed_s() > 0
+
+
+def _uses(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[Use]:
+    """What turns that went through Python were good for."""
+    turn, uses = AttachedGuest.turn, list[Use]()
+
+    def noting(guest: AttachedGuest) -> Use:
+        uses.append(turn(guest))
+        return uses[-1]
+
+    monkeypatch.setattr(AttachedGuest, "turn", noting)
+    return uses
+
+
+def test_what_is_in_vain_is_charged_with_the_time_of_the_step(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report outside of memory: Python finishes the turn, calls, and charges what the kernel took of it, too."""
+    uses = _uses(rig, monkeypatch)
+    spent_s = rig.server._costs.spent_s(rig.bad_guest)
+    rig.bad.submit([(OUTSIDE, 4)])
+    rig.server.run_once(0)
+    assert len(rig.bad.ring.driver.take_used()) == 1
+    (use,) = uses
+    assert use.in_vain == IN_VAIN.in_vain
+    assert use.served_s > 0
+    assert rig.server._costs.spent_s(rig.bad_guest) - spent_s > use.served_s
+    assert rig.bad_guest.lag.count == 2
+
+
+def test_pages_that_were_served_in_passing_pay_for_messages(rig: Rig) -> None:
+    """What the step's turns earned is there when the next message is to be paid for."""
+    spent_s = rig.server._costs.spent_s(rig.bad_guest)
+    for page in range(64):
+        rig.bad.submit([(RING_PAGES + 4 * page, 4)])
+        rig.server.run_once(0)
+        rig.bad.ring.driver.take_used()
+    earned_s = rig.bad_guest._kicks.take_earned_s()
+    assert earned_s > 0
+    assert rig.server._costs.spent_s(rig.bad_guest) == spent_s
+    assert rig.bad_guest._kicks.take_earned_s() == 0
+
+
+@pytest.mark.parametrize("wish", ["paused", "inhibited"])
+def test_a_wish_counts_from_the_next_kick_on(rig: Rig, wish: str) -> None:
+    """What was offered before it is offered anew as is wanted now, or not at all."""
+    rig.bad_guest.wishes.want(**{wish: True})
+    rig.bad_guest.follow_wishes()
+    rig.bad.submit([(RING_PAGES + 1, 1)])
+    rig.server.run_once(0)
+    assert len(rig.bad.ring.driver.take_used()) == (wish == "inhibited")
+    assert rig.bad_guest.ledger.snapshot()["discarded_bytes"] == PAGE
+    rig.bad_guest.wishes.want(**{wish: False})
+    rig.bad_guest.follow_wishes()
+    rig.server.run_once(0)
+    assert rig.bad_guest.ledger.snapshot()["discarded_bytes"] == (PAGE if wish == "inhibited" else 2 * PAGE)
+
+
+def test_memory_that_was_replaced_is_served_where_it_is(rig: Rig) -> None:
+    """The table is another array after SET_MEM_TABLE: the step has the new one, and the ring's new place."""
+    ring = rig.bad.ring
+    rig.serving(lambda: rig.bad.channel.set_mem_table([ring.region], [ring.ram.fd]))
+    rig.bad.submit([(RING_PAGES + 1, 2)])
+    rig.serving(rig.bad.wait_used)
+    assert rig.bad_guest.ledger.snapshot()["discarded_bytes"] == 3 * PAGE
+
+
+def test_who_kept_the_loop_is_served_by_python_from_then_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that the step found too long makes a suspect, whose turns are timed one by one."""
+    rig.server._guests._hold_ups = HoldUps()
+    uses = _uses(rig, monkeypatch)
+    for page in range(4):
+        rig.bad.submit([(RING_PAGES + page, 1)])
+        rig.server.run_once(0)
+        rig.bad.ring.driver.take_used()
+        if page == 1:
+            assert not uses
+            rig.server._guests._hold_ups.note(rig.bad_guest, SUSPECT_S)
+            rig.serving(lambda: rig.bad.channel.get_config(0, 4))
+    assert len(uses) == 2
+
+
+def test_a_signal_between_two_waits_ends_the_next() -> None:
+    """Its handler is Python's, and runs at once, however long the loop would have waited in its kernel."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: seen.append(number))
+    try:
+        with Server() as server:
+            waker = SignalWaker(server)
+            signal.raise_signal(signal.SIGUSR1)
+            start_s = time.monotonic()
+            server.run_once(TIMEOUT_S, linger=True)
+            assert time.monotonic() - start_s < TIMEOUT_S / 2
+            waker.close()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [signal.SIGUSR1]

@@ -1,0 +1,106 @@
+"""The systemd unit: how much it takes from the daemon, and that the daemon needs none of that."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pagetide import cli
+from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
+from tests.host.guest_ring import RING_PAGES
+
+pytestmark = pytest.mark.slow
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+UNIT = (DEPLOY / "pagetide.service").read_text()
+METRICS = (DEPLOY / "pagetide-metrics.conf").read_text()
+EXPOSURE_MAX = 20
+"""Of 100; what systemd calls 2.0 of 10."""
+
+
+def need(*names: str) -> None:
+    """Skip without these programs; CI must have them."""
+    for name in names:
+        if shutil.which(name) is None:
+            assert not os.environ.get("CI"), f"{name} is not installed: make setup-guests"
+            pytest.skip(f"{name} is not installed")
+
+
+@pytest.mark.parametrize("text", [UNIT, UNIT + METRICS], ids=["plain", "metrics"])
+def test_the_daemon_is_exposed_to_little(text: str, tmp_path: Path) -> None:
+    """`systemd-analyze security` rates it below 2.0, with metrics as well."""
+    need("systemd-analyze")
+    unit = tmp_path / "pagetide.service"
+    unit.write_text(text)
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", f"--threshold={EXPOSURE_MAX}", str(unit)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert rated.returncode == 0, rated.stdout
+
+
+def allowed_calls() -> set[str]:
+    """What the unit's filter leaves, by what systemd says of its sets."""
+    listed = subprocess.run(["systemd-analyze", "syscall-filter"], capture_output=True, text=True, check=True).stdout
+    sets: dict[str, list[str]] = {}
+    for line in listed.splitlines():
+        if line.startswith("@"):
+            sets[line.split()[0]] = members = []
+        elif line.strip() and not line.strip().startswith("#"):
+            members.append(line.strip())
+
+    def expand(name: str) -> set[str]:
+        return set().union(*map(expand, sets[name])) if name.startswith("@") else {name}
+
+    calls: set[str] = set()
+    for words in re.findall(r"^SystemCallFilter=(.*)", UNIT, re.MULTILINE):
+        named = set().union(*map(expand, words.removeprefix("~").split()))
+        calls = calls - named if words.startswith("~") else calls | named
+    return calls
+
+
+def test_the_daemon_makes_no_system_call_that_its_unit_forbids(tmp_path: Path) -> None:
+    """Loading, metrics, sockets made and removed, a guest that is served, asked, steered and looked at, and the end.
+
+    But for cachestat (0x1c3), which systemd 252 cannot name: without it RAM is not told from swap.
+    """
+    need("systemd-analyze", "strace")
+    trace, control = tmp_path / "trace", tmp_path / "control"
+    (tmp_path / "guests").mkdir()
+    serve = [sys.executable, "-m", "pagetide.cli", "serve", "--socket-dir", str(tmp_path / "guests")]
+    serve += ["--control", str(control), "--stats-interval", "0.1", "--metrics", "127.0.0.1:0"]
+    traced = subprocess.Popen(["strace", "-f", "-qq", "-o", str(trace), *serve], stderr=subprocess.PIPE, text=True)
+    try:
+        assert traced.stderr is not None
+        while not (told := re.search(r"metrics at (http://[^\"]+)", line := traced.stderr.readline())):
+            assert line, "it ended"
+        assert cli.main(["ctl", "add", "one", "--control", str(control)]) == 0
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(tmp_path / "guests/one.sock"))
+        with ServedGuest(sock) as guest:
+            guest.report([(RING_PAGES, 1)])
+            for words in (
+                ["show", "one"],
+                ["set", "one", "target=2MiB", "--force"],
+                ["pause", "one"],
+                ["resume", "one"],
+            ):
+                assert cli.main(["ctl", *words, "--control", str(control)]) == 0
+            with urllib.request.urlopen(told[1], timeout=TIMEOUT_S) as answer:
+                assert b'pagetide_guest_attached{guest="one"} 1' in answer.read()
+        (daemon,) = Path(f"/proc/{traced.pid}/task/{traced.pid}/children").read_text().split()
+        os.kill(int(daemon), signal.SIGTERM)
+        traced.communicate(timeout=TIMEOUT_S)
+    finally:
+        traced.kill()
+        traced.communicate()
+    calls = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(errors="replace"), re.MULTILINE))
+    assert {"fallocate", "recvmsg", "mincore"} <= calls
+    assert calls - allowed_calls() <= {"cachestat", "syscall_0x1c3"}

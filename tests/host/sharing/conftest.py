@@ -1,0 +1,7 @@
+"""Time and descriptors are shared around devices that are tested both ways: one run is enough."""
+
+import pytest
+
+from tests.mark_all import mark_all
+
+pytest_itemcollected = mark_all(pytest.mark.jit)
