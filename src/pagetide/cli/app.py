@@ -42,6 +42,11 @@ def whole(_: Any, tokens: Sequence[Token]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
 
 
+def listed(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words of a list, written with commas or given one by one, each once."""
+    return tuple(dict.fromkeys(name for word in words for name in word.split(",")))
+
+
 GUEST = Group("Guest", sort_key=1)
 REPORTING = Group("Reporting", sort_key=2)
 OUTPUT = Group("Settings and output", sort_key=3)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from pagetide.cli.app import command, whole
+from pagetide.cli.app import command, listed, whole
 
 _GRID = Group("Grid", sort_key=1)
 _SETTINGS = Group("Settings of every run", sort_key=2)
@@ -83,10 +83,10 @@ def compare(
         name: value for name, value in (("seed", seed), ("ram", ram), ("duration", duration)) if value is not None
     }
     choice = Choice(
-        designs=_listed(designs),
-        workloads=_listed(workloads),
-        faults=_listed(faults),
-        oom=_listed(oom),
+        designs=listed(designs) or None,
+        workloads=listed(workloads) or None,
+        faults=listed(faults) or None,
+        oom=listed(oom) or None,
         machine=machine or "simulated",
         repeat=repeat,
         settings=settings,
@@ -158,8 +158,3 @@ def show(run: str | None = None, /, *, in_: Annotated[Path | None, Parameter(nam
     from pagetide.commands.show import show as show_run
 
     return show_run(run, in_)
-
-
-def _listed(words: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The words of a list, written with commas or given one by one, each once; None if there is none."""
-    return tuple(dict.fromkeys(name for word in words for name in word.split(","))) or None

@@ -1,21 +1,92 @@
 """`pagetide fleet`: for who plans what hosts hold."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Group, Parameter
 
-from pagetide.cli.app import app, whole
+from pagetide.cli.app import app, listed, whole
+
+if TYPE_CHECKING:
+    from pagetide.commands.fleet.held import Choice
 
 _MADE_UP = Group("A made-up fleet", sort_key=1)
 _FILE = Group("Columns of a file", sort_key=2)
+_MODEL = Group("Guests", sort_key=3)
+
+_Whole = Parameter(converter=whole, group=_MADE_UP)
+_LIST = Parameter(negative="", show_default=False, group=_MODEL, consume_multiple=True)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class UsageOptions:
+    """Which fleet: the options of every command that reads usage."""
+
+    usage: Annotated[
+        Path | None,
+        Parameter(
+            help="What VMs used: a folder of the Grid Workloads Archive's Bitbrains CSV files as published, or one CSV "
+            "or Parquet file with a row a sample. [default: a made-up fleet]"
+        ),
+    ] = None
+    vms: Annotated[int | None, _Whole, Parameter(help="How many VMs. [default: 1000]")] = None
+    days: Annotated[int | None, _Whole, Parameter(help="For how long. [default: 7]")] = None
+    seed: Annotated[int | None, _Whole, Parameter(help="Drives every random choice. [default: 1]")] = None
+    vm_column: Annotated[str | None, Parameter(group=_FILE, help="The VM's name or number. [default: vm]")] = None
+    time_column: Annotated[
+        str | None,
+        Parameter(group=_FILE, help="When the sample was taken: a time in UTC, or a number. [default: time_s]"),
+    ] = None
+    capacity_column: Annotated[
+        str | None, Parameter(group=_FILE, help="The VM's memory. [default: capacity_bytes]")
+    ] = None
+    used_column: Annotated[
+        str | None, Parameter(group=_FILE, help="How much of it was used. [default: used_bytes]")
+    ] = None
+    memory_unit: Annotated[
+        str | None, Parameter(group=_FILE, help="Of both: B, KB, KiB, MB, MiB, GB or GiB. [default: B]")
+    ] = None
+    time_unit: Annotated[
+        str | None,
+        Parameter(group=_FILE, help="Of a time that is a number: s, ms, us or ns. [default: told by how large it is]"),
+    ] = None
+    sorted: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            group=_FILE,
+            help="Refuse the file if a VM's time runs backwards, instead of sorting it.",
+        ),
+    ] = False
+
+    def choice(self) -> "Choice":
+        """The same for the commands."""
+        from pagetide.commands.fleet.held import Choice
+
+        columns = {
+            "vm": self.vm_column,
+            "time": self.time_column,
+            "capacity": self.capacity_column,
+            "used": self.used_column,
+            "memory_unit": self.memory_unit,
+            "time_unit": self.time_unit,
+            "is_sorted": self.sorted or None,
+        }
+        given = {name: value for name, value in columns.items() if value is not None}
+        return Choice(usage=self.usage, columns=given, vms=self.vms, days=self.days, seed=self.seed)
+
 
 _FLEET_EXAMPLES = """
 Examples:
 
     pagetide fleet
-    pagetide fleet --usage rnd/2013-8
+    pagetide fleet --usage rnd/2013-8 --settings linux-9,linux-4,shared
     pagetide fleet --usage usage.parquet --capacity-column ram --used-column active --memory-unit MiB --json
+
+`pagetide fleet learn` and `pagetide fleet check` are about the model of the guests; they have a --help of their own.
 
 Exit status: 0 done; 1 the usage cannot be read, or too much of it is odd; 2 bad arguments; 130 Ctrl-C.
 """
@@ -25,52 +96,96 @@ app.command(fleet)
 
 
 @fleet.default
-def fleet_command(
+def fleet_held(  # noqa: D417 - the options of the usage have a help of their own
+    options: UsageOptions = UsageOptions(),
     *,
-    usage: Path | None = None,
-    vms: Annotated[int | None, Parameter(converter=whole, group=_MADE_UP)] = None,
-    days: Annotated[int | None, Parameter(converter=whole, group=_MADE_UP)] = None,
-    seed: Annotated[int | None, Parameter(converter=whole, group=_MADE_UP)] = None,
-    vm_column: Annotated[str | None, Parameter(group=_FILE)] = None,
-    time_column: Annotated[str | None, Parameter(group=_FILE)] = None,
-    capacity_column: Annotated[str | None, Parameter(group=_FILE)] = None,
-    used_column: Annotated[str | None, Parameter(group=_FILE)] = None,
-    memory_unit: Annotated[str | None, Parameter(group=_FILE)] = None,
-    time_unit: Annotated[str | None, Parameter(group=_FILE)] = None,
-    sorted_: Annotated[bool, Parameter(name="--sorted", negative="", show_default=False, group=_FILE)] = False,
+    settings: Annotated[tuple[str, ...], _LIST] = (),
+    responses: Annotated[Path | None, Parameter(group=_MODEL)] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Say what the hosts of many VMs hold for them, and how much of it could be returned at most.
+    """Say what the hosts of many VMs hold for them, and how much less it would be with reporting on.
 
     What is odd in recorded usage (machines that are off, more used than there is, instants given twice, gaps) is
     counted, named, and dealt with by a rule that is told beside it.
 
     Args:
-        usage: What VMs used: a folder of the Grid Workloads Archive's Bitbrains CSV files as published, or one CSV or
-            Parquet file with a row a sample. [default: a made-up fleet]
-        vms: How many VMs. [default: 1000]
-        days: For how long. [default: 7]
-        seed: Drives every random choice. [default: 1]
-        vm_column: The VM's name or number. [default: vm]
-        time_column: When the sample was taken: a time in UTC, or a number. [default: time_s]
-        capacity_column: The VM's memory. [default: capacity_bytes]
-        used_column: How much of it was used. [default: used_bytes]
-        memory_unit: Of both: B, KB, KiB, MB, MiB, GB or GiB. [default: B]
-        time_unit: Of a time that is a number: s, ms, us or ns. [default: told by how large it is]
-        sorted_: Refuse the file if a VM's time runs backwards, instead of sorting it.
+        settings: Under which settings, beside the bounds: off, linux-9 to linux-0 (Linux's reporting by its order), or
+            a design of `pagetide run`; pool-0 is `pool` down to single pages. [default: linux-9,linux-0,pool-0]
+        responses: A file that `pagetide fleet learn` wrote. [default: pagetide/responses.json in XDG_DATA_HOME, or
+            what is built in: off, linux-9, linux-0, shared and pool-0]
         json: Print JSON.
     """
-    from pagetide.commands.fleet.held import Choice
     from pagetide.commands.fleet.held import fleet as answer
 
-    columns = {
-        "vm": vm_column,
-        "time": time_column,
-        "capacity": capacity_column,
-        "used": used_column,
-        "memory_unit": memory_unit,
-        "time_unit": time_unit,
-        "is_sorted": sorted_ or None,
-    }
-    given = {name: value for name, value in columns.items() if value is not None}
-    return answer(Choice(usage=usage, columns=given, vms=vms, days=days, seed=seed), as_json=json)
+    return answer(options.choice(), listed(settings), responses=responses, as_json=json)
+
+
+_LEARN_EXAMPLES = """
+Examples:
+
+    pagetide fleet learn
+    pagetide fleet learn --settings linux-9,shared --out mine.json
+
+Exit status: 0 done; 1 a simulated guest did not get through, or the file cannot be written; 2 bad arguments; 130
+Ctrl-C, and nothing is written.
+"""
+
+
+@fleet.command(help_epilogue=_LEARN_EXAMPLES, help_format="markdown")
+def learn(
+    *,
+    settings: Annotated[tuple[str, ...], _LIST] = (),
+    out: Path | None = None,
+    costs: Path | None = None,
+    seed: Annotated[int, Parameter(converter=whole)] = 1,
+) -> int:
+    """Learn from simulated guests what a host gets back under each setting: how much, how fast, what stays behind.
+
+    Takes some minutes for all settings.
+
+    Args:
+        settings: Only these. [default: all]
+        out: The file to write. [default: pagetide/responses.json in XDG_DATA_HOME]
+        costs: What things cost, as `pagetide calibrate` wrote it. [default: as for `pagetide run`]
+        seed: Drives every random choice.
+    """
+    from pagetide.commands.fleet.model import fleet_learn
+
+    return fleet_learn(listed(settings), out, costs, seed)
+
+
+_CHECK_EXAMPLES = """
+Examples:
+
+    pagetide fleet check
+    pagetide fleet check --usage rnd/2013-8 --vm-days 10 --settings linux-9
+
+Exit status: 0 the model is as close as it should be; 1 it is not, or the usage cannot be read; 2 bad arguments; 130
+Ctrl-C.
+"""
+
+
+@fleet.command(help_epilogue=_CHECK_EXAMPLES, help_format="markdown")
+def check(  # noqa: D417 - the options of the usage have a help of their own
+    options: UsageOptions = UsageOptions(),
+    *,
+    vm_days: Annotated[int, Parameter(converter=whole)] = 40,
+    settings: Annotated[tuple[str, ...], _LIST] = (),
+    responses: Annotated[Path | None, Parameter(group=_MODEL)] = None,
+    costs: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Check the model of the guests against the simulator, on days of VMs that are drawn from their usage.
+
+    Each day is simulated in full, with the VM's own curve as workload, on a guest whose memory is scaled down.
+
+    Args:
+        vm_days: How many days of VMs are drawn.
+        settings: Under which settings, as for `pagetide fleet`. [default: linux-9,linux-0,pool-0]
+        responses: A file that `pagetide fleet learn` wrote. [default: as for `pagetide fleet`]
+        costs: What things cost, as `pagetide calibrate` wrote it. [default: as for `pagetide run`]
+        json: Print JSON.
+    """
+    from pagetide.commands.fleet.model import fleet_check
+
+    return fleet_check(options.choice(), listed(settings), vm_days, responses=responses, costs=costs, as_json=json)

@@ -38,9 +38,11 @@ def _bounds(found: Totals) -> list[str]:
     gain_bytes = nothing.mean_bytes - everything.mean_bytes
     gain = f"{format_size(gain_bytes)} ({_percent(gain_bytes, nothing.mean_bytes)} of the former)"
     return [
-        "Both are bounds that need no model of the guest: one that returns nothing has held at least the most that it",
-        "used since it was last off, and no host holds less than what is used. Between them are on average",
-        f"{gain}, and {format_size(nothing.most_bytes - everything.most_bytes)} at the most.",
+        "The first and the last row are bounds that need no model of the guest: one that returns nothing has held at",
+        "least the most that it used since it was last off, and no host holds less than what is used. Between them are",
+        f"on average {gain}, and {format_size(nothing.most_bytes - everything.most_bytes)} at the most.",
+        "The others follow responses learned from simulated guests (`pagetide fleet check` says how well), each for",
+        "both kinds between which guests lie: who frees what came last, and who frees anywhere in what it holds.",
         'If "used" is the hypervisor\'s estimate of active memory, guests hold more than that, and return less.',
     ]
 

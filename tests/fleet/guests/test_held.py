@@ -40,11 +40,11 @@ def test_memory_returns_with_its_time_constant_and_is_refaulted() -> None:
 
 
 def test_what_is_left_behind_stays_until_all_is_free() -> None:
-    """By the level to which use fell: some at a half, nothing at nothing; used again, it is not refaulted."""
+    """By the level to which use fell: some at a quarter, nothing at nothing; used again, it is not refaulted."""
     left = np.interp(np.linspace(0, 1, LEVELS + 1), [0, 0.5, 1], [0, 0.25, 0])
-    usage = usage_of([[80, 40, 40, 60, 0, 10]])
+    usage = usage_of([[80, 20, 20, 40, 0, 10]])
     found = held(usage, Response("left", 0.0, left))
-    assert found.bytes_by_step.tolist() == [80, 60, 60, 60, 0, 10]
+    assert found.bytes_by_step.tolist() == [80, 40, 40, 40, 0, 10]
     assert found.figures[0, REFAULTED] == 10
 
 
@@ -72,8 +72,10 @@ def plainly(used: list[float], response: Response) -> tuple[list[float], float, 
         free += before - use + new
         total = use + free
         refaulted += min(new, most_held - (total - new))
+        if before < use < most_used:
+            most_used -= min(1.0, response.fades * ((use - before) / most_used) ** 2) * (most_used - use)
         most_held, most_used = max(most_held, total), max(most_used, use)
-        bound = most_used * float(np.interp(use / most_used, np.linspace(0, 1, LEVELS + 1), response.left))
+        bound = most_used * float(np.interp(math.sqrt(use / most_used), np.linspace(0, 1, LEVELS + 1), response.left))
         left = min(free, bound if most_used else 0.0)
         coming = free - left
         stays, on_average = response.over(STEP_S)
@@ -88,10 +90,13 @@ def plainly(used: list[float], response: Response) -> tuple[list[float], float, 
     st.floats(0, 1000),
     st.lists(st.floats(0, 0.5), min_size=LEVELS + 1, max_size=LEVELS + 1),
     st.floats(0, 1),
+    st.floats(0, 10),
 )
-def test_the_pass_follows_the_model(used: list[list[float]], return_s: float, left: list[float], fresh: float) -> None:
+def test_the_pass_follows_the_model(
+    used: list[list[float]], return_s: float, left: list[float], fresh: float, fades: float
+) -> None:
     """Coming and left behind kept apart, as the model says, come to the same as the one pass over the samples."""
-    response = Response("any", return_s, np.array(left), fresh)
+    response = Response("any", return_s, np.array(left), fresh, fades)
     found = held(usage_of(used), response)
     plain = [plainly(one, response) for one in used]
     assert found.bytes_by_step == pytest.approx(np.sum([means for means, _, _ in plain], 0))

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,6 +10,8 @@ from rich.console import Console
 
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS
+from pagetide.fleet.learning.responses import Learned, Responses, read_responses
+from pagetide.fleet.learning.settings import SETTINGS
 from pagetide.fleet.picture import picture
 from pagetide.fleet.totals import totals
 from pagetide.fleet.usage.canonical import Source, UsageError
@@ -62,17 +64,29 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"there is no unit {self.columns[name]!r}; choose from {', '.join(known)}")
 
 
-def fleet(choice: Choice, *, as_json: bool = False) -> int:
+SHOWN = ("linux-9", "linux-0", "pool-0")
+"""The settings that are looked at where none is named: Linux as it comes, as low as it goes, and ours."""
+
+
+def fleet(choice: Choice, settings: Sequence[str] = (), *, responses: Path | None = None, as_json: bool = False) -> int:
     """Say what the hosts of a fleet hold; an exit status.
 
+    Args:
+        choice: which fleet.
+        settings: under which settings, beside the bounds; none for SHOWN.
+        responses: a file of how guests respond; None for the usual place, or what is built in.
+        as_json: print JSON.
+
     Raises:
-        ConfigError: the arguments do not go together.
+        ConfigError: the arguments do not go together, or no such response was learned.
     """
     choice.check()
+    check_names(settings)
+    learned = [one.response for one in chosen(read_responses(responses), settings)]
     fall_back_to_ascii(sys.stdout)
     try:
-        with opened(choice) as source, _progress(len(source.vms)) as tell:
-            found = totals(source, (NOTHING_RETURNS, ALL_RETURNS), tell)
+        with opened(choice) as source, progress(len(source.vms), "VMs") as tell:
+            found = totals(source, (NOTHING_RETURNS, *learned, ALL_RETURNS), tell)
     except UsageError as error:
         print(f"pagetide: {error}", file=sys.stderr)
         return STATUS_FAILED
@@ -98,15 +112,31 @@ def opened(choice: Choice) -> Iterator[Source]:
         yield source
 
 
+def check_names(settings: Sequence[str]) -> None:
+    """Raise ConfigError for a setting that there is not."""
+    for name in settings:
+        if name not in SETTINGS:
+            raise ConfigError(f"there is no setting {name!r}; choose from {', '.join(SETTINGS)}")
+
+
+def chosen(responses: Responses, settings: Sequence[str]) -> list[Learned]:
+    """The responses of these settings, or of SHOWN; ConfigError if one was not learned."""
+    there = {one.setting for one in responses.learned}
+    for name in settings or SHOWN:
+        if name not in there:
+            raise ConfigError(f"no response of {name} was learned: `pagetide fleet learn` does it")
+    return [one for name in settings or SHOWN for one in responses.learned if one.setting == name]
+
+
 @contextlib.contextmanager
-def _progress(vms: int) -> Iterator[Callable[[int], None]]:
-    """Shows how many of so many VMs are done."""
+def progress(count: int, what: str) -> Iterator[Callable[[int], None]]:
+    """Shows how much of so much is done; yields what is to be told how much more."""
     console = Console(stderr=True, highlight=False)
     live = console.is_interactive and sys.stderr.isatty()
-    with GridProgress(console, vms, live=live, what="VMs") as progress:
+    with GridProgress(console, count, live=live, what=what) as shown:
 
         def tell(more: int) -> None:
-            progress.ended(cells=more)
-            progress.show()
+            shown.ended(cells=more)
+            shown.show()
 
         yield tell

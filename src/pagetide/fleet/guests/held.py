@@ -6,6 +6,7 @@ coming back or left behind (response.py). At an instant of the grid use changes 
 the step.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,9 +36,8 @@ def held(usage: Usage, response: Response) -> Held:
     """What hosts hold for these guests with this response."""
     found = Held(np.zeros(usage.grid.steps), np.zeros((len(usage.vms), FIGURES)))
     stays, on_average = response.over(usage.grid.step_s)
-    follow(
-        usage.capacity_bytes, usage.used_bytes, usage.valid, response.left, stays, on_average, response.fresh, *found
-    )  # fmt: skip
+    columns = usage.capacity_bytes, usage.used_bytes, usage.valid
+    follow(*columns, response.left, stays, on_average, response.fresh, response.fades, *found)
     return found
 
 
@@ -50,6 +50,7 @@ def follow(
     stays: float,
     on_average: float,
     fresh: float,
+    fades: float,
     by_step: Any,
     figures: Any,
 ) -> None:
@@ -72,10 +73,12 @@ def follow(
             now += grown
             refaulted += min(grown, ever - now + grown)
             ever = max(ever, now)
+            if use > before and peak > use:
+                peak -= (peak - use) * min(fades * ((use - before) / peak) ** 2, 1.0)
             peak = max(peak, use)
             floor = use
             if peak > 0.0:
-                level = use / peak * LEVELS
+                level = math.sqrt(use / peak) * LEVELS
                 below = min(int(level), LEVELS - 1)
                 floor += peak * (left[below] + (level - below) * (left[below + 1] - left[below]))
             coming = max(now - floor, 0.0)

@@ -3,7 +3,8 @@
 Free memory that the host still holds is of two kinds. Some is *coming*: it returns, with a time constant. Some is *left
 behind*: it lies between what is in use, in blocks too small to be reported, and stays until it is used again or so
 much is freed around it that it can be reported. How much is left behind depends on how far use has fallen from its
-highest: nothing where nothing was freed, and nothing where all was.
+highest: nothing where nothing was freed, and nothing where all was. That highest fades: a guest that grows and shrinks
+fills the gaps, until it is like one that never used more than of late.
 """
 
 import math
@@ -13,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 LEVELS = 16
-"""Into how many parts use is divided, from nothing to its highest."""
+"""Into how many parts use is divided, from nothing to its highest; level i is (i / LEVELS) squared of that.
+
+They lie closer at the bottom, where most changes: a handful of pages keeps whole areas from coming back.
+"""
 
 
 class Response(NamedTuple):
@@ -23,15 +27,18 @@ class Response(NamedTuple):
         name: of the setting.
         return_s: the time constant with which free memory returns; infinite if it never does.
         left: float64 [LEVELS + 1], what is left behind once all that comes back has, by the level to which use has
-            fallen, both as shares of the most used since the guest was last off; in between along straight lines.
+            fallen, both as shares of the highest, which fades; in between along straight lines over its root.
         fresh: which share of growing use takes memory that the host does not hold, though free memory that it holds is
             there, because that is in too small blocks.
+        fades: how fast the highest comes down to what is used, for each growth, by the square of how large it is beside
+            the highest: small ones fill the same gaps again and again.
     """
 
     name: str
     return_s: float
     left: npt.NDArray[np.float64]
     fresh: float = 0.0
+    fades: float = 0.0
 
     def over(self, step_s: float) -> tuple[float, float]:
         """Of what is coming back, the share that is still there after a step, and the share on average over it."""

@@ -34,11 +34,14 @@ def test_a_table_becomes_bounds(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_text(TABLE + "".join(f"c;{300 * step};1;0.5\n" for step in range(3)))
     status, out, _ = fleet(capsys, f"--usage {path} {NAMED} --json")
     answer = json.loads(out)
-    nothing, everything = answer["settings"]
+    nothing, *learned, everything = answer["settings"]
     assert status == 0
     assert (nothing["mean_bytes"], nothing["most_bytes"]) == ((2.5 + 5.5 + 5.5) / 3 * GIB, 5.5 * GIB)
     assert (everything["mean_bytes"], everything["most_at_s"]) == ((2.5 + 5.5 + 3.5) / 3 * GIB, 300)
     assert everything["mosts_bytes"] == 5.5 * GIB
+    assert {one["name"].split(",")[0] for one in learned} == {"linux-9", "linux-0", "pool-0"}
+    for one in learned:
+        assert everything["mean_bytes"] <= one["mean_bytes"] <= nothing["mean_bytes"]
     assert answer["provisioned_bytes"] == 7 * GIB
     assert {name: odd["samples"] for name, odd in answer["oddities"].items()} == {"off": 1, "over": 1, "repeated": 1}
 
@@ -53,6 +56,7 @@ def test_what_is_odd_is_told_with_its_rule(tmp_path: Path, capsys: pytest.Captur
     assert "odd: 1 samples with more used than there is (of VM b): cut to the capacity" in out
     assert "4.5 GiB" in out
     assert "bounds that need no model" in out
+    assert "linux-9, anywhere" in out
     assert "3 of 3 VMs" in err
 
 

@@ -1,0 +1,1 @@
+"""Responses learned from simulated runs, and the model that follows them checked against others."""

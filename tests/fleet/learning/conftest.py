@@ -1,0 +1,7 @@
+"""Simulated guests need compiled kernels: one run is enough."""
+
+import pytest
+
+from tests.mark_all import mark_all
+
+pytest_itemcollected = mark_all(pytest.mark.jit)

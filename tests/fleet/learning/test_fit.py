@@ -1,0 +1,69 @@
+"""Fitting responses, on guests that answer exactly as the model says."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pagetide.fleet.guests.held import held
+from pagetide.fleet.guests.response import ALL_RETURNS, LEVELS, NOTHING_RETURNS, Response
+from pagetide.fleet.learning.fit import fit, modelled
+from pagetide.fleet.learning.observe import STEP_S, Observed
+from pagetide.fleet.learning.settings import RAM_BYTES
+from pagetide.fleet.learning.shapes import PEAK_SHARE, shapes
+from pagetide.fleet.usage.canonical import Grid, Usage
+
+LEFT = 0.3 * np.sin(np.linspace(0, np.pi, LEVELS + 1))
+
+
+def answering(response: Response) -> list[Observed]:
+    """What would be seen of guests with this response, on every shape."""
+    seen = []
+    for shape in shapes(1).values():
+        used = np.array([shape], np.float32) * np.float32(RAM_BYTES)
+        grid, capacity = Grid(0, STEP_S, used.shape[1]), np.full_like(used, RAM_BYTES)
+        usage = Usage(grid, ("guest",), capacity, used, np.ones(used.shape, np.bool_))
+        # In steps that last for ever, all that comes back has: those are the ends.
+        ends = held(usage, response._replace(return_s=0.0) if math.isfinite(response.return_s) else response)
+        seen.append(Observed(used[0].astype(np.float64), ends.bytes_by_step, held(usage, response).bytes_by_step))
+    return seen
+
+
+@pytest.mark.parametrize("fades", [0.0, 4.0])
+def test_a_known_response_is_found_again(fades: float) -> None:
+    """What is left behind at each level, how fast the rest returns, and how fast the highest fades."""
+    found = fit("known", answering(Response("known", 40.0, LEFT, fades=fades)))
+    assert found.left == pytest.approx(LEFT, abs=0.02)
+    assert found.return_s == pytest.approx(40.0, rel=0.05)
+    assert found.fades == fades
+    assert found.fresh == pytest.approx(0.0, abs=0.02)
+
+
+def test_growth_that_passes_over_free_memory_is_found() -> None:
+    """The share of it, to a tenth."""
+    found = fit("fresh", answering(Response("fresh", 0.0, LEFT, fresh=0.5)))
+    assert found.fresh == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("response", [NOTHING_RETURNS, ALL_RETURNS])
+def test_the_bounds_are_found_again(response: Response) -> None:
+    """A guest that returns nothing has no time constant; one that returns all at once leaves nothing behind."""
+    found = fit("bound", answering(response))
+    assert found.return_s == response.return_s
+    assert found.left == pytest.approx(response.left, abs=1e-6)
+
+
+def test_the_model_follows_a_guest_that_was_seen() -> None:
+    """Its own use, on its own RAM: what a guest holds that returns nothing is the most that it used."""
+    for seen in answering(NOTHING_RETURNS):
+        assert modelled(seen, NOTHING_RETURNS) == pytest.approx(np.maximum.accumulate(seen.used))
+
+
+def test_shapes_stay_within_the_peak() -> None:
+    """None goes above the peak or below nothing, and the walks are the seed's."""
+    found = shapes(1)
+    for shape in found.values():
+        assert 0 <= min(shape) <= max(shape) <= PEAK_SHARE
+    assert shapes(1) == found
+    assert shapes(2)["walk 1"] != found["walk 1"]
+    assert shapes(2)["stairs"] == found["stairs"]
