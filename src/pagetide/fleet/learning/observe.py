@@ -53,7 +53,7 @@ def observe(setting: str, guest: str, shares: Sequence[float], costs: Costs, see
     """
     config = config_of(setting, seed)
     steps = len(shares)
-    stream = curve(
+    work = curve(
         at_s=[step * float(STEP_S) for step in range(steps)],
         used_bytes=[share * RAM_BYTES for share in shares],
         move_s=MOVE_S,
@@ -63,7 +63,7 @@ def observe(setting: str, guest: str, shares: Sequence[float], costs: Costs, see
         mix=parse_mix(config.mix),
         seed=seed,
     )
-    result = SimulatedMachine(config, costs, stream=stream).run(_Nobody())
+    result = SimulatedMachine(config, costs, work=work).run(_Nobody())
     if result.outcome == "interrupted":
         raise KeyboardInterrupt
     if result.outcome != "complete":
