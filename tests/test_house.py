@@ -253,6 +253,12 @@ def test_a_crowd_and_a_repeated_name_are_found() -> None:
     assert len(crowded([Path("explorer/explorer_state.py")])) == 1
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """Tests are modules without a package: of two by one name pytest would import the first twice."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_every_room_is_on_one_floor() -> None:
     """Each package and module of the source has a place, and only one."""
     rooms = {room for module in MODULES if (room := room_of(module)) is not None}

@@ -73,7 +73,7 @@ def test_hostile_messages_reach_refusals() -> None:
 
 
 def test_memory_that_was_not_shared_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Messages: a guest that does share its canaries, and reports them, loses them, and that is seen."""
+    """Messages: a guest that does share its canaries, and reports them, loses them: that is seen, if not known."""
     script: list[Step] = [
         message(Request.SET_PROTOCOL_FEATURES, U64.pack(int(PROTOCOL_FEATURES)), 0),
         message(Request.SET_FEATURES, U64.pack(FEATURES)),
@@ -89,6 +89,8 @@ def test_memory_that_was_not_shared_is_looked_at(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(messages, "hostile_script", lambda rng: script)
     monkeypatch.setattr(messages, "write_ring", write_ring)
+    try_seeds(Messages(), range(2))
+    monkeypatch.setattr(messages, "shares_canary", lambda script: False)
     with pytest.raises(BrokenError, match="outside of the guest's regions"):
         try_seeds(Messages(), range(5))
 

@@ -197,7 +197,7 @@ _DESCRIPTORS = st.lists(
 )
 
 
-@given(st.lists(_DESCRIPTORS, max_size=3), st.booleans(), st.sampled_from([1, 3, WHOLE // PAGE]))
+@given(st.lists(_DESCRIPTORS, max_size=3), st.booleans(), st.sampled_from([1, 4, WHOLE // PAGE]))
 @settings(max_examples=80)
 def test_any_descriptors_do_what_the_model_does(
     elements: list[list[Descriptor]], verify: bool, piece_pages: int

@@ -16,15 +16,18 @@ from pagetide.units import format_size
 
 GIB = 1 << 30
 _MEASURE = """
-import resource
+from pathlib import Path
 from pagetide.machine.config import RunConfig, workload_defaults
 from pagetide.machine.costs import read_costs
 from pagetide.machine.observer import Nobody
 from pagetide.machine.simulated.machine import SimulatedMachine
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_bytes():  # getrusage's would have the parent's in it
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) << 10
+before = peak_bytes()
 config = RunConfig(**workload_defaults({workload!r}) | {{"ram_bytes": {ram_bytes}}})
 assert SimulatedMachine(config, read_costs()).run(Nobody()).outcome == "complete"
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
+print(peak_bytes() - before)
 """
 
 
