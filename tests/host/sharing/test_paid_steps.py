@@ -17,7 +17,7 @@ from pagetide.host.device.allowance import (
     IN_VAIN,
     PAID_MAX_S,
     PAID_PAGES,
-    PAID_RATIO,
+    PAID_S,
     SHARE,
     STEP,
     WANTED,
@@ -47,20 +47,20 @@ _USES = st.one_of(
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(_USES, st.floats(0, CHARGE_MAX_S), st.floats(0, 1)), max_size=60))
-def test_who_works_to_send_gets_a_share_a_burst_and_a_multiple_of_the_work(
+def test_who_works_to_send_gets_a_share_a_burst_and_what_its_pages_earn(
     actions: list[tuple[Use, float, float]],
 ) -> None:
-    """Who rests as told uses in vain no more than without work, and `PAID_RATIO` times what went into own pages."""
+    """Who rests as told uses in vain no more than without work, and what its own pages earn."""
     costs: Costs[str] = Costs()
     costs.enter("guest", GUEST_BURST_S)
-    in_vain_s = useful_s = 0.0
+    in_vain_s = earned_s = 0.0
     for use, used_s, idle_s in actions:
-        assert in_vain_s <= GUEST_BURST_S + SHARE * costs.clock_s + CHARGE_MAX_S + PAID_RATIO * useful_s + 1e-9
+        assert in_vain_s <= GUEST_BURST_S + SHARE * costs.clock_s + CHARGE_MAX_S + earned_s + 1e-9
         if costs.account("guest", use, used_s):
             costs.clock_s = costs._resting["guest"]
             assert list(costs.take_rested()) == ["guest"]
         in_vain_s += use.in_vain * used_s
-        useful_s += used_s * min(use.pages, PAID_PAGES) / PAID_PAGES
+        earned_s += PAID_S * use.pages / PAID_PAGES
         costs.clock_s += idle_s
 
 
@@ -69,16 +69,16 @@ def test_few_pages_earn_little_and_what_is_wrong_is_never_paid() -> None:
     costs: Costs[str] = Costs()
     costs.enter("guest", GUEST_BURST_S)
     for use, steps_s, spent_s in (
-        (Use(0.0, pages=1), 0.001, 0.001 * (1 - PAID_RATIO / PAID_PAGES)),
-        (Use(0.0, pages=PAID_PAGES), 0.001, 0.0),
-        (Use(0.5, pages=0), 0.001, 0.0005),  # the rest of what was earned before pays for the step
+        (Use(0.0, pages=1), 0.001, 0.001 - PAID_S / PAID_PAGES),
+        (Use(0.0, pages=PAID_PAGES), 0.0003, 0.0),
+        (Use(0.5, pages=0), 0.0002, 0.0005),  # the rest of what was earned before pays for the step
     ):
         before_s = costs.spent_s("guest")
         costs.account("guest", use, 0.001)
         costs.account("guest", STEP, steps_s)
         assert costs.spent_s("guest") - before_s == pytest.approx(spent_s)
     before_s = costs.spent_s("guest")
-    costs.account("guest", Use(0.0, pages=PAID_PAGES), 1.0)
+    costs.account("guest", Use(0.0, earned_pages=100 * PAID_PAGES), 1.0)
     costs.account("guest", IN_VAIN, 0.001)
     costs.account("guest", STEP, 0.02)
     assert costs.spent_s("guest") - before_s == pytest.approx(0.001 + 0.02 - PAID_MAX_S)

@@ -175,7 +175,7 @@ class AttachedGuest(SteeredGuest):
         if self.waits_since_s is None and self._session.waits_for_peer:
             self.waits_since_s = self._clock_ns() / 1e9
         self._offer_queues()
-        return (STEP if messages <= PAID_MESSAGES else IN_VAIN)._replace(earned_s=self._kicks.take_earned_s())
+        return (STEP if messages <= PAID_MESSAGES else IN_VAIN)._replace(earned_pages=self._kicks.take_earned_pages())
 
     def end_wait(self) -> Use:
         """The peer was waited for long enough.

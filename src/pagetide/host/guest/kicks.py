@@ -85,9 +85,9 @@ class Kicks:
         offered = self._offered.get(index)
         return None if offered is None else offered.take_left()
 
-    def take_earned_s(self) -> float:
-        """What the step's turns on all queues earned since this was last asked (`OfferedQueue.take_earned_s`)."""
-        return sum(offered.take_earned_s() for offered in self._offered.values() if offered is not None)
+    def take_earned_pages(self) -> int:
+        """What the step's turns on all queues named since this was last asked (`OfferedQueue.take_earned_pages`)."""
+        return sum(offered.take_earned_pages() for offered in self._offered.values() if offered is not None)
 
     @property
     def quiet(self) -> list[tuple[int, OfferedQueue]]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Hashable, Iterator
 from typing import Generic, TypeVar
 
-from pagetide.host.device.allowance import HELD_REST_MAX_S, IN_VAIN, PAID_PAGES, SHARE, Allowance, Use
+from pagetide.host.device.allowance import HELD_REST_MAX_S, IN_VAIN, SHARE, Allowance, Use
 
 Party = TypeVar("Party", bound=Hashable)
 
@@ -84,10 +84,7 @@ class Costs(Generic[Party]):
 
     def account(self, party: Party, use: Use, used_s: float) -> bool:
         """Settle an action that was of this use and took so long; answer as for `charge`."""
-        if use.earned_s:
-            self._allowances[party].earn(use.earned_s, PAID_PAGES)
-        if use.pages:
-            self._allowances[party].earn((1.0 - use.in_vain) * used_s, use.pages)
+        self._allowances[party].earn(use.pages + use.earned_pages)
         self._last = party, use
         return self._spend(party, use, used_s) > 0 and self.must_rest(party)
 

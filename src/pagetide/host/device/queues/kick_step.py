@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.atomics import errno, load_i64, load_u32, monotonic_ns, thread_ns
-from pagetide.host.device.allowance import PAID_PAGES
 from pagetide.host.device.lag import LAG_WORDS, note_lag
 from pagetide.host.device.queues.element import ELEMENTS_PER_TURN
 from pagetide.host.device.queues.offered import (
@@ -21,7 +20,7 @@ from pagetide.host.device.queues.offered import (
     CALL_ERROR,
     CALL_FD,
     CALL_NS,
-    EARNED_NS,
+    EARNED_PAGES,
     FAULTS,
     LAG_AT,
     LEFT,
@@ -117,7 +116,7 @@ def _serve(loop: _Words, queue: _Words) -> int:
             reports = answer >> REPORTS_SHIFT
             if reports > 0:
                 note_lag(words_at(queue[LAG_AT], LAG_WORDS), monotonic_ns() - loop[SINCE_NS], reports)
-            queue[EARNED_NS] += used_ns * (answer >> PAGES_SHIFT & PAGES_MASK) // PAID_PAGES
+            queue[EARNED_PAGES] += answer >> PAGES_SHIFT & PAGES_MASK
             return 1
     queue[OFFERED] = 0
     queue[LEFT], queue[ANSWER], queue[USED_NS] = 1, answer, used_ns

@@ -29,7 +29,7 @@ USED_NS = 6  # its CPU time
 BLOCKED_NS = 7  # time besides that
 CALL_ERROR = 8  # errno, if the driver could not be called
 CALL_NS = 9  # and for how long that was tried
-EARNED_NS = 10  # CPU time of turns since it was taken last, by the pages that they named (allowance.py)
+EARNED_PAGES = 10  # pages named in turns since it was taken last (allowance.py)
 _KIND = 11
 _RING_AT = 12
 _RING_WORDS = 13
@@ -146,11 +146,11 @@ class OfferedQueue:
         """Have it served by its owner from now on."""
         self.words[OFFERED] = 0
 
-    def take_earned_s(self) -> float:
-        """CPU time of the step's turns since this was last asked, by the pages that they named."""
-        earned_s = self.words.item(EARNED_NS) / 1e9
-        self.words[EARNED_NS] = 0
-        return earned_s
+    def take_earned_pages(self) -> int:
+        """The guest's own pages that the step's turns have dealt with since this was last asked."""
+        pages = self.words.item(EARNED_PAGES)
+        self.words[EARNED_PAGES] = 0
+        return pages
 
     def take_left(self) -> LeftTurn | None:
         """The turn that the step has left, if any."""
