@@ -91,6 +91,7 @@ def test_a_kick_after_a_turn_that_was_left_is_not_lost(rig: Rig) -> None:
 
 def test_pages_that_were_served_in_passing_pay_for_messages(rig: Rig) -> None:
     """What the step's turns earned is there when the next message is to be paid for."""
+    rig.bad_guest._kicks.take_earned_pages()
     spent_s = rig.server._costs.spent_s(rig.bad_guest)
     for page in range(64):
         rig.bad.submit([(RING_PAGES + 4 * page, 4)])
