@@ -28,7 +28,7 @@ from pagetide.host.memory.punch import punch_hole
 from pagetide.jit import kernel
 from pagetide.machine.live.host_warm_up import warm_up_host
 from pagetide.memory.guest_ram import Backing, GuestRam, GuestRamError
-from pagetide.units import PAGE_SIZE_BYTES, format_size
+from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES, format_size
 from pagetide.virtio.balloon import Queue, queues
 from pagetide.virtio.split_ring.driver import DriverRing
 from pagetide.virtio.split_ring.ring import DESC_BYTES, place_ring
@@ -39,7 +39,6 @@ CAPACITY = 32
 """Blocks of a report, as Linux has it."""
 
 ROUNDS = 20
-_RING_BYTES = 2 << 20
 _TABLES_GPA = 256 << 10
 _BESIDES_MAX_US = 40.0
 
@@ -52,6 +51,12 @@ class Case(NamedTuple):
     blocks: int
     at_least: float
     capacity: int = CAPACITY
+
+    @property
+    def ring_bytes(self) -> int:
+        """Where the blocks begin: behind the ring and its tables, in whole huge pages."""
+        tables_bytes = self.capacity * self.capacity * DESC_BYTES  # a queue's table has at most its size
+        return -(-(_TABLES_GPA + tables_bytes) // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
 
     @property
     def name(self) -> str:
@@ -68,24 +73,25 @@ _SMALL_OF_HUGE = Case("hugetmpfs", PAGE_SIZE_BYTES, 8192, 0.0)
 
 
 class Guest:
-    """Memory, a driver's ring in its first 2 MiB, and the server that serves it."""
+    """Memory, a driver's ring at its start, and the server that serves it."""
 
-    def __init__(self, ram: GuestRam, server: Server, capacity: int) -> None:
+    def __init__(self, ram: GuestRam, server: Server, case: Case) -> None:
         self.ram = ram
+        self._size = case.capacity
         self._server = server
         ours, theirs = socket.socketpair()
         server.adopt(theirs)
         self.kick_fd, self.call_fd = (os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2))
-        place = place_ring(CAPACITY, 0)
+        place = place_ring(self._size, 0)
         self.ring = DriverRing(
-            CAPACITY,
+            self._size,
             ram_address=ram.address,
             place=place,
             event_idx=True,
-            table_descs=capacity,
+            table_descs=self._size,
             tables_gpa=_TABLES_GPA,
         )
-        assert place.end_gpa <= _TABLES_GPA <= _RING_BYTES - CAPACITY * capacity * DESC_BYTES
+        assert place.end_gpa <= _TABLES_GPA
         self.channel = FrontendChannel(ours)
         index = queues(FEATURES).index(Queue.REPORTING)
         address = VringAddress(index, 0, place.desc_gpa, place.used_gpa, place.avail_gpa)
@@ -99,11 +105,11 @@ class Guest:
     def _attach(self, address: VringAddress) -> None:
         self.channel.negotiate(int(FEATURES))
         self.channel.set_mem_table([MemoryRegion(0, self.ram.size_bytes, 0, 0)], [self.ram.fd])
-        inflight = self.channel.get_inflight(len(Queue), CAPACITY)
+        inflight = self.channel.get_inflight(len(Queue), self._size)
         if inflight is not None:
             self.channel.set_inflight(*inflight)
             os.close(inflight[1])
-        self.channel.start_queue(address, CAPACITY, 0, self.kick_fd, self.call_fd)
+        self.channel.start_queue(address, self._size, 0, self.kick_fd, self.call_fd)
 
     def report(self, block_bytes: int, *elements: npt.NDArray[np.int64]) -> int:
         """Report blocks of this size, in so many elements at once; the CPU time that serving them took, in ns."""
@@ -129,9 +135,9 @@ class Guest:
 @contextmanager
 def played_guest(case: Case, verify_share: float) -> Iterator[Guest]:
     """A guest with memory for the blocks of a case, and a server that reads so much of what it discards back."""
-    ram = GuestRam.create(_RING_BYTES + 2 * case.blocks * case.block_bytes, case.backing)
+    ram = GuestRam.create(case.ring_bytes + 2 * case.blocks * case.block_bytes, case.backing)
     with ram, Server(verify_share=verify_share) as server:
-        guest = Guest(ram, server, case.capacity)
+        guest = Guest(ram, server, case)
         try:
             yield guest
         finally:
@@ -145,7 +151,7 @@ class Bench:
         self._case = case
         self._guest = guest
         self._rng = np.random.default_rng(1)
-        self._offsets = _RING_BYTES + 2 * case.block_bytes * np.arange(case.blocks)
+        self._offsets = case.ring_bytes + 2 * case.block_bytes * np.arange(case.blocks)
 
     def refill(self) -> list[npt.NDArray[np.int64]]:
         """Touch every page; the blocks of a round, in batches of a report each."""
