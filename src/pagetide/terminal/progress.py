@@ -35,6 +35,7 @@ class GridProgress:
         self._done = self._failed = 0
         self._start_s = clock()
         self._told_s: float | None = None
+        self._told = ""
         self._bar = None
         if live:
             self._bar = Progress(
@@ -89,7 +90,10 @@ class GridProgress:
 
     def _line(self) -> None:
         self._told_s = self._clock()
-        self._console.print(self.text(), soft_wrap=True)
+        text = self.text()
+        if text != self._told:
+            self._console.print(text, soft_wrap=True)
+        self._told = text
 
 
 def duration(length_s: float) -> str:
