@@ -1,8 +1,8 @@
 """Learned responses: made from simulated runs, and kept in a file.
 
 `pagetide fleet learn` writes them beside the costs that the simulated machine is made of. Where there is no such file,
-those of `responses_default.json` beside this file serve, which `pagetide fleet learn --settings
-off,linux-9,linux-0,shared,pool-0 --out src/pagetide/fleet/learning/responses_default.json` wrote.
+those of `responses_default.json` beside this file serve, which `pagetide fleet learn --out
+src/pagetide/fleet/learning/responses_default.json` wrote.
 """
 
 import math
