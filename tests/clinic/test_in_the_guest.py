@@ -21,11 +21,15 @@ FREE = "rm /mnt/fill"
 
 
 def test_files_not_written_and_files_that_stay(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
-    """100 MiB that wait to be written to a disk, and 80 MiB in a ramfs: each with its bytes and its remedy."""
+    """100 MiB that wait to be written to a disk, and 80 MiB in a ramfs: each with its bytes and its remedy.
+
+    At a low order, so that what is freed between pages that stay comes back, too.
+    """
     disk = tmp_path / "disk"
     disk.touch()
     os.truncate(disk, 100 * MIB)
     with uml_patient(uml, tmp_path, daemon.socket, more=f"ubd0={disk}") as patient:
+        patient.run("echo 3 >/sys/module/page_reporting/parameters/page_reporting_order")
         patient.run("for f in dirty_ratio dirty_background_ratio; do echo 90 >/proc/sys/vm/$f; done")
         patient.run("echo 0 >/proc/sys/vm/dirty_writeback_centisecs; mkdir /ram; mount -t ramfs none /ram")
         patient.run("dd if=/dev/zero of=/ram/file bs=1M count=80 2>/dev/null")
