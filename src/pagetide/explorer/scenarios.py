@@ -59,12 +59,6 @@ SCENARIOS = {
 }
 """By name; each for every design that reports batches, but for `cool`, which does not fit `sync`."""
 
-SCENARIOS_SYNC = {
-    # As for the others, with one block: two vCPUs and the worker, who all report, have over a million states with two.
-    "full": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), nr_pages=4, ring_full=True, may_run_out=True),
-}
-"""By name; for `sync`, instead of those for all."""
-
 SCENARIOS_POOL = {
     # Pages come and go one by one, and one stays: runs of free ones lie between those in use.
     "runs": Scenario(("a0 a0 f", ""), _SMALL._replace(order=0, capacity=2), nr_pages=4, may_run_out=True),
@@ -111,4 +105,4 @@ def scenarios_of(design: str) -> dict[str, Scenario]:
     if own is not None:
         return own
     fitting = {name: chosen for name, chosen in SCENARIOS.items() if misfit(design, chosen.settings) is None}
-    return fitting | {"pool": SCENARIOS_POOL, "sync": SCENARIOS_SYNC}.get(design, {})
+    return fitting | SCENARIOS_POOL if design == "pool" else fitting

@@ -14,15 +14,15 @@ class HintArrays:
         """Read the zone's arrays into this batch."""
         self._zone, self._out = zone, out
         self._vcpus = range(int(zone.words[NR_VCPUS]))
-        self.used = 0
 
     def full(self, hints: int) -> bool:
         """Whether an array has at least so many hints."""
         return any(self._zone.words[vcpu_base(vcpu) + HINT_COUNT] >= hints for vcpu in self._vcpus)
 
-    def fill(self, hints_min: int = 1) -> None:
-        """Isolate what hints name, from arrays with at least so many, until the batch is full; counts those `used`."""
+    def fill(self, hints_min: int = 1) -> int:
+        """Isolate what hints name, from arrays with at least so many, until the batch is full; how many were used."""
         words, out = self._zone.words, self._out
+        total = 0
         for vcpu in self._vcpus:
             while (
                 words[vcpu_base(vcpu) + HINT_COUNT] >= hints_min
@@ -30,10 +30,11 @@ class HintArrays:
                 and not out.steps[BLOCKED]
             ):
                 used = int(take_hints(words, self._zone.pages, vcpu, out.blocks, out.steps))
-                self.used += used
+                total += used
                 if not used:
                     break
         out.filled = int(out.steps[FILLED])
+        return total
 
 
 class Sweep:

@@ -51,7 +51,10 @@ class NotifyArray(Passes):
     def _fill(self) -> None:
         self._sweep.fill()
         if self._sweep.over:
-            self._hints.fill()
+            self._use_hints()
+
+    def _use_hints(self) -> int:
+        return self._hints.fill()
 
     def _left(self) -> bool:
         return super()._left() or not self._sweep.over
