@@ -14,6 +14,9 @@ from pagetide.host.daemon.server import Server
 from pagetide.host.device.allowance import IN_VAIN, Use
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.sharing.hold_ups import SUSPECT_S, HoldUps
+from pagetide.virtio.balloon import CONFIG_POISON_VAL
+from pagetide.virtio.vhost_user.messages import Message, Request, encode
+from pagetide.virtio.vhost_user.payloads import ConfigSpace, encode_config
 from tests.host.daemon.test_fence import Rig
 from tests.host.guest.served_guest import TIMEOUT_S
 from tests.host.guest_ring import PAGE, RING_PAGES
@@ -157,3 +160,16 @@ def test_a_signal_between_two_waits_ends_the_next() -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert seen == [signal.SIGUSR1]
+
+
+def test_what_was_sent_before_a_kick_is_dealt_with_before(rig: Rig) -> None:
+    """A driver says what pages must read as, waits for no answer, and reports at once: nothing is discarded."""
+    before = rig.bad_guest.ledger.snapshot()
+    poison = encode_config(ConfigSpace(CONFIG_POISON_VAL, 4, 0, (0xAA).to_bytes(4, "little")))
+    rig.bad.channel._connection._socket.send(encode(Message(Request.SET_CONFIG, 0, poison)))
+    rig.bad.submit([(RING_PAGES + 1, 4)])
+    rig.server.run_once(0)
+    rig.server.run_once(0)
+    after = rig.bad_guest.ledger.snapshot()
+    assert after["skipped_poisoned_bytes"] - before["skipped_poisoned_bytes"] == 4 * PAGE
+    assert after["discarded_bytes"] == before["discarded_bytes"]

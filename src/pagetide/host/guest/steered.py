@@ -112,6 +112,7 @@ class SteeredGuest(ObservedGuest):
             offered.offer(
                 self._memory.region_map.table,
                 skip,
+                connection_fd=self.fileno(),
                 call_fd=self._session.notices.call_fd(index),
                 faults=self._cut_files.faults,
                 lag=self.lag.words,

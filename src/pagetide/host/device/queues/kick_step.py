@@ -20,6 +20,7 @@ from pagetide.host.device.queues.offered import (
     CALL_ERROR,
     CALL_FD,
     CALL_NS,
+    CONNECTION_FD,
     EARNED_PAGES,
     FAULTS,
     LAG_AT,
@@ -146,22 +147,44 @@ def _look(loop: _Words, timeout_ms: int) -> int:
 
 
 @kernel
+def _queue_of(loop: _Words, fd: int) -> int:
+    """Where the words of the offered queue are that a descriptor kicks; 0 if there is none."""
+    address = words_at(loop[QUEUES_AT], loop[QUEUES])[fd] if fd < loop[QUEUES] else 0
+    return address if address != 0 and words_at(address, OFFERED_WORDS)[OFFERED] != 0 else 0
+
+
+@kernel
+def _has_messages(queue: _Words, others: _Words, count: int) -> bool:
+    """Whether its guest's connection is among these: what it sent before it kicked is to be dealt with before."""
+    found = False
+    for place in range(count):
+        found |= others[place] == queue[CONNECTION_FD]
+    return found
+
+
+@kernel
 def _serve_found(loop: _Words, found: int) -> int:
     """Serve the queues among what a look has found; how many descriptors are left to the caller."""
     others = words_at(loop[OTHERS_AT], EVENTS_MAX)
-    queues = words_at(loop[QUEUES_AT], loop[QUEUES])
     count = 0
+    for place in range(found):
+        fd = load_u32(loop[EVENTS_AT] + place * EVENT_BYTES + _DATA_AT)
+        if _queue_of(loop, fd) == 0:
+            others[count] = fd
+            count += 1
+    messages = count
     loop[CPU_NS] = thread_ns()  # what the thread did between two looks, or another thread, is not the guests'
     for place in range(found):
         fd = load_u32(loop[EVENTS_AT] + place * EVENT_BYTES + _DATA_AT)
-        address = queues[fd] if fd < loop[QUEUES] else 0
+        address = _queue_of(loop, fd)
+        if address == 0:
+            continue
+        queue = words_at(address, OFFERED_WORDS)
         done = 0
-        if address != 0:
-            queue = words_at(address, OFFERED_WORDS)
-            if queue[OFFERED] != 0:
-                if loop[TICKS_AT] != 0:
-                    _tick(loop[TICKS_AT])
-                done = _serve(loop, queue)
+        if not _has_messages(queue, others, messages):
+            if loop[TICKS_AT] != 0:
+                _tick(loop[TICKS_AT])
+            done = _serve(loop, queue)
         if done == 0:
             others[count] = fd
             count += 1

@@ -46,7 +46,8 @@ _CONTROL_AT = 23
 _ACCOUNT_AT = 24
 _SPARE_AT = 25
 _SKIP = 26
-OFFERED_WORDS = 27
+CONNECTION_FD = 27  # where its guest's messages come, which go before its kicks
+OFFERED_WORDS = 28
 
 _Words = npt.NDArray[np.int64]
 
@@ -126,12 +127,13 @@ class OfferedQueue:
         words[_PROGRESS_AT], words[_CONTROL_AT] = queue.progress.ctypes.data, queue.control.ctypes.data
         words[_ACCOUNT_AT], words[_SPARE_AT] = queue.account.ctypes.data, queue.spare.ctypes.data
 
-    def offer(self, regions: _Words, skip: int, *, call_fd: int, faults: int, lag: _Words) -> None:
+    def offer(self, regions: _Words, skip: int, *, connection_fd: int, call_fd: int, faults: int, lag: _Words) -> None:
         """Have it served by the step from the next kick on.
 
         Args:
             regions: as for `BlockQueue.process`.
             skip: likewise.
+            connection_fd: where messages come; a kick that is found with one is its owner's to deal with, after it.
             call_fd: how the driver is called; -1 if it is not.
             faults: how many bad accesses the owner knows of.
             lag: words of the `Lag` in which to note how long reports waited.
@@ -140,6 +142,7 @@ class OfferedQueue:
         self._regions, self._lag = regions, lag  # they stay as long as their addresses are here
         words[_REGIONS_AT], words[_REGIONS], words[_SKIP] = regions.ctypes.data, len(regions), skip
         words[CALL_FD], words[FAULTS], words[LAG_AT] = call_fd, faults, lag.ctypes.data
+        words[CONNECTION_FD] = connection_fd
         words[OFFERED] = 1
 
     def withdraw(self) -> None:
