@@ -18,6 +18,15 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests that neither run has: those for plain Python only that are left out of the run as plain Python."""
+    for item in items:
+        only = [mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")]
+        if item.get_closest_marker("jit") and any("NUMBA_DISABLE_JIT=1 only" in reason for reason in only):
+            raise pytest.UsageError(f"{item.nodeid} is run neither with JIT off nor with JIT on")
+
+
 _left_open: set[int] = set()
 """What failed tests left open: that it gets closed at some time is not the fault of the test that runs then."""
 

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from pagetide import cli
-from pagetide.jit import JIT_DISABLED
 from pagetide.machine.costs import Costs, read_costs
 from pagetide.memory.guest_ram import GuestRamError
 
@@ -135,8 +134,10 @@ def test_calibrate_says_what_failed(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err == "pagetide: there is no memory\n"
 
 
-@pytest.mark.skipif(not JIT_DISABLED, reason="only where kernels are Python")
-def test_calibrate_needs_compiled_kernels(capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibrate_needs_compiled_kernels(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What plain Python costs would be taken for what a guest costs."""
+    monkeypatch.setattr("pagetide.jit.JIT_DISABLED", True)
     assert cli.main(["calibrate"]) == 2
     assert "NUMBA_DISABLE_JIT" in capsys.readouterr().err

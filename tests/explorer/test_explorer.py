@@ -1,4 +1,8 @@
-"""Race freedom (S6): every interleaving of a tiny guest, for each design; and what is broken on purpose is caught."""
+"""Race freedom (S6): interleavings of a tiny guest, for each design; and what is broken on purpose is caught.
+
+A design's start is explored to every end here, what else there is as deep as what is broken in it needs; `make soak`
+goes to every end of all.
+"""
 
 import functools
 import json
@@ -77,7 +81,7 @@ def test_no_interleaving_breaks_an_invariant(design: str, scenario: str) -> None
     found = Explorer(design, scenarios_of(design)[scenario]).run(states_max)
     sys.stdout.write(f"{found.states} states, {found.transitions} steps, {found.seconds:.1f} s\n")
     assert found.violation is None, told(found)
-    assert found.complete or found.states > states_max != STATES_MAX
+    assert found.complete or scenario != "start"
     assert found.ends >= 1 or not found.complete
     assert found.states > 100 or design == "off"
 

@@ -27,8 +27,10 @@ def test_the_work_that_is_kept_is_the_right_one(workload: str) -> None:
     for cell in make_grid(choice).cells:
         work, expected = work_of(cell.config), make_work(cell.config)
         assert (work.stretches, work.end_s) == (expected.stretches, expected.end_s)
-        for piece, same in zip(work.pieces(0), expected.pieces(0), strict=True):
-            assert (piece.operations == same.operations).all()
+        for vcpu in range(expected.vcpus):
+            for piece, same in zip(work.pieces(vcpu), expected.pieces(vcpu), strict=True):
+                assert (piece.operations == same.operations).all()
+                assert (piece.due_s == same.due_s).all()
         if not made or work is not made[-1]:
             made.append(work)
     assert len(made) == 3 * 2  # conditions and seeds: 60 cells

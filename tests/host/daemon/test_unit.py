@@ -1,5 +1,6 @@
 """The systemd unit: how much it takes from the daemon, and that the daemon needs none of that."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.slow
 DEPLOY = Path(__file__).parents[3] / "deploy"
 UNIT = (DEPLOY / "pagetide.service").read_text()
 METRICS = (DEPLOY / "pagetide-metrics.conf").read_text()
+_START_MAX_S = 60.0
 EXPOSURE_MAX = 20
 """Of 100; what systemd calls 2.0 of 10."""
 
@@ -66,6 +69,16 @@ def allowed_calls() -> set[str]:
     return calls
 
 
+def _await_metrics(log: Path, traced: "subprocess.Popen[bytes]") -> re.Match[str]:
+    """Where the daemon says that its metrics are."""
+    end_s = time.monotonic() + _START_MAX_S
+    while (told := re.search(r"metrics at (http://[^\"]+)", log.read_text())) is None:
+        assert traced.poll() is None, log.read_text()
+        assert time.monotonic() < end_s, "it does not start"
+        time.sleep(0.05)
+    return told
+
+
 def test_the_daemon_makes_no_system_call_that_its_unit_forbids(tmp_path: Path) -> None:
     """Loading, metrics, sockets made and removed, a guest that is served, asked, steered and looked at, and the end.
 
@@ -76,11 +89,13 @@ def test_the_daemon_makes_no_system_call_that_its_unit_forbids(tmp_path: Path) -
     (tmp_path / "guests").mkdir()
     serve = [sys.executable, "-m", "pagetide.cli", "serve", "--socket-dir", str(tmp_path / "guests")]
     serve += ["--control", str(control), "--stats-interval", "0.1", "--metrics", "127.0.0.1:0"]
-    traced = subprocess.Popen(["strace", "-f", "-qq", "-o", str(trace), *serve], stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        traced = subprocess.Popen(
+            ["strace", "-f", "-qq", "-o", str(trace), *serve], stderr=file, start_new_session=True
+        )  # fmt: skip
     try:
-        assert traced.stderr is not None
-        while not (told := re.search(r"metrics at (http://[^\"]+)", line := traced.stderr.readline())):
-            assert line, "it ended"
+        told = _await_metrics(log, traced)
         assert cli.main(["ctl", "add", "one", "--control", str(control)]) == 0
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(tmp_path / "guests/one.sock"))
@@ -97,10 +112,11 @@ def test_the_daemon_makes_no_system_call_that_its_unit_forbids(tmp_path: Path) -
                 assert b'pagetide_guest_attached{guest="one"} 1' in answer.read()
         (daemon,) = Path(f"/proc/{traced.pid}/task/{traced.pid}/children").read_text().split()
         os.kill(int(daemon), signal.SIGTERM)
-        traced.communicate(timeout=TIMEOUT_S)
+        traced.wait(timeout=TIMEOUT_S)
     finally:
-        traced.kill()
-        traced.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(traced.pid, signal.SIGKILL)  # what is traced does not end with who traces it
+        traced.wait()
     calls = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(errors="replace"), re.MULTILINE))
     assert {"fallocate", "recvmsg", "mincore"} <= calls
     assert calls - allowed_calls() <= {"cachestat", "syscall_0x1c3"}

@@ -17,8 +17,6 @@ from pagetide.virtio.split_ring.ring import RingError
 from tests.host.device.test_large_elements import PAGES, REPORTING, Rig
 from tests.host.guest_ring import PAGE, RING_PAGES
 
-pytestmark = pytest.mark.jit
-
 FIRST = RING_PAGES + 1
 MANY = 1 << 12
 

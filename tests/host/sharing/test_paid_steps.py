@@ -41,7 +41,11 @@ _PFNS_PAGE = RING_PAGES
 _FIRST_PAGE = RING_PAGES + 1
 
 _USES = st.one_of(
-    st.just(STEP), st.just(IN_VAIN), st.just(WANTED), st.integers(0, 2 * PAID_PAGES).map(lambda n: Use(0.0, pages=n))
+    st.just(STEP),
+    st.just(IN_VAIN),
+    st.just(WANTED),
+    st.integers(0, 2 * PAID_PAGES).map(lambda n: Use(0.0, pages=n)),
+    st.integers(0, 20 * PAID_PAGES).map(lambda n: STEP._replace(earned_pages=n)),
 )
 
 
@@ -60,7 +64,7 @@ def test_who_works_to_send_gets_a_share_a_burst_and_what_its_pages_earn(
             costs.clock_s = costs._resting["guest"]
             assert list(costs.take_rested()) == ["guest"]
         in_vain_s += use.in_vain * used_s
-        earned_s += PAID_S * use.pages / PAID_PAGES
+        earned_s += PAID_S * (use.pages + use.earned_pages) / PAID_PAGES
         costs.clock_s += idle_s
 
 

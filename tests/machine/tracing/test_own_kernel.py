@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -49,10 +47,15 @@ def test_a_recording_without_room_is_ended_and_kept() -> None:
     assert len(recorded.recording.pages) <= 16
 
 
-def test_ctrl_c_ends_a_recording_and_keeps_it() -> None:
+def test_ctrl_c_ends_a_recording_and_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was recorded until then has its last mark."""
-    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pagetide.machine.tracing.own_kernel.time.sleep", interrupted)
     recorded = record_own_kernel(Task((), 60.0, 64 * MIB))
+    monkeypatch.undo()
     assert recorded.ended_early == "ended by a signal"
     stream, _ = read_recording(recorded.recording, "others")
     assert stream.end_s < 30
