@@ -174,7 +174,10 @@ def _told(account: Account) -> list[str]:
         return format_size(pages * PAGE_SIZE_BYTES)
 
     lines = [
-        (f"{account.events} events, {account.lost} lost: {fit.allocations} allocations, {fit.frees} frees",),
+        (
+            f"{account.events} events, {account.lost} lost, {account.gaps} gaps: {fit.allocations} allocations, ",
+            f"{fit.frees} frees",
+        ),
         (
             f"frees: {fit.exact / frees:.2%} of a block as it was allocated, {fit.parts / frees:.2%} of parts, ",
             f"{fit.there_before / frees:.2%} of what was there before",

@@ -27,6 +27,7 @@ def test_a_command_is_recorded(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     stream = load_stream(out)
     assert stream.allocated_bytes(0, stream.nr_operations) > 20 << 20
     text = capfd.readouterr().out
+    assert " events, 0 lost, 0 gaps: " in text
     each = re.search(r"(\d+) operations of .* in .*trace.parquet, ([\d.]+) bytes each", text)
     assert each is not None
     assert int(each[1]) == stream.nr_operations
@@ -97,6 +98,7 @@ def test_what_nohup_ignores_ends_no_recording(tmp_path: Path) -> None:
         ("--ram 1GiB", "ram is for --guest"),
         ("--guest qemu --seconds 5", "seconds does not go with --guest"),
         ("--guest qemu -- true", "COMMAND does not go with --guest"),
+        ("--guest qemu --bursts 0", "there must be at least 1 burst, not 0"),
         ("--guest uml", "kernels for User-Mode Linux are built without trace events: --guest qemu has them"),
         ("--out /nowhere/trace.parquet", "there is no folder /nowhere to write the stream to"),
     ],
