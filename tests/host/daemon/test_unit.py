@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from pagetide import cli
 from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
 from tests.host.guest_ring import RING_PAGES
+from tests.needed import need
 
 pytestmark = pytest.mark.slow
 
@@ -26,14 +26,6 @@ METRICS = (DEPLOY / "pagetide-metrics.conf").read_text()
 _START_MAX_S = 60.0
 EXPOSURE_MAX = 20
 """Of 100; what systemd calls 2.0 of 10."""
-
-
-def need(*names: str) -> None:
-    """Skip without these programs; CI must have them."""
-    for name in names:
-        if shutil.which(name) is None:
-            assert not os.environ.get("CI"), f"{name} is not installed: make setup-guests"
-            pytest.skip(f"{name} is not installed")
 
 
 @pytest.mark.parametrize("text", [UNIT, UNIT + METRICS], ids=["plain", "metrics"])
