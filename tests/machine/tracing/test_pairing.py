@@ -29,7 +29,7 @@ def events_of(*rows: Row) -> Events:
 def lives_and_fit(*rows: Row) -> tuple[list[Row], dict[str, int]]:
     """Lives as birth, death and order, sorted, and what of the fit is not zero beside the totals."""
     pairs, fit = pair(events_of(*rows))
-    lives = sorted(zip(pairs.born.tolist(), pairs.dies.tolist(), pairs.order.tolist(), strict=True))
+    lives: list[Row] = sorted(zip(pairs.born.tolist(), pairs.dies.tolist(), pairs.order.tolist(), strict=True))
     totals = ("allocations", "frees", "allocated_pages", "freed_pages")
     return lives, {name: count for name, count in fit._asdict().items() if count and name not in totals}
 
