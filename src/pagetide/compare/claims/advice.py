@@ -15,9 +15,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pagetide.compare.claims.evidence import seconds, size
 from pagetide.compare.claims.today import is_settable, settings_of, what_is_missing
 from pagetide.compare.claims.verdicts import Advice, Setting
+from pagetide.compare.claims.words import seconds, size
 from pagetide.compare.grid.setups import GAIN_MIN, SETUPS
 from pagetide.compare.results.conditions import Condition, Configuration, conditions_of
 from pagetide.compare.results.measures import cpu_s

@@ -45,7 +45,7 @@ def _finding(claim: Claim, by_settings: dict[tuple[str, bytes], list[Run]]) -> F
             problem = f"a run of it failed: {failed[0].outcome}"
         elif all(found.values()):
             try:
-                verdict, sentence = claim.judge(Evidence(found))
+                judged = claim.judge(Evidence(found))
             except NotMeasuredError as error:
                 problem = f"its runs do not tell {error}"
                 continue
@@ -54,8 +54,9 @@ def _finding(claim: Claim, by_settings: dict[tuple[str, bytes], list[Run]]) -> F
                 claim_id=claim.claim_id,
                 who=claim.who,
                 claim=claim.claim,
-                verdict="undecided" if few else verdict,
-                sentence=f"{sentence} ({machine}, {_repeats(found)}{_TOO_FEW if few else ''})",
+                verdict="undecided" if few else judged.verdict,
+                sentence=f"{judged.sentence} ({machine}, {_repeats(found)}{_TOO_FEW if few else ''})",
+                bars=judged.bars,
                 runs=tuple(run.key for group in found.values() for run in group),
             )
             if not few:
