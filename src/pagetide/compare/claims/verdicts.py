@@ -18,6 +18,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         claim: what was said, in a sentence.
         verdict: what the figures say to it; `undecided` if they are too few, too close or spread too far.
         sentence: why, with the figures that decide it; for a claim that was not tested, why not.
+        doubt: why nothing is concluded from figures that may look clear; empty if it is by the figures alone.
         bars: the figures that decide it, to be drawn; none for a claim that was not tested.
         runs: keys of the runs that the figures come from.
     """
@@ -27,6 +28,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     claim: str
     verdict: Verdict
     sentence: str
+    doubt: str = ""
     bars: tuple[Bars, ...] = ()
     runs: tuple[str, ...] = ()
 
