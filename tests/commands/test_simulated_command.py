@@ -134,9 +134,7 @@ def test_calibrate_says_what_failed(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err == "pagetide: there is no memory\n"
 
 
-def test_calibrate_needs_compiled_kernels(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_calibrate_needs_compiled_kernels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What plain Python costs would be taken for what a guest costs."""
     monkeypatch.setattr("pagetide.jit.JIT_DISABLED", True)
     assert cli.main(["calibrate"]) == 2
