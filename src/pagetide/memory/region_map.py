@@ -33,8 +33,9 @@ class Region(NamedTuple):
 
     `marks_address` is where a bit for each of its pages is kept, which is set when the page is returned, with room for
     kernels after them (host/memory/presence.py); 0 for none.
-    `piece_bytes`, a power of two, is how much of it one call is to discard at most, `unit_bytes` the least that can be given back, and
-    `book_address` where a book is kept of what is out, if that is more than a small page (host/memory/huge_pages.py).
+    `piece_bytes`, a power of two, is how much of it one call is to discard at most, `unit_bytes` the least that can be
+    given back, and `book_address` where a book is kept of what is out, if that is more than a small page
+    (host/memory/huge_pages.py).
     """
 
     gpa: int

@@ -61,7 +61,7 @@ def test_a_mistake_of_ours_costs_one_guest_its_connection(
     with ServedGuest(connect(tmp_path)) as good, ServedGuest(connect(tmp_path)) as unlucky:
         _, attached = running.server.guests
         monkeypatch.setattr(attached._device, "process", fail)
-        attached.serve_apart()  # or it is served in passing
+        attached.serve_apart(True)  # or it is served in passing
         unlucky.submit([(RING_PAGES, 1)])
         assert running.await_gone() == "an error in pagetide: MemoryError('no room for a turn')"
         assert "Traceback" in caplog.text

@@ -68,7 +68,7 @@ def _hang_up(rig: Rig) -> None:
 
 
 def _kick(rig: Rig) -> None:
-    rig.bad_guest.serve_apart()
+    rig.bad_guest.serve_apart(True)
     rig.bad.submit([(RING_PAGES, 1)])
     rig.server.run_once(0)
 

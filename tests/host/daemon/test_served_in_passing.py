@@ -1,7 +1,9 @@
 """What the loop's step does by itself, without Python, and what it leaves."""
 
+import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 from pagetide.host.daemon.process import SignalWaker
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.allowance import IN_VAIN, Use
+from pagetide.host.device.queues.offered import ANSWER, CALL_ERROR, FAILED, LEFT, USED_NS
 from pagetide.host.guest.attached import AttachedGuest
+from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.sharing.hold_ups import SUSPECT_S, HoldUps
 from pagetide.virtio.balloon import CONFIG_POISON_VAL
 from pagetide.virtio.vhost_user.messages import Message, Request, encode
@@ -24,6 +28,8 @@ from tests.host.guest_ring import PAGE, RING_PAGES
 pytestmark = pytest.mark.jit
 
 OUTSIDE = 1 << 20
+FAILED_ANSWER = 4
+"""A turn in which a discarding call failed (turn.py)."""
 
 
 @pytest.fixture
@@ -173,3 +179,55 @@ def test_what_was_sent_before_a_kick_is_dealt_with_before(rig: Rig) -> None:
     after = rig.bad_guest.ledger.snapshot()
     assert after["skipped_poisoned_bytes"] - before["skipped_poisoned_bytes"] == 4 * PAGE
     assert after["discarded_bytes"] == before["discarded_bytes"]
+
+
+def test_a_call_that_blocks_is_time_that_the_guest_kept_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eventfd that is full and blocks until somebody reads it: the turn is left, with that time, and called once."""
+    uses = _uses(rig, monkeypatch)
+    fd = rig.bad.call_fd
+    rig.bad.ring.driver.arm_call()
+    rig.bad.submit([(RING_PAGES + 1, 1)])
+    os.set_blocking(fd, True)
+    os.eventfd_write(fd, (1 << 64) - 2)
+    reader = threading.Timer(2 * SUSPECT_S, lambda: os.eventfd_read(fd))
+    reader.start()
+    rig.server.run_once(0)
+    reader.join()
+    os.set_blocking(fd, False)
+    assert [use.blocked_s >= SUSPECT_S for use in uses] == [True]
+    assert os.eventfd_read(fd) == 1
+
+
+def test_a_failure_is_the_turns_own(rig: Rig) -> None:
+    """What a left turn says of its discarding calls holds, whatever another queue of the device does before."""
+    offered = next(one for one in rig.bad_guest._kicks._offered.values() if one is not None)
+    offered.words[LEFT], offered.words[ANSWER], offered.words[FAILED] = 1, FAILED_ANSWER, errno.ENOSPC
+    left = offered.take_left()
+    assert left is not None
+    assert left.turn().failure == errno.ENOSPC
+
+
+def test_a_left_turn_that_ends_its_guest_is_charged_with_the_time_of_the_step(rig: Rig) -> None:
+    """Whoever is let go for it pays all the same: the front-end comes back with what it owes."""
+    kicks = rig.bad_guest._kicks
+    index, offered = next((index, one) for index, one in kicks._offered.items() if one is not None)
+    offered.words[LEFT], offered.words[USED_NS], offered.words[CALL_ERROR] = 1, 5_000_000, errno.EBADF
+    kicks.make_ready(index)
+    with pytest.raises(GuestGoneError, match="cannot be signalled") as gone:
+        rig.bad_guest.turn()
+    assert gone.value.held_up_s == pytest.approx(0.005)
+
+
+def test_what_a_look_has_found_is_acted_on_before_a_rest_ends(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who goes on may close what is ready: then nothing is to be called for it, and the loop goes on."""
+    events = rig.server._events
+    listener = next(fd for fd in events._actions if fd not in (rig.bad_guest.fileno(), rig.bad.kick_fd))
+    called: list[int] = []
+    events._actions[listener] = lambda: called.append(listener)
+    monkeypatch.setattr("pagetide.host.daemon.server.go_on", lambda *_: events.unwatch(listener))
+    monkeypatch.setattr(rig.server._costs, "take_rested", lambda: iter([rig.bad_guest]))
+    events._others[0] = listener
+    monkeypatch.setattr(events, "look", lambda *_, **__: 1)
+    rig.server.run_once(0)
+    assert called == [listener]
+    assert listener not in events._actions

@@ -13,7 +13,7 @@ from pagetide.host.device.allowance import GUEST_BURST_S, HELD_REST_MAX_S, SHARE
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.sharing import hold_ups
 from pagetide.host.sharing.costs import Costs
-from pagetide.host.sharing.hold_ups import HELD_MIN_S, SUSPECT_S, HoldUps, Waits, thread_waits
+from pagetide.host.sharing.hold_ups import HELD_MIN_S, SUSPECT_S, WATCHED_S, HoldUps, Waits, thread_waits
 from tests.host.daemon.test_fence import Rig
 from tests.host.good_and_bad import BAD, GOOD
 from tests.host.guest_ring import RING_PAGES
@@ -65,6 +65,20 @@ def test_what_is_not_the_guests_doing_is_taken_out() -> None:
     machine.waits = None
     assert machine.action(0.5) == 0.0
     machine.hold_ups.forget("guest")
+    assert not machine.hold_ups.is_suspect("guest")
+
+
+def test_who_keeps_nobody_waiting_for_long_enough_is_watched_no_more() -> None:
+    """A suspect may have become one for what others did; who kept the loop again is one from then on."""
+    machine = Machine()
+    machine.action(1.0)
+    machine.now_s += 0.9 * WATCHED_S
+    assert machine.action(0.5, 0.1) == pytest.approx(0.4)
+    machine.now_s += 0.9 * WATCHED_S
+    machine.action(0.001, 0.001)
+    assert machine.hold_ups.is_suspect("guest")
+    machine.now_s += 0.2 * WATCHED_S
+    machine.action(0.001, 0.001)
     assert not machine.hold_ups.is_suspect("guest")
 
 

@@ -181,7 +181,7 @@ def test_a_wrong_host_is_caught(wrong: Callable[[Churning], None]) -> None:
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_an_allocation_that_only_the_host_could_serve(waits: bool) -> None:
+def test_an_allocation_that_only_the_host_could_serve(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all that is free TAKING it waits for the batch, or fails falsely and is counted."""
     with GuestRam.create(16 * MIB, "memfd") as ram:
         zone = Zone(4096, watermarks=Watermarks(0, 0, 0))
@@ -189,7 +189,15 @@ def test_an_allocation_that_only_the_host_could_serve(waits: bool) -> None:
         design.start(0.0)
         picked, count = np.zeros(8, np.int64), np.zeros(1, np.int64)
         begin_batch(zone.frame_table, 0, 8, picked, count)
+        waiting = threading.Event()
         with GuestWorker(design, None, None) as worker:
+            wait_until = worker.wait_until
+
+            def noting(condition: Callable[[], bool], *, look_again_s: float) -> None:
+                waiting.set()
+                wait_until(condition, look_again_s=look_again_s)
+
+            monkeypatch.setattr(worker, "wait_until", noting)
             in_flight = TakenByHost(zone)
             assert in_flight.pages_out == 4096
             stream = eat_and_free(2, 10, settle=False)
@@ -198,8 +206,7 @@ def test_an_allocation_that_only_the_host_could_serve(waits: bool) -> None:
             eater = threading.Thread(target=run.run)
             eater.start()
             if waits:
-                eater.join(0.05)
-                assert eater.is_alive()
+                assert waiting.wait(10)
                 end_batch(zone.frame_table, picked, int(count[0]))
             eater.join(10)
             assert not eater.is_alive()

@@ -203,8 +203,7 @@ class Guests:
         used_s = self._costs.lap_s()
         held_s = self._hold_ups.end(guest, used_s)
         self._hold_ups.note(guest, use.blocked_s)
-        if self._hold_ups.watches(guest):
-            guest.serve_apart()
+        guest.serve_apart(self._hold_ups.watches(guest))
         if held_s and guest.memory_is_ram and self._costs.hold_up(guest, held_s):
             _log.warning(_HELD_UP, held_s, extra={"guest": guest.name})
             self._rest(guest)

@@ -79,7 +79,7 @@ class Server:
         self._verify_share = verify_share
         self._features = features
         self._control: ControlSocket | None = None
-        self._interruption = interruption
+        self._interruption = interruption  # it stays as long as the loop's step writes to its words
         self._clock_ns = clock_ns
         self._events = FdEvents(clock_ns, 0 if interruption is None else interruption.address)
         self._costs: Costs[Hashable] = Costs()
@@ -100,7 +100,9 @@ class Server:
             clock_s=self._now_s,
         )
         self.sockets = self._reception.sockets
-        self.succession = None if keeper is None else Succession(keeper, self._guests, self._reception, self.adopt)
+        self.succession = None
+        if keeper is not None:
+            self.succession = Succession(keeper, self._guests, self._reception, self._events, self.adopt)
         self._pending = [*self._guests.pending, self._costs.resting, self._patience.waited_for]
         self._stopped = False
 
@@ -157,9 +159,11 @@ class Server:
 
     def request_statistics(self) -> None:
         """Ask every guest for new memory statistics, and begin to count what has come back of what was discarded."""
+        self._costs.begin_round(self._events.take_passed_s())
         for guest in self.guests:
             self._guests.want_look(guest)
             self._guests.attempt(guest, guest.request_statistics)
+        self._costs.end_round()
 
     def look_for_refaults(self, guest: AttachedGuest) -> None:
         """Count what has come back of what was discarded: a piece of its memory now, and the rest by and by."""
@@ -244,9 +248,9 @@ class Server:
             if count == 0:
                 return  # nothing came but kicks of queues that the step serves
         self._costs.begin_round(self._events.take_passed_s())
+        self._events.act(count)  # before anything else may close what the look has found
         for rested in self._costs.take_rested():
             go_on(rested, self._guests, self.sockets, self._control)
-        self._events.act(count)
         self._guests.turns()
         if self._control is not None and self._control.has_work:
             self._control.turn()

@@ -14,6 +14,7 @@ from pagetide.host.device.balloon import FEATURES, BalloonDevice
 from pagetide.host.device.kept_state import GuestKept, SessionKept
 from pagetide.host.device.lag import Lag
 from pagetide.host.device.queues.element import ELEMENTS_PER_TURN
+from pagetide.host.device.queues.offered import LeftTurn
 from pagetide.host.guest.cut_files import CutFiles
 from pagetide.host.guest.fd_events import READABLE, FdEvents
 from pagetide.host.guest.gone import GuestGoneError
@@ -166,6 +167,7 @@ class AttachedGuest(SteeredGuest):
             GuestGoneError: it hung up, or cannot be served any more.
         """
         self._kicks.withdraw_all()  # what messages change
+        earned_pages = self._kicks.take_earned_pages()
         messages = self._session.talk()
         self._cut_files.check()
         if self._session.end:
@@ -175,7 +177,7 @@ class AttachedGuest(SteeredGuest):
         if self.waits_since_s is None and self._session.waits_for_peer:
             self.waits_since_s = self._clock_ns() / 1e9
         self._offer_queues()
-        return (STEP if messages <= PAID_MESSAGES else IN_VAIN)._replace(earned_pages=self._kicks.take_earned_pages())
+        return (STEP if messages <= PAID_MESSAGES else IN_VAIN)._replace(earned_pages=earned_pages)
 
     def end_wait(self) -> Use:
         """The peer was waited for long enough.
@@ -200,15 +202,24 @@ class AttachedGuest(SteeredGuest):
         index = self._kicks.take_ready()
         left = self._kicks.take_left(index)
         try:
+            use = self._served(index, left)
+        except GuestGoneError as error:
+            error.held_up_s += 0.0 if left is None else left.used_s
+            raise
+        return use if left is None else left.use(use)
+
+    def _served(self, index: int, left: LeftTurn | None) -> Use:
+        """Take a turn on a queue, or one that the loop's step has left, and do what is to be done after it."""
+        try:
             turn = self._device.process(index, ELEMENTS_PER_TURN) if left is None else left.turn()
             self._cut_files.check()
         except RingError as error:
             self._cut_files.check()
             self._session.effects.fail_queue(index, str(error))
-            return IN_VAIN if left is None else left.use(IN_VAIN)
+            return IN_VAIN
         call, more, config_changed, in_vain, payable, pages, reports, failure = turn
         if left is not None and left.call_error:
-            raise not_signalled(OSError(left.call_error, os.strerror(left.call_error)), left.call_s)
+            raise not_signalled(OSError(left.call_error, os.strerror(left.call_error)), left.blocked_s)
         if call:
             self._session.notices.call(index)
         if reports:
@@ -226,8 +237,7 @@ class AttachedGuest(SteeredGuest):
             self._log.error("memory that was given back could not be discarded: fallocate: %s", os.strerror(failure))
         if not more:
             self._offer_queues()
-        use = Use(in_vain, payable, pages)
-        return use if left is None else left.use(use)
+        return Use(in_vain, payable, pages, earned_pages=self._kicks.take_earned_pages())
 
     @property
     def errors(self) -> dict[str, int]:

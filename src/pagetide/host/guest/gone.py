@@ -5,7 +5,7 @@ class GuestGoneError(Exception):
     """The guest is to be given up; the message says why.
 
     Attributes:
-        held_up_s: for how long it held up the loop, in which the loop used no CPU time.
+        held_up_s: for how long it held up the loop before this action, or without using its CPU time.
     """
 
     held_up_s: float

@@ -97,10 +97,11 @@ class SteeredGuest(ObservedGuest):
             self._session.notices.call(asked[0])
         return WANTED
 
-    def serve_apart(self) -> None:
-        """From now on each turn is an action by itself, so that it can be timed: none is the loop's step's."""
-        self._apart = True
-        self._kicks.withdraw_all()
+    def serve_apart(self, apart: bool) -> None:
+        """Whether from now on each turn is an action by itself, so that it can be timed: none is the loop's step's."""
+        if apart and not self._apart:
+            self._kicks.withdraw_all()
+        self._apart = apart
 
     def _offer_queues(self) -> None:
         """Have the loop's step serve what only a kick makes ready, as things are now (queues/offered.py)."""

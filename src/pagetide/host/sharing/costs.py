@@ -66,8 +66,8 @@ class Costs(Generic[Party]):
         """The loop has ended a round.
 
         What it took besides the actions is the last one's: whoever wakes the loop for next to nothing, again and
-        again, pays for the waking, too. A rest that comes of that begins with that party's next action; one that has
-        begun lasts longer.
+        again, pays for what the loop does then, too, but for the look itself. A rest that comes of that begins with
+        that party's next action; one that has begun lasts longer.
         """
         rest_of_round_s = self.lap_s()
         if self._last is not None and self._last[0] in self._allowances:

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUSPECT_S = 0.01
-"""Who kept the loop for so long once, whatever the reason, is watched from then on."""
+"""Who kept the loop for so long once, whatever the reason, is watched from then on, for `WATCHED_S` at least."""
+
+WATCHED_S = 600.0
+"""Who is watched for so long and keeps nobody waiting is watched no more: most are suspects for what others did.
+
+The first time of each such while is not charged, and so a guest's are rare enough.
+"""
 
 HELD_MIN_S = 0.002
 """A shorter wait is no hold-up: locks of the kernel's own take as long."""
@@ -63,7 +69,7 @@ class HoldUps:
             waits: what the calling thread has waited for; None if nobody is to be watched.
         """
         self._clock_s, self._waits = clock_s, waits
-        self._suspects: set[object] = set()
+        self._suspects: dict[object, float] = {}  # when each has last kept the loop waiting
         self._start_s = 0.0
         self._before: Waits | None = None
 
@@ -74,8 +80,11 @@ class HoldUps:
 
     def end(self, party: object, used_s: float) -> float:
         """It is done, and took this much CPU time: for how long the party kept the loop waiting, in seconds."""
-        blocked_s = self._clock_s() - self._start_s - used_s
+        now_s = self._clock_s()
+        blocked_s = now_s - self._start_s - used_s
         if blocked_s < HELD_MIN_S:
+            if self._suspects.get(party, now_s) < now_s - WATCHED_S:
+                self.forget(party)
             return 0.0
         if party not in self._suspects:
             self.note(party, blocked_s)
@@ -84,21 +93,24 @@ class HoldUps:
         if now is None or self._before is None or now.major_faults != self._before.major_faults:
             return 0.0
         held_s = blocked_s - (now.queue_s - self._before.queue_s)
-        return held_s if held_s >= HELD_MIN_S else 0.0
+        if held_s < HELD_MIN_S:
+            return 0.0
+        self._suspects[party] = now_s
+        return held_s
 
     def note(self, party: object, blocked_s: float) -> None:
         """A party kept the loop for so long, whatever the reason, without being watched."""
         if blocked_s >= SUSPECT_S:
-            self._suspects.add(party)
+            self._suspects[party] = self._clock_s()
 
     def watches(self, party: object) -> bool:
         """Whether more is read of a party's actions, so that each must be timed by itself."""
         return party in self._suspects and self._waits is not None
 
     def is_suspect(self, party: object) -> bool:
-        """Whether it has once kept the loop for long."""
+        """Whether it has kept the loop for long, and not too long ago."""
         return party in self._suspects
 
     def forget(self, party: object) -> None:
         """A party is no more."""
-        self._suspects.discard(party)
+        self._suspects.pop(party, None)

@@ -19,9 +19,9 @@ TICK_S = 0.1
 
 
 class Interruption:
-    """Ticks, as long as the context lasts, from when somebody says `busy` until `idle`. One, in the main thread.
+    """Ticks, as long as the context lasts, from `busy` until the loop sleeps. One, in the main thread.
 
-    The loop's step says so itself, in the words at `address` (host/device/queues/kick_step.py).
+    The loop's step says both itself, in the words at `address` (host/device/queues/kick_step.py).
     """
 
     def __init__(self) -> None:
@@ -52,12 +52,8 @@ class Interruption:
             self._words[TICKING] = 1
             signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
 
-    def idle(self) -> None:
-        """The loop is about to sleep: the next tick is the last."""
-        self._words[BUSY] = 0
-
     def _tick(self, number: int, frame: FrameType | None) -> None:
-        # Only from `idle` on: a call that blocks may come at any time before it, however many ticks after `busy`.
+        # Only once the loop sleeps: a call that blocks may come at any time before it, however many ticks after `busy`.
         if not self._words[BUSY]:
             self._words[TICKING] = 0
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -19,15 +19,16 @@ from pagetide.host.device.queues.offered import (
     BLOCKED_NS,
     CALL_ERROR,
     CALL_FD,
-    CALL_NS,
     CONNECTION_FD,
     EARNED_PAGES,
+    FAILED,
     FAULTS,
     LAG_AT,
     LEFT,
     OFFERED,
     OFFERED_WORDS,
     USED_NS,
+    failure_of,
     take_turn_of,
 )
 from pagetide.host.device.queues.turn import CALL, PAGES_MASK, PAGES_SHIFT, REPORTS_SHIFT, UNUSUAL
@@ -104,25 +105,25 @@ def _serve(loop: _Words, queue: _Words) -> int:
     """Give a kicked queue its turn; 1 if that was all, 0 if it is left to its owner."""
     begun_ns = monotonic_ns()
     answer = take_turn_of(queue, ELEMENTS_PER_TURN)
+    usual = answer >= 0 and answer & UNUSUAL == 0 and load_i64(loop[FAULTS_AT]) == queue[FAULTS]
+    failure: int = 0
+    if usual and answer & CALL:
+        failure = _call(loop, queue[CALL_FD])
+        answer &= ~CALL
     ended_ns = monotonic_ns()
     used_ns = thread_ns() - loop[CPU_NS]
     loop[CPU_NS] += used_ns
     loop[PASSED_NS] += used_ns
-    usual = answer >= 0 and answer & UNUSUAL == 0 and load_i64(loop[FAULTS_AT]) == queue[FAULTS]
-    failure: int = 0
-    if usual and ended_ns - begun_ns - used_ns < _LONG_NS:
-        if answer & CALL:
-            failure = _call(loop, queue[CALL_FD])
-        if failure == 0:
-            reports = answer >> REPORTS_SHIFT
-            if reports > 0:
-                note_lag(words_at(queue[LAG_AT], LAG_WORDS), monotonic_ns() - loop[SINCE_NS], reports)
-            queue[EARNED_PAGES] += answer >> PAGES_SHIFT & PAGES_MASK
-            return 1
+    blocked_ns = ended_ns - begun_ns - used_ns
+    if usual and failure == 0 and blocked_ns < _LONG_NS:
+        reports = answer >> REPORTS_SHIFT
+        if reports > 0:
+            note_lag(words_at(queue[LAG_AT], LAG_WORDS), ended_ns - loop[SINCE_NS], reports)
+        queue[EARNED_PAGES] += answer >> PAGES_SHIFT & PAGES_MASK
+        return 1
     queue[OFFERED] = 0
-    queue[LEFT], queue[ANSWER], queue[USED_NS] = 1, answer, used_ns
-    queue[BLOCKED_NS] = max(0, ended_ns - begun_ns - used_ns)
-    queue[CALL_ERROR], queue[CALL_NS] = failure, monotonic_ns() - ended_ns
+    queue[LEFT], queue[ANSWER], queue[FAILED] = 1, answer, failure_of(queue)
+    queue[USED_NS], queue[BLOCKED_NS], queue[CALL_ERROR] = used_ns, max(0, blocked_ns), failure
     return 0
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pagetide.host.device.allowance import Use
 from pagetide.host.device.queues.block_queue import BlockQueue
-from pagetide.host.device.queues.element import CONTROL_WORDS, PROGRESS_WORDS
+from pagetide.host.device.queues.element import CONTROL_WORDS, FAILURE, PROGRESS_WORDS
 from pagetide.host.device.queues.turn import Turn, take_turn
 from pagetide.host.memory.ledger import ACCOUNT_WORDS
 from pagetide.host.memory.ranges import RANGE_COLUMNS
@@ -26,9 +26,9 @@ LAG_AT = 3  # the words of a Lag
 LEFT = 4  # not 0 if a turn is left to the owner, which is the next five
 ANSWER = 5
 USED_NS = 6  # its CPU time
-BLOCKED_NS = 7  # time besides that
+BLOCKED_NS = 7  # time besides that, also in the call
 CALL_ERROR = 8  # errno, if the driver could not be called
-CALL_NS = 9  # and for how long that was tried
+FAILED = 9  # errno of the discarding call that failed last in it
 EARNED_PAGES = 10  # pages named in turns since it was taken last (allowance.py)
 _KIND = 11
 _RING_AT = 12
@@ -50,6 +50,12 @@ CONNECTION_FD = 27  # where its guest's messages come, which go before its kicks
 OFFERED_WORDS = 28
 
 _Words = npt.NDArray[np.int64]
+
+
+@kernel
+def failure_of(queue: _Words) -> int:
+    """The errno of the discarding call that failed last in the turn that was just taken, of any queue of the device."""
+    return int(words_at(queue[_CONTROL_AT], CONTROL_WORDS)[FAILURE])
 
 
 @kernel
@@ -82,7 +88,7 @@ class LeftTurn(NamedTuple):
         used_s: its CPU time.
         blocked_s: time besides that.
         call_error: errno, if the driver could not be called.
-        call_s: for how long that was tried.
+        failure: errno of the discarding call that failed last, or 0.
     """
 
     queue: BlockQueue
@@ -90,7 +96,7 @@ class LeftTurn(NamedTuple):
     used_s: float
     blocked_s: float
     call_error: int
-    call_s: float
+    failure: int
 
     def turn(self) -> Turn:
         """What is to be done.
@@ -98,7 +104,7 @@ class LeftTurn(NamedTuple):
         Raises:
             RingError: the driver broke a rule of the ring.
         """
-        return self.queue.turn_of(self.answer)
+        return self.queue.turn_of(self.answer)._replace(failure=self.failure)
 
     def use(self, use: Use) -> Use:
         """What it was good for, with what it took."""
@@ -161,5 +167,5 @@ class OfferedQueue:
         if not words[LEFT]:
             return None
         words[LEFT] = 0
-        answer, used_ns, blocked_ns, call_error, call_ns = words[ANSWER : CALL_NS + 1].tolist()
-        return LeftTurn(self._queue, answer, used_ns / 1e9, blocked_ns / 1e9, call_error, call_ns / 1e9)
+        answer, used_ns, blocked_ns, call_error, failure = words[ANSWER : FAILED + 1].tolist()
+        return LeftTurn(self._queue, answer, used_ns / 1e9, blocked_ns / 1e9, call_error, failure)
