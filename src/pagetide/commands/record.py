@@ -16,6 +16,7 @@ from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.balloon_host import HypervisorHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.machine import LinuxMachine
+from pagetide.machine.made_file import write_made
 from pagetide.machine.tracing.formats import FormatError
 from pagetide.machine.tracing.in_guest import GuestRecorder
 from pagetide.machine.tracing.kernel_files import NoTracingError
@@ -24,7 +25,6 @@ from pagetide.machine.tracing.pages import BrokenPageError
 from pagetide.machine.tracing.recording import Account, Recording, RecordingError, Whose, read_recording
 from pagetide.memory.guest_ram import GuestRamError
 from pagetide.units import PAGE_SIZE_BYTES, PAGEBLOCK_ORDER, format_size
-from pagetide.whole_file import write_whole
 from pagetide.workload.stream import Stream, StreamError
 from pagetide.workload.stream_file import save_stream
 
@@ -140,7 +140,7 @@ def _keep(recording: Recording, whose: Whose, output: Output) -> int:
     except StreamError as error:
         return _fail(f"the recording {error}")
     if output.json is not None:
-        write_whole(output.json, msgspec.json.format(msgspec.json.encode(_as_json(account)), indent=2) + b"\n")
+        write_made(_as_json(account), output.json)
     print("\n".join(_told(account)))
     troubles = account.troubles(output.accept_share)
     if troubles:
