@@ -1,8 +1,9 @@
 """`pagetide record`: a kernel's page allocations as a stream."""
 
+import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,18 +68,30 @@ def record_here(command: Sequence[str], seconds: float, room_bytes: int | None, 
         OSError: the command cannot be started.
     """
     output.check()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was made in the kernel must go
     try:
-        recorded = record_own_kernel(Task(command, seconds, room_bytes))
+        with _ended_by_signals():
+            recorded = record_own_kernel(Task(command, seconds, room_bytes))
     except NoTracingError as error:
         return _fail(str(error))
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if recorded.ended_early:
         print(f"the recording was {recorded.ended_early}")
     if recorded.status:
         print(f"{command[0]} ended with status {recorded.status}")
     return _keep(recorded.recording, whose, output)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP are as Ctrl-C in it: what was made in the kernel must go. What is ignored (nohup) stays so."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in caught:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])
 
 
 def record_guest(choice: BootChoice, config: BootConfig, output: Output) -> int:
@@ -161,7 +174,10 @@ def _told(account: Account) -> list[str]:
         return format_size(pages * PAGE_SIZE_BYTES)
 
     lines = [
-        (f"{account.events} events, {account.lost} lost: {fit.allocations} allocations, {fit.frees} frees",),
+        (
+            f"{account.events} events, {account.lost} lost, {account.gaps} gaps: {fit.allocations} allocations, ",
+            f"{fit.frees} frees",
+        ),
         (
             f"frees: {fit.exact / frees:.2%} of a block as it was allocated, {fit.parts / frees:.2%} of parts, ",
             f"{fit.there_before / frees:.2%} of what was there before",
