@@ -17,7 +17,7 @@ from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
 
 _MALFORMED = ("malformed", "inflate_malformed", "deflate_malformed")
-_MALFORMED_AT = np.array([WORD_NAMES.index(name) for name in _MALFORMED])
+_MALFORMED_AT = tuple(WORD_NAMES.index(name) for name in _MALFORMED)
 
 
 class GuestState(msgspec.Struct, frozen=True):
@@ -131,14 +131,14 @@ class WaitingState(msgspec.Struct, frozen=True):
 
 def state_of(guest: AttachedGuest, standing: Standing, *, held: bool = False) -> GuestState:
     """What is known of a guest, with what is held of its memory or without."""
-    config, ram_bytes, lag = guest.config, guest.ram_bytes, guest.lag
+    config, sizes, lag = guest.config, guest.sizes, guest.lag
     ledger = guest.ledger.snapshot()
     malformed = sum(ledger[name] for name in _MALFORMED)
     return GuestState(
         guest.name,
-        ram_bytes,
-        guest.shared_bytes,
-        max(0, ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
+        sizes.ram_bytes,
+        sizes.shared_bytes,
+        max(0, sizes.ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
         config.actual * PAGE_SIZE_BYTES,
         _feature_names(guest.features),
         guest.paused,
@@ -154,7 +154,7 @@ def state_of(guest: AttachedGuest, standing: Standing, *, held: bool = False) ->
         guest.waiting,
         {**guest.errors, "malformed": malformed},
         *standing,
-        held_bytes=guest.held_bytes,
+        held_bytes=sizes.held_bytes,
         held=guest.look_at_held() if held else None,
     )
 
@@ -162,8 +162,7 @@ def state_of(guest: AttachedGuest, standing: Standing, *, held: bool = False) ->
 def figures_of(guest: AttachedGuest, standing: Standing, words: npt.NDArray[np.intp]) -> GuestFigures:
     """What is measured of a guest, with these words of its ledger."""
     spent_s, resting, given_up = standing
-    config, lag, account, wrong = guest.config, guest.lag, guest.ledger.words, guest.errors
-    ram_bytes = guest.ram_bytes
+    config, lag, account, wrong, sizes = guest.config, guest.lag, guest.ledger.words, guest.errors, guest.sizes
     return GuestFigures(
         guest.name,
         guest.account,
@@ -171,17 +170,15 @@ def figures_of(guest: AttachedGuest, standing: Standing, words: npt.NDArray[np.i
         given_up,
         resting,
         spent_s,
-        ram_bytes,
-        guest.shared_bytes,
-        guest.held_bytes,
-        max(0, ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
+        *sizes,
+        max(0, sizes.ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
         config.actual * PAGE_SIZE_BYTES,
         guest.waiting,
         guest.statistics,
         account[words].tolist(),
         (lag.count, -(-lag.sum_ns // 1000)),
         lag.within(),
-        (wrong["ring"], wrong["discard"], int(account[_MALFORMED_AT].sum())),
+        (wrong["ring"], wrong["discard"], sum(map(account.item, _MALFORMED_AT))),
     )
 
 
