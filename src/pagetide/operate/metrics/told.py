@@ -7,7 +7,7 @@ import msgspec
 
 from pagetide.operate.host.control import ControlConnection
 
-PAGE = 32
+PAGE = 64
 """How many guests are asked for at once: for each the daemon's loop takes some 20 µs, in which it serves nobody."""
 
 _TIMEOUT_S = 8.0  # Prometheus gives up after 10
