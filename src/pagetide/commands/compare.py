@@ -31,6 +31,7 @@ from pagetide.memory.available import available_bytes
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.terminal.interrupt import Interrupt
 from pagetide.terminal.progress import GridProgress
+from pagetide.workload.kept import KEPT_BYTES_MAX
 
 _FAILED_SHOWN_MAX = 10
 _JOBS_MAX = 256
@@ -148,7 +149,7 @@ def _pool(manner: Manner, make_pool: Callable[[int], Pool], configs: Sequence[Ru
     if largest is not None:
         check_memory(largest)
     compile_kernels(SIMULATED, _tell)
-    fitting = available_bytes() // (needed_bytes(largest) if largest is not None else 1)
+    fitting = available_bytes() // ((needed_bytes(largest) if largest is not None else 0) + KEPT_BYTES_MAX)
     return make_pool(manner.jobs or min(len(os.sched_getaffinity(0)), fitting))
 
 

@@ -18,6 +18,7 @@ from pagetide.machine.versions import versions
 from pagetide.machine.workloads import make_work
 from pagetide.processes import set_parent_death_signal
 from pagetide.terminal.summary import problems
+from pagetide.workload.kept import KeptWork
 from pagetide.workload.stream import Work
 
 _WORK_SETTINGS = (
@@ -99,7 +100,7 @@ def work_of(config: RunConfig) -> Work:
 
 @functools.lru_cache(maxsize=1)
 def _make_work(*values: Any) -> Work:
-    return make_work(RunConfig(**dict(zip(_WORK_SETTINGS, values, strict=True))))
+    return KeptWork(make_work(RunConfig(**dict(zip(_WORK_SETTINGS, values, strict=True)))))
 
 
 def _machine(job: Job) -> Machine:
