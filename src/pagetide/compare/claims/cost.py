@@ -100,7 +100,11 @@ def _timing(of: Evidence) -> Judgement:
         "batches": more_than("order 0", _HOW_SHARE),
         "later": less_than("order 0", _WHEN_SHARE),
     }
-    bars = (of.bars("CPU time beyond that without reporting", "seconds", added_s, asked),)
+    kept = {"off": None, "order 9": None, "later": less_than("order 9")}  # who hardly reports is cheap, too
+    bars = (
+        of.bars("CPU time beyond that without reporting", "seconds", added_s, asked),
+        of.bars(KEPT, "bytes", kept_bytes, kept),
+    )
     told = [
         f"{how} {seconds(of(case, added_s))} ({size(of(case, 'refaulted_bytes'))} refaulted, "
         f"{size(of(case, kept_bytes))} kept)"
@@ -108,14 +112,15 @@ def _timing(of: Evidence) -> Judgement:
             ("order 9", f"order {ORDERS[-1]}"),
             ("order 0", "order 0"),
             ("batches", f"order 0 in reports of {of.config('batches').capacity} blocks"),
-            ("later", f"order 0 of what has been free for {seconds(of.config('later').cool_s)}"),
+            ("later", f"order 0 by pool, but for what will be taken within {seconds(of.config('later').keep_s)}"),
         )
     ]
     sentence = (
         f"CPU time beyond that without reporting, on the database: {', '.join(told)}; without reporting "
         f"{size(of('off', kept_bytes))} were kept. It counts as held if order 0 is dearer than order {ORDERS[-1]}, "
-        f"larger reports leave more than {_HOW_SHARE:.0%} of what it adds, and later ones less than {_WHEN_SHARE:.0%}. "
-        "What comes late is not saved meanwhile: what can be had of both is in docs/prize.md."
+        f"larger reports leave more than {_HOW_SHARE:.0%} of what it adds, and pool, which waits for what pays, adds "
+        f"less than {_WHEN_SHARE:.0%} of it and yet keeps less than order {ORDERS[-1]}. This database soon takes again "
+        "all that it frees; what is to be had where some of it stays free is in docs/prize.md."
     )
     return Judgement(sentence, bars)
 
@@ -206,7 +211,7 @@ CLAIMS = [
             "order 9": Case("scan", "database", settings={"order": ORDERS[-1]}),
             "order 0": Case("scan", "database", settings={"order": 0}),
             "batches": Case("scan", "database", settings={"order": 0, "capacity": 1024}),
-            "later": Case("scan", "database", settings={"order": 0, "cool": _COOL_S}),
+            "later": Case("pool", "database", settings={"order": 0}),
         },
         _timing,
     ),
