@@ -44,6 +44,7 @@ class GuestMemoryNow(NamedTuple):
     used_bytes: int
     free_bytes: int
     reported_bytes: int | None
+    refaulted_bytes: int | None = None
 
 
 class GuestTotals(NamedTuple):
@@ -101,7 +102,11 @@ class ArenaView:
         # Nothing is reported where the host takes frames by itself, nor is anything taken in the other designs.
         taken_frames = np.count_nonzero(self._frames & STATE_MASK == TAKEN)
         reported_pages = int(words[REPORTED_PAGES]) + int(taken_frames) * FRAME_PAGES + balloon_pages
-        return GuestMemoryNow(*(pages * PAGE_SIZE_BYTES for pages in (used_pages, free_pages, reported_pages)))
+        pages = (used_pages, free_pages, reported_pages, self._refaulted_pages())
+        return GuestMemoryNow(*(count * PAGE_SIZE_BYTES for count in pages))
+
+    def _refaulted_pages(self) -> int:
+        return int(self._words[self._vcpu_bases + REFAULTED_PAGES].sum())
 
     def totals(self) -> GuestTotals:
         """What it has counted so far."""
@@ -123,5 +128,5 @@ class ArenaView:
             idle_passes=int(words[IDLE_PASSES]) if self._in_passes else None,
             repeated_bytes=None if self._taken_by_host else int(words[REPEATED_PAGES]) * PAGE_SIZE_BYTES,
             stamp_errors=int(words[bases + STAMP_ERRORS].sum()),
-            refaulted_bytes=int(words[bases + REFAULTED_PAGES].sum()) * PAGE_SIZE_BYTES,
+            refaulted_bytes=self._refaulted_pages() * PAGE_SIZE_BYTES,
         )
