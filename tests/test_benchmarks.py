@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import guest_allocator
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
 from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
-from benchmarks.rows import Row
+from benchmarks.rows import Row, quartiles
 from benchmarks.turns.builds import CommitError, Turn, both, tree_of, turns_row
 from pagetide.machine.costs import read_costs
 from pagetide.workload.lives import lives
@@ -39,6 +40,26 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def of(part: str, *rows: Row) -> tuple[str, str]:
     """A part's section."""
     return part, section(Measured(part, "2026-11-29", "abc", "2 CPUs X", "6.18", 2.0, rows))
+
+
+def test_quartiles_are_what_half_of_the_values_lie_between() -> None:
+    """Values that were measured, so the least and the largest are the ends; between two of them it is in proportion."""
+    assert quartiles([4.0, 1.0, 3.0, 2.0, 5.0]) == (2.0, 3.0, 4.0)
+    values = np.random.default_rng(1).normal(size=20).tolist()
+    assert quartiles(values) == pytest.approx(np.quantile(values, (0.25, 0.5, 0.75)))
+
+
+@pytest.mark.parametrize("processors", [2, 3])
+def test_reporting_beside_vcpus_is_asked_where_it_has_a_processor(
+    processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two vCPUs and the worker need three; where there are two, the row says why nothing is asked."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(processors)))
+    monkeypatch.setattr(guest_allocator, "_best_ns", lambda *_: 50.0)
+    monkeypatch.setattr(guest_allocator, "_reporting_ratio", lambda *_: 1.05)
+    ratios = [row for row in guest_allocator.run() if row.unit == "ratio"]
+    assert [row.ok for row in ratios] == [False, False] + 2 * [False if processors == 3 else None]
+    assert [bool(row.note) for row in ratios] == [False, False] + 2 * [processors == 2]
 
 
 def test_rows_come_one_by_one_and_the_end_is_told(

@@ -100,7 +100,7 @@ def run(
         design: How free memory is returned.
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
         delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, for shared and with the
-            timer, otherwise 0; 0 for the workload small]
+            timer, 1 for pool, otherwise 0; for the workload small 0, and 0.1 with pool]
         capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]
         pace: drain reports until nothing is left; linux, for scan, a sixteenth of each list every DELAY.
             [default: drain]

@@ -143,7 +143,7 @@ def _configuration(runs: list[Run]) -> Configuration:
 
 def _unusual(config: RunConfig, names: frozenset[str]) -> str:
     """These settings, where they are not the workload's defaults."""
-    defaults = RunConfig(**workload_defaults(config.workload))
+    defaults = RunConfig(**workload_defaults(config.workload, config.design))
     said = []
     for field in msgspec.structs.fields(config):
         value = getattr(config, field.name)
