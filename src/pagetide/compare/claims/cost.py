@@ -12,9 +12,8 @@ from pagetide.compare.claims.evidence import (
     less_than,
     more_than,
 )
-from pagetide.compare.claims.recovery import KEPT
 from pagetide.compare.claims.verdicts import Judgement
-from pagetide.compare.claims.words import listed, seconds, size
+from pagetide.compare.claims.words import KEPT, listed, seconds, size
 from pagetide.compare.grid.setups import GAIN_MIN, SETUPS
 from pagetide.compare.results.measures import cpu_s, kept_bytes
 from pagetide.compare.results.records import Run
