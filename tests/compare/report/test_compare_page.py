@@ -197,6 +197,8 @@ def test_the_page_opens_with_curves_and_trade_off(html: str) -> None:
     assert re.findall(r'class="swatch"[^>]*design-[^>]*></span>([^<]*)', opening) == ["off", "scan"]
     assert [name for name, _ in headings].index("findings") > 3
     assert html.count("off: guest use and host residency over time") == 2, "each curve is there once"
+    told = re.findall("[^<>]*not tested[^<>]*", html, flags=re.IGNORECASE)
+    assert len(told) == 3, f"how many claims, and a line for either reason: {told}"
 
 
 def made_up_findings() -> list[Finding]:
