@@ -1,9 +1,9 @@
 """What can be asked of a running daemon: requests and answers, each one JSON object on a line. No I/O here.
 
-A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence. `add`
-and `remove` are about the socket for a guest, and are answered with its path. After `take-over` the connection is no
-longer ours (handover.py). To tell of very many guests at once keeps all of them waiting, so who asks again and again
-asks for `list` a few at a time.
+A request names a command and, for all but `list` and `kept`, a guest. An answer holds guests, or an error in one
+sentence. `add` and `remove` are about the socket for a guest, and are answered with its path; `kept` is for who is
+about to replace the daemon. After `take-over` the connection is no longer ours (handover.py). To tell of very many
+guests at once keeps all of them waiting, so who asks again and again asks for `list` a few at a time.
 
 What is wanted is wanted of a socket: of every guest that is attached there, and of those that will be, so a guest that
 must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
@@ -26,7 +26,7 @@ LINE_BYTES_MAX = 4096
 """The longest request."""
 
 Command = Literal[
-    "list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove", "take-over"
+    "list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove", "kept", "take-over"
 ]
 
 
@@ -73,6 +73,24 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: str | None = None
 
 
+class KeptTold(msgspec.Struct, frozen=True):
+    """How a guest is kept for a daemon after this one.
+
+    Attributes:
+        name: the guest's.
+        version: of the layout; 0 if the guest is not kept.
+        words: of its account.
+        has_names: whether these have names.
+        comes_back: whether its front-end reconnects, and nothing is lost by that.
+    """
+
+    name: str
+    version: int
+    words: int
+    has_names: bool
+    comes_back: bool
+
+
 class ControlAnswer(msgspec.Struct, frozen=True):
     """An answer.
 
@@ -83,6 +101,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
         error: why it could not be done.
         note: what else there is to know.
         more_after: for `list` with `most`, the name after which there are more; None if that is all.
+        kept: for `kept`, how each guest is kept.
     """
 
     guests: list[GuestState] = []
@@ -91,6 +110,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
     error: str | None = None
     note: str | None = None
     more_after: str | None = None
+    kept: list[KeptTold] = []
 
 
 class ControlError(Exception):
@@ -121,10 +141,11 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
         return None
     if request.command == "list":
         return _list(request, host)
-    if request.command == "add":
-        return ControlAnswer(socket=str(host.sockets.add(request.guest or "")))
-    if request.command == "remove":
-        return ControlAnswer(socket=str(host.sockets.remove(request.guest or "")))
+    if request.command == "kept":
+        return ControlAnswer(kept=[_kept(guest) for guest in host.guests])
+    if request.command in {"add", "remove"}:
+        change = host.sockets.add if request.command == "add" else host.sockets.remove
+        return ControlAnswer(socket=str(change(request.guest or "")))
     guests = _named(request.guest, host)
     if guests:
         if request.command in {"show", "hint"}:
@@ -159,6 +180,13 @@ def _list(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
         else:
             answer.guests.append(state_of(each, host.standing(each)))
     return answer
+
+
+def _kept(guest: AttachedGuest) -> KeptTold:
+    if guest.keep is None:
+        return KeptTold(guest.name, 0, 0, has_names=False, comes_back=guest.may_come_back)
+    head = guest.keep.head
+    return KeptTold(guest.name, head.version, head.words, bool(head.word_names), guest.may_come_back)
 
 
 def _named(name: str | None, host: ControlledHost) -> list[AttachedGuest]:
