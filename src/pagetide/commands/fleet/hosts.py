@@ -61,16 +61,21 @@ class _Fleet(msgspec.Struct):
         return [Asked(NOTHING_RETURNS.name, None), *learned, Asked(ALL_RETURNS.name, None)]
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Of what computes."""
+        code = versions()
+        return {name: code[name] for name in ("pagetide", "python", "numpy", "numba")}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """All that decides what comes out of the jobs."""
-        code = versions()
         return {
             "about": self.source.about,
             "grid": self.source.grid,
             "oddities": self.oddities,
             "learned": self.learned,
             "question": self.question,
-            "versions": {name: code[name] for name in ("pagetide", "python", "numpy", "numba")},
+            "versions": self.versions,
         }
 
 
@@ -134,8 +139,18 @@ def _answer(whole: _Fleet, manner: Manner) -> int:
         if manner.out is not None:
             export(results)
             write_whole(folder / "summary.json", _json(whole, found))
+            _tell_report(whole, results, found)
         print(_json(whole, found).decode() if manner.as_json else picture(whole.source, whole.oddities, found))
     return STATUS_OK
+
+
+def _tell_report(whole: _Fleet, results: Results, found: Summary) -> None:
+    from pagetide.fleet.report.told import Told
+    from pagetide.fleet.report.writing import write_report
+
+    source = whole.source
+    told = Told(source.about, source.grid, whole.oddities, whole.question, found, results, whole.versions)
+    print(f"report: {write_report(told)}", file=sys.stderr)
 
 
 def _run(jobs: Sequence[Job], whole: _Fleet, results: Results, manner: Manner) -> bool:

@@ -63,7 +63,7 @@ class Results:
     """The results in one folder. Close it, or use it in a `with` statement."""
 
     def __init__(self, folder: Path, database: duckdb.DuckDBPyConnection) -> None:
-        """Take an open database; `create` and `resume` make one."""
+        """Take an open database; `create`, `open` and `resume` make one."""
         self.folder = folder
         self.database = database
 
@@ -93,20 +93,31 @@ class Results:
         return results
 
     @classmethod
-    def resume(cls, folder: Path, question: Any) -> Self:
-        """Open the results in a folder, to go on with them.
+    def open(cls, folder: Path) -> Self:
+        """Open the results in a folder.
 
         Raises:
-            ResultsError: there are none, or of another question.
+            ResultsError: there are none, or they cannot be read.
         """
         path = folder / DATABASE
         if not path.is_file():
             raise ResultsError(f"there is nothing to go on with in {folder}: it has no {DATABASE}")
         try:
             results = cls(folder, duckdb.connect(path, config=_SETTINGS))
-            (asked,) = results.rows("SELECT question FROM asked")
-        except (duckdb.Error, ValueError) as error:
-            raise ResultsError(f"{path} cannot be gone on with: {_first_line(error)}") from error
+            results.rows("SELECT question FROM asked")
+        except duckdb.Error as error:
+            raise ResultsError(f"{path} cannot be read: {_first_line(error)}") from error
+        return results
+
+    @classmethod
+    def resume(cls, folder: Path, question: Any) -> Self:
+        """Open the results in a folder, to go on with them.
+
+        Raises:
+            ResultsError: there are none, or of another question.
+        """
+        results = cls.open(folder)
+        (asked,) = results.rows("SELECT question FROM asked")
         if asked[0] != _json(question):
             results.close()
             raise ResultsError(
