@@ -140,6 +140,7 @@ def fleet_held(  # noqa: D417 - the options of the usage and of the hosts have a
     settings: Annotated[tuple[str, ...], _LIST] = (),
     responses: Annotated[Path | None, Parameter(group=_MODEL)] = None,
     costs: Annotated[Path | None, Parameter(group=_MODEL)] = None,
+    checked: Annotated[Path | None, Parameter(group=_MODEL)] = None,
     drawn: Annotated[int | None, Parameter(converter=whole, group=_HOW)] = None,
     out: Annotated[Path | None, Parameter(group=_HOW)] = None,
     resume: Annotated[bool, Parameter(negative="", show_default=False, group=_HOW)] = False,
@@ -158,8 +159,9 @@ def fleet_held(  # noqa: D417 - the options of the usage and of the hosts have a
         responses: A file that `pagetide fleet learn` wrote. [default: pagetide/responses.json in XDG_DATA_HOME, or
             what is built in: off, linux-9, linux-0, shared and pool-0]
         costs: What things cost, as `pagetide calibrate` wrote it. [default: as for `pagetide run`]
+        checked: What `pagetide fleet check --json` printed, to be in the report. [default: none]
         drawn: Draw so many VMs from those that were recorded. [default: these themselves]
-        out: A folder for tables as Parquet and CSV, and all that `--resume` needs. [default: none]
+        out: A folder for a report, tables as Parquet and CSV, and all that `--resume` needs. [default: none]
         resume: Go on with what is in --out, given the same command.
         workers: How many processes. [default: one a processor, or none for a small fleet]
         cluster: Have a Dask cluster do it, by its scheduler's address.
@@ -186,6 +188,7 @@ def fleet_held(  # noqa: D417 - the options of the usage and of the hosts have a
         cluster=cluster,
         responses=responses,
         costs=costs,
+        checked=checked,
         as_json=json,
     )
     return answer(options.choice(), listed(settings), hosts, manner)

@@ -48,6 +48,22 @@ def test_the_page_is_whole_and_has_every_setting(folder: Path) -> None:
         assert said in text
 
 
+def test_a_check_of_the_model_is_in_the_report(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `fleet check --json` prints it, each setting with whether it is within the limits; another file is refused."""
+    verdict = {"setting": "linux-9", "guest": "anywhere", "simulated": 0.3, "modelled": 0.25, "mean_off": 0.02}
+    checked = tmp_path / "check.json"
+    checked.write_text(json.dumps({"about": "a fleet", "verdicts": [{**verdict, "most_off": 0.1667}], "days": []}))
+    assert run(folder, f"--resume --checked {checked}") == 0
+    row = re.search(r"<th>linux-9</th><td>anywhere</td>(.*?)</tr>", (folder / "report.html").read_text())
+    assert row is not None
+    assert re.findall("<td>(.*?)</td>", row[1]) == ["30.00%", "25.00%", "2.00%", "16.67%", "no"]
+    checked.write_text("{}")
+    assert run(folder, f"--resume --checked {checked}") == 2
+    assert "is no check as" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 def test_classes_add_up_to_the_fleet(folder: Path, kind: str) -> None:
     """Every VM is in one class, with all that is held for it under each setting."""

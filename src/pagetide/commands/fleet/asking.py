@@ -74,6 +74,7 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
         cluster: the address of a Dask scheduler; None for processes of this machine.
         responses: a file of how guests respond; None for the usual place, or what is built in.
         costs: a file of what things cost; None likewise.
+        checked: what `pagetide fleet check --json` printed, for the report; None for nothing.
         as_json: print JSON.
     """
 
@@ -84,12 +85,15 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str | None = None
     responses: Path | None = None
     costs: Path | None = None
+    checked: Path | None = None
     as_json: bool = False
 
     def check(self, choice: Choice) -> None:
         """Raise ConfigError for what is out of its range or does not go together."""
         if self.resume and self.out is None:
             raise ConfigError("--resume needs --out, the folder with what to go on with")
+        if self.checked is not None and self.out is None:
+            raise ConfigError("--checked is for the report, which --out writes")
         if self.workers is not None and not 1 <= self.workers <= _WORKERS_MAX:
             raise ConfigError(f"--workers must be from 1 to {_WORKERS_MAX}, not {self.workers}")
         if self.workers is not None and self.cluster is not None:

@@ -18,6 +18,7 @@ from pagetide.commands.fleet.choices import Choice, check_names, chosen, opened,
 from pagetide.commands.status import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
 from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS, Response
 from pagetide.fleet.hosts.cluster import Question
+from pagetide.fleet.learning.check import Verdict, read_verdicts
 from pagetide.fleet.learning.responses import Learned, read_responses
 from pagetide.fleet.picture import picture
 from pagetide.fleet.runs.export import export
@@ -50,6 +51,7 @@ class _Fleet(msgspec.Struct):
     question: Question
     costs: Costs
     risk_h: float
+    checked: tuple[str, list[Verdict]] | None
 
     @property
     def responses(self) -> list[Response]:
@@ -97,11 +99,12 @@ def fleet(choice: Choice, settings: Sequence[str], hosts: Hosts, manner: Manner)
     seed = 1 if choice.seed is None else choice.seed
     question, costs = hosts.question(seed), read_costs(manner.costs)
     learned = chosen(read_responses(manner.responses), settings)
+    checked = None if manner.checked is None else read_verdicts(manner.checked)
     fall_back_to_ascii(sys.stdout)
     fall_back_to_ascii(sys.stderr)
     try:
         with _divisible(choice, manner.drawn, seed) as (source, oddities):
-            whole = _Fleet(source, oddities, learned, question, costs, hosts.risk_h)
+            whole = _Fleet(source, oddities, learned, question, costs, hosts.risk_h, checked)
             return _answer(whole, manner)
     except (UsageError, ResultsError, PoolError) as error:
         print(f"pagetide: {error}", file=sys.stderr)
@@ -149,7 +152,9 @@ def _tell_report(whole: _Fleet, results: Results, found: Summary) -> None:
     from pagetide.fleet.report.writing import write_report
 
     source = whole.source
-    told = Told(source.about, source.grid, whole.oddities, whole.question, found, results, whole.versions)
+    told = Told(
+        source.about, source.grid, whole.oddities, whole.question, found, results, whole.versions, whole.checked
+    )
     print(f"report: {write_report(told)}", file=sys.stderr)
 
 

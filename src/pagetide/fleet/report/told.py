@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from pagetide.fleet.hosts.cluster import Question
+from pagetide.fleet.learning.check import Verdict
 from pagetide.fleet.runs.store import Results
 from pagetide.fleet.runs.summary import SettingSummary, Summary
 from pagetide.fleet.usage.canonical import Grid
@@ -22,6 +23,7 @@ class Told(NamedTuple):
         found: what came of it.
         results: the database.
         versions: of what it was made with.
+        checked: whose days the model was checked on, and how that went; None if that is not known.
     """
 
     about: str
@@ -31,6 +33,7 @@ class Told(NamedTuple):
     found: Summary
     results: Results
     versions: dict[str, str]
+    checked: tuple[str, list[Verdict]] | None = None
 
     @property
     def learned(self) -> tuple[SettingSummary, ...]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from pagetide.fleet.hosts.cluster import HEAT_SPAN_S
 from pagetide.fleet.hosts.host import PLANNED_SHARE
+from pagetide.fleet.learning.check import MEAN_OFF_MAX, OFF_MAX
 from pagetide.fleet.report.classes import CLASSES, classes
 from pagetide.fleet.report.findings import findings
 from pagetide.fleet.report.pictures import LEVELS, draw_density, draw_held, heat
@@ -111,6 +112,7 @@ def _assumptions(told: Told) -> Markup:
     return _html(
         "assumptions.html", oddities=sentences(told.oddities), question=told.question, cluster_vms=CLUSTER_VMS,
         planned=PLANNED_SHARE, low_high=LOW_HIGH, used=used, versions=told.versions,
+        checked=told.checked, mean_off_max=MEAN_OFF_MAX, off_max=OFF_MAX,
     )  # fmt: skip
 
 
@@ -121,7 +123,9 @@ def _html(template: str, **values: Any) -> Markup:
 @functools.cache
 def _environment() -> Environment:
     environment = templates_of("pagetide.fleet.report")
-    environment.filters.update(size=format_size, gib=_gib, tib=_tib, figures=_figures, cpu=_cpu)
+    environment.filters.update(
+        size=format_size, gib=_gib, tib=_tib, figures=_figures, cpu=_cpu, percent="{:.2%}".format
+    )
     return environment
 
 
