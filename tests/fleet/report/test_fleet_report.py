@@ -48,9 +48,7 @@ def test_the_page_is_whole_and_has_every_setting(folder: Path) -> None:
         assert said in text
 
 
-def test_a_check_of_the_model_is_in_the_report(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_check_is_in_the_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As `fleet check --json` prints it, each setting with whether it is within the limits; another file is refused."""
     verdict = {"setting": "linux-9", "guest": "anywhere", "simulated": 0.3, "modelled": 0.25, "mean_off": 0.02}
     checked = tmp_path / "check.json"
@@ -61,7 +59,7 @@ def test_a_check_of_the_model_is_in_the_report(
     assert re.findall("<td>(.*?)</td>", row[1]) == ["30.00%", "25.00%", "2.00%", "16.67%", "no"]
     checked.write_text("{}")
     assert run(folder, f"--resume --checked {checked}") == 2
-    assert "is no check as" in capsys.readouterr().err
+    assert "does not hold a check as" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -97,6 +95,7 @@ def told(held_gib: tuple[float, float, float], vms: tuple[float, float], pressed
                 refaulted_bytes=0,
                 reports_cpu_s=1.0,
                 refaults_cpu_s=2.0,
+                cpu_between_s=(2.5, 3.5),
                 plans=(plan,),
                 densest="quantile:0.5",
                 density=density,

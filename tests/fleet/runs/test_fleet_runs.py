@@ -57,6 +57,9 @@ def test_tables_and_summary_say_the_same(whole: Path) -> None:
         assert (mean, most) == (pytest.approx(setting["mean_bytes"], rel=1e-6), setting["most_bytes"])
         low, high = setting["mean_between_bytes"]
         assert low < high
+        if setting["reports_cpu_s"] is not None:
+            low_s, high_s = setting["cpu_between_s"]
+            assert 0 < low_s < high_s < 10 * (setting["reports_cpu_s"] + setting["refaults_cpu_s"])
         for plan in setting["plans"]:
             query = f"SELECT * FROM '{whole}/plans.parquet' WHERE setting = ? AND plan = ? ORDER BY draw"
             rows = duckdb.execute(query, [setting["name"], plan["plan"]]).fetchnumpy()
@@ -87,6 +90,13 @@ def test_what_is_there_is_neither_mixed_nor_lost(
     ):
         assert run(folder, more) == 1
         assert sentence in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sentence before anything is made, so that the next try finds no results in its way."""
+    assert run(tmp_path / "none", "--cluster somewhere") == 2
+    assert "a Dask scheduler has an address such as" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_ctrl_c_keeps_what_is_done(

@@ -130,11 +130,12 @@ def _answer(whole: _Fleet, manner: Manner) -> int:
         folder = manner.out or Path(
             resources.enter_context(tempfile.TemporaryDirectory(prefix="pagetide-fleet-", ignore_cleanup_errors=True))
         )
-        make = Results.resume if manner.resume else Results.create
-        results = resources.enter_context(make(folder, whole.identity))
-        done = results.done
+        resumed = resources.enter_context(Results.resume(folder, whole.identity)) if manner.resume else None
+        done = set() if resumed is None else resumed.done
         jobs = [job for job in cut(whole.source, whole.responses, whole.question) if job.number not in done]
-        interrupted = bool(jobs) and _run(jobs, whole, results, manner)
+        pool = resources.enter_context(contextlib.closing(_pool(jobs, whole.source, manner)))
+        results = resumed or resources.enter_context(Results.create(folder, whole.identity))
+        interrupted = bool(jobs) and _run(jobs, pool, len(whole.asked), results)
         if interrupted:
             _tell_rest(manner)
             return STATUS_INTERRUPTED
@@ -158,8 +159,8 @@ def _tell_report(whole: _Fleet, results: Results, found: Summary) -> None:
     print(f"report: {write_report(told)}", file=sys.stderr)
 
 
-def _run(jobs: Sequence[Job], whole: _Fleet, results: Results, manner: Manner) -> bool:
-    """Run jobs; whether Ctrl-C ended that.
+def _run(jobs: Sequence[Job], pool: Pool[Job, Done], settings: int, results: Results) -> bool:
+    """Run jobs, of so many settings, on these workers; whether Ctrl-C ended that.
 
     Raises:
         ResultsError: what came out cannot be kept, or a job lost its worker again and again.
@@ -168,13 +169,9 @@ def _run(jobs: Sequence[Job], whole: _Fleet, results: Results, manner: Manner) -
     console = Console(stderr=True, highlight=False)
     live = console.is_interactive and sys.stderr.isatty()
     count = sum(job.end - job.first for job in jobs)
-    what = f"VMs under {len(whole.asked)} settings together"
+    what = f"VMs under {settings} settings together"
     problems = list[str]()
-    with (
-        contextlib.closing(_pool(jobs, whole.source, manner)) as pool,
-        Interrupt() as interrupt,
-        GridProgress(console, count, live=live, what=what) as shown,
-    ):
+    with Interrupt() as interrupt, GridProgress(console, count, live=live, what=what) as shown:
 
         def take(done: Done) -> None:
             if done.problem:

@@ -68,6 +68,7 @@ class SettingSummary(msgspec.Struct, frozen=True, kw_only=True):
         refaulted_bytes: how much of that was touched again.
         reports_cpu_s: CPU time of guests and hosts for what came back, for a VM and a day; None for a bound.
         refaults_cpu_s: of guests for what was touched again, likewise.
+        cpu_between_s: between what both together lie for VMs drawn from them.
         plans: one for each.
         densest: the plan with the most VMs a host that is within the risk, of several the one with the least pressure;
             empty if none is.
@@ -84,6 +85,7 @@ class SettingSummary(msgspec.Struct, frozen=True, kw_only=True):
     refaulted_bytes: float
     reports_cpu_s: float | None
     refaults_cpu_s: float | None
+    cpu_between_s: tuple[float, float] | None
     plans: tuple[PlanSummary, ...]
     densest: str
     density: Interval | None
@@ -170,7 +172,7 @@ def _setting(
     )
     (_, held, returned, refaulted), *_ = draws
     means = np.array([float(one[1]) for one in draws]) / grid.steps
-    cpu = None if asked.setting is None else cpu_of(asked.setting, float(returned), float(refaulted), costs)
+    cpu = [] if asked.setting is None else [cpu_of(asked.setting, float(r), float(f), costs) for _, _, r, f in draws]
     plans, density, pressed_h = _plans(results, number)
     fits = np.where(pressed_h <= risk_h, density, 0.0)
     best = int(np.lexsort((pressed_h[:, 0], -fits[:, 0]))[0])
@@ -184,8 +186,9 @@ def _setting(
         mosts_bytes=float(mosts),
         returned_bytes=float(returned),
         refaulted_bytes=float(refaulted),
-        reports_cpu_s=None if cpu is None else cpu.reports_s / vm_days,
-        refaults_cpu_s=None if cpu is None else cpu.refaults_s / vm_days,
+        reports_cpu_s=cpu[0].reports_s / vm_days if cpu else None,
+        refaults_cpu_s=cpu[0].refaults_s / vm_days if cpu else None,
+        cpu_between_s=_between(np.array([sum(one) for one in cpu]) / vm_days) if cpu else None,
         plans=plans,
         densest=plans[best].plan if there else "",
         density=Interval(float(fits[best, 0]), *_between(fits.max(0))) if there else None,
