@@ -15,7 +15,6 @@ from pagetide.fleet.report.classes import CLASSES, classes
 from pagetide.fleet.report.findings import findings
 from pagetide.fleet.report.pictures import heat
 from pagetide.fleet.report.told import Told, design_of
-from pagetide.fleet.runs import jobs
 from pagetide.fleet.runs.store import Results
 from pagetide.fleet.runs.summary import Interval, PlanSummary, SettingSummary, Summary
 from pagetide.fleet.usage.canonical import Grid
@@ -30,9 +29,7 @@ from tests.fleet.runs.small_fleet import run
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small fleet with its report."""
     folder = tmp_path_factory.mktemp("fleet") / "told"
-    size = jobs.CLUSTER_VMS
     assert run(folder) == 0
-    jobs.CLUSTER_VMS = size
     return folder
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from pagetide import cli
 from pagetide.fleet.runs import jobs
@@ -23,8 +24,8 @@ RESULTS = (
 
 def run(folder: Path, more: str = "") -> int:
     """Have the command leave its results in a folder; its status."""
-    jobs.CLUSTER_VMS = 8
-    return cli.main([*COMMAND.split(), "--out", str(folder), *more.split()])
+    with patch.object(jobs, "CLUSTER_VMS", 8):
+        return cli.main([*COMMAND.split(), "--out", str(folder), *more.split()])
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

@@ -22,13 +22,7 @@ from pagetide.fleet.runs.kept import keep
 from pagetide.fleet.runs.store import DATABASE, TABLES
 from pagetide.fleet.usage.made_up import MadeUp
 from tests.commands.grids.dask_cluster import DaskCluster
-from tests.fleet.runs.small_fleet import CLUSTERS, JOBS, SETTINGS, bytes_of, run
-
-
-@pytest.fixture(autouse=True)
-def small_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clusters of eight VMs, so that a small fleet has some."""
-    monkeypatch.setattr(jobs, "CLUSTER_VMS", 8)
+from tests.fleet.runs.small_fleet import JOBS, SETTINGS, bytes_of, run
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +149,12 @@ def test_usage_that_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
 
 
 def test_long_usage_is_cut_into_smaller_clusters() -> None:
-    """However many steps there are, a job's arrays have a bound."""
+    """However many steps there are, a job's arrays have a bound: a year's cluster is a tenth of a month's."""
     question = Question((), Host(1, 0, 0), "swap", 0, 1)
-    for days in (2, 365):
-        parts = list(cut(MadeUp(24, days, 1), [ALL_RETURNS], question))
-        assert np.concatenate([np.arange(job.first, job.end) for job in parts]).tolist() == list(range(24))
-    assert len(parts) >= CLUSTERS
+    for days, largest in ((30, jobs.CLUSTER_VMS), (365, 49), (3650, 4)):
+        parts = list(cut(MadeUp(1200, days, 1), [ALL_RETURNS], question))
+        assert np.concatenate([np.arange(job.first, job.end) for job in parts]).tolist() == list(range(1200))
+        assert max(job.end - job.first for job in parts) == largest
 
 
 def run_apart(folder: Path, *arguments: str) -> None:
