@@ -108,7 +108,7 @@ class Recorder:
     def result(self, outcome: str) -> RunResult:
         """Everything that was measured; both processes have ended."""
         ledger = self._ledger
-        columns = Samples(**{name: [getattr(sample, name) for sample in self._samples] for name in Sample._fields})
+        columns = Samples.of(self._samples)
         series = Series(
             np.array(columns.t_s),
             np.array(columns.host_resident_bytes, np.int64),
@@ -146,4 +146,5 @@ class Recorder:
         """A word of the accounts of what the guest gave back, reported or inflated."""
         if self._ledger is None:
             return None
-        return sum(int(self._ledger.words[account][word]) for account in (REPORT_ACCOUNT, INFLATE_ACCOUNT))
+        value = self._ledger.words.item
+        return value(REPORT_ACCOUNT.start + word) + value(INFLATE_ACCOUNT.start + word)

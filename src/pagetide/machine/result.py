@@ -1,6 +1,7 @@
 """What a run measured: the structure of its JSON."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -60,6 +61,12 @@ class Samples(msgspec.Struct, kw_only=True):
     reported_bytes: list[int | None] = []
     host_resident_bytes: list[int] = []
     refaulted_bytes: list[int | None] = []
+
+    @classmethod
+    def of(cls, rows: Sequence[Sample]) -> Self:
+        """The columns of these."""
+        columns: list[list[Any]] = [[row[at] for row in rows] for at in range(len(Sample._fields))]
+        return cls(**dict(zip(Sample._fields, columns, strict=True)))
 
     def rows(self) -> list[Sample]:
         """The same, a Sample each."""
