@@ -107,11 +107,11 @@ class ArenaView:
         pages = (used_pages, free_pages, reported_pages, self._refaulted_pages())
         return GuestMemoryNow(*(count * PAGE_SIZE_BYTES for count in pages))
 
-    def _refaulted_pages(self) -> int:
-        return sum(map(self._words.item, self._refaulted_at))
-
     def _taken_pages(self) -> int:
         return int(np.count_nonzero(self._frames & STATE_MASK == TAKEN)) * FRAME_PAGES
+
+    def _refaulted_pages(self) -> int:
+        return sum(map(self._words.item, self._refaulted_at))
 
     def totals(self) -> GuestTotals:
         """What it has counted so far."""
