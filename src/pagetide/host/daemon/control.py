@@ -3,7 +3,7 @@
 A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence. `add`
 and `remove` are about the socket for a guest, and are answered with its path. After `take-over` the connection is no
 longer ours (handover.py). To tell of very many guests at once keeps all of them waiting, so who asks again and again
-asks for `list` a few at a time.
+asks for `list` a few at a time. So it is with `map`, which tells a piece of a guest's page map.
 
 What is wanted is wanted of a socket: of every guest that is attached there, and of those that will be, so a guest that
 must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
@@ -21,12 +21,13 @@ from pagetide.host.daemon.targets import TargetError, check_targets
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.wishes import TargetBytes, Wishes
+from pagetide.host.memory.page_map import MapPiece
 
 LINE_BYTES_MAX = 4096
 """The longest request."""
 
 Command = Literal[
-    "list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove", "take-over"
+    "list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "map", "add", "remove", "take-over"
 ]
 
 
@@ -62,6 +63,7 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         force: for `set`, also if that is less than the guest uses.
         most: for `list`, how many guests and sockets are wanted at most, in the order of their names.
         after: for `list`, only those whose names come after this one.
+        first: for `map`, the number of the block with which it is to begin.
     """
 
     command: Command
@@ -71,6 +73,7 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     force: bool = False
     most: Annotated[int, msgspec.Meta(ge=1)] | None = None
     after: str | None = None
+    first: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class ControlAnswer(msgspec.Struct, frozen=True):
@@ -83,6 +86,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
         error: why it could not be done.
         note: what else there is to know.
         more_after: for `list` with `most`, the name after which there are more; None if that is all.
+        page_map: for `map`, the piece of the guest's page map; `guests` is empty then.
     """
 
     guests: list[GuestState] = []
@@ -91,6 +95,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
     error: str | None = None
     note: str | None = None
     more_after: str | None = None
+    page_map: MapPiece | None = None
 
 
 class ControlError(Exception):
@@ -121,11 +126,12 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
         return None
     if request.command == "list":
         return _list(request, host)
-    if request.command == "add":
-        return ControlAnswer(socket=str(host.sockets.add(request.guest or "")))
-    if request.command == "remove":
-        return ControlAnswer(socket=str(host.sockets.remove(request.guest or "")))
+    if request.command in {"add", "remove"}:
+        change = host.sockets.add if request.command == "add" else host.sockets.remove
+        return ControlAnswer(socket=str(change(request.guest or "")))
     guests = _named(request.guest, host)
+    if request.command == "map":
+        return _map(request, guests, host)
     if guests:
         if request.command in {"show", "hint"}:
             del guests[1:]
@@ -140,6 +146,15 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
     _want(request, waiting.wishes, [])
     note = None if request.command == "show" else f"nobody is attached at {waiting.path} yet; a guest will find it so"
     return ControlAnswer(waiting=[waiting_state(waiting)], note=note)
+
+
+def _map(request: ControlRequest, guests: Sequence[AttachedGuest], host: ControlledHost) -> ControlAnswer:
+    """A piece of a guest's page map; whoever begins one wants to know what has come back, too."""
+    if not guests:
+        raise ControlError(f"nobody is attached as {request.guest!r} who has a page map")
+    if request.first == 0:
+        host.look_for_refaults(guests[0])
+    return ControlAnswer(page_map=guests[0].look_at_blocks(request.first))
 
 
 def _list(request: ControlRequest, host: ControlledHost) -> ControlAnswer:

@@ -172,6 +172,11 @@ class GuestMemory:
         return [(mapping.shared, mapping.fd) for mapping in self._mappings]
 
     @property
+    def mappings(self) -> list[Mapping]:
+        """Every region with what is known of its pages, by its address in the guest."""
+        return sorted(self._mappings, key=lambda mapping: mapping.shared.gpa)
+
+    @property
     def held_bytes(self) -> int:
         """What the host holds of it, in RAM and in swap, by `st_blocks`, which costs nothing.
 

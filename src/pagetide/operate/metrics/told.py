@@ -14,10 +14,11 @@ _TIMEOUT_S = 8.0  # Prometheus gives up after 10
 
 
 class ToldLag(msgspec.Struct):
-    """Of `GuestState.lag`, what adds up."""
+    """Of `GuestState.lag`."""
 
     count: int
     sum_us: int
+    p99_us: int = 0
 
 
 class ToldGuest(msgspec.Struct):
@@ -40,6 +41,7 @@ class ToldGuest(msgspec.Struct):
     errors: dict[str, int]
     waiting: dict[str, int]
     statistics: dict[str, int]
+    socket: str | None = None
 
 
 class ToldSocket(msgspec.Struct):
