@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from pagetide.huge_tmpfs import huge_tmpfs_file
 from pagetide.memory.guest_ram import Backing
+from tests.needed import lacking
 
 settings.register_profile("local", deadline=None, print_blob=True)
 # Continuous integration judges the change, not the draw: the same examples each time. New ones are found locally.
@@ -82,9 +83,7 @@ def hugetmpfs() -> None:
     try:
         os.close(huge_tmpfs_file(2 << 20))
     except OSError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no huge tmpfs here ({error.strerror})")
+        lacking(f"no huge tmpfs here ({error.strerror})")
 
 
 @pytest.fixture(scope="session", params=["memfd", "hugetmpfs"])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.needed import lacking, need
+
 pytestmark = pytest.mark.jit  # no kernel is called
 
 SOURCE = Path(__file__).parent.parent / "src"
@@ -264,3 +266,16 @@ def test_every_room_is_on_one_floor() -> None:
     rooms = {room for module in MODULES if (room := room_of(module)) is not None}
     assert all(floor_of(room) >= 0 for room in rooms)
     assert sum(len(floor) for floor in FLOORS) == len(set().union(*FLOORS))
+
+
+def test_what_is_lacking_skips_a_test_and_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same sentence; what is there is no trouble."""
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="there is no cheese"):
+        lacking("there is no cheese")
+    with pytest.raises(pytest.skip.Exception, match="there is no cheesemonger here: as root on Debian, make setup-"):
+        need("sh", "cheesemonger")
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(RuntimeError, match="there is no cheese"):
+        lacking("there is no cheese")
+    need("sh")

@@ -1,6 +1,5 @@
 """What `tools/write_pages` makes of the commands: manual pages, and completion that shells take."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from pagetide.cli import commands  # noqa: F401 - adds them
 from pagetide.cli.app import app
+from tests.needed import need
 
 TOOL = Path(__file__).parents[2] / "tools/write_pages"
 COMMANDS = [name for name in app if not name.startswith("-")]
@@ -53,8 +53,7 @@ def test_every_command_has_a_page(pages: Path) -> None:
 
 def test_groff_has_nothing_to_say(pages: Path) -> None:
     """No page warns of a macro, a character or an escape."""
-    if shutil.which("groff") is None:
-        pytest.skip("groff is not installed")
+    need("groff")
     found = [
         subprocess.run(["groff", "-man", "-ww", "-z", path], check=True, capture_output=True, text=True).stderr
         for path in sorted((pages / "man/man1").iterdir())

@@ -10,6 +10,7 @@ from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_linux,
 from tests.clinic.casebook import CASEBOOK
 from tests.clinic.patient import Daemon
 from tests.mark_all import mark_all
+from tests.needed import lacking
 from tests.real_guests import real_guests
 
 _passed: list[str] = []
@@ -77,7 +78,7 @@ def qemu(request: pytest.FixtureRequest) -> QemuProgram:
     if request.param == "newer":
         newer = guests_folder() / "bin" / "qemu-system-x86_64"
         if not newer.is_file():
-            pytest.skip("make setup-guests unpacks a newer QEMU")
+            lacking("make setup-guests unpacks a newer QEMU")
         found = find_qemu(newer, generic=False)
     CASEBOOK.qemus[request.param] = found.version
     return found
@@ -95,7 +96,7 @@ def attachable() -> QemuProgram:
     try:
         return find_qemu(generic=True)
     except ConfigError as error:
-        pytest.skip(str(error))
+        lacking(str(error))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -20,6 +21,26 @@ FREE = "rm /mnt/fill"
 SILENT = ["-device", "virtio-balloon-pci,id=balloon"]
 REPORTING = ["-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"]
 PLUG = {"driver": "virtio-balloon-pci", "id": "balloon0", "free-page-reporting": True}
+
+
+class Healthy(NamedTuple):
+    """A VM whose balloon reports.
+
+    Attributes:
+        patient: it; tests leave it as they found it.
+        folder: where its monitor is.
+    """
+
+    patient: Patient
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def healthy(qemu: QemuProgram, linux: GuestParts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healthy]:
+    """One of each QEMU, for all tests that can give it back healthy."""
+    folder = tmp_path_factory.mktemp("vm")
+    with qemu_patient(qemu, linux, folder, REPORTING) as patient:
+        yield Healthy(patient, folder)
 
 
 @contextmanager
@@ -49,16 +70,16 @@ def plug_in(patient: Patient, folder: Path) -> None:
         time.sleep(0.2)
 
 
-def test_a_healthy_vm_has_no_finding(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+def test_a_healthy_vm_has_no_finding(healthy: Healthy) -> None:
     """After memory was used and given back, by the process and by the monitor."""
-    with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient:
-        patient.run(f"{FILL}; {FREE}")
-        patient.settled_bytes()
-        assert examine(patient).findings == ()
-        found = examine(patient, str(tmp_path / "qmp"))
-        assert found.findings == ()
-        assert found.gaps == ()
-        assert any("own statistics is " in note and "stays so" in note for note in found.notes)
+    patient = healthy.patient
+    patient.run(f"{FILL}; {FREE}")
+    patient.settled_bytes()
+    assert examine(patient).findings == ()
+    found = examine(patient, str(healthy.folder / "qmp"))
+    assert found.findings == ()
+    assert found.gaps == ()
+    assert any("own statistics is " in note and "stays so" in note for note in found.notes)
 
 
 def test_a_guests_memory_is_known_by_its_backend(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
@@ -86,70 +107,54 @@ def test_without_a_balloon_one_is_plugged_in(qemu: QemuProgram, linux: GuestPart
         assert_promise(finding, held_bytes - patient.settled_bytes())
 
 
-def test_a_silent_balloon_is_replaced(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
-    """QEMU's balloon does not offer reporting unless it is asked to; one that does takes its place."""
+def test_a_silent_balloon_and_a_tmpfs_are_both_found(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+    """Two diseases at once, each with its own bytes; then a balloon that offers reporting takes the other's place."""
     with qemu_patient(qemu, linux, tmp_path, SILENT) as patient:
-        patient.run(f"{FILL}; {FREE}")
+        patient.run(f"{FILL}; dd if=/dev/zero of=/mnt/forgotten bs=1M count=100 2>/dev/null; {FREE}")
         held_bytes = patient.held_bytes()
         for vm in (str(patient.pid), str(tmp_path / "qmp")):
-            finding = assert_first(examine(patient, vm), "reporting-not-offered", 250 * MIB)
+            found = examine(patient, vm)
+            finding = assert_first(found, "reporting-not-offered", 250 * MIB)
+            assert_size(finding_of(found, "tmpfs"), 100 * MIB)
         with told(tmp_path) as qmp:
             qmp.ask("device_del", id="balloon")
-        deadline_s = time.monotonic() + 30
-        while "driver" in patient.run("sh /why.sh | grep -A1 '@pagetide balloons'"):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.2)
+        patient.wait_until(lambda: "driver" not in patient.run("sh /why.sh | grep -A1 '@pagetide balloons'"))
         plug_in(patient, tmp_path)
         assert_promise(finding, held_bytes - patient.settled_bytes())
 
 
-def test_a_pool_of_huge_pages_is_found_and_given_up(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+def test_a_pool_of_huge_pages_is_found_and_given_up(healthy: Healthy) -> None:
     """60 huge pages that nobody uses, of memory that was in use before."""
-    with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient:
-        patient.run(f"{FILL}; {FREE}; echo 120 >/proc/sys/vm/nr_hugepages")
-        patient.settled_bytes()
-        before_bytes = patient.held_bytes()
-        finding = finding_of(examine(patient), "huge-page-pool")
-        patient.run(finding.remedies[0].command)
-        came_back_bytes = before_bytes - patient.settled_bytes()
-        assert_size(finding, came_back_bytes)
-        assert_promise(finding, came_back_bytes)
+    patient = healthy.patient
+    patient.run(f"{FILL}; {FREE}; echo 120 >/proc/sys/vm/nr_hugepages")
+    patient.settled_bytes()
+    before_bytes = patient.held_bytes()
+    finding = finding_of(examine(patient), "huge-page-pool")
+    patient.run(finding.remedies[0].command)
+    came_back_bytes = before_bytes - patient.settled_bytes()
+    assert_size(finding, came_back_bytes)
+    assert_promise(finding, came_back_bytes)
 
 
-def test_an_inflated_balloon_is_found(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+def test_an_inflated_balloon_is_found(healthy: Healthy) -> None:
     """Somebody took 150 MiB from the guest and forgot."""
-    with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient:
-        patient.settled_bytes()
-        with told(tmp_path) as qmp:
-            qmp.ask("balloon", value=362 * MIB)
-            deadline_s = time.monotonic() + 60
-            while qmp.ask("query-balloon")["actual"] > 362 * MIB:
-                assert time.monotonic() < deadline_s
-                time.sleep(0.2)
-        assert_first(examine(patient), "balloon-inflated", 150 * MIB)
-        with told(tmp_path) as qmp:
-            qmp.ask("balloon", value=512 * MIB)
-        deadline_s = time.monotonic() + 60
-        while examine(patient).findings:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.5)
+    patient = healthy.patient
+    patient.settled_bytes()
+    with told(healthy.folder) as qmp:
+        qmp.ask("balloon", value=362 * MIB)
+        patient.wait_until(lambda: bool(qmp.ask("query-balloon")["actual"] <= 362 * MIB))
+    assert_first(examine(patient), "balloon-inflated", 150 * MIB)
+    with told(healthy.folder) as qmp:
+        qmp.ask("balloon", value=512 * MIB)
+    patient.wait_until(lambda: not examine(patient).findings)
 
 
-def test_a_silent_balloon_and_a_tmpfs_are_both_found(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
-    """Two diseases at once, each with its own bytes."""
-    with qemu_patient(qemu, linux, tmp_path, SILENT) as patient:
-        patient.run(f"{FILL}; dd if=/dev/zero of=/mnt/forgotten bs=1M count=100 2>/dev/null; {FREE}")
-        found = examine(patient)
-        assert_size(finding_of(found, "reporting-not-offered"), 250 * MIB)
-        assert_size(finding_of(found, "tmpfs"), 100 * MIB)
-
-
-def test_a_monitor_that_somebody_else_has_is_said(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
+def test_a_monitor_that_somebody_else_has_is_said(healthy: Healthy) -> None:
     """QEMU greets one client at a time; the second waits a moment and says so, and the process id still works."""
-    with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient, told(tmp_path) as qmp:
+    with told(healthy.folder) as qmp:
         qmp.ask("query-status")
         begin_s = time.monotonic()
         with pytest.raises(GatherError, match="one program at a time"):
-            gather(str(tmp_path / "qmp"), None, NOWHERE)
+            gather(str(healthy.folder / "qmp"), None, NOWHERE)
         assert time.monotonic() - begin_s < 5
-        assert examine(patient).findings == ()
+        assert examine(healthy.patient).findings == ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any, Self
 
-import pytest
+from tests.needed import lacking
 
 ANSWER_MAX_S = 60.0
 
@@ -19,10 +19,7 @@ def chromium_program() -> str:
     """The browser. CI must have it; elsewhere a test without it is skipped, and says what to install."""
     found = which("chromium")
     if found is None:
-        sentence = "there is no Chromium here: as root on Debian, apt-get install chromium"
-        if os.environ.get("CI"):
-            raise RuntimeError(sentence)
-        pytest.skip(sentence)
+        lacking("there is no Chromium here: as root on Debian, apt-get install chromium")
     return found
 
 

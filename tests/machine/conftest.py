@@ -10,6 +10,7 @@ import pytest
 
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_qemu, find_uml, find_umls
+from tests.needed import lacking
 
 
 @pytest.fixture
@@ -49,6 +50,4 @@ def attachable() -> QemuProgram:
     try:
         return find_qemu(Path(given) if given else None, generic=True)
     except ConfigError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+        lacking(str(error))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.needed import lacking
 
 _DISTRIBUTIONS = Path("/usr/lib/python3/dist-packages")
 _DAEMON = Path("/usr/sbin/libvirtd")
@@ -78,10 +78,10 @@ def libvirt_session() -> Iterator[LibvirtSession]:
 def _link_package(packages: Path) -> None:
     """That of the distribution is for one Python, and of its packages no other is wanted here."""
     if not _DAEMON.exists():
-        pytest.skip("as root on Debian, make setup-guests installs libvirt")
+        lacking("as root on Debian, make setup-guests installs libvirt")
     modules = [_DISTRIBUTIONS / "libvirt.py", *_DISTRIBUTIONS.glob(f"libvirtmod.{sys.implementation.cache_tag}-*.so")]
     if len(modules) != 2 and importlib.util.find_spec("libvirt") is None:
-        pytest.skip("python3-libvirt is for another Python than this one, which has none of its own")
+        lacking("python3-libvirt is for another Python than this one, which has none of its own")
     packages.mkdir(mode=0o755)
     for module in modules:
         (packages / module.name).symlink_to(module)

@@ -15,6 +15,7 @@ import pytest
 from pagetide.operate.guest.agent import AgentError, agent_text
 from pagetide.operate.guest.script import GUEST_SCRIPT
 from pagetide.operate.guest.text import read_guest_text
+from tests.needed import lacking
 from tests.operate.scripted_server import served
 
 TEXT = b"@pagetide guest 1\n\xff\x00@pagetide end\n"
@@ -128,7 +129,7 @@ def real_agent(path: Path, *words: str) -> Iterator[Path]:
     """QEMU's own agent, whose guest is this machine, listening there."""
     program = Path("/usr/sbin/qemu-ga")
     if not program.exists():
-        pytest.skip("as root on Debian, make setup-guests installs QEMU's guest agent")
+        lacking("as root on Debian, make setup-guests installs QEMU's guest agent")
     pid_file, state = path.parent / "pid", path.parent
     with subprocess.Popen(
         [program, "-m", "unix-listen", "-p", path, "-f", pid_file, "-t", state, *words], stderr=subprocess.DEVNULL

@@ -84,6 +84,85 @@ def test_a_libvirt_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Mo
         over.set()
 
 
+class FakeError(Exception):
+    """What the package raises."""
+
+
+class FakeDomain:
+    """One whose definition is DOMAIN."""
+
+    def __init__(self, *, runs: bool) -> None:
+        """Running or not."""
+        self._runs = runs
+
+    def isActive(self) -> bool:  # noqa: N802 - the package's names, as below
+        return self._runs
+
+    def XMLDesc(self) -> str:  # noqa: N802
+        return DOMAIN
+
+    def memoryStats(self) -> dict[str, int]:  # noqa: N802
+        return {}
+
+    def UUIDString(self) -> str:  # noqa: N802
+        return "an-uuid"
+
+
+class FakeConnection:
+    """One to a libvirt with these domains."""
+
+    def __init__(self, domains: dict[str, FakeDomain]) -> None:
+        """They have names, and are not asked for by UUID."""
+        self._domains = domains
+
+    def lookupByName(self, name: str) -> FakeDomain:  # noqa: N802
+        if name not in self._domains:
+            raise FakeError("Domain not found")
+        return self._domains[name]
+
+    def lookupByUUIDString(self, name: str) -> FakeDomain:  # noqa: N802
+        raise FakeError(f"invalid UUID {name}")
+
+    def getVersion(self) -> int:  # noqa: N802
+        return 9_000_000
+
+    def close(self) -> None: ...
+
+
+def fake_libvirt(monkeypatch: pytest.MonkeyPatch, **domains: dict[str, FakeDomain]) -> None:
+    """A package by which these domains are at qemu:///system and qemu:///session; what is not named is not there."""
+
+    def open_read_only(uri: str) -> FakeConnection:
+        if (place := uri.rpartition("/")[2]) not in domains:
+            raise FakeError("Failed to connect")
+        return FakeConnection(domains[place])
+
+    fake = SimpleNamespace(
+        openReadOnly=open_read_only, registerErrorHandler=lambda *_: None, libvirtError=FakeError, __name__="libvirt"
+    )
+    monkeypatch.delenv("LIBVIRT_DEFAULT_URI", raising=False)
+    monkeypatch.setitem(sys.modules, "libvirt", fake)
+
+
+@pytest.mark.parametrize("system", [None, {}, {"vm1": FakeDomain(runs=False)}], ids=["silent", "without it", "stopped"])
+def test_what_the_systems_libvirt_does_not_run_the_users_own_may(
+    system: dict[str, FakeDomain] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that fails, has no such domain or one that does not run is not the end: the next one is asked."""
+    fake_libvirt(monkeypatch, **({} if system is None else {"system": system}), session={"vm1": FakeDomain(runs=True)})
+    assert ask_libvirt("vm1").facts.ram_bytes == 2 * GIB
+
+
+def test_what_no_libvirt_runs_is_told_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one sentence with both reasons."""
+    fake_libvirt(monkeypatch, system={"vm1": FakeDomain(runs=False)}, session={})
+    with pytest.raises(LibvirtError) as told:
+        ask_libvirt("vm1")
+    assert str(told.value) == (
+        "libvirt's domain 'vm1' is not running (qemu:///system); libvirt has no domain 'vm1' (qemu:///session)"
+    )
+
+
 def test_without_its_package_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra."""
     monkeypatch.setitem(sys.modules, "libvirt", None)

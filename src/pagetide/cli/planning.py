@@ -112,7 +112,7 @@ def fleet_held(  # noqa: D417 - the options of the usage have a help of their ow
         settings: Under which settings, beside the bounds: off, linux-9 to linux-0 (Linux's reporting by its order), or
             a design of `pagetide run`; pool-0 is `pool` down to single pages. [default: linux-9,linux-0,pool-0]
         responses: A file that `pagetide fleet learn` wrote. [default: pagetide/responses.json in XDG_DATA_HOME, or
-            what is built in: off, linux-9, linux-0, shared and pool-0]
+            what is built in, for all settings]
         json: Print JSON.
     """
     from pagetide.commands.fleet.held import fleet as answer
@@ -144,7 +144,7 @@ def learn(
     Takes some minutes for all settings.
 
     Args:
-        settings: Only these. [default: all]
+        settings: Only these, into a file that --out names. [default: all]
         out: The file to write. [default: pagetide/responses.json in XDG_DATA_HOME]
         costs: What things cost, as `pagetide calibrate` wrote it. [default: as for `pagetide run`]
         seed: Drives every random choice.

@@ -79,7 +79,7 @@ def record(
             raise ConfigError(f"{name} {'is for --guest' if guest is None else 'does not go with --guest'}")
     output = Output(out, json, accept)
     if guest is not None:
-        boot = {"ram": ram or "256MiB", "fill": fill or "100MiB", "bursts": bursts or 1}
+        boot = {"ram": ram or "256MiB", "fill": fill or "100MiB", "bursts": 1 if bursts is None else bursts}
         choice = BootChoice(guest, peer=guest == "qemu", kernel=kernel, qemu=qemu)
         return record_guest(choice, make_boot_config(boot), output)
     if words and seconds is not None:

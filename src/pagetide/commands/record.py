@@ -1,8 +1,9 @@
 """`pagetide record`: a kernel's page allocations as a stream."""
 
+import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.balloon_host import HypervisorHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.machine import LinuxMachine
+from pagetide.machine.made_file import write_made
 from pagetide.machine.tracing.formats import FormatError
 from pagetide.machine.tracing.in_guest import GuestRecorder
 from pagetide.machine.tracing.kernel_files import NoTracingError
@@ -23,7 +25,6 @@ from pagetide.machine.tracing.pages import BrokenPageError
 from pagetide.machine.tracing.recording import Account, Recording, RecordingError, Whose, read_recording
 from pagetide.memory.guest_ram import GuestRamError
 from pagetide.units import PAGE_SIZE_BYTES, PAGEBLOCK_ORDER, format_size
-from pagetide.whole_file import write_whole
 from pagetide.workload.stream import Stream, StreamError
 from pagetide.workload.stream_file import save_stream
 
@@ -67,18 +68,30 @@ def record_here(command: Sequence[str], seconds: float, room_bytes: int | None, 
         OSError: the command cannot be started.
     """
     output.check()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was made in the kernel must go
     try:
-        recorded = record_own_kernel(Task(command, seconds, room_bytes))
+        with _ended_by_signals():
+            recorded = record_own_kernel(Task(command, seconds, room_bytes))
     except NoTracingError as error:
         return _fail(str(error))
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if recorded.ended_early:
         print(f"the recording was {recorded.ended_early}")
     if recorded.status:
         print(f"{command[0]} ended with status {recorded.status}")
     return _keep(recorded.recording, whose, output)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP are as Ctrl-C in it: what was made in the kernel must go. What is ignored (nohup) stays so."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in caught:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])
 
 
 def record_guest(choice: BootChoice, config: BootConfig, output: Output) -> int:
@@ -127,7 +140,7 @@ def _keep(recording: Recording, whose: Whose, output: Output) -> int:
     except StreamError as error:
         return _fail(f"the recording {error}")
     if output.json is not None:
-        write_whole(output.json, msgspec.json.format(msgspec.json.encode(_as_json(account)), indent=2) + b"\n")
+        write_made(_as_json(account), output.json)
     print("\n".join(_told(account)))
     troubles = account.troubles(output.accept_share)
     if troubles:
@@ -161,7 +174,10 @@ def _told(account: Account) -> list[str]:
         return format_size(pages * PAGE_SIZE_BYTES)
 
     lines = [
-        (f"{account.events} events, {account.lost} lost: {fit.allocations} allocations, {fit.frees} frees",),
+        (
+            f"{account.events} events, {account.lost} lost, {account.gaps} gaps: {fit.allocations} allocations, ",
+            f"{fit.frees} frees",
+        ),
         (
             f"frees: {fit.exact / frees:.2%} of a block as it was allocated, {fit.parts / frees:.2%} of parts, ",
             f"{fit.there_before / frees:.2%} of what was there before",

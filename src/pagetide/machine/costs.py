@@ -5,7 +5,6 @@
 wrote.
 """
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -13,16 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.machine.config_error import ConfigError
+from pagetide.machine.made_file import MadeFile, write_made
 from pagetide.memory.guest_ram import Backing
 from pagetide.memory.metadata import PIECE_KINDS
 from pagetide.units import PAGE_SIZE_BYTES, format_size
-from pagetide.whole_file import write_whole
 
 PS_PER_S = 10**12
 """Simulated time is counted in picoseconds: a page that is touched again costs only a few thousand of them."""
 
 _COST_MAX_NS = 1e10
-_BUILT_IN = Path(__file__).with_name("costs_default.json")
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,10 +174,12 @@ def _check(name: str, cost: Cost) -> None:
         )
 
 
+_FILE = MadeFile(Costs, "costs", "pagetide calibrate", "costs.json", Path(__file__).with_name("costs_default.json"))
+
+
 def default_path() -> Path:
     """Where `pagetide calibrate` writes, and `run --machine simulated` looks: XDG_DATA_HOME/pagetide/costs.json."""
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
-    return Path(base) / "pagetide" / "costs.json"
+    return _FILE.usual_path
 
 
 def read_costs(path: Path | None = None) -> Costs:
@@ -188,16 +188,7 @@ def read_costs(path: Path | None = None) -> Costs:
     Raises:
         ConfigError: the file cannot be read, or does not hold costs.
     """
-    if path is None:
-        path = default_path() if default_path().is_file() else _BUILT_IN
-    try:
-        costs = msgspec.json.decode(path.read_bytes(), type=Costs)
-    except OSError as error:
-        raise ConfigError(
-            f"the costs {path} cannot be read: {error.strerror}; `pagetide calibrate` makes them"
-        ) from error
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{path} does not hold costs as `pagetide calibrate` writes them: {error}") from error
+    costs = _FILE.read(path)
     costs.check_ranges()
     return costs
 
@@ -208,5 +199,4 @@ def write_costs(costs: Costs, path: Path) -> None:
     Raises:
         OSError: that cannot be.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, msgspec.json.format(msgspec.json.encode(costs), indent=2) + b"\n")
+    write_made(costs, path)

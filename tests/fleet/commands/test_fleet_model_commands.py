@@ -48,6 +48,7 @@ def test_what_is_learned_is_used_and_checked(tmp_path: Path, capsys: pytest.Capt
     ("arguments", "sentence"),
     [
         ("learn --settings best", "there is no setting 'best'; choose from off, linux-9"),
+        ("learn --settings linux-9", "with --settings the file has only those: name one of its own with --out"),
         ("learn --seed -1", "the seed must be from 0 to 2^62 - 1, not -1"),
         ("learn --out /", "it is a folder"),
         ("learn --costs /nowhere.json", "the costs /nowhere.json cannot be read"),

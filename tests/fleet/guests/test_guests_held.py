@@ -54,6 +54,16 @@ def test_growth_may_pass_over_what_is_free() -> None:
     assert held(usage_of([[40, 0, 20, 90, 0, 90]]), response).bytes_by_step.tolist() == [40, 40, 50, 90, 90, 100]
 
 
+def test_what_is_taken_away_is_held_no_more() -> None:
+    """Of 80 that were used, nothing above a capacity of 50 is held, remembered as the highest or refaulted later."""
+    usage = usage_of([[80, 20, 20, 60]], [[100, 50, 50, 100]])
+    found = held(usage, NOTHING_RETURNS)
+    assert found.bytes_by_step.tolist() == [80, 50, 50, 60]
+    assert found.figures[0, [REFAULTED, HELD_MOST]].tolist() == [0, 80]
+    left = Response("left", 0.0, np.interp(np.linspace(0, 1, LEVELS + 1), [0, 0.5, 1], [0, 0.25, 0]))
+    assert held(usage_of([[80, 12.5]], [[100, 50]]), left).bytes_by_step.tolist() == [80, 12.5 + 0.25 * 50]
+
+
 def test_what_is_unknown_is_in_no_sum() -> None:
     """Before, between and after samples; what was held is held on."""
     found = held(usage_of([[-1, 30, -1, 10, -1]]), NOTHING_RETURNS)

@@ -154,6 +154,7 @@ def test_the_unit_of_time_is_told_by_its_size(tmp_path: Path, factor: int, unit:
         (ROWS.replace("i * 60 AS", "to_timestamp(i * 60) AS"), "the column time_s has a time zone"),
         (ROWS.replace("8 AS", "'8' AS"), "the column capacity_bytes is VARCHAR, and not a number"),
         (ROWS.replace("8 AS capacity", "8 AS ram"), "has no column 'capacity_bytes' but vm, time_s, ram_bytes"),
+        (ROWS.replace("'a' AS", "nullif('a', CASE i WHEN 3 THEN 'a' END) AS"), "a.parquet, row 4 has no VM"),
         (ROWS.replace("range(5)", "range(0)"), "has no samples"),
         (ROWS.replace("range(5)", "range(1)"), "has no VM with samples of two instants"),
         (ROWS.replace("i * 60", "CASE i WHEN 4 THEN 10000000000 ELSE i END"), "is the unit of time right?"),
@@ -180,6 +181,38 @@ def test_samples_without_a_value_are_left_out_and_counted(tmp_path: Path) -> Non
     usage, odd = read(parquet(tmp_path / "a.parquet", ROWS.replace("i AS used", "nullif(i, 2) AS used")))
     assert usage.used_bytes[0].tolist() == [0.0, 1.0, 1.0, 3.0, 4.0]
     assert {name: count.samples for name, count in odd.counts.items()} == {"empty": 1, "held_over": 1}
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (ROWS.replace("i AS used", "CASE i WHEN 0 THEN NULL WHEN 3 THEN -1 ELSE i END AS used"), "row 4 has negative"),
+        (
+            ROWS.replace("i * 60", "abs(i - 3) * 60").replace("i AS used", "nullif(i, 0) AS used"),
+            "row 3 is earlier than the line before it",
+        ),
+        (ROWS.replace("'a' AS", "nullif('a', 'a') AS").replace("8 AS", "NULL::INT AS"), "row 1 has no VM"),
+    ],
+)
+def test_a_row_is_named_though_empty_ones_are_before_it(tmp_path: Path, query: str, said: str) -> None:
+    """Rows that are left out are counted, too; and also one of those has a VM."""
+    assert f"a.parquet, {said}" in sentence(parquet(tmp_path / "a.parquet", query), is_sorted=True)
+
+
+def test_rows_without_a_vm_are_refused(tmp_path: Path) -> None:
+    """They are no VM of their own."""
+    (tmp_path / "a.csv").write_text("vm,time_s,capacity_bytes,used_bytes\na,0,8,1\n,60,8,1\na,60,8,1\n")
+    assert sentence(tmp_path / "a.csv") == f"{tmp_path / 'a.csv'}, line 3 has no VM"
+
+
+def test_a_unit_of_times_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    """It would be believed, and make an hour a second."""
+    dated = parquet(tmp_path / "a.parquet", ROWS.replace("i * 60 AS", "to_timestamp(i * 60)::TIMESTAMP AS"))
+    said = "has a time that is no number, and --time-unit says that it is one"
+    assert sentence(dated, time_unit="ms") == f"{dated}, row 1 {said}"
+    lines = [f"1970-01-01 00:0{i}:00,a,8,{i}" for i in range(3)]
+    (tmp_path / "a.csv").write_text("\n".join(["time_s,vm,capacity_bytes,used_bytes", "0,a,8,1", *lines]))
+    assert sentence(tmp_path / "a.csv", time_unit="s") == f"{tmp_path / 'a.csv'}, line 3 {said}"
 
 
 def test_usage_that_is_odd_for_the_most_part_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from tests.host.daemon.process import Daemon
 from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
 from tests.host.guest_ring import PAGE
 from tests.host.little_service_manager import START_MAX_S, LittleServiceManager
+from tests.needed import need
 
 pytestmark = pytest.mark.slow
 
@@ -261,9 +261,7 @@ def test_a_stop_says_who_loses_the_balloon(tmp_path: Path) -> None:
 
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     """The unit file means what it says, as far as systemd can tell."""
-    if shutil.which("systemd-analyze") is None:
-        assert not os.environ.get("CI"), "systemd is not installed: make setup-guests"
-        pytest.skip("systemd is not installed")
+    need("systemd-analyze")
     unit = tmp_path / "pagetide.service"
     unit.write_text(UNIT.read_text().replace("/usr/bin/pagetide", sys.executable))
     result = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)

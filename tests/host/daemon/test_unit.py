@@ -3,11 +3,12 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
+from pagetide.host.daemon.listener import Listener
 from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
 from tests.host.guest_ring import RING_PAGES
+from tests.needed import lacking, need
 
 pytestmark = pytest.mark.slow
 
@@ -26,14 +29,6 @@ METRICS = (DEPLOY / "pagetide-metrics.conf").read_text()
 _START_MAX_S = 60.0
 EXPOSURE_MAX = 20
 """Of 100; what systemd calls 2.0 of 10."""
-
-
-def need(*names: str) -> None:
-    """Skip without these programs; CI must have them."""
-    for name in names:
-        if shutil.which(name) is None:
-            assert not os.environ.get("CI"), f"{name} is not installed: make setup-guests"
-            pytest.skip(f"{name} is not installed")
 
 
 @pytest.mark.parametrize("text", [UNIT, UNIT + METRICS], ids=["plain", "metrics"])
@@ -47,6 +42,52 @@ def test_the_daemon_is_exposed_to_little(text: str, tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert rated.returncode == 0, rated.stdout
+
+
+ACL = struct.Struct("<HHI")
+"""An entry of an access list as the kernel has it (posix_acl_xattr.h): whom, what, and a number of whom."""
+
+NOBODY = 65534
+
+
+def allow(path: Path, user: int) -> None:
+    """What `setfacl -m u:USER:rw` does."""
+    owner, somebody, group, mask, others = 1, 2, 4, 16, 32
+    entries = [(owner, 6, -1), (somebody, 6, user), (group, 0, -1), (mask, 6, -1), (others, 0, -1)]
+    acl = b"".join(ACL.pack(tag, may, number & 0xFFFFFFFF) for tag, may, number in entries)
+    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + acl)
+
+
+def may_connect(path: Path) -> bool:
+    """Whether this process may."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
+def test_an_access_list_lets_another_user_have_its_guests_socket_alone() -> None:
+    """In folders as the unit's: before that nobody else may connect, and never to the control socket."""
+    if os.geteuid() != 0:
+        lacking("only root can be another user")
+    (names,), (mode,) = (re.findall(rf"^RuntimeDirectory{what}=(.*)$", UNIT, re.MULTILINE) for what in ("", "Mode"))
+    with tempfile.TemporaryDirectory(prefix="pagetide-test-", dir="/tmp") as top:
+        for folder in (Path(top), *(Path(top) / name for name in names.split())):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(int(mode, 8))
+        Path(top).chmod(0o755)
+        paths = [Path(top) / "pagetide" / name for name in ("guests/vm1.sock", "guests/vm2.sock", "control.sock")]
+        with contextlib.ExitStack() as stack:
+            for path in paths:
+                stack.callback(Listener(path).close)
+            assert all(map(may_connect, paths))
+            os.seteuid(NOBODY)
+            stack.callback(os.seteuid, 0)
+            assert not any(map(may_connect, paths))
+            os.seteuid(0)
+            allow(paths[0], NOBODY)
+            os.seteuid(NOBODY)
+            assert list(map(may_connect, paths)) == [True, False, False]
+            with pytest.raises(PermissionError):
+                list(paths[0].parent.iterdir())
 
 
 def allowed_calls() -> set[str]:

@@ -1,12 +1,15 @@
 """The running kernel records itself, and is left as it was."""
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from pagetide.machine.tracing.instance import TraceInstance
 from pagetide.machine.tracing.kernel_files import NoTracingError, OwnKernelFiles
 from pagetide.machine.tracing.own_kernel import Task, record_own_kernel
 from pagetide.machine.tracing.recording import read_recording
@@ -16,6 +19,17 @@ pytestmark = [pytest.mark.jit, pytest.mark.usefixtures("tracefs")]
 MIB = 1 << 20
 OWN = f"pagetide-{os.getpid()}"
 EATS = [sys.executable, "-I", "-S", "-c", "x = bytearray(40 << 20)"]
+SIGNALS_AND_EATS = """
+import mmap, os, select, signal, sys
+os.kill(os.getppid(), signal.SIGINT)
+with open(sys.argv[1]) as ended:
+    select.select([ended], [], [], 10)
+pages = mmap.mmap(-1, 200 << 20)
+pages.madvise(mmap.MADV_NOHUGEPAGE)
+for at in range(0, len(pages), 4096):
+    pages[at] = 1
+"""
+"""Has its recorder end, and when that is done, or after 10 s, touches more single pages than buffers of 1 MiB tell."""
 
 
 def instances() -> set[str]:
@@ -40,17 +54,99 @@ def test_a_commands_memory_is_in_its_stream() -> None:
     assert left < 0.1 * stream.peak_bytes  # page cache, and what the kernel keeps
 
 
-def test_a_recording_without_room_is_ended_and_kept() -> None:
-    """With room for a few pages of events it ends early and says so; the command is waited for."""
-    recorded = record_own_kernel(Task(EATS, 0.0, 64 << 10))
+def test_a_recording_without_room_is_ended_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for a few pages of events it ends early and says so; it has its last mark, and nothing was lost."""
+    monkeypatch.setattr("pagetide.machine.tracing.own_kernel._FETCH_INTERVAL_S", 0.001)
+    recorded = record_own_kernel(Task(EATS, 0.2, 64 << 10))
     assert recorded.ended_early.startswith("ended when 64 KiB were full")
-    assert len(recorded.recording.pages) <= 16
+    assert recorded.status == 0
+    stream, account = read_recording(recorded.recording, "others")
+    stream.check()
+    assert account.lost == 0
+
+
+def test_what_the_last_fetch_leaves_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that nobody read are counted, though the kernel had room for them."""
+    monkeypatch.setattr("pagetide.machine.tracing.own_kernel._last_pages", lambda *_: 0)
+    recording = record_own_kernel(Task(EATS, 0.2, 4096)).recording
+    assert len(recording.pages) == 1
+    assert recording.lost > 0
+
+
+def test_a_signal_while_a_command_runs_ends_the_recording_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the command allocates after it is not recorded, and finds no buffer to fill; the command is waited for."""
+    monkeypatch.setattr("pagetide.machine.tracing.own_kernel._BUFFER_BYTES_MAX", MIB)
+    ended = tmp_path / "ended"
+    os.mkfifo(ended)
+    fd = os.open(ended, os.O_RDWR)
+    end = TraceInstance.end
+
+    def told_end(trace: TraceInstance) -> dict[str, str]:
+        after = end(trace)
+        os.write(fd, b"x")
+        return after
+
+    monkeypatch.setattr(TraceInstance, "end", told_end)
+    try:
+        recorded = record_own_kernel(Task([*EATS[:-1], SIGNALS_AND_EATS, str(ended)], 0.0, 64 * MIB))
+    finally:
+        os.close(fd)
+    assert (recorded.status, recorded.ended_early) == (0, "ended by a signal")
+    stream, account = read_recording(recorded.recording, "family")
+    assert account.lost == 0
+    assert stream.peak_bytes < 100 * MIB
+
+
+def test_a_signal_while_a_command_is_waited_for_leaves_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who presses Ctrl-C again waits no more, and has what was recorded."""
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pagetide.machine.tracing.own_kernel.subprocess.Popen.wait", interrupted)
+    recorded = record_own_kernel(Task(["true"], 0.0, 64 * MIB))
+    assert read_recording(recorded.recording, "others")[1].events > 0
+
+
+def test_a_processor_that_never_was_on_line_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has a file for it, and says ENODEV to who reads that."""
+    absent = f"cpu{(os.cpu_count() or 1) - 1}/trace_pipe_raw"
+    readv = os.readv
+
+    def read_of_present(fd: int, buffers: list[object]) -> int:
+        if str(Path(f"/proc/self/fd/{fd}").readlink()).endswith(absent):
+            raise OSError(errno.ENODEV, "No such device")
+        return readv(fd, buffers)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pagetide.machine.tracing.own_kernel.os.readv", read_of_present)
+    recorded = record_own_kernel(Task(["true"], 0.0, 64 * MIB))
+    assert (recorded.status, recorded.ended_early) == (0, "")
+    assert set(recorded.recording.cpus.tolist()) <= set(range((os.cpu_count() or 1) - 1))
+
+
+def test_buffers_are_shared_out_among_processors_that_are_on_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel may count with hundreds that are not there."""
+    given: list[int] = []
+
+    def made(_: OwnKernelFiles, __: str, buffer_bytes: int) -> TraceInstance:
+        given.append(buffer_bytes)
+        raise NoTracingError("enough")
+
+    monkeypatch.setattr("pagetide.machine.tracing.own_kernel.TraceInstance", made)
+    monkeypatch.setattr("pagetide.machine.tracing.own_kernel.os.cpu_count", lambda: 4)
+    monkeypatch.setattr("pagetide.machine.tracing.own_kernel.available_bytes", lambda: 4 << 30)
+    with pytest.raises(NoTracingError, match="enough"):
+        record_own_kernel(Task((), 0.0))
+    assert given == [32 * MIB]
 
 
 def test_ctrl_c_ends_a_recording_and_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was recorded until then has its last mark."""
 
     def interrupted(*_: object) -> None:
+        subprocess.run(["true"], check=True)  # so that something is recorded
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pagetide.machine.tracing.own_kernel.time.sleep", interrupted)
@@ -74,6 +170,14 @@ def test_a_killed_recorders_instance_is_removed_by_the_next() -> None:
             assert f"pagetide-{gone.pid}" not in instances()
         finally:
             files.remove_folder("instances/pagetide-of-somebody")
+
+
+def test_an_instance_of_our_own_process_id_is_removed_first() -> None:
+    """A recorder that was killed had the same one."""
+    with contextlib.closing(OwnKernelFiles()) as files:
+        files.make_folder(f"instances/{OWN}")
+    assert record_own_kernel(Task((), 0.0, MIB)).recording.marks == ("recording", "end")
+    assert OWN not in instances()
 
 
 def test_a_command_that_cannot_be_started_leaves_nothing() -> None:

@@ -27,6 +27,7 @@ def test_a_command_is_recorded(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     stream = load_stream(out)
     assert stream.allocated_bytes(0, stream.nr_operations) > 20 << 20
     text = capfd.readouterr().out
+    assert " events, 0 lost, 0 gaps: " in text
     each = re.search(r"(\d+) operations of .* in .*trace.parquet, ([\d.]+) bytes each", text)
     assert each is not None
     assert int(each[1]) == stream.nr_operations
@@ -49,10 +50,11 @@ def test_a_recording_that_does_not_fit_is_refused(tmp_path: Path, capfd: pytest.
 
 
 @pytest.mark.usefixtures("tracefs")
-def test_a_recorder_that_is_terminated_keeps_what_it_has(tmp_path: Path) -> None:
-    """SIGTERM ends a recording as Ctrl-C does: with a stream, and with nothing left in the kernel."""
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_a_recorder_that_is_terminated_keeps_what_it_has(number: str, tmp_path: Path) -> None:
+    """A signal ends a recording as Ctrl-C does: with a stream, and with nothing left in the kernel."""
     out = tmp_path / "trace.parquet"
-    script = "import os, signal; os.kill(os.getppid(), signal.SIGTERM); x = bytearray(20 << 20)"
+    script = f"import os, signal; os.kill(os.getppid(), signal.{number}); x = bytearray(20 << 20)"
     options = ["record", "--out", str(out), "--room", "64MiB", "--accept", "1", "--"]
     words = [sys.executable, "-m", "pagetide.cli", *options, sys.executable, "-I", "-S", "-c", script]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -62,6 +64,27 @@ def test_a_recorder_that_is_terminated_keeps_what_it_has(tmp_path: Path) -> None
     with contextlib.closing(OwnKernelFiles()) as files:
         left = [path.name for path in (files.root / "instances").glob("pagetide-[0-9]*")]
     assert [name for name in left if not Path(f"/proc/{name.partition('-')[2]}").exists()] == []
+
+
+@pytest.mark.usefixtures("tracefs")
+def test_a_recording_that_ran_full_is_a_stream(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It says why it ended, and keeps what it has."""
+    out = tmp_path / "trace.parquet"
+    given = ["record", "--out", str(out), "--room", "64KiB", "--rest", "0.2", "--accept", "1", "--", *EATS]
+    assert cli.main(given) == 0
+    assert "the recording was ended when 64 KiB were full" in capfd.readouterr().out
+    assert load_stream(out).nr_operations > 0
+
+
+@pytest.mark.usefixtures("tracefs")
+def test_what_nohup_ignores_ends_no_recording(tmp_path: Path) -> None:
+    """SIGHUP that was ignored before is ignored."""
+    script = "import os, signal; os.kill(os.getppid(), signal.SIGHUP)"
+    options = ["record", "--out", str(tmp_path / "trace.parquet"), "--accept", "1", "--"]
+    words = [sys.executable, "-m", "pagetide.cli", *options, sys.executable, "-I", "-S", "-c", script]
+    done = subprocess.run(["nohup", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ended by a signal" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -75,6 +98,7 @@ def test_a_recorder_that_is_terminated_keeps_what_it_has(tmp_path: Path) -> None
         ("--ram 1GiB", "ram is for --guest"),
         ("--guest qemu --seconds 5", "seconds does not go with --guest"),
         ("--guest qemu -- true", "COMMAND does not go with --guest"),
+        ("--guest qemu --bursts 0", "there must be at least 1 burst, not 0"),
         ("--guest uml", "kernels for User-Mode Linux are built without trace events: --guest qemu has them"),
         ("--out /nowhere/trace.parquet", "there is no folder /nowhere to write the stream to"),
     ],

@@ -94,6 +94,14 @@ def test_padding_and_long_times_are_gone_past() -> None:
     assert by_value == {5: 1000, 1 << 33: 1000 + 3 + (2 << 27) + 7 + 1, 6: 100 + (1 << 27) + 2}
 
 
+def test_no_page_is_minus_one() -> None:
+    """An allocation that failed has the frame -1, whether this is compiled or not."""
+    layout = read_layout(load(LINUX_6_18).formats)
+    ident = int(np.flatnonzero(layout.kinds == FREE)[0])
+    events, _ = read_events(one_page(*free_event(ident, 0, (1 << 64) - 1, 0)), np.zeros(1, np.uint16), layout)
+    assert events.value.tolist() == [-1]
+
+
 def test_a_gap_is_counted() -> None:
     """A page whose header says that events are missing before it is one gap."""
     recorded = load(LINUX_6_18)

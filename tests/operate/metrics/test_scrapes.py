@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
+from pagetide.cli import commands  # noqa: F401 - adds them
+from pagetide.cli.app import app
 from pagetide.operate.metrics import process
 from pagetide.operate.metrics.process import Address, listen, read_address
 from pagetide.operate.metrics.series import FAMILIES
@@ -213,6 +215,17 @@ def test_rules_and_dashboard_ask_for_what_there_is() -> None:
     told = {f"{family.name}{suffix}" for family in FAMILIES for suffix, _ in family.series}
     for text in (*dashboard(), RULES.read_text()):
         assert set(re.findall(r"(?<!:)\bpagetide_guest_\w+", text)) <= told
+
+
+def test_what_an_alert_advises_asks_the_units_daemon() -> None:
+    """The command that it names is one, and names the control socket of the unit."""
+    ((words, served),) = zip(
+        re.findall("`pagetide (why .*?)`", RULES.read_text()),
+        re.findall("^ExecStart=.* --control (.*)$", (DEPLOY / "pagetide.service").read_text(), re.MULTILINE),
+        strict=True,
+    )
+    _, bound, _ = app.parse_args(words.replace("{{ $labels.guest }}", "vm1"), exit_on_error=False)
+    assert bound.arguments == {"vm": "vm1", "control": Path(served)}
 
 
 def test_the_rules_do_as_their_test_says(tmp_path: Path) -> None:

@@ -27,9 +27,12 @@ def fleet_learn(settings: Sequence[str], out: Path | None, costs: Path | None, s
     """Learn responses, and write them to a file; an exit status.
 
     Raises:
-        ConfigError: there is no such setting, the seed is out of its range, or the file cannot be written.
+        ConfigError: there is no such setting, the seed is out of its range, some settings alone have no file of their
+            own, or the file cannot be written.
     """
     _check_settings(settings, seed)
+    if settings and out is None:
+        raise ConfigError("with --settings the file has only those: name one of its own with --out")
     path = out or default_path()
     check_target(path, "the responses", makes_folders=True)
     prices, names = read_costs(costs), settings or tuple(SETTINGS)

@@ -1,9 +1,9 @@
 """What hosts hold for guests over time, from what the guests use: the model, as one pass over the samples.
 
-A guest that is switched off gives everything back. Growing use takes free memory that the host still holds first, and
-touches other memory for the rest; what the host had held and got back before is refaulted. What it holds beyond that is
-coming back or left behind (response.py). At an instant of the grid use changes to its new value, and stays there for
-the step.
+A guest that is switched off gives everything back, and one whose memory becomes less all beyond that. Growing use takes
+free memory that the host still holds first, and touches other memory for the rest; what the host had held and got back
+before is refaulted. What it holds beyond that is coming back or left behind (response.py). At an instant of the grid
+use changes to its new value, and stays there for the step.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pagetide.fleet.guests.response import LEVELS, Response
 from pagetide.fleet.usage.canonical import Usage
-from pagetide.jit import kernel
+from pagetide.jit import inline_kernel, kernel
 
 STEPS, USED, CAPACITY, HELD, HELD_MOST, RETURNED, REFAULTED, FIGURES = range(8)
 
@@ -41,6 +41,14 @@ def held(usage: Usage, response: Response) -> Held:
     return found
 
 
+@inline_kernel
+def highest_use(highest: float, before: float, use: float, fades: float) -> float:
+    """What `use`, which was `before`, makes of the highest use so far: small growths below it let it fade."""
+    if before < use < highest:
+        highest -= (highest - use) * min(fades * ((use - before) / highest) ** 2, 1.0)
+    return max(highest, use)
+
+
 @kernel
 def follow(
     capacity: Any,
@@ -63,19 +71,19 @@ def follow(
             if not valid[vm, step]:
                 continue
             steps += 1
-            if capacity[vm, step] == 0.0:
+            there = float(capacity[vm, step])
+            if there == 0.0:
                 now = peak = before = ever = 0.0
                 continue
+            now, peak, ever = min(now, there), min(peak, there), min(ever, there)
             use = float(used[vm, step])
             grown = max(use - now, 0.0)
             if fresh > 0.0:
-                grown = max(grown, min(fresh * (use - before), capacity[vm, step] - now))
+                grown = max(grown, min(fresh * (use - before), there - now))
             now += grown
             refaulted += min(grown, ever - now + grown)
             ever = max(ever, now)
-            if use > before and peak > use:
-                peak -= (peak - use) * min(fades * ((use - before) / peak) ** 2, 1.0)
-            peak = max(peak, use)
+            peak = highest_use(peak, before, use, fades)
             floor = use
             if peak > 0.0:
                 level = math.sqrt(use / peak) * LEVELS
@@ -88,7 +96,7 @@ def follow(
             before = use
             by_step[step] += mean
             sum_used += use
-            sum_capacity += capacity[vm, step]
+            sum_capacity += there
             sum_held += mean
             most = max(most, mean)
         row = figures[vm]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.fleet.guests.held import held
+from pagetide.fleet.guests.held import held, highest_use
 from pagetide.fleet.guests.response import LEVELS, Response
 from pagetide.fleet.learning.observe import STEP_S, Observed
 from pagetide.fleet.learning.settings import RAM_BYTES
@@ -93,9 +93,7 @@ def _highest(used: _Column, fades: float) -> _Column:
     found, before = np.zeros(len(used)), 0.0
     highest = 0.0
     for step, use in enumerate(used):
-        if before < use < highest:
-            highest -= (highest - use) * min(fades * ((use - before) / highest) ** 2, 1.0)
-        highest = max(highest, use)
+        highest = highest_use(highest, before, use, fades)
         found[step], before = highest, use
     return found
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from pagetide.fleet.learning.settings import RAM_BYTES, SCATTERS, config_of
 from pagetide.machine.costs import Costs
-from pagetide.machine.result import Sample
+from pagetide.machine.observer import Nobody
 from pagetide.machine.simulated.machine import SimulatedMachine
 from pagetide.workload.curve import curve
 from pagetide.workload.mix import parse_mix
@@ -63,7 +63,7 @@ def observe(setting: str, guest: str, shares: Sequence[float], costs: Costs, see
         mix=parse_mix(config.mix),
         seed=seed,
     )
-    result = SimulatedMachine(config, costs, work=work).run(_Nobody())
+    result = SimulatedMachine(config, costs, work=work).run(Nobody())
     if result.outcome == "interrupted":
         raise KeyboardInterrupt
     if result.outcome != "complete":
@@ -78,13 +78,3 @@ def observe(setting: str, guest: str, shares: Sequence[float], costs: Costs, see
         held=held[np.searchsorted(at_s, ends_s, "right") - 1],
         held_mean=np.diff(np.interp([0, *ends_s], at_s, held_bytes_s)) / STEP_S,
     )
-
-
-class _Nobody:
-    """Watches no run."""
-
-    def stage(self, text: str) -> None: ...
-
-    def sample(self, sample: Sample) -> None: ...
-
-    def warning(self, text: str) -> None: ...

@@ -17,11 +17,9 @@ from pagetide.fleet.learning.fit import fit, modelled
 from pagetide.fleet.learning.observe import observe
 from pagetide.fleet.learning.settings import RAM_BYTES, SCATTERS, config_of
 from pagetide.fleet.learning.shapes import shapes
-from pagetide.machine import costs
 from pagetide.machine.config_error import ConfigError
-from pagetide.whole_file import write_whole
-
-_BUILT_IN = Path(__file__).with_name("responses_default.json")
+from pagetide.machine.costs import Costs
+from pagetide.machine.made_file import MadeFile, write_made
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +77,7 @@ class Responses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 raise ConfigError(f"the response of {one.setting} and {one.guest} cannot be: learn it anew")
 
 
-def learn(settings: Sequence[str], prices: costs.Costs, seed: int, tell: Callable[[], None]) -> Responses:
+def learn(settings: Sequence[str], prices: Costs, seed: int, tell: Callable[[], None]) -> Responses:
     """Learn the responses of these settings, for each guest.
 
     Args:
@@ -101,7 +99,7 @@ def learn(settings: Sequence[str], prices: costs.Costs, seed: int, tell: Callabl
     return Responses(ram_bytes=RAM_BYTES, mix=mix, seed=seed, costs=prices.date, learned=tuple(learned))
 
 
-def _learn(setting: str, guest: str, prices: costs.Costs, seed: int) -> Learned:
+def _learn(setting: str, guest: str, prices: Costs, seed: int) -> Learned:
     seen = [observe(setting, guest, shape, prices, seed) for shape in shapes(seed).values()]
     found = fit(setting, seen)
     off = np.concatenate([modelled(one, found) - one.held_mean for one in seen])
@@ -116,9 +114,14 @@ def _learn(setting: str, guest: str, prices: costs.Costs, seed: int) -> Learned:
     )
 
 
+_FILE = MadeFile(
+    Responses, "responses", "pagetide fleet learn", "responses.json", Path(__file__).with_name("responses_default.json")
+)
+
+
 def default_path() -> Path:
     """Where `pagetide fleet learn` writes, and the other commands look: beside the costs."""
-    return costs.default_path().with_name("responses.json")
+    return _FILE.usual_path
 
 
 def read_responses(path: Path | None = None) -> Responses:
@@ -127,16 +130,7 @@ def read_responses(path: Path | None = None) -> Responses:
     Raises:
         ConfigError: the file cannot be read, or does not hold responses.
     """
-    if path is None:
-        path = default_path() if default_path().is_file() else _BUILT_IN
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Responses)
-    except OSError as error:
-        raise ConfigError(
-            f"the responses {path} cannot be read: {error.strerror}; `pagetide fleet learn` makes them"
-        ) from error
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{path} does not hold responses as `pagetide fleet learn` writes them: {error}") from error
+    found = _FILE.read(path)
     found.check()
     return found
 
@@ -147,5 +141,4 @@ def write_responses(responses: Responses, path: Path) -> None:
     Raises:
         OSError: that cannot be.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, msgspec.json.format(msgspec.json.encode(responses), indent=2) + b"\n")
+    write_made(responses, path)

@@ -41,7 +41,11 @@ RULES: Mapping[str, Rule] = {
     "dense": Rule("less than half a step after another", "the largest values of each step are kept"),
     "held_over": Rule("missing, the first three of a gap", "what was used before is used on"),
     "unknown": Rule("missing, the rest of a gap", "unknown: in no sum and no mean"),
-    "resized": Rule("with another capacity than before", "the guest has what it has at each time", counts=False),
+    "resized": Rule(
+        "with another capacity than before",
+        "the guest has what it has at each time, and nothing of what is taken away",
+        counts=False,
+    ),
 }
 """Every oddity by name."""
 

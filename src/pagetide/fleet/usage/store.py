@@ -26,6 +26,11 @@ _S_MAX = 1e11  # of seconds the year 5138; of milliseconds 1973
 
 _FAULTS = {
     "fields <> expected": "has not as many columns as its heading",
+    "vm IS NULL OR vm = ''": "has no VM",
+}
+"""What no row must be, as SQL and as words."""
+
+_FAULTS_OF_SAMPLES = {
     "zoned": "has a time with a time zone: write UTC without one, or Unix time",
     "time IS NULL OR NOT isfinite(time)": "has no time that can be read",
     "time < 0": "has a time before 0",
@@ -34,12 +39,14 @@ _FAULTS = {
     "used IS NULL OR NOT isfinite(used)": "has no use that can be read",
     "used < 0": "has negative memory in use",
 }
-"""What a row must not be, as SQL and as words."""
+"""What a row must not be either, but for one that is left out because it is empty."""
+
+_EMPTY = "(capacity IS NULL OR used IS NULL)"
 
 
-RAW_COLUMNS = ("filename", "fields", "expected", "zoned", "vm", "time", "capacity", "used")
-"""What a raw row has: its file, how many columns it has and should have, whether its time has a zone, the VM's name,
-and as DOUBLE the time in its own unit and memory in bytes."""
+RAW_COLUMNS = ("filename", "fields", "expected", "zoned", "dated", "vm", "time", "capacity", "used")
+"""What a raw row has: its file, how many columns it has and should have, whether its time has a zone, and whether it is
+a date and no number, the VM's name, and as DOUBLE the time in its own unit (a date in seconds) and memory in bytes."""
 
 
 class Origin(NamedTuple):
@@ -95,17 +102,12 @@ class Store:
         self._origin, self.about = origin, origin.about
         self.database.execute(f"CREATE TABLE raw AS {rows}", values)
         self._odd: dict[str, Count] = {}
-        if origin.may_be_empty:
-            self._odd |= self._counted("empty", "capacity IS NULL OR used IS NULL")
-            self.database.execute("DELETE FROM raw WHERE capacity IS NULL OR used IS NULL")
-        self._refuse_faults()
-        unit_s = self._unit_s()
         backwards = "time < lag(time) OVER (PARTITION BY vm ORDER BY rowid)"
-        if origin.is_sorted:
-            self._refuse(
-                f"SELECT rowid FROM (SELECT rowid, {backwards} AS wrong FROM raw) WHERE wrong",  # noqa: S608
-                "is earlier than the line before it of the same VM, and --sorted says that there is none",
-            )
+        self._refuse_faults(backwards)
+        if origin.may_be_empty:
+            self._odd |= self._counted("empty", _EMPTY)
+            self.database.execute(f"DELETE FROM raw WHERE {_EMPTY}")  # noqa: S608 - our own words
+        unit_s = self._unit_s()
         self._odd |= self._counted("backwards", backwards)
         self.database.execute(
             "CREATE TABLE names AS SELECT vm, row_number() OVER (ORDER BY TRY_CAST(vm AS DOUBLE), vm) - 1 AS number "
@@ -145,13 +147,26 @@ class Store:
             return {}
         return {name: Count(sum(count for _, count in counts), len(counts), (str(counts[0][0]), counts[0][1]))}
 
-    def _refuse_faults(self) -> None:
+    def _refuse_faults(self, backwards: str) -> None:
+        """While all rows are there, by which the wrong one is counted."""
+        may_be_empty, is_sorted = self._origin.may_be_empty, self._origin.is_sorted
+        samples = f"raw WHERE NOT {_EMPTY}" if may_be_empty else "raw"
         for condition, sentence in _FAULTS.items():
-            self._refuse(f"SELECT rowid FROM raw WHERE {condition}", sentence)  # noqa: S608 - our own words
+            self._refuse("raw", condition, sentence)
+        for condition, sentence in _FAULTS_OF_SAMPLES.items():
+            self._refuse(samples, condition, sentence)
+        if self._origin.time_unit is not None:
+            self._refuse(samples, "dated", "has a time that is no number, and --time-unit says that it is one")
+        if is_sorted:
+            sentence = "is earlier than the line before it of the same VM, and --sorted says that there is none"
+            self._refuse(samples, backwards, sentence)
 
-    def _refuse(self, rows: str, sentence: str) -> None:
-        """Raise UsageError for the first of these rows, if there is one."""
-        first = self._rows(f"SELECT rowid FROM ({rows}) ORDER BY rowid LIMIT 1")  # noqa: S608 - our own words
+    def _refuse(self, rows: str, condition: str, sentence: str) -> None:
+        """Raise UsageError for the first of these rows of which this is so, if there is one."""
+        first = self._rows(
+            f"SELECT row FROM (SELECT rowid AS row, {condition} AS wrong FROM {rows}) "  # noqa: S608 - our own words
+            "WHERE wrong ORDER BY row LIMIT 1"
+        )
         if first:
             raise UsageError(f"{self._place(first[0][0])} {sentence}")
 

@@ -82,9 +82,11 @@ def _parquet_rows(store: Store, path: Path, columns: Columns) -> str:
             raise UsageError(f"{path}: the column {name} is {types[name]}, and not a number")
     vm, time, capacity, used = (_quoted(name) for name in _names(columns).values())
     unit = MEMORY_UNITS[columns.memory_unit]
-    as_number = f"epoch({time})" if time_type.startswith("TIMESTAMP") else f"CAST({time} AS DOUBLE)"
+    dated = time_type.startswith("TIMESTAMP")
+    as_number = f"epoch({time})" if dated else f"CAST({time} AS DOUBLE)"
     return (  # names are quoted, and the rest is ours
-        f"SELECT filename, 0 AS fields, 0 AS expected, FALSE AS zoned, CAST({vm} AS VARCHAR) AS vm, "  # noqa: S608
+        f"SELECT filename, 0 AS fields, 0 AS expected, FALSE AS zoned, {dated} AS dated, "  # noqa: S608
+        f"CAST({vm} AS VARCHAR) AS vm, "
         f"{as_number} AS time, CAST({capacity} AS DOUBLE) * {unit} AS capacity, "
         f"CAST({used} AS DOUBLE) * {unit} AS used "
         "FROM read_parquet(?, filename = true)"

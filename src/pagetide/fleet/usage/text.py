@@ -47,7 +47,8 @@ def rows(separator: str, columns: Sequence[str], wanted: Mapping[str, str], unit
     time, capacity, used = (field(columns, wanted[name]) for name in ("time", "capacity", "used"))
     return (
         f"SELECT filename, len(fields) AS fields, {len(columns)} AS expected, "  # noqa: S608 - our own words
-        f"regexp_matches({time}, ':[0-9.:]+ ?(Z|UTC|[+-][0-9:]+)$') AS zoned, {vm} AS vm, "
+        f"regexp_matches({time}, ':[0-9.:]+ ?(Z|UTC|[+-][0-9:]+)$') AS zoned, "
+        f"TRY_CAST({time} AS DOUBLE) IS NULL AS dated, {vm} AS vm, "
         f"coalesce(TRY_CAST({time} AS DOUBLE), epoch(TRY_CAST({time} AS TIMESTAMP))) AS time, "
         f"TRY_CAST({capacity} AS DOUBLE) * {unit_bytes} AS capacity, TRY_CAST({used} AS DOUBLE) * {unit_bytes} AS used "
         f"FROM ({_LINES.format(separator=separator)})"

@@ -5,14 +5,15 @@ allocates meanwhile would be in the recording.
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import select
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -28,6 +29,10 @@ _FETCH_INTERVAL_S = 0.1
 _ROOM_SHARE = 8
 _BUFFERS_SHARE = 32
 _BUFFER_BYTES_MIN, _BUFFER_BYTES_MAX = 1 << 20, 64 << 20
+_PAGE_HEADER_BYTES_MAX = 16
+_PARTS_MAX = 3
+"""Pages that a buffer may give beyond its size: the reader's own, and what was on it in part."""
+
 _NAME = "pagetide-"
 
 
@@ -37,7 +42,8 @@ class Task(NamedTuple):
     Attributes:
         command: words of a command; none is started if there are none.
         seconds: without a command, how long to record; with one, how much longer than it runs.
-        room_bytes: how much memory the recording may take; None is an eighth of what is available.
+        room_bytes: how much memory the recording may take, besides what the kernel's buffers have at its end; None is
+            an eighth of what is available.
     """
 
     command: Sequence[str]
@@ -50,7 +56,7 @@ class Recorded(NamedTuple):
 
     Attributes:
         recording: what was recorded.
-        status: the command's exit status; None without one, or if it was still running.
+        status: the command's exit status; None without one, or if a further signal ended the wait for it.
         ended_early: a sentence on why it was ended before its time; empty if it was not.
     """
 
@@ -69,13 +75,48 @@ def record_own_kernel(task: Task) -> Recorded:
     if os.sysconf("SC_PAGE_SIZE") != PAGE_SIZE_BYTES:
         raise NoTracingError(f"only kernels with pages of {format_size(PAGE_SIZE_BYTES)} are recorded")
     files = OwnKernelFiles()
-    with contextlib.closing(files):
+    with contextlib.closing(files), _Command(task.command) as command:
         _remove_left(files.root / "instances")
-        cpus = _cpus(files.root)
-        buffer_bytes = available_bytes() // _BUFFERS_SHARE // len(cpus)
+        on_line = os.cpu_count() or 1
+        buffer_bytes = available_bytes() // _BUFFERS_SHARE // on_line
         buffer_bytes = max(_BUFFER_BYTES_MIN, min(_BUFFER_BYTES_MAX, buffer_bytes))
         with TraceInstance(files, f"{_NAME}{os.getpid()}", buffer_bytes) as trace:
-            return _Recorder(files, trace, cpus, task).record()
+            recorder = _Recorder(files, trace, command, task, on_line * buffer_bytes)
+            recording, ended_early = recorder.record()
+    return Recorded(recording, command.status, ended_early)
+
+
+class _Command:
+    """A context: left, the command was waited for, if it was started. It may outlive its recording.
+
+    Attributes:
+        words: of it; none is started if there are none.
+        status: its exit status, once the context is left; None if a signal ended the wait.
+    """
+
+    status: int | None = None
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        self._process = subprocess.Popen(self.words)  # noqa: S603 - what the caller wants recorded
+        return self._process
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            with contextlib.suppress(KeyboardInterrupt):
+                self._process.wait()
+            self.status = self._process.poll()
 
 
 class _FullError(Exception):
@@ -85,82 +126,84 @@ class _FullError(Exception):
 class _Recorder:
     """One recording."""
 
-    def __init__(self, files: OwnKernelFiles, trace: TraceInstance, cpus: list[int], task: Task) -> None:
-        self._trace, self._cpus, self._task = trace, cpus, task
+    def __init__(
+        self, files: OwnKernelFiles, trace: TraceInstance, command: _Command, task: Task, buffers_bytes: int
+    ) -> None:
+        self._trace, self._command, self._task = trace, command, task
         self._folder = files.root / trace.folder / "per_cpu"
+        self._cpus = _cpus(self._folder)
         self._formats = trace.formats()
         page_bytes = read_layout(self._formats).page_bytes
         room_bytes = task.room_bytes if task.room_bytes is not None else available_bytes() // _ROOM_SHARE
-        nr_pages = max(1, room_bytes // page_bytes)
+        self._room_pages = max(1, room_bytes // page_bytes)
+        nr_pages = self._room_pages + _last_pages(buffers_bytes, page_bytes, len(self._cpus))
         memory = mmap.mmap(-1, nr_pages * page_bytes, flags=MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE)
         self._pages = np.frombuffer(memory, np.uint8).reshape(nr_pages, page_bytes)
         self._whose = np.ones(nr_pages, np.uint16)
         self._filled = 0
 
-    def record(self) -> Recorded:
-        """From the first mark to the last."""
-        command = self._task.command
-        status, ended_early = None, ""
+    def record(self) -> tuple[Recording, str]:
+        """From the first mark to the last; the recording, and why it was ended before its time."""
+        words = self._command.words
+        ended_early = ""
         with contextlib.ExitStack() as resources:
             self._fds = [self._open(cpu) for cpu in self._cpus]
             for fd in self._fds:
                 resources.callback(os.close, fd)
-            before = self._trace.begin(command[0] if command else "recording")
+            before = self._trace.begin(words[0] if words else "recording")
             try:
-                if command:
-                    status = self._run(command)
-                    self._trace.mark(f"after {command[0]}")
+                if words:
+                    self._run()
+                    self._trace.mark(f"after {words[0]}")
                 self._wait(self._task.seconds)
             except KeyboardInterrupt:
                 ended_early = "ended by a signal"
             except _FullError:
                 ended_early = self._full
             after = self._trace.end()
-            try:
-                self._fetch()
-            except _FullError:
-                ended_early = self._full
-        lost = sum(self._trace.entries_and_lost(cpu)[1] for cpu in self._cpus)
+            with contextlib.suppress(_FullError):
+                self._fetch(len(self._pages))
+        # What is still there was not read, and counts as lost.
+        lost = sum(sum(self._trace.entries_and_lost(cpu)) for cpu in self._cpus)
         pages, whose = self._pages[: self._filled], self._whose[: self._filled]
-        return Recorded(
-            Recording(self._formats, pages, whose, tuple(self._trace.marks), before, after, lost), status, ended_early
-        )
+        return Recording(self._formats, pages, whose, tuple(self._trace.marks), before, after, lost), ended_early
 
     @property
     def _full(self) -> str:
-        return f"ended when {format_size(self._pages.nbytes)} were full: --room gives more"
+        room = format_size(self._room_pages * self._pages.shape[1])
+        return f"ended when {room} were full: --room gives more"
 
     def _open(self, cpu: int) -> int:
         return os.open(self._folder / f"cpu{cpu}/trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def _run(self, command: Sequence[str]) -> int:
-        """Run it to its end; it goes on if the recording ends before."""
-        process = subprocess.Popen(command)  # noqa: S603 - what the caller wants recorded
-        pidfd = os.pidfd_open(process.pid)
+    def _run(self) -> None:
+        """Start the command and record to its end."""
+        pidfd = os.pidfd_open(self._command.start().pid)
         try:
             while not select.select([pidfd], [], [], _FETCH_INTERVAL_S)[0]:
-                self._fetch()
+                self._fetch(self._room_pages)
         finally:
             os.close(pidfd)
-            status = process.wait()
-        return status
 
     def _wait(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
             time.sleep(min(left_s, _FETCH_INTERVAL_S))
-            self._fetch()
+            self._fetch(self._room_pages)
 
-    def _fetch(self) -> None:
+    def _fetch(self, room_pages: int) -> None:
         """Take what the buffers have.
 
+        Args:
+            room_pages: how many pages to have at most.
+
         Raises:
-            _FullError: there is no room for more.
+            _FullError: that is not enough.
         """
         for cpu, fd in zip(self._cpus, self._fds, strict=True):
-            with contextlib.suppress(BlockingIOError):
+            with _suppressed(errno.EAGAIN, errno.ENODEV):  # nothing is there now, or the processor never was on-line
                 while True:
-                    if self._filled == len(self._pages) - 1:
+                    if self._filled >= room_pages:
                         raise _FullError
                     if not os.readv(fd, [self._pages[self._filled]]):
                         break
@@ -168,14 +211,29 @@ class _Recorder:
                     self._filled += 1
 
 
-def _cpus(root: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("cpu")) for path in (root / "per_cpu").iterdir())
+def _last_pages(buffers_bytes: int, page_bytes: int, cpus: int) -> int:
+    """How many pages all buffers have at most when they are fetched for the last time."""
+    return -(-buffers_bytes // (page_bytes - _PAGE_HEADER_BYTES_MAX)) + _PARTS_MAX * cpus
+
+
+@contextlib.contextmanager
+def _suppressed(*errors: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in errors:
+            raise
+
+
+def _cpus(folder: Path) -> list[int]:
+    """All that there may be, on-line or not."""
+    return sorted(int(path.name.removeprefix("cpu")) for path in folder.iterdir())
 
 
 def _remove_left(instances: Path) -> None:
-    """Remove the instances of recorders that were killed."""
+    """Remove the instances of recorders that were killed, one with our own process id, too."""
     for path in instances.glob(f"{_NAME}*"):
         pid = path.name.removeprefix(_NAME)
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if pid == str(os.getpid()) or (pid.isdigit() and not Path(f"/proc/{pid}").exists()):
             with contextlib.suppress(OSError):
                 path.rmdir()

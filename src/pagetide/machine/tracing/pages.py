@@ -76,11 +76,9 @@ def read_events(pages: npt.NDArray[np.uint8], cpus: npt.NDArray[np.uint16], layo
     """
     parts, gaps = [], 0
     for cpu in np.unique(cpus):
-        own = pages[cpus == cpu] if len(pages) else pages
+        own = pages[cpus == cpu]
         room = own.size // EVENT_BYTES_MIN + 1
-        columns: list[Any] = [
-            np.empty(room, kind) for kind in (np.int64, np.uint8, np.uint8, np.int32, np.int64, np.uint8)
-        ]
+        columns: list[Any] = [np.empty(room, kind) for kind in _KINDS]
         words = np.ascontiguousarray(own).view(np.int32).reshape(-1)
         cursor = np.zeros(3, np.int64)
         count = _decode(
@@ -163,11 +161,11 @@ def _word(words: _Words, at: int) -> int:
 
 @kernel
 def _number(words: _Words, body: int, at: int, wide: int) -> int:
-    """A field of 4 or 8 bytes; -1 if there is none."""
+    """A field of 4 bytes, unsigned, or of 8, signed, as the -1 is that stands for no page; -1 if there is none."""
     if at < 0:
         return -1
     low = _word(words, body + at)
-    return low | _word(words, body + at + 1) << 32 if wide else low
+    return low | int(words[body + at + 1]) << 32 if wide else low
 
 
 @kernel

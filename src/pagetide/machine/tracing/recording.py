@@ -165,7 +165,7 @@ def _stream(events: Events, pairs: Pairs, at: npt.NDArray[np.int64], names: tupl
         own = np.flatnonzero(vcpu == one)
         slot[own] = slots(kind[own], block[own])
     freed_by = np.where(kind == FREE, events.cpu[event], vcpu).astype(np.uint16)
-    end_s = max(float(_seconds(end_ns - begin_ns)), float(at_s[-1]))
+    end_s = float(_seconds(end_ns - begin_ns))
     order = pairs.order.astype(np.uint8)[block]
     stretches = _marks(event, at, names)
     return Stream(at_s, kind, order, slot, vcpu.astype(np.uint16), stretches, end_s, freed_by)

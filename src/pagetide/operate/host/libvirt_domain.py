@@ -77,7 +77,7 @@ def _ask(libvirt: Any, name: str) -> Domain:
         try:
             connection = libvirt.openReadOnly(each)
         except libvirt.libvirtError as error:
-            reasons.append(str(error))
+            reasons.append(f"libvirt says: {error}")
             continue
         try:
             domain = _look_up(libvirt, connection, name)
@@ -87,10 +87,12 @@ def _ask(libvirt: Any, name: str) -> Domain:
             version = f"{connection.getVersion() // 1000000}.{connection.getVersion() // 1000 % 1000}"
             return Domain(domain.UUIDString(), domain_facts(version, definition, statistics, time.time()))
         except libvirt.libvirtError as error:
-            reasons.append(str(error))
+            reasons.append(f"libvirt says: {error}")
+        except LibvirtError as error:
+            reasons.append(f"{error} ({each})")
         finally:
             connection.close()
-    raise LibvirtError(f"libvirt says: {'; '.join(reasons)}")
+    raise LibvirtError("; ".join(reasons))
 
 
 def _look_up(libvirt: Any, connection: Any, name: str) -> Any:

@@ -1,9 +1,10 @@
 """The process that answers scrapes, started by the daemon (process.py) with a listening socket.
 
 It ends when its standard input does, which is when the daemon ends. Neither a slow client nor many of them can do more
-than keep others from scraping, and that for `_TIMEOUT_S`.
+than keep others from scraping, and that for `REQUEST_MAX_S`.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -21,7 +22,10 @@ from pagetide.operate.metrics.scraping import Scraping
 CLIENTS_MAX = 16
 """Most connections at once; who comes beyond that is hung up on."""
 
-_TIMEOUT_S = 5.0
+REQUEST_MAX_S = 15.0
+"""Longest that a client has a connection, however little it says at a time."""
+
+_SILENCE_MAX_S = 5.0
 _PLACE = "/metrics"
 _PAGE = b'<!doctype html><title>pagetide</title><p><a href="/metrics">metrics</a>\n'
 
@@ -53,15 +57,31 @@ class Endpoint(ThreadingHTTPServer):
         finally:
             self._places.release()
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answer a client, or hang up on it once its time is over."""
+        limit = threading.Timer(REQUEST_MAX_S, _hang_up, [request])
+        limit.daemon = True
+        limit.start()
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            limit.cancel()
+            limit.join()  # the connection is closed next, and its descriptor may become another's
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up amid an answer is no news; all else is told."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it may have hung up itself
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Endpoint
-    timeout = _TIMEOUT_S
+    timeout = _SILENCE_MAX_S
     server_version, sys_version = "pagetide", ""
 
     def do_GET(self) -> None:

@@ -42,12 +42,15 @@ class Scraping:
         )
 
     def answer(self, accept: str) -> tuple[bytes, str]:
-        """The text that an Accept header asks for, and its content type.
+        """The text that an Accept header asks for, or plain text if it asks for none, and its content type.
 
         Raises:
             OSError, msgspec.DecodeError: as `ask_daemon`.
         """
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # of a version that is no number
+            encode, content_type = choose_encoder("")
         openmetrics = content_type.startswith("application/openmetrics-text")
         with self._lock:
             start_s = self._clock_s()

@@ -1,15 +1,16 @@
 """What `make setup-guests` takes out of packages and of apt's sources, on made-up ones."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.needed import need
+
 pytestmark = pytest.mark.jit  # no kernel is called
 
-SETUP = Path(__file__).parent.parent / "tools/setup_guests"
+SETUP = Path(__file__).parents[2] / "tools/setup_guests"
 
 
 def setup(script: str, home: Path) -> str:
@@ -21,8 +22,7 @@ def setup(script: str, home: Path) -> str:
 
 def package(folder: Path, name: str, files: list[str]) -> Path:
     """A Debian package with these files, each of which has its own name in it."""
-    if shutil.which("dpkg-deb") is None:
-        pytest.skip("dpkg-deb is Debian's")
+    need("dpkg-deb")
     tree = folder / name
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN/control").write_text(
