@@ -1,6 +1,6 @@
 """Finds the states of a guest's blocks for its page map (page_map.py), a piece at a time.
 
-A block is asked about in one call (`presence.held_bytes`): some 8 µs where all of it is there, 1 µs where nothing is.
+A block is asked about in one call (`presence.held_bytes`): some 15 µs where all of it is there, 0.4 µs where nothing is.
 So who wants a whole map asks for one piece after the other, and none takes much longer than `PIECE_NS`.
 """
 
@@ -23,7 +23,7 @@ PIECE_NS = 2_000_000
 PIECE_BLOCKS_MAX = 4096
 """Most blocks in a piece."""
 
-_STEP_BLOCKS = 64
+_STEP_BLOCKS = 16
 _BLOCK_PAGES = HUGE_PAGE_BYTES >> PAGE_SHIFT
 _WAS_HELD = 1  # something of it was there at a look
 _CAME_BACK = 2  # what was returned was found there again
