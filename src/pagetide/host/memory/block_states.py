@@ -1,6 +1,6 @@
 """Finds the states of a guest's blocks for its page map (page_map.py), a piece at a time.
 
-A block is asked about in one call (`presence.held_bytes`): some 15 µs where all of it is there, 0.4 µs where nothing is.
+A block is asked about in one call (`presence.held_bytes`): some 15 µs where all of it is there, 0.4 µs where nothing.
 So who wants a whole map asks for one piece after the other, and none takes much longer than `PIECE_NS`.
 """
 
