@@ -19,6 +19,7 @@ from benchmarks import (
     shared,
     simulated,
     starting,
+    tending,
 )
 from benchmarks.figures import measured, section, with_sections
 from benchmarks.host import against_qemu, bad_neighbours, discarding, joined, many_guests, scraping, shown
@@ -50,6 +51,7 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "cli": command_line.run,
     "why": looking.run,
     "start": starting.run,
+    "tend": tending.run,
     "turns": lambda: _turns(allocator_rows.BEFORE),
 }
 _PRIZE = "prize"

@@ -4,11 +4,12 @@ Two kinds of work. `pair` allocates and frees one page, which hits the per-CPU l
 the held blocks or allocates a new one in its place, of random order, so that blocks split and merge; a third of
 memory is held. Each is run on one vCPU and on two at once, and against itself with a reporting worker at work
 (`scan`, every 50 ms, with a host that takes everything at once), in turn, so that the ratio holds on a noisy machine.
-Nothing is asked of two vCPUs: where there are two processors, the worker and they do not fit on them. What two vCPUs
-cost each other is asked in `turns`.
+Of that ratio nothing is asked where the vCPUs and the worker have not a processor each. What two vCPUs cost each other
+is asked in `turns`.
 """
 
 import functools
+import os
 import statistics
 import threading
 import time
@@ -163,5 +164,8 @@ def run() -> Iterator[Row]:
             target = 60.0 if vcpus == 1 else None
             yield Row(f"allocator, {name}, {vcpus} vCPU", _best_ns(vcpus, make_work()), "ns", at_most=target)
             ratio = _reporting_ratio(vcpus, make_work)
-            asked = 1.03 if vcpus == 1 else None
-            yield Row(f"allocator, {name}, {vcpus} vCPU, reporting on / off", ratio, "ratio", at_most=asked)
+            title = f"allocator, {name}, {vcpus} vCPU, reporting on / off"
+            if vcpus < len(os.sched_getaffinity(0)):
+                yield Row(title, ratio, "ratio", at_most=1.03)
+            else:
+                yield Row(title, ratio, "ratio", note="not asked: there is no processor for the worker")

@@ -1,5 +1,7 @@
 """One measured figure."""
 
+import statistics
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -45,3 +47,9 @@ class Row(NamedTuple):
         return (self.at_most is None or self.value <= self.at_most) and (
             self.at_least is None or self.value >= self.at_least
         )
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Between which two half of the values are, and in the middle the median."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return float(low), float(middle), float(high)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import guest_allocator
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
 from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
-from benchmarks.rows import Row
+from benchmarks.rows import Row, quartiles
 from benchmarks.turns.builds import CommitError, Turn, both, tree_of, turns_row
 from pagetide.machine.costs import read_costs
 from pagetide.workload.lives import lives
@@ -39,6 +40,26 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def of(part: str, *rows: Row) -> tuple[str, str]:
     """A part's section."""
     return part, section(Measured(part, "2026-11-29", "abc", "2 CPUs X", "6.18", 2.0, rows))
+
+
+def test_quartiles_are_what_half_of_the_values_lie_between() -> None:
+    """Values that were measured, so the least and the largest are the ends; between two of them it is in proportion."""
+    assert quartiles([4.0, 1.0, 3.0, 2.0, 5.0]) == (2.0, 3.0, 4.0)
+    values = np.random.default_rng(1).normal(size=20).tolist()
+    assert quartiles(values) == pytest.approx(np.quantile(values, (0.25, 0.5, 0.75)))
+
+
+@pytest.mark.parametrize("processors", [2, 3])
+def test_reporting_beside_vcpus_is_asked_where_it_has_a_processor(
+    processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two vCPUs and the worker need three; where there are two, the row says why nothing is asked."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(processors)))
+    monkeypatch.setattr(guest_allocator, "_best_ns", lambda *_: 50.0)
+    monkeypatch.setattr(guest_allocator, "_reporting_ratio", lambda *_: 1.05)
+    ratios = [row for row in guest_allocator.run() if row.unit == "ratio"]
+    assert [row.ok for row in ratios] == [False, False] + 2 * [False if processors == 3 else None]
+    assert [bool(row.note) for row in ratios] == [False, False] + 2 * [processors == 2]
 
 
 def test_rows_come_one_by_one_and_the_end_is_told(
@@ -159,10 +180,12 @@ def test_a_trace_is_replayed_live_and_simulated(tmp_path: Path, hugetmpfs: None)
     """On both kinds of host pages, what is held and what is added is set against the simulated run."""
     blocks = lives(np.arange(200) * 0.001, np.arange(200) * 0.001 + 0.5, np.zeros(200), np.zeros(200))
     save_stream(plan_of(blocks, name="little", end_s=1.0).whole(), tmp_path / "little.parquet")
-    rows = list(real_memory.run(tmp_path / "little.parquet"))
-    assert [row.name.rpartition(": ")[2] for row in rows] == ["held, off by", "added CPU, off by"] * 2
-    assert ["4 KiB" in row.name for row in rows] == [True, True, False, False]
-    assert all(row.at_most == 10 and row.value is not None and "simulated" in row.note for row in rows)
+    rows = list(real_memory.run(tmp_path / "little.parquet", repeats=1))
+    found = ["held", "held, off by", "refaulted", "added CPU, off by"]
+    assert [row.name.rpartition(": ")[2] for row in rows] == found * 2
+    assert ["4 KiB" in row.name for row in rows] == [True] * 4 + [False] * 4
+    assert [row.at_most for row in rows] == [None, 10, None, 10] * 2
+    assert all(row.value is not None and "simulated" in row.note for row in rows)
 
 
 def test_who_knows_the_future_discards_what_stays_free() -> None:

@@ -39,7 +39,7 @@ FLOORS = (
     {"machine"},
     {"explorer"},
     {"conformance"},
-    {"terminal"},
+    {"terminal", "workers"},
     {"compare", "operate", "fleet"},
     {"commands"},
     {"cli", "__main__"},

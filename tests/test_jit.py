@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -202,11 +203,34 @@ def test_without_a_home_kernels_are_cached_elsewhere(cache: Path, monkeypatch: p
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        (jit, "_PACKAGE", Path("/elsewhere/pagetide")),
+        (sys.implementation, "cache_tag", "cpython-399"),
+        (numba, "__version__", "9.9"),
+    ],
+)
+def test_what_another_checkout_or_python_compiled_does_not_count(
+    where: object, name: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels are looked for by all of these, so a step is compiled for one of each alone."""
+    monkeypatch.setattr(jit, "CACHE_FOLDER", tmp_path)
+    jit.mark_compiled("step")
+    assert jit.is_compiled("step")
+    with monkeypatch.context() as other:
+        other.setattr(where, name, value)
+        assert not jit.is_compiled("step")
+    assert jit.is_compiled("step")
+
+
+@pytest.mark.jit
 @pytest.mark.parametrize("first", ["pagetide.jit", "pagetide.atomics", "numba"])
 def test_a_second_process_compiles_nothing(first: str, tmp_path: Path) -> None:
     """Kernels that one process compiled are in our folder and loaded by the next, whatever is imported first."""
     script = f"""
 import {first}
+import numba
 import numpy as np
 from pagetide.jit import CACHE_FOLDER
 before = any(CACHE_FOLDER.rglob('*.nbc'))

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.rows import Row
+from benchmarks.rows import Row, quartiles
 from pagetide.guest.driver.link import VhostUserLink, connect
 from pagetide.guest.driver.reporting import WANTED, BalloonTransport
 from pagetide.machine.qemu.device import QemuDevice
@@ -212,7 +212,7 @@ def compare(case: Case) -> list[Row]:
         empty_ns = [statistics.median(side.kick_ns(0) for _ in range(_EMPTY_KICKS)) for side in (ours, qemu)]
     ours_ns, qemu_ns = np.array(spent[1:]).T
     ratios = qemu_ns / ours_ns
-    low, middle, high = (float(np.quantile(ratios, share)) for share in (0.25, 0.5, 0.75))
+    low, middle, high = quartiles(ratios.tolist())
     error = _MEDIAN_ERROR * float(np.std(ratios)) / len(ratios) ** 0.5
     spread = f"± {error:.3f}; half of the {case.rounds} rounds: {low:.3f} to {high:.3f}"
     gib = case.bytes / 2**30

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.host.bare_punch import BarePunch, NoCompilerError
-from benchmarks.rows import Row
+from benchmarks.rows import Row, quartiles
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.balloon import FEATURES
 from pagetide.host.memory.presence import LARGE_BYTES, ROOM_BYTES, ask_before, gone_bytes, returned_bytes
@@ -183,7 +183,7 @@ def against_bare(case: Case, punch: BarePunch, count: int = ROUNDS) -> list[Row]
     reports = case.blocks / CAPACITY / 2
     device_ns, bare_ns = np.array(rounds[1:]).T / reports
     bytes_per_s = CAPACITY * case.block_bytes / (np.median(device_ns) / 1e9)
-    low, ratio, high = (float(np.quantile(bare_ns / device_ns, share)) for share in (0.25, 0.5, 0.75))
+    low, ratio, high = quartiles((bare_ns / device_ns).tolist())
     spread = f"half of the {count} rounds: {low:.3f} to {high:.3f}"
     rows = [
         Row(f"discard, {case.name}", bytes_per_s / 2**30, "GiB a host CPU second"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.host.bare_punch import BarePunch, NoCompilerError
 from benchmarks.host.discarding import ROUNDS, Bench, Case, played_guest
-from benchmarks.rows import Row
+from benchmarks.rows import Row, quartiles
 from pagetide.host.device.queues.element import ELEMENTS_PER_TURN
 from pagetide.machine.live.host_warm_up import warm_up_host
 from pagetide.units import PAGE_SIZE_BYTES
@@ -45,7 +45,7 @@ def joined(punch: BarePunch) -> Row:
                     elements = rng.permutation(pages.reshape(_ELEMENTS, case.capacity))
                     spent_ns[0] += guest.report(case.block_bytes, *elements)
             ratios.append(spent_ns[1] / spent_ns[0])
-    low, ratio, high = (float(np.quantile(ratios[1:], share)) for share in (0.25, 0.5, 0.75))
+    low, ratio, high = quartiles(ratios[1:])
     name = f"discard, 4 KiB adjacent in {_ELEMENTS} elements, device / one call over all"
     spread = f"half of the {ROUNDS} rounds: {low:.3f} to {high:.3f}"
     return Row(name, ratio, "ratio", at_least=case.at_least, note=spread)
@@ -61,7 +61,7 @@ def many_ranges() -> Row:
             for side in (0, 1) if number % 2 else (1, 0):
                 spent_ns[side] = sum(map(benches[side].device_ns, benches[side].refill()))
             ratios.append(spent_ns[0] / spent_ns[1])
-    low, ratio, high = (float(np.quantile(ratios[1:], share)) for share in (0.25, 0.5, 0.75))
+    low, ratio, high = quartiles(ratios[1:])
     name = f"discard, 4 KiB blocks, a range of a report of {_MANY} / of {_FEW.capacity}"
     spread = f"half of the {ROUNDS} rounds: {low:.3f} to {high:.3f}"
     return Row(name, ratio, "ratio", at_least=_LARGE.at_least, note=spread)

@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def _widened(kind: Any) -> Any:
 
 
 def kernel_names() -> list[str]:
-    """The kernels of all that was imported, as `compiled` names them."""
+    """The kernels of all that was imported, as `telling_compiled` names them."""
     return list(_names)
 
 
@@ -147,7 +148,10 @@ def mark_compiled(step: str) -> None:
 
 
 def _mark_of(step: str) -> Path:
-    return CACHE_FOLDER / f"{step}-{numba.__version__}-{binding.get_host_cpu_name()}.compiled"
+    """Named after all by which numba tells kernels apart: where their source is, and what compiled them for what."""
+    place = hashlib.sha256(str(_PACKAGE).encode()).hexdigest()[:8]
+    python, processor = sys.implementation.cache_tag, binding.get_host_cpu_name()
+    return CACHE_FOLDER / f"{step}-{place}-{python}-{numba.__version__}-{processor}.compiled"
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
+from pagetide.cli import commands  # noqa: F401 - imported before a test gives up the right to read it
 from pagetide.commands import run as run_command
 from pagetide.machine.config import RunConfig
 from pagetide.machine.observer import Machine, Observer

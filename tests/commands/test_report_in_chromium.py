@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.slow]
 
 DESIGNS = ("off", "scan", "notify-array", "sync")
 REPEATS = 2
+EXAMPLE = Path("docs/compare-report.html").resolve()
 SQL = {
     "footprint_gib": "mean_resident_bytes / 1073741824.0",
     "lag_p99_s": "return_lag_s_p99",
@@ -110,15 +111,33 @@ def test_nothing_is_asked_for_and_nothing_complained_of(folder: Path, page: Page
     assert not re.findall(r'(?:src|href)="(?!#)|@import|<script', html)
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-def test_the_page_is_no_wider_than_the_screen(folder: Path, page: Page, width: int) -> None:
-    """Only tables scroll sideways, each by itself; the pictures fit."""
-    page.open(folder / "report.html", width=width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+@pytest.mark.parametrize("width", [360, 400, 1280])
+@pytest.mark.parametrize("is_example", [False, True], ids=["small", "example"])
+def test_the_page_is_no_wider_than_the_screen(folder: Path, page: Page, width: int, is_example: bool) -> None:
+    """Only on a phone do tables scroll sideways, each by itself; the pictures fit everywhere. So does the example."""
+    page.open(EXAMPLE if is_example else folder / "report.html", width=width)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    if width >= 1280:
+        tables = page.evaluate("[...document.querySelectorAll('.wide')].map(one => [one.scrollWidth, one.clientWidth])")
+        assert len(tables) >= 2
+        assert all(needed <= there for needed, there in tables), tables
     widest = page.evaluate(
         "Math.max(...[...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect().right))"
     )
     assert widest <= width
+
+
+def test_the_first_screen_is_pictures(folder: Path, page: Page) -> None:
+    """Curves begin in its upper third, and those of all designs end on it; what less memory costs comes right after."""
+    page.open(folder / "report.html", width=1280)
+    places = page.evaluate(
+        """[...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect())
+            .map(one => [one.top, one.bottom])"""
+    )
+    tops, bottoms = zip(*places[: len(DESIGNS)], strict=True)
+    assert max(tops) < 300
+    assert max(bottoms) < 900
+    assert places[len(DESIGNS)][0] < 900
 
 
 def test_every_configuration_has_a_curve_that_is_seen(folder: Path, page: Page) -> None:

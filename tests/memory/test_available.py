@@ -24,9 +24,13 @@ def proc(tmp_path: Path) -> Path:
     return folder
 
 
-def limit(group: Path, limit_bytes: int | str, current_bytes: int) -> None:
-    """Give a control group a limit."""
+def limit(group: Path, limit_bytes: int | str, current_bytes: int, files_bytes: tuple[int, int] = (0, 0)) -> None:
+    """Give a control group a limit, and files in the page cache: active ones and others."""
     group.mkdir(parents=True, exist_ok=True)
+    active_bytes, inactive_bytes = files_bytes
+    stat = {"anon": 5 * MIB, "file": sum(files_bytes) + MIB, "shmem": MIB, "inactive_anon": 3 * MIB,
+            "active_anon": 3 * MIB, "inactive_file": inactive_bytes, "active_file": active_bytes}  # fmt: skip
+    (group / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in stat.items()))
     (group / "memory.max").write_text(f"{limit_bytes}\n")
     (group / "memory.current").write_text(f"{current_bytes}\n")
 
@@ -51,6 +55,12 @@ def test_the_tightest_control_group_decides(proc: Path, tmp_path: Path) -> None:
     assert available_bytes(proc, tmp_path) == 412 * MIB
     limit(tmp_path / "a/b", 100 * MIB, 60 * MIB)
     assert available_bytes(proc, tmp_path) == 40 * MIB
+
+
+def test_files_in_the_page_cache_leave_room(proc: Path, tmp_path: Path) -> None:
+    """They are given up before anybody is killed; pages of memory files, which are `shmem`, are not."""
+    limit(tmp_path / "a/b", 512 * MIB, 500 * MIB, (100 * MIB, 300 * MIB))
+    assert available_bytes(proc, tmp_path) == 412 * MIB
 
 
 def test_a_containers_own_group_is_the_root(proc: Path, tmp_path: Path) -> None:

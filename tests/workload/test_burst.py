@@ -22,17 +22,16 @@ def test_it_eats_what_it_is_to_eat(eat_bytes: int, vcpus: int) -> None:
     """All vCPUs together eat the whole amount, short of less than a page for each."""
     stream = burst_of(eat_bytes, vcpus=vcpus)
     for stretch in stream.stretches[::2]:
-        eaten = stream.allocated_bytes(stretch.mark.first, stretch.end)
-        assert eat_bytes - vcpus * PAGE_SIZE_BYTES < eaten <= eat_bytes
+        assert eat_bytes - vcpus * PAGE_SIZE_BYTES < stretch.allocated_bytes <= eat_bytes
 
 
 def test_every_burst_frees_all_that_it_ate() -> None:
     """Each slot is filled once with a block of some order, and freed once with the same order, in the same order."""
     stream = burst_of()
-    eats, releases = stream.stretches[::2], stream.stretches[1::2]
-    for eat, release in zip(eats, releases, strict=True):
-        assert (eat.mark.eats, release.mark.eats, release.mark.settle) == (True, False, True)
-        ate, freed = slice(eat.mark.first, eat.end), slice(release.mark.first, release.end)
+    ends = [mark.first for mark in stream.marks[2::2]] + [stream.nr_operations]
+    for eat, release, end in zip(stream.marks[::2], stream.marks[1::2], ends, strict=True):
+        assert (eat.eats, release.eats, release.settle) == (True, False, True)
+        ate, freed = slice(eat.first, release.first), slice(release.first, end)
         assert set(stream.kind[ate]) == {ALLOCATE}
         assert set(stream.kind[freed]) == {FREE}
         for column in (stream.order, stream.slot, stream.vcpu):
@@ -67,7 +66,7 @@ def test_the_same_seed_gives_the_same_operations_and_another_one_does_not() -> N
 def test_half_of_the_memory_is_eaten_in_huge_pages() -> None:
     """2 MiB blocks hold half of it, single pages a quarter."""
     stream = burst_of(256 << 20, vcpus=1)
-    orders = stream.order[: stream.stretches[0].end]
+    orders = stream.order[: stream.marks[1].first]
     pages = {order: int((orders == order).sum()) << order for order in (0, 9)}
     assert pages[9] == 128 << 20 >> 12
     assert pages[0] == 64 << 20 >> 12

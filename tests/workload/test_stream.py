@@ -58,9 +58,9 @@ def test_marks_make_stretches() -> None:
     marks = (Mark(0, "a"), Mark(2, "b"), Mark(5, "c"))
     marked = made._replace(marks=marks)
     assert marked.stretches == (
-        Stretch(marks[0], 2, 0.0, 1.0, 0.0, 9 * PAGE_SIZE_BYTES),
-        Stretch(marks[1], 5, 1.0, 7.0, 2.0, 4 * PAGE_SIZE_BYTES),
-        Stretch(marks[2], 5, 7.0, 7.0, None, 0),
+        Stretch(marks[0], 0.0, 1.0, 0.0, 9 * PAGE_SIZE_BYTES),
+        Stretch(marks[1], 1.0, 7.0, 2.0, 4 * PAGE_SIZE_BYTES),
+        Stretch(marks[2], 7.0, 7.0, None, 0),
     )
     first, second = (marked.operations_of(vcpu) for vcpu in (0, 1))
     assert first.ends.tolist() == [1, 3, 3]

@@ -102,8 +102,8 @@ def test_a_day_has_its_bursts_over_a_quiet_server() -> None:
     frees = [one for one in stream.stretches if one.mark.burst != NO_BURST and not one.mark.eats]
     assert [one.mark.burst for one in eats] == [one.mark.burst for one in frees] == [0, 1, 2]
     for number, (eat, free) in enumerate(zip(eats, frees, strict=True)):
-        assert stream.allocated_bytes(eat.mark.first, eat.end) == 128 * MIB
-        assert stream.allocated_bytes(free.mark.first, free.end) == 0
+        assert eat.allocated_bytes == 128 * MIB
+        assert free.allocated_bytes == 0
         assert number * 4 <= eat.until_s <= number * 4 + 1.5
         assert free.until_s == pytest.approx(eat.until_s + 1)
         assert held_at(stream, eat.until_s + 0.5)[0] > 128 + 64 * SERVER_SHARE / 2

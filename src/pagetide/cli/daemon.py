@@ -124,7 +124,8 @@ def ctl(
 
     Args:
         command: list; show, set, pause, resume, inhibit, uninhibit or hint, with a guest; add or remove, with the
-            name of a guest whose socket is to be made or removed in the daemon's --socket-dir.
+            name of a guest whose socket is to be made or removed in the daemon's --socket-dir; check, whether this
+            release goes on with all of the daemon's guests if it takes its place.
         guest: Its name, as list shows it. What is wanted of a guest can be said before it is attached.
         settings: For set: target=SIZE, the memory that the guest is to make do with; target=none, all that it has.
         control: The daemon's control socket. [default: pagetide/control.sock in XDG_RUNTIME_DIR]

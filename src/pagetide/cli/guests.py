@@ -100,7 +100,7 @@ def run(
         design: How free memory is returned.
         order: The smallest block that is reported is 2^ORDER pages of 4 KiB. [default: 9]
         delay: Seconds from a free until reporting begins. [default: 2 for designs that scan, for shared and with the
-            timer, otherwise 0; 0 for the workload small]
+            timer, 1 for pool, otherwise 0; for the workload small 0, and 0.1 with pool]
         capacity: Blocks in one report, and so out of the allocator, at most. [default: 32]
         pace: drain reports until nothing is left; linux, for scan, a sixteenth of each list every DELAY.
             [default: drain]
@@ -173,6 +173,7 @@ def boot(
     bursts: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
     hold: Annotated[float | None, Parameter(group=GUEST)] = None,
     sieve: Annotated[bool, Parameter(negative="", group=GUEST)] = False,
+    build: Annotated[bool, Parameter(negative="", group=GUEST)] = False,
     order: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
     tend: Annotated[bool, Parameter(negative="", group=REPORTING)] = False,
     verify: Annotated[float | None, Parameter(group=REPORTING)] = None,
@@ -189,8 +190,9 @@ def boot(
     Args:
         kind: uml, which is User-Mode Linux: a Linux kernel as a process; or qemu, which translates the guest's code.
             Neither needs root or hardware virtualisation.
-        arch: For qemu, a guest of another architecture or page size: i386, arm64, arm64-16k, ppc64el, ppc64el-64k,
-            riscv64 or s390x (with --peer). As root on Debian, `make setup-guests ARCH=...` fetches what it needs.
+        arch: For qemu, a guest of another architecture, page size or kernel: i386, arm64, arm64-16k, ppc64el,
+            ppc64el-64k, riscv64, s390x (with --peer), or amd64-trixie, which has the kernel of Debian 13. As root on
+            Debian, `make setup-guests ARCH=...` fetches what it needs.
             [default: amd64]
         kernel: The kernel to boot: a linux.uml with its modules in ../lib/uml/modules; or FOLDER/boot/vmlinuz-RELEASE
             with its modules in FOLDER/lib/modules/RELEASE, or vmlinuz beside its modules, as Debian 14 has it.
@@ -203,6 +205,8 @@ def boot(
         hold: Seconds for which it keeps the file. [default: 1]
         sieve: Every other page of the file goes to a second file that stays, so that what is removed is free in single
             pages, of which stock reporting returns nothing.
+        build: Instead of the file write a tree of small ones, each by short-lived processes, two at a time, as a build
+            makes its objects; all but a fifth is removed.
         order: The smallest block that is reported is 2^ORDER of the guest's pages. [default: the kernel's own]
         tend: Run `pagetide tend` in the guest.
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
@@ -215,7 +219,7 @@ def boot(
     from pagetide.commands.boot import boot as boot_once
 
     given = {"ram": ram, "fill": fill, "bursts": bursts, "hold": hold, "order": order, "verify": verify}
-    given |= {"sieve": sieve or None, "tend": tend or None}
+    given |= {"sieve": sieve or None, "build": build or None, "tend": tend or None}
     choice = BootChoice(kind, peer, socket, control, qemu, kernel, arch)
     choice.check(given)
     return boot_once(choice, make_boot_config(given, choice.architecture), json)

@@ -25,6 +25,7 @@ _FIELDS = {
     "hold": "hold_s",
     "order": "order",
     "sieve": "sieve",
+    "build": "build",
     "tend": "tend",
     "verify": "verify_share",
 }

@@ -15,10 +15,8 @@ from rich.console import Console
 
 from pagetide.commands.status import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
 from pagetide.compare.grid.axes import Choice, Grid, grouped, make_grid
-from pagetide.compare.grid.execute import Execution, PoolError
-from pagetide.compare.grid.pools import ClusterPool, Pool, ProcessPool
 from pagetide.compare.grid.resume import cells_left
-from pagetide.compare.grid.worker import Job
+from pagetide.compare.grid.worker import Job, lost_job, run_job
 from pagetide.compare.results.cells import without_duplicates
 from pagetide.compare.results.records import Record, Run, StoreError
 from pagetide.compare.results.spread import REPEATS_MIN
@@ -31,6 +29,10 @@ from pagetide.memory.available import available_bytes
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.terminal.interrupt import Interrupt
 from pagetide.terminal.progress import GridProgress
+from pagetide.workers.execution import Execution, PoolError
+from pagetide.workers.pools import ClusterPool, Pool, ProcessPool
+
+_Pool = Pool[Job, Record]
 
 _FAILED_SHOWN_MAX = 10
 _JOBS_MAX = 256
@@ -78,7 +80,11 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
         return shlex.join(["pagetide", "compare", "--resume", "--out", str(folder), *given])
 
 
-def compare(choice: Choice | None, manner: Manner, *, make_pool: Callable[[int], Pool] = ProcessPool) -> int:
+def _processes(jobs: int) -> _Pool:
+    return ProcessPool(jobs, run_job)
+
+
+def compare(choice: Choice | None, manner: Manner, *, make_pool: Callable[[int], _Pool] = _processes) -> int:
     """Run a grid, keep what it measured, and write the report; an exit status.
 
     Args:
@@ -131,14 +137,14 @@ def _whole_grid(choice: Choice) -> Grid:
     return grid._replace(cells=without_duplicates([*grid.cells, *more]))
 
 
-def _pool(manner: Manner, make_pool: Callable[[int], Pool], configs: Sequence[RunConfig], *, live: bool) -> Pool:
+def _pool(manner: Manner, make_pool: Callable[[int], _Pool], configs: Sequence[RunConfig], *, live: bool) -> _Pool:
     """Workers for runs of these settings, as many as there is memory for.
 
     Raises:
         ConfigError: there is not enough for one of the runs.
     """
     if manner.cluster is not None:
-        return ClusterPool(manner.cluster)
+        return ClusterPool(manner.cluster, run_job)
     if live:
         return make_pool(1)
     from pagetide.machine.kernels.ahead import SIMULATED, compile_kernels
@@ -159,7 +165,7 @@ def _costs(path: Path | None) -> tuple[Costs, str]:
     return costs, f"{hashlib.sha256(msgspec.json.encode(costs)).hexdigest()[:12]} {name}"
 
 
-def _execute(jobs: Sequence[Job], pool: Pool, store: Store) -> tuple[bool, str | None]:
+def _execute(jobs: Sequence[Job], pool: _Pool, store: Store) -> tuple[bool, str | None]:
     """Run the jobs; whether Ctrl-C ended that, and what else did."""
     console = Console(stderr=True, highlight=False)
     live = console.is_interactive and sys.stderr.isatty()  # FORCE_COLOR makes rich call any file a terminal
@@ -174,7 +180,7 @@ def _execute(jobs: Sequence[Job], pool: Pool, store: Store) -> tuple[bool, str |
             return interrupt.happened
 
         try:
-            Execution(jobs, pool).run(take, is_stopped, progress.note)
+            Execution(jobs, pool, lost_job).run(take, is_stopped, progress.note)
         except (PoolError, StoreError) as error:
             return False, str(error)
         return interrupt.happened, None

@@ -16,7 +16,6 @@ from pagetide.machine.settings.fits import check_against_machine
 from pagetide.machine.versions import now_utc, versions
 from pagetide.machine.workloads import make_work
 from pagetide.whole_file import TargetError, check_writable, write_whole
-from pagetide.workload.plan import Plan
 from pagetide.workload.stream import StreamError
 from pagetide.workload.stream_file import save_stream
 
@@ -48,7 +47,7 @@ def prepare_stream(config: RunConfig, save_path: Path | None) -> None:
         if config.stream is not None or config.faults or save_path is not None:
             work = make_work(config)
             if save_path is not None:
-                save_stream(work.whole() if isinstance(work, Plan) else work, save_path)
+                save_stream(work.whole(), save_path)
     except StreamError as error:
         raise ConfigError(str(error)) from error
 

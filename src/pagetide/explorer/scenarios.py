@@ -3,7 +3,7 @@
 from pagetide.explorer.ground import FRAME_ORDER
 from pagetide.explorer.scenario import Scenario
 from pagetide.guest.allocator.zone import TICKS_PER_S
-from pagetide.guest.reporting.fits import misfit
+from pagetide.guest.reporting.fits import POOL_DELAY_S_MIN, misfit
 from pagetide.guest.reporting.settings import ReportingSettings
 
 _SMALL = ReportingSettings(order=2, delay_s=0.0, capacity=1, wake_blocks=1, hints_max=2, idle_s=0.0)
@@ -59,11 +59,14 @@ SCENARIOS = {
 }
 """By name; each for every design that reports batches, but for `cool`, which does not fit `sync`."""
 
+# Pages come and go one by one, and one stays: runs of free ones lie between those in use.
+_RUNS = Scenario(("a0 a0 f", ""), _SMALL._replace(order=0, capacity=2), nr_pages=4, may_run_out=True)
+
 SCENARIOS_POOL = {
-    # Pages come and go one by one, and one stays: runs of free ones lie between those in use.
-    "runs": Scenario(("a0 a0 f", ""), _SMALL._replace(order=0, capacity=2), nr_pages=4, may_run_out=True),
+    name: chosen._replace(settings=chosen.settings._replace(delay_s=POOL_DELAY_S_MIN))
+    for name, chosen in {**SCENARIOS, "runs": _RUNS}.items()
 }
-"""By name; for `pool` besides those for all, with a smallest order below the frames', in which it looks for runs."""
+"""By name; for `pool`: those for all, and one with a smallest order below the frames', in which it looks for runs."""
 
 _FRAMES = _SMALL._replace(order=FRAME_ORDER)
 
@@ -101,8 +104,5 @@ SCENARIOS_BALLOON = {
 
 def scenarios_of(design: str) -> dict[str, Scenario]:
     """The scenarios that fit a design, by name."""
-    own = {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON}.get(design)
-    if own is not None:
-        return own
-    fitting = {name: chosen for name, chosen in SCENARIOS.items() if misfit(design, chosen.settings) is None}
-    return fitting | SCENARIOS_POOL if design == "pool" else fitting
+    own = {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON, "pool": SCENARIOS_POOL}.get(design, SCENARIOS)
+    return {name: chosen for name, chosen in own.items() if misfit(design, chosen.settings) is None}

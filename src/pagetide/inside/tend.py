@@ -14,6 +14,7 @@ from typing import NoReturn
 
 PRESSURE_BUSY = 5.0  # percent of the last ten seconds in which some task waited for memory
 COMPACTIONS_MAX = 3
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class BusyError(Exception):
@@ -47,22 +48,30 @@ class Guest:
         """The lines of a file."""
         return (self.root / path).read_text().splitlines()
 
-    def write(self, value: object, path: Path) -> None:
-        """Write a value to a file, or say so."""
+    def write(self, value: object, path: Path) -> bool:
+        """Write a value to a file, or say that it would be; whether the kernel takes it, which it may not."""
+        name = f"/{path.relative_to(self.root)}"
         if self.dry_run:
-            log(f"would write {value} to /{path.relative_to(self.root)}")
-        else:
+            log(f"would write {value} to {name}")
+            return True
+        try:
             path.write_text(f"{value}\n")
+        except OSError:
+            log(f"cannot write {value} to {name}")
+            return False
+        return True
 
-    def put_back(self) -> None:
-        """Undo what was changed, by whichever run."""
+    def put_back(self) -> bool:
+        """Undo what was changed, by whichever run. False if that fails: then it stays written down for the next one."""
         if not self.state_file.exists():
-            return
-        order, fraction = self.state_file.read_text().split()
-        self.write(order, self.order_file)
+            return True
+        order, _, fraction = self.state_file.read_text().strip().partition(" ")
+        done = self.write(order, self.order_file)
         if fraction != "-" and self.lists_file:
-            self.write(fraction, self.lists_file)
-        self.state_file.unlink()
+            done = self.write(fraction, self.lists_file) and done
+        if done:
+            self.state_file.unlink()
+        return done
 
     def keep_state(self) -> None:
         """Write down what is going to change, so that a kill at any point can be mended."""
@@ -144,8 +153,7 @@ class Tender:
         if self.guest.lists_file is None or listed_kib < self.worth_kib // 4:
             return
         self.guest.keep_state()
-        self.guest.write(1000000, self.guest.lists_file)
-        if not self.guest.dry_run:
+        if self.guest.write(1000000, self.guest.lists_file) and not self.guest.dry_run:
             time.sleep(2)
             log(f"per-CPU lists trimmed, which held {listed_kib // 1024} MiB")
 
@@ -154,7 +162,9 @@ class Tender:
         order, tries = self.guest.order, 0
         left = gain = self.guest.pieces_kib(order)
         while tries < self.compactions and left >= self.worth_kib and gain * 5 >= left:
-            self.guest.write(1, self.guest.root / "proc/sys/vm/compact_memory")
+            if not self.guest.write(1, self.guest.root / "proc/sys/vm/compact_memory"):
+                self.compactions = 0
+                break
             if self.guest.dry_run:
                 worth = f"over {self.options.worth} MiB"
                 log(f"if that left {worth} in pieces, the order would be lowered to 4, then 0, then put back")
@@ -171,7 +181,8 @@ class Tender:
             between = (left_kib - pieces) // 1024
             log(f"order {self.guest.order} lowered to {step}: {between} MiB are in blocks between")
             self.guest.keep_state()
-            self.guest.write(step, self.guest.order_file)
+            if not self.guest.write(step, self.guest.order_file):
+                return left_kib
             self.wake()
             self.wait_dry(120)
         return pieces
@@ -269,15 +280,31 @@ def main(arguments: "list[str]") -> int:
     if options.dry_run:
         tender.tend()
         return 0
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(0))
+    for number in SIGNALS:
+        signal.signal(number, end)
     idle = f"idle is at most {tender.limit} % of a processor for {options.idle} s"
     log(f"tending a guest that reports from order {guest.order}; {idle}")
     try:
-        tender.watch()
-    finally:
-        guest.put_back()
+        try:
+            tender.watch()
+        finally:
+            ignore_signals()
+    finally:  # a signal may have come before they were ignored
+        if not guest.put_back():
+            sys.exit(1)
     return 0
+
+
+def end(*_: object) -> NoReturn:
+    """A signal ends the program, once: whatever is changed is put back."""
+    ignore_signals()
+    sys.exit(0)
+
+
+def ignore_signals() -> None:
+    """From now on."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def check(guest: Guest) -> None:
@@ -288,7 +315,9 @@ def check(guest: Guest) -> None:
     if not guest.dry_run:
         if not os.access(path, os.W_OK):
             raise OSError(f"{path} cannot be written: run it as root, or with --dry-run")
-        guest.put_back()
+        if not guest.put_back():
+            why = f"it stays written down in {guest.state_file}"
+            raise OSError(f"what an earlier run changed cannot be put back; {why}")
     order = path.read_text().strip()
     if not order.isdigit():
         why = f"its balloon has no free page reporting (page_reporting_order is '{order}')"

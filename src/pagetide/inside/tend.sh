@@ -76,21 +76,24 @@ done <"$root/proc/stat"
 
 log() { echo "tend: $*"; }
 
-# write VALUE FILE
+# write VALUE FILE: false if the kernel does not take it
 write() {
     if [ -n "$dry_run" ]; then
         log "would write $1 to ${2#"$root"}"
-    else
-        echo "$1" >"$2"
+    elif ! { echo "$1" >"$2"; } 2>/dev/null; then
+        log "cannot write $1 to ${2#"$root"}"
+        return 1
     fi
 }
 
+# False if something cannot be put back, which stays written down for the next run.
 put_back() {
     [ -e "$state_file" ] || return 0
     read -r saved_order saved_fraction <"$state_file"
-    echo "$saved_order" >"$order_file"
-    [ "$saved_fraction" = - ] || echo "$saved_fraction" >"$pcp_file"
-    rm -f "$state_file"
+    is_back=1
+    write "$saved_order" "$order_file" || is_back=
+    [ "$saved_fraction" = - ] || write "$saved_fraction" "$pcp_file" || is_back=
+    [ -n "$is_back" ] && rm -f "$state_file"
 }
 
 # What changes is written down first, so that a kill at any point can be mended.
@@ -186,8 +189,7 @@ wake() {
 trim_lists() {
     [ -e "$pcp_file" ] && [ $listed_kib -ge $((worth_kib / 4)) ] || return 0
     keep_state
-    write 1000000 "$pcp_file"
-    [ -z "$dry_run" ] || return 0
+    write 1000000 "$pcp_file" && [ -z "$dry_run" ] || return 0
     sleep 2
     log "per-CPU lists trimmed, which held $((listed_kib / 1024)) MiB"
 }
@@ -209,16 +211,17 @@ tend() {
     tries=0 gain_kib=$pieces_kib
     while [ $tries -lt $compactions ] && [ $pieces_kib -ge $worth_kib ] && [ $((gain_kib * 5)) -ge $pieces_kib ]; do
         before_kib=$pieces_kib
-        write 1 "$root/proc/sys/vm/compact_memory"
+        write 1 "$root/proc/sys/vm/compact_memory" || { compactions=0 && break; }
         if [ -n "$dry_run" ]; then
             log "if that left over $worth_mib MiB in pieces, the order would be lowered to 4, then 0, then put back"
-            return 0
+            break
         fi
         tries=$((tries + 1))
         pieces "$order"
         gain_kib=$((before_kib - pieces_kib))
         log "compacted: $((gain_kib / 1024)) of $((before_kib / 1024)) MiB are in blocks of order $order and above now"
     done
+    [ -z "$dry_run" ] || return 0
     if [ $((held_kib - pieces_kib)) -ge $((held_kib / 10)) ]; then
         compactions=3
         wake
@@ -236,7 +239,7 @@ tend() {
         if [ $((left_kib - pieces_kib)) -ge $((worth_kib / 2)) ]; then
             log "order $order lowered to $step: $(((left_kib - pieces_kib) / 1024)) MiB are in blocks between"
             keep_state
-            write $step "$order_file"
+            write $step "$order_file" || { pieces_kib=$left_kib && continue; }
             wake
             wait_dry 120 || return 1
         fi
@@ -255,7 +258,8 @@ for found in "$root"/sys/bus/virtio/drivers/virtio_balloon/virtio*; do
     [ ! -e "$found" ] || balloon=${found##*/}
 done
 grep -q "$balloon" "$root/proc/interrupts" || balloon=virtio
-[ -n "$dry_run" ] || put_back
+[ -n "$dry_run" ] || put_back ||
+    fail "what an earlier run changed cannot be put back; it stays written down in $state_file"
 read -r order <"$order_file"
 case $order in
 '' | *[!0-9]*) fail "nothing reports in this guest: its balloon has no free page reporting (page_reporting_order is '$order')" ;;
@@ -264,8 +268,9 @@ if [ -n "$dry_run" ]; then
     tend
     exit 0
 fi
-trap 'put_back; exit 0' INT TERM HUP
-trap put_back EXIT
+# The first signal ends it; the next ones are ignored, so that all is put back.
+trap 'trap "" INT TERM HUP; exit 0' INT TERM HUP
+trap 'trap "" INT TERM HUP; put_back || exit 1' EXIT
 log "tending a guest that reports from order $order; idle is at most $limit % of a processor for $idle_s s"
 while :; do
     idle=0

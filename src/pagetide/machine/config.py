@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from pagetide.guest.allocator.zone_layout import HINT_BLOCKS_MAX
-from pagetide.guest.reporting.fits import misfit
+from pagetide.guest.reporting.fits import POOL_DELAY_S_MIN, misfit
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.reporting.settings import Oom, Pace, ReportingSettings, Wake
 from pagetide.machine.config_error import ConfigError
@@ -43,9 +43,12 @@ _WORKLOAD_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def workload_defaults(workload: str) -> dict[str, Any]:
-    """What differs for a workload from the defaults of RunConfig, by field."""
-    return {"workload": workload, **_WORKLOAD_DEFAULTS.get(workload, {})}
+def workload_defaults(workload: str, design: str | None = None) -> dict[str, Any]:
+    """What differs for a workload from the defaults of RunConfig, by field; a delay is one that the design can have."""
+    defaults = {"workload": workload, **_WORKLOAD_DEFAULTS.get(workload, {})}
+    if design == "pool" and "delay_s" in defaults:
+        defaults["delay_s"] = max(defaults["delay_s"], POOL_DELAY_S_MIN)
+    return defaults
 
 
 if TYPE_CHECKING:
@@ -73,8 +76,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         faults: what goes wrong on purpose, as faults.py reads it.
         order: the smallest block that is reported, 2^order pages.
         delay_s: how long after a free the worker starts, with `shared` from one pass of the host to the next; None is
-            the design's own (2 s for those that scan, for `shared` and with the timer, else 0). With `balloon` how
-            often the host moves the target (0.5 s) and the guest looks at it (1 s).
+            the design's own (2 s for those that scan, for `shared` and with the timer, 1 s for `pool`, else 0). With
+            `balloon` how often the host moves the target (0.5 s) and the guest looks at it (1 s).
         capacity: blocks in a report, and so isolated at once.
         pace: `drain` reports until nothing is left, `linux` about a sixteenth of each list every delay.
         cool_s: how long a block must have been free before it is reported.

@@ -13,25 +13,24 @@ from pagetide.workload.day import day
 from pagetide.workload.mix import Mix, parse_mix
 from pagetide.workload.plan import Plan
 from pagetide.workload.small import small
-from pagetide.workload.stream import Stream, StreamError
+from pagetide.workload.stream import Stream, StreamError, Work
 from pagetide.workload.stream_file import load_stream
 from pagetide.workload.web import web
 
 
 def make_stream(config: RunConfig) -> Stream:
     """The same as `make_work`, as a stream."""
-    work = make_work(config)
-    return work.whole() if isinstance(work, Plan) else work
+    return make_work(config).whole()
 
 
-def make_work(config: RunConfig) -> Plan | Stream:
+def make_work(config: RunConfig) -> Work:
     """What these settings ask for: a workload, or a stream from a file. The same settings give the same.
 
     Raises:
         StreamError: the file cannot be read, takes more than the guest has, or is over before a fault begins; the
             message is one sentence.
     """
-    work = _WORKLOADS[config.workload](config) if config.stream is None else _load(config, Path(config.stream))
+    work: Work = _WORKLOADS[config.workload](config) if config.stream is None else _load(config, Path(config.stream))
     for fault in config.parsed_faults:
         if fault.start_s > work.end_s:
             raise StreamError(

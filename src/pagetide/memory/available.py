@@ -16,8 +16,8 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
     """What this process's memory files could still take before the kernel kills for memory.
 
     That is `MemAvailable` and free swap, to which tmpfs pages can go, or less: the room in the process's control group
-    or one of its ancestors (`memory.max` less `memory.current`, Documentation/admin-guide/cgroup-v2.rst). Limits of
-    control groups of version 1 are not seen.
+    or one of its ancestors (`memory.max` less `memory.current`, Documentation/admin-guide/cgroup-v2.rst), whose files
+    in the page cache do not count: they go before the kernel kills. Limits of control groups of version 1 are not seen.
     """
     meminfo = _meminfo(proc)
     room_bytes = [meminfo["MemAvailable"] + meminfo["SwapFree"], *_group_rooms(proc, cgroup)]
@@ -47,8 +47,15 @@ def _group_rooms(proc: Path, cgroup: Path) -> list[int]:
         group /= name
         try:
             limit, current = (group / "memory.max").read_text(), (group / "memory.current").read_text()
+            cache_bytes = _file_cache_bytes(group)
         except OSError:  # the root group has no limit, and a container may not see its outer ones
             continue
         if limit.strip() != "max":
-            rooms_bytes.append(int(limit) - int(current))
+            rooms_bytes.append(int(limit) - int(current) + cache_bytes)
     return rooms_bytes
+
+
+def _file_cache_bytes(group: Path) -> int:
+    """What a control group has in the page cache, and gives up for other memory; memory files are not in it."""
+    values = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return int(values["active_file"]) + int(values["inactive_file"])

@@ -147,7 +147,7 @@ class Plan:
             until_s = max((float(one.at_s[at - 1]) for one, _, at in self._between(nothing, end)), default=0.0)
             some = self._between(cut, end)
             first_s = min((float(events.at_s[begin]) for events, begin, _ in some), default=None)
-            made.append(Stretch(mark, sum(end), from_s, until_s, first_s, _allocated_bytes(some)))
+            made.append(Stretch(mark, from_s, until_s, first_s, _allocated_bytes(some)))
             from_s = until_s
         return tuple(made)
 
@@ -156,21 +156,12 @@ class Plan:
         first_slot = int(self.slot_firsts[vcpu]) if vcpu < self.vcpus else 0
         for cut, end in pairwise(self._cuts):
             some = [one for one in self._between(cut, end) if one[0].vcpu == vcpu]
-            for taken, is_last in _merged(some, PIECE_OPERATIONS):
+            for taken, is_last in _merged(some):
                 yield _piece(taken, first_slot, is_last)
 
     def whole(self) -> Stream:
         """All operations as one stream; of slots there are as few as there are blocks at once."""
-        count = self.nr_operations
-        stream = Stream(
-            np.empty(count), np.empty(count, np.uint8), np.empty(count, np.uint8), np.empty(count, np.int32),
-            np.empty(count, np.uint16), self.marks, self.end_s,
-        )  # fmt: skip
-        done = 0
-        for taken, _ in _merged(self._between([0] * len(self._events), self._cuts[-1]), PIECE_OPERATIONS):
-            end = done + sum(end - begin for _, begin, end in taken)
-            _fill(stream, taken, done, end)
-            done = end
+        stream = _stream(self._between([0] * len(self._events), self._cuts[-1]), self.marks, self.end_s)
         for vcpu in range(self.vcpus):
             own = np.flatnonzero(stream.vcpu == vcpu)
             stream.slot[own] = slots(stream.kind[own], stream.slot[own].astype(np.int64))
@@ -277,14 +268,14 @@ def _before(times: _Times, at_s: float, *, including: bool) -> int:
     return int(np.searchsorted(times, at_s, "right" if including else "left"))
 
 
-def _merged(some: list[_Some], most: int) -> Iterator[tuple[list[_Some], bool]]:
-    """Parts of these events, about as many at once, so that each part's come before the next one's; which is the last.
+def _merged(some: list[_Some]) -> Iterator[tuple[list[_Some], bool]]:
+    """Parts of these events, about a piece at once, so that each part's come before the next one's; which is the last.
 
     At once they are taken up to the earliest event that is left out: what is due at its time is before it if it is of
     events that come first in the list.
     """
     while True:
-        share = max(1, most // max(1, len(some)))
+        share = max(1, PIECE_OPERATIONS // max(1, len(some)))
         left_out = [
             (float(events.at_s[begin + share]), place)
             for place, (events, begin, end) in enumerate(some)
@@ -319,16 +310,22 @@ def _piece(taken: list[_Some], first_slot: int, is_last: bool) -> Piece:
     return Piece(made[rows], at_s, is_last)
 
 
-def _fill(stream: Stream, taken: list[_Some], first: int, end: int) -> None:
-    """Write events into a stream's columns, with blocks' numbers for slots."""
-    stream.at_s[first:end], rows = _in_order(taken)
+def _stream(some: list[_Some], marks: tuple[Mark, ...], end_s: float) -> Stream:
+    """Events as a stream, with blocks' numbers for slots."""
+    at_s, rows = _in_order(some)
+    count = len(at_s)
+    stream = Stream(
+        at_s, np.empty(count, np.uint8), np.empty(count, np.uint8), np.empty(count, np.int32),
+        np.empty(count, np.uint16), marks, end_s,
+    )  # fmt: skip
     for column, parts in (
-        (stream.kind, [np.full(end - begin, events.kind) for events, begin, end in taken]),
-        (stream.order, [events.orders(begin, end) for events, begin, end in taken]),
-        (stream.slot, [events.blocks.number + events.numbers(begin, end) for events, begin, end in taken]),
-        (stream.vcpu, [np.full(end - begin, events.vcpu) for events, begin, end in taken]),
+        (stream.kind, [np.full(end - begin, events.kind) for events, begin, end in some]),
+        (stream.order, [events.orders(begin, end) for events, begin, end in some]),
+        (stream.slot, [events.blocks.number + events.numbers(begin, end) for events, begin, end in some]),
+        (stream.vcpu, [np.full(end - begin, events.vcpu) for events, begin, end in some]),
     ):
-        column[first:end] = np.concatenate(parts)[rows] if parts else []
+        column[:] = np.concatenate(parts)[rows] if parts else []
+    return stream
 
 
 def _allocated_bytes(some: list[_Some]) -> int:

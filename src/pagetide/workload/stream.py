@@ -49,7 +49,6 @@ class Stretch(NamedTuple):
 
     Attributes:
         mark: the first of the two.
-        end: the index after its last operation.
         from_s: what the clock shows when it begins.
         until_s: the due time of its last operation: the clock does not pass it before all have run.
         first_s: that of its first one; None if it has none.
@@ -57,7 +56,6 @@ class Stretch(NamedTuple):
     """
 
     mark: Mark
-    end: int
     from_s: float
     until_s: float
     first_s: float | None
@@ -114,6 +112,9 @@ class Work(Protocol):
 
     def pieces(self, vcpu: int) -> Iterator[Piece]:
         """What one vCPU does: at least one piece a stretch, which may be empty."""
+
+    def whole(self) -> "Stream":
+        """All operations as one stream."""
 
 
 class Stream(NamedTuple):
@@ -175,15 +176,13 @@ class Stream(NamedTuple):
         limits = [0.0] + [float(self.at_s[end - 1]) if end else 0.0 for end in ends]
         firsts = [mark.first for mark in self.marks]
         due = [float(self.at_s[first]) if first < end else None for first, end in zip(firsts, ends, strict=True)]
-        return tuple(
-            map(Stretch, self.marks, ends, limits[:-1], limits[1:], due, map(self.allocated_bytes, firsts, ends))
-        )
+        return tuple(map(Stretch, self.marks, limits[:-1], limits[1:], due, map(self.allocated_bytes, firsts, ends)))
 
     def operations_of(self, vcpu: int) -> VcpuOperations:
         """What one vCPU does."""
         rows = np.flatnonzero(self.runs_on == vcpu)
         own = operations(self.kind[rows], self.order[rows], self.slot_firsts[self.vcpu[rows]] + self.slot[rows])
-        ends = np.searchsorted(rows, [stretch.end for stretch in self.stretches])
+        ends = np.searchsorted(rows, [*(mark.first for mark in self.marks[1:]), self.nr_operations])
         return VcpuOperations(own, self.at_s[rows], ends)
 
     def pieces(self, vcpu: int) -> Iterator[Piece]:
@@ -194,6 +193,10 @@ class Stream(NamedTuple):
                 until = min(first + PIECE_OPERATIONS, end)
                 yield Piece(own.operations[first:until], own.due_s[first:until], until == end)
             begin = end
+
+    def whole(self) -> "Stream":
+        """This stream, as `Work` has it."""
+        return self
 
     def allocated_bytes(self, first: int, end: int) -> int:
         """How much memory the operations from `first` up to `end` allocate."""

@@ -9,12 +9,12 @@ import signal
 import sys
 from pathlib import Path
 
-from pagetide.compare.grid.execute import Execution
-from pagetide.compare.grid.pools import ProcessPool
-from pagetide.compare.grid.worker import Job, run_job
+from pagetide.compare.grid.worker import Job, lost_job, run_job
 from pagetide.compare.results.cells import Cell
 from pagetide.compare.results.records import Record
 from pagetide.machine.config import RunConfig
+from pagetide.workers.execution import Execution
+from pagetide.workers.pools import ProcessPool
 
 KILLS, KILLS_ONCE, RUNS = 3, 7, 10
 
@@ -39,7 +39,7 @@ def main(folder: str) -> None:
     # Nothing is simulated: without costs each run fails at once, which is an outcome like any other.
     jobs = [Job(Cell(RunConfig(seed=seed), "simulated"), None, folder) for seed in range(RUNS)]
     try:
-        Execution(jobs, pool).run(taken.append, lambda: False, lambda text: None)
+        Execution(jobs, pool, lost_job).run(taken.append, lambda: False, lambda text: None)
     finally:
         pool.close()
     workers = set((Path(folder) / "workers").read_text().split())

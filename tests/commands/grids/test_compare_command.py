@@ -14,7 +14,6 @@ from pagetide import cli
 from pagetide.commands import compare as compare_command
 from pagetide.commands.compare import Manner, compare
 from pagetide.compare.grid.axes import Choice
-from pagetide.compare.grid.pools import ExecutorPool
 from pagetide.compare.grid.worker import Job
 from pagetide.compare.report.tables import write_csv_folder
 from pagetide.compare.results.columns import FIGURES
@@ -23,6 +22,7 @@ from pagetide.compare.results.store import Store
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import read_costs
 from pagetide.machine.versions import versions
+from pagetide.workers.pools import ExecutorPool
 from tests.cli.refusal import assert_refused
 from tests.compare.grid.inline_executor import InlineExecutor
 from tests.compare.results.test_compare_store import record_of
@@ -85,7 +85,7 @@ def run_of(record: Record) -> Run:
         return store.runs()[0]
 
 
-def _pool_of(outcomes: dict[int, str], seen: list[Job]) -> ExecutorPool:
+def _pool_of(outcomes: dict[int, str], seen: list[Job]) -> ExecutorPool[Job, Record]:
     """Workers that run nothing: a run of a seed that is given fails so."""
 
     def run(job: Job) -> Record:

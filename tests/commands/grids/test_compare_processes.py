@@ -47,7 +47,7 @@ def test_a_worker_that_is_killed_costs_no_cell(tmp_path: Path) -> None:
             worker.kill()
         assert grid.status() == 0
         grid.await_workers_end()
-    assert "a worker was lost: runs that were in flight are tried again" in grid.output
+    assert "a worker was lost: what was in flight is tried again" in grid.output
     runs = runs_of(folder)
     assert len(runs) == RUNS
     assert not any(run.failed for run in runs)

@@ -215,18 +215,26 @@ def test_every_mechanism_of_the_thread_has_one_claim() -> None:
 
 @pytest.mark.parametrize("claim_id", list(CLAIMS))
 def test_a_claim_holds_by_figures_that_say_so(claim_id: str) -> None:
-    """The verdict is `held`, the sentence says of how many runs, and their keys are those of the runs."""
+    """The verdict is `held`, as what is asked of its bars is; the sentence says of how many runs, by their keys."""
     runs = runs_of(CLAIMS[claim_id], HELD[claim_id])
     found = finding(claim_id, runs)
     assert found.verdict == "held", found.sentence
     assert found.sentence.endswith(f"({'live' if claim_id == 'S10' else 'simulated'}, medians of 3 runs each)")
     assert set(found.runs) == {run.key for run in runs}
+    for bars in found.bars:
+        met = [bar.bound.is_met for bar in bars.bars if bar.bound is not None]
+        assert any(met) if bars.one_is_enough else all(met)
+    assert any(bar.bound is not None for bars in found.bars for bar in bars.bars)
 
 
 @pytest.mark.parametrize(("claim_id", "verdict", "case", "changes"), DOCTORED)
 def test_doctored_figures_change_the_verdict(claim_id: str, verdict: str, case: str, changes: Figures) -> None:
     """A verdict is its figures' own: with one case's changed it is another, and undecided where seeds disagree."""
-    assert doctored(claim_id, case, changes).verdict == verdict
+    found = doctored(claim_id, case, changes)
+    assert found.verdict == verdict
+    answers = [bars.is_met for bars in found.bars]
+    assert (False in answers) == (verdict == "not held")
+    assert (None in answers) >= (verdict == "undecided")
 
 
 def test_doctored_figures_cover_every_claim() -> None:
@@ -296,6 +304,7 @@ def test_a_claim_without_all_its_runs_is_not_tested(claim_id: str) -> None:
     found = finding(claim_id, runs)
     assert found.verdict == "not tested"
     assert found.runs == ()
+    assert found.bars == ()
     assert ("by --machine live" if claim.live_only else "not among these results") in found.sentence
 
 
@@ -412,6 +421,6 @@ def test_real_runs_have_the_figures_that_claims_are_decided_by() -> None:
         result = SimulatedMachine(case.config(), read_costs()).run(Watcher())
         figures = {name: getattr(result, name) for name in FIGURES}
         runs.append(made_up_run(result.config, **figures))
-    verdict, sentence = claim.judge(Evidence(dict(zip(cases, ([run] for run in runs), strict=True))))
-    assert verdict == "held", sentence
-    assert "stood still for 1 s" in sentence
+    judged = claim.judge(Evidence(dict(zip(cases, ([run] for run in runs), strict=True))))
+    assert judged.verdict == "held", judged.sentence
+    assert "stood still for 1 s" in judged.sentence

@@ -66,6 +66,7 @@ def test_duplicates_are_run_once() -> None:
     [
         ("live", {}),
         ("simulated", {"workload": "small", "oom": "none", "fault": ["stop@1:2", "ring=8"]}),
+        ("simulated", {"workload": "small", "design": "pool"}),
         ("simulated", {"workload": "day", "design": "notify-array", "hints": 16, "hold": 0.5, "delay": 0.1}),
         (
             "live",

@@ -9,19 +9,31 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 from jinja2 import UndefinedError
 
+from pagetide.compare.claims.bars import Bar, Bars, Bound
 from pagetide.compare.claims.verdicts import Advice, Finding
 from pagetide.compare.grid.worker import Job, run_job
+from pagetide.compare.report.claim_bars import draw_bars
 from pagetide.compare.report.condition_table import number
-from pagetide.compare.report.page import Section, advice_body, facts, findings_body, page, troubles_body
+from pagetide.compare.report.page import (
+    Section,
+    advice_body,
+    claims_body,
+    facts,
+    findings_body,
+    page,
+    troubles_body,
+)
 from pagetide.compare.report.templating import html as filled
 from pagetide.compare.report.writing import write_report
 from pagetide.compare.results.cells import repeats_of
 from pagetide.compare.results.conditions import conditions_of
 from pagetide.compare.results.orders import order_curves
 from pagetide.compare.results.records import LeftOut
+from pagetide.compare.results.spread import Spread
 from pagetide.compare.results.store import Store
 from pagetide.compare.results.wording import fault_words
 from pagetide.machine.costs import read_costs
@@ -110,7 +122,7 @@ def test_it_is_whole_and_alone(html: str) -> None:
 def test_every_picture_says_what_it_shows(html: str) -> None:
     """By a title that the picture is labelled by."""
     pictures = re.findall(r"<svg[^>]*>.*?</svg>", html, flags=re.DOTALL)
-    assert len(pictures) == 2 * (4 + 2 + 4)
+    assert len(pictures) == 2 * (4 + 1 + 4)  # nothing was refaulted, so that trade-off is no picture
     for picture in pictures:
         found = re.match(r'<svg [^>]*aria-labelledby="([^"]+)"[^>]*><title id="\1">([^<]{20,})</title>', picture)
         assert found, picture[:200]
@@ -176,37 +188,107 @@ def test_curves_by_order_are_of_what_differs_by_the_order_alone() -> None:
     assert not order_curves(conditions_of(runs[:-2])[0])
 
 
-def test_verdicts_are_counted_and_said_once() -> None:
-    """Each verdict stands once in the overview and once with its claim; markup in a claim is text."""
-    made = [
-        Finding(claim_id="S1", who="A", claim="1 < 2", verdict="held", sentence="It did."),
+def test_the_page_opens_with_curves_and_trade_off(html: str) -> None:
+    """Each design's curve under a stopped host comes first, then what that costs, then the claims; text is below."""
+    headings = re.findall(r'<section id="([^"]+)"><h2>([^<]*)</h2>', html)
+    assert [name for name, _ in headings[:3]] == ["curves", "tradeoff", "claims"]
+    assert headings[0][1] == "burst, the host stands still for 0.3 s, 0.15 s into the work"
+    opening = html.partition('<section id="curves">')[2].partition("</section>")[0]
+    assert re.findall(r'class="swatch"[^>]*design-[^>]*></span>([^<]*)', opening) == ["off", "scan"]
+    assert [name for name, _ in headings].index("findings") > 3
+    assert html.count("off: guest use and host residency over time") == 2, "each curve is there once"
+
+
+def made_up_findings() -> list[Finding]:
+    """One that was tested, and two that were not for the same reason."""
+    bars = Bars("memory left", "share", (
+        Bar("one", "scan", Spread(0.5, 0.4, 0.6, 3), Bound("at most 70 %", 0.7, is_most=True, is_met=True)),
+        Bar("other", "off", Spread(1.0, 1.0, 1.0, 3)),
+    ))  # fmt: skip
+    return [
+        Finding(claim_id="S1", who="A", claim="1 < 2", verdict="held", sentence="It did.", bars=(bars,)),
         Finding(claim_id="S2", who="B", claim="b", verdict="not tested", sentence="No runs."),
+        Finding(claim_id="S3", who="C", claim="c", verdict="not tested", sentence="No runs."),
     ]
-    body = findings_body(made)
-    assert "1 held" in body
-    assert "1 not tested" in body
-    assert "1 &lt; 2" in body
-    assert re.findall(r"not tested", body, flags=re.IGNORECASE) == ["not tested", "Not tested"]
-    assert "No runs." in body
+
+
+def test_a_claim_has_its_verdict_and_its_figures_as_a_picture() -> None:
+    """Bars are as long as the figures are large, a mark is where the bound is, and all of it is said in words."""
+    body = claims_body(made_up_findings())
     assert Reader(body).open == []
+    assert "1 held" in body
+    assert "✓ Held." in body
+    assert "1 &lt; 2" in body
+    one, other = (float(width) for width in re.findall(r'class="length[^"]*" width="([\d.]+)"', body))
+    spread_from, spread_to = map(float, re.findall(r'class="spread" d="M([\d.]+) [\d.]+H([\d.]+)"', body)[0])
+    (bound,) = (float(place) for place in re.findall(r'class="bound" d="M([\d.]+)', body))
+    assert [one / other, spread_from / other, spread_to / other, bound / other] == pytest.approx(
+        [0.5, 0.4, 0.6, 0.7], abs=0.01
+    )
+    assert "memory left: one 50 % (from 40 % to 60 %), asked to be at most 70 %, which it is; other 100 %" in body
+
+
+def test_what_was_not_tested_is_said_once() -> None:
+    """One line for all claims that want for the same, and no picture for any of them."""
+    claims, words = claims_body(made_up_findings()), findings_body(made_up_findings())
+    assert re.findall("not tested", claims + words, flags=re.IGNORECASE) == ["not tested", "Not tested"]
+    assert "2 not tested" in claims
+    assert "Not tested: S2, S3. No runs." in words
+    assert "It did." in words
+    assert Reader(words).open == []
+
+
+def test_a_figure_without_a_length_is_drawn() -> None:
+    """Where all is 0, and where something is less, there is still a picture with its words."""
+    bars = Bars("times", "count", (
+        Bar("none", "scan", Spread(0, 0, 0, 3), Bound("at most 0", 0, is_most=True, is_met=True)),
+        Bar("less", "scan", Spread(-2, -3, 0, 3)),
+    ))  # fmt: skip
+    (drawn,) = draw_bars([bars], "here")
+    assert re.findall(r'class="length[^"]*" width="([^"]*)"', drawn) == ["0.0", "0.0"]
+    assert ">-2<" in re.sub(r"\s", "", drawn)
+
+
+def test_what_failed_is_said_once_a_kind() -> None:
+    """Runs that failed alike but for a figure are one kind, with their number; so are combinations left out."""
+    failed = [
+        msgspec.structs.replace(made_up_repeats({"design": design}, {})[0], failed=True, outcome=outcome)
+        for design, outcome in (("scan", "lost after 1 s"), ("sync", "lost after 27 s"), ("scan", "it ran away"))
+    ]
+    body = troubles_body(failed, [LeftOut("a", "too large"), LeftOut("b", "too large")])
+    assert "<strong>2 runs failed</strong>, scan on burst, sync on burst: lost after 1 s" in body
+    assert "<strong>1 run failed</strong>, scan on burst: it ran away" in body
+    assert body.count("lost after") == 1
+    assert body.count("too large") == 1
+    assert body.count("pagetide run") == 3
+    assert Reader(body).open == []
+
+
+def test_set_ups_that_were_not_run_are_named_together() -> None:
+    """Advice that there is none of is one sentence for all that want for the same."""
+    body = advice_body([Advice(setup=setup, choice=None, why="That was not run.") for setup in ("one", "two")])
+    assert body.count("That was not run.") == 1
+    assert "one; for two" in body
 
 
 def test_words_are_text_whatever_they_contain() -> None:
     """In every part of the page that has words of others, in elements and in attributes."""
     bad = """<script>"'&"""
     advice = Advice(setup=bad, choice=bad, why=bad, costs=bad, command=bad, linux=bad)
-    finding = Finding(claim_id=bad, who=bad, claim=bad, verdict="held", sentence=bad)
+    bars = Bars(bad, "count", (Bar(bad, "scan", Spread(1, 1, 1, 1), Bound(bad, 1, is_most=True, is_met=None)),))
+    finding = Finding(claim_id=bad, who=bad, claim=bad, verdict="held", sentence=bad, doubt=bad, bars=(bars,))
     bodies = [
         advice_body([advice]),
+        claims_body([finding]),
         findings_body([finding]),
         facts([(bad, bad)]),
         troubles_body([], [LeftOut(bad, bad)]),
     ]
-    whole = page(bad, [Section("a", bad, one, [("b", bad)]) for one in bodies], facts([]))
+    whole = page(bad, [Section("a", bad, one, [("b", bad), ("c", bad)]) for one in bodies], bad)
     assert "<script" not in whole
     reader = Reader(whole)
     assert reader.open == []
-    assert set(reader.values("id")) == {"a", f"finding-{bad}"}
+    assert set(reader.values("id")) == {"a", f"claim-{bad}", f"finding-{bad}", f"bars-{bad}-0-title"}
 
 
 def test_a_value_that_a_template_lacks_is_an_error() -> None:

@@ -32,8 +32,8 @@ def test_shares_are_averaged_over_the_conditions_of_a_configuration() -> None:
     """Half of off's footprint on one workload and all of it on another are three quarters."""
     runs = []
     for workload, held in (("burst", 1), ("web", 2)):
-        for design, gib, cpu_s in (("off", 2, 1.0), ("scan", held, 3.0), ("cursor", 2, 2.0)):
-            figures = {"mean_resident_bytes": gib * GIB, "guest_cpu_s": cpu_s}
+        for design, gib, cpu_s, refaulted in (("off", 2, 1.0, 0), ("scan", held, 3.0, 1), ("cursor", 2, 2.0, 1)):
+            figures = {"mean_resident_bytes": gib * GIB, "guest_cpu_s": cpu_s, "refaulted_bytes": refaulted * GIB}
             runs += made_up_repeats({"workload": workload, "design": design}, figures, figures)
     cpu, _ = overall(conditions_of(runs))
     assert {one.label: (one.cost.median, one.footprint.median) for one in cpu.points} == {
@@ -41,3 +41,11 @@ def test_shares_are_averaged_over_the_conditions_of_a_configuration() -> None:
     }  # fmt: skip
     assert not overall(conditions_of(runs[:6]))
     assert [len(one.points) for one in tradeoffs_of(conditions_of(runs)[0])] == [3, 3]
+
+
+def test_what_costs_nothing_anywhere_is_no_trade_off() -> None:
+    """Where nothing was touched again there is a picture of CPU time alone."""
+    runs = []
+    for design in ("off", "scan"):
+        runs += made_up_repeats({"design": design}, {"mean_resident_bytes": GIB, "guest_cpu_s": 1.0})
+    assert [one.title for one in tradeoffs_of(conditions_of(runs)[0])] == ["Footprint against CPU"]

@@ -85,6 +85,26 @@ def test_hybrid_scans_once_when_too_much_was_dropped() -> None:
     assert worker.unreported() == []
 
 
+def test_hybrid_counts_the_hints_that_came_to_nothing() -> None:
+    """Hints whose blocks were allocated again are used up: one dropped of 53 is below 3 %, of 21 it would not be."""
+    worker = worker_of("hybrid", hints_max=20, drop_share=0.03)
+    assert isinstance(worker.design, Hybrid)
+    blocks = eat(worker)[::2]  # no two of these merge
+    for _ in range(2):
+        for pfn in blocks[:16]:
+            worker.free(pfn, BLOCK)
+        eat(worker)
+        worker.settle()
+        assert worker.zone.words[HINTS] == 0
+    assert worker.reported == []
+    for pfn in blocks[:21]:
+        worker.free(pfn, BLOCK)
+    assert worker.zone.words[DROPPED_HINTS] == 1
+    worker.settle()
+    assert reported_pages(worker) == 20 * PAGES
+    assert worker.design.sweeps == 1
+
+
 def test_sync_reports_in_the_vcpu_that_filled_the_batch() -> None:
     """Each fourth free reports four blocks before it returns; three leave nothing but hints."""
     worker = worker_of("sync")

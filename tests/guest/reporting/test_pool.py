@@ -16,6 +16,7 @@ from pagetide.guest.allocator.zone_layout import (
     TICK_SHIFT,
     WMARK_MIN,
 )
+from pagetide.guest.reporting.fits import POOL_DELAY_S_MIN
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.memory.frame_table import FRAME_PAGES
 from tests.guest.reporting.virtual_worker import VirtualWorker
@@ -188,8 +189,8 @@ def test_a_zone_is_whole_again_once_it_is_off() -> None:
 
 
 def test_a_pass_is_not_followed_at_once_by_another() -> None:
-    """With no delay at all a pass that leaves what is kept is followed by one a tenth of a second later."""
-    worker = settled(SETTINGS._replace(delay_s=0.0))
+    """With the least delay a pass that leaves what is kept is followed by one a tenth of a second later."""
+    worker = settled(SETTINGS._replace(delay_s=POOL_DELAY_S_MIN))
     for pfn in taken(worker.zone, 0, 64):
         worker.zone.free(pfn, 0)
     assert take_wake(worker.zone.words)

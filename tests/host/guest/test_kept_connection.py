@@ -231,11 +231,11 @@ def test_a_guest_that_another_version_kept_is_let_go_with_a_sentence(
             keeper = Keeper()
             keeper.strict = strict
             with monkeypatch.context() as patched:
-                patched.setattr("pagetide.host.guest.keep.VERSION", 2)
+                patched.setattr("pagetide.host.device.kept_head.VERSION", 2)
                 keeper.take({"guest-1": ends})
                 if strict:
                     with pytest.raises(UnreadableStateError, match=r"version 1 .* reads version 2"):
                         keeper.take_guests()
                 else:
                     assert keeper.take_guests() == []
-                    assert "a guest is let go: a guest was kept in version 1" in caplog.text
+                    assert "let go: it was kept in version 1" in caplog.text

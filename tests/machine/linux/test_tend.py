@@ -1,6 +1,7 @@
 """A guest whose reporting is tended: what comes back of memory that is free in single pages, and what is put back."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from pagetide.inside import Language, tend_path
+from pagetide.inside import tend as tend_py
 from pagetide.machine.linux.balloon_host import OwnHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.machine import LinuxMachine
@@ -112,6 +114,75 @@ def test_little_is_not_worth_it(language: Language, guest: Path) -> None:
     done = tend(language, guest, "--dry-run", "--worth", "64")
     assert "nothing to do: 34 MiB" in done.stdout
     assert "would" not in done.stdout
+
+
+def test_a_dry_run_ends_where_lists_have_most(language: Language, guest: Path) -> None:
+    """With little in pieces nothing would be compacted, and nothing is waited for."""
+    (guest / "proc/buddyinfo").write_text("Node 0, zone Normal 512 0 0 0 0 0 0 0 0 0 10\n")
+    (guest / "proc/zoneinfo").write_text("Node 0, zone Normal\n  pagesets\n    cpu: 0\n      count: 8192\n")
+    done = tend(language, guest, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "tend: 2 MiB free in pieces below order 9 and 32 MiB on per-CPU lists",
+        "tend: would write 1000000 to /proc/sys/vm/percpu_pagelist_high_fraction",
+    ]
+
+
+def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(language: Language, guest: Path) -> None:
+    """A kernel without compaction has the order lowered all the same; here that is not asked for."""
+    compaction = guest / "proc/sys/vm/compact_memory"
+    compaction.unlink()
+    compaction.mkdir()
+    done = subprocess.run(
+        command(language, "--once", "--idle", "1", "--least-order", "9"),
+        env={**os.environ, "TEND_ROOT": str(guest)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cannot write 1 to /proc/sys/vm/compact_memory" in done.stdout
+    assert "done after 0 interrupts of the balloon; 32 MiB are in smaller pieces" in done.stdout
+
+
+def test_a_signal_while_it_puts_back_is_ignored(guest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is impatient has the guest as it was, too."""
+    put_back = tend_py.Guest.put_back
+
+    def change_and_end(tender: tend_py.Tender) -> None:
+        tender.guest.keep_state()
+        tender.guest.write(0, tender.guest.order_file)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def put_back_at_a_signal(self: tend_py.Guest) -> bool:
+        if self.state_file.exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return put_back(self)
+
+    monkeypatch.setenv("TEND_ROOT", str(guest))
+    monkeypatch.setattr(tend_py.Tender, "watch", change_and_end)
+    monkeypatch.setattr(tend_py.Guest, "put_back", put_back_at_a_signal)
+    before = {number: signal.getsignal(number) for number in tend_py.SIGNALS}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            tend_py.main([])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 0
+    assert settings(guest) == SETTINGS
+    assert list((guest / "run").iterdir()) == []
+
+
+def test_what_cannot_be_put_back_is_left_to_the_next_run(language: Language, guest: Path) -> None:
+    """What was written down stays where it is; status 1."""
+    (guest / "run/pagetide-tend").write_text("9 0\n")
+    fraction = guest / "proc/sys/vm/percpu_pagelist_high_fraction"
+    fraction.unlink()
+    fraction.mkdir()
+    assert tend(language, guest).returncode == 1
+    assert (guest / "run/pagetide-tend").read_text() == "9 0\n"
 
 
 def test_what_was_changed_before_a_kill_is_put_back_at_the_next_start(language: Language, guest: Path) -> None:

@@ -74,6 +74,14 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         read_file(tmp_path / "nowhere.toml")
 
 
+def test_a_workload_has_no_delay_that_its_design_cannot_have() -> None:
+    """The small guest reports at once, and with `pool` as soon as that may begin; whoever asks for less is told."""
+    assert [make_config({"workload": "small", "design": name}).delay_s for name in ("scan", "pool")] == [0.0, 0.1]
+    assert make_config({"workload": "small", "design": "pool", "delay": 0.5}).delay_s == 0.5
+    with pytest.raises(ConfigError, match=r"with pool .* must be at least 0.1 s, not 0.0 s"):
+        make_config({"workload": "small", "design": "pool", "delay": 0.0})
+
+
 _ODD = (
     "nan", "inf", "-inf", "-1", "0", "1e308", "1e-320", f"1{'0' * 400}", f"1{'0' * 5000}", "99999999999999999999",
     '""', '"x"', '"nan"', f'"{"9" * 400}"', "true", "[]", '["x"]', "{}", "1979-05-27",

@@ -33,7 +33,7 @@ print(peak_bytes() - before)
 
 @pytest.mark.slow
 @pytest.mark.jit
-@pytest.mark.parametrize("workload", ["day", "burst", "churn"])
+@pytest.mark.parametrize("workload", ["day", "burst", "churn", "web", "database"])
 def test_it_is_about_what_a_run_takes(workload: str) -> None:
     """Not less, and not twice as much."""
     config = RunConfig(**workload_defaults(workload) | {"ram_bytes": 16 * GIB})

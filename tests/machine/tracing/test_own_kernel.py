@@ -17,7 +17,7 @@ from pagetide.machine.tracing.recording import read_recording
 pytestmark = [pytest.mark.jit, pytest.mark.usefixtures("tracefs")]
 
 MIB = 1 << 20
-OWN = f"pagetide-{os.getpid()}"
+OWN = f"pagetide-{os.getpid()}-"
 EATS = [sys.executable, "-I", "-S", "-c", "x = bytearray(40 << 20)"]
 SIGNALS_AND_EATS = """
 import mmap, os, select, signal, sys
@@ -38,10 +38,15 @@ def instances() -> set[str]:
         return {path.name for path in (files.root / "instances").iterdir()}
 
 
+def own_instances() -> list[str]:
+    """Those of this process's id, whoever had it."""
+    return [name for name in instances() if name.startswith(OWN)]
+
+
 def test_a_commands_memory_is_in_its_stream() -> None:
     """What a command allocates is seen, page by page or in huge pages, and freed by its end; no instance is left."""
     recorded = record_own_kernel(Task(EATS, 0.0, 64 * MIB))
-    assert OWN not in instances()
+    assert own_instances() == []
     assert recorded.status == 0
     assert recorded.ended_early == ""
     stream, account = read_recording(recorded.recording, "family")
@@ -158,33 +163,39 @@ def test_ctrl_c_ends_a_recording_and_keeps_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_killed_recorders_instance_is_removed_by_the_next() -> None:
-    """Nobody else's is."""
+    """Also if that one had the process id that we have; nobody else's is."""
     gone = subprocess.Popen(["true"])
     gone.wait()
+    left, others = {f"pagetide-{gone.pid}-1", f"{OWN}1"}, {"pagetide-of-somebody", "pagetide-1"}
     with contextlib.closing(OwnKernelFiles()) as files:
-        for name in (f"pagetide-{gone.pid}", "pagetide-of-somebody"):
+        for name in left | others:
             files.make_folder(f"instances/{name}")
         try:
             record_own_kernel(Task((), 0.0, MIB))
-            assert "pagetide-of-somebody" in instances()
-            assert f"pagetide-{gone.pid}" not in instances()
+            assert instances() & (left | others) == others
         finally:
-            files.remove_folder("instances/pagetide-of-somebody")
+            for name in others:
+                files.remove_folder(f"instances/{name}")
 
 
-def test_an_instance_of_our_own_process_id_is_removed_first() -> None:
-    """A recorder that was killed had the same one."""
-    with contextlib.closing(OwnKernelFiles()) as files:
-        files.make_folder(f"instances/{OWN}")
+def test_a_second_recording_of_this_process_leaves_the_first_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has an instance of that name, and keeps it."""
+    begin = TraceInstance.begin
+
+    def twice(trace: TraceInstance, name: str) -> dict[str, str]:
+        with pytest.raises(NoTracingError, match=r"^the kernel gives no instance of tracefs \(File exists\)$"):
+            record_own_kernel(Task((), 0.0, MIB))
+        return begin(trace, name)
+
+    monkeypatch.setattr(TraceInstance, "begin", twice)
     assert record_own_kernel(Task((), 0.0, MIB)).recording.marks == ("recording", "end")
-    assert OWN not in instances()
 
 
 def test_a_command_that_cannot_be_started_leaves_nothing() -> None:
     """The error is the command's, and the instance is gone."""
     with pytest.raises(FileNotFoundError):
         record_own_kernel(Task(["/no/such/command"], 0.0, MIB))
-    assert OWN not in instances()
+    assert own_instances() == []
 
 
 def test_only_root_records(unprivileged: None) -> None:
@@ -209,4 +220,4 @@ def test_events_that_the_kernel_lacks_are_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("pagetide.machine.tracing.instance.RECORDED", ("kmem/no_such_event",))
     with pytest.raises(NoTracingError, match=r"^the kernel's tracing has no event kmem/no_such_event"):
         record_own_kernel(Task((), 0.0, MIB))
-    assert OWN not in instances()
+    assert own_instances() == []

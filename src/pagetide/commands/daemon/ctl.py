@@ -14,9 +14,10 @@ from pagetide.machine.config_error import ConfigError
 from pagetide.operate.host.control import ask
 from pagetide.units import format_size, parse_size
 
-COMMANDS = ("list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove")
+COMMANDS = ("list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove", "check")
 """What can be asked."""
 
+_OF_ALL = ("list", "check")
 _HINTS_MAX_S = 30.0
 _HINTS_LOOK_S = 0.05
 _COUNT_MAX_S = 30.0
@@ -32,14 +33,14 @@ def make_request(command: str, guest: str | None, settings: tuple[str, ...], *, 
     """
     if command not in COMMANDS:
         raise ConfigError(f"ctl knows {', '.join(COMMANDS)}, not {command!r}")
-    if (command == "list") != (guest is None):
-        raise ConfigError("list takes no guest" if guest else f"{command} needs the name of a guest")
+    if (command in _OF_ALL) != (guest is None):
+        raise ConfigError(f"{command} takes no guest" if guest else f"{command} needs the name of a guest")
     if force and command != "set":
         raise ConfigError(f"--force is for set, not for {command}")
     if command != "set":
         if settings:
             raise ConfigError(f"{command} takes no settings, not {settings[0]!r}")
-        return {"command": command, "guest": guest}
+        return {"command": "kept" if command == "check" else command, "guest": guest}
     if len(settings) != 1 or not settings[0].startswith("target="):
         raise ConfigError("set needs one setting such as target=512MiB")
     wanted = settings[0].removeprefix("target=")
@@ -80,6 +81,8 @@ def ctl_command(
     if answer["error"] is not None:
         print(f"pagetide: {answer['error']}", file=sys.stderr)
         return STATUS_FAILED
+    if command == "check":
+        return _check(answer["kept"], json=json)
     if answer["socket"] is not None:
         print(msgspec.json.encode({"socket": answer["socket"]}).decode() if json else answer["socket"])
         return STATUS_OK
@@ -93,6 +96,24 @@ def ctl_command(
     if answer["note"] is not None:
         print(f"pagetide: {answer['note']}", file=sys.stderr)
     return STATUS_OK
+
+
+def _check(kept: list[dict[str, Any]], *, json: bool) -> int:
+    """Say which guests of the daemon this release would lose if it took its place; the exit status."""
+    from pagetide.host.device.kept_head import lack_of
+
+    lost: dict[str, str] = {}
+    for guest in kept:
+        lack = lack_of(guest["version"], guest["words"], has_names=guest["has_names"])
+        if lack and not guest["comes_back"]:
+            lost[guest["name"]] = lack if guest["version"] else "it could not be kept, which the daemon's log says"
+    if json:
+        print(msgspec.json.format(msgspec.json.encode({"guests": len(kept), "lost": lost}), indent=2).decode())
+    elif not lost:
+        print(f"this release goes on with all guests of the running daemon: {len(kept)}")
+    for name, lack in lost.items():
+        print(f"pagetide: this release cannot go on with {name}: {lack}", file=sys.stderr)
+    return STATUS_FAILED if lost else STATUS_OK
 
 
 def _await_hints(path: Path, begun: dict[str, Any]) -> dict[str, Any]:

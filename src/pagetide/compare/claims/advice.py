@@ -15,9 +15,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pagetide.compare.claims.evidence import seconds, size
 from pagetide.compare.claims.today import is_settable, settings_of, what_is_missing
 from pagetide.compare.claims.verdicts import Advice, Setting
+from pagetide.compare.claims.words import seconds, size
 from pagetide.compare.grid.setups import GAIN_MIN, SETUPS
 from pagetide.compare.results.conditions import Condition, Configuration, conditions_of
 from pagetide.compare.results.measures import cpu_s
@@ -72,9 +72,7 @@ def _advise(workload: str, conditions: Sequence[Condition]) -> Advice:
     setup = SETUPS[workload]
     quiet = next((one for one in conditions if not one.faults and one.has_control), None)
     if quiet is None:
-        return Advice(
-            setup=setup, choice=None, why=f"The workload {workload} was not run without a fault and beside off."
-        )
+        return Advice(setup=setup, choice=None, why="That was not run without a fault and beside off.")
     by_label = {one.configuration.label: one for one in filter(None, map(_candidate, quiet.configurations))}
     off = next((one for one in by_label.values() if one.configuration.design == "off"), None)
     if off is None:

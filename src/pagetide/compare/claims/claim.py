@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pagetide.compare.claims.evidence import Case, Evidence
-from pagetide.compare.claims.verdicts import Verdict
+from pagetide.compare.claims.verdicts import Judgement
 
-Judge = Callable[[Evidence], tuple[Verdict, str]]
-"""From the figures of a claim's cases to a verdict, and a sentence that is made of the figures."""
+Judge = Callable[[Evidence], Judgement]
+"""From the figures of a claim's cases to those that decide, and a sentence that is made of them."""
 
 
 class Claim(NamedTuple):

@@ -1,22 +1,24 @@
 """Claims about what returning memory costs: the lock, the order, cooling, waking, and which guest it is for."""
 
-import statistics
-
+from pagetide.compare.claims import bars as made
+from pagetide.compare.claims.bars import Bar, Bars
 from pagetide.compare.claims.claim import Claim
 from pagetide.compare.claims.evidence import (
     Case,
     Evidence,
-    agreed,
+    NotMeasuredError,
     at_least,
     at_most,
-    listed,
-    seconds,
-    size,
-    verdict_of,
+    less_than,
+    more_than,
 )
-from pagetide.compare.claims.verdicts import Verdict
+from pagetide.compare.claims.recovery import KEPT
+from pagetide.compare.claims.verdicts import Judgement
+from pagetide.compare.claims.words import listed, seconds, size
 from pagetide.compare.grid.setups import GAIN_MIN, SETUPS
 from pagetide.compare.results.measures import cpu_s, kept_bytes
+from pagetide.compare.results.records import Run
+from pagetide.compare.results.spread import Spread, spread_of
 
 ORDERS = (0, 1, 2, 3, 4, 6, 8, 9)
 """The reporting orders that are compared."""
@@ -33,62 +35,78 @@ _IDLE_BURST = {"ram": "512MiB", "bursts": 1, "rest": 30.0}
 _WAKES = ("merge", "threshold", "timer")
 
 
-def _lock(of: Evidence) -> tuple[Verdict, str]:
+def _lock(of: Evidence) -> Judgement:
     vcpus = of.config("off").vcpus
 
-    def share(case: str, *, high: bool) -> float:
-        """The most, or the least, by which the waits of a design may exceed those without reporting."""
-        one, off = of.spread(case, "zone_lock_wait_s"), of.spread("off", "zone_lock_wait_s")
-        more_s = one.high - off.low if high else one.low - off.high
-        return more_s / (vcpus * of("off", "duration_s"))
+    off = of.spread("off", "zone_lock_wait_s")
+    time_s = vcpus * of("off", "duration_s")
 
-    most, least = (max(share(case, high=high) for case in _LOCKING) for high in (True, False))
-    verdict = verdict_of(True if least >= _LOCK_SHARE else False if most < _LOCK_SHARE else None)
+    def added(case: str) -> Spread:
+        """By how much its waits exceed those without reporting, of the vCPUs' time."""
+        one = of.spread(case, "zone_lock_wait_s")
+        median_s, low_s, high_s = one.median - off.median, one.low - off.high, one.high - off.low
+        return Spread(median_s / time_s, low_s / time_s, high_s / time_s, one.runs)
+
+    shares = {case: added(case) for case in _LOCKING}
+    lasting = [of.bar(case, one, made.at_least(one, _LOCK_SHARE, "share")) for case, one in shares.items()]
+    bars = (
+        Bars("waits for the zone lock that it adds, of the vCPUs' time", "share", tuple(lasting), one_is_enough=True),
+    )
     told = [
         f"{case} {seconds(of(case, 'zone_lock_wait_s'))} (held by reporting for "
         f"{seconds(of(case, 'zone_lock_hold_s'))}, at most {seconds(of(case, 'zone_lock_hold_s_max'))} at once)"
         for case in _LOCKING
     ]
-    return verdict, (
+    sentence = (
         f"{vcpus} vCPUs that allocate and free {of.config('off').rate_per_s:g} blocks a second waited for the zone "
         f"lock for {seconds(of('off', 'zone_lock_wait_s'))} in all without reporting; with single pages reported, by "
         f"the vCPUs themselves with sync and by one worker with the others, {listed(told)}. It counts as held if a "
         f"design adds waits of {_LOCK_SHARE:.0%} of the vCPUs' time; what passing a contended lock between processors "
         "costs is not part of it."
     )
+    return Judgement(sentence, bars)
 
 
-def _order(of: Evidence) -> tuple[Verdict, str]:
+def _order(of: Evidence) -> Judgement:
     low, high = "order 0", f"order {ORDERS[-1]}"
-    verdict = verdict_of(
-        of.is_less(low, high, kept_bytes),
-        of.is_less(high, low, cpu_s),
+    every = {f"order {order}": None for order in ORDERS}
+    bars = (
+        of.bars(KEPT, "bytes", kept_bytes, {**every, low: less_than(high)}),
+        of.bars("CPU time of guest and host", "seconds", cpu_s, {**every, high: less_than(low)}),
     )
     told = [
         f"{order}: {size(of(f'order {order}', kept_bytes))}, {seconds(of(f'order {order}', cpu_s))}" for order in ORDERS
     ]
-    return verdict, (
+    sentence = (
         f"What was kept beyond what the database used, and the CPU time it took, order by order: {'; '.join(told)}. So "
         f"order 0 kept {of(high, kept_bytes) / max(1.0, of(low, kept_bytes)):.2g} times less than order {ORDERS[-1]}, "
         f"for {of(low, cpu_s) / of(high, cpu_s):.2g} times the CPU time; HyperAlloc's table (EuroSys 2025) has the "
         "same shape, with 6.3 instead of 12.7 GiB resident for 8.5 times the system CPU time."
     )
+    return Judgement(sentence, bars)
 
 
-def _timing(of: Evidence) -> tuple[Verdict, str]:
-    added = {
-        case: {seed: spent_s - of.by_seed("off", cpu_s)[seed] for seed, spent_s in of.by_seed(case, cpu_s).items()}
-        for case in ("order 9", "order 0", "batches", "later")
+def _timing(of: Evidence) -> Judgement:
+    without = of.by_seed("off", cpu_s)
+
+    def added_s(run: Run) -> float | None:
+        """Beyond that without reporting, on the same work."""
+        spent_s, off_s = cpu_s(run), without.get(run.cell.config.seed)
+        return None if spent_s is None or off_s is None else spent_s - off_s
+
+    asked = {
+        "order 9": less_than("order 0"),
+        "order 0": None,
+        "batches": more_than("order 0", _HOW_SHARE),
+        "later": less_than("order 0", _WHEN_SHARE),
     }
-    seeds = sorted(added["order 0"])
-    verdict = verdict_of(
-        agreed(added["order 0"][seed] > added["order 9"][seed] for seed in seeds),
-        agreed(added["batches"][seed] > _HOW_SHARE * added["order 0"][seed] for seed in seeds),
-        agreed(added["later"][seed] < _WHEN_SHARE * added["order 0"][seed] for seed in seeds),
-        of.is_less("later", "order 9", kept_bytes),  # who hardly reports is cheap, too
+    kept = {"order 9": None, "later": less_than("order 9")}  # who hardly reports is cheap, too
+    bars = (
+        of.bars("CPU time beyond that without reporting", "seconds", added_s, asked),
+        of.bars(KEPT, "bytes", kept_bytes, kept),
     )
     told = [
-        f"{how} {seconds(statistics.median(added[case].values()))} ({size(of(case, 'refaulted_bytes'))} refaulted, "
+        f"{how} {seconds(of(case, added_s))} ({size(of(case, 'refaulted_bytes'))} refaulted, "
         f"{size(of(case, kept_bytes))} kept)"
         for case, how in (
             ("order 9", f"order {ORDERS[-1]}"),
@@ -97,52 +115,57 @@ def _timing(of: Evidence) -> tuple[Verdict, str]:
             ("later", f"order 0 by pool, but for what will be taken within {seconds(of.config('later').keep_s)}"),
         )
     ]
-    return verdict, (
+    sentence = (
         f"CPU time beyond that without reporting, on the database: {', '.join(told)}; without reporting "
         f"{size(of('off', kept_bytes))} were kept. It counts as held if order 0 is dearer than order {ORDERS[-1]}, "
         f"larger reports leave more than {_HOW_SHARE:.0%} of what it adds, and pool, which waits for what pays, adds "
         f"less than {_WHEN_SHARE:.0%} of it and yet keeps less than order {ORDERS[-1]}. This database soon takes again "
         "all that it frees; what is to be had where some of it stays free is in docs/prize.md."
     )
+    return Judgement(sentence, bars)
 
 
-def _setups(of: Evidence) -> tuple[Verdict, str]:
+def _setups(of: Evidence) -> Judgement:
     best = {}
     for workload in SETUPS:
         sound = [
             design
             for design in _SETUP_DESIGNS
-            if at_most(of.spread(f"{workload} {design}", "false_ooms"), 0)
-            and at_most(of.spread(f"{workload} {design}", "dropped_hints"), 0)
+            if all(of.spread(f"{workload} {design}", figure).high == 0 for figure in ("false_ooms", "dropped_hints"))
         ]
         if sound:
             best[workload] = min(sound, key=lambda design: of(f"{workload} {design}", kept_bytes))
-    gains = {workload: _gains(of, f"{workload} {design}", f"{workload} off") for workload, design in best.items()}
-    told = [
-        f"{workload} {100 * statistics.median(gain.values()):.2g} % ({best[workload]})"
-        for workload, gain in gains.items()
-    ]
+    gains = {workload: _gain(of, f"{workload} {design}", f"{workload} off") for workload, design in best.items()}
+    told = [f"{workload} {100 * gain.median:.2g} % ({best[workload]})" for workload, gain in gains.items()]
     missing = [workload for workload in SETUPS if workload not in best]
-    unlike = None
+    asked = {}
     if not missing:
-        by_seed = zip(*(gain.values() for gain in gains.values()), strict=True)
-        unlike = agreed(min(each) < GAIN_MIN and max(each) > _GAIN_FACTOR * GAIN_MIN for each in by_seed)
-    return verdict_of(unlike), (
+        least, *_, most = sorted(gains, key=lambda workload: gains[workload].median)
+        asked[least] = made.at_most(gains[least], GAIN_MIN, "share")
+        asked[most] = made.at_least(gains[most], _GAIN_FACTOR * GAIN_MIN, "share")
+    gained = (Bar(f"{one}, {best[one]}", best[one], gain, asked.get(one)) for one, gain in gains.items())
+    bars = (Bars("by how much less the host held than without reporting", "share", tuple(gained)),)
+    sentence = (
         "By the design that kept least of those that made no allocation fail falsely and lost no hint, the host held "
         f"less than without reporting by: {', '.join(told)}{'; there was no such design on ' if missing else ''}"
         f"{listed(missing)}. It counts as held if one of them gains less than {GAIN_MIN:.0%}, which is not worth it, "
         f"and another more than {_GAIN_FACTOR * GAIN_MIN:.0%}."
     )
+    return Judgement(sentence, bars)
 
 
-def _gains(of: Evidence, case: str, off: str) -> dict[int, float]:
-    """How much less the host held than without reporting, as a share, by seed."""
+def _gain(of: Evidence, case: str, off: str) -> Spread:
+    """How much less the host held than without reporting, as a share, seed by seed."""
     held, without = of.by_seed(case, "mean_resident_bytes"), of.by_seed(off, "mean_resident_bytes")
-    return {seed: 1 - held[seed] / max(1.0, without[seed]) for seed in sorted(held.keys() & without.keys())}
+    found = spread_of([1 - held[seed] / max(1.0, without[seed]) for seed in held.keys() & without.keys()])
+    if found is None:
+        raise NotMeasuredError("the same seeds with and without reporting")
+    return found
 
 
-def _cooling(of: Evidence) -> tuple[Verdict, str]:
-    verdict = verdict_of(of.is_less("cool", "warm", "refaulted_bytes"))
+def _cooling(of: Evidence) -> Judgement:
+    asked = {"warm": None, "cool": less_than("warm"), "late": None}
+    bars = (of.bars("touched again after it had been returned", "bytes", "refaulted_bytes", asked),)
     told = [
         f"{how}: {size(of(case, 'refaulted_bytes'))} refaulted, {seconds(of(case, cpu_s))} of CPU time, "
         f"{size(of(case, kept_bytes))} kept beyond what the guest used"
@@ -152,19 +175,18 @@ def _cooling(of: Evidence) -> tuple[Verdict, str]:
             ("late", f"whatever its age, but only every {seconds(of.config('late').delay_s or 0.0)}"),
         )
     ]
-    return verdict, f"On churn, {'; '.join(told)}."
+    return Judgement(f"On churn, {'; '.join(told)}.", bars)
 
 
-def _waking(of: Evidence) -> tuple[Verdict, str]:
-    tests: list[bool | None] = []
-    for workload in ("burst", "web"):
-        tests.append(at_most(of.spread(f"{workload}, threshold", "idle_passes"), 0))
-        tests.append(at_least(of.spread(f"{workload}, timer", "idle_passes"), 1))
+def _waking(of: Evidence) -> Judgement:
+    asked = {case: {"threshold": at_most(0), "timer": at_least(1)}.get(case.rpartition(" ")[2]) for case in of.cases}
+    bars = (of.bars("passes that found nothing to report", "count", "idle_passes", asked),)
     told = [
         f"on {case} {of(case, 'idle_passes'):.0f} of {of(case, 'passes'):.0f} ({size(of(case, kept_bytes))} kept)"
         for case in of.cases
     ]
-    return verdict_of(*tests), f"Passes that found nothing to report, by what woke the worker: {'; '.join(told)}."
+    sentence = f"Passes that found nothing to report, by what woke the worker: {'; '.join(told)}."
+    return Judgement(sentence, bars)
 
 
 CLAIMS = [

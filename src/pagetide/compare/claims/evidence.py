@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pagetide.compare.claims.verdicts import Verdict
+from pagetide.compare.claims import bars
+from pagetide.compare.claims.bars import Bar, Bars, Bound
+from pagetide.compare.claims.words import Kind
 from pagetide.compare.grid.axes import NO_FAULT, condition_config, grid_defaults
 from pagetide.compare.results.records import Run
 from pagetide.compare.results.spread import Spread, spread_of
 from pagetide.machine.config import RunConfig
-from pagetide.units import GIB, MIB
 
 
 class Case(NamedTuple):
@@ -38,6 +39,10 @@ class Case(NamedTuple):
         return condition_config(self.workload, self.fault, self.oom, self.design, settings)
 
 
+Figure = str | Callable[[Run], float | None]
+"""A figure of a run, by its name in RunResult or by what reads it."""
+
+
 class NotMeasuredError(Exception):
     """A run has not the figure that a claim is decided by; the message is its name."""
 
@@ -54,25 +59,22 @@ class Evidence:
         """Names of the cases."""
         return list(self._runs)
 
-    def spread(self, case: str, figure: str | Callable[[Run], float | None]) -> Spread:
+    def spread(self, case: str, figure: Figure) -> Spread:
         """A figure of a case over its repeats, by its name in RunResult or by what reads it.
 
         Raises:
             NotMeasuredError: a run has no such figure.
         """
-        read = figure if callable(figure) else (lambda run: run.figures.get(figure))
-        found = spread_of([read(run) for run in self._runs[case]])
+        found = spread_of([_read(run, figure) for run in self._runs[case]])
         if found is None:
             raise NotMeasuredError(figure.__name__ if callable(figure) else figure)
         return found
 
-    def __call__(self, case: str, figure: str | Callable[[Run], float | None]) -> float:
+    def __call__(self, case: str, figure: Figure) -> float:
         """The median of that."""
         return self.spread(case, figure).median
 
-    def is_less(
-        self, one: str, other: str, figure: str | Callable[[Run], float | None], factor: float = 1.0
-    ) -> bool | None:
+    def is_less(self, one: str, other: str, figure: Figure, factor: float = 1.0) -> bool | None:
         """Whether a figure of one case is less than a factor of the other's for every seed, or for none; None if mixed.
 
         Cases with the same work and seed have the same stream, and in virtual time nothing else to differ by, so they
@@ -84,19 +86,87 @@ class Evidence:
         seeds = found[one].keys() & found[other].keys()
         return agreed(found[one][seed] < factor * found[other][seed] for seed in seeds)
 
-    def by_seed(self, case: str, figure: str | Callable[[Run], float | None]) -> dict[int, float]:
+    def by_seed(self, case: str, figure: Figure) -> dict[int, float]:
         """A figure of each of a case's runs, by seed.
 
         Raises:
             NotMeasuredError: a run has no such figure.
         """
         self.spread(case, figure)
-        read = figure if callable(figure) else (lambda run: run.figures.get(figure))
-        return {run.cell.config.seed: read(run) or 0.0 for run in self._runs[case]}
+        return {run.cell.config.seed: _read(run, figure) or 0.0 for run in self._runs[case]}
 
     def config(self, case: str) -> RunConfig:
         """The settings of a case's first run."""
         return self._runs[case][0].cell.config
+
+    def bar(self, case: str, spread: Spread, bound: Bound | None = None) -> Bar:
+        """A bar of this case."""
+        return Bar(case, self.config(case).design, spread, bound)
+
+    def bars(self, label: str, kind: Kind, figure: Figure, asked: "Mapping[str, Asked | None]") -> Bars:
+        """A figure of some cases, and what is asked of each; None is a case that the others are compared with.
+
+        Raises:
+            NotMeasuredError: a run has no such figure.
+        """
+        made = [
+            self.bar(case, self.spread(case, figure), None if ask is None else ask(self, case, figure, kind))
+            for case, ask in asked.items()
+        ]
+        return Bars(label, kind, tuple(made))
+
+
+Asked = Callable[[Evidence, str, Figure, Kind], Bound]
+"""What is asked of a case's figure: it answers, by the evidence, for a case."""
+
+
+def at_most(limit: float) -> Asked:
+    """It stays within a limit."""
+    return lambda of, case, figure, kind: bars.at_most(of.spread(case, figure), limit, kind)
+
+
+def at_least(limit: float) -> Asked:
+    """It reaches a limit."""
+    return lambda of, case, figure, kind: bars.at_least(of.spread(case, figure), limit, kind)
+
+
+def less_than(other: str, factor: float = 1.0) -> Asked:
+    """It is less than so many times another case's, as `Evidence.is_less` has it."""
+
+    def ask(of: Evidence, case: str, figure: Figure, _: Kind) -> Bound:
+        is_met = of.is_less(case, other, figure, factor)
+        return Bound(f"less than {_times(factor)}{other}", factor * of(other, figure), True, is_met)
+
+    return ask
+
+
+def more_than(other: str, factor: float) -> Asked:
+    """It is more than so many times another case's, likewise."""
+
+    def ask(of: Evidence, case: str, figure: Figure, _: Kind) -> Bound:
+        is_met = of.is_less(other, case, figure, 1 / factor)
+        return Bound(f"more than {_times(factor)}{other}", factor * of(other, figure), False, is_met)
+
+    return ask
+
+
+def within(other: str, factor: float) -> Asked:
+    """It is at most so many times another case's, in every pair of repeats."""
+
+    def ask(of: Evidence, case: str, figure: Figure, _: Kind) -> Bound:
+        one, beside = of.spread(case, figure), of.spread(other, figure)
+        is_met = True if one.high <= factor * beside.low else False if one.low > factor * beside.high else None
+        return Bound(f"at most {_times(factor)}{other}", factor * beside.median, True, is_met)
+
+    return ask
+
+
+def _times(factor: float) -> str:
+    return "" if factor == 1 else f"{factor:.3g} times "
+
+
+def _read(run: Run, figure: Figure) -> float | None:
+    return figure(run) if callable(figure) else run.figures.get(figure)
 
 
 def unreturned_share(run: Run) -> float | None:
@@ -112,46 +182,7 @@ def less(one: Spread, other: Spread, factor: float = 1.0) -> bool | None:
     return False if one.low >= other.high * factor else None
 
 
-def at_most(one: Spread, limit: float) -> bool | None:
-    """Whether it stays within a limit in every repeat, or in none; None if in some."""
-    return True if one.high <= limit else False if one.low > limit else None
-
-
-def at_least(one: Spread, limit: float) -> bool | None:
-    """Whether it reaches a limit in every repeat, or in none; None if in some."""
-    return True if one.low >= limit else False if one.high < limit else None
-
-
-def within(one: Spread, other: Spread, factor: float) -> bool | None:
-    """Whether it is at most so many times the other in every pair of repeats, or in none; None if in some."""
-    return True if one.high <= factor * other.low else False if one.low > factor * other.high else None
-
-
 def agreed(answers: Iterable[bool]) -> bool | None:
     """What all of them say; None if they differ, or there is none."""
     different = set(answers)
     return different.pop() if len(different) == 1 else None
-
-
-def verdict_of(*tests: bool | None) -> Verdict:
-    """A claim holds if all of its tests do, and does not if one does not."""
-    if False in tests:
-        return "not held"
-    return "undecided" if None in tests else "held"
-
-
-def size(nr_bytes: float) -> str:
-    """Bytes for a sentence, in MiB or GiB."""
-    return f"{nr_bytes / GIB:.2f} GiB" if nr_bytes >= GIB else f"{nr_bytes / MIB:.4g} MiB"
-
-
-def seconds(time_s: float) -> str:
-    """Seconds for a sentence."""
-    if time_s == 0 or time_s >= 1:
-        return f"{time_s:.3g} s"
-    return f"{time_s * 1e3:.3g} ms" if time_s >= 1e-3 else f"{time_s * 1e6:.3g} µs"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names for a sentence."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

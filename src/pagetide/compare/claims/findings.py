@@ -12,7 +12,9 @@ from pagetide.compare.results.spread import REPEATS_MIN
 from pagetide.compare.results.store import Store
 from pagetide.machine.config_error import ConfigError
 
-_TOO_FEW = f": too few to decide, which takes {REPEATS_MIN}"
+_TOO_FEW = f"too few to decide, which takes {REPEATS_MIN}"
+
+_NOT_THERE = "its runs are not among these results, but `pagetide compare` by itself has them"
 
 _MACHINES: tuple[MachineName, ...] = ("live", "simulated")
 
@@ -45,7 +47,7 @@ def _finding(claim: Claim, by_settings: dict[tuple[str, bytes], list[Run]]) -> F
             problem = f"a run of it failed: {failed[0].outcome}"
         elif all(found.values()):
             try:
-                verdict, sentence = claim.judge(Evidence(found))
+                judged = claim.judge(Evidence(found))
             except NotMeasuredError as error:
                 problem = f"its runs do not tell {error}"
                 continue
@@ -54,8 +56,10 @@ def _finding(claim: Claim, by_settings: dict[tuple[str, bytes], list[Run]]) -> F
                 claim_id=claim.claim_id,
                 who=claim.who,
                 claim=claim.claim,
-                verdict="undecided" if few else verdict,
-                sentence=f"{sentence} ({machine}, {_repeats(found)}{_TOO_FEW if few else ''})",
+                verdict="undecided" if few else judged.verdict,
+                sentence=f"{judged.sentence} ({machine}, {_repeats(found)}{f': {_TOO_FEW}' if few else ''})",
+                doubt=f"{_repeats(found)}: {_TOO_FEW}" if few else "",
+                bars=judged.bars,
                 runs=tuple(run.key for group in found.values() for run in group),
             )
             if not few:
@@ -68,7 +72,11 @@ def _finding(claim: Claim, by_settings: dict[tuple[str, bytes], list[Run]]) -> F
         who=claim.who,
         claim=claim.claim,
         verdict="not tested",
-        sentence=_sentence(problem or claim.live_only or "its runs are not among these results"),
+        sentence=_sentence(
+            problem
+            or claim.live_only
+            or "its runs are not among these results, but `pagetide compare` by itself has them"
+        ),
     )
 
 

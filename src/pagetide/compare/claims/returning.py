@@ -2,20 +2,24 @@
 
 from pagetide.compare.claims.claim import Claim
 from pagetide.compare.claims.evidence import (
+    Asked,
     Case,
     Evidence,
     at_least,
     at_most,
-    seconds,
-    size,
+    less_than,
     unreturned_share,
-    verdict_of,
 )
-from pagetide.compare.claims.verdicts import Verdict
+from pagetide.compare.claims.verdicts import Judgement
+from pagetide.compare.claims.words import seconds, size
 from pagetide.compare.grid.axes import QUICK, QUICK_FAULT
 
 LEFT_SHARE = 0.01
 """At most so much of what the host ever held may be left with it at the end, if all is to count as returned."""
+
+LEFT = "left with the host at the end, of the most that it held"
+WAITED_AT_ONCE = "the longest that a vCPU waited for the host"
+"""What is measured, over bars."""
 
 MAIL = {name: value for name, value in QUICK.items() if name != "workload"}
 """Settings of the mail's case: one burst, and the host stands still while it is freed."""
@@ -31,93 +35,100 @@ def mail_case(design: str, **settings: object) -> Case:
     return Case(design, "burst", QUICK_FAULT, settings={**MAIL, **settings})
 
 
-def _scanning(of: Evidence) -> tuple[Verdict, str]:
+def _scanning(of: Evidence) -> Judgement:
     capacity = of.config("scan").report_blocks_max
-    verdict = verdict_of(
-        at_most(of.spread("scan", unreturned_share), LEFT_SHARE),
-        at_most(of.spread("scan", "isolated_blocks_max"), capacity),
-        at_most(of.spread("scan", "vcpu_waits_host"), 0),
+    bars = (
+        of.bars(LEFT, "share", unreturned_share, {"scan": at_most(LEFT_SHARE), "off": None}),
+        of.bars("blocks out at once, at most", "count", "isolated_blocks_max", {"scan": at_most(capacity)}),
+        of.bars("times that vCPUs waited", "count", "vcpu_waits_host", {"scan": at_most(0)}),
     )
-    return verdict, (
+    sentence = (
         f"Of {size(of('scan', 'peak_resident_bytes'))} that bursts took, {size(of('scan', 'unreturned_bytes'))} was "
         f"still with the host at the end (without reporting {size(of('off', 'unreturned_bytes'))}); at most "
         f"{of('scan', 'isolated_blocks_max'):.0f} blocks were out at once, of {capacity} that a batch takes, and vCPUs "
         f"waited {of('scan', 'vcpu_waits_host'):.0f} times."
     )
+    return Judgement(sentence, bars)
 
 
-def _progress(of: Evidence) -> tuple[Verdict, str]:
+def _progress(of: Evidence) -> Judgement:
     config = of.config("restart")
-    verdict = verdict_of(
-        of.is_less("scan", "restart", unreturned_share, _STARVED_FACTOR),
-        at_least(of.spread("restart", unreturned_share), _STARVED_SHARE),
-    )
+    asked = {
+        "restart": at_least(_STARVED_SHARE),
+        "scan": less_than("restart", _STARVED_FACTOR),
+        "cursor": None,
+        "restart, fast host": None,
+    }
+    bars = (of.bars(LEFT, "share", unreturned_share, asked),)
     told = [
         f"{how} {size(of(case, 'unreturned_bytes'))} after {of(case, 'reports'):.0f} reports"
         for case, how in (("restart", "restarting left"), ("scan", "going on"), ("cursor", "going on by position"))
     ]
-    return verdict, (
+    sentence = (
         f"A burst of {size(of('restart', 'peak_resident_bytes'))} was freed beside a server that frees "
         f"{config.rate_per_s:g} small blocks a second, and the host took {config.parsed_faults[0].factor:g} times as "
         f"long for a report: of what was free at the end {', '.join(told)}. With a host at its full speed restarting "
         f"left {size(of('restart, fast host', 'unreturned_bytes'))}. It counts as held if restarting left a tenth of "
         f"the memory, and three times as much as going on."
     )
+    return Judgement(sentence, bars)
 
 
-def _overflow(of: Evidence) -> tuple[Verdict, str]:
-    verdict = verdict_of(
-        at_least(of.spread("array", "dropped_hints"), 1),
-        at_least(of.spread("array", unreturned_share), LEFT_SHARE),
-        at_most(of.spread("bitmap", "dropped_hints"), 0),
+def _overflow(of: Evidence) -> Judgement:
+    bars = (
+        of.bars("hints dropped", "count", "dropped_hints", {"array": at_least(1), "bitmap": at_most(0)}),
+        of.bars(LEFT, "share", unreturned_share, {"array": at_least(LEFT_SHARE), "bitmap": None}),
     )
-    return verdict, (
+    sentence = (
         f"Arrays of {of.config('array').hints_max} hints dropped {of('array', 'dropped_hints'):.0f} blocks, and "
         f"{size(of('array', 'unreturned_bytes'))} of {size(of('array', 'peak_resident_bytes'))} was not back at the "
         f"end; a bitmap dropped {of('bitmap', 'dropped_hints'):.0f} and left {size(of('bitmap', 'unreturned_bytes'))}."
     )
+    return Judgement(sentence, bars)
 
 
-def _hybrid(of: Evidence) -> tuple[Verdict, str]:
-    verdict = verdict_of(
-        at_least(of.spread("hybrid", "dropped_hints"), 1),
-        at_most(of.spread("hybrid", unreturned_share), LEFT_SHARE),
-        at_least(of.spread("array", unreturned_share), LEFT_SHARE),
+def _hybrid(of: Evidence) -> Judgement:
+    bars = (
+        of.bars("hints dropped", "count", "dropped_hints", {"hybrid": at_least(1), "array": None}),
+        of.bars(LEFT, "share", unreturned_share, {"hybrid": at_most(LEFT_SHARE), "array": at_least(LEFT_SHARE)}),
     )
-    return verdict, (
+    sentence = (
         f"In the mail's case hybrid dropped {of('hybrid', 'dropped_hints'):.0f} hints, and its scan left "
         f"{size(of('hybrid', 'unreturned_bytes'))}; the array alone left {size(of('array', 'unreturned_bytes'))}."
     )
+    return Judgement(sentence, bars)
 
 
-def _synchronous(of: Evidence) -> tuple[Verdict, str]:
+def _synchronous(of: Evidence) -> Judgement:
     stopped_s = of.config("sync").parsed_faults[0].for_s
-    verdict = verdict_of(
-        at_least(of.spread("sync", "vcpu_wait_host_s_max"), 0.9 * stopped_s),
-        at_most(of.spread("scan", "vcpu_wait_host_s_max"), 0.01 * stopped_s),
-    )
-    return verdict, (
+    asked = {"sync": at_least(0.9 * stopped_s), "scan": at_most(0.01 * stopped_s)}
+    bars = (of.bars(WAITED_AT_ONCE, "seconds", "vcpu_wait_host_s_max", asked),)
+    sentence = (
         f"While the host stood still for {seconds(stopped_s)}, a vCPU that reports itself waited "
         f"{seconds(of('sync', 'vcpu_wait_host_s_max'))} at once; with a worker that scans, "
         f"{seconds(of('scan', 'vcpu_wait_host_s_max'))}."
     )
+    return Judgement(sentence, bars)
 
 
-def _marks(of: Evidence) -> tuple[Verdict, str]:
-    tests, told = [], []
+def _marks(of: Evidence) -> Judgement:
+    asked: dict[str, Asked | None] = {}
+    told = []
     for workload in ("web", "database"):
         dropping, keeping = f"{workload}, scan", f"{workload}, cursor"
-        tests.append(of.is_less(keeping, dropping, "repeated_bytes"))
+        asked |= {dropping: None, keeping: less_than(dropping)}
         share = 100 * of(dropping, "repeated_bytes") / max(1.0, of(dropping, "reported_bytes"))
         told.append(
             f"on {workload} {size(of(dropping, 'repeated_bytes'))} ({share:.2g} % of what it reported) against "
             f"{size(of(keeping, 'repeated_bytes'))}"
         )
-    return verdict_of(*tests), (
+    bars = (of.bars("reported again, though nobody had touched it", "bytes", "repeated_bytes", asked),)
+    sentence = (
         "At order 0, scan, which drops the mark of a block that is split or merged as Linux does, reported again what "
         f"nobody had touched: {' and '.join(told)} with cursor, which keeps it. The rest comes of merging with "
         "neighbours that were in use."
     )
+    return Judgement(sentence, bars)
 
 
 CLAIMS = [

@@ -1,8 +1,10 @@
 """What a comparison concludes: findings about the claims of the thread, and advice."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
+
+from pagetide.compare.claims.bars import Bars
 
 Verdict = Literal["held", "not held", "undecided", "not tested"]
 
@@ -16,6 +18,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         claim: what was said, in a sentence.
         verdict: what the figures say to it; `undecided` if they are too few, too close or spread too far.
         sentence: why, with the figures that decide it; for a claim that was not tested, why not.
+        doubt: why nothing is concluded from figures that may look clear; empty if it is by the figures alone.
+        bars: the figures that decide it, to be drawn; none for a claim that was not tested.
         runs: keys of the runs that the figures come from.
     """
 
@@ -24,7 +28,29 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     claim: str
     verdict: Verdict
     sentence: str
+    doubt: str = ""
+    bars: tuple[Bars, ...] = ()
     runs: tuple[str, ...] = ()
+
+
+class Judgement(NamedTuple):
+    """What figures say to a claim.
+
+    Attributes:
+        sentence: made of the figures.
+        bars: those that decide.
+    """
+
+    sentence: str
+    bars: tuple[Bars, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """A claim holds if all that is asked of its bars is so, and does not if something is not."""
+        answers = [one.is_met for one in self.bars]
+        if False in answers:
+            return "not held"
+        return "undecided" if None in answers else "held"
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import functools
-import signal
 import time
 from typing import Any
 
@@ -16,7 +15,6 @@ from pagetide.machine.observer import Machine, Nobody
 from pagetide.machine.result import RunResult
 from pagetide.machine.versions import versions
 from pagetide.machine.workloads import make_work
-from pagetide.processes import set_parent_death_signal
 from pagetide.terminal.summary import problems
 from pagetide.workload.stream import Work
 
@@ -38,13 +36,6 @@ class Job(msgspec.Struct, frozen=True):
     cell: Cell
     costs: Costs | None = None
     costs_name: str = ""
-
-
-def prepare_worker() -> None:
-    """Make a process a worker: Ctrl-C is its parent's business, and it does not outlive that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked until here by who started it
-    set_parent_death_signal(signal.SIGKILL)
 
 
 def run_job(job: Job) -> Record:

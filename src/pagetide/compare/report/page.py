@@ -1,12 +1,13 @@
 """The report's parts as HTML: text, tables and pictures put together; no script, and nothing from elsewhere."""
 
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from markupsafe import Markup
 
 from pagetide.compare.claims.verdicts import Advice, Finding, Verdict
+from pagetide.compare.report.claim_bars import MARKS, draw_bars
 from pagetide.compare.report.condition_table import Table, number
 from pagetide.compare.report.palette import LOOKS
 from pagetide.compare.report.plots import Curve, draw_orders, draw_panel, draw_tradeoff
@@ -19,6 +20,10 @@ from pagetide.compare.results.records import LeftOut, Run
 from pagetide.compare.results.store import Store
 from pagetide.units import GIB
 
+T = TypeVar("T")
+
+_VERDICT_MARKS = {"held": MARKS[True], "not held": MARKS[False], "undecided": MARKS[None]}
+
 
 class Section(NamedTuple):
     """A section of the page.
@@ -27,22 +32,24 @@ class Section(NamedTuple):
         name: its identifier.
         heading: as text.
         body: as HTML.
-        parts: (identifier, heading as text) of what is in it and is listed in the table of contents.
+        parts: (identifier, heading as text) of what is in it and is listed at its head.
+        listed_as: a short heading, for the table of contents; empty for the whole one.
     """
 
     name: str
     heading: str
     body: Markup
     parts: Sequence[tuple[str, str]] = ()
+    listed_as: str = ""
 
 
-def page(title: str, sections: Sequence[Section], head: Markup) -> str:
+def page(title: str, sections: Sequence[Section], head: str) -> str:
     """The whole page.
 
     Args:
         title: of the page, as text.
         sections: what it is made of.
-        head: what stands before the sections, as HTML.
+        head: what stands under it, as text.
     """
     body, classes = _shared_styles(html("sections.html", sections=sections))
     values = {"title": title, "head": head, "listed": sections, "sections": _made(body), "classes": _made(classes)}
@@ -90,16 +97,40 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Markup:
     return html("facts.html", pairs=pairs)
 
 
-def findings_body(found: Sequence[Finding]) -> Markup:
-    """The findings, each with its verdict in words and in colour, and first which claims have which verdict."""
+def claims_body(found: Sequence[Finding]) -> Markup:
+    """The claims, each with its verdict and the figures that decide it as pictures, and first all verdicts."""
     by_verdict = {one: [finding.claim_id for finding in found if finding.verdict == one] for one in get_args(Verdict)}
+    tested = [
+        {"finding": one, "pictures": list(zip(one.bars, draw_bars(one.bars, f"bars-{one.claim_id}"), strict=True))}
+        for one in found
+        if one.verdict != "not tested"
+    ]
     verdicts = {verdict: claims for verdict, claims in by_verdict.items() if claims}
-    return html("findings.html", found=found, verdicts=verdicts)
+    return html("claims.html", tested=tested, verdicts=verdicts, marks=MARKS, verdict_marks=_VERDICT_MARKS)
+
+
+def findings_body(found: Sequence[Finding]) -> Markup:
+    """Each verdict with the figures that decide it in words; what was not tested is told once a reason."""
+    tested = [one for one in found if one.verdict != "not tested"]
+    untested = _by(lambda one: one.sentence, [one for one in found if one.verdict == "not tested"])
+    return html(
+        "findings.html", tested=tested, untested=[(why, [one.claim_id for one in same]) for why, same in untested]
+    )
+
+
+def _by(key: Callable[[T], str], every: Sequence[T]) -> list[tuple[str, list[T]]]:
+    """What is alike together, in the order of the first ones."""
+    groups: dict[str, list[T]] = {}
+    for one in every:
+        groups.setdefault(key(one), []).append(one)
+    return list(groups.items())
 
 
 def advice_body(advised: Sequence[Advice]) -> Markup:
-    """Which configuration for which set-up."""
-    return html("advice.html", advised=advised)
+    """Which configuration for which set-up; those without a choice are told once a reason."""
+    chosen = [one for one in advised if one.choice is not None]
+    others = _by(lambda one: one.why, [one for one in advised if one.choice is None])
+    return html("advice.html", advised=chosen, others=[(why, [one.setup for one in same]) for why, same in others])
 
 
 def tradeoffs_body(tradeoffs: Sequence[Tradeoff], name: str) -> Markup:
@@ -121,22 +152,35 @@ def _tradeoff(tradeoff: Tradeoff, name: str) -> dict[str, Any]:
     }
 
 
-def condition_body(table: Table, tradeoffs: Sequence[Tradeoff], store: Store) -> Markup:
-    """One condition: curves of every configuration, the table, the trade-offs, and what the order does."""
+def condition_body(
+    table: Table, tradeoffs: Sequence[Tradeoff], panels: Sequence["Panel"], *, opens: bool = False
+) -> Markup:
+    """One condition: curves of its configurations, the table, the trade-offs, and what the order does.
+
+    Args:
+        table: of the condition.
+        tradeoffs: those that are drawn here.
+        panels: the curves that are.
+        opens: whether the page opens with other curves of it.
+    """
     condition = table.condition
-    panels = panels_of(condition, store)
     curves = order_curves(condition)
     return html(
         "condition.html",
         condition=condition,
-        panels=panels,
-        seed=panels[0].configuration.runs[0].cell.config.seed if panels else None,
+        curves=curves_body(panels),
+        opens=opens,
         table=table,
         measures=MEASURES,
         tradeoffs=tradeoffs_body(tradeoffs, f"{condition.name}-trade"),
         orders=_orders(condition, curves),
         order_designs=dict.fromkeys(curve.design for curve in curves),
     )
+
+
+def curves_body(panels: Sequence["Panel"]) -> Markup:
+    """Curves side by side; nothing without any."""
+    return html("curves.html", panels=panels) if panels else Markup()
 
 
 def _orders(condition: Condition, curves: Sequence[OrderCurve]) -> list[Markup]:
@@ -184,8 +228,25 @@ def _curve(store: Store, run: Run) -> Curve:
 
 
 def troubles_body(failed: Sequence[Run], left_out: Sequence[LeftOut]) -> Markup:
-    """Runs that failed, with what replays them, and combinations that do not fit."""
-    return html("troubles.html", failed=failed, left_out=left_out) if failed or left_out else Markup()
+    """What failed, once a kind, with what replays it, and combinations that do not fit, by why."""
+    if not failed and not left_out:
+        return Markup()
+    kinds = [
+        {
+            "outcome": runs[0].outcome,
+            "runs": runs,
+            "where": ", ".join(
+                dict.fromkeys(f"{run.cell.config.design} on {run.cell.config.workload}" for run in runs)
+            ),
+        }
+        for _, runs in _by(lambda run: re.sub(r"\d+", "", run.outcome), failed)
+    ]
+    reasons = [(why, [one.what for one in same]) for why, same in _by(lambda one: one.why, left_out)]
+    return html("troubles.html", failed=kinds, left_out=reasons)
+
+
+def _what_ran(run: Run) -> str:
+    return f"{run.cell.config.design} on {run.cell.config.workload}"
 
 
 def measures_body() -> Markup:

@@ -35,6 +35,11 @@ class Tradeoff(NamedTuple):
     footprint_label: str
     points: list[Point]
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether there is anything to compare: several points, and not all for nothing."""
+        return len(self.points) > 1 and any(point.cost.high for point in self.points)
+
 
 def frontier(points: Sequence[Point]) -> list[Point]:
     """The points that no other beats at both, by their medians, from the cheapest on."""
@@ -53,7 +58,7 @@ def tradeoffs_of(condition: Condition) -> list[Tradeoff]:
         Tradeoff("Footprint against CPU", "CPU, guest and host, s", "footprint, GiB", cpu),
         Tradeoff("Footprint against refaults", "refaulted, GiB", "footprint, GiB", refaults),
     ]
-    return [one for one in made if len(one.points) > 1]
+    return [one for one in made if one.is_telling]
 
 
 def overall(conditions: Sequence[Condition]) -> list[Tradeoff]:
@@ -90,7 +95,7 @@ def overall(conditions: Sequence[Condition]) -> list[Tradeoff]:
             f"Footprint against refaults, mean of {names}", "refaulted, % of RAM", "footprint, % of off", refaults
         ),
     ]
-    return [one for one in made if len(one.points) > 1]
+    return [one for one in made if one.is_telling]
 
 
 def _points(configurations: Sequence[Configuration], read_cost: Callable[[Run], float | None]) -> list[Point]:

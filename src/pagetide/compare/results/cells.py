@@ -94,7 +94,7 @@ def condition_of(config: RunConfig) -> dict[str, Any]:
 
 def _options(config: RunConfig) -> Iterator[str]:
     """The options that make these settings from the defaults of their workload."""
-    defaults = RunConfig(**workload_defaults(config.workload))
+    defaults = RunConfig(**workload_defaults(config.workload, config.design))
     for name, setting in SETTINGS.items():
         if misfit(name, config) is not None:
             continue

@@ -74,6 +74,13 @@ class Condition(NamedTuple):
         """Those of its configurations."""
         return {one.design for one in self.configurations}
 
+    @property
+    def one_a_design(self) -> list[Configuration]:
+        """Each design as it is by default, or as near to that as it was run."""
+        nearest = sorted(self.configurations, key=lambda one: len(one.label))
+        first = {one.design: one for one in reversed(nearest)}
+        return [one for one in self.configurations if one is first[one.design]]
+
     def off(self, seed: int) -> Run | None:
         """The control with this seed: nothing reported."""
         for configuration in self.configurations:
@@ -136,7 +143,7 @@ def _configuration(runs: list[Run]) -> Configuration:
 
 def _unusual(config: RunConfig, names: frozenset[str]) -> str:
     """These settings, where they are not the workload's defaults."""
-    defaults = RunConfig(**workload_defaults(config.workload))
+    defaults = RunConfig(**workload_defaults(config.workload, config.design))
     said = []
     for field in msgspec.structs.fields(config):
         value = getattr(config, field.name)

@@ -1,7 +1,7 @@
 """What is broken on purpose in `pool`, and in the allocator that keeps blocks apart for it."""
 
 from pagetide.explorer.broken.variant import Variant
-from pagetide.explorer.scenarios import SCENARIOS, SCENARIOS_POOL
+from pagetide.explorer.scenarios import SCENARIOS_POOL
 from pagetide.explorer.source import Edit
 
 _RUNS = "guest.reporting.runs"
@@ -10,7 +10,7 @@ POOL = {
     "a mark that survives an allocation": Variant(
         "a block that is freed has the mark that it had before it was allocated",
         "pool",
-        SCENARIOS["merge"],
+        SCENARIOS_POOL["merge"],
         (
             Edit(
                 "guest.allocator.page_alloc",

@@ -61,7 +61,10 @@ Pages = npt.NDArray[np.uint32]
 
 
 class Block(NamedTuple):
-    """A block found in the arena: its first frame, its order, and what it is (BUDDY, ALLOCATED, PCP or ISOLATED)."""
+    """A block found in the arena: its first frame, its order, what it is, and whether it has the mark `reported`.
+
+    It is one of the states under TYPE_MASK in zone_layout.py: BUDDY, ALLOCATED, PCP, ISOLATED, SPARE, BALLOON or HELD.
+    """
 
     pfn: int
     order: int

@@ -7,6 +7,9 @@ from pagetide.memory.frame_table import FRAME_ORDER
 
 SYNC_CAPACITY_MAX = 512
 
+POOL_DELAY_S_MIN = 0.1
+"""From one pass of `pool` to the next at least: each looks at all that is kept."""
+
 
 def misfit(design: str, settings: ReportingSettings) -> str | None:
     """Why a design cannot have these settings, as far as it is known before it is made; None if it can."""
@@ -42,6 +45,11 @@ def _of_sync(design: str, settings: ReportingSettings) -> str | None:
 def _of_pool(design: str, settings: ReportingSettings) -> str | None:
     if settings.cool_s != 0:
         return "with pool memory is reported once that pays, so there is no time to cool; keep says how much stays"
+    if settings.delay_s is not None and settings.delay_s < POOL_DELAY_S_MIN:
+        return (
+            f"with pool each pass looks at all that is kept, so the delay must be at least {POOL_DELAY_S_MIN} s, "
+            f"not {settings.delay_s} s"
+        )
     return _paceless(design, settings)
 
 

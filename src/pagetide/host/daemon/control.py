@@ -1,9 +1,16 @@
 """What can be asked of a running daemon: requests and answers, each one JSON object on a line. No I/O here.
 
+<<<<<<< HEAD
 A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence. `add`
 and `remove` are about the socket for a guest, and are answered with its path. After `take-over` the connection is no
 longer ours (handover.py). To tell of very many guests at once keeps all of them waiting, so who asks again and again
 asks for `list` a few at a time. So it is with `map`, which tells a piece of a guest's page map.
+=======
+A request names a command and, for all but `list` and `kept`, a guest. An answer holds guests, or an error in one
+sentence. `add` and `remove` are about the socket for a guest, and are answered with its path; `kept` is for who is
+about to replace the daemon. After `take-over` the connection is no longer ours (handover.py). To tell of very many
+guests at once keeps all of them waiting, so who asks again and again asks for `list` a few at a time.
+>>>>>>> main
 
 What is wanted is wanted of a socket: of every guest that is attached there, and of those that will be, so a guest that
 must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
@@ -27,8 +34,12 @@ LINE_BYTES_MAX = 4096
 """The longest request."""
 
 Command = Literal[
-    "list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "map", "add", "remove", "take-over"
-]
+    "list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "map", "add", "remove", "kept",
+    "take-over",
+]  # fmt: skip
+
+
+_ABOUT_SOCKETS = frozenset({"list", "kept", "add", "remove"})
 
 
 class ControlledHost(Protocol):
@@ -76,6 +87,24 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
+class KeptTold(msgspec.Struct, frozen=True):
+    """How a guest is kept for a daemon after this one.
+
+    Attributes:
+        name: the guest's.
+        version: of the layout; 0 if the guest is not kept.
+        words: of its account.
+        has_names: whether these have names.
+        comes_back: whether its front-end reconnects, and nothing is lost by that.
+    """
+
+    name: str
+    version: int
+    words: int
+    has_names: bool
+    comes_back: bool
+
+
 class ControlAnswer(msgspec.Struct, frozen=True):
     """An answer.
 
@@ -87,6 +116,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
         note: what else there is to know.
         more_after: for `list` with `most`, the name after which there are more; None if that is all.
         page_map: for `map`, the piece of the guest's page map; `guests` is empty then.
+        kept: for `kept`, how each guest is kept.
     """
 
     guests: list[GuestState] = []
@@ -96,6 +126,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
     note: str | None = None
     more_after: str | None = None
     page_map: MapPiece | None = None
+    kept: list[KeptTold] = []
 
 
 class ControlError(Exception):
@@ -124,11 +155,8 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
     if request.command == "take-over":
         host.hand_over()
         return None
-    if request.command == "list":
-        return _list(request, host)
-    if request.command in {"add", "remove"}:
-        change = host.sockets.add if request.command == "add" else host.sockets.remove
-        return ControlAnswer(socket=str(change(request.guest or "")))
+    if request.command in _ABOUT_SOCKETS:
+        return _about_sockets(request, host)
     guests = _named(request.guest, host)
     if request.command == "map":
         return _map(request, guests, host)
@@ -146,6 +174,16 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
     _want(request, waiting.wishes, [])
     note = None if request.command == "show" else f"nobody is attached at {waiting.path} yet; a guest will find it so"
     return ControlAnswer(waiting=[waiting_state(waiting)], note=note)
+
+
+def _about_sockets(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
+    """The answer to what is not about one guest that is attached."""
+    if request.command == "list":
+        return _list(request, host)
+    if request.command == "kept":
+        return ControlAnswer(kept=[_kept(guest) for guest in host.guests])
+    change = host.sockets.add if request.command == "add" else host.sockets.remove
+    return ControlAnswer(socket=str(change(request.guest or "")))
 
 
 def _map(request: ControlRequest, guests: Sequence[AttachedGuest], host: ControlledHost) -> ControlAnswer:
@@ -174,6 +212,13 @@ def _list(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
         else:
             answer.guests.append(state_of(each, host.standing(each)))
     return answer
+
+
+def _kept(guest: AttachedGuest) -> KeptTold:
+    if guest.keep is None:
+        return KeptTold(guest.name, 0, 0, has_names=False, comes_back=guest.may_come_back)
+    head = guest.keep.head
+    return KeptTold(guest.name, head.version, head.words, bool(head.word_names), guest.may_come_back)
 
 
 def _named(name: str | None, host: ControlledHost) -> list[AttachedGuest]:

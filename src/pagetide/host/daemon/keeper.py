@@ -4,6 +4,10 @@ It all goes by names: `guest-N` is the two ends of a guest's descriptor box, `so
 the kernel knows, `control-N` the one for control requests. A listening socket of any other name is one that the service
 manager was told to open. Between accept(2) and the first state of a guest a kill still loses one that is just
 connecting; later none.
+
+A guest that another release kept, and this one cannot read, stays with the service manager as it is, and is not served:
+that release goes on with it once it is back. Let go are those whose front-end reconnects, without loss, and any whose
+front-end speaks, since it would wait for the answer, and QEMU's guest with it.
 """
 
 import logging
@@ -16,7 +20,7 @@ from pathlib import Path
 from pagetide.host.daemon.listener import Listener
 from pagetide.host.daemon.service_manager import ServiceManager
 from pagetide.host.device.kept_state import UnreadableStateError
-from pagetide.host.guest.keep import Keep
+from pagetide.host.guest.keep import Keep, OtherReleaseError
 
 _GUEST, _SOCKET, _CONTROL = "guest-", "socket-", "control-"
 
@@ -27,10 +31,12 @@ class Keeper:
     """Keeps guests and sockets of one server.
 
     Attributes:
-        strict: whether one guest that cannot be taken back is an error, and not let go.
+        strict: whether one guest that cannot be taken back is an error, and not let go or left.
+        left: the connections of guests that are left as they are, by the key of what is kept.
     """
 
     strict: bool
+    left: dict[str, socket.socket]
 
     def __init__(self, manager: ServiceManager | None = None) -> None:
         """Keep them at a service manager, if there is one that can; otherwise only for who takes over."""
@@ -41,6 +47,7 @@ class Keeper:
         self._names: dict[str, str] = {}
         self._serial = 0
         self.strict = False
+        self.left = {}
         self.take(self._manager.given)
 
     @property
@@ -70,7 +77,7 @@ class Keeper:
                     self._open[path], self._names[path] = found, name
 
     def take_guests(self) -> list[Keep]:
-        """What was kept of guests, each the caller's. One that cannot be read is let go, with a sentence in the log.
+        """What was kept of guests, each the caller's. One that cannot be read is let go or left, which the log says.
 
         Raises:
             UnreadableStateError: one cannot be read, and `strict` is set.
@@ -89,10 +96,35 @@ class Keeper:
                 if self.strict:
                     for keep in keeps:
                         keep.close()
+                    if isinstance(error, OtherReleaseError):
+                        error.connection.close()
                     raise
-                _log.error("a guest is let go: %s", error)
-                self._manager.let_go(name)
+                if not isinstance(error, OtherReleaseError):
+                    _log.error("a guest is let go: %s", error)
+                    self._manager.let_go(name)
+                    continue
+                self._leave(name, error)
         return keeps
+
+    def _leave(self, key: str, error: OtherReleaseError) -> None:
+        """Leave a guest to the release that can read it, or have its front-end come back to this one."""
+        whose, why = {"guest": error.head.name} if error.head.name else {}, str(error)
+        self.left[key] = error.connection
+        if error.head.comes_back or not self.outlives:
+            _log.error("let go%s: %s", ", and will reconnect" * error.head.comes_back, why, extra=whose)
+            self.end_left(key)
+            return
+        _log.error(
+            "not served, and left as it is for the release before, which goes on with it if it is installed and "
+            "started again: %s",
+            why,
+            extra=whose,
+        )
+
+    def end_left(self, key: str) -> None:
+        """Let a guest go that was left."""
+        self.left.pop(key).close()
+        self._manager.let_go(key)
 
     def begin(self, connection_fd: int) -> Keep | None:
         """Keep a new guest, which `kept` follows; None if there is no room, which the log says."""
@@ -171,7 +203,9 @@ class Keeper:
         for fds in self._given.values():
             for fd in fds:
                 os.close(fd)
-        self._open, self._given = {}, {}
+        for connection in self.left.values():
+            connection.close()
+        self._open, self._given, self.left = {}, {}, {}
 
 
 Listen = Callable[[Path], Listener]

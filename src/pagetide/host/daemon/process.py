@@ -106,7 +106,7 @@ def serve(
         due_s = time.monotonic() + stats_interval_s
         while not stopping:
             manager.alive()
-            manager.status(f"{len(server.guests)} guests attached")
+            manager.status(_status(server))
             now_s = time.monotonic()
             if stats_interval_s and now_s >= due_s:
                 server.request_statistics()
@@ -206,6 +206,11 @@ def _tell_what_is_lost(server: Server) -> None:
             "1 guest loses its balloon" if len(lost) == 1 else f"{len(lost)} guests lose their balloon",
             ", ".join(lost),
         )
+
+
+def _status(server: Server) -> str:
+    left = 0 if server.succession is None else server.succession.left_count
+    return f"{len(server.guests)} guests attached" + (f", {left} left for another release, see the log" if left else "")
 
 
 def _guests(count: int) -> str:

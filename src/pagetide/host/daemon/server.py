@@ -100,7 +100,9 @@ class Server:
             clock_s=self._now_s,
         )
         self.sockets = self._reception.sockets
-        self.succession = None if keeper is None else Succession(keeper, self._guests, self._reception, self.adopt)
+        self.succession = None
+        if keeper is not None:
+            self.succession = Succession(keeper, self._guests, self._reception, self._events, self.adopt)
         self._pending = [*self._guests.pending, self._costs.resting, self._patience.waited_for]
         self._stopped = False
 

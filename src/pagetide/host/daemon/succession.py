@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import select
 import socket
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.reception import Reception
 from pagetide.host.device.allowance import WANTED, Use
 from pagetide.host.guest.attached import AttachedGuest
+from pagetide.host.guest.fd_events import READABLE, FdEvents
 from pagetide.host.guest.keep import Keep
 
 
@@ -34,25 +36,32 @@ class Succession:
 
     heir: socket.socket | None
 
-    def __init__(self, keeper: Keeper, guests: Guests, reception: Reception, adopt: Adopt) -> None:
+    def __init__(self, keeper: Keeper, guests: Guests, reception: Reception, events: FdEvents, adopt: Adopt) -> None:
         """Take nothing yet.
 
         Args:
             keeper: where guests and sockets are kept.
             guests: those who are attached.
             reception: where they came from.
+            events: where to watch who is left.
             adopt: attaches one.
         """
         self.heir = None
         self._keeper = keeper
         self._guests = guests
         self._reception = reception
+        self._events = events
         self._adopt = adopt
 
     @property
     def outlives(self) -> bool:
         """Whether a service manager holds the guests if this process ends."""
         return self._keeper.outlives
+
+    @property
+    def left_count(self) -> int:
+        """How many guests are left as they are, for another release."""
+        return len(self._keeper.left)
 
     def begin(self, sock: socket.socket) -> Keep | None:
         """Where a guest that has connected is kept; None if it cannot be."""
@@ -71,6 +80,8 @@ class Succession:
         keeps = self._keeper.take_guests()
         for keep in keeps:
             self._take(keep)
+        for key, connection in self._keeper.left.items():
+            self._events.watch(connection.fileno(), READABLE, functools.partial(self._end_left, key))
         self._reception.offer_places()
         return len(keeps)
 
@@ -103,6 +114,16 @@ class Succession:
         self._keeper.stay()
         self.take_back()
 
+    def _end_left(self, key: str) -> None:
+        """The front-end of a guest that was left has hung up, or waits for an answer from now on."""
+        connection = self._keeper.left[key]
+        self._events.unwatch(connection.fileno())
+        if _has_hung_up(connection):
+            _log.info("a guest that was left for another release has gone")
+        else:
+            _log.error("a guest that was left for another release is let go: its front-end waits for an answer")
+        self._keeper.end_left(key)
+
     def _take(self, keep: Keep) -> None:
         assert keep.kept is not None
         path = None if keep.kept.socket is None else Path(keep.kept.socket)
@@ -128,3 +149,10 @@ def _keep(guest: AttachedGuest, keep: Keep, keeper: Keeper) -> Use:
     guest.keep_state()
     keeper.kept(keep)
     return WANTED
+
+
+def _has_hung_up(connection: socket.socket) -> bool:
+    """Whether the peer has; without a look at what it sent, for which the socket is not set (SO_PEEK_OFF)."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -3,8 +3,7 @@
 All of it hangs on a descriptor box (descriptor_box.py). In the box are the connection, every descriptor that the guest
 gave, and two memory files of ours:
 
-- *State*: a head with the layout's version, then two slots that are written by turns, each with its sequence number and
-  a checksum, so that one of them is whole at any time (`kept_state.py` is what is in it); then the guest's account.
+- *State*: `kept_file.py`; `kept_state.py` is what is in it.
 - *Replies*: every reply goes there before it goes to the connection, and it goes by sendfile(2). What has gone is the
   file's own position, which the kernel moves within that one call: a kill comes before it or after.
 
@@ -15,31 +14,40 @@ next one no longer does.
 import contextlib
 import fcntl
 import logging
-import mmap
 import os
+import socket
 import struct
-import zlib
 from typing import Self
 
-import numpy as np
-
 from pagetide import linux
-from pagetide.host.device.kept_state import VERSION, GuestKept, UnreadableStateError, decode_kept, encode_kept
+from pagetide.host.device.kept_file import KeptFile, new_kept_file, read_head
+from pagetide.host.device.kept_head import KeptHead
+from pagetide.host.device.kept_state import GuestKept, UnreadableStateError, decode_kept, encode_kept
 from pagetide.host.guest.descriptor_box import DescriptorBox
-from pagetide.host.memory.ledger import LEDGER_WORDS, Ledger
+from pagetide.host.memory.ledger import Ledger
 
-_MAGIC = b"pagetide"
-_HEAD = struct.Struct("<8sII")  # magic, version, words of the account
-_SLOT_HEAD = struct.Struct("<QII")  # sequence number, bytes, checksum
-_SLOTS_AT = 4096
-_SLOT_BYTES = 1 << 16
-_WORDS_AT = _SLOTS_AT + 2 * _SLOT_BYTES
-_STATE_BYTES = _WORDS_AT + LEDGER_WORDS * 8
 _PUNCH_BYTES = 1 << 16
 _STATE, _REPLIES, _CONNECTION = range(3)  # numbers in the box
+_HALF = "a guest was about to attach when the daemon before this one ended"
 _FLOCK = struct.Struct("hhqqi4x")
 
 _log = logging.getLogger(__name__)
+
+
+class OtherReleaseError(UnreadableStateError):
+    """A guest was kept by a release that this one does not follow; the message says why.
+
+    Attributes:
+        head: what there is to know of it.
+        connection: with its front-end, the caller's.
+    """
+
+    head: KeptHead
+    connection: socket.socket
+
+    def __init__(self, why: str, head: KeptHead, connection: socket.socket) -> None:
+        super().__init__(why)
+        self.head, self.connection = head, connection
 
 
 class Keep:
@@ -50,7 +58,6 @@ class Keep:
         box: of descriptors.
         ledger: the guest's account, in the state file.
         kept: the state as it is written.
-        sequence: of that state; 0 before the first.
         fds: descriptors of what was in the box when it was opened, by number; for whoever restores the guest.
     """
 
@@ -58,16 +65,14 @@ class Keep:
     box: DescriptorBox
     ledger: Ledger
     kept: GuestKept | None
-    sequence: int
     fds: dict[int, int]
 
     def __init__(self, key: str, box: DescriptorBox, state_fd: int, replies_fd: int) -> None:
         """Use these, which are this object's from now on. See `create` and `open`."""
         self.key, self.box, self._replies_fd = key, box, replies_fd
-        self._file = mmap.mmap(state_fd, _STATE_BYTES)
-        os.close(state_fd)
-        self.ledger = Ledger(np.frombuffer(self._file, np.int64, LEDGER_WORDS, _WORDS_AT))
-        self.kept, self.sequence, self.fds = None, 0, {}
+        self._file = KeptFile(state_fd)
+        self.ledger = Ledger(self._file.words)
+        self.kept, self.fds = None, {}
         self._numbers: dict[int, int] = {}
         self._replies_end = self._punched = 0
         self._always = {_STATE, _REPLIES, _CONNECTION}
@@ -82,8 +87,7 @@ class Keep:
         box = DescriptorBox()
         made: list[int] = []
         try:
-            made.append(linux.sealed_memfd("pagetide-state", _STATE_BYTES))
-            os.pwrite(made[0], _HEAD.pack(_MAGIC, VERSION, LEDGER_WORDS), 0)
+            made.append(new_kept_file())
             made.append(linux.memfd_create("pagetide-replies"))
             for number, fd in enumerate((*made, connection_fd)):
                 assert box.put(fd) == number
@@ -100,7 +104,8 @@ class Keep:
         """Take back what was kept of a guest; the ends of its box are this object's, or closed if there is an error.
 
         Raises:
-            UnreadableStateError: it cannot be read, or is another version's.
+            OtherReleaseError: it is another release's.
+            UnreadableStateError: no release can read it.
             OSError: there is no room.
         """
         box = DescriptorBox(fds)
@@ -109,23 +114,38 @@ class Keep:
         except OSError:
             box.close()
             raise
+        keep = None
         try:
             if not {_STATE, _REPLIES, _CONNECTION} <= found.keys():
-                raise UnreadableStateError("a guest was about to attach when the daemon before this one ended")
-            _check_head(found[_STATE])
+                raise UnreadableStateError(_HALF)
+            head, lack = read_head(found[_STATE])
+            if lack:
+                raise OtherReleaseError(lack, head, _connection(found))
             keep = cls(key, box, found[_STATE], found[_REPLIES])
-            found.pop(_STATE)
-            found.pop(_REPLIES)
-            keep._load()
+            del found[_STATE], found[_REPLIES]
+            keep._load(found)
         except (UnreadableStateError, OSError):
             for fd in found.values():
                 with contextlib.suppress(OSError):
                     os.close(fd)
-            box.close()
+            if keep is None:
+                box.close()
+            else:
+                keep.close()
             raise
         keep.fds = found
         keep._numbers = {fd: number for number, fd in found.items()}
         return keep
+
+    @property
+    def head(self) -> KeptHead:
+        """What every release can read of it."""
+        return self._file.head
+
+    @property
+    def sequence(self) -> int:
+        """Of the state; 0 before the first."""
+        return self._file.sequence
 
     def take_connection(self) -> int:
         """The connection's descriptor, the caller's."""
@@ -149,14 +169,8 @@ class Keep:
         Raises:
             OSError: it has no room.
         """
-        data = encode_kept(state)
-        if len(data) > _SLOT_BYTES - _SLOT_HEAD.size:
-            raise OSError("a guest's state is larger than there is room for")
-        sequence = self.sequence + 1
-        at = _SLOTS_AT + sequence % 2 * _SLOT_BYTES
-        self._file[at + _SLOT_HEAD.size : at + _SLOT_HEAD.size + len(data)] = data
-        self._file[at : at + _SLOT_HEAD.size] = _SLOT_HEAD.pack(sequence, len(data), zlib.crc32(data))
-        self.kept, self.sequence = state, sequence
+        self._file.write(encode_kept(state), state.name, comes_back=bool(state.session.inflight))
+        self.kept = state
         self.box.keep_only(state.fds | self._always)
 
     def add_reply(self, data: bytes) -> None:
@@ -220,23 +234,17 @@ class Keep:
 
     def close_account(self) -> None:
         """Let go of the account's file, unless a started queue still counts in it; the ledger goes on by itself."""
-        if self._file.closed:
-            return
         self.ledger.words = self.ledger.words.copy()
-        with contextlib.suppress(BufferError):
-            self._file.close()
+        self._file.close()
 
-    def _load(self) -> None:
-        found: list[tuple[int, bytes]] = []
-        for at in (_SLOTS_AT, _SLOTS_AT + _SLOT_BYTES):
-            sequence, size, checksum = _SLOT_HEAD.unpack_from(self._file, at)
-            data = self._file[at + _SLOT_HEAD.size : at + _SLOT_HEAD.size + min(size, _SLOT_BYTES)]
-            if sequence and zlib.crc32(data) == checksum:
-                found.append((sequence, data))
-        if not found:
-            raise UnreadableStateError("a guest was about to attach when the daemon before this one ended")
-        self.sequence, data = max(found)
-        self.kept = decode_kept(data)
+    def _load(self, found: dict[int, int]) -> None:
+        data = self._file.read()
+        if data is None:
+            raise UnreadableStateError(_HALF)
+        try:
+            self.kept = decode_kept(data)
+        except UnreadableStateError as error:
+            raise OtherReleaseError(str(error), self.head, _connection(found)) from error
         self._replies_end = self.kept.replies_end
         self._punched = self._replies_end // _PUNCH_BYTES * _PUNCH_BYTES
 
@@ -254,13 +262,15 @@ def was_sent(fd: int) -> bool:
     return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
-def _check_head(state_fd: int) -> None:
-    data = os.pread(state_fd, _HEAD.size, 0)
-    magic, version, words = _HEAD.unpack(data) if len(data) == _HEAD.size else (b"", 0, 0)
-    if magic != _MAGIC:
-        raise UnreadableStateError("it is no guest of a pagetide daemon's")
-    if version != VERSION or words != LEDGER_WORDS or os.fstat(state_fd).st_size != _STATE_BYTES:
-        raise UnreadableStateError(
-            f"a guest was kept in version {version} with {words} words of account, and this daemon reads version "
-            f"{VERSION} with {LEDGER_WORDS}"
-        )
+def _connection(found: dict[int, int]) -> socket.socket:
+    """The connection that is in an opened box, once more.
+
+    Raises:
+        OSError: it is none.
+    """
+    fd = os.dup(found[_CONNECTION])
+    try:
+        return socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        raise

@@ -1,4 +1,4 @@
-"""Guests of other processors and page sizes than this machine's, as QEMU runs them with its translator.
+"""Guests of other processors, page sizes and kernels than this machine's, as QEMU runs them with its translator.
 
 Debian's names are used for architectures, and for a flavour of its kernels what follows the architecture's name, such
 as `arm64-16k`. Which machine, processor and console a kernel of Debian boots with was tried with QEMU 11.1.
@@ -44,10 +44,14 @@ class Architecture(NamedTuple):
 AMD64 = Architecture("amd64", "x86_64", "q35", "max", "ttyS0")
 """The architecture of a guest of which no other is asked."""
 
+AMD64_TRIXIE = AMD64._replace(name="amd64-trixie")
+"""The same with the kernel of Debian 13, whatever this machine's own is."""
+
 ARCHITECTURES = {
     architecture.name: architecture
     for architecture in (
         AMD64,
+        AMD64_TRIXIE,
         Architecture("i386", "x86_64", "q35", "max", "ttyS0"),
         # With QEMU's own choice most of the time goes into computing pointer authentication codes.
         Architecture("arm64", "aarch64", "virt", "max,pauth-impdef=on", "ttyAMA0"),

@@ -30,6 +30,8 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
         order: the smallest block that is reported, 2^order pages; None leaves it to the kernel.
         sieve: every other page of the file goes to a second file that stays, so that what is removed is free in single
             pages.
+        build: instead of the file there is a tree of small ones, each made by short-lived processes, as a build does; a
+            fifth of it stays.
         tend: `pagetide tend` runs in the guest, and the end of each burst waits for it.
         sends: the guest has a second serial port, by which bytes come out of it (QEMU only).
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
@@ -41,6 +43,7 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
     hold_s: float = 1.0
     order: int | None = None
     sieve: bool = False
+    build: bool = False
     tend: bool = False
     sends: bool = False
     verify_share: float = 1.0
@@ -58,6 +61,7 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
                 1 << 20 <= self.fill_bytes <= fill_max_bytes,
                 f"a guest of {format_size(self.ram_bytes)} has room for a file of 1 MiB to {fill_max}, not {fill}",
             ),
+            (not (self.sieve and self.build), "a file goes through the sieve, or is a build's tree: not both"),
             (self.fill_bytes % (1 << 20) == 0, f"the file must be a whole number of MiB, not {self.fill_bytes} bytes"),
         )
         for holds, sentence in checks:
@@ -69,7 +73,7 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
     def words(self) -> list[str]:
         """What init finds as variables: words for the kernel's command line."""
         order = [] if self.order is None else [f"reporting_order={self.order}"]
-        return order + [f"{name}=1" for name in ("sieve", "tend") if getattr(self, name)]
+        return order + [f"{name}=1" for name in ("sieve", "build", "tend") if getattr(self, name)]
 
     def run_config(self) -> RunConfig:
         """The settings of `pagetide run` that describe this guest: Linux's design at Linux's pace on one vCPU."""

@@ -20,6 +20,8 @@ Two who tell would be one too many: what one had read before an answer could com
 file is written has ended before the answer.
 
 With `sieve=1` on the kernel's command line, `fill` writes every other page to a second file, which `remove` leaves.
+With `build=1` it writes a tree of files of 4 to 1004 KiB: each is written by one process out of what another one has in
+a buffer of up to 3 MiB, and two are being made at a time. `remove` leaves a fifth of them.
 With `tend=1` the guest is tended (inside/tend.sh), which answers `@tended` when it is done.
 
 `reporting_order=N` on the kernel's command line, which the kernel hands to init as a variable, sets the order. The
@@ -65,10 +67,21 @@ tell_memory() {
     done </proc/vmstat
     echo "@memory $((free * page_kib)) $(((listed + pages) * page_kib))"
 }
+# build MIB FIRST: every other file of a tree of this size, from this one on
+build() {
+    number=$2 left_kib=$(($1 * 512))
+    while [ $left_kib -gt 0 ]; do
+        pages=$((number * 37 % 251 + 1)) buffer_mib=$((number * 5 % 3 + 1))
+        dd if=/dev/zero bs=${buffer_mib}M count=1 2>/dev/null |
+            dd of=/mnt/fill/$number bs=4k count=$pages 2>/dev/null || return
+        number=$((number + 2)) left_kib=$((left_kib - pages * 4))
+    done
+}
 order_file=/sys/module/page_reporting/parameters/page_reporting_order
 [ -n "$reporting_order" ] && echo "$reporting_order" >$order_file
 read -r order <$order_file
 read -r release </proc/sys/kernel/osrelease
+removed=/mnt/fill${build:+/*[!05]}
 read -r _ _ _ _ counts </proc/buddyinfo
 set -- $counts
 [ -z "$tend" ] || sh /tend.sh 2>&1 | while read -r line; do
@@ -86,18 +99,24 @@ while :; do
     case $command in
     fill)
         while :; do tell_memory; sleep 0.2; done &
+        teller=$! why=
         if [ -n "$sieve" ]; then
             why=$(dd if=/dev/zero bs=4k count=$((argument * 128)) 2>&1 | tee /mnt/fill >/mnt/kept)
+        elif [ -n "$build" ]; then
+            mkdir -p /mnt/fill
+            build "$argument" 1 &
+            job=$!
+            build "$argument" 2 && wait $job
         else
             why=$(dd if=/dev/zero of=/mnt/fill bs=1M count="$argument" 2>&1)
         fi
         status=$?
-        kill $!
-        wait $!
+        kill $teller
+        wait $teller
         if [ $status = 0 ]; then tell_memory; echo "@filled"
         else echo "@failed the file could not be written (status $status)" $why
         fi ;;
-    remove) rm /mnt/fill && tell_memory && echo "@removed" || echo "@failed the file cannot be removed" ;;
+    remove) rm $removed && tell_memory && echo "@removed" || echo "@failed the file cannot be removed" ;;
     tell)
         if [ -r "$argument" ]; then
             dd if="$argument" bs=64k 2>/dev/null | while IFS= read -r line; do echo "@line $line"; done

@@ -41,7 +41,7 @@ HELD_AFTER_S = 3.5 * LINUX_DELAY_S
 TRICKLE_SHARE = 1 / 512
 """Less than this share of RAM is no fall of residency worth waiting for."""
 
-_ANSWER_MAX_S = 120.0
+_ANSWER_MAX_S = 300.0
 
 _TEND_MAX_S = 400.0
 """Single pages come back at Linux's pace, a sixteenth of them a pass."""

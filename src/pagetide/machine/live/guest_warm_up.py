@@ -11,6 +11,7 @@ from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.driver.reporting import BalloonDriver
 from pagetide.guest.reporting.designs.balloon import Balloon
 from pagetide.guest.reporting.designs.scan import Scan
+from pagetide.guest.reporting.fits import POOL_DELAY_S_MIN
 from pagetide.guest.reporting.registry import make_design
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import drain_idle, next_act, note_false_oom, note_wait, run_operations
@@ -71,10 +72,11 @@ def warm_up_guest() -> None:
 def warm_up_design(name: str) -> None:
     """Call the kernels of a design: switch it on, let it have a pass, and switch it off."""
     zone = Zone(_PAGES)
-    design = make_design(name, zone, ReportingSettings(delay_s=0.0, capacity=2))
+    due_s = POOL_DELAY_S_MIN
+    design = make_design(name, zone, ReportingSettings(delay_s=due_s, capacity=2))
     if isinstance(design, Balloon):
         design.wanted_pages = 1
     design.start(0.0)
-    while (batch := design.next_batch(0.0)) is not None:
-        design.done(batch, True, 0.0)
+    while (batch := design.next_batch(due_s)) is not None:
+        design.done(batch, True, due_s)
     design.stop()

@@ -95,7 +95,7 @@ def make_config(*sources: Mapping[str, Any]) -> RunConfig:
             if value is None:
                 continue
             given[SETTINGS[name].field] = _read(name, value)
-    config = RunConfig(**workload_defaults(given.get("workload", "burst")) | given)
+    config = RunConfig(**workload_defaults(given.get("workload", "burst"), given.get("design")) | given)
     config.check()
     if config.device == "qemu":
         config = msgspec.structs.replace(config, verify_share=0.0)

@@ -86,9 +86,9 @@ class SimulatedGuest:
             work: what the vCPUs do.
             worker: who reports.
             tell: gets what happens.
-            costs: what it costs, a row of vcpu.py's costs for each number of vCPUs at work, from 1, if there
+            costs: what it costs, a row of vcpu_layout.py's costs for each number of vCPUs at work, from 1, if there
                 is a processor for each.
-            shared: SHARED_WORDS of vcpu.py, all 0.
+            shared: SHARED_WORDS of vcpu_layout.py, all 0.
             processors: who wants one of them.
         """
         self.over, self.goes_on_ps, self.busy_ps = False, NEVER_PS, 0

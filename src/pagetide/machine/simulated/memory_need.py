@@ -42,7 +42,7 @@ def _work_bytes(config: RunConfig, held_pages: float) -> int:
         return 0
     blocks = held_pages / mean_pages(parse_mix(config.mix))
     made = {"burst": config.bursts, "day": config.bursts}.get(config.workload, 0)
-    drawn = {"web": 1.0, "database": 3 * blocks, "churn": 2 * blocks, "day": 0.0}.get(config.workload, 0.0)
+    drawn = {"web": blocks, "database": 3 * blocks, "churn": 2 * blocks}.get(config.workload, 0.0)
     if config.workload in ("web", "churn", "day"):
         drawn += config.rate_per_s * config.duration_s
     return int(blocks * (_BLOCK_BYTES + made) + drawn * _REQUEST_BYTES)

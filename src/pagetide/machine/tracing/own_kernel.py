@@ -80,7 +80,7 @@ def record_own_kernel(task: Task) -> Recorded:
         on_line = os.cpu_count() or 1
         buffer_bytes = available_bytes() // _BUFFERS_SHARE // on_line
         buffer_bytes = max(_BUFFER_BYTES_MIN, min(_BUFFER_BYTES_MAX, buffer_bytes))
-        with TraceInstance(files, f"{_NAME}{os.getpid()}", buffer_bytes) as trace:
+        with TraceInstance(files, f"{_NAME}{_process(os.getpid())}", buffer_bytes) as trace:
             recorder = _Recorder(files, trace, command, task, on_line * buffer_bytes)
             recording, ended_early = recorder.record()
     return Recorded(recording, command.status, ended_early)
@@ -230,10 +230,27 @@ def _cpus(folder: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("cpu")) for path in folder.iterdir())
 
 
+def _process(pid: int) -> str:
+    """What no other process is called as long as the machine runs: its id, and when it began.
+
+    The latter in clock ticks since boot (`starttime`, proc_pid_stat(5)).
+
+    Raises:
+        OSError: there is no such process.
+    """
+    status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    return f"{pid}-{status.rpartition(')')[2].split()[19]}"
+
+
 def _remove_left(instances: Path) -> None:
-    """Remove the instances of recorders that were killed, one with our own process id, too."""
-    for path in instances.glob(f"{_NAME}*"):
-        pid = path.name.removeprefix(_NAME)
-        if pid == str(os.getpid()) or (pid.isdigit() and not Path(f"/proc/{pid}").exists()):
-            with contextlib.suppress(OSError):
-                path.rmdir()
+    """Remove the instances of recorders that were killed."""
+    for path in instances.glob(f"{_NAME}*-*"):
+        process = path.name.removeprefix(_NAME)
+        pid = process.partition("-")[0]
+        if not pid.isdecimal():
+            continue
+        with contextlib.suppress(OSError):
+            if _process(int(pid)) == process:
+                continue
+        with contextlib.suppress(OSError):
+            path.rmdir()

@@ -23,16 +23,16 @@ class Hybrid(NotifyArray):
         """Take the zone to report for; nothing happens before `start`."""
         super().__init__(zone, settings)
         self.sweeps = 0
-        self._dropped_before = self._used = self._used_now = 0
+        self._dropped_before = self._used = self._used_before = 0
 
     def done(self, batch: Batch, reported: bool, now_s: float) -> None:
         """As for every design; hints of a batch that failed will come again, and count then."""
-        if reported:
-            self._used += self._used_now
+        if not reported:
+            self._used = self._used_before
         super().done(batch, reported, now_s)
 
     def _fill(self) -> None:
-        self._used_now = 0
+        self._used_before = self._used
         super()._fill()
         if not self._out.filled and not self._out.steps[BLOCKED] and self._too_many_dropped():
             self._begin_sweep()
@@ -40,16 +40,16 @@ class Hybrid(NotifyArray):
 
     def _use_hints(self) -> int:
         used = super()._use_hints()
-        self._used_now += used
+        self._used += used
         return used
 
     def _too_many_dropped(self) -> bool:
         dropped = int(self._zone.words[DROPPED_HINTS]) - self._dropped_before
-        return dropped > self._settings.drop_share * (dropped + self._used + self._used_now)
+        return dropped > self._settings.drop_share * (dropped + self._used)
 
     def _begin_sweep(self) -> None:
         """From here on a dropped hint is news: what was dropped before will be found."""
         self.sweeps += 1
         self._dropped_before = int(self._zone.words[DROPPED_HINTS])
-        self._used = self._used_now = 0
+        self._used = self._used_before = 0
         super()._begin_sweep()

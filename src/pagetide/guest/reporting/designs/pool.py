@@ -60,9 +60,6 @@ BUSY_S = 20.0
 
 _HALF_LIFE_S = 4.0
 
-_PASS_MIN_S = 0.1
-"""From one pass to the next at least, whatever delay is asked for: each looks at all that is kept."""
-
 
 class Pool(Passes):
     """Keeps what is about to be used, and reports the rest when that pays; see the head of this file."""
@@ -71,8 +68,7 @@ class Pool(Passes):
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
         """Take the zone to report for; nothing happens before `start`."""
-        delay_s = None if settings.delay_s is None else max(settings.delay_s, _PASS_MIN_S)
-        super().__init__(zone, settings._replace(delay_s=delay_s))
+        super().__init__(zone, settings)
         busy_s = max(BUSY_S, 2 * settings.keep_s)
         self._idle_ticks, self._busy_ticks = round(settings.idle_s * TICKS_PER_S), round(busy_s * TICKS_PER_S)
         self._worths = np.zeros(self._busy_ticks + 1, np.int64)

@@ -9,12 +9,12 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from pagetide.compare.grid.execute import LOST_IN_A_ROW_MAX, Execution, PoolError
-from pagetide.compare.grid.pools import ExecutorPool
-from pagetide.compare.grid.worker import Job
+from pagetide.compare.grid.worker import Job, lost_job, run_job
 from pagetide.compare.results.cells import Cell
 from pagetide.compare.results.records import Record
 from pagetide.machine.config import RunConfig
+from pagetide.workers.execution import LOST_IN_A_ROW_MAX, Execution, PoolError
+from pagetide.workers.pools import ExecutorPool
 from tests.compare.results.test_compare_store import record_of
 
 Fault = Callable[[int, int], BaseException | None]
@@ -33,9 +33,9 @@ class Bench:
 
     def run(self, jobs: int, room: int = 4, *, stop_after: int | None = None) -> None:
         """Run so many jobs; with `stop_after`, until so many are done."""
-        pool = ExecutorPool(self._executor, room, run=self._job)
+        pool: ExecutorPool[Job, Record] = ExecutorPool(self._executor, room, run=self._job)
         try:
-            Execution(map(job_of, range(jobs)), pool).run(
+            Execution(map(job_of, range(jobs)), pool, lost_job).run(
                 self.taken.append, lambda: stop_after is not None and len(self.taken) >= stop_after, self.notes.append
             )
         finally:
@@ -78,8 +78,10 @@ def test_no_more_are_in_flight_than_there_is_room() -> None:
     """Jobs are handed out as workers become free, not all at once."""
     seen: list[int] = []
     bench = Bench()
-    pool = ExecutorPool(lambda: ThreadPoolExecutor(2), 3, run=lambda job: record_of(job.cell))
-    execution = Execution(map(job_of, range(20)), pool)
+    pool: ExecutorPool[Job, Record] = ExecutorPool(
+        lambda: ThreadPoolExecutor(2), 3, run=lambda job: record_of(job.cell)
+    )
+    execution = Execution(map(job_of, range(20)), pool, lost_job)
 
     def is_stopped() -> bool:
         seen.append(len(execution._running))
@@ -137,7 +139,7 @@ def test_a_task_that_a_cluster_gives_up_is_tried_once_more() -> None:
 def test_workers_that_die_of_anything_end_the_grid() -> None:
     """Instead of one failed run after the other, a sentence."""
     bench = Bench(lambda seed, tried: BrokenProcessPool("no memory"))
-    with pytest.raises(PoolError, match=f"{LOST_IN_A_ROW_MAX} cells in a row lost their workers.*: no memory"):
+    with pytest.raises(PoolError, match=f"{LOST_IN_A_ROW_MAX} jobs in a row lost their workers.*: no memory"):
         bench.run(100)
     assert len(bench.taken) == LOST_IN_A_ROW_MAX
 
@@ -146,9 +148,9 @@ def test_an_executor_that_takes_nothing_ends_the_grid() -> None:
     """One that was shut down, say, or whose cluster is gone."""
     gone = ThreadPoolExecutor(1)
     gone.shutdown()
-    pool = ExecutorPool(lambda: gone, 2)
+    pool: ExecutorPool[Job, Record] = ExecutorPool(lambda: gone, 2, run_job)
     with pytest.raises(PoolError, match="the workers take no more work: cannot schedule new futures after shutdown"):
-        Execution([job_of(1)], pool).run(lambda record: None, lambda: False, lambda text: None)
+        Execution([job_of(1)], pool, lost_job).run(lambda record: None, lambda: False, lambda text: None)
 
 
 def test_it_stops_when_it_is_told() -> None:
@@ -161,5 +163,5 @@ def test_it_stops_when_it_is_told() -> None:
 @pytest.mark.slow
 def test_a_worker_that_is_killed_amid_its_record_is_a_worker_lost() -> None:
     """Half a message on a pipe is waited for without end: what workers send is never more than a pipe takes at once."""
-    command = [sys.executable, "-m", "tests.compare.grid.interrupted_pool"]
+    command = [sys.executable, "-m", "tests.workers.interrupted_pool"]
     assert subprocess.run(command, check=True, capture_output=True, timeout=60).stdout == b"BrokenProcessPool"

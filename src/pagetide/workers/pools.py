@@ -1,4 +1,4 @@
-"""Where cells run: a pool of processes on this machine, or a Dask cluster. Both are a `concurrent.futures` executor."""
+"""Where jobs run: a pool of processes on this machine, or a Dask cluster. Both are a `concurrent.futures` executor."""
 
 import functools
 import importlib
@@ -12,19 +12,26 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from pagetide.compare.grid.worker import Job, prepare_worker, run_job
-from pagetide.compare.results.records import Record
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.versions import versions
+from pagetide.processes import set_parent_death_signal
+
+Job = TypeVar("Job")
+"""What is to be done; a worker is sent it."""
+
+Result = TypeVar("Result")
+"""What a worker makes of it."""
+
+Job_contra = TypeVar("Job_contra", contravariant=True)
 
 _AHEAD = 2  # jobs in flight for each worker, so that none waits for the parent
 _CONNECT_MAX_S = 5
 
 
-class Pool(Protocol):
+class Pool(Protocol[Job_contra, Result]):
     """Where jobs run.
 
     Attributes:
@@ -33,7 +40,7 @@ class Pool(Protocol):
 
     room: int
 
-    def submit(self, job: Job) -> Future[Record]:
+    def submit(self, job: Job_contra) -> Future[Result]:
         """Have a job run. The future fails if its worker is lost."""
 
     def restart(self) -> None:
@@ -43,16 +50,23 @@ class Pool(Protocol):
         """Let go of the workers; what still runs is stopped, and not waited for."""
 
 
-class ExecutorPool:
+def prepare_worker() -> None:
+    """Make a process a worker: Ctrl-C is its parent's business, and it does not outlive that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked until here by who started it
+    set_parent_death_signal(signal.SIGKILL)
+
+
+class ExecutorPool(Generic[Job, Result]):
     """Jobs on executors that a function makes: the first one when there is a job, a new one when one broke."""
 
-    def __init__(self, make: Callable[[], Executor], room: int, *, run: Callable[[Job], Any] = run_job) -> None:
-        """Take what makes an executor, and how many jobs it may have in flight."""
+    def __init__(self, make: Callable[[], Executor], room: int, run: Callable[[Job], Any]) -> None:
+        """Take what makes an executor, how many jobs it may have in flight, and what is done with each."""
         self.room = room
         self._make, self._run = make, run
         self._executor: Executor | None = None
 
-    def submit(self, job: Job) -> Future[Record]:
+    def submit(self, job: Job) -> Future[Result]:
         """Have a job run. The future fails if its worker is lost."""
         if self._executor is None:
             self._executor = self._make()
@@ -69,14 +83,14 @@ class ExecutorPool:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-class ProcessPool(ExecutorPool):
+class ProcessPool(ExecutorPool[Job, Result]):
     """Jobs on processes of this machine, which load kernels once each.
 
-    A worker leaves its record in a file and sends the file's name: whoever is killed while it sends something larger
+    A worker leaves its result in a file and sends the file's name: whoever is killed while it sends something larger
     than a pipe takes at once leaves half of it, and `ProcessPoolExecutor` waits for the other half for ever.
     """
 
-    def __init__(self, jobs: int, *, run: Callable[[Job], Record] = run_job) -> None:
+    def __init__(self, jobs: int, run: Callable[[Job], Result]) -> None:
         """Start as many workers, when there is something to do.
 
         Args:
@@ -85,14 +99,14 @@ class ProcessPool(ExecutorPool):
         """
         context = multiprocessing.get_context("spawn")
         self._before = set(multiprocessing.active_children())
-        self._records = tempfile.TemporaryDirectory(prefix="pagetide-compare-", ignore_cleanup_errors=True)
+        self._results = tempfile.TemporaryDirectory(prefix="pagetide-workers-", ignore_cleanup_errors=True)
         super().__init__(
             lambda: ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker),
             _AHEAD * jobs,
-            run=functools.partial(_leave_record, run, self._records.name),
+            run=functools.partial(_leave_result, run, self._results.name),
         )
 
-    def submit(self, job: Job) -> Future[Record]:
+    def submit(self, job: Job) -> Future[Result]:
         """Have a job run, on a worker that may have to be started: Ctrl-C reaches that one only once it ignores it."""
         resource_tracker.ensure_running()  # it unblocks what it blocked while it starts
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -107,34 +121,34 @@ class ProcessPool(ExecutorPool):
             if process not in self._before:
                 process.kill()
         super().close()
-        self._records.cleanup()
+        self._results.cleanup()
 
 
-def _leave_record(run: Callable[[Job], Record], folder: str, job: Job) -> Path:
-    """In a worker: run a job, and leave its record in a new file."""
+def _leave_result(run: Callable[[Job], Result], folder: str, job: Job) -> Path:
+    """In a worker: run a job, and leave its result in a new file."""
     file, path = tempfile.mkstemp(dir=folder)
     with os.fdopen(file, "wb") as left:
         pickle.dump(run(job), left)
     return Path(path)
 
 
-def _taken_up(left: Future[Any]) -> Future[Record]:
-    """A future of the record in the file that this one names."""
-    record: Future[Record] = Future()
+def _taken_up(left: Future[Any]) -> Future[Any]:
+    """A future of the result in the file that this one names."""
+    found: Future[Any] = Future()
 
     def take_up(left: Future[Path]) -> None:
         if left.cancelled():
-            record.cancel()
-            record.set_running_or_notify_cancel()
+            found.cancel()
+            found.set_running_or_notify_cancel()
         elif (error := left.exception()) is not None:
-            record.set_exception(error)
+            found.set_exception(error)
         else:
             path = left.result()
-            record.set_result(pickle.loads(path.read_bytes()))  # noqa: S301 our own worker wrote it
+            found.set_result(pickle.loads(path.read_bytes()))  # noqa: S301 our own worker wrote it
             path.unlink()
 
     left.add_done_callback(take_up)
-    return record
+    return found
 
 
 def _check_address(address: str) -> None:
@@ -148,17 +162,22 @@ def _check_address(address: str) -> None:
         raise ConfigError(f"a Dask scheduler has an address such as tcp://10.0.0.1:8786, not {address!r}")
 
 
-class ClusterPool:
+class ClusterPool(Generic[Job, Result]):
     """Jobs on the workers of a Dask cluster."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, run: Callable[[Job], Result]) -> None:
         """Connect to its scheduler.
+
+        Args:
+            address: where it answers.
+            run: what is done with each job, a function of a module.
 
         Raises:
             ConfigError: this is no address, `distributed` is not installed, nothing answers, or the cluster has no
                 workers.
         """
         _check_address(address)
+        self._run = run
         try:
             distributed: Any = importlib.import_module("distributed")
         except ImportError:
@@ -187,9 +206,9 @@ class ClusterPool:
                 raise ConfigError(f"the worker {worker} has pagetide {found['pagetide']}, and this is {here}")
         return sum(threads.values())
 
-    def submit(self, job: Job) -> Future[Record]:
+    def submit(self, job: Job) -> Future[Result]:
         """Have a job run. The future fails if its worker is lost more often than the scheduler bears."""
-        future: Future[Record] = self._executor.submit(run_job, job)
+        future: Future[Result] = self._executor.submit(self._run, job)
         return future
 
     def restart(self) -> None:

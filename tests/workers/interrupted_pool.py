@@ -6,16 +6,16 @@ import sys
 import threading
 import time
 
-from pagetide.compare.grid.pools import ProcessPool
 from pagetide.compare.grid.worker import Job, lost_job
 from pagetide.compare.results.cells import Cell
 from pagetide.compare.results.records import Record
 from pagetide.machine.config import RunConfig
+from pagetide.workers.pools import ProcessPool
 
 OUTCOME_CHARS = 1 << 27
 """Some tenths of a second on a pipe."""
 
-HANDING_OVER = {"_send", "_leave_record"}
+HANDING_OVER = {"_send", "_leave_result"}
 """What the worker is in while it writes to a pipe (of CPython's `multiprocessing`), or to its file."""
 
 

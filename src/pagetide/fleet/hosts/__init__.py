@@ -1,0 +1,1 @@
+"""Which VMs share a host, how often it is short of memory, and what that leads to."""

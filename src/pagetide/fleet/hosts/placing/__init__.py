@@ -1,0 +1,1 @@
+"""Policies of placing VMs on hosts, a file each."""

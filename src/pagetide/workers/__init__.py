@@ -1,0 +1,1 @@
+"""Jobs on workers: processes of this machine, or a Dask cluster."""

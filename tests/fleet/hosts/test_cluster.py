@@ -1,0 +1,68 @@
+"""A cluster: placed by what its first half shows, counted over the rest, and drawn anew by its seed."""
+
+import numpy as np
+import pytest
+
+from pagetide.fleet.guests.held import HELD
+from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS
+from pagetide.fleet.hosts.cluster import Cluster, Question, cluster
+from pagetide.fleet.hosts.cpu import cpu_of
+from pagetide.fleet.hosts.host import Host
+from pagetide.fleet.hosts.placing.registry import Plan
+from pagetide.fleet.usage.canonical import Grid, Usage
+from pagetide.fleet.usage.made_up import MadeUp
+from pagetide.machine.costs import read_costs
+from pagetide.units import GIB
+
+HOST = Host(64 * GIB, 4 * GIB, 8 * GIB)
+
+
+def made_up(draws: int, seed: int = 1, number: int = 0) -> Cluster:
+    """Forty VMs over two days, under what returns all."""
+    usage, _ = MadeUp(40, 2, 1).read(0, 40)
+    return cluster(usage, ALL_RETURNS, Question((Plan("quantile", 0.9),), HOST, "swap", draws, seed), number)
+
+
+def test_vms_are_placed_by_the_first_half_and_counted_over_the_rest() -> None:
+    """Two VMs whose peaks were apart share a host, and are short when they come together."""
+    used = np.array([[60, 10, 60, 60], [10, 60, 60, 10], [0, 0, 0, 0]], np.float32)
+    capacity = np.array([[80] * 4, [80] * 4, [0] * 4], np.float32)
+    usage = Usage(Grid(0, 3600, 4), ("a", "b", "c"), capacity, used, np.ones(used.shape, np.bool_))
+    plans = (Plan("peak-of-sum"), Plan("reservation"))
+    found = cluster(usage, ALL_RETURNS, Question(plans, Host(100, 0, 15), "swap", 0, 1), 0)
+    together, apart = found.placed
+    assert (together.vms, together.pressure) == (2, (1, 2, 1, 1, 20, 20))
+    assert apart.pressure == (2, 4, 0, 0, 0, 0)
+    assert found.answers["peak-of-sum"].short_steps == 1
+    assert found.heat["peak-of-sum"].tolist() == [[pytest.approx(1.2)]]
+    kept = cluster(usage, NOTHING_RETURNS, Question(plans, Host(100, 0, 15), "swap", 0, 1), 0).placed[0]
+    assert kept.pressure.hosts == 2, "what returns nothing held both peaks at the end of the first half"
+
+
+def test_the_seed_and_the_number_decide_the_draws() -> None:
+    """The same again, others for another seed or cluster; whatever is drawn, as many are placed."""
+    first = made_up(3)
+    assert made_up(3).placed == first.placed
+    for other in (made_up(3, seed=2), made_up(3, number=1)):
+        assert (other.drawn != first.drawn).any()
+        assert other.placed[0] == first.placed[0]
+    assert {one.vms for one in first.placed} == {40}
+    assert made_up(1).drawn.tolist() == first.drawn[:1].tolist(), "more draws leave the first ones as they are"
+
+
+def test_rows_add_up_to_what_the_model_says() -> None:
+    """Each VM's series is what its figures say of it."""
+    found = made_up(0).series
+    assert found.held_bytes.sum(1, dtype=np.float64) == pytest.approx(found.figures[:, HELD], rel=1e-5)
+
+
+def test_cpu_follows_from_bytes_and_costs() -> None:
+    """By hand for one block of 2 MiB with `linux-9`; single pages cost more for the same memory."""
+    costs = read_costs()
+    backing = costs.backings["memfd"]
+    block = (costs.report.ns + costs.element.ns) / 32 + costs.report_block.ns + costs.element_block.ns
+    discard = backing.punch.ns + 512 * int(backing.page_ps()[9]) / 1000
+    found = cpu_of("linux-9", 2 << 20, 4096, costs)
+    assert found.reports_s == pytest.approx((block + discard) / 1e9)
+    assert found.refaults_s == pytest.approx(backing.fault.ns / 1e9)
+    assert cpu_of("linux-0", 2 << 20, 4096, costs).reports_s > 5 * found.reports_s
