@@ -1,16 +1,10 @@
 """What can be asked of a running daemon: requests and answers, each one JSON object on a line. No I/O here.
 
-<<<<<<< HEAD
-A request names a command and, for all but `list`, a guest. An answer holds guests, or an error in one sentence. `add`
-and `remove` are about the socket for a guest, and are answered with its path. After `take-over` the connection is no
-longer ours (handover.py). To tell of very many guests at once keeps all of them waiting, so who asks again and again
-asks for `list` a few at a time. So it is with `map`, which tells a piece of a guest's page map.
-=======
 A request names a command and, for all but `list` and `kept`, a guest. An answer holds guests, or an error in one
 sentence. `add` and `remove` are about the socket for a guest, and are answered with its path; `kept` is for who is
 about to replace the daemon. After `take-over` the connection is no longer ours (handover.py). To tell of very many
-guests at once keeps all of them waiting, so who asks again and again asks for `list` a few at a time.
->>>>>>> main
+guests at once keeps all of them waiting, so who asks again and again asks for `list` a few at a time; so it is with
+`map`, which tells a piece of a guest's page map.
 
 What is wanted is wanted of a socket: of every guest that is attached there, and of those that will be, so a guest that
 must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
