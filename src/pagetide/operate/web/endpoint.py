@@ -45,10 +45,10 @@ class Page:
         )  # fmt: skip
         await uvicorn.Server(config).serve(sockets=[listener])
 
-    def hear(self, line: str) -> None:
+    def hear(self, line: bytes) -> None:
         """Take a line from the daemon: the first is a greeting, the others are events."""
         try:
-            if line.startswith('{"token"'):
+            if line.startswith(b'{"token"'):
                 self._token = msgspec.json.decode(line, type=Greeting).token
             else:
                 self.recorder.note(msgspec.json.decode(line, type=Event))
@@ -66,7 +66,7 @@ def main(words: list[str]) -> None:
     threading.Thread(target=asyncio.run, args=(page.serve(listener),), daemon=True).start()
     recording = threading.Thread(target=page.recorder.run, args=(over,))
     recording.start()
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         page.hear(line)
     over.set()
     recording.join()
