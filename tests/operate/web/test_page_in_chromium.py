@@ -2,16 +2,21 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pagetide.operate.host.control import ask
 from tests.commands.chromium import Page
+from tests.commands.fake_machine import result_of
 from tests.host.daemon.process import Daemon
 from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
 from tests.operate.metrics.test_scrapes import free_port
@@ -166,3 +171,33 @@ def test_other_sites_and_other_places_get_nothing(shown: Shown) -> None:
             shown.get(place)
     assert b"pagetide" in shown.get("")
     assert b"may be looked at" in shown.get("api/why?guest=one")  # the test plays its VM
+
+
+def test_a_saved_run_is_shown_on_the_same_page(browser: Page, tmp_path: Path) -> None:
+    """Its last figures and its curves, and nothing that there is of guests only; Ctrl-C ends it."""
+    result = result_of()
+    path = tmp_path / "run.json"
+    path.write_bytes(msgspec.json.encode(result))
+    url = f"http://127.0.0.1:{free_port()}/"
+    words = ["show", str(path), "--web", url.removeprefix("http://").strip("/")]
+    browser.visit("about:blank", width=1200)  # what was shown before asks no more
+    browser.troubles.clear()
+    command = [sys.executable, "-m", "pagetide.cli", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        while (line := process.stderr.readline()) != f"the page is at {url}\n":
+            assert line, "it ended"  # until then it may say that it is loading
+        browser.visit(url, width=1200)
+        browser.wait_for("document.querySelector('.uplot')")
+        held = browser.evaluate("document.querySelector('[data-figure=held_bytes]').dataset.value")
+        assert int(held) == result.samples.host_resident_bytes[-1]
+        assert browser.evaluate("document.getElementById('map').checkVisibility()") is False
+        assert browser.evaluate("document.getElementById('ask-why').checkVisibility()") is False
+        assert browser.troubles == []
+        browser.visit("about:blank", width=1200)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT_S) == 0
+    finally:
+        process.kill()
+        process.communicate()

@@ -73,12 +73,32 @@ def check_endpoints(options: EndpointOptions) -> tuple[AskedFor, ...]:
     if web is None and options.web_control:
         raise ConfigError("--web-control is about the page of --web, and there is none")
     if web is not None:
-        if not all(importlib.util.find_spec(name) for name in _NEEDED):
-            raise ConfigError("--web needs Starlette and uvicorn: pip install 'pagetide[web]'")
+        _check_installed()
         token = secrets.token_urlsafe(24) if options.web_control else ""
         place = f"/#token={token}" if token else "/"
         asked.append(AskedFor("--web", web, Endpoint(_PAGE_MODULE, "the page", place, greeting(token))))
     return tuple(asked)
+
+
+def own_address(name: str, text: str) -> Address:
+    """An address that only this machine reaches, for a page by the option of this name.
+
+    Raises:
+        ConfigError: it is none, or what the page needs is not installed.
+    """
+    _check_installed()
+    try:
+        address = read_address(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    if not address.is_loopback:
+        raise ConfigError(f"others reach {address}: a run is shown on this machine only, as at 127.0.0.1:8080")
+    return address
+
+
+def _check_installed() -> None:
+    if not all(importlib.util.find_spec(name) for name in _NEEDED):
+        raise ConfigError("--web needs Starlette and uvicorn: pip install 'pagetide[web]'")
 
 
 def _address(name: str, text: str | None, *, others_may: bool) -> Address | None:

@@ -19,7 +19,7 @@ from pagetide.operate.gather import GatherError, gather
 from pagetide.operate.host.control import ask
 from pagetide.operate.picture import picture
 from pagetide.operate.web.guard import HEADERS, may_change, may_read
-from pagetide.operate.web.recorder import Recorder
+from pagetide.operate.web.shown import Shown
 
 WATCHERS_MAX = 16
 """Most browsers that are told of each look."""
@@ -88,9 +88,9 @@ CHANGES = frozenset({"set", "pause", "resume", "inhibit", "uninhibit"})
 class Answers:
     """The answers, as functions of requests."""
 
-    def __init__(self, recorder: Recorder, looks: Looks, control: Path, token: Callable[[], str]) -> None:
-        """Answer from what is recorded; who knows the token may change something."""
-        self._recorder, self._looks, self._control, self._token = recorder, looks, control, token
+    def __init__(self, shown: Shown, looks: Looks, control: Path | None, token: Callable[[], str]) -> None:
+        """Answer from what is shown; who knows the token may have the daemon change something."""
+        self._shown, self._looks, self._control, self._token = shown, looks, control, token
         self._asking_why = asyncio.Lock()
 
     @property
@@ -126,10 +126,10 @@ class Answers:
     async def _looks_as_events(self) -> AsyncIterator[bytes]:
         self._looks.watchers += 1
         try:
-            yield b"data: " + self._recorder.message + b"\n\n"
+            yield b"data: " + self._shown.message + b"\n\n"
             while True:
                 there_was = await self._looks.wait(_ALIVE_S)
-                yield b"data: " + self._recorder.message + b"\n\n" if there_was else b":\n\n"
+                yield b"data: " + self._shown.message + b"\n\n" if there_was else b":\n\n"
         finally:
             self._looks.watchers -= 1
 
@@ -142,8 +142,8 @@ class Answers:
         except ValueError:
             return _plain("span_s is a number of seconds.\n", 400)
         name = request.query_params.get("guest", "")
-        curves = await run_in_threadpool(self._recorder.curves, name, span_s)
-        return _json({**curves, "events": self._recorder.events(name)})
+        curves = await run_in_threadpool(self._shown.curves, name, span_s)
+        return _json({**curves, "events": self._shown.events(name)})
 
     async def _map(self, request: Request) -> Response:
         """A guest's page map at a time."""
@@ -153,7 +153,7 @@ class Answers:
             t_s = float(request.query_params.get("t_s", "inf"))
         except ValueError:
             return _plain("t_s is a time in seconds since 1970.\n", 400)
-        return _json(await run_in_threadpool(self._recorder.map_at, request.query_params.get("guest", ""), t_s))
+        return _json(await run_in_threadpool(self._shown.map_at, request.query_params.get("guest", ""), t_s))
 
     async def _why(self, request: Request) -> Response:
         """What `pagetide why` says of a guest: one at a time, since it looks at the VM."""
@@ -164,7 +164,7 @@ class Answers:
         return _plain(text, status)
 
     def _say_why(self, guest: str) -> tuple[str, int]:
-        if not self._recorder.knows(guest):  # anything else that `why` takes could be anybody's
+        if self._control is None or not self._shown.knows(guest):  # anything else that `why` takes could be anybody's
             return "There is no such guest.\n", 404
         try:
             return picture(answer(gather(guest, None, self._control)), _WHY_COLUMNS) + "\n", 200
@@ -173,7 +173,7 @@ class Answers:
 
     async def _change(self, request: Request) -> Response:
         """Have the daemon do something, for who knows the token."""
-        if not may_change(request.headers, self._token()):
+        if self._control is None or not may_change(request.headers, self._token()):
             return _refusal()
         try:
             body = b""

@@ -1,9 +1,8 @@
-"""The process of the page, started by the daemon (endpoint_process.py) with a listening socket.
+"""The process of the daemon's page, started by the daemon (endpoint_process.py) with a listening socket.
 
 It ends when its standard input does, which is when the daemon ends.
 """
 
-import asyncio
 import signal
 import socket
 import sys
@@ -11,63 +10,51 @@ import threading
 from pathlib import Path
 
 import msgspec
-import uvicorn
 
 from pagetide.operate.watch.all_vms import Watching
-from pagetide.operate.web.answers import Answers, Looks
+from pagetide.operate.web.answers import Looks
 from pagetide.operate.web.recorder import Recorder
+from pagetide.operate.web.serving import serve_beside
 from pagetide.operate.web.told_lines import Event, Greeting
 
-CLIENTS_MAX = 64
-"""Most connections at once; who comes beyond that is told to come later."""
 
-_END_S = 1
+class Heard:
+    """What the daemon tells.
 
+    Attributes:
+        token: what who may change anything has to know.
+    """
 
-class Page:
-    """The process's parts."""
+    token: str
 
-    def __init__(self, control: Path) -> None:
-        """Look at the guests of the daemon at this control socket; nothing runs yet."""
-        self._looks = Looks()
-        self._token = ""
-        self.recorder = Recorder(Watching(control, None), control, on_look=self._looks.tell)
-        self._control = control
-
-    async def serve(self, listener: socket.socket) -> None:
-        """Answer at a listening socket."""
-        self._looks.begin()
-        answers = Answers(self.recorder, self._looks, self._control, lambda: self._token)
-        config = uvicorn.Config(
-            answers.application, log_config=None, access_log=False, lifespan="off", http="h11", ws="none",
-            loop="asyncio", server_header=False, limit_concurrency=CLIENTS_MAX, timeout_keep_alive=5,
-            timeout_graceful_shutdown=_END_S,
-        )  # fmt: skip
-        await uvicorn.Server(config).serve(sockets=[listener])
+    def __init__(self, recorder: Recorder) -> None:
+        """Have events kept there."""
+        self.token = ""
+        self._recorder = recorder
 
     def hear(self, line: bytes) -> None:
-        """Take a line from the daemon: the first is a greeting, the others are events."""
+        """Take a line: the first is a greeting, the others are events."""
         try:
             if line.startswith(b'{"token"'):
-                self._token = msgspec.json.decode(line, type=Greeting).token
+                self.token = msgspec.json.decode(line, type=Greeting).token
             else:
-                self.recorder.note(msgspec.json.decode(line, type=Event))
-        except msgspec.MsgspecError:  # cut off, since there was no room in the pipe
+                self._recorder.note(msgspec.json.decode(line, type=Event))
+        except msgspec.MsgspecError:  # cut off by the daemon's end
             return
 
 
 def main(words: list[str]) -> None:
     """Answer until standard input ends."""
-    fd, control, _ = words
+    fd, control_path, _ = words
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the daemon, which answers what it has taken first
-    page = Page(Path(control))
-    over = threading.Event()
-    listener = socket.socket(fileno=int(fd))
-    threading.Thread(target=asyncio.run, args=(page.serve(listener),), daemon=True).start()
-    recording = threading.Thread(target=page.recorder.run, args=(over,))
+    control, looks, over = Path(control_path), Looks(), threading.Event()
+    recorder = Recorder(Watching(control, None), control, on_look=looks.tell)
+    heard = Heard(recorder)
+    serve_beside(socket.socket(fileno=int(fd)), recorder, looks, control, lambda: heard.token)
+    recording = threading.Thread(target=recorder.run, args=(over,))
     recording.start()
     for line in sys.stdin.buffer:
-        page.hear(line)
+        heard.hear(line)
     over.set()
     recording.join()
 

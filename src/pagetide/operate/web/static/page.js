@@ -134,7 +134,7 @@ function drawTable() {
     if (body.contains(focused)) focused.focus();
   }
   const sum = (name) => look.vms.reduce((all, vm) => all + vm[name], 0);
-  $("totals").textContent = `${look.vms.length === 1 ? "1 guest" : `${look.vms.length} guests`}, ${formatSize(sum("held_bytes"))} held of ${formatSize(sum("ram_bytes"))}`;
+  if (look.shows !== "run") $("totals").textContent = `${look.vms.length === 1 ? "1 guest" : `${look.vms.length} guests`}, ${formatSize(sum("held_bytes"))} held of ${formatSize(sum("ram_bytes"))}`;
   $("waiting").textContent = look.waiting.length ? `Sockets without a guest: ${look.waiting.join(", ")}` : "";
 }
 
@@ -154,6 +154,7 @@ async function showCurves() {
   const name = opened;
   const answer = await (await told("curves", { guest: name, span_s: $("span").value })).json();
   if (name !== opened) return;
+  $("flows").hidden = answer.returned_bytes.every((value) => value === null);
   curves.show(answer);
   showEvents(answer.events);
 }
@@ -173,7 +174,7 @@ function showEvents(events) {
 }
 
 async function showMap() {
-  if (opened === null || document.hidden) return;
+  if (opened === null || document.hidden || look.shows === "run") return;
   const name = opened;
   const slider = $("map-slider");
   const parameters = followsMap || !mapTimes.length ? { guest: name } : { guest: name, t_s: mapTimes[slider.value] };
@@ -241,7 +242,7 @@ $("close").addEventListener("click", () => {
   document.querySelector(`tr[data-guest="${CSS.escape(name)}"] button`)?.focus();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && opened !== null) $("close").click();
+  if (event.key === "Escape" && opened !== null && look.shows !== "run") $("close").click();
 });
 $("span").addEventListener("change", () => showCurves().catch(fail));
 $("map-slider").addEventListener("input", () => {
@@ -269,7 +270,9 @@ source.addEventListener("message", (event) => {
   if (!taken.vms) return;
   look = taken;
   say(look.trouble || "live", Boolean(look.trouble));
+  document.body.dataset.shows = look.shows || "guests";
   drawTable();
+  if (look.shows === "run" && opened === null) open(look.vms[0].name);
 });
 source.addEventListener("error", () => say("The page's process does not answer; trying again.", true));
 setInterval(() => showCurves().catch(fail), CURVES_EVERY_MS);
