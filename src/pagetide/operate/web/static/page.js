@@ -269,7 +269,7 @@ source.addEventListener("message", (event) => {
   const taken = JSON.parse(event.data);
   if (!taken.vms) return;
   look = taken;
-  say(look.trouble || "live", Boolean(look.trouble));
+  say(look.trouble || (look.shows === "run" ? "a run" : "live"), Boolean(look.trouble));
   document.body.dataset.shows = look.shows || "guests";
   drawTable();
   if (look.shows === "run" && opened === null) open(look.vms[0].name);
