@@ -20,7 +20,7 @@ from pagetide.workload.lives import lives
 from pagetide.workload.plan import plan_of
 from pagetide.workload.stream_file import save_stream
 
-pytestmark = pytest.mark.jit  # no kernel of the package's is called
+pytestmark = pytest.mark.jit  # what kernels do as plain Python is not what is measured
 
 ROWS = [Row("fast", 12.0, "ns", at_most=20), Row("slow", 3.0, "s", at_most=2, note="a|b"), Row("none", None, "s")]
 ORDER = ["one", "two", "three"]

@@ -37,6 +37,15 @@ while read -r line; do
     echo "@done $?"
 done
 """
+
+
+def fill(size_mib: int) -> str:
+    """A command by which a guest comes to hold so much in a file of its tmpfs; FREE removes it."""
+    return f"dd if=/dev/zero of=/mnt/fill bs=1M count={size_mib} 2>/dev/null"
+
+
+FILL, FREE = fill(250), "rm /mnt/fill"
+
 _APPLETS = ("cat", "dd", "grep", "insmod", "ls", "mkdir", "mount", "rm", "sh", "sleep", "stty", "seq", "sync")
 _ANSWER_MAX_S = 120.0
 

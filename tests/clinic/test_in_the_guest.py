@@ -11,13 +11,11 @@ from pagetide.machine.linux.kernel_modules import modules_to_load
 from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.operate.balance import BELOW_ORDER
 from pagetide.operate.guest.text import read_guest_text
-from tests.clinic.patient import MIB, Daemon, monitor, qemu_patient, uml_patient
+from tests.clinic.patient import FILL, FREE, MIB, Daemon, monitor, qemu_patient, uml_patient
 from tests.clinic.ward import assert_first, assert_promise, assert_size, examine, finding_of
+from tests.real_guests import real_guests
 
-pytestmark = pytest.mark.slow
-
-FILL = "dd if=/dev/zero of=/mnt/fill bs=1M count=250 2>/dev/null"
-FREE = "rm /mnt/fill"
+pytestmark = [pytest.mark.slow, real_guests(2)]
 
 
 def test_files_not_written_and_files_that_stay(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ import pytest
 
 from pagetide.machine.linux.packages import GuestParts
 from pagetide.operate.guest.text import read_guest_text
-from tests.clinic.patient import MIB, Daemon, uml_patient
+from tests.clinic.patient import FREE, MIB, Daemon, fill, uml_patient
 from tests.clinic.ward import assert_first, assert_promise, assert_size, examine, finding_of
 from tests.real_guests import real_guests
 
 pytestmark = [pytest.mark.slow, real_guests(1)]
 
-FILL = "dd if=/dev/zero of=/mnt/fill bs=1M count=300 2>/dev/null"
-FREE = "rm /mnt/fill"
+FILL = fill(300)
 
 
 def test_a_healthy_guest_has_no_finding(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:

@@ -11,13 +11,11 @@ import pytest
 from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.machine.qemu.qmp import Qmp, QmpError
 from pagetide.operate.gather import GatherError, gather
-from tests.clinic.patient import MIB, Patient, monitor, qemu_patient
+from tests.clinic.patient import FILL, FREE, MIB, Patient, monitor, qemu_patient
 from tests.clinic.ward import NOWHERE, assert_first, assert_promise, assert_size, examine, finding_of
 
 pytestmark = pytest.mark.slow
 
-FILL = "dd if=/dev/zero of=/mnt/fill bs=1M count=250 2>/dev/null"
-FREE = "rm /mnt/fill"
 SILENT = ["-device", "virtio-balloon-pci,id=balloon"]
 REPORTING = ["-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"]
 PLUG = {"driver": "virtio-balloon-pci", "id": "balloon0", "free-page-reporting": True}

@@ -19,8 +19,8 @@ import msgspec
 import pytest
 
 from pagetide import cli
-from tests.operate.metrics.told_guest import told_guest
 from tests.operate.scripted_server import served
+from tests.operate.watch.listed_guest import listed_guest
 
 TIMEOUT_S = 30.0
 
@@ -32,7 +32,7 @@ def control(tmp_path: Path) -> Iterator[Path]:
     def serve(client: socket.socket) -> None:
         while line := client.recv(4096):
             request = json.loads(line)
-            answer: dict[str, object] = {"guests": [told_guest("vm1", held_bytes=1 << 20)], "waiting": []}
+            answer: dict[str, object] = {"guests": [listed_guest("vm1", held_bytes=1 << 20)], "waiting": []}
             if request["command"] == "map":
                 answer = {"page_map": {"first": 0, "blocks": 2, "states": "hr", "regions": [[0, 4 << 20, 0]]}}
             client.sendall(msgspec.json.encode(answer) + b"\n")

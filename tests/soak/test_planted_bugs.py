@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,33 @@ def test_a_region_map_that_lets_a_range_cross_is_found() -> None:
     try_seeds(Rings(), range(STATISTICS_OVER_USED, STATISTICS_OVER_USED + 1))
     with pytest.raises(BrokenError, match=r"memory differs|counts"):
         try_seeds(Rings(broken=True), range(3000))
+
+
+OUT_OF_MEMORY: dict[str, Any] = {
+    "outcome": "the guest stopped: it ran out of memory", "false_ooms": 0, "stamp_errors": 0,
+    "checked_bytes": 8192, "verified_bytes": 8192,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_true"),
+    [
+        ({}, True),
+        ({"outcome": "the guest stopped: it found another's stamp"}, False),
+        ({"outcome": None}, False),
+        ({"false_ooms": 1}, False),
+        ({"stamp_errors": 1}, False),
+        ({"verified_bytes": 4096}, False),
+    ],
+)
+def test_a_run_out_of_memory_is_no_bug_unless_something_else_was_wrong(changes: dict[str, Any], is_true: bool) -> None:
+    """Stamps: `small` may want more than there is; not if what was out would have helped, or anything was amiss."""
+    assert stamps._is_true_oom({**OUT_OF_MEMORY, **changes}) == is_true
+
+
+def test_a_run_without_a_result_is_a_bug() -> None:
+    """Stamps: a run that failed, and wrote nothing, did not run out of memory."""
+    assert not stamps._is_true_oom({})
 
 
 def _daemon_of(monkeypatch: pytest.MonkeyPatch) -> list[ReadDaemon]:

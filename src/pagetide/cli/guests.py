@@ -249,12 +249,13 @@ def tend(
     busy: Annotated[int, Parameter(converter=whole)] = 30,
     worth: Annotated[int, Parameter(converter=whole)] = 16,
     least_order: Annotated[int, Parameter(converter=whole)] = 0,
+    cache: Annotated[int | None, Parameter(converter=whole)] = None,
 ) -> int:
     """Inside a guest: have stock free page reporting give back what it leaves, whenever the guest is idle.
 
     Linux reports blocks of one order and above (9 on x86). What is free in smaller pieces or on per-CPU lists stays
     with the host. This compacts, then lowers the order for a while, and puts everything back. Each line says what was
-    done and what it brought. It is one script for any POSIX shell, busybox's too.
+    done and what it brought. It is one script for any POSIX shell, busybox's too; or one for Python.
 
     Args:
         print_: Print the script, to be copied into a guest without pagetide: sh, or py for Python 3.8 and newer.
@@ -264,6 +265,9 @@ def tend(
         busy: The guest is busy above this use of one processor in percent, or 5 % of all.
         worth: MiB in pieces below which nothing is done.
         least_order: Do not lower the order below this.
+        cache: While the guest is idle, also give back page cache beyond this share of memory in percent, little by
+            little, until tasks wait for it (memory.reclaim of cgroup v2, and PSI). This runs the script for Python.
+            [default: page cache is left alone]
     """
     from pagetide.commands.tend import print_script, run_script
 
@@ -271,4 +275,7 @@ def tend(
         return print_script(print_)
     flags = [name for name, given in (("--dry-run", dry_run), ("--once", once)) if given]
     values = {"--idle": idle, "--busy": busy, "--worth": worth, "--least-order": least_order}
-    return run_script([*flags, *(word for name, value in values.items() for word in (name, str(value)))])
+    if cache is not None:
+        values["--cache"] = cache
+    words = [*flags, *(word for name, value in values.items() for word in (name, str(value)))]
+    return run_script(words, "sh" if cache is None else "py")

@@ -31,6 +31,7 @@ from pagetide.terminal.interrupt import Interrupt
 from pagetide.terminal.progress import GridProgress
 from pagetide.workers.execution import Execution, PoolError
 from pagetide.workers.pools import ClusterPool, Pool, ProcessPool
+from pagetide.workload.kept import KEPT_BYTES_MAX
 
 _Pool = Pool[Job, Record]
 
@@ -154,7 +155,7 @@ def _pool(manner: Manner, make_pool: Callable[[int], _Pool], configs: Sequence[R
     if largest is not None:
         check_memory(largest)
     compile_kernels(SIMULATED, _tell)
-    fitting = available_bytes() // (needed_bytes(largest) if largest is not None else 1)
+    fitting = available_bytes() // ((needed_bytes(largest) if largest is not None else 0) + KEPT_BYTES_MAX)
     return make_pool(manner.jobs or min(len(os.sched_getaffinity(0)), fitting))
 
 

@@ -7,7 +7,7 @@ were at first, except for when the driver wants to be called.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -83,26 +83,37 @@ class _Attributes:
         self._fixed = {name for name, value in self._values.items() if not _may_change(value)}
         self._names: tuple[str, ...] = ()
         self._size = -1
-        self._seen: dict[tuple[tuple[str, ...], Any], _Values] = {}
+        self._seen_by_names: dict[tuple[str, ...], dict[Any, _Values]] = {}
 
     def capture(self) -> _Values:
-        if len(self._values) != self._size:
-            self._size = len(self._values)
-            self._names = tuple(name for name in self._values if name not in self._fixed)
-            for name in self._names:
-                assert _may_change(self._values[name]), f"{name} is of a kind that the explorer does not know"
-            self._get = itemgetter(*self._names, *self._names[:1]) if self._names else tuple
-        key = self._names, self._key()
+        values = self._values
+        if len(values) != self._size:
+            self._look_again()
+        key = self._get(values)
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._seen[key] = _Values({name: self._values[name] for name in self._names})
+            seen = self._seen[key] = _Values({name: values[name] for name in self._names})
         return seen
 
-    def _key(self) -> Any:
-        return self._get(self._values) if self._names else ()
+    def _look_again(self) -> None:
+        """Something has got its first value."""
+        self._size = len(self._values)
+        self._names = tuple(name for name in self._values if name not in self._fixed)
+        for name in self._names:
+            assert _may_change(self._values[name]), f"{name} is of a kind that the explorer does not know"
+        self._get = self._getter()
+        self._seen = self._seen_by_names.setdefault(self._names, {})
+
+    def _getter(self) -> Callable[[dict[str, Any]], Any]:
+        """What makes a key of the values: a tuple, also of one."""
+        return itemgetter(*self._names, self._names[0]) if self._names else _nothing
 
     def restore(self, values: _Values) -> None:
         self._values.update(values.attributes)
+
+
+def _nothing(_: dict[str, Any]) -> tuple[()]:
+    return ()
 
 
 def _may_change(value: Any) -> bool:
@@ -123,8 +134,13 @@ def _objects_of(thing: Any) -> Iterator[Any]:
 class _Steps(_Attributes):
     """What changes in who reports; what is in a batch that is out is the design's, so that only its length counts."""
 
-    def _key(self) -> Any:
-        return tuple([("batch", len(value)) if isinstance(value, np.ndarray) else value for value in super()._key()])
+    def _getter(self) -> Callable[[dict[str, Any]], Any]:
+        get = super()._getter()
+
+        def with_length_only(values: dict[str, Any]) -> Any:
+            return tuple([("batch", len(value)) if isinstance(value, np.ndarray) else value for value in get(values)])
+
+        return with_length_only
 
 
 class MachineState:

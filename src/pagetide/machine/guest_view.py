@@ -44,6 +44,7 @@ class GuestMemoryNow(NamedTuple):
     used_bytes: int
     free_bytes: int
     reported_bytes: int | None
+    refaulted_bytes: int | None = None
 
 
 class GuestTotals(NamedTuple):
@@ -85,6 +86,8 @@ class ArenaView:
         """Take the arena of a guest with these settings, or its words."""
         self._words = np.frombuffer(arena, np.int64, words_count(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus))
         self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
+        self._listed_at = [vcpu_base(vcpu) + PCP_COUNT for vcpu in range(config.vcpus)]
+        self._refaulted_at = [vcpu_base(vcpu) + REFAULTED_PAGES for vcpu in range(config.vcpus)]
         self._taken_by_host = config.design == "shared"
         self._in_passes = config.design not in ("off", "shared", "balloon")
         self._ram_pages = config.ram_bytes // PAGE_SIZE_BYTES
@@ -94,14 +97,21 @@ class ArenaView:
 
     def memory(self) -> GuestMemoryNow:
         """How its memory is now; isolated blocks are neither used nor free, ballooned ones free and reported."""
-        words = self._words
-        balloon_pages = int(words[BALLOON_PAGES])
-        free_pages = balloon_pages + int(words[FREE_PAGES]) + int(words[self._vcpu_bases + PCP_COUNT].sum())
-        used_pages = self._ram_pages - free_pages - int(words[ISOLATED_PAGES])
-        # Nothing is reported where the host takes frames by itself, nor is anything taken in the other designs.
-        taken_frames = np.count_nonzero(self._frames & STATE_MASK == TAKEN)
-        reported_pages = int(words[REPORTED_PAGES]) + int(taken_frames) * FRAME_PAGES + balloon_pages
-        return GuestMemoryNow(*(pages * PAGE_SIZE_BYTES for pages in (used_pages, free_pages, reported_pages)))
+        word = self._words.item
+        balloon_pages = word(BALLOON_PAGES)
+        free_pages = balloon_pages + word(FREE_PAGES) + sum(map(word, self._listed_at))
+        used_pages = self._ram_pages - free_pages - word(ISOLATED_PAGES)
+        reported_pages = balloon_pages + word(REPORTED_PAGES)
+        if self._taken_by_host:
+            reported_pages += self._taken_pages()
+        pages = (used_pages, free_pages, reported_pages, self._refaulted_pages())
+        return GuestMemoryNow(*(count * PAGE_SIZE_BYTES for count in pages))
+
+    def _taken_pages(self) -> int:
+        return int(np.count_nonzero(self._frames & STATE_MASK == TAKEN)) * FRAME_PAGES
+
+    def _refaulted_pages(self) -> int:
+        return sum(map(self._words.item, self._refaulted_at))
 
     def totals(self) -> GuestTotals:
         """What it has counted so far."""
@@ -123,5 +133,5 @@ class ArenaView:
             idle_passes=int(words[IDLE_PASSES]) if self._in_passes else None,
             repeated_bytes=None if self._taken_by_host else int(words[REPEATED_PAGES]) * PAGE_SIZE_BYTES,
             stamp_errors=int(words[bases + STAMP_ERRORS].sum()),
-            refaulted_bytes=int(words[bases + REFAULTED_PAGES].sum()) * PAGE_SIZE_BYTES,
+            refaulted_bytes=self._refaulted_pages() * PAGE_SIZE_BYTES,
         )

@@ -83,7 +83,9 @@ class Recorder:
         return sample
 
     def _look(self, t_s: float) -> Sample:
-        return Sample(t_s, *self._guest.memory(), self._resident())
+        now = self._guest.memory()
+        reported_bytes, refaulted_bytes = now.reported_bytes, now.refaulted_bytes
+        return Sample(t_s, now.used_bytes, now.free_bytes, reported_bytes, self._resident(), refaulted_bytes)
 
     def _add(self, seen: tuple[Sample, int | None]) -> None:
         sample, verified_bytes = seen
@@ -106,7 +108,7 @@ class Recorder:
     def result(self, outcome: str) -> RunResult:
         """Everything that was measured; both processes have ended."""
         ledger = self._ledger
-        columns = Samples(**{name: [getattr(sample, name) for sample in self._samples] for name in Sample._fields})
+        columns = Samples.of(self._samples)
         series = Series(
             np.array(columns.t_s),
             np.array(columns.host_resident_bytes, np.int64),
@@ -144,4 +146,5 @@ class Recorder:
         """A word of the accounts of what the guest gave back, reported or inflated."""
         if self._ledger is None:
             return None
-        return sum(int(self._ledger.words[account][word]) for account in (REPORT_ACCOUNT, INFLATE_ACCOUNT))
+        value = self._ledger.words.item
+        return value(REPORT_ACCOUNT.start + word) + value(INFLATE_ACCOUNT.start + word)

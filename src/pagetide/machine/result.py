@@ -1,6 +1,7 @@
 """What a run measured: the structure of its JSON."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -39,6 +40,7 @@ class Sample(NamedTuple):
     guest_free_bytes: int
     reported_bytes: int | None
     host_resident_bytes: int
+    refaulted_bytes: int | None = None
 
 
 class Samples(msgspec.Struct, kw_only=True):
@@ -50,6 +52,7 @@ class Samples(msgspec.Struct, kw_only=True):
         guest_free_bytes: what its allocator could hand out; isolated blocks belong to neither.
         reported_bytes: free memory whose blocks are marked reported; None for a guest that does not tell.
         host_resident_bytes: what the host really holds for the guest, read from the memory file.
+        refaulted_bytes: what was touched again after it had been returned, so far; None for a guest that does not tell.
     """
 
     t_s: list[float] = []
@@ -57,6 +60,13 @@ class Samples(msgspec.Struct, kw_only=True):
     guest_free_bytes: list[int] = []
     reported_bytes: list[int | None] = []
     host_resident_bytes: list[int] = []
+    refaulted_bytes: list[int | None] = []
+
+    @classmethod
+    def of(cls, rows: Sequence[Sample]) -> Self:
+        """The columns of these."""
+        columns: list[list[Any]] = [[row[at] for row in rows] for at in range(len(Sample._fields))]
+        return cls(**dict(zip(Sample._fields, columns, strict=True)))
 
     def rows(self) -> list[Sample]:
         """The same, a Sample each."""

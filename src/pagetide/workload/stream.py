@@ -99,6 +99,10 @@ class Work(Protocol):
         """When it is over on its clock."""
 
     @property
+    def nr_operations(self) -> int:
+        """How many operations it has."""
+
+    @property
     def vcpus(self) -> int:
         """How many vCPUs it takes."""
 

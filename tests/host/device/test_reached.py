@@ -64,6 +64,7 @@ def test_discarding_costs_no_more_than_in_qemu(case: against_qemu.Case) -> None:
 
 def test_a_report_costs_little_besides_its_punches() -> None:
     """32 scattered blocks of 4 KiB: most of the time goes into punching; in µs that is each machine's own figure."""
+    # The figure asked is 1.0, and measured is 0.98 (docs/figures.md), by 20 rounds; 12 beside other tests tell less.
     case = next(case for case in discarding.CASES if case.block_bytes == PAGE_SIZE_BYTES)._replace(at_least=0.9)
     punch = BarePunch()
     host_warm_up.warm_up_host()

@@ -47,7 +47,7 @@ def test_linux_gives_back_to_qemu_what_it_freed() -> None:
     assert result.guest.endswith(", its own balloon)")
     (burst,) = result.bursts
     assert burst.eaten_bytes == 150 * MIB
-    assert burst.returned_bytes >= 0.95 * burst.eaten_bytes
+    assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
     assert burst.return_lag_s is not None
     assert burst.verified_bytes is None
     untold = (result.reports, result.discarded_bytes, result.verified_bytes, result.skipped_bytes, result.host_cpu_s)
@@ -114,7 +114,7 @@ def test_linux_under_a_newer_qemu_gives_back_to_us(attachable: QemuProgram) -> N
     assert attachable.version in result.guest
     assert result.config.device == "pagetide"
     (burst,) = result.bursts
-    assert burst.returned_bytes >= 0.95 * burst.eaten_bytes
+    assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
     assert result.reported_bytes
     assert result.reported_bytes > 1 << 30
     assert result.verified_bytes == result.discarded_bytes == result.reported_bytes

@@ -43,6 +43,7 @@ def own_instances() -> list[str]:
     return [name for name in instances() if name.startswith(OWN)]
 
 
+@pytest.mark.alone  # whether events are lost is a matter of time
 def test_a_commands_memory_is_in_its_stream() -> None:
     """What a command allocates is seen, page by page or in huge pages, and freed by its end; no instance is left."""
     recorded = record_own_kernel(Task(EATS, 0.0, 64 * MIB))
@@ -59,6 +60,7 @@ def test_a_commands_memory_is_in_its_stream() -> None:
     assert left < 0.1 * stream.peak_bytes  # page cache, and what the kernel keeps
 
 
+@pytest.mark.alone  # whether events are lost is a matter of time
 def test_a_recording_without_room_is_ended_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for a few pages of events it ends early and says so; it has its last mark, and nothing was lost."""
     monkeypatch.setattr("pagetide.machine.tracing.own_kernel._FETCH_INTERVAL_S", 0.001)
@@ -78,6 +80,7 @@ def test_what_the_last_fetch_leaves_is_lost(monkeypatch: pytest.MonkeyPatch) -> 
     assert recording.lost > 0
 
 
+@pytest.mark.alone  # whether events are lost is a matter of time
 def test_a_signal_while_a_command_runs_ends_the_recording_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,7 +193,7 @@ def test_a_real_prometheus_has_it_all(watched: Watched, tmp_path: Path) -> None:
             guest.report([(RING_PAGES, 1)])
             prometheus.wait_for(reports, 2)
         assert prometheus.value(f"resets({reports}[1m])") == 0
-        assert prometheus.value('up{job="pagetide"}') == 1
+        prometheus.wait_for('up{job="pagetide"}', 1)
         for expression in dashboard():
             prometheus.ask("query", query=expression)
         groups = prometheus.ask("rules")["groups"]

@@ -13,8 +13,8 @@ from pagetide.operate.host.vmm_facts import BalloonOption, RamMapping, VmmFacts
 from pagetide.operate.watch import host_vms
 from pagetide.operate.watch.all_vms import Watching
 from pagetide.operate.watch.host_vms import HostVm, HostVms
-from tests.operate.metrics.told_guest import told_guest
 from tests.operate.scripted_server import served
+from tests.operate.watch.listed_guest import listed_guest
 
 MIB = 1 << 20
 
@@ -47,7 +47,10 @@ def test_a_guest_and_its_process_are_one_vm(tmp_path: Path) -> None:
     """Joined by the socket's path; the other VM is there with what the kernel says, by a name of its own."""
     sock = tmp_path / "vm1.sock"
     statistics = {"memtot": 1000 * MIB, "avail": 600 * MIB, "memfree": 1}
-    guest = told_guest("vm1", account=5, held_bytes=90 * MIB, statistics=statistics, returned_bytes=3, socket=str(sock))
+    figures = {"held_bytes": 90 * MIB, "statistics": statistics, "returned_bytes": 3, "socket": str(sock)}
+    guest = listed_guest("vm1", account=5, **figures)
+        "vm1", account=5, held_bytes=90 * MIB, statistics=statistics, returned_bytes=3, socket=str(sock)
+    )
 
     def serve(client: socket.socket) -> None:
         client.recv(4096)

@@ -12,8 +12,8 @@ import pytest
 from pagetide.operate.watch.all_vms import Watching
 from pagetide.operate.web.recorder import LOOK_S, Recorder, run_lengths
 from pagetide.operate.web.told_lines import Event, LogLines
-from tests.operate.metrics.told_guest import told_guest
 from tests.operate.scripted_server import served
+from tests.operate.watch.listed_guest import listed_guest
 
 STATES = "hhhr" * 8
 
@@ -32,7 +32,7 @@ def control(tmp_path: Path, asked: list[str]) -> Iterator[Path]:
         while line := client.recv(4096):
             request = json.loads(line)
             asked.append(f"{request['command']} {request.get('guest', '')} {request.get('first', '')}".strip())
-            answer: dict[str, object] = {"guests": [told_guest("a", held_bytes=7), told_guest("b")], "waiting": []}
+            answer: dict[str, object] = {"guests": [listed_guest("a", held_bytes=7), listed_guest("b")], "waiting": []}
             if request["command"] == "map":
                 first = request["first"]
                 piece = {"first": first, "blocks": 32, "states": STATES[first : first + 16], "regions": [[0, 64, 0]]}

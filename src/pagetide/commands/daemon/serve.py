@@ -178,12 +178,10 @@ def _check_figures(verify_share: float, stats_interval_s: float, without: frozen
 def _prepare_process() -> None:
     """Have the log, room for descriptors, and all that is compiled."""
     from pagetide import bus_error
-    from pagetide.host.daemon.process import LineFormatter
+    from pagetide.commands.daemon.event_log import log_handler
     from pagetide.machine.live.host_warm_up import warm_up_host
 
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(LineFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[lines])
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes up to some fifteen
     bus_error.install()

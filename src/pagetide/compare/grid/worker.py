@@ -16,6 +16,7 @@ from pagetide.machine.result import RunResult
 from pagetide.machine.versions import versions
 from pagetide.machine.workloads import make_work
 from pagetide.terminal.summary import problems
+from pagetide.workload.kept import KeptWork
 from pagetide.workload.stream import Work
 
 _WORK_SETTINGS = (
@@ -90,7 +91,7 @@ def work_of(config: RunConfig) -> Work:
 
 @functools.lru_cache(maxsize=1)
 def _make_work(*values: Any) -> Work:
-    return make_work(RunConfig(**dict(zip(_WORK_SETTINGS, values, strict=True))))
+    return KeptWork(make_work(RunConfig(**dict(zip(_WORK_SETTINGS, values, strict=True)))))
 
 
 def _machine(job: Job) -> Machine:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pagetide.host.device.balloon import BalloonDevice
+from pagetide.host.device.target import Sizes
 from pagetide.host.guest.kicks import Kicks
 from pagetide.host.guest.session import VhostUserSession
 from pagetide.host.memory.block_states import look_at_blocks
@@ -68,9 +69,9 @@ class ObservedGuest:
         return self._device.target.shared_bytes
 
     @property
-    def held_bytes(self) -> int:
-        """What the host holds of it, in RAM and in swap (`GuestMemory.held_bytes`)."""
-        return self._memory.held_bytes
+    def sizes(self) -> Sizes:
+        """`ram_bytes`, `shared_bytes` and what the host holds, of one look."""
+        return self._device.target.sizes
 
     @property
     def statistics(self) -> dict[str, int]:

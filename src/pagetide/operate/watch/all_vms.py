@@ -8,9 +8,9 @@ from typing import Protocol
 
 import msgspec
 
-from pagetide.operate.metrics.told import ToldGuest, ask_daemon
 from pagetide.operate.watch.host_vms import HostVm
 from pagetide.operate.watch.seen import Seen, of_daemon, of_kernel
+from pagetide.operate.watch.told_guests import ToldGuest, ask_daemon
 
 
 class Look(msgspec.Struct, frozen=True):

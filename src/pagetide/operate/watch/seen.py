@@ -3,7 +3,7 @@
 import msgspec
 
 from pagetide.operate.host.vmm_facts import VmmFacts
-from pagetide.operate.metrics.told import ToldGuest
+from pagetide.operate.watch.told_guests import ToldGuest
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
