@@ -49,8 +49,6 @@ def test_a_guest_and_its_process_are_one_vm(tmp_path: Path) -> None:
     statistics = {"memtot": 1000 * MIB, "avail": 600 * MIB, "memfree": 1}
     figures = {"held_bytes": 90 * MIB, "statistics": statistics, "returned_bytes": 3, "socket": str(sock)}
     guest = listed_guest("vm1", account=5, **figures)
-        "vm1", account=5, held_bytes=90 * MIB, statistics=statistics, returned_bytes=3, socket=str(sock)
-    )
 
     def serve(client: socket.socket) -> None:
         client.recv(4096)
