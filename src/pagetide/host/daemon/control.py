@@ -33,9 +33,6 @@ from pagetide.host.guest.wishes import TargetBytes, Wishes
 from pagetide.host.memory.ledger import WORD_NAMES
 from pagetide.host.memory.page_map import MapPiece
 
-LINE_BYTES_MAX = 4096
-"""The longest request."""
-
 Command = Literal[
     "list", "figures", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "map", "add", "remove",
     "kept", "take-over",
@@ -296,21 +293,3 @@ def _follow(guests: Sequence[AttachedGuest]) -> bool:
     if gone is not None:
         raise gone
     return told
-
-
-class LineReader:
-    """Cuts what comes into lines."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def receive(self, data: bytes) -> list[bytes]:
-        """The lines that are whole now.
-
-        Raises:
-            ControlError: a line is too long.
-        """
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if any(len(line) > LINE_BYTES_MAX for line in (*lines, self._rest)):
-            raise ControlError(f"a request is longer than {LINE_BYTES_MAX} bytes")
-        return lines
