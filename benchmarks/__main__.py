@@ -23,7 +23,7 @@ from benchmarks import (
     tending,
 )
 from benchmarks.figures import measured, section, with_sections
-from benchmarks.host import against_qemu, bad_neighbours, discarding, joined, many_guests, scraping
+from benchmarks.host import against_qemu, bad_neighbours, discarding, joined, many_guests, scraping, shown
 from benchmarks.operators import looking
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
@@ -39,6 +39,7 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "host": lambda: itertools.chain(discarding.run(), joined.run(), against_qemu.run()),
     "guests": lambda: itertools.chain(many_guests.run(), bad_neighbours.run()),
     "scraping": scraping.run,
+    "shown": shown.run,
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from benchmarks.rows import Row
-from pagetide.inside import Language, tend_path
+from pagetide.inside import Language, tend_script
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.architectures import AMD64, AMD64_TRIXIE, Architecture
 from pagetide.machine.linux.balloon_host import OwnHost
@@ -103,8 +103,8 @@ def _looks(language: Language) -> Row:
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text + "\n")
-        words = {"sh": ["/bin/sh"], "py": [sys.executable, "-I", "-S"]}[language]
-        command = [*words, str(tend_path(language))]
+        words = {"sh": ["/bin/sh", "-c"], "py": [sys.executable, "-I", "-S", "-c"]}[language]
+        command = [*words, tend_script(language)]
         with subprocess.Popen(command, env=os.environ | {"TEND_ROOT": name}, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()  # it has started

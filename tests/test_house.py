@@ -39,7 +39,7 @@ FLOORS = (
     {"machine"},
     {"explorer"},
     {"conformance"},
-    {"terminal", "workers"},
+    {"terminal", "workers", "pages"},
     {"compare", "operate", "fleet"},
     {"commands"},
     {"cli", "__main__"},
@@ -225,6 +225,7 @@ def test_a_room_without_a_floor_is_refused() -> None:
         "pagetide.memory.residency",
         "pagetide.machine.live.machine",
         "pagetide.commands.boot",
+        "pagetide.operate.metrics.endpoint",
     ],
 )
 def test_who_only_looks_on_loads_no_compiler(module: str) -> None:

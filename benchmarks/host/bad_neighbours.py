@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from benchmarks.host.many_guests import BUSY_RAM_BYTES, PlayedGuest
 from benchmarks.rows import Row
-from pagetide.host.daemon.process import LineFormatter
+from pagetide.commands.daemon.event_log import LineFormatter
 from pagetide.host.daemon.server import Server
 from pagetide.host.device.allowance import SHARE, Use
 from pagetide.host.guest.attached import AttachedGuest

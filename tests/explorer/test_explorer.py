@@ -13,7 +13,7 @@ import pytest
 from pagetide.cli import main
 from pagetide.explorer.broken.variants import VARIANTS
 from pagetide.explorer.scenario import Scenario, operations_of
-from pagetide.explorer.scenarios import SCENARIOS, scenarios_of
+from pagetide.explorer.scenarios import SCENARIOS, SCENARIOS_BALLOON, SCENARIOS_SHARED, scenarios_of
 from pagetide.explorer.search import Exploration, Explorer
 from pagetide.explorer.source import Edit
 from pagetide.guest.reporting.registry import DESIGNS
@@ -84,6 +84,15 @@ def test_no_interleaving_breaks_an_invariant(design: str, scenario: str) -> None
     assert found.complete or scenario != "start"
     assert found.ends >= 1 or not found.complete
     assert found.states > 100 or design == "off"
+
+
+def test_what_is_written_for_a_design_is_explored_in_it() -> None:
+    """No scenario is left out but for one that a design cannot have."""
+    assert scenarios_of("shared") == SCENARIOS_SHARED
+    assert scenarios_of("balloon") == SCENARIOS_BALLOON
+    assert scenarios_of("scan") == SCENARIOS
+    assert scenarios_of("sync").keys() == SCENARIOS.keys() - {"cool"}
+    assert scenarios_of("pool").keys() == SCENARIOS.keys() - {"cool"} | {"runs"}
 
 
 def test_a_guest_that_is_broken_from_the_start_has_no_steps() -> None:

@@ -43,6 +43,7 @@ def run(
     rate: Annotated[float | None, Parameter(group=GUEST)] = None,
     mix: Annotated[str | None, Parameter(group=GUEST)] = None,
     stream: Annotated[str | None, Parameter(group=GUEST)] = None,
+    migratetypes: Annotated[bool | None, Parameter(group=GUEST)] = None,
     backing: Annotated[str | None, Parameter(group=GUEST)] = None,
     seed: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
     design: Annotated[str | None, Parameter(help=_DESIGNS_HELP, group=REPORTING)] = None,
@@ -66,6 +67,7 @@ def run(
     costs: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     config: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=OUTPUT)] = None,
+    web: Annotated[str | None, Parameter(group=OUTPUT)] = None,
 ) -> int:
     """Run a guest and its host on real memory, or simulated, and show what each of them holds.
 
@@ -95,6 +97,8 @@ def run(
         mix: Shares of the memory by order of the blocks. [default: 9=0.5,4=0.125,2=0.125,0=0.25; web and database
             their own]
         stream: Run the operations of this Parquet file instead, as --save-stream writes it.
+        migratetypes: Whether what cannot be moved is kept together, as in Linux, by free lists of each kind.
+            [default: if the stream says what can be]
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
         seed: Drives every random choice. [default: 1]
         design: How free memory is returned.
@@ -125,6 +129,8 @@ def run(
             XDG_DATA_HOME if there is one, otherwise costs that come with pagetide]
         config: A TOML file with any of these settings, by the same names; options given here override it.
         json: Write everything measured to this file; - is standard output.
+        web: Show a page of it while it runs, at this address, such as 127.0.0.1:8080, from a process of its own. It
+            needs the extra web (Starlette, uvicorn).
     """
     from pagetide.commands.run import run as run_once
     from pagetide.commands.run import run_simulated
@@ -133,18 +139,19 @@ def run(
 
     given: dict[str, Any] = {
         "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
-        "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "fault": fault or None,
-        "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay, "capacity": capacity,
-        "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom, "in-flight": in_flight,
-        "hints": hints, "drop-share": drop_share, "keep": keep, "verify": verify, "device": device,
+        "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "migratetypes": migratetypes,
+        "fault": fault or None, "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay,
+        "capacity": capacity, "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom,
+        "in-flight": in_flight, "hints": hints, "drop-share": drop_share, "keep": keep, "verify": verify,
+        "device": device,
     }  # fmt: skip
     in_file = read_file(config) if config else {}
     settings = make_config(in_file, given)
     options = [name for name, value in {**given, "costs": costs}.items() if value is not None]
     refuse_misfits(settings, options, in_file, machine)
     if machine == "simulated":
-        return run_simulated(settings, json, costs, save_stream)
-    return run_once(settings, json, save_stream)
+        return run_simulated(settings, json, costs, save_stream, web=web)
+    return run_once(settings, json, save_stream, web=web)
 
 
 _BOOT_EXAMPLES = """
@@ -246,12 +253,13 @@ def tend(
     busy: Annotated[int, Parameter(converter=whole)] = 30,
     worth: Annotated[int, Parameter(converter=whole)] = 16,
     least_order: Annotated[int, Parameter(converter=whole)] = 0,
+    cache: Annotated[int | None, Parameter(converter=whole)] = None,
 ) -> int:
     """Inside a guest: have stock free page reporting give back what it leaves, whenever the guest is idle.
 
     Linux reports blocks of one order and above (9 on x86). What is free in smaller pieces or on per-CPU lists stays
     with the host. This compacts, then lowers the order for a while, and puts everything back. Each line says what was
-    done and what it brought. It is one script for any POSIX shell, busybox's too.
+    done and what it brought. It is one script for any POSIX shell, busybox's too; or one for Python.
 
     Args:
         print_: Print the script, to be copied into a guest without pagetide: sh, or py for Python 3.8 and newer.
@@ -261,6 +269,9 @@ def tend(
         busy: The guest is busy above this use of one processor in percent, or 5 % of all.
         worth: MiB in pieces below which nothing is done.
         least_order: Do not lower the order below this.
+        cache: While the guest is idle, also give back page cache beyond this share of memory in percent, little by
+            little, until tasks wait for it (memory.reclaim of cgroup v2, and PSI). This runs the script for Python.
+            [default: page cache is left alone]
     """
     from pagetide.commands.tend import print_script, run_script
 
@@ -268,4 +279,7 @@ def tend(
         return print_script(print_)
     flags = [name for name, given in (("--dry-run", dry_run), ("--once", once)) if given]
     values = {"--idle": idle, "--busy": busy, "--worth": worth, "--least-order": least_order}
-    return run_script([*flags, *(word for name, value in values.items() for word in (name, str(value)))])
+    if cache is not None:
+        values["--cache"] = cache
+    words = [*flags, *(word for name, value in values.items() for word in (name, str(value)))]
+    return run_script(words, "sh" if cache is None else "py")

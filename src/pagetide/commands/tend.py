@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pagetide.inside import Language, tend_path, tend_script
+from pagetide.inside import SHELL_SCRIPT, Language, tend_script
 
 
 def print_script(language: Language) -> int:
@@ -13,8 +13,8 @@ def print_script(language: Language) -> int:
     return 0
 
 
-def run_script(arguments: Sequence[str]) -> int:
+def run_script(arguments: Sequence[str], language: Language) -> int:
     """Become the script."""
     sys.stdout.flush()
-    words = ["/bin/sh", str(tend_path()), *arguments]
-    return os.execv(words[0], words)  # noqa: S606 - the script is ours
+    words = {"sh": ["/bin/sh", str(SHELL_SCRIPT)], "py": [sys.executable, "-m", "pagetide.inside.tend"]}[language]
+    return os.execv(words[0], [*words, *arguments])  # noqa: S606 - the script is ours

@@ -1,12 +1,12 @@
 """Turns functions into generators that pause: what source.py says, done to a syntax tree."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 _SETTINGS = frozenset({
     "NR_PAGES", "NR_VCPUS", "REPORTING_ORDER", "WMARK_MIN", "WMARK_LOW", "WMARK_HIGH", "PCP_BATCH", "PCP_HIGH",
-    "PCP_ORDERS", "PCP_HIGH_MAX",
+    "PCP_ORDERS", "PCP_HIGH_MAX", "PAGEBLOCKS", "TYPED_PCP_ORDERS",
     "NOTIFY_SPLITS", "KEEP_MARKS", "RECORDING", "WAKE_BLOCKS", "COOL_TICKS", "IN_FLIGHT_MAX_PAGES",
     "HINTS_MAX", "SYNC_HINTS", "HOLDS_TIMED", "WALKED_BLOCKS", "KICKS",
     "PASSES", "IDLE_PASSES",
@@ -81,34 +81,63 @@ def _is_property(function: ast.FunctionDef) -> bool:
     return any(isinstance(node, ast.Name) and node.id == "property" for node in function.decorator_list)
 
 
+class Outline(NamedTuple):
+    """What decides whether a function pauses.
+
+    Attributes:
+        name: its name.
+        is_method: whether it is one.
+        touches: whether it touches shared state itself.
+        calls: names of what it calls, and whether as a method.
+    """
+
+    name: str
+    is_method: bool
+    touches: bool
+    calls: frozenset[tuple[str, bool]]
+
+
+def outlines(tree: ast.Module) -> tuple[Outline, ...]:
+    """Those of a module's functions that may pause."""
+    return tuple(
+        Outline(
+            function.name,
+            is_method,
+            function.name not in _OWN and _touches(*function.body),
+            frozenset(filter(None, map(_called, ast.walk(function)))),
+        )
+        for function, is_method in _functions(tree)
+    )
+
+
 class Pausing(NamedTuple):
     """Names of what pauses."""
 
-    functions: set[str]
-    methods: set[str]
+    functions: frozenset[str]
+    methods: frozenset[str]
 
     def calls(self, node: ast.AST) -> bool:
         """Whether this is a call of something that pauses."""
         called = _called(node)
         return called is not None and called[0] in (self.methods if called[1] else self.functions)
 
+    def among(self, outlines: Iterable[Outline]) -> "Pausing":
+        """What of it these functions are or call: all that matters to how they are rewritten."""
+        mine = {*self.functions, *self.methods}
+        named = {name for one in outlines for name in (one.name, *(called for called, _ in one.calls)) if name in mine}
+        return Pausing(self.functions & named, self.methods & named)
+
     @classmethod
-    def find(cls, trees: list[ast.Module]) -> "Pausing":
+    def find(cls, every: Iterable[Outline]) -> "Pausing":
         """All functions that touch shared state or call, by name, one that does."""
-        pausing = cls(set(_PRIMITIVES), set(_METHODS))
-        every = [found for tree in trees for found in _functions(tree)]
+        pausing = {*((name, False) for name in _PRIMITIVES), *((name, True) for name in _METHODS)}
+        left = list(every)
         grows = True
         while grows:
-            grows = False
-            for function, is_method in every:
-                names = pausing.methods if is_method else pausing.functions
-                if function.name in names:
-                    continue
-                own = function.name not in _OWN and _touches(*function.body)
-                if own or any(pausing.calls(node) for node in ast.walk(function)):
-                    names.add(function.name)
-                    grows = True
-        return pausing
+            found = {(one.name, one.is_method) for one in left if one.touches or one.calls & pausing}
+            grows = not found <= pausing
+            pausing |= found
+        return cls(*(frozenset(name for name, is_method in pausing if is_method is each) for each in (False, True)))
 
 
 class _Rewriter(ast.NodeTransformer):

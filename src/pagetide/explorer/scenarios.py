@@ -104,5 +104,8 @@ SCENARIOS_BALLOON = {
 
 def scenarios_of(design: str) -> dict[str, Scenario]:
     """The scenarios that fit a design, by name."""
-    own = {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON, "pool": SCENARIOS_POOL}.get(design, SCENARIOS)
-    return {name: chosen for name, chosen in own.items() if misfit(design, chosen.settings) is None}
+    own = {"shared": SCENARIOS_SHARED, "balloon": SCENARIOS_BALLOON}.get(design)
+    if own is not None:  # their frames and batches are smaller than those that anybody may have
+        return own
+    every = SCENARIOS_POOL if design == "pool" else SCENARIOS
+    return {name: chosen for name, chosen in every.items() if misfit(design, chosen.settings) is None}

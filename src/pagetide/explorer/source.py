@@ -20,13 +20,14 @@ A variant is the same source with one edit, `Edit`. Nothing is written anew exce
 
 import ast
 import builtins
+import itertools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pagetide.explorer.rewriter import Pausing, rewrite
+from pagetide.explorer.rewriter import Outline, Pausing, outlines, rewrite
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -115,6 +116,30 @@ def path_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+class _Read(NamedTuple):
+    """What is to be known of a module before it is made: all worlds of a process read and compile a source once."""
+
+    source: str
+    imports: tuple[str, ...]
+    outlines: tuple[Outline, ...]
+
+
+@cache
+def _read(module: str, source: str) -> _Read:
+    tree = ast.parse(source, str(path_of(module)))
+    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    ours = [name.removeprefix("pagetide.") for name in imported if name.startswith("pagetide.")]
+    return _Read(source, tuple(ours), outlines(tree))
+
+
+@cache
+def _compiled(module: str, source: str, pausing: Pausing | None, still: frozenset[str]) -> types.CodeType:
+    tree = ast.parse(source, str(path_of(module)))
+    if pausing is not None:
+        rewrite(tree, pausing, still)
+    return compile(tree, str(path_of(module)), "exec")
+
+
 class World:
     """The package's modules once more, over a ground of its own; with `pausing`, as generators."""
 
@@ -137,20 +162,21 @@ class World:
         self.control = Control()
         self._ground, self._edits = ground, edits
         self._modules: dict[str, types.ModuleType] = {}
-        self._trees: dict[str, ast.Module] = {}
+        self._read: dict[str, _Read] = {}
         self._pausing, self._still = pausing, still
-        self._names = Pausing(set(), set())
+        self._names = Pausing(frozenset(), frozenset())
 
     def load(self, *names: str) -> list[types.ModuleType]:
         """These modules, with all that they import."""
         waiting = list(names)
         while waiting:
             name = waiting.pop()
-            if name not in self._trees and "*" not in self._ground.get(name, {}):
-                self._trees[name] = tree = ast.parse(self._edited(name), str(path_of(name)))
-                waiting += self._imports(tree)
+            if name not in self._read and "*" not in self._ground.get(name, {}):
+                self._read[name] = _read(name, self._edited(name))
+                waiting += self._read[name].imports
         if self._pausing:
-            self._names = Pausing.find([tree for name, tree in self._trees.items() if name not in _AT_REST])
+            every = (read.outlines for name, read in self._read.items() if name not in _AT_REST)
+            self._names = Pausing.find(itertools.chain.from_iterable(every))
         return [self._module(name) for name in names]
 
     def _edited(self, name: str) -> str:
@@ -160,25 +186,19 @@ class World:
                 source = edit.apply(source)
         return source
 
-    @staticmethod
-    def _imports(tree: ast.Module) -> Iterator[str]:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pagetide."):
-                yield (node.module or "").removeprefix("pagetide.")
-
     def _module(self, name: str) -> types.ModuleType:
         if name in self._modules:
             return self._modules[name]
         module = self._modules[name] = types.ModuleType(f"pagetide.{name}")
         ground = self._ground.get(name, {})
         if "*" not in ground:
-            tree = self._trees[name]
-            if self._pausing and name not in _AT_REST:
-                rewrite(tree, self._names, self._still)
+            read, pauses = self._read[name], self._pausing and name not in _AT_REST
+            still = frozenset(attribute for attribute in self._still if attribute in read.source)
+            code = _compiled(name, read.source, self._names.among(read.outlines) if pauses else None, still)
             space = module.__dict__
             space["__builtins__"] = {**vars(builtins), "__import__": self._import}
             space.update(_control=self.control, _touch=Pause(TOUCH))
-            exec(compile(tree, str(path_of(name)), "exec"), space)  # noqa: S102 - our own source
+            exec(code, space)  # noqa: S102 - our own source
         module.__dict__.update(ground)
         return module
 

@@ -7,7 +7,7 @@ were at first, except for when the driver wants to be called.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from pagetide.guest.allocator.zone_layout import (
     HINTS,
     ISOLATED_BLOCKS,
     LIST_WORDS,
+    MAP_BASE,
     NOTIFY_SPLITS,
     NR_FREE,
     NR_LISTS,
@@ -48,7 +49,7 @@ from pagetide.guest.allocator.zone_layout import (
     frame_table_base,
     vcpu_base,
 )
-from pagetide.memory.frame_table import BEGUN, ENDED, FRAMES, INSTALLS, TAKING_MAX, table_words
+from pagetide.memory.frame_table import BEGUN, ENDED, FRAMES, INSTALLS, TAKING_MAX
 
 if TYPE_CHECKING:
     from pagetide.explorer.machine import ExploredMachine
@@ -83,26 +84,37 @@ class _Attributes:
         self._fixed = {name for name, value in self._values.items() if not _may_change(value)}
         self._names: tuple[str, ...] = ()
         self._size = -1
-        self._seen: dict[tuple[tuple[str, ...], Any], _Values] = {}
+        self._seen_by_names: dict[tuple[str, ...], dict[Any, _Values]] = {}
 
     def capture(self) -> _Values:
-        if len(self._values) != self._size:
-            self._size = len(self._values)
-            self._names = tuple(name for name in self._values if name not in self._fixed)
-            for name in self._names:
-                assert _may_change(self._values[name]), f"{name} is of a kind that the explorer does not know"
-            self._get = itemgetter(*self._names, *self._names[:1]) if self._names else tuple
-        key = self._names, self._key()
+        values = self._values
+        if len(values) != self._size:
+            self._look_again()
+        key = self._get(values)
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._seen[key] = _Values({name: self._values[name] for name in self._names})
+            seen = self._seen[key] = _Values({name: values[name] for name in self._names})
         return seen
 
-    def _key(self) -> Any:
-        return self._get(self._values) if self._names else ()
+    def _look_again(self) -> None:
+        """Something has got its first value."""
+        self._size = len(self._values)
+        self._names = tuple(name for name in self._values if name not in self._fixed)
+        for name in self._names:
+            assert _may_change(self._values[name]), f"{name} is of a kind that the explorer does not know"
+        self._get = self._getter()
+        self._seen = self._seen_by_names.setdefault(self._names, {})
+
+    def _getter(self) -> Callable[[dict[str, Any]], Any]:
+        """What makes a key of the values: a tuple, also of one."""
+        return itemgetter(*self._names, self._names[0]) if self._names else _nothing
 
     def restore(self, values: _Values) -> None:
         self._values.update(values.attributes)
+
+
+def _nothing(_: dict[str, Any]) -> tuple[()]:
+    return ()
 
 
 def _may_change(value: Any) -> bool:
@@ -123,8 +135,13 @@ def _objects_of(thing: Any) -> Iterator[Any]:
 class _Steps(_Attributes):
     """What changes in who reports; what is in a batch that is out is the design's, so that only its length counts."""
 
-    def _key(self) -> Any:
-        return tuple([("batch", len(value)) if isinstance(value, np.ndarray) else value for value in super()._key()])
+    def _getter(self) -> Callable[[dict[str, Any]], Any]:
+        get = super()._getter()
+
+        def with_length_only(values: dict[str, Any]) -> Any:
+            return tuple([("batch", len(value)) if isinstance(value, np.ndarray) else value for value in get(values)])
+
+        return with_length_only
 
 
 class MachineState:
@@ -184,7 +201,7 @@ class MachineState:
         if machine.takes_frames:
             yield FRAME_TABLE, FRAME_TABLE + 1
             yield table, table + FRAMES + machine.frames
-        yield table + table_words(machine.scenario.nr_pages), len(words)
+        yield words[MAP_BASE], len(words)
 
     def _forget_what_nobody_sees(self) -> None:
         words, pages, first_words = self._words, self._pages, self._ram.first_words
@@ -247,6 +264,11 @@ class MachineState:
     def zone_state(self) -> State:
         """What a recount of the zone depends on."""
         return self._get_words(self._words), tuple(self._pages)
+
+    def fill(self, words: Any) -> None:
+        """Copy the words that can change into another zone's of the same size."""
+        for stretch, _ in self._stretches:
+            words[stretch] = self._words[stretch]
 
     def capture(self) -> State:
         """The state."""

@@ -1,16 +1,22 @@
-"""What runs inside an unchanged guest and needs nothing else of ours: a script for any POSIX shell, or for Python."""
+"""What runs inside an unchanged guest and needs nothing else of ours: a script for any POSIX shell, or for Python.
+
+Each is one file when it gets there. The one for Python is made of parts here, the last of which is the program.
+"""
 
 from pathlib import Path
 from typing import Literal
 
 Language = Literal["sh", "py"]
 
+SHELL_SCRIPT = Path(__file__).with_name("tend.sh")
+"""Where the one for a shell is."""
 
-def tend_path(language: Language = "sh") -> Path:
-    """Where the script is that `pagetide tend` runs."""
-    return Path(__file__).with_name(f"tend.{language}")
+_PARTS = {"sh": ("tend.sh",), "py": ("guest.py", "cache.py", "tend.py")}
 
 
 def tend_script(language: Language = "sh") -> str:
-    """Its text, to be copied into a guest."""
-    return tend_path(language).read_text()
+    """The text of the script that `pagetide tend` runs, to be copied into a guest."""
+    texts = [Path(__file__).with_name(name).read_text() for name in _PARTS[language]]
+    first = texts[-1].splitlines(keepends=True)[0]
+    lines = [line for text in texts for line in text.splitlines(keepends=True)]
+    return first + "".join(line for line in lines if line != first and not line.startswith("from pagetide."))

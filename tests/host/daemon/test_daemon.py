@@ -12,7 +12,7 @@ import pytest
 
 from pagetide import cli
 from pagetide.commands.daemon import serve as serve_command
-from pagetide.host.daemon.process import LineFormatter
+from pagetide.commands.daemon.event_log import LineFormatter
 from pagetide.host.guest.wishes import KEPT_SUFFIX
 from pagetide.operate.host.control import ask
 from pagetide.units import format_size

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pagetide.host.daemon.control import handle
-from pagetide.host.device.lag import ROUND_US
+from pagetide.host.device.round_times import ROUND_US
 from pagetide.host.guest.attached import AttachedGuest
+from pagetide.operate.metrics.told import ToldGuest
 from pagetide.virtio.split_ring.driver import AVAIL_ADDRESS
 from pagetide.virtio.split_ring.ring import RING_ENTRIES
 from pagetide.virtio.vhost_user.messages import Request
@@ -131,3 +133,25 @@ def test_how_many_reports_waited_how_long_is_told(times: ServerAtTimes, tmp_path
         assert [bound_us for bound_us, _ in shown["lag_within"]] == list(ROUND_US)
         assert shown["lag_within"][-1][1] == shown["lag"]["count"] == 4
         assert shown["lag"]["sum_us"] == -(-attached.lag.sum_ns // 1000) > 0
+
+
+def test_figures_are_those_of_a_list(times: ServerAtTimes, tmp_path: Path) -> None:
+    """With the words that are asked for, in their order; what reads them in the metrics finds each in its place."""
+    times.server.listen(tmp_path / "a.sock")
+    times.server.listen(tmp_path / "b.sock")
+    with attach(times, tmp_path / "a.sock") as guest:
+        times.serving(lambda: guest.report([(RING_PAGES, 1)]))
+        words = ["returned_bytes", "reports"]
+        answer = ask(times, command="figures", most=1, words=words)
+        (told,) = msgspec.convert(answer["figures"], list[ToldGuest])
+        (shown,) = ask(times, command="list")["guests"]
+        assert answer["more_after"] == "a"
+        assert ask(times, command="figures", after="a")["waiting"][0]["name"] == "b"
+        same = set(ToldGuest.__struct_fields__) & shown.keys()
+        assert {name: getattr(told, name) for name in same} == {name: shown[name] for name in same}
+        assert len(same) == len(ToldGuest.__struct_fields__) - 4
+        assert told.words == [shown["ledger"][name] for name in words] != [0, 0]
+        assert told.waited == (shown["lag"]["count"], shown["lag"]["sum_us"])
+        assert told.within == [count for _, count in shown["lag_within"]]
+        assert told.wrong == tuple(shown["errors"].values())
+    assert "the ledger has no moons" in ask(times, command="figures", words=["moons", "reports"])["error"]

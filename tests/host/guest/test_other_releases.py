@@ -13,7 +13,7 @@ from pagetide.commands.daemon.ctl import ctl_command
 from pagetide.host.daemon.control import handle
 from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.service_manager import ServiceManager
-from pagetide.host.device.kept_file import KeptFile, new_kept_file
+from pagetide.host.device.kept_file import KeptFile, new_kept_file, read_head
 from pagetide.host.device.kept_head import HEAD_BYTES, KeptHead
 from pagetide.host.device.kept_state import (
     DeviceKept,
@@ -25,6 +25,7 @@ from pagetide.host.device.kept_state import (
     encode_kept,
 )
 from pagetide.host.memory.ledger import LEDGER_WORDS, REFAULTED_BYTES, REPORTS, WORD_NAMES
+from pagetide.linux import sealed_memfd
 from pagetide.virtio.vhost_user.messages import Message, Request, encode
 from pagetide.virtio.vhost_user.state import BackendState, VringState
 from tests.host.guest.served_guest import ServedGuest
@@ -207,9 +208,10 @@ def test_an_account_with_other_words_is_gone_on_with() -> None:
 
 
 def test_a_first_page_of_the_first_release_is_read() -> None:
-    """It ends with the number of words; a page that is none is refused."""
-    fd = new_kept_file()
-    os.pwrite(fd, b"pagetide" + (1).to_bytes(4, "little") + LEDGER_WORDS.to_bytes(4, "little") + bytes(4080), 0)
+    """It ends with the number of words, and the file with the last word; a page that is none is refused."""
+    fd = sealed_memfd("pagetide-state", 4096 + 2 * 65536 + LEDGER_WORDS * 8)
+    os.pwrite(fd, b"pagetide" + (1).to_bytes(4, "little") + LEDGER_WORDS.to_bytes(4, "little"), 0)
+    assert read_head(fd) == (KeptHead(word_names=()), "")
     kept = KeptFile(fd)
     assert kept.head == KeptHead(word_names=())
     assert kept.head.lack == ""

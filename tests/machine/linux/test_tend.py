@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pagetide.inside import Language, tend_path
+from pagetide.inside import Language, tend_script
 from pagetide.inside import tend as tend_py
+from pagetide.inside.guest import Guest
 from pagetide.machine.linux.balloon_host import OwnHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.machine import LinuxMachine
@@ -71,8 +72,9 @@ def guest(tmp_path: Path) -> Path:
 
 def command(language: Language, *arguments: str) -> list[str]:
     """The script in this language."""
-    program = {"sh": ["sh"], "py": [sys.executable, "-I", "-S"]}[language]
-    return [*program, str(tend_path(language)), *arguments]
+    text = tend_script(language)
+    program = {"sh": ["sh", "-c", text, "tend.sh"], "py": [sys.executable, "-I", "-S", "-c", text]}[language]
+    return [*program, *arguments]
 
 
 @pytest.fixture(params=["sh", "py"])
@@ -148,21 +150,21 @@ def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(language: Language
 
 def test_a_signal_while_it_puts_back_is_ignored(guest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is impatient has the guest as it was, too."""
-    put_back = tend_py.Guest.put_back
+    put_back = Guest.put_back
 
     def change_and_end(tender: tend_py.Tender) -> None:
         tender.guest.keep_state()
         tender.guest.write(0, tender.guest.order_file)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def put_back_at_a_signal(self: tend_py.Guest) -> bool:
+    def put_back_at_a_signal(self: Guest) -> bool:
         if self.state_file.exists():
             os.kill(os.getpid(), signal.SIGTERM)
         return put_back(self)
 
     monkeypatch.setenv("TEND_ROOT", str(guest))
     monkeypatch.setattr(tend_py.Tender, "watch", change_and_end)
-    monkeypatch.setattr(tend_py.Guest, "put_back", put_back_at_a_signal)
+    monkeypatch.setattr(Guest, "put_back", put_back_at_a_signal)
     before = {number: signal.getsignal(number) for number in tend_py.SIGNALS}
     try:
         with pytest.raises(SystemExit) as ended:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pagetide.operate.endpoint_process import Address, listen
 from pagetide.operate.metrics import endpoint, scraping
 from pagetide.operate.metrics.endpoint import Endpoint
-from pagetide.operate.metrics.process import Address, listen
 from pagetide.operate.metrics.scraping import Scraping
 
 REQUEST_MAX_S = 0.3
@@ -24,7 +24,8 @@ TRIED_S = 4.0
 def port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
     """Where scrapes are answered, for a daemon without guests, and clients have a third of a second."""
     monkeypatch.setattr(endpoint, "REQUEST_MAX_S", REQUEST_MAX_S)
-    monkeypatch.setattr(scraping, "ask_daemon", lambda _: [])
+    monkeypatch.setattr(scraping, "ask_daemon", lambda *_: [])
+    monkeypatch.setattr(Endpoint, "daemon_threads", False)  # so that its end waits for those of clients
     listener = listen(Address("127.0.0.1", 0), beside_another=False)
     server = Endpoint(listener, Scraping(tmp_path / "control", 1))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))

@@ -7,12 +7,12 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
-from pagetide.host.device.lag import ROUND_US
+from pagetide.host.device.round_times import ROUND_US
 from pagetide.host.memory import ledger
 from pagetide.operate.metrics import series
 from pagetide.operate.metrics.accounts import REMEMBERED_S, Accounts, Row
 from pagetide.operate.metrics.exposition import END, Text
-from pagetide.operate.metrics.told import ToldLag, ToldSocket
+from pagetide.operate.metrics.told import ToldSocket
 from pagetide.virtio.balloon import Queue, Stat
 from tests.operate.metrics.told_guest import told_guest
 
@@ -24,7 +24,7 @@ def families(rows: list[Row], *, openmetrics: bool = True) -> dict[str, Metric]:
     text = Text(openmetrics=openmetrics)
     for row in rows:
         text.add([row])
-    whole = (text.encode() + (END if openmetrics else b"")).decode()
+    whole = (b"".join(text.pieces()) + (END if openmetrics else b"")).decode()
     read = read_openmetrics if openmetrics else read_plain
     return {family.name: family for family in read(whole)}
 
@@ -48,11 +48,11 @@ class Clock:
 @pytest.mark.parametrize("openmetrics", [True, False])
 def test_the_library_reads_what_was_told(openmetrics: bool) -> None:
     """Every figure under its name, with what cannot be in a label escaped; a histogram that the parser accepts."""
-    within = [(time_us, min(place, 7)) for place, time_us in enumerate(ROUND_US)]
+    within = [min(place, 7) for place in range(len(ROUND_US))]
     guest = told_guest(
         HOSTILE, reported_bytes=10, returned_bytes=3, inflate_returned_bytes=4, skipped_poisoned_bytes=5,
         held_bytes=1 << 40, statistics={"memfree": 77, "oom_kill": 2}, waiting={"reporting": 6}, state="needs reset",
-        lag=ToldLag(8, 2_500_000), lag_within=within, allowance_spent_s=0.125,
+        waited=(8, 2_500_000), within=within, allowance_spent_s=0.125,
     )  # fmt: skip
     read = families(list(Accounts(Clock()).attached([guest, told_guest("other")])), openmetrics=openmetrics)
     prefix = "pagetide_guest"
@@ -87,6 +87,7 @@ def test_the_library_reads_what_was_told(openmetrics: bool) -> None:
 def test_the_names_are_those_of_the_daemon() -> None:
     """Reasons, queues and statistics that were added there, and not here, would be told of nowhere."""
     assert set(ledger.SKIP_REASONS) == set(series.SKIP_REASONS)
+    assert set(series.WORDS) < set(ledger.WORD_NAMES)
     labels = [label for family in series.PRESENT if "waiting" in family.name for _, label in family.series]
     assert labels == [f'queue="{queue.name.lower()}"' for queue in Queue]
     names = {stat.name.lower() for stat in Stat}
@@ -97,9 +98,9 @@ def test_the_names_are_those_of_the_daemon() -> None:
 def test_counters_go_on_when_a_guest_comes_back() -> None:
     """A new account adds to what the earlier ones came to, histogram and errors with it; gauges are what they are."""
     accounts = Accounts(Clock())
-    first = told_guest("a", 1, reports=5, errors={"ring": 1, "discard": 0, "malformed": 0}, allowance_spent_s=0.5)
+    first = told_guest("a", 1, reports=5, wrong=(1, 0, 0), allowance_spent_s=0.5)
     list(accounts.attached([first]))
-    second = told_guest("a", 2, reports=9, held_bytes=1, lag=ToldLag(1, 1), allowance_spent_s=0.25)
+    second = told_guest("a", 2, reports=9, held_bytes=1, waited=(1, 1), allowance_spent_s=0.25)
     read = families(list(accounts.attached([second])))
     assert value(read, "pagetide_guest_reports", "pagetide_guest_reports_total", guest="a") == 14
     errors = "pagetide_guest_errors"

@@ -1,9 +1,10 @@
 """What can be asked of a running daemon: requests and answers, each one JSON object on a line. No I/O here.
 
-A request names a command and, for all but `list` and `kept`, a guest. An answer holds guests, or an error in one
+A request names a command and, but for `list`, `figures` and `kept`, a guest. An answer holds guests, or an error in one
 sentence. `add` and `remove` are about the socket for a guest, and are answered with its path; `kept` is for who is
 about to replace the daemon. After `take-over` the connection is no longer ours (handover.py). To tell of very many
-guests at once keeps all of them waiting, so who asks again and again asks for `list` a few at a time.
+guests at once keeps all of them waiting, so who asks again and again asks for `figures`, and a few at a time; so it is
+with `map`, which tells a piece of a guest's page map.
 
 What is wanted is wanted of a socket: of every guest that is attached there, and of those that will be, so a guest that
 must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
@@ -13,21 +14,31 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, Protocol
 
 import msgspec
+import numpy as np
 
 from pagetide.host.daemon.guest_sockets import GuestSocket, GuestSockets
 from pagetide.host.daemon.guests import Standing
-from pagetide.host.daemon.states import GuestState, WaitingState, state_of, waiting_state
+from pagetide.host.daemon.states import (
+    GuestFigures,
+    GuestState,
+    WaitingState,
+    figures_of,
+    state_of,
+    waiting_state,
+)
 from pagetide.host.daemon.targets import TargetError, check_targets
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.wishes import TargetBytes, Wishes
-
-LINE_BYTES_MAX = 4096
-"""The longest request."""
+from pagetide.host.memory.ledger import WORD_NAMES
+from pagetide.host.memory.page_map import MapPiece
 
 Command = Literal[
-    "list", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "add", "remove", "kept", "take-over"
-]
+    "list", "figures", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "map", "add", "remove",
+    "kept", "take-over",
+]  # fmt: skip
+
+_ABOUT_SOCKETS = frozenset({"list", "figures", "kept", "add", "remove"})
 
 
 class ControlledHost(Protocol):
@@ -60,8 +71,10 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         target_bytes: memory that the guest is to make do with; for `set`.
         no_target: for `set`, that it is to have all of its memory, instead.
         force: for `set`, also if that is less than the guest uses.
-        most: for `list`, how many guests and sockets are wanted at most, in the order of their names.
-        after: for `list`, only those whose names come after this one.
+        most: for `list` and `figures`, how many guests and sockets are wanted at most, in the order of their names.
+        after: for the same, only those whose names come after this one.
+        words: for `figures`, which of the ledger's words are wanted.
+        first: for `map`, the number of the block with which it is to begin.
     """
 
     command: Command
@@ -71,6 +84,8 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     force: bool = False
     most: Annotated[int, msgspec.Meta(ge=1)] | None = None
     after: str | None = None
+    words: list[str] = []
+    first: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class KeptTold(msgspec.Struct, frozen=True):
@@ -100,7 +115,9 @@ class ControlAnswer(msgspec.Struct, frozen=True):
         socket: the path of the socket that was made or removed.
         error: why it could not be done.
         note: what else there is to know.
-        more_after: for `list` with `most`, the name after which there are more; None if that is all.
+        more_after: with `most`, the name after which there are more; None if that is all.
+        figures: for `figures`, those of the guests that were asked for.
+        page_map: for `map`, the piece of the guest's page map.
         kept: for `kept`, how each guest is kept.
     """
 
@@ -110,7 +127,9 @@ class ControlAnswer(msgspec.Struct, frozen=True):
     error: str | None = None
     note: str | None = None
     more_after: str | None = None
+    page_map: MapPiece | None = None
     kept: list[KeptTold] = []
+    figures: list[GuestFigures] = []
 
 
 class ControlError(Exception):
@@ -139,14 +158,11 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
     if request.command == "take-over":
         host.hand_over()
         return None
-    if request.command == "list":
-        return _list(request, host)
-    if request.command == "kept":
-        return ControlAnswer(kept=[_kept(guest) for guest in host.guests])
-    if request.command in {"add", "remove"}:
-        change = host.sockets.add if request.command == "add" else host.sockets.remove
-        return ControlAnswer(socket=str(change(request.guest or "")))
+    if request.command in _ABOUT_SOCKETS:
+        return _about_sockets(request, host)
     guests = _named(request.guest, host)
+    if request.command == "map":
+        return _map(request, guests, host)
     if guests:
         if request.command in {"show", "hint"}:
             del guests[1:]
@@ -163,8 +179,35 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
     return ControlAnswer(waiting=[waiting_state(waiting)], note=note)
 
 
+def _about_sockets(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
+    """The answer to what is not about one guest that is attached."""
+    if request.command in {"list", "figures"}:
+        return _list(request, host)
+    if request.command == "kept":
+        return ControlAnswer(kept=[_kept(guest) for guest in host.guests])
+    change = host.sockets.add if request.command == "add" else host.sockets.remove
+    return ControlAnswer(socket=str(change(request.guest or "")))
+
+
+def _map(request: ControlRequest, guests: Sequence[AttachedGuest], host: ControlledHost) -> ControlAnswer:
+    """A piece of a guest's page map; whoever begins one wants to know what has come back, too."""
+    if not guests:
+        raise ControlError(f"nobody is attached as {request.guest!r} who has a page map")
+    if request.first == 0:
+        host.look_for_refaults(guests[0])
+    return ControlAnswer(page_map=guests[0].look_at_blocks(request.first))
+
+
 def _list(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
-    """All who are attached and all sockets that wait, or as many of them as are wanted after a name."""
+    """All who are attached and all sockets that wait, or as many of them as are wanted after a name.
+
+    Raises:
+        ControlError: words are wanted that the ledger has not.
+    """
+    unknown = set(request.words) - set(WORD_NAMES)
+    if unknown:
+        raise ControlError(f"the ledger has no {', '.join(sorted(unknown))}")
+    words = np.array([WORD_NAMES.index(name) for name in request.words], np.intp)
     everyone: Iterable[AttachedGuest | GuestSocket] = (*host.guests, *host.sockets.waiting)
     more_after = None
     if request.most is not None:
@@ -177,6 +220,8 @@ def _list(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
     for each in everyone:
         if isinstance(each, GuestSocket):
             answer.waiting.append(waiting_state(each))
+        elif request.command == "figures":
+            answer.figures.append(figures_of(each, host.standing(each), words))
         else:
             answer.guests.append(state_of(each, host.standing(each)))
     return answer
@@ -248,21 +293,3 @@ def _follow(guests: Sequence[AttachedGuest]) -> bool:
     if gone is not None:
         raise gone
     return told
-
-
-class LineReader:
-    """Cuts what comes into lines."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def receive(self, data: bytes) -> list[bytes]:
-        """The lines that are whole now.
-
-        Raises:
-            ControlError: a line is too long.
-        """
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if any(len(line) > LINE_BYTES_MAX for line in (*lines, self._rest)):
-            raise ControlError(f"a request is longer than {LINE_BYTES_MAX} bytes")
-        return lines

@@ -1,13 +1,11 @@
-"""The daemon's process: a server until SIGTERM or SIGINT, statistics at an interval, and a log of one line an event."""
+"""The daemon's process: a server until SIGTERM or SIGINT, statistics at an interval, and what its log says of both."""
 
-import json
 import logging
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,24 +21,6 @@ _SIGNALS_MAX = 64
 _NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 _log = logging.getLogger(__name__)
-
-
-class LineFormatter(logging.Formatter):
-    """One line an event: `time=… level=info guest="vm1" event="attached"`, values quoted as in JSON.
-
-    A record's `figures`, by name, follow as fields of their own.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        guest = getattr(record, "guest", None)
-        fields: dict[str, str | int] = {} if guest is None else {"guest": guest}
-        fields |= {"event": record.getMessage()} | getattr(record, "figures", {})
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        text = " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
-        return f"time={when} level={record.levelname.lower()} {text}"
 
 
 def serve(

@@ -3,16 +3,21 @@
 import functools
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from pagetide.host.daemon.guest_sockets import GuestSocket
 from pagetide.host.daemon.guests import Standing
-from pagetide.host.device.lag import ROUND_US, Lag
+from pagetide.host.device.lag import Lag
+from pagetide.host.device.round_times import ROUND_US
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.memory.held import Held
+from pagetide.host.memory.ledger import WORD_NAMES
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.balloon import Feature
 
 _MALFORMED = ("malformed", "inflate_malformed", "deflate_malformed")
+_MALFORMED_AT = tuple(WORD_NAMES.index(name) for name in _MALFORMED)
 
 
 class GuestState(msgspec.Struct, frozen=True):
@@ -73,6 +78,37 @@ class GuestState(msgspec.Struct, frozen=True):
     held: Held | None = None
 
 
+class GuestFigures(msgspec.Struct, frozen=True, array_like=True):
+    """What is measured of a guest, for who asks for many guests again and again; as in `GuestState`.
+
+    Attributes:
+        name: its name.
+        account: as there, and so are the others.
+        words: of the ledger, those that were asked for, in the order in which they were.
+        waited: how many reports waited, and for how many microseconds in all.
+        within: how many of these waited no longer than each of `ROUND_US`.
+        wrong: what went wrong: rings, discards, malformed descriptors.
+    """
+
+    name: str
+    account: int
+    state: str
+    given_up: int
+    resting: bool
+    allowance_spent_s: float
+    ram_bytes: int
+    shared_bytes: int
+    held_bytes: int
+    target_bytes: int
+    balloon_bytes: int
+    waiting: dict[str, int]
+    statistics: dict[str, int]
+    words: list[int]
+    waited: tuple[int, int]
+    within: list[int]
+    wrong: tuple[int, int, int]
+
+
 class WaitingState(msgspec.Struct, frozen=True):
     """A socket at which nobody is attached.
 
@@ -95,14 +131,14 @@ class WaitingState(msgspec.Struct, frozen=True):
 
 def state_of(guest: AttachedGuest, standing: Standing, *, held: bool = False) -> GuestState:
     """What is known of a guest, with what is held of its memory or without."""
-    config, ram_bytes, lag = guest.config, guest.ram_bytes, guest.lag
+    config, sizes, lag = guest.config, guest.sizes, guest.lag
     ledger = guest.ledger.snapshot()
     malformed = sum(ledger[name] for name in _MALFORMED)
     return GuestState(
         guest.name,
-        ram_bytes,
-        guest.shared_bytes,
-        max(0, ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
+        sizes.ram_bytes,
+        sizes.shared_bytes,
+        max(0, sizes.ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
         config.actual * PAGE_SIZE_BYTES,
         _feature_names(guest.features),
         guest.paused,
@@ -118,8 +154,31 @@ def state_of(guest: AttachedGuest, standing: Standing, *, held: bool = False) ->
         guest.waiting,
         {**guest.errors, "malformed": malformed},
         *standing,
-        held_bytes=guest.held_bytes,
+        held_bytes=sizes.held_bytes,
         held=guest.look_at_held() if held else None,
+    )
+
+
+def figures_of(guest: AttachedGuest, standing: Standing, words: npt.NDArray[np.intp]) -> GuestFigures:
+    """What is measured of a guest, with these words of its ledger."""
+    spent_s, resting, given_up = standing
+    config, lag, account, wrong, sizes = guest.config, guest.lag, guest.ledger.words, guest.errors, guest.sizes
+    return GuestFigures(
+        guest.name,
+        guest.account,
+        guest.state,
+        given_up,
+        resting,
+        spent_s,
+        *sizes,
+        max(0, sizes.ram_bytes - config.num_pages * PAGE_SIZE_BYTES),
+        config.actual * PAGE_SIZE_BYTES,
+        guest.waiting,
+        guest.statistics,
+        account[words].tolist(),
+        (lag.count, -(-lag.sum_ns // 1000)),
+        lag.within(),
+        (wrong["ring"], wrong["discard"], sum(map(account.item, _MALFORMED_AT))),
     )
 
 

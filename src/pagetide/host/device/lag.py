@@ -6,14 +6,12 @@ Beside it is counted how many waited no longer than each of a few round times, f
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.host.device.round_times import ROUND_US
 from pagetide.jit import kernel
 
 _SUB_SHIFT = 3
 _SUBS = 1 << _SUB_SHIFT
 _BUCKETS = 64 * _SUBS
-
-ROUND_US = (100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 10_000_000)
-"""The round times, in microseconds."""
 
 _ROUND_NS = tuple(1000 * time_us for time_us in ROUND_US)
 _ROUNDS = len(_ROUND_NS)
@@ -91,7 +89,8 @@ class Lag:
 
     def within(self) -> list[int]:
         """How many waited no longer than each of `ROUND_US`, which is exact."""
-        return [self.words.item(word) for word in range(_FIRST_ROUND, _FIRST)]
+        found: list[int] = self.words[_FIRST_ROUND:_FIRST].tolist()
+        return found
 
 
 def _last_of(bucket: int) -> int:

@@ -1,6 +1,7 @@
 """How much memory a guest is to make do with, and how many pages its balloon is to hold for that."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pagetide.host.device.config import NUM_PAGES_MAX, DeviceConfig
 from pagetide.host.memory.guest_memory import DeviceMemory
@@ -9,6 +10,22 @@ from pagetide.memory.region_map import REGION_BYTES
 from pagetide.units import PAGE_SIZE_BYTES
 
 _SLACK_PAGES = 256  # statistics and `actual` are not told at the same moment
+
+
+class Sizes(NamedTuple):
+    """How much memory.
+
+    Attributes:
+        ram_bytes: that the guest has, as `Target.ram_bytes`.
+        shared_bytes: that it has shared.
+        held_bytes: what the host holds of that, in RAM and in swap, by `st_blocks`, which costs nothing. On hugetlbfs
+            those are pages of its pool. Of a file that is shared in part, what is held of the rest may be among it, up
+            to the part's size.
+    """
+
+    ram_bytes: int
+    shared_bytes: int
+    held_bytes: int
 
 
 class Target:
@@ -29,6 +46,16 @@ class Target:
     def ram_bytes(self) -> int:
         """Memory that the guest has, as well as it can be told (ram_size.py); 0 before it has shared any."""
         return ram_bytes(shared_files(self._memory.region_map.table), self._own_bytes)
+
+    @property
+    def sizes(self) -> Sizes:
+        """All of them, of one look."""
+        files = shared_files(self._memory.region_map.table)
+        return Sizes(
+            ram_bytes(files, self._own_bytes),
+            sum([shared_bytes for shared_bytes, _ in files]),
+            sum([min(file) for file in files]),
+        )
 
     @property
     def shared_bytes(self) -> int:

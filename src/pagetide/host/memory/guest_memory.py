@@ -10,7 +10,6 @@ from typing import Protocol
 
 from pagetide import foreign_fds, linux
 from pagetide.host.memory.mapping import LOOK_PAGES, GuestMemoryError, Mapping, map_region
-from pagetide.host.memory.ram_size import shared_files
 from pagetide.host.memory.seam import SeamError, Seams
 from pagetide.memory.region_map import Region, RegionMap
 from pagetide.units import PAGE_SIZE_BYTES
@@ -172,13 +171,9 @@ class GuestMemory:
         return [(mapping.shared, mapping.fd) for mapping in self._mappings]
 
     @property
-    def held_bytes(self) -> int:
-        """What the host holds of it, in RAM and in swap, by `st_blocks`, which costs nothing.
-
-        On hugetlbfs those are pages of its pool. Of a file that is shared in part, what is held of the rest may be
-        among it, up to the part's size.
-        """
-        return sum(min(files) for files in shared_files(self.region_map.table))
+    def mappings(self) -> list[Mapping]:
+        """Every region with what is known of its pages, by its address in the guest."""
+        return sorted(self._mappings, key=lambda mapping: mapping.shared.gpa)
 
     @property
     def is_ram(self) -> bool:

@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 
 from pagetide.operate.metrics.accounts import Accounts
 from pagetide.operate.metrics.exposition import END, Text
+from pagetide.operate.metrics.series import WORDS
 from pagetide.operate.metrics.told import ask_daemon
 
 FRESH_S = 1.0
@@ -58,17 +59,18 @@ class Scraping:
             if start_s - made_s >= FRESH_S or not text:
                 self._texts.clear()
                 theirs = encode(self._registry).removesuffix(END)
-                text = theirs + self._of_guests(openmetrics=openmetrics) + (END if openmetrics else b"")
+                ours = self._of_guests(openmetrics=openmetrics)
+                text = b"".join([theirs, *ours.pieces(), END if openmetrics else b""])
                 self._texts[openmetrics] = start_s, text
                 self._took.set(self._clock_s() - start_s)
         return text, content_type
 
-    def _of_guests(self, *, openmetrics: bool) -> bytes:
+    def _of_guests(self, *, openmetrics: bool) -> Text:
         """What there is of guests, and of those that have left of late."""
         text, told = Text(openmetrics=openmetrics), set[str]()
-        for guests, sockets in ask_daemon(self._control):
+        for guests, sockets in ask_daemon(self._control, WORDS):
             text.add(self._accounts.attached(guests))
             text.add(self._accounts.waiting(sockets))
             told |= {guest.name for guest in guests} | {sock.name for sock in sockets}
         text.add(self._accounts.gone(told))
-        return text.encode()
+        return text

@@ -6,10 +6,10 @@ the families here and of the series in each.
 """
 
 from collections.abc import Sequence
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
-from pagetide.host.device.lag import ROUND_US
+from pagetide.host.device.round_times import ROUND_US
 from pagetide.operate.metrics.told import ToldGuest
 
 Value = int | float | str | None
@@ -120,7 +120,7 @@ _WORDS = (
     ("punches", "", "Discarding calls for reports.", "punches"),
 )
 _RETURNED = {"report": "returned_bytes", "balloon": "inflate_returned_bytes"}
-_ERRORS = ("ring", "discard", "malformed")
+_ERRORS = ("ring", "discard", "malformed")  # as `GuestFigures.wrong`
 
 COUNTED = (
     *(_family(name, "counter", unit, about) for name, unit, about, _ in _WORDS),
@@ -136,24 +136,16 @@ COUNTED = (
 )  # fmt: skip
 """What is counted by the daemon. An account begins anew with each connection, and goes on in accounts.py."""
 
-_take_words = itemgetter(
-    *(word for *_, word in _WORDS), *_RETURNED.values(), *(f"skipped_{reason}_bytes" for reason in SKIP_REASONS)
-)
-_take_errors = itemgetter(*_ERRORS)
+WORDS = (
+    *(word for *_, word in _WORDS), *_RETURNED.values(), *(f"skipped_{reason}_bytes" for reason in SKIP_REASONS),
+)  # fmt: skip
+"""Which of the ledger's words these take, in their order."""
 
 
 def counted_values(guest: ToldGuest) -> list[int | float]:
     """By `COUNTED`."""
-    lag = guest.lag
-    return [
-        *_take_words(guest.ledger),
-        *_take_errors(guest.errors),
-        *[within for _, within in guest.lag_within],
-        lag.count,
-        lag.count,
-        lag.sum_us / 1e6,
-        guest.allowance_spent_s,
-    ]
+    count, sum_us = guest.waited
+    return [*guest.words, *guest.wrong, *guest.within, count, count, sum_us / 1e6, guest.allowance_spent_s]
 
 
 FAMILIES = (*SOCKET, *PRESENT, *COUNTED)

@@ -67,6 +67,7 @@ from pagetide.virtio.vhost_user.state import BackendState
 from pagetide.virtio.vhost_user.vrings import Vrings
 
 _NO_INFLIGHT = Inflight(0, 0, 0, 0)
+_OF_THE_DRIVER, _NOT_READY = int(Status.DRIVER | Status.DRIVER_OK), int(Status.DRIVER)
 
 
 class VhostUserBackend:
@@ -159,8 +160,8 @@ class VhostUserBackend:
     @property
     def driver_is_there(self) -> bool:
         """Whether a queue is started, and the driver ready as far as the front-end passes that on."""
-        is_ready = not self.status & Status.DRIVER or bool(self.status & Status.DRIVER_OK)
-        return is_ready and bool(self.vrings.started)
+        bits = int(self.status) & _OF_THE_DRIVER  # as numbers, since the bits of an enumeration take ten times as long
+        return bits != _NOT_READY and bool(self.vrings.started)
 
     def config_changed(self) -> tuple[int, Message] | None:
         """The message that tells of a changed configuration, and the descriptor of the channel that it goes to.

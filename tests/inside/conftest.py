@@ -1,0 +1,7 @@
+"""Nothing here calls a kernel of the package's: one run is enough."""
+
+import pytest
+
+from tests.mark_all import mark_all
+
+pytest_itemcollected = mark_all(pytest.mark.jit)
