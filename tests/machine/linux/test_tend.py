@@ -54,6 +54,15 @@ def test_what_is_free_in_single_pages_comes_back(uml: GuestParts) -> None:
     assert returned[1] >= 60 * MIB
 
 
+@pytest.mark.usefixtures("folder_for_guests")
+def test_what_a_build_leaves_in_pieces_comes_back(uml: GuestParts) -> None:
+    """Of a tree of small files that short processes made, of which four fifths are removed."""
+    config = BootConfig(ram_bytes=192 * MIB, fill_bytes=64 * MIB, bursts=1, hold_s=0.1, build=True, tend=True)
+    result = LinuxMachine(config, UserModeLinux(uml), OwnHost(config)).run(Watcher())
+    assert result.outcome == "complete"
+    assert result.bursts[0].returned_bytes >= 35 * MIB
+
+
 def made_guest(folder: Path) -> Path:
     """A folder with the files of a guest."""
     for name, text in SETTINGS.items():

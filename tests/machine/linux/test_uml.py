@@ -244,6 +244,7 @@ def test_no_room_for_its_memory_is_told_before(uml: GuestParts, monkeypatch: pyt
         ({"fill_bytes": 0}, "has room for a file of 1 MiB to 218 MiB, not 0"),
         ({"fill_bytes": 250 * MIB}, "not 250 MiB"),
         ({"fill_bytes": MIB + 4096}, "a whole number of MiB"),
+        ({"sieve": True, "build": True}, "not both"),
         ({"ram_bytes": 255 * MIB}, "multiple of 4 MiB"),
         ({"bursts": 0}, "at least 1 burst"),
         ({"order": 11}, "from 0 to 10, not 11"),

@@ -51,7 +51,6 @@ ARCHITECTURES = {
     architecture.name: architecture
     for architecture in (
         AMD64,
-        AMD64_TRIXIE,
         Architecture("i386", "x86_64", "q35", "max", "ttyS0"),
         # With QEMU's own choice most of the time goes into computing pointer authentication codes.
         Architecture("arm64", "aarch64", "virt", "max,pauth-impdef=on", "ttyAMA0"),
@@ -69,6 +68,7 @@ ARCHITECTURES = {
             balloon="virtio-balloon-ccw",
             serves_generic=False,
         ),
+        AMD64_TRIXIE,
     )
 }
 """Those that can be booted, by name."""
