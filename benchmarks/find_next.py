@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.rows import Row
-from pagetide.guest.allocator.buddy import mark_reported
 from pagetide.guest.allocator.by_position import take_candidates
 from pagetide.guest.allocator.candidates import map_next
 from pagetide.guest.allocator.isolate import FILLED, LEFT, PASSED_OVER, STEPS_WORDS, put_back, walk_free_list
+from pagetide.guest.allocator.lists.free_list import mark_reported
 from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import NR_FREE, NR_PAGES, RECORD_UNREPORTED

@@ -39,7 +39,7 @@ FLOORS = (
     {"machine"},
     {"explorer"},
     {"conformance"},
-    {"terminal", "workers"},
+    {"terminal", "workers", "pages"},
     {"compare", "operate", "fleet"},
     {"commands"},
     {"cli", "__main__"},

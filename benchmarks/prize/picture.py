@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.prize.replay import Outcome, Trace
-from pagetide.compare.report.palette import LOOKS
+from pagetide.pages.palette import LOOKS
 from pagetide.units import GIB
 from pagetide.whole_file import write_whole
 

@@ -20,6 +20,7 @@ def result_of(config: RunConfig | None = None, **changes: object) -> RunResult:
         guest_free_bytes=[512 * MIB - each for each in used],
         reported_bytes=[0] * 60,
         host_resident_bytes=held,
+        refaulted_bytes=[0 if index < 30 else MIB for index in range(60)],
     )
     burst = Burst(
         eat_start_s=1.0,

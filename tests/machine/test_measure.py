@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pagetide.machine.measure import Series, Span, bursts, footprint
+from pagetide.machine.measure import Series, Span, Waiting, bursts, footprint
 from pagetide.machine.observer import SAMPLE_INTERVAL_S
 
 pytestmark = pytest.mark.jit  # no kernel is called
@@ -156,3 +156,24 @@ def test_what_never_comes_back_counts_with_its_age_at_the_end() -> None:
     kept = footprint(seen)
     assert (kept.return_lag_s_p50, kept.return_lag_s_max) == (about(60), about(60))
     assert kept.unreturned_bytes == 3 * GIB
+
+
+def test_what_waits_is_as_old_as_its_oldest_byte() -> None:
+    """It ages while nothing is returned, the oldest goes first, and what may stay for good is not minded."""
+    waiting = Waiting(10)
+    assert waiting.seen(0.0, 100, 100) == 0
+    assert waiting.seen(1.0, 50, 100) == 0  # has just been freed
+    assert waiting.seen(3.0, 20, 100) == 2
+    assert waiting.seen(4.0, 20, 60) == 1  # 50 went, or rather 40 of them: of the rest the second free is minded
+    assert waiting.seen(5.0, 20, 30) == 0  # 10 are left
+    assert waiting.seen(9.0, 20, 30) == 0
+    assert waiting.seen(10.0, 30, 30) == 0  # used again
+
+
+def test_what_comes_and_goes_at_once_makes_nothing_older() -> None:
+    """As much freed as returned between two samples: the old is gone, and what is there is new."""
+    waiting = Waiting(0)
+    waiting.seen(0.0, 100, 100)
+    assert waiting.seen(1.0, 60, 100) == 0
+    assert waiting.seen(2.0, 20, 60) == 0
+    assert waiting.seen(3.0, 20, 60) == 1

@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from pagetide.terminal.chart import GUEST_MARK, HOST_MARKS, draw_chart, value_at
+from pagetide.terminal.chart import GUEST_MARK, HOST_MARKS, draw_chart, draw_strip, value_at
 
 MIB = 1 << 20
 FULL = HOST_MARKS[-1]
@@ -83,3 +83,9 @@ def test_the_value_at_a_time_is_the_last_one_sampled(times: list[float], at_s: f
     values = list(range(len(times)))
     before = [value for t_s, value in zip(times, values, strict=True) if t_s <= at_s]
     assert value_at(times, values, at_s) == (before[-1] if before else None)
+
+
+def test_a_strip_is_as_high_as_its_values() -> None:
+    """The top value fills its column, half of it half of that, and nothing leaves it blank."""
+    lines = draw_strip([0.0, 50.0, 100.0], columns=20, rows=2, top=100.0, label="100")
+    assert lines == ["      100┤  █", "         ┤ ██"]

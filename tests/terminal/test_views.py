@@ -59,7 +59,7 @@ def test_a_full_bar_fits(width: int) -> None:
         view.sample(Sample(0.0, 512 * MIB, 0, 0, 512 * MIB))
         view.stage("burst 1 of 3: eating")
         text = shown(console)
-    assert f"host holds    512 MiB  {'█' * (min(width, 110) - 31)}" in text
+    assert f"host holds    512 MiB  {'█' * (width - 31)}" in text
     assert "…" not in text
 
 
@@ -114,6 +114,53 @@ def test_a_low_terminal_keeps_the_bars(height: int) -> None:
         frames = re.split("burst 1 of 3: eating", shown(console))
     assert "host holds    300 MiB" in frames[1]
     assert frames[1].count("\n") + 1 <= height
+
+
+def last_frame(console: Console) -> list[str]:
+    """The lines of the picture that was drawn last."""
+    return re.split("burst 1 of 3: eating", shown(console))[-1].splitlines()
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 24), (100, 30), (230, 70)])
+def test_the_picture_is_as_wide_and_as_high_as_the_terminal(width: int, height: int) -> None:
+    """Every line is used, and the time axis goes to the last column; so it does after a resize."""
+    console = terminal(100, 40)
+    with LiveView(console, 512 * MIB) as view:
+        view.sample(Sample(0.0, 100 * MIB, 412 * MIB, 200 * MIB, 300 * MIB, 0))
+        view.stage("burst 1 of 3: eating")
+        console.size = console.size._replace(width=width, height=height)
+        view.stage("burst 1 of 3: eating")
+        frame = last_frame(console)
+    assert len(frame) == height
+    assert max(map(len, frame)) == width
+    assert next(line for line in frame if "└" in line).endswith("─" * (width - 10))
+
+
+def test_refaults_and_lag_are_seen_as_they_happen() -> None:
+    """What was touched again, second by second, and for how long the host has held what is free, with their totals."""
+    console = terminal(100, 40)
+    with LiveView(console, 512 * MIB) as view:
+        view.sample(Sample(0.0, 100 * MIB, 412 * MIB, 0, 100 * MIB, 0))
+        view.sample(Sample(1.0, 0, 512 * MIB, 0, 100 * MIB, 0))
+        view.sample(Sample(4.0, 0, 512 * MIB, 0, 100 * MIB, 40 * MIB))
+        view.stage("burst 1 of 3: eating")
+        frame = last_frame(console)
+    refaults = next(number for number, line in enumerate(frame) if line.startswith("refaulted so far: 40 MiB"))
+    lag = next(number for number, line in enumerate(frame) if line.startswith("lag now: 3.0 s"))
+    assert any("█" in line for line in frame[refaults + 1 : lag])
+    peak = frame[lag + 1]
+    assert peak.startswith("    3.0 s┤")
+    assert "█" in peak or "▇" in peak
+
+
+def test_a_low_terminal_has_refaults_and_lag_as_figures() -> None:
+    """There is no room for their curves, and a guest that tells of no refaults has no figure of them."""
+    for refaulted, told in ((MIB, "refaulted so far: 1 MiB   lag now: 0.0 s"), (None, "\nlag now: 0.0 s")):
+        console = terminal(60, 16)
+        with LiveView(console, 512 * MIB) as view:
+            view.sample(Sample(0.0, 100 * MIB, 412 * MIB, 0, 100 * MIB, refaulted))
+            view.stage("burst 1 of 3: eating")
+            assert told in "\n".join(last_frame(console))
 
 
 def test_a_resized_terminal_is_cleared_first() -> None:

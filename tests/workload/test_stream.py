@@ -83,6 +83,15 @@ def test_a_block_may_be_freed_elsewhere() -> None:
         made._replace(freed_by=np.array([1, 1, 1, 2], np.uint16)).check()
 
 
+def test_an_allocation_has_its_migratetype_with_its_order() -> None:
+    """A free has the order alone, whatever is said of it."""
+    made = stream((0, 5, 9, 0), (1, 1, 3, 0))._replace(migratetype=np.array([2, 1, 1, 1], np.uint8))
+    made.check()
+    found = made.operations_of(0).operations
+    assert found["order"].tolist() == [9 | 2 << 4, 3 | 1 << 4, 3, 9]
+    assert made.peak_bytes == 520 * PAGE_SIZE_BYTES
+
+
 def test_what_it_allocates_is_counted() -> None:
     """Over a stretch, and at most at once."""
     made = stream((0, 5, 0, 0), (1, 1, 3, 1), (7, STAYS, 2, 0))

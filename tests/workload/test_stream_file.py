@@ -52,6 +52,19 @@ def test_who_frees_is_kept(tmp_path: Path) -> None:
     assert np.array_equal(loaded, elsewhere)
 
 
+def test_what_can_be_moved_is_kept(tmp_path: Path) -> None:
+    """The column is there if the stream has it, and one that says what there is not is refused."""
+    stream = a_stream()
+    migratetype = (np.arange(stream.nr_operations) % 3).astype(np.uint8)
+    save_stream(stream._replace(migratetype=migratetype), tmp_path / "typed")
+    loaded = load_stream(tmp_path / "typed")
+    assert loaded.migratetype is not None
+    assert np.array_equal(loaded.migratetype, migratetype)
+    save_stream(stream._replace(migratetype=migratetype + np.uint8(1)), tmp_path / "wrong")
+    with pytest.raises(StreamError, match="a migratetype that is not below 3"):
+        load_stream(tmp_path / "wrong")
+
+
 def test_the_same_stream_gives_the_same_bytes(tmp_path: Path) -> None:
     """A file can be compared with another one."""
     for name in ("a", "b"):

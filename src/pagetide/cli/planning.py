@@ -9,11 +9,13 @@ from cyclopts import App, Group, Parameter
 from pagetide.cli.app import app, listed, whole
 
 if TYPE_CHECKING:
-    from pagetide.commands.fleet.held import Choice
+    from pagetide.commands.fleet.choices import Choice
 
 _MADE_UP = Group("A made-up fleet", sort_key=1)
 _FILE = Group("Columns of a file", sort_key=2)
 _MODEL = Group("Guests", sort_key=3)
+_HOSTS = Group("Hosts", sort_key=4)
+_HOW = Group("How it is run", sort_key=5)
 
 _Whole = Parameter(converter=whole, group=_MADE_UP)
 _LIST = Parameter(negative="", show_default=False, group=_MODEL, consume_multiple=True)
@@ -64,7 +66,7 @@ class UsageOptions:
 
     def choice(self) -> "Choice":
         """The same for the commands."""
-        from pagetide.commands.fleet.held import Choice
+        from pagetide.commands.fleet.choices import Choice
 
         columns = {
             "vm": self.vm_column,
@@ -85,25 +87,68 @@ Examples:
     pagetide fleet
     pagetide fleet --usage rnd/2013-8 --settings linux-9,linux-4,shared
     pagetide fleet --usage usage.parquet --capacity-column ram --used-column active --memory-unit MiB --json
+    pagetide fleet --usage rnd/2013-8 --host-ram 512GiB --on-pressure migration --out plan
+    pagetide fleet --usage rnd/2013-8 --drawn 100000 --settings linux-9 --draws 0 --out many
 
 `pagetide fleet learn` and `pagetide fleet check` are about the model of the guests; they have a --help of their own.
 
-Exit status: 0 done; 1 the usage cannot be read, or too much of it is odd; 2 bad arguments; 130 Ctrl-C.
+Exit status: 0 done; 1 the usage cannot be read, or too much of it is odd, or workers were lost; 2 bad arguments; 130
+Ctrl-C: what is done is kept with --out.
 """
 
 fleet = App(name="fleet", help_epilogue=_FLEET_EXAMPLES, help_format="markdown")
 app.command(fleet)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class HostOptions:
+    """What hosts are like, and what is asked of them."""
+
+    host_ram: Annotated[str, Parameter(group=_HOSTS, help="A host's memory.")] = "256GiB"
+    host_reserve: Annotated[
+        str | None, Parameter(group=_HOSTS, help="What it keeps for itself. [default: a twentieth]")
+    ] = None
+    host_swap: Annotated[str, Parameter(group=_HOSTS, help="Its swap.")] = "32GiB"
+    place: Annotated[
+        tuple[str, ...],
+        Parameter(
+            negative="",
+            show_default=False,
+            consume_multiple=True,
+            group=_HOSTS,
+            help="How VMs are placed, first fit each: by reservation, by quantile:0.95 (or another) of what was held, "
+            "by peak-of-sum. [default: all, with quantiles from 0.5 to 1]",
+        ),
+    ] = ()
+    on_pressure: Annotated[
+        str, Parameter(group=_HOSTS, help="What a host does that is short: swap, balloon, migration or kill.")
+    ] = "swap"
+    risk_hours: Annotated[
+        float, Parameter(group=_HOSTS, help="For how many hours a month a host may be short, at the same risk.")
+    ] = 1.0
+    draws: Annotated[
+        int, Parameter(converter=whole, group=_HOSTS, help="How often VMs are drawn anew, for intervals.")
+    ] = 40
+
+
 @fleet.default
-def fleet_held(  # noqa: D417 - the options of the usage have a help of their own
+def fleet_held(  # noqa: D417 - the options of the usage and of the hosts have a help of their own
     options: UsageOptions = UsageOptions(),
+    host_options: HostOptions = HostOptions(),
     *,
     settings: Annotated[tuple[str, ...], _LIST] = (),
     responses: Annotated[Path | None, Parameter(group=_MODEL)] = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    costs: Annotated[Path | None, Parameter(group=_MODEL)] = None,
+    checked: Annotated[Path | None, Parameter(group=_MODEL)] = None,
+    drawn: Annotated[int | None, Parameter(converter=whole, group=_HOW)] = None,
+    out: Annotated[Path | None, Parameter(group=_HOW)] = None,
+    resume: Annotated[bool, Parameter(negative="", show_default=False, group=_HOW)] = False,
+    workers: Annotated[int | None, Parameter(converter=whole, group=_HOW)] = None,
+    cluster: Annotated[str | None, Parameter(group=_HOW)] = None,
+    json: Annotated[bool, Parameter(negative="", group=_HOW)] = False,
 ) -> int:
-    """Say what the hosts of many VMs hold for them, and how much less it would be with reporting on.
+    """Say what hosts hold for many VMs, how many VMs fit on one, how often it is short, and what reporting changes.
 
     What is odd in recorded usage (machines that are off, more used than there is, instants given twice, gaps) is
     counted, named, and dealt with by a rule that is told beside it.
@@ -112,12 +157,51 @@ def fleet_held(  # noqa: D417 - the options of the usage have a help of their ow
         settings: Under which settings, beside the bounds: off, linux-9 to linux-0 (Linux's reporting by its order), or
             a design of `pagetide run`; pool-0 is `pool` down to single pages. [default: linux-9,linux-0,pool-0]
         responses: A file that `pagetide fleet learn` wrote. [default: pagetide/responses.json in XDG_DATA_HOME, or
-            what is built in, for all settings]
+            what is built in: off, linux-9, linux-0, shared and pool-0]
+        costs: What things cost, as `pagetide calibrate` wrote it. [default: as for `pagetide run`]
+        checked: What `pagetide fleet check --json` printed, to be in the report. [default: none]
+        drawn: Draw so many VMs from those that were recorded. [default: these themselves]
+        out: A folder for a report, tables as Parquet and CSV, and all that `--resume` needs. [default: none]
+        resume: Go on with what is in --out, given the same command.
+        workers: How many processes. [default: one a processor, or none for a small fleet]
+        cluster: Have a Dask cluster do it, by its scheduler's address.
         json: Print JSON.
     """
-    from pagetide.commands.fleet.held import fleet as answer
+    from pagetide.commands.fleet.asking import Hosts, Manner
+    from pagetide.commands.fleet.hosts import fleet as answer
 
-    return answer(options.choice(), listed(settings), responses=responses, as_json=json)
+    asked = host_options
+    hosts = Hosts(
+        ram_bytes=_size("--host-ram", asked.host_ram),
+        reserve_bytes=None if asked.host_reserve is None else _size("--host-reserve", asked.host_reserve),
+        swap_bytes=_size("--host-swap", asked.host_swap),
+        plans=listed(asked.place),
+        answer=asked.on_pressure,
+        risk_h=asked.risk_hours,
+        draws=asked.draws,
+    )
+    manner = Manner(
+        drawn=drawn,
+        out=out,
+        resume=resume,
+        workers=workers,
+        cluster=cluster,
+        responses=responses,
+        costs=costs,
+        checked=checked,
+        as_json=json,
+    )
+    return answer(options.choice(), listed(settings), hosts, manner)
+
+
+def _size(option: str, text: str) -> int:
+    from pagetide.machine.config_error import ConfigError
+    from pagetide.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from error
 
 
 _LEARN_EXAMPLES = """

@@ -114,9 +114,10 @@ def _run_and_show(
     from rich.console import Console
 
     from pagetide.terminal.ascii_fallback import fall_back_to_ascii
+    from pagetide.terminal.live_picture import chart_text
     from pagetide.terminal.standard_output import StandardOutputError
     from pagetide.terminal.summary import problems, summarise
-    from pagetide.terminal.views import LiveView, PlainView, chart_text
+    from pagetide.terminal.views import LiveView, PlainView
 
     stream = sys.stderr if json_path == "-" else sys.stdout
     fall_back_to_ascii(stream)

@@ -14,8 +14,8 @@ from pagetide.machine.config import RunConfig
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.result import RunResult, Sample
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
+from pagetide.terminal.live_picture import chart_text
 from pagetide.terminal.summary import problems, summarise
-from pagetide.terminal.views import chart_text
 
 _FILE_BYTES_MAX = 1 << 30
 

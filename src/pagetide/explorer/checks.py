@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pagetide.explorer import balloon as explorer_balloon
 from pagetide.explorer.ground import FRAME_ORDER
 from pagetide.explorer.source import ExploredError
-from pagetide.explorer.state import HINTS_SEEN_MAX, State
+from pagetide.explorer.state import HINTS_SEEN_MAX, MachineState
 from pagetide.guest.allocator.zone import cool_ticks
 from pagetide.guest.allocator.zone_layout import (
     ALLOCATED,
@@ -43,15 +43,16 @@ if TYPE_CHECKING:
 class Checks:
     """The invariants of one machine; all raise ExploredError, which says what does not hold."""
 
-    def __init__(self, machine: "ExploredMachine", zone: Any, zone_state: Callable[[], State]) -> None:
+    def __init__(self, machine: "ExploredMachine", zone: Any, state: MachineState) -> None:
         """Take the machine.
 
         Args:
             machine: whose invariants they are.
             zone: an ordinary Zone of the same size, to put its contents into.
-            zone_state: gives what a recount depends on.
+            state: knows which words can change.
         """
-        self._machine, self._zone, self._zone_state = machine, zone, zone_state
+        self._machine, self._zone, self._state = machine, zone, state
+        zone.words[:] = machine.words
         self._sound: set[Any] = set()
         self._reporting_order = machine.words[REPORTING_ORDER]
         self._cool_ticks = cool_ticks(machine.scenario.settings.cool_s)
@@ -76,7 +77,7 @@ class Checks:
             self._recount()
 
     def _recount(self) -> None:
-        state = self._zone_state(), tuple(self._machine.ram.first_words)
+        state = self._state.zone_state(), tuple(self._machine.ram.first_words)
         if state in self._sound:
             return
         self._fill_zone()
@@ -95,7 +96,8 @@ class Checks:
                 raise ExploredError(f"the block at frame {block.pfn} is marked Reported and was not discarded")
 
     def _fill_zone(self) -> None:
-        self._zone.words[:], self._zone.pages[:] = self._machine.words, self._machine.pages
+        self._state.fill(self._zone.words)
+        self._zone.pages[:] = self._machine.pages
 
     def watched(self, take_block: Callable[..., Any]) -> Callable[..., Any]:
         """The zone's `take_block`, which fails where marks keep blocks apart and it takes one that it should not."""

@@ -120,7 +120,7 @@ class ExploredMachine:
         self._take_steps(modules, zone)
         self._gather()
         self._state = MachineState(self)
-        self.checks = Checks(self, self.plain_zone, self._state.zone_state)
+        self.checks = Checks(self, self.plain_zone, self._state)
         watched = self.checks.watched(modules["guest.allocator.buddy"].take_block)
         for name in ("page_alloc", "pcp"):
             vars(modules[f"guest.allocator.{name}"])["take_block"] = watched

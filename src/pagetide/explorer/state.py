@@ -26,6 +26,7 @@ from pagetide.guest.allocator.zone_layout import (
     HINTS,
     ISOLATED_BLOCKS,
     LIST_WORDS,
+    MAP_BASE,
     NOTIFY_SPLITS,
     NR_FREE,
     NR_LISTS,
@@ -48,7 +49,7 @@ from pagetide.guest.allocator.zone_layout import (
     frame_table_base,
     vcpu_base,
 )
-from pagetide.memory.frame_table import BEGUN, ENDED, FRAMES, INSTALLS, TAKING_MAX, table_words
+from pagetide.memory.frame_table import BEGUN, ENDED, FRAMES, INSTALLS, TAKING_MAX
 
 if TYPE_CHECKING:
     from pagetide.explorer.machine import ExploredMachine
@@ -200,7 +201,7 @@ class MachineState:
         if machine.takes_frames:
             yield FRAME_TABLE, FRAME_TABLE + 1
             yield table, table + FRAMES + machine.frames
-        yield table + table_words(machine.scenario.nr_pages), len(words)
+        yield words[MAP_BASE], len(words)
 
     def _forget_what_nobody_sees(self) -> None:
         words, pages, first_words = self._words, self._pages, self._ram.first_words
@@ -263,6 +264,11 @@ class MachineState:
     def zone_state(self) -> State:
         """What a recount of the zone depends on."""
         return self._get_words(self._words), tuple(self._pages)
+
+    def fill(self, words: Any) -> None:
+        """Copy the words that can change into another zone's of the same size."""
+        for stretch, _ in self._stretches:
+            words[stretch] = self._words[stretch]
 
     def capture(self) -> State:
         """The state."""

@@ -1,38 +1,61 @@
-"""A fleet's sums as text."""
+"""What came of a fleet as text."""
 
 import datetime as dt
 
-from pagetide.fleet.totals import Totals
+from pagetide.fleet.runs.summary import LOW_HIGH, Interval, SettingSummary, Summary
 from pagetide.fleet.usage.canonical import Source
-from pagetide.fleet.usage.oddities import sentences
+from pagetide.fleet.usage.oddities import Oddities, sentences
 from pagetide.units import format_size
 
 _UNIX_S_MIN = 10**8
 
 
-def picture(source: Source, found: Totals) -> str:
-    """What was read, what was odd, and what each setting holds."""
+def picture(source: Source, oddities: Oddities, found: Summary) -> str:
+    """What was read, what was odd, what each setting holds, and how many VMs fit on a host."""
     grid = source.grid
     span = f"{grid.days:,.4g} days in steps of {grid.step_s} s, {found.vm_days:,.0f} VM-days known"
     lines = [
         f"{source.about}: {found.vms:,} VMs over {span}",
-        *(f"  odd: {line}" for line in sentences(found.oddities)),
+        *(f"  odd: {line}" for line in sentences(oddities)),
         "",
         f"provisioned, of the VMs that are on: {format_size(found.provisioned_bytes)} on average",
         "",
-        _row("what hosts hold for all VMs", "on average", "at the most", "each VM's most"),
-    ]
-    lines += [
-        _row(total.name, *map(format_size, (total.mean_bytes, total.most_bytes, total.mosts_bytes)))
-        for total in found.settings
+        _row("what hosts hold for all VMs", "on average", "at the most", "each VM's most", "CPU s a VM-day"),
+        *map(_held, found.settings),
+        "",
+        _row("the densest plan within the risk", "VMs a host", "short, h/month", "hosts", "by"),
+        *map(_densest, found.settings),
     ]
     most = found.settings[0]
     return "\n".join(
-        [*lines, "", f"The most is held, with nothing returned, at {_when(most.most_at_s)}.", *_bounds(found)]
+        [
+            *lines,
+            "",
+            f"The most is held, with nothing returned, at {when(most.most_at_s)}.",
+            *_bounds(found),
+            f"VMs are placed by what the first half shows; in the other a host may be short for {found.risk_h:g} h of",
+            f"a month's 720. In brackets: percentiles {LOW_HIGH[0]} and {LOW_HIGH[1]} of fleets drawn from these VMs.",
+        ]
     )
 
 
-def _bounds(found: Totals) -> list[str]:
+def _held(one: SettingSummary) -> str:
+    cpu = "" if one.reports_cpu_s is None else f"{one.reports_cpu_s + (one.refaults_cpu_s or 0):.3g}"
+    return _row(one.name, *map(format_size, (one.mean_bytes, one.most_bytes, one.mosts_bytes)), cpu)
+
+
+def _densest(one: SettingSummary) -> str:
+    plan = next((plan for plan in one.plans if plan.plan == one.densest), None)
+    if plan is None or one.density is None:
+        return _row(one.name, "none")
+    return _row(one.name, _between(one.density), f"{plan.pressed_h.value:.2f}", f"{plan.hosts:,}", plan.plan)
+
+
+def _between(interval: Interval) -> str:
+    return f"{interval.value:.3g} ({interval.low:.3g}-{interval.high:.3g})"
+
+
+def _bounds(found: Summary) -> list[str]:
     """What lies between returning nothing and returning all at once."""
     nothing, everything = found.settings[0], found.settings[-1]
     gain_bytes = nothing.mean_bytes - everything.mean_bytes
@@ -52,10 +75,10 @@ def _percent(part: float, whole: float) -> str:
 
 
 def _row(name: str, *cells: str) -> str:
-    return f"{name:<32}" + "".join(f"{cell:>16}" for cell in cells)
+    return (f"{name:<34}" + "".join(f"{cell:>17}" for cell in cells)).rstrip()
 
 
-def _when(at_s: int) -> str:
+def when(at_s: int) -> str:
     """An instant: a date if it is Unix time, or how long after the beginning."""
     if at_s < _UNIX_S_MIN:
         return f"day {at_s // 86400}, {at_s % 86400 // 3600:02}:{at_s % 3600 // 60:02}"

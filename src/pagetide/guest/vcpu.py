@@ -16,6 +16,7 @@ from pagetide.guest.allocator.zone_layout import (
     FALSE_OOMS,
     GENERATION,
     HINT_COUNT,
+    ORDER_MASK,
     RECORD_WORDS,
     REFAULTED_PAGES,
     STAMP_ERRORS,
@@ -162,12 +163,13 @@ def run_operations(
     while cursor[0] < end:
         operation = operations[cursor[0]]
         slot = operation["slot"]
-        order = int(operation["order"])
+        asked = int(operation["order"])
+        order = asked & ORDER_MASK
         pfn = atomic_load(slots, slot)
         if (pfn == -1) != (operation["kind"] == ALLOCATE):
             return SLOT_WANTED
         if operation["kind"] == ALLOCATE:
-            pfn = allocate(words, pages, vcpu, order)
+            pfn = allocate(words, pages, vcpu, asked)
             if pfn < 0:
                 return NO_MEMORY
             stamp_block(words, pages, base, ram_address, pfn, order)

@@ -73,6 +73,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         rate_per_s: how often in a second: requests of `web` and `day`, allocations of `churn`, waves of `small`.
         mix: shares of the memory in blocks of which order, as `9=0.5,0=0.5`.
         stream: a Parquet file whose operations are run in place of the workload's.
+        migratetypes: whether the zone has free lists by migratetype; None is if the stream has migratetypes.
         faults: what goes wrong on purpose, as faults.py reads it.
         order: the smallest block that is reported, 2^order pages.
         delay_s: how long after a free the worker starts, with `shared` from one pass of the host to the next; None is
@@ -109,6 +110,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     rate_per_s: float = 1000.0
     mix: str = "9=0.5,4=0.125,2=0.125,0=0.25"
     stream: str | None = None
+    migratetypes: bool | None = None
     faults: tuple[str, ...] = ()
     order: int = 9
     delay_s: float | None = None

@@ -44,6 +44,7 @@ class GuestMemoryNow(NamedTuple):
     used_bytes: int
     free_bytes: int
     reported_bytes: int | None
+    refaulted_bytes: int | None = None
 
 
 class GuestTotals(NamedTuple):
@@ -86,6 +87,7 @@ class ArenaView:
         self._words = np.frombuffer(arena, np.int64, words_count(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus))
         self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
         self._listed_at = [vcpu_base(vcpu) + PCP_COUNT for vcpu in range(config.vcpus)]
+        self._refaulted_at = [vcpu_base(vcpu) + REFAULTED_PAGES for vcpu in range(config.vcpus)]
         self._taken_by_host = config.design == "shared"
         self._in_passes = config.design not in ("off", "shared", "balloon")
         self._ram_pages = config.ram_bytes // PAGE_SIZE_BYTES
@@ -102,12 +104,14 @@ class ArenaView:
         reported_pages = balloon_pages + word(REPORTED_PAGES)
         if self._taken_by_host:
             reported_pages += self._taken_pages()
-        return GuestMemoryNow(
-            used_pages * PAGE_SIZE_BYTES, free_pages * PAGE_SIZE_BYTES, reported_pages * PAGE_SIZE_BYTES
-        )
+        pages = (used_pages, free_pages, reported_pages, self._refaulted_pages())
+        return GuestMemoryNow(*(count * PAGE_SIZE_BYTES for count in pages))
 
     def _taken_pages(self) -> int:
         return int(np.count_nonzero(self._frames & STATE_MASK == TAKEN)) * FRAME_PAGES
+
+    def _refaulted_pages(self) -> int:
+        return sum(map(self._words.item, self._refaulted_at))
 
     def totals(self) -> GuestTotals:
         """What it has counted so far."""
@@ -129,5 +133,5 @@ class ArenaView:
             idle_passes=int(words[IDLE_PASSES]) if self._in_passes else None,
             repeated_bytes=None if self._taken_by_host else int(words[REPEATED_PAGES]) * PAGE_SIZE_BYTES,
             stamp_errors=int(words[bases + STAMP_ERRORS].sum()),
-            refaulted_bytes=int(words[bases + REFAULTED_PAGES].sum()) * PAGE_SIZE_BYTES,
+            refaulted_bytes=self._refaulted_pages() * PAGE_SIZE_BYTES,
         )

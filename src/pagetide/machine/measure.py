@@ -5,6 +5,7 @@ the next is taken to have changed steadily, during the last SAMPLE_INTERVAL_S be
 samples means that nothing happened until then (machine/simulated/machine.py).
 """
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +110,35 @@ def _lags(series: Series, kept: npt.NDArray[np.int64]) -> _Lags:
     order = np.argsort(lags_s, kind="stable")
     order = order[counted[order] > 0]
     return _Lags(lags_s[order], counted[order])
+
+
+class Waiting:
+    """How long free memory has been waiting to be returned, while the run goes on; the oldest is taken to go first.
+
+    What comes and goes is counted as for the lags of a whole run.
+    """
+
+    def __init__(self, slack_bytes: int) -> None:
+        """Nothing waits yet; so much may stay for good and is not minded."""
+        self._slack_bytes = slack_bytes
+        self._used_bytes = self._resident_bytes = self._kept_bytes = 0
+        self._came_bytes = self._went_bytes = 0
+        self._came: deque[tuple[float, int]] = deque()
+
+    def seen(self, t_s: float, used_bytes: int, resident_bytes: int) -> float:
+        """Take the next sample; for how long the oldest byte that is minded has been waiting, in seconds."""
+        kept_bytes = max(0, resident_bytes - used_bytes)
+        freed_bytes = max(0, self._used_bytes - used_bytes)
+        through_bytes = min(freed_bytes, max(0, self._resident_bytes - resident_bytes))
+        came_bytes = max(0, kept_bytes - self._kept_bytes) + through_bytes
+        self._went_bytes += max(0, self._kept_bytes - kept_bytes) + through_bytes
+        self._used_bytes, self._resident_bytes, self._kept_bytes = used_bytes, resident_bytes, kept_bytes
+        if came_bytes:
+            self._came_bytes += came_bytes
+            self._came.append((t_s, self._came_bytes))
+        while self._came and self._came[0][1] <= self._went_bytes + self._slack_bytes:
+            self._came.popleft()
+        return t_s - self._came[0][0] if self._came else 0.0
 
 
 def _reached_s(

@@ -83,7 +83,9 @@ class Recorder:
         return sample
 
     def _look(self, t_s: float) -> Sample:
-        return Sample(t_s, *self._guest.memory(), self._resident())
+        now = self._guest.memory()
+        reported_bytes, refaulted_bytes = now.reported_bytes, now.refaulted_bytes
+        return Sample(t_s, now.used_bytes, now.free_bytes, reported_bytes, self._resident(), refaulted_bytes)
 
     def _add(self, seen: tuple[Sample, int | None]) -> None:
         sample, verified_bytes = seen

@@ -40,6 +40,7 @@ class Sample(NamedTuple):
     guest_free_bytes: int
     reported_bytes: int | None
     host_resident_bytes: int
+    refaulted_bytes: int | None = None
 
 
 class Samples(msgspec.Struct, kw_only=True):
@@ -51,6 +52,7 @@ class Samples(msgspec.Struct, kw_only=True):
         guest_free_bytes: what its allocator could hand out; isolated blocks belong to neither.
         reported_bytes: free memory whose blocks are marked reported; None for a guest that does not tell.
         host_resident_bytes: what the host really holds for the guest, read from the memory file.
+        refaulted_bytes: what was touched again after it had been returned, so far; None for a guest that does not tell.
     """
 
     t_s: list[float] = []
@@ -58,6 +60,7 @@ class Samples(msgspec.Struct, kw_only=True):
     guest_free_bytes: list[int] = []
     reported_bytes: list[int | None] = []
     host_resident_bytes: list[int] = []
+    refaulted_bytes: list[int | None] = []
 
     @classmethod
     def of(cls, rows: Sequence[Sample]) -> Self:

@@ -40,6 +40,13 @@ def make_work(config: RunConfig) -> Work:
     return work
 
 
+def has_migratetypes(config: RunConfig, work: Work) -> bool:
+    """Whether a guest's zone has free lists by migratetype."""
+    if config.migratetypes is not None:
+        return config.migratetypes
+    return isinstance(work, Stream) and work.migratetype is not None
+
+
 def _load(config: RunConfig, path: Path) -> Stream:
     stream = load_stream(path)
     if stream.vcpus > config.vcpus:

@@ -17,7 +17,7 @@ HOST_MARKS = " ▁▂▃▄▅▆▇█"
 _LABEL_COLUMNS = 9
 
 
-def value_at(t_s: Sequence[float], values: Sequence[int], at_s: float) -> int | None:
+def value_at(t_s: Sequence[float], values: Sequence[float], at_s: float) -> float | None:
     """The last value sampled up to this time; None before the first."""
     low, high = 0, len(t_s)
     while low < high:
@@ -51,11 +51,8 @@ def draw_chart(
     """
     assert rows >= 1
     assert top_bytes > 0
-    width = max(1, columns - _LABEL_COLUMNS - 1)
-    step_s = (to_s - from_s) / width
-    # What has not happened yet is blank.
-    end_s = t_s[-1] + step_s if t_s else from_s
-    times = [at_s for column in range(width) if (at_s := from_s + (column + 1) * step_s) <= end_s]
+    width = _width(columns)
+    times = column_times(t_s, columns, from_s, to_s)
     held = [_eighths(value_at(t_s, resident_bytes, at_s), rows, top_bytes) for at_s in times]
     used = [_row(value_at(t_s, used_bytes, at_s), rows, top_bytes) for at_s in times]
     lines = []
@@ -73,13 +70,44 @@ def draw_chart(
     return [line[:columns] for line in lines]
 
 
-def _eighths(value: int | None, rows: int, top_bytes: int) -> int:
-    """Height of the area in eighths of a row; any memory at all shows."""
+def draw_strip(values: Sequence[float], *, columns: int, rows: int, top: float, label: str) -> list[str]:
+    """A low chart of one thing as a filled area, to stand under a chart; its lines, top first.
+
+    Args:
+        values: one a column, from the left edge on.
+        columns: width of every line at most, labels included.
+        rows: height.
+        top: value at the top edge.
+        label: that value, for people.
+    """
+    heights = [_eighths(value, rows, top) for value in values]
+    lines = []
+    for row in reversed(range(rows)):
+        cells = "".join(HOST_MARKS[min(max(height - 8 * row, 0), 8)] for height in heights)
+        lines.append(f"{label if row == rows - 1 else '':>{_LABEL_COLUMNS}}┤{cells.rstrip()}"[:columns])
+    return lines
+
+
+def column_times(t_s: Sequence[float], columns: int, from_s: float, to_s: float) -> list[float]:
+    """The times at the right edges of a chart's columns; what has not happened yet has none."""
+    width = _width(columns)
+    step_s = (to_s - from_s) / width
+    end_s = t_s[-1] + step_s if t_s else from_s
+    return [at_s for column in range(width) if (at_s := from_s + (column + 1) * step_s) <= end_s]
+
+
+def _width(columns: int) -> int:
+    """Columns of the picture itself."""
+    return max(1, columns - _LABEL_COLUMNS - 1)
+
+
+def _eighths(value: float | None, rows: int, top: float) -> int:
+    """Height of the area in eighths of a row; anything at all shows."""
     if not value:
         return 0
-    return min(8 * rows, max(1, math.floor(8 * rows * value / top_bytes)))
+    return min(8 * rows, max(1, math.floor(8 * rows * value / top)))
 
 
-def _row(value: int | None, rows: int, top_bytes: int) -> int | None:
+def _row(value: float | None, rows: int, top_bytes: int) -> int | None:
     """The row that the line is in; None where there is no line."""
     return None if value is None else min(rows - 1, math.floor(rows * value / top_bytes))

@@ -9,40 +9,18 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from pagetide.machine.measure import Waiting
 from pagetide.machine.result import Sample
-from pagetide.terminal.chart import GUEST_MARK, HOST_MARKS, draw_chart
+from pagetide.terminal.live_picture import WINDOW_S, Recent, chart_text, draw_recent
 from pagetide.units import format_size
 
 _FRAMES_PER_S = 8
 _LINE_EVERY_S = 1.0
 _LINES_BEFORE_FEWER = 60
-_ROWS = 12
-_LINES_BESIDE_ROWS = 9
-_COLUMNS_MAX = 110
-_WINDOW_S = 20.0
-
-
-def chart_text(
-    samples: list[Sample], ram_bytes: int, columns: int, from_s: float, to_s: float, rows: int = _ROWS
-) -> Text:
-    """The chart of these samples, coloured for a terminal that has colours."""
-    lines = draw_chart(
-        [sample.t_s for sample in samples],
-        [sample.guest_used_bytes for sample in samples],
-        [sample.host_resident_bytes for sample in samples],
-        columns=min(columns, _COLUMNS_MAX),
-        rows=rows,
-        from_s=from_s,
-        to_s=to_s,
-        top_bytes=ram_bytes,
-    )
-    text = Text("\n".join(lines), no_wrap=True, overflow="crop")
-    text.highlight_regex(f"[{HOST_MARKS.strip()}]+", "blue")
-    text.highlight_regex(f"{GUEST_MARK}+", "bold yellow")
-    return text
+_STAYS_SHARE = 0.01
+"""What may stay with the host for good, of RAM, without being shown as waiting."""
 
 
 class LiveView:
@@ -56,6 +34,8 @@ class LiveView:
         """Draw on this console, the time since now by this clock (seconds) in the headline."""
         self._console, self._ram_bytes, self._clock = console, ram_bytes, clock
         self._samples: list[Sample] = []
+        self._waiting = Waiting(round(_STAYS_SHARE * ram_bytes))
+        self._waited_s: list[float] = []
         self._stage = ""
         self._start_s = clock()
         self._size = console.size
@@ -86,6 +66,8 @@ class LiveView:
 
     def sample(self, sample: Sample) -> None:
         """Keep the sample for the next picture."""
+        waited_s = self._waiting.seen(sample.t_s, sample.guest_used_bytes, sample.host_resident_bytes)
+        self._waited_s.append(waited_s)
         self._samples.append(sample)
 
     def warning(self, text: str) -> None:
@@ -106,33 +88,13 @@ class LiveView:
 
     def _picture(self) -> RenderableType:
         headline = Text.assemble((self._stage, "bold"), f"   {self._clock() - self._start_s:.1f} s", no_wrap=True)
-        if not self._samples:
+        seen = len(self._samples)  # the run's thread adds to all while this one draws
+        if not seen:
             return headline
-        last = self._samples[-1]
-        to_s = max(last.t_s, _WINDOW_S)
-        first = bisect.bisect_left(self._samples, to_s - _WINDOW_S - 1, key=lambda sample: sample.t_s)
-        rows = min(_ROWS, max(1, self._console.height - _LINES_BESIDE_ROWS))
-        chart = chart_text(self._samples[first:], self._ram_bytes, self._console.width, to_s - _WINDOW_S, to_s, rows)
-        return Group(headline, chart, Text(""), self._bars(last))
-
-    def _bars(self, last: Sample) -> Table:
-        table = Table(box=None, show_header=False, pad_edge=False)
-        width = max(10, min(self._console.width, _COLUMNS_MAX) - 31)
-        for name, value, style in (
-            ("guest uses", last.guest_used_bytes, "bold yellow"),
-            *_free_bars(last),
-            ("host holds", last.host_resident_bytes, "blue"),
-        ):
-            filled = round(width * min(1.0, value / self._ram_bytes))
-            table.add_row(f"{name:>18}", Text(f"{format_size(value):>9}"), Text("█" * filled, style=style))
-        return table
-
-
-def _free_bars(last: Sample) -> tuple[tuple[str, int, str], ...]:
-    if last.reported_bytes is None:
-        return (("free", last.guest_free_bytes, "green"),)
-    rest_bytes = max(0, last.guest_free_bytes - last.reported_bytes)
-    return ("free, reported", last.reported_bytes, "green"), ("free, not reported", rest_bytes, "red")
+        since_s = self._samples[seen - 1].t_s - WINDOW_S - 1
+        first = bisect.bisect_left(self._samples, since_s, hi=seen, key=lambda sample: sample.t_s)
+        recent = Recent(self._samples[first:seen], self._waited_s[first:seen], self._ram_bytes)
+        return Group(headline, draw_recent(recent, self._console.width, self._console.height - 1))
 
 
 class PlainView:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE, operations
+from pagetide.guest.allocator.zone_layout import LISTED_SHIFT, MIGRATETYPES
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 
 VCPUS_MAX = 64
@@ -133,6 +134,8 @@ class Stream(NamedTuple):
         marks: where stretches begin; the first one at 0, and no two at the same operation.
         end_s: when the stream is over on its clock, at the last operation or later.
         freed_by: uint16, who runs it: `vcpu` where it allocates, anyone where it frees. None if always `vcpu` does.
+        migratetype: uint8, what an allocation is: MOVABLE, UNMOVABLE or RECLAIMABLE (zone_layout.py); of a free nobody
+            looks at it. None if all are movable.
     """
 
     at_s: npt.NDArray[np.float64]
@@ -143,13 +146,15 @@ class Stream(NamedTuple):
     marks: tuple[Mark, ...]
     end_s: float
     freed_by: npt.NDArray[np.uint16] | None = None
+    migratetype: npt.NDArray[np.uint8] | None = None
 
     @property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """The columns by name."""
         columns: dict[str, npt.NDArray[Any]]
         columns = {"at_s": self.at_s, "kind": self.kind, "order": self.order, "slot": self.slot, "vcpu": self.vcpu}
-        return columns if self.freed_by is None else columns | {"freed_by": self.freed_by}
+        others = {"freed_by": self.freed_by, "migratetype": self.migratetype}
+        return columns | {name: column for name, column in others.items() if column is not None}
 
     @property
     def runs_on(self) -> npt.NDArray[np.uint16]:
@@ -185,7 +190,10 @@ class Stream(NamedTuple):
     def operations_of(self, vcpu: int) -> VcpuOperations:
         """What one vCPU does."""
         rows = np.flatnonzero(self.runs_on == vcpu)
-        own = operations(self.kind[rows], self.order[rows], self.slot_firsts[self.vcpu[rows]] + self.slot[rows])
+        kind, order = self.kind[rows], self.order[rows]
+        if self.migratetype is not None:
+            order = order | (self.migratetype[rows] * (kind == ALLOCATE)) << np.uint8(LISTED_SHIFT)
+        own = operations(kind, order, self.slot_firsts[self.vcpu[rows]] + self.slot[rows])
         ends = np.searchsorted(rows, [*(mark.first for mark in self.marks[1:]), self.nr_operations])
         return VcpuOperations(own, self.at_s[rows], ends)
 
@@ -226,6 +234,10 @@ class Stream(NamedTuple):
             (not (np.diff(self.at_s) < 0).any(), "has an operation that is due before the one that it follows"),
             (bool(np.isin(self.kind, (ALLOCATE, FREE)).all()), "has an operation that neither allocates nor frees"),
             (int(self.order.max(initial=0)) <= ORDER_MAX, f"has a block larger than order {ORDER_MAX}"),
+            (
+                self.migratetype is None or int(self.migratetype.max(initial=0)) < MIGRATETYPES,
+                f"has a migratetype that is not below {MIGRATETYPES}",
+            ),
             (self.vcpus <= VCPUS_MAX, f"takes more than {VCPUS_MAX} vCPUs"),
             (0 <= self.slot.min(initial=0) <= self.slot.max(initial=0) < SLOTS_MAX, "has a slot that is out of range"),
             (self.slot_firsts[-1] < 1 << 31, "has more slots than 2^31 - 1"),

@@ -1,7 +1,7 @@
 """Streams in Parquet files: a row an operation, the marks and the end as JSON under the key `pagetide`.
 
 A file from elsewhere needs the five columns and nothing more: then it has one stretch, and ends with its last
-operation. A sixth, `freed_by`, is read where there is one.
+operation. Two more, `freed_by` and `migratetype`, are read where they are there.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from pagetide.workload.stream import Mark, Stream, StreamError
 
 _COLUMNS = {"at_s": np.float64, "kind": np.uint8, "order": np.uint8, "slot": np.int32, "vcpu": np.uint16}
-_OPTIONAL = {"freed_by": np.uint16}
+_OPTIONAL = {"freed_by": np.uint16, "migratetype": np.uint8}
 _TYPES = {
     "at_s": "DOUBLE",
     "kind": "UTINYINT",
@@ -21,6 +21,7 @@ _TYPES = {
     "slot": "INTEGER",
     "vcpu": "USMALLINT",
     "freed_by": "USMALLINT",
+    "migratetype": "UTINYINT",
 }
 _GLOB = frozenset("*?[{")
 

@@ -31,7 +31,7 @@ def test_a_key_changes_with_every_setting_and_the_machine() -> None:
     other = {
         "workload": "web", "design": "cursor", "ram_bytes": 1 << 30, "bursts": 2, "eat_share": 0.5, "hold_s": 2.0,
         "rest_s": 3.0, "duration_s": 7.0, "rate_per_s": 3.0, "mix": "9=1", "stream": "a.parquet", "faults": ("ring=8",),
-        "order": 8,
+        "migratetypes": True, "order": 8,
         "delay_s": 0.5, "capacity": 16, "pace": "linux", "cool_s": 1.0, "wake": "timer", "wake_blocks": 3, "oom": "cap",
         "in_flight_max_bytes": 8 << 20, "hints_max": 16, "drop_share": 0.1, "keep_s": 9.0, "vcpus": 3,
         "backing": "hugetmpfs", "verify_share": 0.5, "device": "qemu", "seed": 2,

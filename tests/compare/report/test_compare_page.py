@@ -18,15 +18,7 @@ from pagetide.compare.claims.verdicts import Advice, Finding
 from pagetide.compare.grid.worker import Job, run_job
 from pagetide.compare.report.claim_bars import draw_bars
 from pagetide.compare.report.condition_table import number
-from pagetide.compare.report.page import (
-    Section,
-    advice_body,
-    claims_body,
-    facts,
-    findings_body,
-    page,
-    troubles_body,
-)
+from pagetide.compare.report.page import advice_body, claims_body, findings_body, troubles_body
 from pagetide.compare.report.templating import html as filled
 from pagetide.compare.report.writing import write_report
 from pagetide.compare.results.cells import repeats_of
@@ -38,6 +30,7 @@ from pagetide.compare.results.store import Store
 from pagetide.compare.results.wording import fault_words
 from pagetide.machine.costs import read_costs
 from pagetide.machine.settings.file import make_config
+from pagetide.pages.whole import Section, facts, page
 from tests.compare.made_up_runs import made_up_repeats
 
 pytestmark = pytest.mark.xdist_group("compare page")
@@ -197,6 +190,8 @@ def test_the_page_opens_with_curves_and_trade_off(html: str) -> None:
     assert re.findall(r'class="swatch"[^>]*design-[^>]*></span>([^<]*)', opening) == ["off", "scan"]
     assert [name for name, _ in headings].index("findings") > 3
     assert html.count("off: guest use and host residency over time") == 2, "each curve is there once"
+    told = re.findall("[^<>]*not tested[^<>]*", html, flags=re.IGNORECASE)
+    assert len(told) == 3, f"how many claims, and a line for either reason: {told}"
 
 
 def made_up_findings() -> list[Finding]:
@@ -293,8 +288,8 @@ def test_words_are_text_whatever_they_contain() -> None:
 
 def test_a_value_that_a_template_lacks_is_an_error() -> None:
     """It is not left out silently."""
-    with pytest.raises(UndefinedError, match="pairs"):
-        filled("facts.html")
+    with pytest.raises(UndefinedError, match="measures"):
+        filled("measures.html")
 
 
 def test_the_report_takes_the_place_of_the_last_one_whole(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from pagetide.compare.report.palette import variable
 from pagetide.compare.report.plots import Curve, draw_orders, draw_panel, draw_tradeoff
-from pagetide.compare.report.svg import for_page
 from pagetide.compare.report.tradeoff import Point, Tradeoff
 from pagetide.compare.results.spread import Spread
+from pagetide.pages.palette import variable
+from pagetide.pages.svg import for_page
 
 GIB = 1 << 30
 

@@ -133,10 +133,15 @@ def test_a_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:
 
 def test_another_versions_results_can_be_read_and_not_added_to(tmp_path: Path) -> None:
     """A figure that was not known then is missing; a column of another kind that is missing is an error."""
-    Store.create(tmp_path).close()
+    with Store.create(tmp_path) as store:
+        store.add(record_of())
     with duckdb.connect(str(tmp_path / "results.duckdb")) as database:
         database.execute("ALTER TABLE runs DROP COLUMN false_ooms")
-    Store.open(tmp_path, read_only=True).close()
+        database.execute("ALTER TABLE samples DROP COLUMN refaulted_bytes")
+    with Store.open(tmp_path, read_only=True) as store:
+        (run,) = store.runs()
+        assert "false_ooms" not in run.figures
+        assert store.result(run).samples.refaulted_bytes == [None] * 60
     with pytest.raises(StoreError, match="another version's"):
         Store.open(tmp_path)
     with duckdb.connect(str(tmp_path / "results.duckdb")) as database:

@@ -57,7 +57,7 @@ def test_what_is_odd_is_told_with_its_rule(tmp_path: Path, capsys: pytest.Captur
     assert "4.5 GiB" in out
     assert "bounds that need no model" in out
     assert "linux-9, anywhere" in out
-    assert "3 of 3 VMs" in err
+    assert "3 of 3 VMs read" in err
 
 
 def test_without_usage_a_fleet_is_made_up(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +76,17 @@ def test_without_usage_a_fleet_is_made_up(capsys: pytest.CaptureFixture[str]) ->
         ("--days 1.5", 2, "'1.5' is not a whole number"),
         ("--seed -1", 2, "the seed must be from 0"),
         ("--usage /nowhere --vms 5", 2, "--vms makes a fleet up"),
-        ("--usage /nowhere --seed 5", 2, "--seed makes a fleet up"),
+        ("--drawn 5", 2, "--drawn is for recorded usage"),
+        ("--resume", 2, "--resume needs --out"),
+        ("--workers 0", 2, "--workers must be from 1 to 256, not 0"),
+        ("--workers 2 --cluster tcp://h:1", 2, "--workers are processes of this machine"),
+        ("--cluster somewhere", 2, "a Dask scheduler has an address such as"),
+        ("--host-ram 1GiB --host-reserve 2GiB", 2, "a host's reserve must be below its 1 GiB"),
+        ("--host-ram much", 2, "'much' is not a size"),
+        ("--place best-fit", 2, "there is no placement 'best-fit'"),
+        ("--on-pressure pray", 2, "there is no answer 'pray' to pressure; choose from swap"),
+        ("--risk-hours 1000", 2, "--risk-hours must be from 0 to the 720"),
+        ("--draws -1", 2, "--draws must be from 0"),
         ("--vm-column host", 2, "columns and units are named for a file"),
         ("--usage /nowhere --memory-unit stones", 2, "there is no unit 'stones'; choose from B, KB"),
         ("--usage /nowhere", 1, "there is no usage in /nowhere"),

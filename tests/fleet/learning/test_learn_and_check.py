@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pagetide.commands.fleet.held import SHOWN
+from pagetide.commands.fleet.choices import SHOWN
 from pagetide.fleet.guests.response import LEVELS
 from pagetide.fleet.learning import responses as responses_module
 from pagetide.fleet.learning.check import Checked, check, draw, verdicts

@@ -159,7 +159,7 @@ class ZoneModel:
         """What is done before an allocation of this order fails."""
         for vcpu in range(len(self.lists)):
             self.drain(vcpu)
-        if order > 0:
+        if order > 0 and self.free_pages - (1 << order) >= self.low:
             self.join()
 
     def check(self) -> None:

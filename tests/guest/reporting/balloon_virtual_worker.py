@@ -8,7 +8,7 @@ told on the deflate queue is no report.
 
 from pagetide.guest.allocator.recount import Block
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.allocator.zone_layout import BALLOON, BALLOON_PAGES, BUDDY, FREE_PAGES
+from pagetide.guest.allocator.zone_layout import BALLOON, BALLOON_PAGES, BUDDY, FREE_PAGES, MOVABLE
 from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.designs.balloon import PFNS_A_BATCH, Balloon
 from pagetide.guest.reporting.settings import ReportingSettings
@@ -21,10 +21,10 @@ class _RelievedZone(Zone):
 
     balloon: Balloon
 
-    def allocate(self, order: int, vcpu: int = 0) -> int | None:
-        pfn = super().allocate(order, vcpu)
+    def allocate(self, order: int, vcpu: int = 0, migratetype: int = MOVABLE) -> int | None:
+        pfn = super().allocate(order, vcpu, migratetype)
         while pfn is None and self.balloon.deflate_on_oom(order):
-            pfn = super().allocate(order, vcpu)
+            pfn = super().allocate(order, vcpu, migratetype)
         return pfn
 
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from pagetide.guest.allocator.buddy import rotate_to_front
 from pagetide.guest.allocator.isolate import PASS_OVER_MAX
+from pagetide.guest.allocator.lists.free_list import rotate_to_front
 from pagetide.guest.allocator.zone import Watermarks, Zone
 from pagetide.guest.allocator.zone_layout import FREE_PAGES, IDLE_PASSES, PASSES, REPORTED_PAGES
 from pagetide.guest.reporting.settings import ReportingSettings

@@ -26,7 +26,7 @@ def test_what_is_neither_free_nor_listed_is_the_kernels_own_or_not_used() -> Non
         (600, 20, 80),
     ):
         view.told(4 * free, 4 * listed)
-        assert view.memory() == (used * PAGE_SIZE_BYTES, free * PAGE_SIZE_BYTES, None)
+        assert view.memory() == (used * PAGE_SIZE_BYTES, free * PAGE_SIZE_BYTES, None, None)
 
 
 def test_a_kernel_counts_in_its_own_pages() -> None:

@@ -48,6 +48,7 @@ def test_what_a_burst_ate_comes_back(design: str) -> None:
         assert burst.returned_bytes >= (0.85 if design == "sync" else 0.97) * burst.eaten_bytes
         assert design == "sync" or burst.return_lag_s is not None
     assert result.refaulted_bytes
+    assert result.samples.refaulted_bytes[-1] == result.refaulted_bytes, "and that is seen as it happens"
     assert result.guest_cpu_s
     assert result.host_cpu_s
 

@@ -23,6 +23,7 @@ def events_of(*rows: Row) -> Events:
         np.array(pid, np.int32),
         np.array(value, np.int64),
         np.array(order, np.uint8),
+        np.zeros(len(rows), np.uint8),
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE
+from pagetide.guest.allocator.zone_layout import MOVABLE, RECLAIMABLE, UNMOVABLE
 from pagetide.machine.tracing.recording import THERE_BEFORE, RecordingError, Whose, read_recording
 from pagetide.machine.tracing.snapshot import read_snapshot
 from pagetide.workload.stream import Mark
@@ -49,6 +50,8 @@ def test_what_was_there_before_is_a_stretch_at_the_beginning() -> None:
     assert (stream.kind[there] == ALLOCATE).all()
     assert (stream.at_s[there] == 0).all()
     assert account.fit.there_before == stream.marks[1].first > 0
+    assert stream.migratetype is not None
+    assert (stream.migratetype[there] == MOVABLE).all(), "nobody knows what it was"
 
 
 def test_a_family_has_only_its_own() -> None:
@@ -68,6 +71,16 @@ def test_who_frees_is_told() -> None:
     frees = stream.kind == FREE
     assert (stream.freed_by[frees] != stream.vcpu[frees]).any()
     assert (stream.freed_by[~frees] == stream.vcpu[~frees]).all()
+
+
+def test_what_can_be_moved_is_told() -> None:
+    """Most allocations are movable, and some of the kernel's own are not."""
+    stream, _ = read_recording(load(LINUX_6_18).recording, "all")
+    assert stream.migratetype is not None
+    stream.check()
+    allocated = stream.migratetype[stream.kind == ALLOCATE]
+    assert {MOVABLE, UNMOVABLE} <= set(allocated.tolist()) <= {MOVABLE, UNMOVABLE, RECLAIMABLE}
+    assert np.count_nonzero(allocated == MOVABLE) > len(allocated) / 2
 
 
 def test_a_missing_mark_is_no_recording() -> None:

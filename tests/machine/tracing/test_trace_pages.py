@@ -14,13 +14,16 @@ KINDS = {"tracing_mark_write": MARK} | {name.partition("/")[2]: kind for kind, n
 
 
 def in_kernels_words(text: str) -> list[tuple[int, ...]]:
-    """Microsecond, kind, processor, process, value and order of each event."""
+    """Microsecond, kind, processor, process, value and order of each event, and the migratetype of an allocation."""
     found: list[tuple[int, ...]] = []
     for pid, cpu, _, _, at_s, name, rest in LINE.findall(text):
         value = re.search(r"pfn=0x([0-9a-f]+)|child_pid=(\d+)", rest)
         number = -1 if value is None else int(value[1], 16) if value[1] else int(value[2])
         order = re.search(r"order=(\d+)", rest)
-        found.append((round(float(at_s) * 1e6), KINDS[name], int(cpu), int(pid), number, int(order[1]) if order else 0))
+        kind, migratetype = KINDS[name], re.search(r"migratetype=(\d+)", rest)
+        its_type = int(migratetype[1]) if migratetype and kind == ALLOC else 0
+        at_us, its_order = round(float(at_s) * 1e6), int(order[1]) if order else 0
+        found.append((at_us, kind, int(cpu), int(pid), number, its_order, its_type))
     return found
 
 
@@ -35,7 +38,7 @@ def test_events_are_those_of_the_kernels_text() -> None:
     microseconds = (events.at_ns + 500) // 1000
     read = zip(
         microseconds.tolist(), events.kind.tolist(), events.cpu.tolist(), events.pid.tolist(), events.value.tolist(),
-        events.order.tolist(), strict=True,
+        events.order.tolist(), events.migratetype.tolist(), strict=True,
     )  # fmt: skip
     assert sorted(read) == sorted(told)
     assert (np.diff(events.at_ns) >= 0).all()

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from msgspec.structs import replace
 
-from pagetide.commands.fleet.held import Choice, check_names, chosen, opened, progress
+from pagetide.commands.fleet.choices import Choice, check_names, chosen, opened, progress
 from pagetide.commands.run import check_target
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.fleet.learning.check import MEAN_OFF_MAX, OFF_MAX, USED_SHARE_MAX, Checked, Verdict, check, draw, verdicts
@@ -73,8 +72,6 @@ def fleet_check(
         ConfigError: there is no such setting or response, or a number is out of its range.
     """
     seed = 1 if choice.seed is None else choice.seed
-    if choice.usage is not None:
-        choice = replace(choice, seed=None)
     choice.check()
     _check_settings(settings, seed)
     if not 1 <= days <= _DAYS_MAX:

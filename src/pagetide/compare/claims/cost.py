@@ -12,9 +12,8 @@ from pagetide.compare.claims.evidence import (
     less_than,
     more_than,
 )
-from pagetide.compare.claims.recovery import KEPT
 from pagetide.compare.claims.verdicts import Judgement
-from pagetide.compare.claims.words import listed, seconds, size
+from pagetide.compare.claims.words import KEPT, listed, seconds, size
 from pagetide.compare.grid.setups import GAIN_MIN, SETUPS
 from pagetide.compare.results.measures import cpu_s, kept_bytes
 from pagetide.compare.results.records import Run
@@ -100,7 +99,7 @@ def _timing(of: Evidence) -> Judgement:
         "batches": more_than("order 0", _HOW_SHARE),
         "later": less_than("order 0", _WHEN_SHARE),
     }
-    kept = {"order 9": None, "later": less_than("order 9")}  # who hardly reports is cheap, too
+    kept = {"off": None, "order 9": None, "later": less_than("order 9")}  # who hardly reports is cheap, too
     bars = (
         of.bars("CPU time beyond that without reporting", "seconds", added_s, asked),
         of.bars(KEPT, "bytes", kept_bytes, kept),

@@ -12,17 +12,14 @@ from pagetide.compare.claims.evidence import (
     unreturned_share,
     within,
 )
-from pagetide.compare.claims.returning import LEFT, LEFT_SHARE, WAITED_AT_ONCE, mail_case
+from pagetide.compare.claims.returning import LEFT_SHARE, mail_case
 from pagetide.compare.claims.verdicts import Judgement
-from pagetide.compare.claims.words import listed, seconds, size
+from pagetide.compare.claims.words import KEPT, LEFT, WAITED_AT_ONCE, listed, seconds, size
 from pagetide.compare.results.measures import kept_bytes
 from pagetide.compare.results.spread import Spread
 from pagetide.machine.balloon_policy import reserve_pages
 from pagetide.machine.config import RunConfig
 from pagetide.units import PAGE_SIZE_BYTES
-
-KEPT = "kept with the host beyond what the guest used, on average"
-"""What is measured, over bars."""
 
 _HOURS_S = 2 * 3600.0
 _STALL_SHARE = 0.01

@@ -11,15 +11,11 @@ from pagetide.compare.claims.evidence import (
     unreturned_share,
 )
 from pagetide.compare.claims.verdicts import Judgement
-from pagetide.compare.claims.words import seconds, size
+from pagetide.compare.claims.words import LEFT, WAITED_AT_ONCE, seconds, size
 from pagetide.compare.grid.axes import QUICK, QUICK_FAULT
 
 LEFT_SHARE = 0.01
 """At most so much of what the host ever held may be left with it at the end, if all is to count as returned."""
-
-LEFT = "left with the host at the end, of the most that it held"
-WAITED_AT_ONCE = "the longest that a vCPU waited for the host"
-"""What is measured, over bars."""
 
 MAIL = {name: value for name, value in QUICK.items() if name != "workload"}
 """Settings of the mail's case: one burst, and the host stands still while it is freed."""

@@ -8,6 +8,11 @@ from pagetide.units import GIB, MIB
 Kind = Literal["bytes", "seconds", "share", "count"]
 """What a figure is of."""
 
+LEFT = "left with the host at the end, of the most that it held"
+KEPT = "kept with the host beyond what the guest used, on average"
+WAITED_AT_ONCE = "the longest that a vCPU waited for the host"
+"""What several claims measure."""
+
 
 def worded(value: float, kind: Kind) -> str:
     """A figure for people, with its unit."""

@@ -9,92 +9,20 @@ from markupsafe import Markup
 from pagetide.compare.claims.verdicts import Advice, Finding, Verdict
 from pagetide.compare.report.claim_bars import MARKS, draw_bars
 from pagetide.compare.report.condition_table import Table, number
-from pagetide.compare.report.palette import LOOKS
 from pagetide.compare.report.plots import Curve, draw_orders, draw_panel, draw_tradeoff
-from pagetide.compare.report.templating import html, text
+from pagetide.compare.report.templating import html
 from pagetide.compare.report.tradeoff import Tradeoff, frontier
 from pagetide.compare.results.conditions import Condition, Configuration
 from pagetide.compare.results.measures import MEASURES
 from pagetide.compare.results.orders import OrderCurve, order_curves
 from pagetide.compare.results.records import LeftOut, Run
 from pagetide.compare.results.store import Store
+from pagetide.pages.whole import made
 from pagetide.units import GIB
 
 T = TypeVar("T")
 
 _VERDICT_MARKS = {"held": MARKS[True], "not held": MARKS[False], "undecided": MARKS[None]}
-
-
-class Section(NamedTuple):
-    """A section of the page.
-
-    Attributes:
-        name: its identifier.
-        heading: as text.
-        body: as HTML.
-        parts: (identifier, heading as text) of what is in it and is listed at its head.
-        listed_as: a short heading, for the table of contents; empty for the whole one.
-    """
-
-    name: str
-    heading: str
-    body: Markup
-    parts: Sequence[tuple[str, str]] = ()
-    listed_as: str = ""
-
-
-def page(title: str, sections: Sequence[Section], head: str) -> str:
-    """The whole page.
-
-    Args:
-        title: of the page, as text.
-        sections: what it is made of.
-        head: what stands under it, as text.
-    """
-    body, classes = _shared_styles(html("sections.html", sections=sections))
-    values = {"title": title, "head": head, "listed": sections, "sections": _made(body), "classes": _made(classes)}
-    return html("page.html", style=_made(style()), **values) + "\n"
-
-
-def _made(text: str) -> Markup:
-    """What our own pictures and style sheets are made of is HTML."""
-    return Markup(text)  # noqa: S704 - matplotlib and ElementTree escape the words in pictures
-
-
-def _shared_styles(body: str) -> tuple[str, str]:
-    """Pictures with classes in place of their styles, which are few, and the style sheet of these."""
-    names: dict[str, str] = {}
-
-    def shared(svg: re.Match[str]) -> str:
-        return re.sub(r' style="([^"]*)"', lambda one: f' class="{names.setdefault(one[1], f"p{len(names)}")}"', svg[0])
-
-    body = _shared_marks(re.sub(r"<svg.*?</svg>", shared, str(body), flags=re.DOTALL))
-    return body, "".join(f".{name} {{{style}}}\n" for style, name in names.items())
-
-
-def _shared_marks(body: str) -> str:
-    """Pictures that draw the same mark refer to that of the first one."""
-    first: dict[str, str] = {}
-    others: dict[str, str] = {}
-
-    def once(defs: re.Match[str]) -> str:
-        if first.setdefault(defs[2], defs[1]) == defs[1]:
-            return defs[0]
-        others[defs[1]] = first[defs[2]]
-        return ""
-
-    body = re.sub(r'<defs><path id="([^"]*)"([^>]*)/></defs>', once, body)
-    return re.sub(r'href="#([^"]*)"', lambda link: f'href="#{others.get(link[1], link[1])}"', body)
-
-
-def style() -> str:
-    """The page's style sheet, with the designs' colours."""
-    return text("report.css", looks=LOOKS)
-
-
-def facts(pairs: Sequence[tuple[str, str]]) -> Markup:
-    """A list of what was run, where and when."""
-    return html("facts.html", pairs=pairs)
 
 
 def claims_body(found: Sequence[Finding]) -> Markup:
@@ -147,7 +75,7 @@ def _tradeoff(tradeoff: Tradeoff, name: str) -> dict[str, Any]:
     description = f"{tradeoff.title} ({tradeoff.cost_label}; {tradeoff.footprint_label}). {described}"
     return {
         "title": tradeoff.title,
-        "drawn": _made(draw_tradeoff(tradeoff, name, description)),
+        "drawn": made(draw_tradeoff(tradeoff, name, description)),
         "best": [point.label for point in frontier(tradeoff.points)],
     }
 
@@ -191,7 +119,7 @@ def _orders(condition: Condition, curves: Sequence[OrderCurve]) -> list[Markup]:
         described = "; ".join(f"order {order}: {number(spread.median)}" for order, spread in curve.spreads)
         title = f"{curve.design}, {curve.label}, by reporting order. {described}"
         name = f"{condition.name}-order-{index}"
-        drawn.append(_made(draw_orders(curve.spreads, curve.label, curve.design, end, name, title)))
+        drawn.append(made(draw_orders(curve.spreads, curve.label, curve.design, end, name, title)))
     return drawn
 
 
@@ -218,7 +146,7 @@ def panels_of(condition: Condition, store: Store) -> list[Panel]:
     for index, (one, curve) in enumerate(zip(shown, curves, strict=True)):
         described = f"{one.label}: guest use and host residency over time"
         drawn = draw_panel(curve, one.design, end_s, top_bytes, f"{condition.name}-{index}", described)
-        panels.append(Panel(one, _made(drawn)))
+        panels.append(Panel(one, made(drawn)))
     return panels
 
 

@@ -1,30 +1,21 @@
 """Pictures of the report: matplotlib draws them, and they take their colours from the page, light or dark."""
 
-import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pagetide.compare.report.labels import Box, placed
-from pagetide.compare.report.palette import LOOKS, variable
-from pagetide.compare.report.svg import for_page
 from pagetide.compare.report.tradeoff import Point, Tradeoff, frontier
 from pagetide.compare.results.curves import thinned
 from pagetide.compare.results.spread import Spread
+from pagetide.pages.drawing import CURVE, GUEST, LINE, axes_of, few_ticks, svg_of
+from pagetide.pages.palette import LOOKS, variable
 from pagetide.units import GIB
 
 _POINTS = 50
-_INK, _FAINT, _GUEST, _CURVE, _LINE = (f"#0{number}0{number}0{number}" for number in range(1, 6))
-_VARIABLES = {
-    _INK: "var(--ink)",
-    _FAINT: "var(--faint)",
-    _GUEST: "var(--guest)",
-    _LINE: "var(--ink-soft)",
-}
 _PANEL_INCHES = (2.6, 1.5)
 _PANEL_MARGINS_INCHES = (0.36, 0.26, 0.08, 0.16)
 _TRADEOFF_INCHES = (4.1, 2.9)
@@ -32,26 +23,6 @@ _TRADEOFF_MARGINS_INCHES = (0.5, 0.4, 0.1, 0.08)
 _ORDERS_INCHES = (2.6, 1.8)
 _ORDERS_MARGINS_INCHES = (0.4, 0.36, 0.08, 0.24)
 _LABEL_POINTS = 8.0
-
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "axes.edgecolor": _FAINT,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.5,
-    "path.simplify": True,
-    "text.parse_math": False,
-}
 
 
 class Curve(NamedTuple):
@@ -78,28 +49,28 @@ def draw_panel(curve: Curve, design: str, end_s: float, top_bytes: float, name: 
     """
     kept = thinned(curve.t_s, [curve.guest_used_bytes, curve.host_resident_bytes], _POINTS)
     t_s = curve.t_s[kept]
-    with _axes(_PANEL_INCHES, _PANEL_MARGINS_INCHES) as (figure, axes):
-        axes.fill_between(t_s, 0, curve.guest_used_bytes[kept] / GIB, color=_GUEST, linewidth=0)
-        axes.plot(t_s, curve.host_resident_bytes[kept] / GIB, color=_CURVE, linewidth=1.4)
+    with axes_of(_PANEL_INCHES, _PANEL_MARGINS_INCHES) as (figure, axes):
+        axes.fill_between(t_s, 0, curve.guest_used_bytes[kept] / GIB, color=GUEST, linewidth=0)
+        axes.plot(t_s, curve.host_resident_bytes[kept] / GIB, color=CURVE, linewidth=1.4)
         axes.set_xlim(0, end_s)
         axes.set_ylim(0, top_bytes * 1.04 / GIB)
-        axes.xaxis.set_major_locator(_few_ticks(4))
-        axes.yaxis.set_major_locator(_few_ticks(3))
+        axes.xaxis.set_major_locator(few_ticks(4))
+        axes.yaxis.set_major_locator(few_ticks(3))
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         axes.xaxis.set_major_formatter(lambda t_s, _: f"{t_s:g} s" if t_s else "0")
         axes.set_ylabel("GiB", rotation=0, loc="top", labelpad=-6)
-        return _svg(figure, name, description, {_CURVE: variable(design)})
+        return svg_of(figure, name, description, {CURVE: variable(design)})
 
 
 def draw_tradeoff(tradeoff: Tradeoff, name: str, description: str) -> str:
     """Every configuration as a point with its spread and label, and the frontier; arguments as for `draw_panel`."""
     colours = {design: f"#0a0a{number:02x}" for number, design in enumerate(LOOKS)}
-    with _axes(_TRADEOFF_INCHES, _TRADEOFF_MARGINS_INCHES) as (figure, axes):
+    with axes_of(_TRADEOFF_INCHES, _TRADEOFF_MARGINS_INCHES) as (figure, axes):
         best = frontier(tradeoff.points)
         steps = [(point.cost.median, point.footprint.median) for point in best]
         axes.plot(
-            *zip(*steps, strict=True), color=_LINE, linewidth=1, linestyle=(0, (4, 3)), drawstyle="steps-post", zorder=1
+            *zip(*steps, strict=True), color=LINE, linewidth=1, linestyle=(0, (4, 3)), drawstyle="steps-post", zorder=1
         )
         for point in tradeoff.points:
             _draw_point(axes, point, colours[point.design], 8 if point in best else 6)
@@ -111,7 +82,7 @@ def draw_tradeoff(tradeoff: Tradeoff, name: str, description: str) -> str:
         axes.grid()
         axes.set_axisbelow(True)
         _draw_labels(axes, tradeoff.points, colours)
-        return _svg(figure, name, description, {colours[design]: variable(design) for design in colours})
+        return svg_of(figure, name, description, {colours[design]: variable(design) for design in colours})
 
 
 def _draw_point(axes: Any, point: Point, colour: str, size: float) -> None:
@@ -179,44 +150,17 @@ def draw_orders(
         name: as for `draw_panel`, as is the result.
         description: likewise.
     """
-    with _axes(_ORDERS_INCHES, _ORDERS_MARGINS_INCHES) as (figure, axes):
+    with axes_of(_ORDERS_INCHES, _ORDERS_MARGINS_INCHES) as (figure, axes):
         orders = [order for order, _ in spreads]
-        axes.plot(orders, [spread.median for _, spread in spreads], "o-", color=_CURVE, linewidth=1.4, markersize=4)
+        axes.plot(orders, [spread.median for _, spread in spreads], "o-", color=CURVE, linewidth=1.4, markersize=4)
         for order, spread in spreads:
-            axes.plot([order] * 2, [spread.low, spread.high], color=_CURVE, linewidth=0.9)
+            axes.plot([order] * 2, [spread.low, spread.high], color=CURVE, linewidth=0.9)
         axes.set_xlim(-0.4, end + 0.4)
         axes.set_ylim(0, 1.1 * max(spread.high for _, spread in spreads) or 1.0)
         axes.set_xticks(range(end + 1))
-        axes.yaxis.set_major_locator(_few_ticks(4))
+        axes.yaxis.set_major_locator(few_ticks(4))
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         axes.set_xlabel("order")
         axes.set_title(label, loc="left", fontsize=8)
-        return _svg(figure, name, description, {_CURVE: variable(design)})
-
-
-@contextmanager
-def _axes(inches: tuple[float, float], margins: tuple[float, float, float, float]) -> Iterator[tuple[Any, Any]]:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(cast(Any, _STYLE)):
-        figure = Figure(figsize=inches)
-        figure.patch.set_visible(False)
-        left, bottom, right, top = margins
-        width, height = inches
-        axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
-        axes.patch.set_visible(False)
-        yield figure, axes
-
-
-def _few_ticks(count: int) -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
-
-
-def _svg(figure: Any, name: str, description: str, colours: dict[str, str]) -> str:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return for_page(file.getvalue(), name, description, _VARIABLES | colours)
+        return svg_of(figure, name, description, {CURVE: variable(design)})

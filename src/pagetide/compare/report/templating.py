@@ -8,7 +8,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from pagetide.compare.report.condition_table import begins_group, groups_of, shown
-from pagetide.compare.report.palette import variable
+from pagetide.pages.palette import variable
 from pagetide.templates import templates_of
 
 

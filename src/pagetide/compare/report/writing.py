@@ -12,15 +12,12 @@ from pagetide.compare.grid.axes import QUICK
 from pagetide.compare.grid.setups import SETUPS
 from pagetide.compare.report.condition_table import table_of
 from pagetide.compare.report.page import (
-    Section,
     advice_body,
     claims_body,
     condition_body,
     curves_body,
-    facts,
     findings_body,
     measures_body,
-    page,
     panels_of,
     tradeoffs_body,
     troubles_body,
@@ -31,6 +28,7 @@ from pagetide.compare.results.records import Run
 from pagetide.compare.results.store import Store
 from pagetide.compare.results.wording import fault_words
 from pagetide.machine.faults import of_kind, parse_faults
+from pagetide.pages.whole import Section, facts, page
 from pagetide.whole_file import write_whole
 
 REPORT = "report.html"

@@ -183,9 +183,11 @@ class Store:
     def samples(self, key: str) -> dict[str, _Column]:
         """Time series of a run, a float64 column each: t_s, guest_used_bytes, host_resident_bytes and so on.
 
-        What was not told is NaN. A run that left none has columns of no entries.
+        What was not told, or not kept by the version that made it, is NaN. A run that left none has columns of no
+        entries.
         """
-        wanted = ", ".join(name for name in SAMPLE_COLUMNS if name != "key")
+        there = {row[0] for row in self._rows("SELECT column_name FROM (DESCRIBE samples)")}
+        wanted = ", ".join(name if name in there else f"NULL AS {name}" for name in SAMPLE_COLUMNS if name != "key")
         found = self._database.execute(
             f"SELECT {wanted} FROM samples WHERE key = ? ORDER BY t_s",  # noqa: S608 - our own names
             [key],

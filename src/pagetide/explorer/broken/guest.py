@@ -85,7 +85,7 @@ GUEST = {
         "the halves of an unreported block are marked when it is split",
         "cursor",
         _ZONE,
-        (Edit("guest.allocator.buddy", "def _split(", "bool(found & REPORTED) and ", ""),),
+        (Edit("guest.allocator.lists.taking", "def _split(", "bool(found & REPORTED) and ", ""),),
         "is marked Reported and was not discarded",
     ),
     "allocated meanwhile": Variant(

@@ -1,7 +1,8 @@
 """A cluster of hosts: its VMs placed by each plan under one setting, what follows, and the same for VMs drawn anew.
 
 A fleet is cut into clusters of so many VMs, in the order of its source: no VM is placed in another's hosts. Intervals
-come from a bootstrap: as many of the cluster's VMs are drawn, with replacement, and come in the order of the draw.
+come from a bootstrap: as many of the cluster's VMs are drawn, with replacement. Drawn or as they are, VMs come in an
+order that the seed decides: neighbours in a file are often one owner's, with their peaks at once.
 """
 
 from typing import NamedTuple
@@ -80,6 +81,7 @@ def cluster(usage: Usage, response: Response, question: Question, number: int) -
     """Place the VMs of cluster `number` by each plan, and count what follows."""
     found = series(usage, response)
     there = np.flatnonzero(usage.capacity_bytes.max(1, initial=0) > 0)
+    as_they_are = np.random.default_rng([question.seed, number]).permutation(there)
     draws = range(1, question.draws + 1) if len(there) else range(0)
     drawn = np.array([_draw(there, question.seed, number, draw) for draw in draws], np.int64).reshape(-1, len(there))
     placed, answers, heat = list[Placed](), dict[str, Answer](), dict[str, npt.NDArray[np.float32]]()
@@ -87,12 +89,12 @@ def cluster(usage: Usage, response: Response, question: Question, number: int) -
     held, used = (array[:, begin:] for array in (found.held_bytes, usage.used_bytes))
     for plan in question.plans:
         wanted = plan.wanted(before)
-        for draw, order in enumerate([there, *drawn]):
+        for draw, order in enumerate([as_they_are, *drawn]):
             hosts = first_fit(wanted, order, question.host.room_bytes)
             demand = demand_of(held, order, hosts)
             placed.append(Placed(plan.name, draw, len(order), pressure_of(demand, question.host.room_bytes)))
             if draw == 0:
-                pressed = Pressed(question.host, held[there], used[there], hosts, demand, usage.grid.step_s)
+                pressed = Pressed(question.host, held[order], used[order], hosts, demand, usage.grid.step_s)
                 answers[plan.name] = ANSWERS[question.answer](pressed)
                 heat[plan.name] = _fullest(demand / question.host.room_bytes, usage.grid.step_s)
     return Cluster(found, tuple(placed), answers, heat, drawn)

@@ -6,6 +6,7 @@ off, or not known throughout, are not drawn: the simulated guest has no such day
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -17,6 +18,7 @@ from pagetide.fleet.learning.observe import STEP_S, observe
 from pagetide.fleet.learning.responses import Learned
 from pagetide.fleet.learning.settings import RAM_BYTES
 from pagetide.fleet.usage.canonical import Source, UsageError
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import Costs
 
 MEAN_OFF_MAX = 0.03
@@ -168,3 +170,38 @@ def verdicts(checked: Sequence[Checked]) -> list[Verdict]:
         simulated, model = (float(np.mean([getattr(one, name) for one in own])) for name in ("simulated", "modelled"))
         found.append(Verdict(setting, guest, simulated, model, float(off.mean()), float(off.max())))
     return found
+
+
+def read_verdicts(path: Path) -> tuple[str, list[Verdict]]:
+    """Whose days were checked, and how that went, from what `pagetide fleet check --json` printed.
+
+    Raises:
+        ConfigError: the file cannot be read, or has nothing of the kind.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_File)
+    except OSError as error:
+        raise ConfigError(f"the check {path} cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(
+            f"{path} does not hold a check as `pagetide fleet check --json` prints it: {error}"
+        ) from error
+    return found.about, [Verdict(*msgspec.structs.astuple(one)) for one in found.verdicts]
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """A Verdict as JSON has it."""
+
+    setting: str
+    guest: str
+    simulated: float
+    modelled: float
+    mean_off: float
+    most_off: float
+
+
+class _File(msgspec.Struct, frozen=True):
+    """What of that file is read."""
+
+    about: str
+    verdicts: list[_Told]

@@ -72,12 +72,16 @@ KINDS: Mapping[str, tuple[float, Callable[[np.random.Generator, _Shares], _Share
 class MadeUp:
     """So many VMs; a Source. A VM is the same whatever is read with it, and however many there are."""
 
-    def __init__(self, vms: int, days: int, seed: int) -> None:
-        """Take how many there are, for how long, and what drives every random choice."""
+    def __init__(self, vms: int, days: int, seed: int, *, first: int = 0) -> None:
+        """Take how many there are, for how long, what drives every random choice, and the number of the first."""
         self.grid = Grid(0, STEP_S, days * DAY_S // STEP_S)
-        self.vms = tuple(map(str, range(vms)))
+        self.vms = tuple(map(str, range(first, first + vms)))
         self.about = f"a made-up fleet, {vms:,} VMs, seed {seed}"
-        self._seed = seed
+        self._days, self._seed, self._first = days, seed, first
+
+    def part(self, first: int, end: int) -> "MadeUp":
+        """The VMs from `first` up to `end` alone."""
+        return MadeUp(end - first, self._days, self._seed, first=self._first + first)
 
     def read(self, first: int, end: int) -> tuple[Usage, Oddities]:
         """The VMs from `first` up to `end`; none is odd, though some are off at times."""
@@ -86,7 +90,7 @@ class MadeUp:
         capacity, used = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         names, shares = list(KINDS), [share for share, _ in KINDS.values()]
         for row in range(end - first):
-            rng = np.random.default_rng([self._seed, first + row])
+            rng = np.random.default_rng([self._seed, self._first + first + row])
             size_bytes = int(rng.choice(_SIZES_GIB, p=_SIZE_SHARES)) * GIB
             share = KINDS[str(rng.choice(names, p=shares))][1](rng, day)
             is_on = share > 0

@@ -1,10 +1,10 @@
 """The buddy allocator's own operations; the caller holds the zone lock.
 
-Follows Linux's mm/page_alloc.c (6.1): `__rmqueue_smallest` and `expand`, `__free_one_page`. Allocating a block drops
+Follows Linux's mm/page_alloc.c (6.12): `__rmqueue_smallest` and `expand`, `__free_one_page`. Allocating a block drops
 its Reported mark; so do splitting and merging, unless KEEP_MARKS is set: then the halves of a reported block are
-reported, and so is what two reported blocks merge into, since none of it was touched. Two divergences: there is one
-free list an order, not one a migratetype, and a double or a wrong free is refused with an error instead of being
-undefined.
+reported, and so is what two reported blocks merge into, since none of it was touched. Two divergences: a zone has one
+free list an order, and not one a migratetype, unless it was made with them; and a double or a wrong free is refused
+with an error instead of being undefined.
 
 With KEEP_APART the mark is exact for every page: blocks of at least the reporting order that differ in it do not merge,
 but when an allocation would fail otherwise (`join_apart`). So no page needs a mark of its own, and what is touched
@@ -16,28 +16,34 @@ age is what it was.
 
 from typing import Any
 
-from pagetide.guest.allocator.candidates import map_clear, map_set
-from pagetide.guest.allocator.frames import claim_block, offer_block
-from pagetide.guest.allocator.request import notify_free, record_hint
+from pagetide.guest.allocator.frames import offer_block
+from pagetide.guest.allocator.lists.by_type import take_of_type
+from pagetide.guest.allocator.lists.free_list import (
+    add_to_free_list,
+    link,
+    list_head,
+    mark_reported,
+    take_from_free_list,
+    unlink,
+)
+from pagetide.guest.allocator.lists.migratetypes import heads_for
+from pagetide.guest.allocator.lists.taking import pick, take_from
 from pagetide.guest.allocator.zone_layout import (
     BUDDY,
     FRAME_TABLE,
     FREE_PAGES,
     KEEP_APART,
     KEEP_MARKS,
+    MOVABLE,
     NEXT,
-    NOTIFY_SPLITS,
     NR_FREE,
     NR_PAGES,
     NR_REPORTED,
     ORDER_MASK,
-    PCP,
+    PAGEBLOCKS,
     PREVIOUS,
-    RECORD_UNREPORTED,
     RECORD_WORDS,
-    RECORDING,
     REPORTED,
-    REPORTED_PAGES,
     REPORTING_ORDER,
     STATE,
     TAKEN_PAGES,
@@ -52,79 +58,16 @@ from pagetide.memory.frame_table import FRAME_ORDER
 from pagetide.units import ORDER_MAX, ORDERS
 
 
-@inline_kernel
-def _link(pages: Any, before: int, pfn: int, after: int) -> None:
-    pages[before * RECORD_WORDS + NEXT] = pfn
-    pages[pfn * RECORD_WORDS + PREVIOUS] = before
-    pages[pfn * RECORD_WORDS + NEXT] = after
-    pages[after * RECORD_WORDS + PREVIOUS] = pfn
-
-
-@inline_kernel
-def _unlink(pages: Any, pfn: int) -> None:
-    before = pages[pfn * RECORD_WORDS + PREVIOUS]
-    after = pages[pfn * RECORD_WORDS + NEXT]
-    pages[before * RECORD_WORDS + NEXT] = after
-    pages[after * RECORD_WORDS + PREVIOUS] = before
-
-
-@inline_kernel
-def list_head(words: Any, order: int) -> int:
-    """The sentinel record of this order's free list."""
-    return words[NR_PAGES] + order  # type: ignore[no-any-return]
-
-
-@kernel
-def rotate_to_front(words: Any, pages: Any, pfn: int, order: int) -> None:
-    """Make this block the first of its free list, keeping the list's circular order (`list_rotate_to_front`)."""
-    head = list_head(words, order)
-    if pages[head * RECORD_WORDS + NEXT] != pfn:
-        _unlink(pages, head)
-        _link(pages, int(pages[pfn * RECORD_WORDS + PREVIOUS]), head, pfn)
-
-
-@kernel
-def add_to_free_list(words: Any, pages: Any, pfn: int, order: int, tail: bool, tick: int) -> None:
-    """Put a block on its free list, unmarked, free since this tick."""
-    head = list_head(words, order)
-    if tail:
-        _link(pages, int(pages[head * RECORD_WORDS + PREVIOUS]), pfn, head)
-    else:
-        _link(pages, head, pfn, int(pages[head * RECORD_WORDS + NEXT]))
-    pages[pfn * RECORD_WORDS + STATE] = tick << TICK_SHIFT | BUDDY | order
-    words[NR_FREE + order] += 1
-    if order >= words[REPORTING_ORDER] and words[RECORDING] == RECORD_UNREPORTED:
-        map_set(words, pfn >> words[REPORTING_ORDER])
-
-
-@kernel
-def take_from_free_list(words: Any, pages: Any, pfn: int, order: int) -> None:
-    """Take a block off its free list; its Reported mark goes."""
-    _unlink(pages, pfn)
-    if pages[pfn * RECORD_WORDS + STATE] & REPORTED:
-        words[NR_REPORTED + order] -= 1
-        words[REPORTED_PAGES] -= 1 << order
-    elif order >= words[REPORTING_ORDER] and words[RECORDING] == RECORD_UNREPORTED:
-        map_clear(words, pfn >> words[REPORTING_ORDER])
-    pages[pfn * RECORD_WORDS + STATE] = 0
-    words[NR_FREE + order] -= 1
-
-
-@kernel
-def mark_reported(words: Any, pages: Any, pfn: int, order: int) -> None:
-    """Set the Reported mark of a block on a free list."""
-    pages[pfn * RECORD_WORDS + STATE] |= REPORTED
-    words[NR_REPORTED + order] += 1
-    words[REPORTED_PAGES] += 1 << order
-    if order >= words[REPORTING_ORDER] and words[RECORDING] == RECORD_UNREPORTED:
-        map_clear(words, pfn >> words[REPORTING_ORDER])
-
-
 @kernel
 def take_block(words: Any, pages: Any, order: int, state: int) -> int:
-    """Allocate a block and give it this state; -1 if there is none or it would break the min watermark."""
+    """Allocate a block and give it this state; -1 if there is none or it would break the min watermark.
+
+    The state of what is allocated has the migratetype, for a zone that keeps to them.
+    """
     if words[FREE_PAGES] - (1 << order) < words[WMARK_MIN]:
         return -1
+    if words[PAGEBLOCKS] != 0:
+        return take_of_type(words, pages, order, state)
     first = order
     if words[KEEP_MARKS] == KEEP_APART:
         words[TAKEN_PAGES] += 1 << order
@@ -132,24 +75,9 @@ def take_block(words: Any, pages: Any, order: int, state: int) -> int:
     for current in range(first, ORDERS):
         if words[NR_FREE + current] == 0:
             continue
-        pfn = int(pages[list_head(words, current) * RECORD_WORDS + NEXT])
-        if current >= FRAME_ORDER and words[FRAME_TABLE] != 0:
-            pfn = claim_block(words, pages, list_head(words, current), current, order)
-            if pfn < 0:
-                continue
-        head = pfn & ~((1 << current) - 1)
-        found = int(pages[head * RECORD_WORDS + STATE])
-        take_from_free_list(words, pages, head, current)
-        if pfn != head:
-            current -= 1  # noqa: PLW2901 - the lower half stays free: the host is taking it
-            add_to_free_list(words, pages, head, current, False, found >> TICK_SHIFT)
-        if current > order:
-            _split(words, pages, pfn, current, order, found)
-        if state == PCP and words[KEEP_MARKS] != 0:
-            state |= found & REPORTED
-        pages[pfn * RECORD_WORDS + STATE] = state | order
-        words[FREE_PAGES] -= 1 << order
-        return pfn
+        pfn = pick(words, pages, list_head(words, current, MOVABLE), current, order)
+        if pfn >= 0:
+            return take_from(words, pages, pfn, current, order, state)
     return -1
 
 
@@ -158,32 +86,15 @@ def _first_unreported(words: Any, pages: Any, order: int) -> int:
     """The smallest order from this one on with an unreported block, which is then its list's first; else this one."""
     for current in range(order, ORDERS):
         if words[NR_FREE + current] > words[NR_REPORTED + current]:
-            head = list_head(words, current)
+            head = list_head(words, current, MOVABLE)
             pfn = int(pages[head * RECORD_WORDS + NEXT])
             while pages[pfn * RECORD_WORDS + STATE] & REPORTED:  # from a time when they were not kept apart
                 following = int(pages[pfn * RECORD_WORDS + NEXT])
-                _unlink(pages, pfn)
-                _link(pages, int(pages[head * RECORD_WORDS + PREVIOUS]), pfn, head)
+                unlink(pages, pfn)
+                link(pages, int(pages[head * RECORD_WORDS + PREVIOUS]), pfn, head)
                 pfn = following
             return current
     return order
-
-
-@kernel
-def _split(words: Any, pages: Any, pfn: int, high: int, low: int, found: int) -> None:
-    """Put the upper halves of a block back, down to the order wanted (`expand`); `found` was the block's STATE."""
-    keep = bool(found & REPORTED) and words[KEEP_MARKS] != 0
-    if found & REPORTED and not keep and words[NOTIFY_SPLITS]:
-        notify_free(words, 0, pfn + (1 << (high - 1)), high - 1)
-    half = high
-    while half > low:
-        half -= 1
-        tail = keep and words[KEEP_MARKS] == KEEP_APART
-        add_to_free_list(words, pages, pfn + (1 << half), half, tail, found >> TICK_SHIFT)
-        if keep:
-            mark_reported(words, pages, pfn + (1 << half), half)
-        elif half >= words[REPORTING_ORDER]:
-            record_hint(words, 0, pfn + (1 << half), half)
 
 
 @inline_kernel
@@ -211,10 +122,13 @@ def return_block(words: Any, pages: Any, pfn: int, order: int, tail: bool, repor
         take_from_free_list(words, pages, buddy, order)
         pfn &= ~(1 << order)
         order += 1
+    heads = words[NR_PAGES]
+    if words[PAGEBLOCKS] != 0:
+        heads = heads_for(words, pfn, order, first)
     if not tail and order < ORDER_MAX - 1:
         larger = pfn & ~(1 << order)
         tail = _is_buddy(words, pages, larger ^ (2 << order), order + 1)
-    add_to_free_list(words, pages, pfn, order, tail, words[TICK])
+    add_to_free_list(words, pages, heads, pfn, order, tail, words[TICK])
     if reported:
         mark_reported(words, pages, pfn, order)
     if order >= FRAME_ORDER and words[FRAME_TABLE] != 0:
@@ -227,6 +141,7 @@ def _return_apart(words: Any, pages: Any, pfn: int, order: int, reported: bool, 
     """The same with KEEP_APART: blocks of at least the order `apart_from` merge with their like alone."""
     words[FREE_PAGES] += 1 << order
     pages[pfn * RECORD_WORDS + STATE] = 0
+    first = pfn
     while order < ORDER_MAX and _is_buddy(words, pages, pfn ^ (1 << order), order):
         buddy = pfn ^ (1 << order)
         found = int(pages[buddy * RECORD_WORDS + STATE])
@@ -238,7 +153,10 @@ def _return_apart(words: Any, pages: Any, pfn: int, order: int, reported: bool, 
         take_from_free_list(words, pages, buddy, order)
         pfn &= ~(1 << order)
         order += 1
-    add_to_free_list(words, pages, pfn, order, reported, (words[TICK] - age) & TICK_MASK)
+    heads = words[NR_PAGES]
+    if words[PAGEBLOCKS] != 0:
+        heads = heads_for(words, pfn, order, first)
+    add_to_free_list(words, pages, heads, pfn, order, reported, (words[TICK] - age) & TICK_MASK)
     if reported:
         mark_reported(words, pages, pfn, order)
     return order

@@ -11,7 +11,9 @@ allocator never misses a page (SPARES; Tsirkin's hinting buffer). A spare is a b
 
 from typing import Any
 
-from pagetide.guest.allocator.buddy import return_block, rotate_to_front, take_block, take_from_free_list
+from pagetide.guest.allocator.buddy import return_block, take_block
+from pagetide.guest.allocator.lists.free_list import list_head, rotate_to_front, take_from_free_list
+from pagetide.guest.allocator.lists.migratetypes import make_movable, nr_migratetypes
 from pagetide.guest.allocator.report_costs import hold_begins, hold_ends
 from pagetide.guest.allocator.request import record_hint
 from pagetide.guest.allocator.zone_layout import (
@@ -23,12 +25,13 @@ from pagetide.guest.allocator.zone_layout import (
     ISOLATED_BLOCKS,
     ISOLATED_BLOCKS_MAX,
     ISOLATED_PAGES,
+    LISTED_SHIFT,
     NEXT,
     NR_FREE,
-    NR_PAGES,
     NR_REPORTED,
     NR_VCPUS,
     ORDER_MASK,
+    PAGEBLOCKS,
     RECORD_WORDS,
     REPORTED,
     REPORTING_ORDER,
@@ -48,6 +51,7 @@ from pagetide.guest.allocator.zone_layout import (
 )
 from pagetide.guest.allocator.zone_lock import lock, unlock
 from pagetide.jit import kernel
+from pagetide.units import PAGEBLOCK_ORDER
 
 LIST_DONE = 0
 """Nothing unreported is left on the list, as far as the walk was to go."""
@@ -100,6 +104,8 @@ def isolate_block(words: Any, pages: Any, pfn: int, order: int) -> int:
         return WATERMARK
     take_from_free_list(words, pages, pfn, order)
     pages[pfn * RECORD_WORDS + STATE] = ISOLATED | order
+    if order >= PAGEBLOCK_ORDER - 1 and words[PAGEBLOCKS] != 0:
+        make_movable(words, pages, pfn, order)
     words[FREE_PAGES] -= nr_pages
     words[ISOLATED_PAGES] += nr_pages
     words[ISOLATED_BLOCKS] += 1
@@ -156,15 +162,27 @@ def is_young(words: Any, state: int) -> bool:
 
 
 @kernel
+def following_list(words: Any, listed: int) -> int:
+    """The free list after this one: of the next migratetype, or of the next order (`page_reporting_process_zone`).
+
+    A list is an order, and from LISTED_SHIFT on a migratetype; so without them it is an order and no more.
+    """
+    migratetype = (listed >> LISTED_SHIFT) + 1
+    if migratetype < nr_migratetypes(words):
+        return listed + (1 << LISTED_SHIFT)
+    return (listed & ORDER_MASK) + 1
+
+
+@kernel
 def walk_free_list(
-    words: Any, pages: Any, order: int, batch: Any, filled: int, take: bool, rotate: bool, steps: Any
+    words: Any, pages: Any, listed: int, batch: Any, filled: int, take: bool, rotate: bool, steps: Any
 ) -> int:
     """Walk one free list from its head and isolate the unreported blocks into the batch.
 
     Args:
         words: the zone's words.
         pages: its page records.
-        order: whose list.
+        listed: which list, as of `following_list`.
         batch: int64 array as long as the batch's capacity.
         filled: how many blocks are in it already, from lists walked before.
         take: False to stop at the first unreported block instead (Linux's budget is spent).
@@ -177,7 +195,8 @@ def walk_free_list(
     """
     lock(words, ZONE_LOCK)
     since_ns = hold_begins(words)
-    head = words[NR_PAGES] + order
+    order = listed & ORDER_MASK
+    head = list_head(words, order, listed >> LISTED_SHIFT)
     outcome = LIST_DONE
     passed_over = 0
     pfn = int(pages[head * RECORD_WORDS + NEXT])

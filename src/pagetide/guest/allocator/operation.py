@@ -7,7 +7,10 @@ ALLOCATE = 0
 FREE = 1
 
 OPERATION = np.dtype([("kind", np.uint8), ("order", np.uint8), ("slot", np.int32)])
-"""An operation: ALLOCATE puts a block of the order into the slot, FREE frees what is in it."""
+"""An operation: ALLOCATE puts a block of the order into the slot, FREE frees what is in it.
+
+With the order of an ALLOCATE, from LISTED_SHIFT on, goes its migratetype (zone_layout.py).
+"""
 
 
 def operations(kind: npt.ArrayLike, order: npt.ArrayLike, slot: npt.ArrayLike) -> npt.NDArray[np.void]:

@@ -3,20 +3,26 @@
 from typing import Any
 
 from pagetide.guest.allocator.buddy import join_apart, return_block, take_block
-from pagetide.guest.allocator.pcp import pcp_drain_all, pcp_return, pcp_take
+from pagetide.guest.allocator.lists.migratetypes import migratetype_of
+from pagetide.guest.allocator.pcp import has_list, pcp_drain_all, pcp_return, pcp_return_typed, pcp_take, pcp_take_typed
 from pagetide.guest.allocator.request import notify_free
 from pagetide.guest.allocator.zone_layout import (
     ALLOCATED,
     FREE_PAGES,
     KEEP_APART,
     KEEP_MARKS,
+    LISTED_SHIFT,
+    MIGRATETYPE_SHIFT,
+    MOVABLE,
     NR_PAGES,
     ORDER_MASK,
+    PAGEBLOCKS,
     PCP_ORDERS,
     RECORD_WORDS,
     REPORTED,
     STATE,
     TYPE_MASK,
+    TYPED_PCP_ORDERS,
     WMARK_MIN,
     ZONE_LOCK,
 )
@@ -28,22 +34,24 @@ _JOINED_AT_ONCE = 1024
 
 
 @inline_kernel
-def allocate(words: Any, pages: Any, vcpu: int, order: int) -> int:
-    """Allocate a block of 2^order pages; its first page frame, or -1 if that would break the min watermark.
+def allocate(words: Any, pages: Any, vcpu: int, wanted: int) -> int:
+    """Allocate a block; its first page frame, or -1 if that would break the min watermark.
 
+    What is wanted is an order, and from LISTED_SHIFT on a migratetype, which a zone that does not keep to them ignores.
     Before it fails it drains all per-CPU lists and tries once more, as Linux's slow path does.
     """
-    pfn = _allocate_once(words, pages, vcpu, order)
-    return pfn if pfn >= 0 else _allocate_slowly(words, pages, vcpu, order)
+    pfn = _allocate_once(words, pages, vcpu, wanted)
+    return pfn if pfn >= 0 else _allocate_slowly(words, pages, vcpu, wanted)
 
 
 @kernel
-def _allocate_slowly(words: Any, pages: Any, vcpu: int, order: int) -> int:
+def _allocate_slowly(words: Any, pages: Any, vcpu: int, wanted: int) -> int:
     pcp_drain_all(words, pages)
+    order = wanted & ORDER_MASK
     is_in_pieces = order > 0 and words[FREE_PAGES] - (1 << order) >= words[WMARK_MIN]
     if is_in_pieces and words[KEEP_MARKS] == KEEP_APART:
         join_all(words, pages)
-    return _allocate_once(words, pages, vcpu, order)
+    return _allocate_once(words, pages, vcpu, wanted)
 
 
 @kernel
@@ -57,16 +65,21 @@ def join_all(words: Any, pages: Any) -> None:
 
 
 @inline_kernel
-def _allocate_once(words: Any, pages: Any, vcpu: int, order: int) -> int:
-    if words[PCP_ORDERS] >> order & 1:
-        return pcp_take(words, pages, vcpu, order)
-    return _take_from_zone(words, pages, order)
+def _allocate_once(words: Any, pages: Any, vcpu: int, wanted: int) -> int:
+    if words[PCP_ORDERS] >> wanted & 1:
+        return pcp_take(words, pages, vcpu, wanted)
+    return _allocate_otherwise(words, pages, vcpu, wanted)
 
 
 @kernel
-def _take_from_zone(words: Any, pages: Any, order: int) -> int:
+def _allocate_otherwise(words: Any, pages: Any, vcpu: int, wanted: int) -> int:
+    """Allocate what has a migratetype, or no per-CPU list."""
+    order = wanted & ORDER_MASK
+    migratetype = wanted >> LISTED_SHIFT if words[PAGEBLOCKS] != 0 else MOVABLE
+    if has_list(words, order):
+        return pcp_take_typed(words, pages, vcpu, order, migratetype)
     lock(words, ZONE_LOCK)
-    pfn = take_block(words, pages, order, ALLOCATED)
+    pfn = take_block(words, pages, order, ALLOCATED | migratetype << MIGRATETYPE_SHIFT)
     unlock(words, ZONE_LOCK)
     return pfn
 
@@ -81,12 +94,16 @@ def free(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> int:
     if words[PCP_ORDERS] >> order & 1:
         pcp_return(words, pages, vcpu, pfn, order)
     else:
-        _return_to_zone(words, pages, vcpu, pfn, order)
+        _free_otherwise(words, pages, vcpu, pfn, order)
     return 0
 
 
 @kernel
-def _return_to_zone(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> None:
+def _free_otherwise(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> None:
+    """Free a block of a zone that keeps to migratetypes, or one that has no per-CPU list."""
+    if words[TYPED_PCP_ORDERS] >> order & 1:
+        pcp_return_typed(words, pages, vcpu, pfn, order, migratetype_of(words, pfn))
+        return
     lock(words, ZONE_LOCK)
     merged = return_block(words, pages, pfn, order, False, False)
     notify_free(words, vcpu, pfn & ~((1 << merged) - 1), merged)

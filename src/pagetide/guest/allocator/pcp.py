@@ -1,4 +1,4 @@
-"""Per-CPU lists: each vCPU's own blocks in front of the buddy allocator, a list an order.
+"""Per-CPU lists: each vCPU's own blocks in front of the buddy allocator, a list an order and a migratetype.
 
 Follows Linux's mm/page_alloc.c (6.12). Lists are for the orders up to PAGE_ALLOC_COSTLY_ORDER and for the huge page's
 (`pcp_allowed_order`, since 5.14); PCP_ORDERS has a bit for each. A list is a stack, refilled with `batch` pages, but
@@ -11,7 +11,11 @@ than its high watermark, and when block after block is freed that is larger than
 (`free_high` in `free_unref_page_commit`). Reporting drains nothing before a pass, neither here nor there
 (mm/page_reporting.c, `page_reporting_process`).
 
-Divergences: a list has room for PCP_PAGES_MAX pages; lists are given back a batch under each hold of the zone lock, and
+With migratetypes an allocation takes from its type's list, and a block that is freed goes to that of its pageblock's
+type, which may be another one by the time that it goes back.
+
+Divergences: each type has a list of the huge page's order (Linux has one of movable blocks and one of others); a list
+has room for PCP_PAGES_MAX pages; lists are given back a batch under each hold of the zone lock, and
 a refill is never more than a batch (Linux doubles both, and holds the lock for up to 2016 pages); a drain sets the
 limit back (in Linux an eighth of it decays every second); nothing is reclaimed. A block that was reported keeps its
 mark on a list with KEEP_MARKS, for nobody touched it.
@@ -23,12 +27,15 @@ the zone's.
 from typing import Any
 
 from pagetide.guest.allocator.buddy import return_block, take_block
+from pagetide.guest.allocator.lists.migratetypes import nr_migratetypes
 from pagetide.guest.allocator.request import notify_free
 from pagetide.guest.allocator.zone_layout import (
     ALLOCATED,
     END,
     FREE_PAGES,
     LIST_WORDS,
+    MIGRATETYPE_SHIFT,
+    MOVABLE,
     NR_LISTS,
     NR_VCPUS,
     OLDEST,
@@ -42,10 +49,13 @@ from pagetide.guest.allocator.zone_layout import (
     PCP_LIMIT,
     PCP_LISTS,
     PCP_LOCK,
+    PCP_ORDERS,
     PCP_PAGES_MAX,
     RECORD_WORDS,
     REPORTED,
     STATE,
+    TYPE_WORDS,
+    TYPED_PCP_ORDERS,
     VCPU_WORDS,
     WMARK_HIGH,
     ZONE_LOCK,
@@ -79,6 +89,12 @@ def linux_pcp_high(nr_pages: int, low_pages: int, vcpus: int, batch: int) -> tup
 
 
 @inline_kernel
+def has_list(words: Any, order: int) -> bool:
+    """Whether blocks of this order have per-CPU lists, with migratetypes or without."""
+    return (words[PCP_ORDERS] | words[TYPED_PCP_ORDERS]) >> order & 1 != 0  # type: ignore[no-any-return]
+
+
+@inline_kernel
 def list_of(order: int) -> int:
     """Which of a vCPU's lists has the blocks of this order (`order_to_pindex`)."""
     return min(order, NR_LISTS - 1) & _NOT_NEGATIVE
@@ -97,28 +113,46 @@ def _base_of(vcpu: int) -> int:
 
 
 @inline_kernel
+def lists_base(base: int, migratetype: int) -> int:
+    """Index in `words` from which a migratetype's lists and rings are where zone_layout.py has them."""
+    return base + migratetype * TYPE_WORDS
+
+
+@inline_kernel
 def place_of(number: int, index: int) -> int:
-    """Where, from the vCPU's base on, a list has a block: each list's ring has half the room of the one before."""
+    """Where, from the lists' base on, a list has a block: each list's ring has half the room of the one before."""
     return PCP_BLOCKS + 2 * PCP_PAGES_MAX - (2 * PCP_PAGES_MAX >> number) + (index & (PCP_PAGES_MAX - 1 >> number))
 
 
 @inline_kernel
 def pcp_take(words: Any, pages: Any, vcpu: int, order: int) -> int:
-    """Allocate one block from this vCPU's list of the order, refilling it when empty; -1 if there is none."""
+    """Allocate one movable block from this vCPU's list of the order, refilling it when empty; -1 if there is none."""
     base = _base_of(vcpu)
+    return _take(words, pages, base, base, order, ALLOCATED)
+
+
+@inline_kernel
+def pcp_take_typed(words: Any, pages: Any, vcpu: int, order: int, migratetype: int) -> int:
+    """The same with the list of a migratetype."""
+    base = _base_of(vcpu)
+    return _take(words, pages, base, lists_base(base, migratetype), order, ALLOCATED | migratetype << MIGRATETYPE_SHIFT)
+
+
+@inline_kernel
+def _take(words: Any, pages: Any, base: int, lists: int, order: int, state: int) -> int:
     number = list_of(order)
     place = PCP_LISTS + LIST_WORDS * number
     lock(words, base + PCP_LOCK)
     if words[base + PCP_FREED] > 0:
         words[base + PCP_FREED] >>= 1
-    end = words[base + place + END]
-    if end == words[base + place + OLDEST]:
-        pfn = _refill(words, pages, base, order)
+    end = words[lists + place + END]
+    if end == words[lists + place + OLDEST]:
+        pfn = _refill(words, pages, base, lists, order, state)
     else:
-        pfn = words[base + place_of(number, end - 1)] & _NOT_NEGATIVE
-        words[base + place + END] = end - 1
+        pfn = words[lists + place_of(number, end - 1)] & _NOT_NEGATIVE
+        words[lists + place + END] = end - 1
         words[base + PCP_COUNT] -= 1 << order
-        pages[pfn * RECORD_WORDS + STATE] = ALLOCATED | order
+        pages[pfn * RECORD_WORDS + STATE] = state | order
     unlock(words, base + PCP_LOCK)
     return pfn
 
@@ -127,13 +161,25 @@ def pcp_take(words: Any, pages: Any, vcpu: int, order: int) -> int:
 def pcp_return(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> None:
     """Free one block, which the caller has checked to be allocated, to this vCPU's list of its order."""
     base = _base_of(vcpu)
+    _return(words, pages, vcpu, base, base, pfn, order, MOVABLE)
+
+
+@inline_kernel
+def pcp_return_typed(words: Any, pages: Any, vcpu: int, pfn: int, order: int, migratetype: int) -> None:
+    """The same with the list of a migratetype."""
+    base = _base_of(vcpu)
+    _return(words, pages, vcpu, base, lists_base(base, migratetype), pfn, order, migratetype)
+
+
+@inline_kernel
+def _return(words: Any, pages: Any, vcpu: int, base: int, lists: int, pfn: int, order: int, migratetype: int) -> None:
     number = list_of(order)
     place = PCP_LISTS + LIST_WORDS * number
     lock(words, base + PCP_LOCK)
     pages[pfn * RECORD_WORDS + STATE] = PCP | order
-    end = words[base + place + END]
-    words[base + place_of(number, end)] = pfn
-    words[base + place + END] = end + 1
+    end = words[lists + place + END]
+    words[lists + place_of(number, end)] = pfn
+    words[lists + place + END] = end + 1
     count = words[base + PCP_COUNT] + (1 << order)
     words[base + PCP_COUNT] = count
     freed = words[base + PCP_FREED]
@@ -141,13 +187,13 @@ def pcp_return(words: Any, pages: Any, vcpu: int, pfn: int, order: int) -> None:
         freed += 1 << order
         words[base + PCP_FREED] = freed
     if count >= words[PCP_HIGH] or (freed > words[PCP_BATCH] and 0 < order <= COSTLY_ORDER):
-        _trim(words, pages, vcpu, order)
+        _trim(words, pages, vcpu, order, migratetype)
     unlock(words, base + PCP_LOCK)
 
 
 @kernel
-def _trim(words: Any, pages: Any, vcpu: int, order: int) -> None:
-    """Give back what a vCPU's lists have too much of, after a block of this order was freed to them."""
+def _trim(words: Any, pages: Any, vcpu: int, order: int, migratetype: int) -> None:
+    """Give back what a vCPU's lists have too much of, after a block of this order and type was freed to them."""
     base = _base_of(vcpu)
     count, freed, limit = words[base + PCP_COUNT], words[base + PCP_FREED], words[base + PCP_LIMIT]
     batch, high = words[PCP_BATCH], words[PCP_HIGH]
@@ -162,7 +208,7 @@ def _trim(words: Any, pages: Any, vcpu: int, order: int) -> None:
         words[base + PCP_LIMIT] = max(limit, min(freed + batch, words[PCP_HIGH_MAX]))
         left = max(batch, min(freed, limit - batch))
     while left > 0 and words[base + PCP_COUNT] > 0:
-        left -= _drain(words, pages, vcpu, list_of(order), min(left, batch))
+        left -= _drain(words, pages, vcpu, list_of(order), migratetype, min(left, batch))
 
 
 @kernel
@@ -171,7 +217,7 @@ def pcp_drain(words: Any, pages: Any, vcpu: int) -> None:
     base = _base_of(vcpu)
     lock(words, base + PCP_LOCK)
     while words[base + PCP_COUNT] > 0:
-        _drain(words, pages, vcpu, 0, words[PCP_BATCH])
+        _drain(words, pages, vcpu, 0, 0, words[PCP_BATCH])
     words[base + PCP_LIMIT] = words[PCP_HIGH]
     words[base + PCP_FREED] = 0
     unlock(words, base + PCP_LOCK)
@@ -189,15 +235,17 @@ def pcp_blocks(words: Any, vcpu: int) -> int:
     """How many blocks a vCPU's lists have."""
     base = _base_of(vcpu)
     blocks = 0
-    for number in range(NR_LISTS):
-        place = PCP_LISTS + LIST_WORDS * number
-        blocks += words[base + place + END] - words[base + place + OLDEST]
+    for migratetype in range(nr_migratetypes(words)):
+        lists = lists_base(base, migratetype)
+        for number in range(NR_LISTS):
+            place = PCP_LISTS + LIST_WORDS * number
+            blocks += words[lists + place + END] - words[lists + place + OLDEST]
     return blocks
 
 
 @kernel
-def _refill(words: Any, pages: Any, base: int, order: int) -> int:
-    """Allocate a block, and further ones onto this list, which is empty; the block's first frame, or -1."""
+def _refill(words: Any, pages: Any, base: int, lists: int, order: int, state: int) -> int:
+    """Allocate a block, and further ones onto its list, which is empty; the block's first frame, or -1."""
     batch = words[PCP_BATCH]
     if batch > 1:
         batch = max(batch >> order, 2)
@@ -206,37 +254,41 @@ def _refill(words: Any, pages: Any, base: int, order: int) -> int:
     lock(words, ZONE_LOCK)
     if words[FREE_PAGES] >= words[WMARK_HIGH]:
         words[base + PCP_LIMIT] = min(words[base + PCP_LIMIT] + words[PCP_BATCH], words[PCP_HIGH_MAX])
-    first = take_block(words, pages, order, ALLOCATED)
+    first = take_block(words, pages, order, state)
     following = first
     while following >= 0 and oldest > 0:
-        following = take_block(words, pages, order, PCP)
+        following = take_block(words, pages, order, state ^ (ALLOCATED ^ PCP))
         if following >= 0:
             oldest -= 1
-            words[base + place_of(number, oldest)] = following
+            words[lists + place_of(number, oldest)] = following
     unlock(words, ZONE_LOCK)
     # The stack grows upwards and blocks come out in the order in which the buddy allocator gave them.
-    words[base + PCP_LISTS + LIST_WORDS * number + OLDEST] = oldest
-    words[base + PCP_LISTS + LIST_WORDS * number + END] = batch - 1
+    words[lists + PCP_LISTS + LIST_WORDS * number + OLDEST] = oldest
+    words[lists + PCP_LISTS + LIST_WORDS * number + END] = batch - 1
     words[base + PCP_COUNT] += batch - 1 - oldest << order
     return first
 
 
 @kernel
-def _drain(words: Any, pages: Any, vcpu: int, number: int, most: int) -> int:
+def _drain(words: Any, pages: Any, vcpu: int, number: int, migratetype: int, most: int) -> int:
     """Give blocks back until they are so many pages or none is left, from this list on; how many pages they were."""
     base = _base_of(vcpu)
+    lists = lists_base(base, migratetype)
     most = min(most, words[base + PCP_COUNT])
     drained = 0
     lock(words, ZONE_LOCK)
     while drained < most:
         place = PCP_LISTS + LIST_WORDS * number
-        oldest = words[base + place + OLDEST]
-        if oldest == words[base + place + END]:
-            number = (number + 1) % NR_LISTS
+        oldest = words[lists + place + OLDEST]
+        if oldest == words[lists + place + END]:
+            migratetype += 1
+            if migratetype >= nr_migratetypes(words):
+                migratetype, number = 0, (number + 1) % NR_LISTS
+            lists = lists_base(base, migratetype)
             continue
         order = order_of(number)
-        pfn = words[base + place_of(number, oldest)]
-        words[base + place + OLDEST] = oldest + 1
+        pfn = words[lists + place_of(number, oldest)]
+        words[lists + place + OLDEST] = oldest + 1
         words[base + PCP_COUNT] -= 1 << order
         drained += 1 << order
         marked = pages[pfn * RECORD_WORDS + STATE] & REPORTED != 0

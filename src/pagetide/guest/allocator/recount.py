@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.candidates import map_next
-from pagetide.guest.allocator.pcp import list_of, place_of
+from pagetide.guest.allocator.lists.migratetypes import migratetype_of, nr_migratetypes
+from pagetide.guest.allocator.pcp import has_list, list_of, lists_base, place_of
 from pagetide.guest.allocator.zone_layout import (
     BALLOON,
     BALLOON_PAGES,
@@ -27,6 +28,7 @@ from pagetide.guest.allocator.zone_layout import (
     KEEP_APART,
     KEEP_MARKS,
     LIST_WORDS,
+    MOVABLE,
     NEXT,
     NR_FREE,
     NR_PAGES,
@@ -34,10 +36,10 @@ from pagetide.guest.allocator.zone_layout import (
     NR_VCPUS,
     OLDEST,
     ORDER_MASK,
+    PAGEBLOCKS,
     PCP,
     PCP_COUNT,
     PCP_LISTS,
-    PCP_ORDERS,
     PREVIOUS,
     RECORD_HINT_ARRAYS,
     RECORD_HINT_MAP,
@@ -54,7 +56,7 @@ from pagetide.guest.allocator.zone_layout import (
     vcpu_base,
 )
 from pagetide.memory.frame_table import FRAME_ORDER, FRAME_PAGES, FRAMES, OPEN, STATE_MASK
-from pagetide.units import ORDER_MAX, ORDERS
+from pagetide.units import ORDER_MAX, ORDERS, PAGEBLOCK_ORDER
 
 Words = npt.NDArray[np.int64]
 Pages = npt.NDArray[np.uint32]
@@ -91,9 +93,9 @@ def blocks(words: Words, pages: Pages) -> Iterator[Block]:
     assert pfn == nr_pages, "the last block crosses the end of the zone"
 
 
-def free_list(words: Words, pages: Pages, order: int) -> list[int]:
-    """The frames on an order's free list, head first; the zone must be at rest."""
-    head = int(words[NR_PAGES]) + order
+def free_list(words: Words, pages: Pages, order: int, migratetype: int) -> list[int]:
+    """The frames on a free list, head first; the zone must be at rest."""
+    head = int(words[NR_PAGES]) + order + ORDERS * migratetype
     found: list[int] = []
     before, pfn = head, int(pages[head * RECORD_WORDS + NEXT])
     while pfn != head:
@@ -115,9 +117,11 @@ def recount(words: Words, pages: Pages, frame_table: Words) -> None:
     isolated = [block for block in found if block.kind == ISOLATED]
     for order in range(ORDERS):
         here = {block.pfn: block for block in buddies if block.order == order}
-        assert sorted(free_list(words, pages, order)) == sorted(here), (
-            f"the free list of order {order} is not its blocks"
-        )
+        for migratetype in range(int(nr_migratetypes(words))):
+            own = {pfn for pfn in here if _migratetypes_in(words, here[pfn]) == {migratetype}}
+            assert sorted(free_list(words, pages, order, migratetype)) == sorted(own), (
+                f"the free list of order {order} and migratetype {migratetype} is not its blocks"
+            )
         assert words[NR_FREE + order] == len(here), f"NR_FREE of order {order}"
         assert words[NR_REPORTED + order] == sum(b.reported for b in here.values()), f"NR_REPORTED of order {order}"
         for pfn, block in here.items():
@@ -138,6 +142,14 @@ def recount(words: Words, pages: Pages, frame_table: Words) -> None:
     )
     _check_candidates(words, {b.pfn for b in buddies if b.order >= words[REPORTING_ORDER] and not b.reported})
     _check_listed(words, [(block.pfn, block.order) for block in found if block.kind == PCP])
+
+
+def _migratetypes_in(words: Words, block: Block) -> set[int]:
+    """Of the pageblocks that a block is in."""
+    if not words[PAGEBLOCKS]:
+        return {MOVABLE}
+    last = block.pfn + (1 << block.order) - 1
+    return {int(migratetype_of(words, pfn)) for pfn in (*range(block.pfn, last, 1 << PAGEBLOCK_ORDER), last)}
 
 
 def _check_frames(words: Words, frame_table: Words, free: set[int]) -> None:
@@ -169,22 +181,23 @@ def candidates(words: Words) -> list[int]:
     return found
 
 
-def pcp_listed(words: Words, vcpu: int, order: int) -> list[int]:
+def pcp_listed(words: Words, vcpu: int, order: int, migratetype: int) -> list[int]:
     """The first frames of the blocks on a vCPU's list of an order, the next to be allocated last."""
-    base, number = vcpu_base(vcpu), int(list_of(order))
+    base, number = int(lists_base(vcpu_base(vcpu), migratetype)), int(list_of(order))
     place = base + PCP_LISTS + LIST_WORDS * number
     listed = range(int(words[place + OLDEST]), int(words[place + END]))
     return [int(words[base + int(place_of(number, index))]) for index in listed]
 
 
 def _check_listed(words: Words, found: list[tuple[int, int]]) -> None:
-    orders = [order for order in range(ORDERS) if words[PCP_ORDERS] >> order & 1]
+    orders = [order for order in range(ORDERS) if has_list(words, order)]
     listed: list[tuple[int, int]] = []
     for vcpu in range(int(words[NR_VCPUS])):
         pages = 0
         for order in orders:
-            for pfn in pcp_listed(words, vcpu, order):
-                listed.append((pfn, order))
-                pages += 1 << order
+            for migratetype in range(int(nr_migratetypes(words))):
+                own = [(pfn, order) for pfn in pcp_listed(words, vcpu, order, migratetype)]
+                listed += own
+                pages += len(own) << order
         assert words[vcpu_base(vcpu) + PCP_COUNT] == pages, "PCP_COUNT"
     assert sorted(listed) == found, "the per-CPU lists"

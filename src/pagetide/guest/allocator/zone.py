@@ -22,10 +22,14 @@ from pagetide.guest.allocator.pcp import (
 )
 from pagetide.guest.allocator.recount import Block, blocks, candidates, free_list, pcp_listed, recount
 from pagetide.guest.allocator.zone_layout import (
+    LISTED_SHIFT,
     MAP_BASE,
+    MIGRATETYPES,
+    MOVABLE,
     NEXT,
     NR_PAGES,
     NR_VCPUS,
+    PAGEBLOCKS,
     PCP_BATCH,
     PCP_HIGH,
     PCP_HIGH_MAX,
@@ -37,12 +41,14 @@ from pagetide.guest.allocator.zone_layout import (
     REPORTING_ORDER,
     TICK,
     TICK_MASK,
+    TYPED_PCP_ORDERS,
     WMARK_HIGH,
     WMARK_LOW,
     WMARK_MIN,
     arena_bytes,
     frame_table_base,
     map_words,
+    pageblocks_base,
     records_count,
     vcpu_base,
     words_count,
@@ -103,16 +109,18 @@ class Zone:
         pcp_batch: int = PCP_BATCH_PAGES,
         pcp_high: tuple[int, int] | None = None,
         pcp_orders: Iterable[int] = LINUX_PCP_ORDERS,
+        migratetypes: bool = False,
         arena_fd: int = -1,
     ) -> None:
         """Make a zone with every frame free, in an arena of its own or in the memory file `arena_fd`.
 
-        Watermarks, and how many pages per-CPU lists have, are Linux's unless they are given.
+        Watermarks, and how many pages per-CPU lists have, are Linux's unless they are given. Without `migratetypes` all
+        that is allocated is movable, and there is one free list an order.
 
         Raises:
             ValueError: a number is out of its range.
         """
-        if not 1 <= nr_pages <= (1 << 32) // RECORD_WORDS - ORDERS:
+        if not 1 <= nr_pages <= (1 << 32) // RECORD_WORDS - ORDERS * MIGRATETYPES:
             raise ValueError(f"a zone cannot have {nr_pages} pages")
         if vcpus < 1:
             raise ValueError(f"a zone needs at least one vCPU, not {vcpus}")
@@ -122,7 +130,8 @@ class Zone:
             raise ValueError(f"a per-CPU list cannot have batches of {pcp_batch} and hold {high} to {high_max} pages")
         self._arena = mmap.mmap(arena_fd, arena_bytes(nr_pages, vcpus))
         self.words = np.frombuffer(self._arena, np.int64, words_count(nr_pages, vcpus))
-        self.pages = np.frombuffer(self._arena, np.uint32, records_count(nr_pages), self.words.nbytes)
+        records = records_count(nr_pages, MIGRATETYPES if migratetypes else 1)
+        self.pages = np.frombuffer(self._arena, np.uint32, records, self.words.nbytes)
         table = frame_table_base(vcpus)
         self.frame_table = self.words[table : table + table_words(nr_pages)]
         settings = {
@@ -136,20 +145,20 @@ class Zone:
             PCP_HIGH: high,
             PCP_HIGH_MAX: high_max,
             MAP_BASE: self.words.shape[0] - map_words(nr_pages),
-            PCP_ORDERS: sum(1 << order for order in set(pcp_orders)),
+            PAGEBLOCKS: pageblocks_base(nr_pages, vcpus) if migratetypes else 0,
+            TYPED_PCP_ORDERS if migratetypes else PCP_ORDERS: sum(1 << order for order in set(pcp_orders)),
         }
         settings |= {vcpu_base(vcpu) + PCP_LIMIT: high for vcpu in range(vcpus)}
         for index, value in settings.items():
             self.words[index] = value
-        for order in range(ORDERS):
-            record = (nr_pages + order) * RECORD_WORDS
-            self.pages[record + NEXT] = self.pages[record + PREVIOUS] = nr_pages + order
+        for head in range(nr_pages, records // RECORD_WORDS):
+            self.pages[head * RECORD_WORDS + NEXT] = self.pages[head * RECORD_WORDS + PREVIOUS] = head
         free_all(self.words, self.pages)
 
-    def allocate(self, order: int, vcpu: int = 0) -> int | None:
+    def allocate(self, order: int, vcpu: int = 0, migratetype: int = MOVABLE) -> int | None:
         """Allocate a block of 2^order pages; its first frame, or None if there is none."""
         self._check(order, vcpu)
-        pfn = allocate(self.words, self.pages, vcpu, order)
+        pfn = allocate(self.words, self.pages, vcpu, order | migratetype << LISTED_SHIFT)
         return None if pfn < 0 else int(pfn)
 
     def free(self, pfn: int, order: int, vcpu: int = 0) -> None:
@@ -181,17 +190,17 @@ class Zone:
         """Every block, by position (`recount.blocks`); the zone must be at rest."""
         return blocks(self.words, self.pages)
 
-    def free_list(self, order: int) -> list[int]:
-        """The frames on an order's free list, head first; the zone must be at rest."""
-        return free_list(self.words, self.pages, order)
+    def free_list(self, order: int, migratetype: int = MOVABLE) -> list[int]:
+        """The frames on a free list, head first; the zone must be at rest."""
+        return free_list(self.words, self.pages, order, migratetype)
 
     def candidates(self) -> list[int]:
         """The positions in the candidate map, in order; the zone must be at rest."""
         return candidates(self.words)
 
-    def pcp_list(self, vcpu: int, order: int = 0) -> list[int]:
+    def pcp_list(self, vcpu: int, order: int = 0, migratetype: int = MOVABLE) -> list[int]:
         """The first frames of the blocks on a vCPU's list of an order, the next to be allocated last."""
-        return pcp_listed(self.words, vcpu, order)
+        return pcp_listed(self.words, vcpu, order, migratetype)
 
     def check(self) -> None:
         """Recount everything; the zone must be at rest.

@@ -2,17 +2,19 @@
 
 The arena is two arrays. `words` (int64) has the zone's settings, lock, counters and free-list lengths, then one block
 a vCPU with its per-CPU lists, its hints and its own counters, the spare blocks (isolate.py), on memory pages of its own
-the table of frames that a host may share (frame_table.py), and at its end the map of candidates (candidates.py).
-`pages` (uint32) has one record of four words a page frame, and after the last one a sentinel record for each order: the
-head of that order's circular free list. Fields that different processors write are on different cache lines.
+the table of frames that a host may share (frame_table.py), the pageblocks' migratetypes (lists/migratetypes.py), and at
+its end the map of candidates (candidates.py). `pages` (uint32) has one record of four words a page frame, and after the
+last one a sentinel record for each order: the head of that order's circular free list. With migratetypes there are as
+many of each. Fields that different processors write are on different cache lines.
 
 A page record's STATE is 0 in every page of a block but its first; the first has the block's order in bits 0 to 3, what
 the block is in bits 4 to 6 and the Reported mark in bit 7, as Linux has PageBuddy, buddy_order and PageReported in
-`struct page`. A free block's bits 8 to 31 are the tick at which it became free.
+`struct page`. A free block's bits 8 to 31 are the tick at which it became free, an allocated one's the migratetype that
+was asked for.
 """
 
 from pagetide.memory.frame_table import table_words
-from pagetide.units import COSTLY_ORDER, ORDERS, PAGE_SIZE_BYTES
+from pagetide.units import COSTLY_ORDER, ORDERS, PAGE_SIZE_BYTES, PAGEBLOCK_ORDER
 
 # The zone's words, by cache line of eight.
 NR_PAGES = 0
@@ -31,6 +33,12 @@ TAKEN_PAGES = 11
 
 # Where in `words` the map of candidates begins, with its leaves; one level after the other, up to one word.
 MAP_BASE = 12
+
+# Where in `words` the pageblocks' migratetypes are, a word each, if free lists are by migratetype; else 0. The orders
+# that have per-CPU lists are in TYPED_PCP_ORDERS then, and PCP_ORDERS is 0: so the common path of a zone without
+# migratetypes looks at neither.
+PAGEBLOCKS = 13
+TYPED_PCP_ORDERS = 14
 
 LOCK_CONTENDED = 16
 LOCK_WAIT_NS = 17
@@ -80,6 +88,12 @@ NR_FREE = 56
 NR_REPORTED = NR_FREE + 16
 _VCPUS = NR_REPORTED + 16
 
+# Migratetypes, and how many there are; which of Linux's each is, and its fallbacks, is said in lists/migratetypes.py.
+MOVABLE = 0
+UNMOVABLE = 1
+RECLAIMABLE = 2
+MIGRATETYPES = 3
+
 # A vCPU's words, from the base that vcpu_base gives.
 PCP_LOCK = 0
 PCP_COUNT = 1
@@ -97,11 +111,13 @@ PCP_PAGES_MAX = 4096
 HINT_COUNT = PCP_BLOCKS + 2 * PCP_PAGES_MAX
 HINT_BLOCKS = HINT_COUNT + 8
 HINT_BLOCKS_MAX = 1024
-VCPU_WORDS = HINT_BLOCKS + HINT_BLOCKS_MAX
+TYPE_WORDS = HINT_BLOCKS + HINT_BLOCKS_MAX
+VCPU_WORDS = MIGRATETYPES * TYPE_WORDS
 
 # A per-CPU list's words, from PCP_LISTS + LIST_WORDS * list on: where in its ring the oldest block is, and where the
 # next one goes; both count on over the ring's end. Lists are of the orders up to COSTLY_ORDER, and the last one of the
-# huge page's. Their rings are one after the other from PCP_BLOCKS on, each with room for PCP_PAGES_MAX pages.
+# huge page's. Their rings are one after the other from PCP_BLOCKS on, each with room for PCP_PAGES_MAX pages. Lists and
+# rings of a further migratetype are TYPE_WORDS behind those of the one before; nothing else is there.
 OLDEST = 0
 END = 1
 LIST_WORDS = 2
@@ -147,6 +163,10 @@ HELD = 0x70
 REPORTED = 0x80
 TICK_SHIFT = 8
 TICK_MASK = 0xFF_FFFF
+MIGRATETYPE_SHIFT = 8
+
+# Which list, or what is to be allocated, in one number: the order, and from this bit on the migratetype.
+LISTED_SHIFT = 4
 
 
 def vcpu_base(vcpu: int) -> int:
@@ -169,17 +189,22 @@ def frame_table_base(vcpus: int) -> int:
     return -(-(vcpu_base(vcpus) + SPARES_MAX_BLOCKS) // page_words) * page_words
 
 
+def pageblocks_base(nr_pages: int, vcpus: int) -> int:
+    """Index in `words` where the pageblocks' migratetypes begin."""
+    return frame_table_base(vcpus) + table_words(nr_pages)
+
+
 def words_count(nr_pages: int, vcpus: int) -> int:
     """Length of `words`."""
-    return frame_table_base(vcpus) + table_words(nr_pages) + map_words(nr_pages)
+    return pageblocks_base(nr_pages, vcpus) + (nr_pages >> PAGEBLOCK_ORDER) + 1 + map_words(nr_pages)
 
 
-def records_count(nr_pages: int) -> int:
+def records_count(nr_pages: int, migratetypes: int) -> int:
     """Length of `pages`: the frames' records and the list heads'."""
-    return (nr_pages + ORDERS) * RECORD_WORDS
+    return (nr_pages + ORDERS * migratetypes) * RECORD_WORDS
 
 
 def arena_bytes(nr_pages: int, vcpus: int) -> int:
-    """Size of the whole arena, in whole pages."""
-    used_bytes = 8 * words_count(nr_pages, vcpus) + 4 * records_count(nr_pages)
+    """Size of the whole arena, in whole pages, with migratetypes or without."""
+    used_bytes = 8 * words_count(nr_pages, vcpus) + 4 * records_count(nr_pages, MIGRATETYPES)
     return -(-used_bytes // PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.allocator.zone_layout import STOP, vcpu_base
+from pagetide.guest.allocator.zone_layout import ORDER_MASK, STOP, vcpu_base
 from pagetide.guest.vcpu import NOT_HAD, note_wait, run_operations
 from pagetide.guest.vcpu_loop import Surroundings, VcpuLoop
 from pagetide.guest.worker import Wait
@@ -55,7 +55,7 @@ class LiveOperations:
     @property
     def order(self) -> int:
         """Of the next one's block."""
-        return int(self._work.operations[self._cursor[0]]["order"])
+        return int(self._work.operations[self._cursor[0]]["order"]) & ORDER_MASK
 
     def run_due(self, now_s: float) -> int:
         """Run those that are due; why it stopped. What was due before is run first, and is not looked at again."""

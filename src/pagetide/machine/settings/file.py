@@ -36,6 +36,7 @@ SETTINGS: dict[str, Setting] = {
     "rate": Setting("rate_per_s"),
     "mix": Setting("mix"),
     "stream": Setting("stream"),
+    "migratetypes": Setting("migratetypes"),
     "fault": Setting("faults"),
     "order": Setting("order"),
     "delay": Setting("delay_s"),

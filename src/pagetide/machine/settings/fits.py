@@ -40,6 +40,7 @@ FITS: dict[str, _Only] = {
     "eat-share": _of_workloads(*_WORKLOADS),
     "mix": _of_workloads(*_WORKLOADS),
     "seed": _of_workloads(*_WORKLOADS),
+    "migratetypes": {"stream": ("file",)},
     "order": {"design": tuple(name for name in _REPORTING if name != "balloon")},
     "delay": {"design": _REPORTING},
     "capacity": {"design": tuple(name for name in _REPORTING if name != "balloon")},
@@ -79,6 +80,8 @@ class Misfit(NamedTuple):
 
     def sentence(self, what: str) -> str:
         """Why this has no effect, and where it would have one."""
+        if self.aspect == "stream" and self.found == _GENERATED:
+            return f"{what} has no effect without --stream: all that a workload allocates is movable"
         if self.aspect == "stream":
             return f"{what} has no effect with --stream: what the guest does is in the file"
         named = {"workload": "the workload ", "design": "the design "}.get(self.aspect, f"--{self.aspect} ")

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.operation import OPERATION
+from pagetide.guest.allocator.zone_layout import ORDER_MASK
 from pagetide.guest.vcpu import HOST_WANTED, NO_MEMORY, NOT_HAD, note_wait
 from pagetide.guest.vcpu_loop import StoppedVcpu, Surroundings
 from pagetide.guest.worker import Wait
@@ -48,7 +49,7 @@ class SimulatedOperation:
     @property
     def order(self) -> int:
         """Of its block."""
-        return int(self._operations[self._row[CURSOR]]["order"])
+        return int(self._operations[self._row[CURSOR]]["order"]) & ORDER_MASK
 
     def give_up(self) -> None:
         """Go on without it."""

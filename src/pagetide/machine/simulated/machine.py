@@ -42,7 +42,7 @@ from pagetide.machine.simulated.vcpu_layout import (
     STAMP_PS,
 )
 from pagetide.machine.simulated.worker import SimulatedWorker
-from pagetide.machine.workloads import make_work
+from pagetide.machine.workloads import has_migratetypes, make_work
 from pagetide.memory.metadata import REPEATED_PAGES
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.stream import Work
@@ -99,7 +99,8 @@ class SimulatedMachine:
     def _run(self, ram: SimulatedRam, observer: Observer) -> RunResult:
         config, loop = self._config, self._loop
         ledger = Ledger()
-        zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus)
+        typed = has_migratetypes(config, self._work)
+        zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, migratetypes=typed)
         happened = Signal(loop)
         holders = len(of_kind(config.parsed_faults, "mmlock", "mmlock-split"))
         processors = Processors(self._costs.cpus, holders)

@@ -8,14 +8,14 @@ from typing import Any
 
 from pagetide.atomics import load_i64
 from pagetide.guest.allocator.page_alloc import allocate, free
-from pagetide.guest.allocator.pcp import pcp_blocks
+from pagetide.guest.allocator.pcp import has_list, pcp_blocks
 from pagetide.guest.allocator.zone_layout import (
     LOCK_CONTENDED,
     LOCK_HOLD_NS,
     LOCK_HOLD_NS_MAX,
     LOCK_WAIT_NS,
     LOCK_WAIT_NS_MAX,
-    PCP_ORDERS,
+    ORDER_MASK,
     REFAULTED_PAGES,
     STAMP_ERRORS,
     VCPU_WORDS,
@@ -83,7 +83,7 @@ def _stamp(words: Any, base: int, memory_address: int, costs: Any, pfn: int, ord
 @kernel
 def _allocator_ps(words: Any, shared: Any, costs: Any, vcpu: int, order: int, listed: int, now_ps: int) -> int:
     """When an allocation or free is done after which, without the zone, `listed` blocks would be on per-CPU lists."""
-    if not words[PCP_ORDERS] >> order & 1:
+    if not has_list(words, order):
         return hold_zone_lock(words, shared, now_ps, costs[BLOCK_PS])
     now_ps += costs[ORDER0_PS]
     moved = pcp_blocks(words, vcpu) - listed
@@ -98,17 +98,17 @@ def allocate_priced(
     pages: Any,
     memory_address: int,
     vcpu: int,
-    order: int,
+    wanted: int,
     slots: Any,
     slot: int,
     costs: Any,
     shared: Any,
     now_ps: int,
 ) -> int:
-    """Allocate a block into a slot and stamp it, or leave the slot as it was; when that is done."""
-    base = _VCPU_0 + vcpu * VCPU_WORDS
+    """Allocate what is wanted into a slot and stamp it, or leave the slot as it was; when that is done."""
+    base, order = _VCPU_0 + vcpu * VCPU_WORDS, wanted & ORDER_MASK
     listed = pcp_blocks(words, vcpu) - 1
-    pfn = allocate(words, pages, vcpu, order)
+    pfn = allocate(words, pages, vcpu, wanted)
     now_ps = _allocator_ps(words, shared, costs, vcpu, order, listed, now_ps)
     if pfn >= 0:
         now_ps += _stamp(words, base, memory_address, costs, pfn, order)

@@ -53,6 +53,7 @@ class Layout(NamedTuple):
         values: int64 array, for each kind where its page frame or process is; -1 if there is none.
         wide: int64 array, whether that has 8 bytes.
         orders: int64 array, for each kind where its order is; -1 if there is none.
+        migratetypes: the same of its migratetype.
     """
 
     page_bytes: int
@@ -62,6 +63,7 @@ class Layout(NamedTuple):
     values: npt.NDArray[np.int64]
     wide: npt.NDArray[np.int64]
     orders: npt.NDArray[np.int64]
+    migratetypes: npt.NDArray[np.int64]
 
 
 def read_layout(texts: Mapping[str, str]) -> Layout:
@@ -79,7 +81,7 @@ def read_layout(texts: Mapping[str, str]) -> Layout:
     data_at, data_bytes = header["data"]
     ids = {kind: _event_id(texts, name) for kind, name in EVENTS.items()}
     kinds = np.full(max(ids.values()) + 1, -1, np.int64)
-    values, wide, orders = (np.full(len(EVENTS), -1, np.int64) for _ in range(3))
+    values, wide, orders, migratetypes = (np.full(len(EVENTS), -1, np.int64) for _ in range(4))
     for kind, name in EVENTS.items():
         fields = _fields(texts, name)
         for field, place in _COMMON.items():
@@ -91,9 +93,9 @@ def read_layout(texts: Mapping[str, str]) -> Layout:
             wide[kind] = value_bytes == 8
         if kind in _ORDERS:
             orders[kind], _ = _word(fields, name, _ORDERS[kind], (4,))
-    return Layout(
-        data_at + data_bytes, _word(header, HEADER_PAGE, "commit", (4, 8))[0], data_at // 4, kinds, values, wide, orders
-    )
+    migratetypes[ALLOC], _ = _word(_fields(texts, EVENTS[ALLOC]), EVENTS[ALLOC], "migratetype", (4,))
+    commit_word, _ = _word(header, HEADER_PAGE, "commit", (4, 8))
+    return Layout(data_at + data_bytes, commit_word, data_at // 4, kinds, values, wide, orders, migratetypes)
 
 
 def _fields(texts: Mapping[str, str], name: str) -> dict[str, tuple[int, int]]:

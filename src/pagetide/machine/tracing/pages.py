@@ -27,7 +27,7 @@ _TIME_STAMP_BITS = 59
 _AT, _NOW, _GAPS = range(3)
 """What a reader keeps: the word that it is at, the time there, and how many pages say that something is missing."""
 
-_KINDS: tuple[type[np.generic], ...] = (np.int64, np.uint8, np.uint8, np.int32, np.int64, np.uint8)
+_KINDS: tuple[type[np.generic], ...] = (np.int64, np.uint8, np.uint8, np.int32, np.int64, np.uint8, np.uint8)
 """Of the columns that are read: all but the processor."""
 
 _Words = npt.NDArray[np.int32]
@@ -45,6 +45,7 @@ class Events(NamedTuple):
         pid: int32, whose task ran there; of a FORK the parent.
         value: int64, page frame number; of a FORK the child.
         order: uint8, of the block.
+        migratetype: uint8, of an ALLOC, by the kernel's own numbers.
     """
 
     at_ns: npt.NDArray[np.int64]
@@ -54,6 +55,7 @@ class Events(NamedTuple):
     pid: npt.NDArray[np.int32]
     value: npt.NDArray[np.int64]
     order: npt.NDArray[np.uint8]
+    migratetype: npt.NDArray[np.uint8]
 
 
 class BrokenPageError(ValueError):
@@ -83,12 +85,12 @@ def read_events(pages: npt.NDArray[np.uint8], cpus: npt.NDArray[np.uint16], layo
         cursor = np.zeros(3, np.int64)
         count = _decode(
             words, len(own), layout.page_bytes // 4, layout.commit_word, layout.data_word,
-            layout.kinds, layout.values, layout.wide, layout.orders, cursor, *columns,
+            layout.kinds, layout.values, layout.wide, layout.orders, layout.migratetypes, cursor, *columns,
         )  # fmt: skip
         if count < 0:
             raise BrokenPageError(f"page {-count - 1} of processor {cpu} has an event that reaches beyond it")
-        at_ns, kind, flags, pid, value, order = (column[:count].copy() for column in columns)
-        parts.append(Events(at_ns, kind, np.full(count, cpu, np.uint16), flags, pid, value, order))
+        at_ns, kind, flags, pid, value, order, migratetype = (column[:count].copy() for column in columns)
+        parts.append(Events(at_ns, kind, np.full(count, cpu, np.uint16), flags, pid, value, order, migratetype))
         gaps += int(cursor[_GAPS])
     if not parts:
         raise BrokenPageError("nothing was recorded")
@@ -114,6 +116,7 @@ def _decode(
     values: _Numbers,
     wide: _Numbers,
     orders: _Numbers,
+    migratetypes: _Numbers,
     cursor: _Numbers,
     at_ns: _Numbers,
     kind: npt.NDArray[np.uint8],
@@ -121,6 +124,7 @@ def _decode(
     pid: npt.NDArray[np.int32],
     value: _Numbers,
     order: npt.NDArray[np.uint8],
+    migratetype: npt.NDArray[np.uint8],
 ) -> int:
     """Read one processor's pages; how many events, or -1 less the index of a page that is broken."""
     count = 0
@@ -143,12 +147,13 @@ def _decode(
             this = kinds[common & _ID_MASK] if common & _ID_MASK < len(kinds) else -1
             if this < 0:
                 continue
-            if body + max(values[this] + wide[this], orders[this], 1) >= cursor[_AT]:
+            if body + max(values[this] + wide[this], orders[this], migratetypes[this], 1) >= cursor[_AT]:
                 return -1 - page
             at_ns[count], kind[count], flags[count] = cursor[_NOW], this, common >> 16 & 0xFF
             pid[count] = words[body + 1]
             value[count] = _number(words, body, values[this], wide[this])
             order[count] = words[body + orders[this]] if orders[this] >= 0 else 0
+            migratetype[count] = words[body + migratetypes[this]] if migratetypes[this] >= 0 else 0
             count += 1
     return count
 

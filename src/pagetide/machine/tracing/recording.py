@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.operation import ALLOCATE, FREE
+from pagetide.guest.allocator.zone_layout import MOVABLE, RECLAIMABLE, UNMOVABLE
 from pagetide.machine.tracing.formats import ALLOC, DRAIN, EVENTS, REFILL, read_layout
 from pagetide.machine.tracing.formats import FREE as FREED
 from pagetide.machine.tracing.pages import Events, marks, read_events
@@ -23,6 +24,10 @@ Whose = Literal["all", "others", "family"]
 
 THERE_BEFORE = "there before"
 """The first stretch of a stream: what had been allocated before, and was freed while the recording went on."""
+
+
+_MIGRATETYPES = (UNMOVABLE, MOVABLE, RECLAIMABLE)
+"""What the kernel's numbers from 0 on stand for (MIGRATE_UNMOVABLE and so on, include/linux/mmzone.h, Linux 6.12)."""
 
 
 class RecordingError(ValueError):
@@ -146,7 +151,10 @@ def _only(pairs: Pairs, belongs: npt.NDArray[np.bool_], whose: Whose) -> Pairs:
 
 
 def _stream(events: Events, pairs: Pairs, at: npt.NDArray[np.int64], names: tuple[str, ...]) -> Stream:
-    """Operations in the order of their events: each frees what its event ends before it allocates."""
+    """Operations in the order of their events: each frees what its event ends before it allocates.
+
+    What was there before is taken for movable: nothing says what it was.
+    """
     ends = np.flatnonzero(pairs.dies < len(events.kind))
     if not len(pairs.born):
         raise RecordingError("no allocation was recorded that belongs into the stream")
@@ -165,10 +173,13 @@ def _stream(events: Events, pairs: Pairs, at: npt.NDArray[np.int64], names: tupl
         own = np.flatnonzero(vcpu == one)
         slot[own] = slots(kind[own], block[own])
     freed_by = np.where(kind == FREE, events.cpu[event], vcpu).astype(np.uint16)
+    migratetype = np.full(len(rows), MOVABLE, np.uint8)
+    known = np.flatnonzero((kind == ALLOCATE) & (event != BEFORE))
+    migratetype[known] = np.take(_MIGRATETYPES, events.migratetype[event[known]], mode="clip")
     end_s = float(_seconds(end_ns - begin_ns))
     order = pairs.order.astype(np.uint8)[block]
     stretches = _marks(event, at, names)
-    return Stream(at_s, kind, order, slot, vcpu.astype(np.uint16), stretches, end_s, freed_by)
+    return Stream(at_s, kind, order, slot, vcpu.astype(np.uint16), stretches, end_s, freed_by, migratetype)
 
 
 def _seconds(ns: npt.ArrayLike) -> npt.NDArray[np.float64]:

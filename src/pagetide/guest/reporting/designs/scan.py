@@ -15,7 +15,7 @@ The two paces:
   something requests another. So after the last free everything reportable is reported, whatever happens in between.
 
 Divergence in both: a walk passes over at most PASS_OVER_MAX reported blocks under one hold of the lock, and none when
-all are.
+all are; and where there are lists of several migratetypes that of what is movable comes first.
 """
 
 from pagetide.guest.allocator.isolate import (
@@ -27,11 +27,12 @@ from pagetide.guest.allocator.isolate import (
     PASSED_OVER,
     WATERMARK,
     YOUNG,
+    following_list,
     walk_free_list,
 )
 from pagetide.guest.allocator.request import request, unreported_blocks
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.allocator.zone_layout import DROP_MARKS, FREE_PAGES, NR_FREE, WMARK_LOW
+from pagetide.guest.allocator.zone_layout import DROP_MARKS, FREE_PAGES, NR_FREE, ORDER_MASK, WMARK_LOW
 from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.settings import ReportingSettings
@@ -67,10 +68,10 @@ class Scan(Passes):
 
     def _fill(self) -> None:
         """Walk list after list, until a batch is full or the lists are over."""
-        while self._list < ORDERS:
+        while self._list & ORDER_MASK < ORDERS:
             if self._walk() or (self._drains and self._out.filled):
                 return
-            self._enter_list(self._list + 1)
+            self._enter_list(int(following_list(self._zone.words, self._list)))
 
     def _walk(self) -> bool:
         """Fill the batch from the current list; whether it is to be reported before the walk goes on."""
@@ -88,8 +89,8 @@ class Scan(Passes):
             if outcome != PASSED_OVER:
                 return bool(outcome in (BATCH_FULL, CAPPED) and out.filled)
 
-    def _enter_list(self, order: int) -> None:
-        self._list = order
+    def _enter_list(self, listed: int) -> None:
+        self._list, order = listed, listed & ORDER_MASK
         if order < ORDERS:
             nr_free = int(self._zone.words[NR_FREE + order])
             self._budget = -(-nr_free // (_PASSES_TO_GO_ROUND * self._settings.capacity))
@@ -104,7 +105,7 @@ class Scan(Passes):
         if not self._drains:
             return self._settings.capacity
         words = self._zone.words
-        room = int(words[FREE_PAGES] - words[WMARK_LOW]) >> self._list
+        room = int(words[FREE_PAGES] - words[WMARK_LOW]) >> (self._list & ORDER_MASK)
         return max(0, min(self._settings.capacity, room))
 
     def _left(self) -> bool:

@@ -8,9 +8,9 @@ than a walk may pass under one hold of the lock (PASS_OVER_MAX) are in front, no
 Otherwise as `scan` at the pace `drain`, and blocks go back to the tail as in Linux; only the list is not rotated.
 """
 
-from pagetide.guest.allocator.isolate import FILLED, LEFT, PASS_OVER_MAX, YOUNG, walk_free_list
+from pagetide.guest.allocator.isolate import FILLED, LEFT, PASS_OVER_MAX, YOUNG, following_list, walk_free_list
 from pagetide.guest.allocator.request import request, unreported_blocks
-from pagetide.guest.allocator.zone_layout import DROP_MARKS, FREE_PAGES, WMARK_LOW
+from pagetide.guest.allocator.zone_layout import DROP_MARKS, FREE_PAGES, ORDER_MASK, WMARK_LOW
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.switch import switch_on
 from pagetide.units import ORDERS
@@ -26,14 +26,14 @@ class ScanRestart(Passes):
 
     def _fill(self) -> None:
         words, out = self._zone.words, self._out
-        for order in range(self._settings.order, ORDERS):
-            room = int(words[FREE_PAGES] - words[WMARK_LOW]) >> order
+        listed = self._settings.order
+        while out.filled == 0 and listed & ORDER_MASK < ORDERS:
+            room = int(words[FREE_PAGES] - words[WMARK_LOW]) >> (listed & ORDER_MASK)
             batch = out.blocks[: max(0, min(len(out.blocks), room))]
             out.steps[LEFT] = PASS_OVER_MAX
-            walk_free_list(words, self._zone.pages, order, batch, 0, True, False, out.steps)
+            walk_free_list(words, self._zone.pages, listed, batch, 0, True, False, out.steps)
             out.filled = int(out.steps[FILLED])
-            if out.filled:
-                break
+            listed = int(following_list(words, listed))
 
     def _left(self) -> bool:
         left = bool(unreported_blocks(self._zone.words) > 0 and not self._out.steps[YOUNG])

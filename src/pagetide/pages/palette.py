@@ -2,7 +2,7 @@
 
 The hues are near those of Paul Tol's *muted* scheme (Colour Schemes, SRON/EPS/TN/09-002), with grey for the control.
 They were moved until any two are apart for people with any of the usual deficiencies of colour vision, on light ground
-and on dark, and each stands out from its ground: test_compare_palette.py has the measure. Nothing is told by
+and on dark, and each stands out from its ground: test_palette.py has the measure. Nothing is told by
 colour alone: each curve has a panel of its own, each point a mark and a label.
 """
 

@@ -1,4 +1,4 @@
-"""`pagetide fleet`: a fleet's usage to what its hosts hold."""
+"""What the commands of `pagetide fleet` share: which fleet, which settings, and progress."""
 
 import contextlib
 import sys
@@ -8,20 +8,14 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from pagetide.commands.status import STATUS_FAILED, STATUS_OK
-from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS
-from pagetide.fleet.learning.responses import Learned, Responses, read_responses
+from pagetide.fleet.learning.responses import Learned, Responses
 from pagetide.fleet.learning.settings import SETTINGS
-from pagetide.fleet.picture import picture
-from pagetide.fleet.totals import totals
-from pagetide.fleet.usage.canonical import Source, UsageError
+from pagetide.fleet.usage.canonical import Source
 from pagetide.fleet.usage.made_up import MadeUp
-from pagetide.fleet.usage.oddities import RULES
 from pagetide.fleet.usage.source import recorded
 from pagetide.fleet.usage.store import TIME_UNITS
 from pagetide.fleet.usage.table import MEMORY_UNITS, Columns
 from pagetide.machine.config_error import ConfigError
-from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.terminal.progress import GridProgress
 
 _VMS_MAX = 1_000_000
@@ -53,8 +47,6 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{name} makes a fleet up: it does not go with --usage")
             if value is not None and not 1 <= value <= most:
                 raise ConfigError(f"{name} must be from 1 to {most:,}, not {value}")
-        if self.seed is not None and self.usage is not None:
-            raise ConfigError("--seed makes a fleet up: it does not go with --usage")
         if self.seed is not None and not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"the seed must be from 0 to 2^63 - 1, not {self.seed}")
         if self.columns and (self.usage is None or self.usage.is_dir()):
@@ -66,40 +58,6 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 SHOWN = ("linux-9", "linux-0", "pool-0")
 """The settings that are looked at where none is named: Linux as it comes, as low as it goes, and ours."""
-
-
-def fleet(choice: Choice, settings: Sequence[str] = (), *, responses: Path | None = None, as_json: bool = False) -> int:
-    """Say what the hosts of a fleet hold; an exit status.
-
-    Args:
-        choice: which fleet.
-        settings: under which settings, beside the bounds; none for SHOWN.
-        responses: a file of how guests respond; None for the usual place, or what is built in.
-        as_json: print JSON.
-
-    Raises:
-        ConfigError: the arguments do not go together, or no such response was learned.
-    """
-    choice.check()
-    check_names(settings)
-    learned = [one.response for one in chosen(read_responses(responses), settings)]
-    fall_back_to_ascii(sys.stdout)
-    try:
-        with opened(choice) as source, progress(len(source.vms), "VMs") as tell:
-            found = totals(source, (NOTHING_RETURNS, *learned, ALL_RETURNS), tell)
-    except UsageError as error:
-        print(f"pagetide: {error}", file=sys.stderr)
-        return STATUS_FAILED
-    if as_json:
-        odd = {
-            name: {"what": RULES[name].what, "rule": RULES[name].rule, **count._asdict()}
-            for name, count in found.oddities.counts.items()
-        }
-        answer = {"about": source.about, "grid": source.grid._asdict(), **found._asdict(), "oddities": odd}
-        print(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
-    else:
-        print(picture(source, found))
-    return STATUS_OK
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pagetide.compare.report.palette import LOOKS, OTHER
+from pagetide.pages.palette import LOOKS, OTHER
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, for linear RGB.
 SIGHTS = {

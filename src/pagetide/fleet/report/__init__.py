@@ -1,0 +1,1 @@
+"""What came of a fleet as one HTML page."""

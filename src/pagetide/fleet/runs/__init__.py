@@ -1,0 +1,1 @@
+"""A fleet cut into jobs for workers, what they found kept in a database, and summed up."""

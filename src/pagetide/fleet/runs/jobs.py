@@ -1,0 +1,171 @@
+"""The jobs of a fleet: a cluster of its VMs under one setting each, and what a worker makes of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pagetide.fleet.guests.held import HELD, REFAULTED, RETURNED
+from pagetide.fleet.guests.response import Response
+from pagetide.fleet.hosts.answering.answer import Answer
+from pagetide.fleet.hosts.cluster import Placed, Question, cluster
+from pagetide.fleet.usage.canonical import Grid, Source, Usage
+from pagetide.fleet.usage.oddities import Oddities
+from pagetide.workers.pools import Pool
+
+CLUSTER_VMS = 512
+"""So many VMs share a cluster of hosts: the size of a cluster that people run."""
+
+_CELLS_MAX = 5 << 20
+"""VMs times steps of a cluster at the most; a month of 512 VMs takes some 150 MiB of a worker."""
+
+DRAWN = (HELD, RETURNED, REFAULTED)
+"""The figures that are summed up over the VMs of each draw."""
+
+
+class Job(NamedTuple):
+    """A cluster under a setting.
+
+    Attributes:
+        number: of the job.
+        cluster: the number of the cluster.
+        first: its first VM.
+        end: the one after its last.
+        setting: the number of the setting.
+        response: how guests respond under it.
+        question: what is asked.
+        source: the usage of its VMs and no others; None once it is done.
+    """
+
+    number: int
+    cluster: int
+    first: int
+    end: int
+    setting: int
+    response: Response
+    question: Question
+    source: Source | None
+
+
+class Done(NamedTuple):
+    """What became of a job.
+
+    Attributes:
+        job: which, without its usage.
+        names: of its VMs.
+        figures: float64 [vm, FIGURES], as `Held` has them.
+        reserved_bytes: float64 [vm], the most memory that each has.
+        by_step: float64 [step], held for all of them.
+        drawn: float64 [draw, DRAWN], the sums over the VMs as they are, and then of each draw.
+        placed: as `Cluster` has it, as are the others.
+        answers: likewise.
+        heat: likewise; only of the first cluster.
+        problem: why there is nothing of all that; empty if there is.
+    """
+
+    job: Job
+    names: tuple[str, ...] = ()
+    figures: npt.NDArray[np.float64] = np.zeros((0, 0))
+    reserved_bytes: npt.NDArray[np.float64] = np.zeros(0)
+    by_step: npt.NDArray[np.float64] = np.zeros(0)
+    drawn: npt.NDArray[np.float64] = np.zeros((0, 0))
+    placed: tuple[Placed, ...] = ()
+    answers: Mapping[str, Answer] = MappingProxyType({})
+    heat: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({})
+    problem: str = ""
+
+
+class Divisible(Source, Protocol):
+    """A source that can be sent to workers in parts."""
+
+    def part(self, first: int, end: int) -> Source:
+        """The VMs from `first` up to `end`, as a source that is light to send to processes of this machine."""
+
+
+class Carried(NamedTuple):
+    """A source that has all of its usage with it, for other machines."""
+
+    usage: Usage
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of all its VMs."""
+        return self.usage.grid
+
+    @property
+    def vms(self) -> tuple[str, ...]:
+        """The names of its VMs."""
+        return self.usage.vms
+
+    @property
+    def about(self) -> str:
+        """What it is."""
+        return f"{len(self.usage.vms)} VMs"
+
+    def read(self, first: int, end: int) -> tuple[Usage, Oddities]:
+        """The VMs from `first` up to `end`."""
+        one, here = self.usage, slice(first, end)
+        found = Usage(one.grid, one.vms[here], one.capacity_bytes[here], one.used_bytes[here], one.valid[here])
+        return found, Oddities()
+
+
+def cut(source: Divisible, responses: Sequence[Response], question: Question) -> Iterator[Job]:
+    """All jobs of a fleet: cluster by cluster, each under every setting."""
+    vms = len(source.vms)
+    size = max(1, min(CLUSTER_VMS, _CELLS_MAX // source.grid.steps))
+    number = 0
+    for cluster_number, first in enumerate(range(0, vms, size)):
+        end = min(first + size, vms)
+        part = source.part(first, end)
+        for setting, response in enumerate(responses):
+            yield Job(number, cluster_number, first, end, setting, response, question, part)
+            number += 1
+
+
+def run_job(job: Job) -> Done:
+    """Follow a job's VMs, and place them on hosts."""
+    assert job.source is not None
+    usage, _ = job.source.read(0, len(job.source.vms))
+    found = cluster(usage, job.response, job.question, job.cluster)
+    figures = found.series.figures[:, DRAWN]
+    return Done(
+        job=job._replace(source=None),
+        names=usage.vms,
+        figures=found.series.figures,
+        reserved_bytes=usage.capacity_bytes.max(1, initial=0).astype(np.float64),
+        by_step=found.series.held_bytes.sum(0, dtype=np.float64),
+        drawn=np.stack([figures.sum(0), *(figures[order].sum(0) for order in found.drawn)]),
+        placed=found.placed,
+        answers=found.answers,
+        heat=found.heat if job.cluster == 0 else {},
+    )
+
+
+def lost(job: Job, why: str) -> Done:
+    """What became of a job that no worker got through."""
+    return Done(job._replace(source=None), problem=f"VMs {job.first} to {job.end - 1}, {job.response.name}: {why}")
+
+
+class Carrying:
+    """A pool whose workers are on other machines: each job is sent with its usage."""
+
+    def __init__(self, pool: Pool[Job, Done]) -> None:
+        """Take the pool."""
+        self.room = pool.room
+        self._pool = pool
+
+    def submit(self, job: Job) -> Future[Done]:
+        """Read its usage, and have it run."""
+        assert job.source is not None
+        return self._pool.submit(job._replace(source=Carried(job.source.read(0, len(job.source.vms))[0])))
+
+    def restart(self) -> None:
+        """As the pool does it."""
+        self._pool.restart()
+
+    def close(self) -> None:
+        """As the pool does it."""
+        self._pool.close()

@@ -1,0 +1,1 @@
+"""Free lists, and which block of which an allocation takes."""

@@ -1,0 +1,159 @@
+"""The report of a fleet: its figures are those of the summary, what it says follows from them, and it fits a phone."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from pagetide.fleet.hosts.answering.answer import Answer
+from pagetide.fleet.hosts.cluster import Question
+from pagetide.fleet.hosts.host import Host
+from pagetide.fleet.report.classes import CLASSES, classes
+from pagetide.fleet.report.findings import findings
+from pagetide.fleet.report.pictures import heat
+from pagetide.fleet.report.told import Told, design_of
+from pagetide.fleet.runs.store import Results
+from pagetide.fleet.runs.summary import Interval, PlanSummary, SettingSummary, Summary
+from pagetide.fleet.usage.canonical import Grid
+from pagetide.fleet.usage.oddities import Oddities
+from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.units import GIB
+from tests.commands.chromium import Page
+from tests.fleet.runs.small_fleet import run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small fleet with its report."""
+    folder = tmp_path_factory.mktemp("fleet") / "told"
+    assert run(folder) == 0
+    return folder
+
+
+def test_the_page_is_whole_and_has_every_setting(folder: Path) -> None:
+    """No script, nothing from elsewhere; each setting has a row with what the summary says."""
+    text = (folder / "report.html").read_text()
+    assert not re.search(r"<script|https?://(?!www\.w3\.org)|@import|<link", text)
+    for one in json.loads((folder / "summary.json").read_bytes())["settings"]:
+        row = re.search(rf'<tr data-setting="{one["name"]}">(.*?)</tr>', text)
+        assert row is not None
+        assert f"<td>{one['mean_bytes'] / GIB:.3g}<small>" in row[1]
+    for said in ("an upper bound", "Two bounds need no model", "by how use moves".capitalize()):
+        assert said in text
+
+
+def test_a_check_is_in_the_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `fleet check --json` prints it, each setting with whether it is within the limits; another file is refused."""
+    verdict = {"setting": "linux-9", "guest": "anywhere", "simulated": 0.3, "modelled": 0.25, "mean_off": 0.02}
+    checked = tmp_path / "check.json"
+    checked.write_text(json.dumps({"about": "a fleet", "verdicts": [{**verdict, "most_off": 0.1667}], "days": []}))
+    assert run(folder, f"--resume --checked {checked}") == 0
+    row = re.search(r"<th>linux-9</th><td>anywhere</td>(.*?)</tr>", (folder / "report.html").read_text())
+    assert row is not None
+    assert re.findall("<td>(.*?)</td>", row[1]) == ["30.00%", "25.00%", "2.00%", "16.67%", "no"]
+    checked.write_text("{}")
+    assert run(folder, f"--resume --checked {checked}") == 2
+    assert "does not hold a check as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_classes_add_up_to_the_fleet(folder: Path, kind: str) -> None:
+    """Every VM is in one class, with all that is held for it under each setting."""
+    summary = json.loads((folder / "summary.json").read_bytes())
+    with Results.open(folder) as results:
+        found = classes(results, kind, len(summary["settings"]), summary["grid"]["steps"])
+    assert sum(one.vms for one in found) == summary["vms"]
+    for number, setting in enumerate(summary["settings"]):
+        assert sum(one.held_bytes[number] for one in found) == pytest.approx(setting["mean_bytes"])
+
+
+def told(held_gib: tuple[float, float, float], vms: tuple[float, float], pressed_h: float = 0.0) -> Told:
+    """What returns nothing, a learned setting and what returns all, as figures that were made up."""
+    settings = []
+    for name, gib, dense in zip(("nothing", "linux-9, anywhere", "all"), held_gib, (*vms, vms[1]), strict=True):
+        hours = Interval(pressed_h, pressed_h, pressed_h)
+        density = Interval(dense, dense - 1, dense + 1)
+        plan = PlanSummary(
+            plan="quantile:0.5", hosts=1, vms_a_host=density, pressed_h=hours, over_mean_bytes=0, over_most_bytes=GIB,
+            begun=0, answer=Answer(),
+        )  # fmt: skip
+        settings.append(
+            SettingSummary(
+                name=name,
+                mean_bytes=gib * GIB,
+                mean_between_bytes=(0, 1),
+                most_bytes=gib * GIB,
+                most_at_s=0,
+                mosts_bytes=2 * gib * GIB,
+                returned_bytes=0,
+                refaulted_bytes=0,
+                reports_cpu_s=1.0,
+                refaults_cpu_s=2.0,
+                cpu_between_s=(2.5, 3.5),
+                plans=(plan,),
+                densest="quantile:0.5",
+                density=density,
+            )
+        )
+    question = Question((), Host(GIB, 0, 0), "swap", 40, 1)
+    found = Summary(10, 10.0, 100.0, 1.0, tuple(settings))
+    return Told("made up", Grid(0, 300, 288), Oddities(), question, found, None, {})  # type: ignore[arg-type]
+
+
+def said(one: Told) -> str:
+    """All findings in one text."""
+    return " ".join(findings(one))
+
+
+def test_what_is_said_follows_from_the_figures() -> None:
+    """Whether there is something to win, whether the order matters, whether more VMs fit, whether it gets steep."""
+    won = said(told((100, 70, 40), (10, 20)))
+    assert "60 GiB (60%) are not in use" in won
+    assert "linux-9, anywhere: 30 GiB of these come back (50%)" in won
+    assert "30 GiB more than is used stay with hosts" in won
+    assert "20 VMs fit on one under linux-9, anywhere (quantile:0.5), and 10 where nothing returns" in won
+    assert "2 times as many, whichever VMs are drawn" in won
+    assert "gets steep" not in won
+    little = said(told((100, 99, 98), (10, 11)))
+    assert "hardly anything to win" in little
+    assert "stay with hosts" not in little
+    assert "for VMs drawn anew the two are not always apart" in little
+    assert "short for 9 of 720 h a month" in said(told((100, 70, 40), (10, 20), pressed_h=9))
+    nothing_fits = told((100, 70, 40), (10, 20))
+    first, *others = nothing_fits.found.settings
+    without = nothing_fits.found._replace(settings=(replace(first, density=None), *others))
+    assert "Not under every setting" in said(nothing_fits._replace(found=without))
+
+
+def test_the_heat_map_covers_every_span_once() -> None:
+    """Each level's pieces, put together, are the map; what is above a host's room has the last level."""
+    shares = np.array([[0.1, 0.1, 0.6, 1.2], [1.0, 1.0, 0.97, 0.2]], np.float32)
+    found = heat(shares)
+    assert (found.hosts, found.spans) == (2, 4)
+    assert found.paths == ("M0 0h2v1h-2zM3 1h1v1h-1z", "M2 0h1v1h-1z", "", "", "M0 1h3v1h-3z", "M3 0h1v1h-1z")
+
+
+def test_a_setting_has_its_designs_colour() -> None:
+    """Whatever its order; the bounds have that of the control."""
+    names = ("linux-9, last", "linux-10, anywhere", "pool-0, last", "shared, last", "nothing returns")
+    assert [design_of(name) for name in names] == ["scan", "scan", "pool", "shared", "off"]
+    assert {design_of(name) for name in names} <= set(DESIGNS)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("chromium")
+def test_it_fits_a_desk_and_a_phone_light_and_dark(folder: Path, tmp_path: Path) -> None:
+    """No wider than the window, no picture without size, and nothing that the browser complains of."""
+    with Page(tmp_path) as page:
+        for width in (1280, 400):
+            for dark in (False, True):
+                page.open(folder / "report.html", width=width, dark=dark)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                sizes = page.evaluate(
+                    "[...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect().height)"
+                )
+                assert min(sizes) > 10
+        assert page.troubles == []

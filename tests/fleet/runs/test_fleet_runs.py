@@ -1,0 +1,181 @@
+"""A fleet as jobs: the same bytes whoever does them, kept when they are interrupted, and gone on with."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+
+from pagetide.commands.fleet import hosts
+from pagetide.fleet.guests.response import ALL_RETURNS
+from pagetide.fleet.hosts.cluster import Question
+from pagetide.fleet.hosts.host import Host
+from pagetide.fleet.runs import jobs
+from pagetide.fleet.runs.jobs import Done, Job, cut, run_job
+from pagetide.fleet.runs.kept import keep
+from pagetide.fleet.runs.store import DATABASE, TABLES
+from pagetide.fleet.usage.made_up import MadeUp
+from tests.commands.grids.dask_cluster import DaskCluster
+from tests.fleet.runs.small_fleet import JOBS, SETTINGS, bytes_of, run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a run without interruption, in one process."""
+    folder = tmp_path_factory.mktemp("fleet") / "whole"
+    assert run(folder) == 0
+    return folder
+
+
+def jobs_in(folder: Path) -> int:
+    """How many jobs a folder has."""
+    with duckdb.connect(folder / DATABASE, read_only=True) as database:
+        ((count,),) = database.execute("SELECT count(*) FROM jobs").fetchall()
+    return int(count)
+
+
+def test_tables_and_summary_say_the_same(whole: Path) -> None:
+    """Parquet by DuckDB against the JSON: VMs, hosts, what is held on average, and hours of pressure."""
+    found = json.loads((whole / "summary.json").read_bytes())
+    assert jobs_in(whole) == JOBS
+    assert (found["vms"], found["vm_days"], len(found["settings"])) == (24, 48.0, SETTINGS)
+    for setting in found["settings"]:
+        query = f"SELECT avg(held_bytes), max(held_bytes) FROM '{whole}/held.parquet' WHERE setting = ?"
+        ((mean, most),) = duckdb.execute(query, [setting["name"]]).fetchall()
+        assert (mean, most) == (pytest.approx(setting["mean_bytes"], rel=1e-6), setting["most_bytes"])
+        low, high = setting["mean_between_bytes"]
+        assert low < high
+        if setting["reports_cpu_s"] is not None:
+            low_s, high_s = setting["cpu_between_s"]
+            assert 0 < low_s < high_s < 10 * (setting["reports_cpu_s"] + setting["refaults_cpu_s"])
+        for plan in setting["plans"]:
+            query = f"SELECT * FROM '{whole}/plans.parquet' WHERE setting = ? AND plan = ? ORDER BY draw"
+            rows = duckdb.execute(query, [setting["name"], plan["plan"]]).fetchnumpy()
+            assert rows["draw"].tolist() == [0, 1, 2, 3]
+            assert plan["vms_a_host"]["value"] == 24 / rows["hosts"][0]
+            assert plan["pressed_h"]["value"] == pytest.approx(720 * rows["pressed_steps"][0] / rows["host_steps"][0])
+
+
+def test_half_done_work_is_gone_on_with_to_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    """As if the last jobs had never been; what is asked otherwise is refused."""
+    folder = tmp_path / "half"
+    shutil.copytree(whole, folder)
+    with duckdb.connect(folder / DATABASE) as database:
+        for table in TABLES.keys() - {"asked"}:
+            database.execute(f"DELETE FROM {table} WHERE job >= 5")
+    assert run(folder, "--resume") == 0
+    assert bytes_of(folder) == bytes_of(whole)
+
+
+def test_what_is_there_is_neither_mixed_nor_lost(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another question does not go on with it, a new run does not write over it, and nothing is not gone on with."""
+    for folder, more, sentence in (
+        (whole, "--resume --seed 7", "are of another fleet, question or version"),
+        (whole, "", "has results already: --resume goes on with them"),
+        (tmp_path, "--resume", "there is nothing to go on with"),
+    ):
+        assert run(folder, more) == 1
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sentence before anything is made, so that the next try finds no results in its way."""
+    assert run(tmp_path / "none", "--cluster somewhere") == 2
+    assert "a Dask scheduler has an address such as" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_ctrl_c_keeps_what_is_done(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 130, and the line that goes on; that comes to the same bytes."""
+
+    def interrupted(job: Job) -> Done:
+        if job.number == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return run_job(job)
+
+    monkeypatch.setattr(hosts, "run_job", interrupted)
+    folder = tmp_path / "interrupted"
+    assert run(folder) == 130
+    assert f"the same command with --resume --out {folder} goes on" in capsys.readouterr().err
+    assert 0 < jobs_in(folder) < JOBS
+    monkeypatch.undo()
+    assert run(folder, "--resume") == 0
+    assert bytes_of(folder) == bytes_of(whole)
+
+
+def test_a_job_that_nobody_gets_through_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the others, which are kept."""
+
+    def failing(job: Job) -> Done:
+        if job.number == 2:
+            raise MemoryError("no room")
+        return run_job(job)
+
+    monkeypatch.setattr(hosts, "run_job", failing)
+    assert run(tmp_path / "failing") == 1
+    assert "VMs 0 to 7, linux-9, anywhere: its worker was lost, twice: no room" in capsys.readouterr().err
+    assert jobs_in(tmp_path / "failing") == JOBS - 1
+
+
+def test_usage_that_is_kept_is_read_as_it_was(tmp_path: Path) -> None:
+    """Whole, in parts, and drawn: every VM that is drawn is one of these, and the seed decides which."""
+    source = MadeUp(9, 1, 3)
+    kept, _ = keep(source, tmp_path, lambda more: None)
+    expected, _ = source.read(0, 9)
+    for found in (kept.read(0, 9)[0], source.part(0, 9).read(0, 9)[0]):
+        assert (found.used_bytes == expected.used_bytes).all()
+        assert found.vms == expected.vms
+    for part in (kept.part(4, 6), source.part(4, 6)):
+        assert (part.read(0, 2)[0].used_bytes == expected.used_bytes[4:6]).all()
+        assert part.vms == ("4", "5")
+    many = kept.drawn(100, 1)
+    rows = [int(vm) for vm in many.read(40, 60)[0].vms]
+    assert (many.read(40, 60)[0].used_bytes == expected.used_bytes[rows]).all()
+    assert set(many.vms) == set(expected.vms)
+    assert (kept.drawn(100, 1).numbers == many.numbers).all()
+    assert (kept.drawn(100, 2).numbers != many.numbers).any()
+
+
+def test_long_usage_is_cut_into_smaller_clusters() -> None:
+    """However many steps there are, a job's arrays have a bound: a year's cluster is a tenth of a month's."""
+    question = Question((), Host(1, 0, 0), "swap", 0, 1)
+    for days, largest in ((30, jobs.CLUSTER_VMS), (365, 49), (3650, 4)):
+        parts = list(cut(MadeUp(1200, days, 1), [ALL_RETURNS], question))
+        assert np.concatenate([np.arange(job.first, job.end) for job in parts]).tolist() == list(range(1200))
+        assert max(job.end - job.first for job in parts) == largest
+
+
+def run_apart(folder: Path, *arguments: str) -> None:
+    """Run the fleet as a program of its own, whose processes end with it."""
+    command = [sys.executable, "-m", "tests.fleet.runs.small_fleet", str(folder), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+def test_processes_leave_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    """Two of them, as one."""
+    run_apart(tmp_path / "two", "--workers 2")
+    assert bytes_of(tmp_path / "two") == bytes_of(whole)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_which_a_worker_is_killed_leaves_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    """A real scheduler with two workers, one of them killed once a job is done."""
+    with DaskCluster(tmp_path) as cluster:
+        victim, _ = cluster.workers
+        run_apart(tmp_path / "cluster", f"--cluster {cluster.address}", str(victim.pid))
+        assert cluster.log("scheduler").count("Remove worker") == 1
+    assert bytes_of(tmp_path / "cluster") == bytes_of(whole)
