@@ -1,6 +1,7 @@
 """`python -m benchmarks`: measure, print each figure as soon as there is one, and say which targets were missed."""
 
 import argparse
+import functools
 import itertools
 import json
 import sys
@@ -22,27 +23,23 @@ from benchmarks import (
     tending,
 )
 from benchmarks.figures import measured, section, with_sections
-from benchmarks.host import against_qemu, bad_neighbours, discarding, joined, many_guests, scraping
+from benchmarks.host import against_qemu, bad_neighbours, discarding, joined, many_guests, scraping, shown
 from benchmarks.operators import looking
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows, day_rows
-from benchmarks.turns.builds import CommitError
+from benchmarks.turns.builds import BEFORE, CommitError
 from pagetide.machine.versions import versions
 from pagetide.workload.stream import StreamError
 
-
-def _turns(commit: str) -> Iterable[Row]:
-    """All that is compared with a commit."""
-    return itertools.chain(allocator_rows.run(commit), day_rows.run(commit))
-
-
+_AGAINST_A_COMMIT: dict[str, Callable[[str], Iterable[Row]]] = {"turns": allocator_rows.run, "day": day_rows.run}
 _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "allocator": guest_allocator.run,
     "next": find_next.run,
     "host": lambda: itertools.chain(discarding.run(), joined.run(), against_qemu.run()),
     "guests": lambda: itertools.chain(many_guests.run(), bad_neighbours.run()),
     "scraping": scraping.run,
+    "shown": shown.run,
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
@@ -51,7 +48,7 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "why": looking.run,
     "start": starting.run,
     "tend": tending.run,
-    "turns": lambda: _turns(allocator_rows.BEFORE),
+    **{name: functools.partial(run, BEFORE) for name, run in _AGAINST_A_COMMIT.items()},
 }
 _PRIZE = "prize"
 _FIGURES = Path(__file__).parent.parent / "docs" / "figures.md"
@@ -131,7 +128,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="write each part that was measured whole into its section of FILE (docs/figures.md), and keep the others",
     )
     parser.add_argument(
-        "--against", metavar="COMMIT", help="for turns, what to compare with, instead of the commit of its targets"
+        "--against",
+        metavar="COMMIT",
+        help=f"for {' and '.join(_AGAINST_A_COMMIT)}, what to compare with, instead of the commit of their targets",
     )
     arguments = parser.parse_args(argv)
     if _PRIZE in arguments.parts and arguments.traces is None:
@@ -160,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.traces is not None:
         parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture, arguments.live)
     if arguments.against is not None:
-        parts["turns"] = lambda: _turns(arguments.against)
+        parts |= {name: functools.partial(run, arguments.against) for name, run in _AGAINST_A_COMMIT.items()}
     try:
         for name in dict.fromkeys(arguments.parts) or parts:
             begun = len(rows)

@@ -10,7 +10,7 @@ from statistics import median
 
 from benchmarks.host.many_guests import SOCKETS, PlayedGuest, ServerProcess, server_process
 from benchmarks.rows import Row
-from pagetide.operate.metrics.process import Address, MetricsProcess, listen
+from pagetide.operate.endpoint_process import METRICS, Address, EndpointProcess, listen
 from pagetide.processes import process_cpu_s
 
 _GUESTS = 1000
@@ -21,7 +21,7 @@ _EVERY_S = 4.0
 _OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
 
-class _NoLoop:
+class NoLoop:
     """Watches nothing: nobody ends the process here."""
 
     def wake_by(self, fd: int, then: Callable[[], None] = lambda: None) -> None:
@@ -43,7 +43,7 @@ def _scrape(port: int) -> tuple[float, int]:
 def _scrapes(server: ServerProcess, control: Path, count: int) -> Iterator[Row]:
     with ExitStack() as resources:
         listener = listen(Address("127.0.0.1", 0), beside_another=False)
-        metrics = MetricsProcess(listener, control, _NoLoop())
+        metrics = EndpointProcess(METRICS, listener, control, NoLoop())
         resources.callback(metrics.close)
         port = listener.getsockname()[1]
         teller = ServerProcess((), metrics.pid)

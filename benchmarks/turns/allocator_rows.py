@@ -10,9 +10,6 @@ from pathlib import Path
 from benchmarks.rows import Row
 from benchmarks.turns.builds import ROOT, Build, Turn, both, turns_row
 
-BEFORE = "16921e9"
-"""The commit that the targets are stated against."""
-
 _TURNS = 15
 _NO_SLOWER = 1.05
 _ALONE = 1.1

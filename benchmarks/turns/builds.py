@@ -20,6 +20,9 @@ from benchmarks.rows import Row
 ROOT = Path(__file__).parent.parent.parent
 """This tree."""
 
+BEFORE = "16921e9"
+"""The commit that targets are stated against."""
+
 
 class CommitError(Exception):
     """There is no worktree of that commit; the message is git's."""

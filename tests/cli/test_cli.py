@@ -1,5 +1,6 @@
 """The command line, with a machine that runs nothing."""
 
+import functools
 import io
 import json
 import os
@@ -30,7 +31,8 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
     original = run_command.run
 
     def replace(make: Make) -> None:
-        monkeypatch.setattr(run_command, "run", lambda *given: original(*given, make_machine=make))
+        fake = functools.partial(original, make_machine=make)
+        monkeypatch.setattr(run_command, "run", fake)
 
     replace(machine_with())
     return replace

@@ -33,6 +33,7 @@ class Page:
     def __init__(self, folder: Path) -> None:
         """Start the browser with a profile in this folder."""
         self.troubles: list[str] = []
+        self._own = "file:"
         self._number = 0
         self._events: list[dict[str, Any]] = []
         self._session: str | None = None
@@ -78,11 +79,16 @@ class Page:
 
     def open(self, path: Path, *, width: int, dark: bool = False) -> None:
         """Show a file, as wide as this, to a reader who likes it light or dark."""
+        self.visit(path.as_uri(), width=width, dark=dark)
+
+    def visit(self, url: str, *, width: int, dark: bool = False) -> None:
+        """Show an address, the same way; what the page asks for there is its own."""
+        self._own = url if url.startswith("http:") else "file:"
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="screen", features=[scheme])
         self._events.clear()
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=url)
         self._take_until(lambda: any(event["method"] == "Page.loadEventFired" for event in self._events))
 
     def evaluate(self, expression: str) -> Any:
@@ -90,6 +96,12 @@ class Page:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        """Until an expression in the page is true."""
+        again = f"const look = () => ({expression}) ? done() : setTimeout(look, 20); look()"
+        answer = self.call("Runtime.evaluate", expression=f"new Promise(done => {{ {again} }})", awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
 
     def screenshot(self) -> bytes:
         """What is seen, as PNG."""
@@ -134,9 +146,8 @@ class Page:
         elif "method" in message:
             self._events.append(message)
             parameters = message["params"]
-            if message["method"] == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith(
-                "file:"
-            ):
+            asked = parameters.get("request", {}).get("url", "")
+            if message["method"] == "Network.requestWillBeSent" and not asked.startswith(self._own.partition("#")[0]):
                 self.troubles.append(parameters["request"]["url"])
             elif message["method"] in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
                 self.troubles.append(json.dumps(parameters))

@@ -147,14 +147,22 @@ Exit status: 0 done; 1 the run had failed; 2 bad arguments, no results, or no su
 
 
 @command(_SHOW_EXAMPLES)
-def show(run: str | None = None, /, *, in_: Annotated[Path | None, Parameter(name="--in")] = None) -> int:
+def show(
+    run: str | None = None,
+    /,
+    *,
+    in_: Annotated[Path | None, Parameter(name="--in")] = None,
+    web: str | None = None,
+) -> int:
     """Show the curves and figures of one run, as `pagetide run` did; or list the runs of a comparison.
 
     Args:
         run: The run's key in a comparison, or as much of its beginning as no other one has; or a file of `pagetide run
             --json` or `pagetide boot --json`, whose name ends with .json. [default: list all of a comparison]
         in_: Where the results are. [default: this folder, or the newest compare-* in it]
+        web: Show a page of the run, too, at this address, such as 127.0.0.1:8080, until Ctrl-C. It needs the extra web
+            (Starlette, uvicorn).
     """
     from pagetide.commands.show import show as show_run
 
-    return show_run(run, in_)
+    return show_run(run, in_, web)

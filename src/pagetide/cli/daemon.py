@@ -41,6 +41,9 @@ def serve(
     device_init: bool = False,
     metrics: str | None = None,
     metrics_any: Annotated[bool, Parameter(negative="")] = False,
+    web: str | None = None,
+    web_any: Annotated[bool, Parameter(negative="")] = False,
+    web_control: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Be the balloon device of real guests, each attached to a vhost-user socket.
 
@@ -66,7 +69,12 @@ def serve(
             need not zero memory that it reported and that was verified gone.
         metrics: Answer Prometheus' scrapes at this address, such as 127.0.0.1:9464, from a process of its own.
         metrics_any: Let that be an address that other machines reach. Whoever does may read the metrics.
+        web: Show a page of the guests at this address, such as 127.0.0.1:8080, from a process of its own. It needs the
+            extra web (Starlette, uvicorn).
+        web_any: Let that be an address that other machines reach. Whoever does may read the page.
+        web_control: Let who opens the page with the token that is logged at the start set targets, pause and inhibit.
     """
+    from pagetide.commands.daemon.endpoints import EndpointOptions
     from pagetide.commands.daemon.serve import serve_command
 
     offered = {
@@ -83,8 +91,7 @@ def serve(
         without=without,
         take_over=take_over,
         device_init=device_init,
-        metrics=metrics,
-        metrics_any=metrics_any,
+        endpoints=EndpointOptions(metrics, metrics_any, web, web_any, web_control),
     )
 
 

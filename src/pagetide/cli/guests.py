@@ -67,6 +67,7 @@ def run(
     costs: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     config: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
     json: Annotated[str | None, Parameter(allow_leading_hyphen=True, group=OUTPUT)] = None,
+    web: Annotated[str | None, Parameter(group=OUTPUT)] = None,
 ) -> int:
     """Run a guest and its host on real memory, or simulated, and show what each of them holds.
 
@@ -128,6 +129,8 @@ def run(
             XDG_DATA_HOME if there is one, otherwise costs that come with pagetide]
         config: A TOML file with any of these settings, by the same names; options given here override it.
         json: Write everything measured to this file; - is standard output.
+        web: Show a page of it while it runs, at this address, such as 127.0.0.1:8080, from a process of its own. It
+            needs the extra web (Starlette, uvicorn).
     """
     from pagetide.commands.run import run as run_once
     from pagetide.commands.run import run_simulated
@@ -147,8 +150,8 @@ def run(
     options = [name for name, value in {**given, "costs": costs}.items() if value is not None]
     refuse_misfits(settings, options, in_file, machine)
     if machine == "simulated":
-        return run_simulated(settings, json, costs, save_stream)
-    return run_once(settings, json, save_stream)
+        return run_simulated(settings, json, costs, save_stream, web=web)
+    return run_once(settings, json, save_stream, web=web)
 
 
 _BOOT_EXAMPLES = """

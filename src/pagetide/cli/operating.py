@@ -1,4 +1,4 @@
-"""`pagetide why`: for who runs VMs."""
+"""`pagetide why` and `pagetide top`: for who runs VMs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -73,3 +73,43 @@ def why(
             raise ConfigError("--guest-script only prints the script: it goes with nothing else")
         return print_guest_script()
     return answer(sources, output)
+
+
+_TOP_EXAMPLES = """
+Examples:
+
+    pagetide top
+    pagetide top --sort 'returned/s' --interval 5
+    pagetide top --json
+
+Exit status: 0 when it was ended, or has printed; 1 if its output cannot be written; 2 for bad arguments.
+"""
+
+
+@command(_TOP_EXAMPLES)
+def top(
+    *,
+    control: Path | None = None,
+    once: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    interval: float = 1.0,
+    sort: str = "held",
+    daemon_only: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Show all VMs of this host: what each has, what is held of it, what comes back. It only looks.
+
+    Guests of a running `pagetide serve` are told by it; of other VMs, on QEMU's own balloon say, there is what the
+    kernel knows. Arrows choose the column to sort by and a VM, r turns the order, Enter shows a VM's curves and its
+    page map, each block of 2 MiB; Escape leads back, q ends.
+
+    Args:
+        control: The control socket of `pagetide serve`. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        once: Print the table once, as without a terminal.
+        json: Print once, as JSON, in bytes.
+        interval: Seconds from one look to the next.
+        sort: The column to sort by at first, by its title.
+        daemon_only: Leave out VMs that are not guests of `pagetide serve`.
+    """
+    from pagetide.commands.top import top_command
+
+    return top_command(control, once=once, json=json, interval_s=interval, sort=sort, daemon_only=daemon_only)

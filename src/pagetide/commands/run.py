@@ -1,5 +1,7 @@
 """`pagetide run`: from settings to a machine, a view, a summary and an exit status."""
 
+import contextlib
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from pagetide.commands.status import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_O
 from pagetide.machine.config import RunConfig
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.live.machine import LiveMachine
-from pagetide.machine.observer import Machine
+from pagetide.machine.observer import Machine, Observer
 from pagetide.machine.result import RunResult
 from pagetide.machine.settings.fits import check_against_machine
 from pagetide.machine.versions import now_utc, versions
@@ -57,6 +59,7 @@ def run(
     json_path: str | None,
     save_path: Path | None = None,
     *,
+    web: str | None = None,
     make_machine: Callable[[RunConfig], Machine] = LiveMachine,
 ) -> int:
     """Run once, show it, and say how it ended as an exit status.
@@ -66,6 +69,7 @@ def run(
         json_path: where to write what was measured: a file, `-` for standard output (the rest then goes to standard
             error), or None.
         save_path: where to write the stream of operations that is run, or None.
+        web: where to show a page of it while it runs, or None.
         make_machine: makes what runs it.
 
     Raises:
@@ -73,11 +77,16 @@ def run(
     """
     check_against_machine(config)
     prepare_stream(config, save_path)
-    return _run_and_show(config, json_path, make_machine)
+    return _run_and_show(config, json_path, make_machine, web=web)
 
 
 def run_simulated(
-    config: RunConfig, json_path: str | None, costs_path: Path | None, save_path: Path | None = None
+    config: RunConfig,
+    json_path: str | None,
+    costs_path: Path | None,
+    save_path: Path | None = None,
+    *,
+    web: str | None = None,
 ) -> int:
     """The same in virtual time.
 
@@ -86,6 +95,7 @@ def run_simulated(
         json_path: as for `run`.
         costs_path: what `pagetide calibrate` wrote; None is what it wrote last, or the built-in costs.
         save_path: as for `run`.
+        web: as for `run`.
 
     Raises:
         ConfigError: there are no such costs, this cannot be simulated, there is not enough memory for it, or the JSON
@@ -103,14 +113,20 @@ def run_simulated(
         raise ConfigError(ran_out(config)) from None
     compile_kernels(SIMULATED, lambda line: print(line, file=sys.stderr, flush=True))
     replay = f"the same settings and costs with --seed {config.seed} replay this run"
-    return _run_and_show(config, json_path, lambda _: machine, replay)
+    return _run_and_show(config, json_path, lambda _: machine, replay, web=web)
 
 
 def _run_and_show(
-    config: RunConfig, json_path: str | None, make_machine: Callable[[RunConfig], Machine], replay: str = ""
+    config: RunConfig,
+    json_path: str | None,
+    make_machine: Callable[[RunConfig], Machine],
+    replay: str = "",
+    *,
+    web: str | None = None,
 ) -> int:
     """Run and show; `replay` says how to see again what was wrong with the run itself."""
     _check_json_path(json_path)
+    page = _listen_for_page(web)
     from rich.console import Console
 
     from pagetide.terminal.ascii_fallback import fall_back_to_ascii
@@ -124,9 +140,12 @@ def _run_and_show(
     console = Console(stderr=json_path == "-", highlight=False)
     live = console.is_interactive and stream.isatty()  # FORCE_COLOR makes rich call any file a terminal
     try:
-        with LiveView(console, config.ram_bytes) if live else PlainView(console) as view:
+        with (
+            LiveView(console, config.ram_bytes) if live else PlainView(console) as view,
+            _shown_besides(config, view, page) as observer,
+        ):
             started = now_utc()
-            result = make_machine(config).run(view)
+            result = make_machine(config).run(observer)
             result = msgspec.structs.replace(result, started=started, versions=versions())
     except (BrokenPipeError, StandardOutputError):
         raise
@@ -149,6 +168,26 @@ def _run_and_show(
     if found or unwritten:
         return STATUS_FAILED
     return STATUS_INTERRUPTED if result.outcome == "interrupted" else STATUS_OK
+
+
+def _listen_for_page(web: str | None) -> socket.socket | None:
+    """Where the page is asked for; None without one."""
+    if web is None:
+        return None
+    from pagetide.commands.run_page import listen_for_page
+
+    return listen_for_page(web)
+
+
+def _shown_besides(
+    config: RunConfig, view: Observer, page: socket.socket | None
+) -> contextlib.AbstractContextManager[Observer]:
+    """The view, or what tells a page besides."""
+    if page is None:
+        return contextlib.nullcontext(view)
+    from pagetide.commands.run_page import RunPage
+
+    return RunPage(page, config, view)
 
 
 def _json(result: RunResult) -> bytes:

@@ -1,5 +1,6 @@
 """`pagetide show`: the curves and figures of one run again, of a grid or of a file, in the terminal."""
 
+import socket
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from pagetide.commands.run_page import listen_for_page, show_saved
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.compare.results.records import Run, StoreError
 from pagetide.compare.results.store import DATABASE, Store
@@ -20,21 +22,26 @@ from pagetide.terminal.summary import problems, summarise
 _FILE_BYTES_MAX = 1 << 30
 
 
-def show(prefix: str | None, folder: Path | None) -> int:
+def show(prefix: str | None, folder: Path | None, web: str | None = None) -> int:
     """Show one run, or list all; an exit status.
 
     Args:
         prefix: the beginning of the run's key, or a file that `run --json` or `boot --json` wrote, whose name ends with
             .json; None lists the runs of a grid.
         folder: where the results are; None is this folder, or the newest `compare-*` in it.
+        web: where to show a page of it, too, until Ctrl-C; for a run, or None.
 
     Raises:
+        ConfigError: the page cannot be shown there, or there is no run for it.
         StoreError: there are no results, or no such run, or more than one, or the file is no run's.
     """
     fall_back_to_ascii(sys.stdout)
     console = Console(highlight=False)
+    if web is not None and prefix is None:
+        raise ConfigError("--web shows one run: name it")
+    page = None if web is None else listen_for_page(web)
     if prefix is not None and prefix.endswith(".json"):
-        return _show_file(Path(prefix), console)
+        return _show_file(Path(prefix), console, page)
     with Store.open(folder or _newest_folder(), read_only=True) as store:
         if prefix is None:
             for run in store.runs():
@@ -49,10 +56,11 @@ def show(prefix: str | None, folder: Path | None) -> int:
         console.print(summarise(result))
     else:
         console.print(Text(run.outcome, style="bold red"), soft_wrap=True)
+    _show_page(result, page)
     return STATUS_FAILED if run.failed else STATUS_OK
 
 
-def _show_file(path: Path, console: Console) -> int:
+def _show_file(path: Path, console: Console, page: socket.socket | None) -> int:
     """Show a run that was saved."""
     try:
         with path.open("rb") as file:
@@ -71,7 +79,14 @@ def _show_file(path: Path, console: Console) -> int:
         console.print(Text(", ".join(filter(None, ran))), soft_wrap=True)
     _draw(result, console)
     console.print(summarise(result))
+    _show_page(result, page)
     return STATUS_FAILED if problems(result) else STATUS_OK
+
+
+def _show_page(result: RunResult, page: socket.socket | None) -> None:
+    """Show it where that is wanted, until Ctrl-C."""
+    if page is not None:
+        show_saved(result, page)
 
 
 def _draw(result: RunResult, console: Console) -> None:

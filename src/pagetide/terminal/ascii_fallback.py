@@ -5,7 +5,7 @@ import io
 from typing import TextIO
 
 _HANDLER = "pagetide.ascii"
-_STAND_INS = dict(zip("━▁▂▃▄▅▆▇█┤└─–µ", "=....:::#|+--u", strict=True))  # noqa: RUF001 - the summary's dash
+_STAND_INS = dict(zip("━▁▂▃▄▅▆▇█┤└─–µ▒▓·▴▾←→↑↓", "=....:::#|+--u%@.^v<>^v", strict=True))  # noqa: RUF001 - the summary's dash
 
 
 def fall_back_to_ascii(stream: TextIO) -> None:

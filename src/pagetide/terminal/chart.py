@@ -17,7 +17,7 @@ HOST_MARKS = " ▁▂▃▄▅▆▇█"
 _LABEL_COLUMNS = 9
 
 
-def value_at(t_s: Sequence[float], values: Sequence[float], at_s: float) -> float | None:
+def value_at(t_s: Sequence[float], values: Sequence[float | None], at_s: float) -> float | None:
     """The last value sampled up to this time; None before the first."""
     low, high = 0, len(t_s)
     while low < high:
@@ -28,7 +28,7 @@ def value_at(t_s: Sequence[float], values: Sequence[float], at_s: float) -> floa
 
 def draw_chart(
     t_s: Sequence[float],
-    used_bytes: Sequence[int],
+    used_bytes: Sequence[int | None],
     resident_bytes: Sequence[int],
     *,
     columns: int,
@@ -41,7 +41,7 @@ def draw_chart(
 
     Args:
         t_s: sample times in seconds, rising.
-        used_bytes: what the guest used at each.
+        used_bytes: what the guest used at each; None where that is not known.
         resident_bytes: what the host held at each.
         columns: width of every line at most, labels included.
         rows: height of the picture without axis and legend.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pagetide.host.daemon.server import Server
+from pagetide.operate.host.control import ask
 from pagetide.virtio.balloon import CMD_ID_STOP, CONFIG_BYTES, Config, Feature, Queue
 from pagetide.virtio.vhost_user.messages import Request
 from pagetide.virtio.vhost_user.transport import PeerGoneError
@@ -119,6 +120,17 @@ def test_what_was_wanted_of_a_guest_outlives_its_connection(daemon: Daemon, caps
     with daemon.guest("vm1") as guest:
         shown = show(daemon, "vm1", capsys)
         assert (shown["target_bytes"], shown["paused"], shown["inhibited"]) == (4 << 20, False, False)
+
+
+def test_a_guests_page_map_is_told_in_pieces(daemon: Daemon) -> None:
+    """Each block of 2 MiB as the host sees it, from any block on; of nobody there is none."""
+    with daemon.guest("vm1") as guest:
+        told = ask(daemon.control, {"command": "map", "guest": "vm1"})["page_map"]
+        assert told == {"first": 0, "blocks": 2, "states": "hh", "regions": [[GPA, 1024 * PAGE, 0]]}
+        guest.report([(512, 512)])
+        told = ask(daemon.control, {"command": "map", "guest": "vm1", "first": 1})["page_map"]
+        assert told["states"] == "r"
+    assert ask(daemon.control, {"command": "map", "guest": "vm2"})["error"] is not None
 
 
 def test_refaults_and_lag_are_shown(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:

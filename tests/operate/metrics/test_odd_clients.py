@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pagetide.operate.endpoint_process import Address, listen
 from pagetide.operate.metrics import endpoint, scraping
 from pagetide.operate.metrics.endpoint import Endpoint
-from pagetide.operate.metrics.process import Address, listen
 from pagetide.operate.metrics.scraping import Scraping
 
 REQUEST_MAX_S = 0.3

@@ -17,8 +17,8 @@ import pytest
 from pagetide import cli
 from pagetide.cli import commands  # noqa: F401 - adds them
 from pagetide.cli.app import app
-from pagetide.operate.metrics import process
-from pagetide.operate.metrics.process import Address, listen, read_address
+from pagetide.operate import endpoint_process
+from pagetide.operate.endpoint_process import Address, listen, read_address
 from pagetide.operate.metrics.series import FAMILIES
 from tests.host.daemon.process import Daemon
 from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
@@ -109,7 +109,7 @@ def test_the_process_that_tells_ends_with_the_daemon(watched: Watched) -> None:
 def test_a_teller_that_ends_too_soon_is_not_started_again(watched: Watched) -> None:
     """The log says so, and guests are served as before."""
     os.kill(watched.teller(), signal.SIGKILL)
-    watched.read_log("no more metrics: the process that tells them ended with -9")
+    watched.read_log("no more metrics: the process that tells it ended with -9")
     with watched.daemon.guest("one") as guest:
         guest.report([(RING_PAGES, 1)])
     assert watched.daemon.stop()[0] == 0
@@ -117,10 +117,10 @@ def test_a_teller_that_ends_too_soon_is_not_started_again(watched: Watched) -> N
 
 def test_a_teller_that_ended_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After it had run for a while; it answers at the same socket."""
-    monkeypatch.setattr(process, "STEADY_S", 0.0)
+    monkeypatch.setattr(endpoint_process, "STEADY_S", 0.0)
     loop = Loop()
     listener = listen(Address("127.0.0.1", 0), beside_another=False)
-    teller = process.MetricsProcess(listener, tmp_path / "nobody", loop)
+    teller = endpoint_process.EndpointProcess(endpoint_process.METRICS, listener, tmp_path / "nobody", loop)
     before = teller.pid
     os.kill(before, signal.SIGKILL)
     ((fd, then),) = loop.watched.items()
@@ -137,9 +137,9 @@ class Loop:
     """What the daemon's loop is asked to watch."""
 
     def __init__(self) -> None:
-        self.watched: dict[int, process.Then] = {}
+        self.watched: dict[int, endpoint_process.Then] = {}
 
-    def wake_by(self, fd: int, then: process.Then) -> None:
+    def wake_by(self, fd: int, then: endpoint_process.Then) -> None:
         """Note it."""
         self.watched[fd] = then
 

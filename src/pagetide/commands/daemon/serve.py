@@ -16,11 +16,8 @@ from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.machine.config_error import ConfigError
 
 if TYPE_CHECKING:
-    import socket
-
-    from pagetide.host.daemon.server import Server
+    from pagetide.commands.daemon.endpoints import AskedFor, EndpointOptions
     from pagetide.host.daemon.service_manager import ServiceManager
-    from pagetide.operate.metrics.process import Address
 
 _SOCKET_PATH_MAX = 107
 """Bytes in a Unix socket's path (unix(7))."""
@@ -82,8 +79,7 @@ def serve_command(
     without: frozenset[str],
     take_over: bool = False,
     device_init: bool = False,
-    metrics: str | None = None,
-    metrics_any: bool = False,
+    endpoints: "EndpointOptions | None" = None,
 ) -> int:
     """Serve until told to stop; the exit status.
 
@@ -96,14 +92,15 @@ def serve_command(
         without: names of the balloon's features that are not offered.
         take_over: whether a running daemon is to give its guests and sockets, and to end.
         device_init: whether to offer the draft feature DEVICE_INIT_REPORTED.
-        metrics: where to answer scrapes, as `read_address` has it; None for nowhere.
-        metrics_any: whether that may be where other machines reach it.
+        endpoints: what is to be told by HTTP, and where; None for nothing.
 
     Raises:
         ConfigError: the arguments are wrong.
     """
     _check_figures(verify_share, stats_interval_s, without, device_init=device_init)
-    metrics_address = _metrics_address(metrics, others_may=metrics_any)
+    from pagetide.commands.daemon.endpoints import EndpointOptions, check_endpoints
+
+    asked = check_endpoints(EndpointOptions() if endpoints is None else endpoints)
     from pagetide.host.daemon.service_manager import ServiceManager, forget_environment
 
     manager = ServiceManager()
@@ -121,7 +118,7 @@ def serve_command(
         stats_interval_s=stats_interval_s,
         features=_offered(without, device_init=device_init),
         take_over=take_over,
-        metrics=metrics_address,
+        endpoints=asked,
     )
     try:
         if control is None:
@@ -149,20 +146,21 @@ class _Wanted:
     stats_interval_s: float
     features: int
     take_over: bool
-    metrics: "Address | None"
+    endpoints: "tuple[AskedFor, ...]"
 
     @property
     def options(self) -> dict[str, str]:
         """What a successor compares with its own; sockets and guests are its anyway."""
         from pagetide.virtio.balloon import Feature
 
+        places = {each.option: str(each.address) for each in self.endpoints}
         names = [feature.name for feature in Feature if feature & self.features and feature.name]
         return {
             "--socket-dir": "none" if self.socket_dir is None else str(self.socket_dir.resolve()),
             "--verify": f"{self.verify_share:g}",
             "--stats-interval": f"{self.stats_interval_s:g}",
             "what is offered to guests": " ".join(names),
-            "--metrics": "none" if self.metrics is None else str(self.metrics),
+            **{option: places.get(option, "none") for option in ("--metrics", "--web")},
         }
 
 
@@ -175,46 +173,6 @@ def _check_figures(verify_share: float, stats_interval_s: float, without: frozen
         raise ConfigError("stats-interval has no effect with --no-stats, which leaves guests no way to tell them")
     if device_init and ("REPORTING" in without or verify_share == 0):
         raise ConfigError("device-init is about reports that are verified: it needs --reporting, and --verify above 0")
-
-
-def _metrics_address(text: str | None, *, others_may: bool) -> "Address | None":
-    """Where to answer scrapes.
-
-    Raises:
-        ConfigError: that is no address, or one that others reach, which was not said to be meant.
-    """
-    if text is None:
-        if others_may:
-            raise ConfigError("--metrics-any says that the address of --metrics is meant, and there is none")
-        return None
-    from pagetide.operate.metrics.process import read_address
-
-    try:
-        address = read_address(text)
-    except ValueError as error:
-        raise ConfigError(f"metrics: {error}") from None
-    if not address.is_loopback and not others_may:
-        raise ConfigError(f"others reach {address}, and anybody who does may read: give --metrics-any if that is meant")
-    return address
-
-
-def _listen_for_scrapes(wanted: _Wanted, *, has_guests: bool) -> "socket.socket | None":
-    """The socket of the metrics; None without.
-
-    Raises:
-        OSError: the address cannot be had; for a daemon that finds guests waiting that is only an error in its log.
-    """
-    if wanted.metrics is None:
-        return None
-    from pagetide.operate.metrics.process import listen
-
-    try:
-        return listen(wanted.metrics, beside_another=wanted.take_over)
-    except OSError as error:
-        if not has_guests:
-            raise OSError(f"metrics cannot be told at {wanted.metrics}: {error.strerror}") from error
-        logging.getLogger(__name__).error("no metrics at %s: %s", wanted.metrics, error.strerror)
-        return None
 
 
 def _prepare_process() -> None:
@@ -238,6 +196,7 @@ def _serve(wanted: _Wanted, manager: "ServiceManager") -> None:
     Raises:
         HandoverError, UnreadableStateError, GuestGoneError, OSError: as `process.serve`.
     """
+    from pagetide.commands.daemon.endpoints import listen_for, start_all
     from pagetide.host.daemon.handover import Predecessor
     from pagetide.host.daemon.keeper import Keeper
     from pagetide.host.daemon.process import serve
@@ -247,7 +206,8 @@ def _serve(wanted: _Wanted, manager: "ServiceManager") -> None:
 
     _prepare_process()
     with contextlib.ExitStack() as resources:
-        scrapes = _listen_for_scrapes(wanted, has_guests=wanted.take_over or bool(manager.given))
+        has_guests = wanted.take_over or bool(manager.given)
+        listening = listen_for(wanted.endpoints, beside_another=wanted.take_over, has_guests=has_guests)
         keeper = Keeper(manager)
         predecessor = None
         if wanted.take_over:
@@ -265,7 +225,7 @@ def _serve(wanted: _Wanted, manager: "ServiceManager") -> None:
                 keeper=keeper,
             )
         )
-        on_ready = functools.partial(_tell_metrics, resources, scrapes, wanted.control, server)
+        on_ready = functools.partial(start_all, resources, listening, wanted.control, server)
         serve(
             server,
             wanted.sockets,
@@ -278,13 +238,3 @@ def _serve(wanted: _Wanted, manager: "ServiceManager") -> None:
             options=wanted.options,
             on_ready=on_ready,
         )
-
-
-def _tell_metrics(
-    resources: contextlib.ExitStack, listener: "socket.socket | None", control: Path, server: "Server"
-) -> None:
-    """Begin to answer scrapes, once there is whom to ask; it ends before the server does."""
-    if listener is not None:
-        from pagetide.operate.metrics.process import MetricsProcess
-
-        resources.callback(MetricsProcess(listener, control, server).close)

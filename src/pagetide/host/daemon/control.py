@@ -3,7 +3,8 @@
 A request names a command and, but for `list`, `figures` and `kept`, a guest. An answer holds guests, or an error in one
 sentence. `add` and `remove` are about the socket for a guest, and are answered with its path; `kept` is for who is
 about to replace the daemon. After `take-over` the connection is no longer ours (handover.py). To tell of very many
-guests at once keeps all of them waiting, so who asks again and again asks for `figures`, and a few at a time.
+guests at once keeps all of them waiting, so who asks again and again asks for `figures`, and a few at a time; so it is
+with `map`, which tells a piece of a guest's page map.
 
 What is wanted is wanted of a socket: of every guest that is attached there, and of those that will be, so a guest that
 must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
@@ -30,25 +31,14 @@ from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.wishes import TargetBytes, Wishes
 from pagetide.host.memory.ledger import WORD_NAMES
-
-LINE_BYTES_MAX = 4096
-"""The longest request."""
+from pagetide.host.memory.page_map import MapPiece
 
 Command = Literal[
-    "list",
-    "figures",
-    "show",
-    "set",
-    "pause",
-    "resume",
-    "inhibit",
-    "uninhibit",
-    "hint",
-    "add",
-    "remove",
-    "kept",
-    "take-over",
-]
+    "list", "figures", "show", "set", "pause", "resume", "inhibit", "uninhibit", "hint", "map", "add", "remove",
+    "kept", "take-over",
+]  # fmt: skip
+
+_ABOUT_SOCKETS = frozenset({"list", "figures", "kept", "add", "remove"})
 
 
 class ControlledHost(Protocol):
@@ -84,6 +74,7 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         most: for `list` and `figures`, how many guests and sockets are wanted at most, in the order of their names.
         after: for the same, only those whose names come after this one.
         words: for `figures`, which of the ledger's words are wanted.
+        first: for `map`, the number of the block with which it is to begin.
     """
 
     command: Command
@@ -94,6 +85,7 @@ class ControlRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most: Annotated[int, msgspec.Meta(ge=1)] | None = None
     after: str | None = None
     words: list[str] = []
+    first: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class KeptTold(msgspec.Struct, frozen=True):
@@ -125,6 +117,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
         note: what else there is to know.
         more_after: with `most`, the name after which there are more; None if that is all.
         figures: for `figures`, those of the guests that were asked for.
+        page_map: for `map`, the piece of the guest's page map.
         kept: for `kept`, how each guest is kept.
     """
 
@@ -134,6 +127,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
     error: str | None = None
     note: str | None = None
     more_after: str | None = None
+    page_map: MapPiece | None = None
     kept: list[KeptTold] = []
     figures: list[GuestFigures] = []
 
@@ -164,14 +158,11 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
     if request.command == "take-over":
         host.hand_over()
         return None
-    if request.command in {"list", "figures"}:
-        return _list(request, host)
-    if request.command == "kept":
-        return ControlAnswer(kept=[_kept(guest) for guest in host.guests])
-    if request.command in {"add", "remove"}:
-        change = host.sockets.add if request.command == "add" else host.sockets.remove
-        return ControlAnswer(socket=str(change(request.guest or "")))
+    if request.command in _ABOUT_SOCKETS:
+        return _about_sockets(request, host)
     guests = _named(request.guest, host)
+    if request.command == "map":
+        return _map(request, guests, host)
     if guests:
         if request.command in {"show", "hint"}:
             del guests[1:]
@@ -186,6 +177,25 @@ def _answer(request: ControlRequest, host: ControlledHost) -> ControlAnswer | No
     _want(request, waiting.wishes, [])
     note = None if request.command == "show" else f"nobody is attached at {waiting.path} yet; a guest will find it so"
     return ControlAnswer(waiting=[waiting_state(waiting)], note=note)
+
+
+def _about_sockets(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
+    """The answer to what is not about one guest that is attached."""
+    if request.command in {"list", "figures"}:
+        return _list(request, host)
+    if request.command == "kept":
+        return ControlAnswer(kept=[_kept(guest) for guest in host.guests])
+    change = host.sockets.add if request.command == "add" else host.sockets.remove
+    return ControlAnswer(socket=str(change(request.guest or "")))
+
+
+def _map(request: ControlRequest, guests: Sequence[AttachedGuest], host: ControlledHost) -> ControlAnswer:
+    """A piece of a guest's page map; whoever begins one wants to know what has come back, too."""
+    if not guests:
+        raise ControlError(f"nobody is attached as {request.guest!r} who has a page map")
+    if request.first == 0:
+        host.look_for_refaults(guests[0])
+    return ControlAnswer(page_map=guests[0].look_at_blocks(request.first))
 
 
 def _list(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
@@ -283,21 +293,3 @@ def _follow(guests: Sequence[AttachedGuest]) -> bool:
     if gone is not None:
         raise gone
     return told
-
-
-class LineReader:
-    """Cuts what comes into lines."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def receive(self, data: bytes) -> list[bytes]:
-        """The lines that are whole now.
-
-        Raises:
-            ControlError: a line is too long.
-        """
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if any(len(line) > LINE_BYTES_MAX for line in (*lines, self._rest)):
-            raise ControlError(f"a request is longer than {LINE_BYTES_MAX} bytes")
-        return lines

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 
-from pagetide.host.daemon.control import ControlError, LineReader, refusal
+from pagetide.host.daemon.control import ControlError, refusal
 from pagetide.host.daemon.listener import Listener
 from pagetide.host.device.allowance import CONTROL_BURST_S, START_S
 from pagetide.host.guest.fd_events import READABLE, WRITABLE, FdEvents
@@ -24,10 +24,31 @@ from pagetide.host.sharing.retries import Retries
 CLIENTS_MAX = 16
 """Most clients at once; one that is not waiting for an answer goes when another comes."""
 
+LINE_BYTES_MAX = 4096
+"""The longest request."""
+
 _RECEIVE_BYTES = 65536
 _OUR_ERROR = "an error in pagetide, please report it"
 
 _log = logging.getLogger(__name__)
+
+
+class LineReader:
+    """Cuts what comes into lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """The lines that are whole now.
+
+        Raises:
+            ControlError: a line is too long.
+        """
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if any(len(line) > LINE_BYTES_MAX for line in (*lines, self._rest)):
+            raise ControlError(f"a request is longer than {LINE_BYTES_MAX} bytes")
+        return lines
 
 
 class ControlClient:

@@ -7,8 +7,10 @@ from pagetide.host.device.balloon import BalloonDevice
 from pagetide.host.device.target import Sizes
 from pagetide.host.guest.kicks import Kicks
 from pagetide.host.guest.session import VhostUserSession
+from pagetide.host.memory.block_states import look_at_blocks
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.held import Held, HeldLook
+from pagetide.host.memory.page_map import MapPiece
 from pagetide.virtio.balloon import Config
 
 
@@ -35,6 +37,7 @@ class ObservedGuest:
         self.name = name
         self._device, self._memory, self._kicks, self._session = parts
         self._held = HeldLook(clock_ns)
+        self._look_ns = clock_ns
 
     def fileno(self) -> int:
         """The connection's descriptor."""
@@ -110,6 +113,10 @@ class ObservedGuest:
     def look_at_held(self) -> Held:
         """What the host holds of its memory in RAM and in swap; ask again while that is being counted."""
         return self._held.step(self._memory.regions)
+
+    def look_at_blocks(self, first: int) -> MapPiece:
+        """The piece of its page map that begins with this block."""
+        return look_at_blocks(self._memory.mappings, first, self._look_ns)
 
     @property
     def looking(self) -> bool:

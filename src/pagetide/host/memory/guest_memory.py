@@ -171,6 +171,11 @@ class GuestMemory:
         return [(mapping.shared, mapping.fd) for mapping in self._mappings]
 
     @property
+    def mappings(self) -> list[Mapping]:
+        """Every region with what is known of its pages, by its address in the guest."""
+        return sorted(self._mappings, key=lambda mapping: mapping.shared.gpa)
+
+    @property
     def is_ram(self) -> bool:
         """Whether all of it is in files of tmpfs or hugetlbfs, and nothing on a disk."""
         return all(linux.can_have_seals(mapping.fd) for mapping in self._mappings)

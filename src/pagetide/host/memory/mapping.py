@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagetide import foreign_fds, linux
+from pagetide.host.memory.block_states import BlockNotes, FileOfRegion
 from pagetide.host.memory.discard import piece_bytes
 from pagetide.host.memory.file_window import FileWindow
 from pagetide.host.memory.huge_pages import book_bytes, huge_page_bytes
@@ -36,6 +37,7 @@ class Mapping(NamedTuple):
         piece_bytes: most that is discarded in one call.
         unit_bytes: the pages that can be given back.
         book_address: which parts of huge pages are out (huge_pages.py); 0 without any.
+        notes: what is remembered of its blocks.
     """
 
     shared: MemoryRegion
@@ -45,6 +47,7 @@ class Mapping(NamedTuple):
     piece_bytes: int
     unit_bytes: int
     book_address: int
+    notes: BlockNotes
 
     @property
     def book_bytes(self) -> int:
@@ -74,7 +77,15 @@ class Mapping(NamedTuple):
         resident = np.packbits(np.frombuffer(told, np.uint8) & 1, bitorder="little")
         back = some[: len(resident)] & resident
         some[: len(resident)] &= ~back
-        return int(np.unpackbits(back).sum())
+        found = np.flatnonzero(np.unpackbits(back, bitorder="little"))
+        self.notes.came_back(found + start)
+        return len(found)
+
+    def block_states(self, first: int, count: int) -> bytes:
+        """The states of so many of its blocks from one on (page_map.py); what is on hugetlbfs is not known."""
+        is_told = self.unit_bytes == PAGE_SIZE_BYTES and linux.can_have_seals(self.fd)
+        file = FileOfRegion(self.fd if is_told else -1, self.shared.mmap_offset_bytes, self.marks_address)
+        return self.notes.states(first, count, file)
 
 
 def _marks_bytes(size_bytes: int) -> int:
@@ -119,7 +130,8 @@ def _map(shared: MemoryRegion, fd: int) -> Mapping:
         has_book = unit > PAGE_SIZE_BYTES
         book_address = _zeros(book_bytes(shared.mmap_offset_bytes, shared.size_bytes, unit)) if has_book else 0
         undo.pop_all()
-    return Mapping(shared, fd, window, marks_address, piece, unit, book_address)
+    notes = BlockNotes(shared.gpa, shared.size_bytes)
+    return Mapping(shared, fd, window, marks_address, piece, unit, book_address, notes)
 
 
 def _zeros(size_bytes: int) -> int:

@@ -23,6 +23,8 @@ def warm_up_host() -> None:
     fd = memfd_create("pagetide-warm-up")
     ftruncate(fd, PAGE_SIZE_BYTES)
     memory.add(MemoryRegion(0, PAGE_SIZE_BYTES, 0, 0), fd)
+    for mapping in memory.mappings:
+        mapping.block_states(0, 1)
     Lag().note(0, 1)
     events = FdEvents()
     events.look(0)

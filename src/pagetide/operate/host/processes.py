@@ -26,6 +26,8 @@ _BY_NAME = (
 )
 """How the guest's memory is called where a VMM gives it a name."""
 
+_NAME_MAX = 40
+
 _SHARED_MEMORY = ("/dev/shm/", "/run/", "/tmp/")  # noqa: S108 - where tmpfs is; the file system itself is asked if it can be
 
 
@@ -96,6 +98,25 @@ def libvirt_uuid_of(pid: int) -> str | None:
         if options.get("-name", "").startswith("guest="):  # as libvirt has it
             return options.get("-uuid")
     return None
+
+
+def name_of(pid: int) -> str | None:
+    """What a QEMU's command line calls its VM (-name), as far as it can be printed; None for any other."""
+    with contextlib.suppress(OSError):
+        name = dict(itertools.pairwise(_words(pid))).get("-name", "").partition(",")[0].removeprefix("guest=")
+        return "".join(each if each.isprintable() else "?" for each in name[:_NAME_MAX]) or None
+    return None
+
+
+def ram_ranges(pid: int) -> list[tuple[int, int]]:
+    """Where in a VM's process its guest's memory is, as far as that is known by name, else what is largest.
+
+    Raises:
+        OSError: there is none, or it may not be looked at.
+    """
+    mappings = list(read_smaps(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
+    ram, _ = _guest_ram(vmm_of(pid), mappings, ())
+    return sorted((each.start, each.end) for of_file in ram for each in of_file)
 
 
 def sockets_of(pid: int) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The process that answers scrapes, started by the daemon (process.py) with a listening socket.
+"""The process that answers scrapes, started by the daemon (endpoint_process.py) with a listening socket.
 
 It ends when its standard input does, which is when the daemon ends. Neither a slow client nor many of them can do more
 than keep others from scraping, and that for `REQUEST_MAX_S`.

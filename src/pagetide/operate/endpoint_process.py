@@ -1,8 +1,13 @@
-"""The daemon's side of its metrics: the address, the socket that listens there, and the process that answers."""
+"""The daemon's side of what it tells by HTTP: the address, the socket that listens there, and the process that answers.
 
+The loop never waits for who asks: the process has the listening socket, and asks at the control socket as others do.
+"""
+
+import contextlib
 import ipaddress
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -92,29 +97,57 @@ class Waking(Protocol):
         """Call it no more."""
 
 
-class MetricsProcess:
-    """The process that answers scrapes, watched by the daemon's loop and started anew if it ends."""
+class Endpoint(NamedTuple):
+    """What a process answers.
 
-    def __init__(self, listener: socket.socket, control: Path, loop: Waking) -> None:
+    Attributes:
+        module: which module it runs.
+        told: what the log calls what it tells.
+        place: where that is, after the address.
+        greeting: a line that it is given at its start, by a way that nobody else sees.
+    """
+
+    module: str
+    told: str
+    place: str
+    greeting: bytes = b""
+
+
+METRICS = Endpoint("pagetide.operate.metrics.endpoint", "metrics", "/metrics")
+"""What Prometheus scrapes."""
+
+
+class EndpointProcess:
+    """The process that answers, watched by the daemon's loop and started anew if it ends."""
+
+    def __init__(self, endpoint: Endpoint, listener: socket.socket, control: Path, loop: Waking) -> None:
         """Start it.
 
         Args:
-            listener: where scrapes come; closed by `close`.
+            endpoint: what it answers.
+            listener: where it is asked; closed by `close`.
             control: the daemon's control socket, at which it asks.
             loop: the daemon's.
 
         Raises:
             OSError: it cannot be started.
         """
+        self._endpoint = endpoint
         self._listener, self._control, self._loop = listener, control, loop
         self._start()
         name = listener.getsockname()
-        _log.info("metrics at http://%s/metrics", Address(name[0], name[1]))
+        _log.info("%s at http://%s%s", endpoint.told, Address(name[0], name[1]), endpoint.place)
 
     @property
     def pid(self) -> int:
         """The process."""
         return self._process.pid
+
+    def tell(self, line: bytes) -> None:
+        """Give it a line, unless it has too many unread or has ended: then the line is lost."""
+        if self._fd >= 0 and self._process.stdin is not None and len(line) <= select.PIPE_BUF:
+            with contextlib.suppress(OSError):
+                os.write(self._process.stdin.fileno(), line)
 
     def close(self) -> None:
         """End it, and listen no more."""
@@ -124,13 +157,17 @@ class MetricsProcess:
 
     def _start(self) -> None:
         fd = self._listener.fileno()
-        words = ["-m", "pagetide.operate.metrics.endpoint", str(fd), str(self._control), str(os.getpid())]
+        words = ["-m", self._endpoint.module, str(fd), str(self._control), str(os.getpid())]
         self._started_s = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, *words], stdin=subprocess.PIPE, pass_fds=[fd]
+            [sys.executable, *words], stdin=subprocess.PIPE, pass_fds=[fd], bufsize=0
         )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         self._fd = os.pidfd_open(self._process.pid)
         self._loop.wake_by(self._fd, self._ended)
+        if self._endpoint.greeting:
+            self.tell(self._endpoint.greeting)
 
     def _leave(self) -> None:
         self._loop.no_wake_by(self._fd)
@@ -144,11 +181,12 @@ class MetricsProcess:
     def _ended(self) -> None:
         """It ended by itself."""
         self._leave()
+        told = self._endpoint.told
         if time.monotonic() - self._started_s < STEADY_S:
-            _log.error("no more metrics: the process that tells them ended with %s", self._process.returncode)
+            _log.error("no more %s: the process that tells it ended with %s", told, self._process.returncode)
             return
-        _log.error("the process that tells metrics ended with %s, and is started anew", self._process.returncode)
+        _log.error("the process that tells %s ended with %s, and is started anew", told, self._process.returncode)
         try:
             self._start()
         except OSError as error:
-            _log.error("no more metrics: %s", error)
+            _log.error("no more %s: %s", told, error)

@@ -1,0 +1,117 @@
+"""The page map of a guest: what each of its blocks of 2 MiB is to its host."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from pagetide import linux
+from pagetide.host.memory.block_states import PIECE_NS, look_at_blocks
+from pagetide.host.memory.discard import punch_ranges
+from pagetide.host.memory.guest_memory import GuestMemory
+from pagetide.host.memory.ledger import Ledger
+from pagetide.host.memory.punch import punch_hole
+from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, RANGE_START
+from pagetide.virtio.vhost_user.payloads import MemoryRegion
+
+PAGE = 4096
+BLOCK = 2 << 20
+_BEFORE = 3 * PAGE  # the region begins amid a block
+
+
+class Guest:
+    """Memory of eight blocks in two regions: of three blocks, the first without its first pages, and of five."""
+
+    def __init__(self) -> None:
+        self.fd = linux.memfd_create("test-blocks")
+        linux.ftruncate(self.fd, 8 * BLOCK)
+        self.memory = GuestMemory()
+        self.memory.add(MemoryRegion(64 * BLOCK, 5 * BLOCK, 64 * BLOCK, 3 * BLOCK), os.dup(self.fd))
+        self.memory.add(MemoryRegion(_BEFORE, 3 * BLOCK - _BEFORE, _BEFORE, _BEFORE), os.dup(self.fd))
+
+    def touch(self, first: int, pages: int = BLOCK // PAGE) -> None:
+        """Write to pages of the file."""
+        os.pwrite(self.fd, b"\xa5" * (pages * PAGE), first * PAGE)
+
+    def give_back(self, gpa: int, size_bytes: int, *, verify: bool = True) -> None:
+        """Discard a range of the second region as a report would."""
+        ranges = np.zeros((1, RANGE_COLUMNS), np.int64)
+        ranges[0, [RANGE_START, RANGE_END, RANGE_REGION]] = gpa, gpa + size_bytes, 1
+        assert punch_ranges(self.memory.region_map.table, ranges, 1, int(verify), Ledger().words) == 0
+
+    def states(self) -> str:
+        """The whole map."""
+        return look_at_blocks(self.memory.mappings, 0, lambda: 0).states
+
+    def close(self) -> None:
+        """Unmap it."""
+        self.memory.close()
+        os.close(self.fd)
+
+
+@pytest.fixture
+def guest() -> Iterator[Guest]:
+    """A guest that is closed afterwards."""
+    with closing(Guest()) as made:
+        yield made
+
+
+def test_each_block_has_its_state(guest: Guest) -> None:
+    """Held, in part, given back, come back, never there: by what was touched and discarded, by address."""
+    pages = BLOCK // PAGE
+    assert guest.states() == "nnnnnnnn"
+    guest.touch(3, pages - 3)  # all of the block that the region has
+    guest.touch(2 * pages, 1)
+    guest.touch(3 * pages, 3 * pages)
+    assert guest.states() == "hnphhhnn"
+    guest.give_back(64 * BLOCK, 2 * BLOCK)
+    assert guest.states() == "hnprrhnn"
+    guest.touch(4 * pages, 1)
+    assert guest.states() == "hnprfhnn"
+
+
+def test_what_came_back_stays_so_until_it_is_given_back(guest: Guest) -> None:
+    """Also after the ledger's look, which counts each page once, and where only a part of the block had gone."""
+    pages = BLOCK // PAGE
+    guest.touch(3 * pages, pages)
+    guest.give_back(64 * BLOCK, BLOCK // 2)
+    assert guest.states()[3] == "p"
+    guest.touch(3 * pages, 7)
+    assert guest.memory.take_refaulted_bytes() == 7 * PAGE
+    assert guest.states()[3] == "f"
+    guest.touch(3 * pages, pages)
+    assert guest.states()[3] == "f"
+    guest.give_back(64 * BLOCK, BLOCK)
+    assert guest.states()[3] == "r"
+    guest.touch(3 * pages, 1)
+    assert guest.states()[3] == "f"
+
+
+def test_what_went_without_being_checked_was_given_back_if_it_was_seen(guest: Guest) -> None:
+    """A report of which nobody asked what it returned: gone is what a look had seen there, and else was never there."""
+    guest.touch(3 * BLOCK // PAGE, 2 * BLOCK // PAGE)
+    assert guest.states()[3:] == "hhnnn"
+    guest.give_back(64 * BLOCK, 5 * BLOCK, verify=False)
+    assert guest.states()[3:] == "rrnnn"
+
+
+def test_a_map_is_told_in_pieces(guest: Guest) -> None:
+    """A piece ends when its time is over, and the next one goes on there; behind the end there is none."""
+    clock = iter(range(0, 1 << 40, PIECE_NS))
+    guest.touch(2 * BLOCK // PAGE, 2 * BLOCK // PAGE)
+    first = look_at_blocks(guest.memory.mappings, 0, lambda: next(clock))
+    assert (first.first, first.blocks, first.states) == (0, 8, "nnh")
+    assert first.regions == [(_BEFORE, 3 * BLOCK - _BEFORE, 0), (64 * BLOCK, 5 * BLOCK, 3)]
+    assert look_at_blocks(guest.memory.mappings, 3, lambda: next(clock)).states == "hnnnn"
+    assert look_at_blocks(guest.memory.mappings, 8, lambda: next(clock)).states == ""
+    assert look_at_blocks(guest.memory.mappings, 1 << 70, lambda: next(clock)).states == ""
+
+
+def test_pages_that_are_gone_otherwise_are_not_taken_for_held(guest: Guest) -> None:
+    """A hole that somebody else made: the kernel is asked, and not our own memory of it."""
+    guest.touch(3 * BLOCK // PAGE)
+    assert guest.states()[3] == "h"
+    punch_hole(guest.fd, 3 * BLOCK, PAGE)
+    assert guest.states()[3] == "p"

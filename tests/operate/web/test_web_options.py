@@ -1,0 +1,46 @@
+"""Where `pagetide serve` shows its page, and where it refuses to."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from pagetide import cli
+from pagetide.commands.daemon.endpoints import EndpointOptions, check_endpoints
+from pagetide.machine.config_error import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--web", "0.0.0.0:8080"], "give --web-any if that is meant"),
+        (["--web", "8080"], "such as 127.0.0.1:9464, not '8080'"),
+        (["--web-any"], "there is none"),
+        (["--web-control"], "--web-control is about the page of --web, and there is none"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    """Before anything is served."""
+    serve = ["serve", "--socket", str(tmp_path / "a.sock"), "--control", str(tmp_path / "control")]
+    assert cli.main([*serve, *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_each_start_has_a_token_of_its_own_and_only_if_control_is_wanted() -> None:
+    """It is in the address that the log has, and in the greeting that the process gets, and nowhere else."""
+    ((first,), (second,)) = (check_endpoints(EndpointOptions(web="127.0.0.1:8080", web_control=True)) for _ in range(2))
+    token = first.endpoint.place.removeprefix("/#token=")
+    assert len(token) >= 32
+    assert token.encode() in first.endpoint.greeting
+    assert first.endpoint != second.endpoint
+    (plain,) = check_endpoints(EndpointOptions(web="[::1]:8080"))
+    assert plain.endpoint.place == "/"
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that some module is missing."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'pagetide\[web\]'"):
+        check_endpoints(EndpointOptions(web="127.0.0.1:8080"))
