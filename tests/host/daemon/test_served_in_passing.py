@@ -17,6 +17,7 @@ from pagetide.host.device.allowance import IN_VAIN, Use
 from pagetide.host.device.queues.offered import ANSWER, CALL_ERROR, FAILED, LEFT, USED_NS
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.guest.gone import GuestGoneError
+from pagetide.host.guest.session import _MESSAGES_PER_TURN
 from pagetide.host.sharing.hold_ups import SUSPECT_S, HoldUps
 from pagetide.virtio.balloon import CONFIG_POISON_VAL
 from pagetide.virtio.vhost_user.messages import Message, Request, encode
@@ -179,6 +180,32 @@ def test_what_was_sent_before_a_kick_is_dealt_with_before(rig: Rig) -> None:
     after = rig.bad_guest.ledger.snapshot()
     assert after["skipped_poisoned_bytes"] - before["skipped_poisoned_bytes"] == 4 * PAGE
     assert after["discarded_bytes"] == before["discarded_bytes"]
+
+
+def test_a_kick_waits_for_all_that_was_sent_before_it(rig: Rig) -> None:
+    """More messages than one turn takes, and the one that matters is the last: nothing is discarded before it."""
+    before = rig.bad_guest.ledger.snapshot()
+    values = [0] * (2 * _MESSAGES_PER_TURN) + [0xAA]
+    for value in values:
+        poison = encode_config(ConfigSpace(CONFIG_POISON_VAL, 4, 0, value.to_bytes(4, "little")))
+        rig.bad.channel._connection._socket.send(encode(Message(Request.SET_CONFIG, 0, poison)))
+    rig.bad.submit([(RING_PAGES + 1, 4)])
+    for _ in range(len(values)):
+        rig.server.run_once(0)
+    after = rig.bad_guest.ledger.snapshot()
+    assert after["skipped_poisoned_bytes"] - before["skipped_poisoned_bytes"] == 4 * PAGE
+    assert after["discarded_bytes"] == before["discarded_bytes"]
+
+
+def test_as_many_messages_as_a_turn_takes_hold_up_nothing(rig: Rig) -> None:
+    """With nothing behind them a kick is served at once, though there might have been more."""
+    config = encode_config(ConfigSpace(CONFIG_POISON_VAL, 4, 0, bytes(4)))
+    for _ in range(_MESSAGES_PER_TURN):
+        rig.bad.channel._connection._socket.send(encode(Message(Request.SET_CONFIG, 0, config)))
+    rig.bad.submit([(RING_PAGES + 1, 4)])
+    rig.server.run_once(0)
+    rig.server.run_once(0)
+    assert len(rig.bad.ring.driver.take_used()) == 1
 
 
 def test_a_call_that_blocks_is_time_that_the_guest_kept_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

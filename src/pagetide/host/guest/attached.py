@@ -85,6 +85,7 @@ class AttachedGuest(SteeredGuest):
         self.waits_since_s = None
         self._log = logging.LoggerAdapter(_log, {"guest": name})
         self._events = events
+        self._on_work = on_work
         self._clock_ns = clock_ns
         self._failure_logged = self._failures = 0
         memory = GuestMemory(memory_limit)
@@ -113,8 +114,8 @@ class AttachedGuest(SteeredGuest):
 
     @property
     def has_work(self) -> bool:
-        """Whether a turn would do something."""
-        return self._kicks.any_ready
+        """Whether a turn would do something now: kicks wait for messages that came before them."""
+        return self._kicks.any_ready and not self._session.is_behind
 
     def rest(self) -> None:
         """Hear nothing more from the guest, and serve nothing, until `go_on`: messages and elements wait."""
@@ -176,6 +177,8 @@ class AttachedGuest(SteeredGuest):
             self.waits_since_s = None
         if self.waits_since_s is None and self._session.waits_for_peer:
             self.waits_since_s = self._clock_ns() / 1e9
+        if self.has_work:
+            self._on_work(self)
         self._offer_queues()
         return (STEP if messages <= PAID_MESSAGES else IN_VAIN)._replace(earned_pages=earned_pages)
 

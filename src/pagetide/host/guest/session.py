@@ -74,7 +74,7 @@ class VhostUserSession:
         self._memory = memory
         self._device = device
         self._kicks = kicks
-        self._unread = False
+        self._unread = self._left = False
         self._log = log
         self._keep = keep
         if keep is None or describe is None:
@@ -133,13 +133,23 @@ class VhostUserSession:
         """Whether the peer has replies to read, more than the kernel holds for it, or a message to complete."""
         return self._unread or self._connection.is_amid_message
 
+    @property
+    def may_be_behind(self) -> bool:
+        """Whether messages may be there that `talk` has left for later."""
+        return self._unread or self._left
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are such messages: a kick is not served before what was sent before it."""
+        return self.may_be_behind and self._connection.has_more
+
     def talk(self) -> int:
         """Take what messages have come, and answer them; not more than some at a time. How many there were.
 
         Raises:
             GuestGoneError: the connection was lost, or the peer broke the protocol.
         """
-        taken = 0
+        taken, self._left = 0, False
         try:
             for _ in range(_MESSAGES_PER_TURN):
                 self._unread = not self._connection.flush()
@@ -150,6 +160,7 @@ class VhostUserSession:
                     break
                 taken += 1
                 self._take(message)
+            self._left = taken == _MESSAGES_PER_TURN and self._connection.has_more
             # A peer that does not read its replies is not listened to.
             self._unread = not self._connection.flush()
             self._events.rewatch(self.fileno(), WRITABLE if self._unread else READABLE)

@@ -107,7 +107,7 @@ class SteeredGuest(ObservedGuest):
         """Have the loop's step serve what only a kick makes ready, as things are now (queues/offered.py)."""
         for index, offered in self._kicks.quiet:
             skip = self._device.skip_if_served(index)
-            if skip is None or self._apart:
+            if skip is None or self._apart or self._session.may_be_behind:
                 offered.withdraw()
                 continue
             offered.offer(

@@ -100,6 +100,14 @@ class Connection:
                 return None
         return message
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something has come that is not received."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:  # nothing, or nobody: `receive` will tell
+            return False
+
     def resume(self) -> None:
         """Go on where another process was on this connection, if one was."""
 
