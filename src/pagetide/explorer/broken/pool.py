@@ -14,7 +14,7 @@ POOL = {
         (
             Edit(
                 "guest.allocator.page_alloc",
-                "def _return_to_zone(",
+                "def _free_otherwise(",
                 "return_block(words, pages, pfn, order, False, False)",
                 "return_block(words, pages, pfn, order, False, True)",
             ),
