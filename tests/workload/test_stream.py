@@ -1,5 +1,7 @@
 """Streams: from blocks with a birth and a death to operations, and what a stream must keep to."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,67 @@ def test_a_block_may_be_freed_elsewhere() -> None:
     assert third == [(FREE, 0, 0)]
     with pytest.raises(StreamError, match="another vCPU"):
         made._replace(freed_by=np.array([1, 1, 1, 2], np.uint16)).check()
+
+
+def played(made: Stream, choices: Iterator[int]) -> str:
+    """What becomes of a stream whose vCPUs each follow their own order, and are chosen in this one.
+
+    As machines do it: whoever finds the slot full that it is to fill, or empty that it is to free, waits.
+    """
+    lives_of: dict[tuple[int, int], int] = {}
+    left: dict[int, list[tuple[bool, tuple[int, int], int]]] = {vcpu: [] for vcpu in range(made.vcpus)}
+    rows = zip(made.runs_on.tolist(), made.kind.tolist(), made.vcpu.tolist(), made.slot.tolist(), strict=True)
+    for life, (who, kind, vcpu, slot) in enumerate(rows):
+        if kind == ALLOCATE:
+            lives_of[vcpu, slot] = life
+        left[who].append((kind == ALLOCATE, (vcpu, slot), lives_of[vcpu, slot]))
+    held: dict[tuple[int, int], int] = {}
+    while can := [who for who, own in left.items() if own and (own[0][1] in held) != own[0][0]]:
+        fills, place, life = left[can[next(choices) % len(can)]].pop(0)
+        if fills:
+            held[place] = life
+        elif held.pop(place) != life:
+            return "another block was freed"
+    return "all wait" if any(left.values()) else "all has run"
+
+
+def freed_elsewhere(*rows: tuple[float, int, int, int, int, int]) -> Stream:
+    """The stream of rows (at, kind, order, slot, vCPU, freed by)."""
+    types = np.float64, np.uint8, np.uint8, np.int32, np.uint16, np.uint16
+    at_s, kind, order, slot, vcpu, freed_by = map(np.array, zip(*rows, strict=True), types)
+    made = Stream(at_s, kind, order, slot, vcpu, (Mark(0, "all"),), rows[-1][0], freed_by)
+    made.check()
+    return made
+
+
+def test_who_frees_for_another_may_be_early() -> None:
+    """With slots as they were it frees the first block, and so the second one's is never emptied."""
+    made = freed_elsewhere(
+        (0.0, ALLOCATE, 0, 0, 0, 0), (1.0, FREE, 0, 0, 0, 0), (2.0, ALLOCATE, 0, 0, 0, 0), (3.0, FREE, 0, 0, 0, 1)
+    )  # fmt: skip
+    assert played(made, itertools.cycle([0, 1])) == "another block was freed"
+    own = made.with_slots_by_freer()
+    assert own.slot.tolist() == [0, 0, 1, 1]
+    assert played(own, itertools.cycle([0, 1])) == "all has run"
+    assert own.with_slots_by_freer().slot.tolist() == own.slot.tolist()
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 2)), min_size=10, max_size=60),
+    choices=st.lists(st.integers(0, 2), min_size=4),
+)
+@settings(deadline=None)
+def test_whoever_is_early_every_block_is_freed_once(steps: list[tuple[int, int, int]], choices: list[int]) -> None:
+    """In any order of three vCPUs, whatever slots they fill and whoever frees what is in them."""
+    rows: list[tuple[float, int, int, int, int, int]] = []
+    full: set[tuple[int, int]] = set()
+    for at, (vcpu, slot, freer) in enumerate(steps):
+        place = vcpu, slot
+        rows.append((float(at), *((FREE, 0, slot, vcpu, freer) if place in full else (ALLOCATE, 0, slot, vcpu, vcpu))))
+        full ^= {place}
+    made = freed_elsewhere(*rows).with_slots_by_freer()
+    made.check()
+    assert played(made, itertools.cycle(choices)) == "all has run"
 
 
 def test_an_allocation_has_its_migratetype_with_its_order() -> None:

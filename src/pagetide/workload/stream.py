@@ -129,7 +129,8 @@ class Stream(NamedTuple):
         at_s: float64, when it is due on the stream's clock; never less than the one before.
         kind: uint8, ALLOCATE or FREE.
         order: uint8, of the block.
-        slot: int32, which of the vCPU's blocks. A slot is filled, freed with the same order, and filled again.
+        slot: int32, which of the vCPU's blocks. A slot is filled, freed with the same order, and filled again. Where
+            `freed_by` is there, machines want one vCPU only to free what is in a slot (`with_slots_by_freer`).
         vcpu: uint16, whose slot it is: who allocates the block, and frees it where `freed_by` does not say otherwise.
         marks: where stretches begin; the first one at 0, and no two at the same operation.
         end_s: when the stream is over on its clock, at the last operation or later.
@@ -214,6 +215,26 @@ class Stream(NamedTuple):
         """How much memory the operations from `first` up to `end` allocate."""
         orders = self.order[first:end][self.kind[first:end] == ALLOCATE]
         return PAGE_SIZE_BYTES * int((1 << orders.astype(np.int64)).sum())
+
+    def with_slots_by_freer(self) -> "Stream":
+        """The same blocks in slots of which each is emptied by one vCPU only, as it is filled by one only.
+
+        So no vCPU that is early frees another block of the slot than its own: the two take turns. What a vCPU waits for
+        is then always due before, and they cannot wait for each other. A block that is never freed counts as freed by
+        who allocated it.
+        """
+        if self.freed_by is None:
+            return self
+        place = self.vcpu.astype(np.int64) * SLOTS_MAX + self.slot
+        rows = np.argsort(place, kind="stable")
+        freer = self.freed_by[rows].astype(np.int64)
+        is_freed = (self.kind[rows[1:]] == FREE) & (place[rows[1:]] == place[rows[:-1]])
+        freer[:-1] = np.where(is_freed, freer[1:], freer[:-1])
+        found, number = np.unique(place[rows] * self.vcpus + freer, return_inverse=True)
+        owners = found // (SLOTS_MAX * self.vcpus)
+        slot = np.empty_like(self.slot)
+        slot[rows] = number - np.searchsorted(owners, self.vcpu[rows])
+        return self._replace(slot=slot)
 
     @property
     def peak_bytes(self) -> int:

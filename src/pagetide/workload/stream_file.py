@@ -54,7 +54,7 @@ def save_stream(stream: Stream, path: Path) -> None:
 
 
 def load_stream(path: Path) -> Stream:
-    """Read a stream from a Parquet file, and check it.
+    """Read a stream from a Parquet file, and check it; slots are numbered anew where other vCPUs free them.
 
     Raises:
         StreamError: it cannot be read, is no Parquet file, lacks a column, or is no stream; the sentence names it.
@@ -105,7 +105,7 @@ def _checked(columns: dict[str, Any], metadata: bytes | None, path: Path) -> Str
         raise StreamError(f"{path} is no stream: its marks cannot be read ({error})") from error
     except StreamError as error:
         raise StreamError(f"{path} is no stream that can be run: it {error}") from error
-    return stream
+    return stream.with_slots_by_freer()
 
 
 def _quoted(text: str) -> str:

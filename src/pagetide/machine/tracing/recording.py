@@ -179,7 +179,8 @@ def _stream(events: Events, pairs: Pairs, at: npt.NDArray[np.int64], names: tupl
     end_s = float(_seconds(end_ns - begin_ns))
     order = pairs.order.astype(np.uint8)[block]
     stretches = _marks(event, at, names)
-    return Stream(at_s, kind, order, slot, vcpu.astype(np.uint16), stretches, end_s, freed_by, migratetype)
+    stream = Stream(at_s, kind, order, slot, vcpu.astype(np.uint16), stretches, end_s, freed_by, migratetype)
+    return stream.with_slots_by_freer()
 
 
 def _seconds(ns: npt.ArrayLike) -> npt.NDArray[np.float64]:
