@@ -97,8 +97,8 @@ def run(
         mix: Shares of the memory by order of the blocks. [default: 9=0.5,4=0.125,2=0.125,0=0.25; web and database
             their own]
         stream: Run the operations of this Parquet file instead, as --save-stream writes it.
-        migratetypes: For --machine simulated, whether what cannot be moved is kept together, as in Linux, by free lists
-            of each kind. [default: if the stream says what can be]
+        migratetypes: Whether what cannot be moved is kept together, as in Linux, by free lists of each kind.
+            [default: if the stream says what can be]
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
         seed: Drives every random choice. [default: 1]
         design: How free memory is returned.

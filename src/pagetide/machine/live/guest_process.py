@@ -30,7 +30,7 @@ from pagetide.machine.live.guest_worker import GuestWorker
 from pagetide.machine.messages import Channel, ClockStarted, Command, Ended, GuestSetup, Message, Ready, Stage
 from pagetide.machine.qemu.device import QemuLink
 from pagetide.machine.qemu.qtest import Qtest
-from pagetide.machine.workloads import make_stream
+from pagetide.machine.workloads import has_migratetypes, make_stream
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.processes import set_parent_death_signal
 from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
@@ -53,7 +53,13 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         with compiling_aloud("guest", lambda line: channel.send(Stage(line))):
             warm_up_guest()
             warm_up_design(config.design)
-        zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, arena_fd=setup.arena_fd)
+        work = make_stream(config)
+        zone = Zone(
+            config.ram_bytes // PAGE_SIZE_BYTES,
+            vcpus=config.vcpus,
+            migratetypes=has_migratetypes(config, work),
+            arena_fd=setup.arena_fd,
+        )
         if config.device == "qemu":
             _reserve_what_is_no_ram(zone)
         worker, in_flight, relief = _worker(setup, zone, ram.address, link)
@@ -72,7 +78,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         run = GuestRun(
             zone,
             ram.address,
-            make_stream(config),
+            work,
             config.vcpus,
             worker,
             tell,

@@ -40,7 +40,7 @@ FITS: dict[str, _Only] = {
     "eat-share": _of_workloads(*_WORKLOADS),
     "mix": _of_workloads(*_WORKLOADS),
     "seed": _of_workloads(*_WORKLOADS),
-    "migratetypes": {"machine": ("simulated",), "stream": ("file",)},
+    "migratetypes": {"stream": ("file",)},
     "order": {"design": tuple(name for name in _REPORTING if name != "balloon")},
     "delay": {"design": _REPORTING},
     "capacity": {"design": tuple(name for name in _REPORTING if name != "balloon")},
