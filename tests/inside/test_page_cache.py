@@ -179,6 +179,26 @@ def test_a_kernel_without_swappiness_takes_the_number_if_nothing_can_be_swapped(
     assert "page cache stays: the kernel takes no such order, or would swap" in capsys.readouterr().out
 
 
+def test_a_kernel_without_swap_cannot_swap(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no file that says where to."""
+    (kernel.root / "proc/swaps").unlink()
+    monkeypatch.setattr(Path, "write_text", refusing(Path.write_text, errno.EINVAL, "swappiness"))
+    tender(kernel).tend()
+    assert kernel.orders[0] == "10000K"
+
+
+def test_more_than_all_of_memory_is_refused_in_a_sentence(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of it may stay; a share above that is a slip."""
+    monkeypatch.setenv("TEND_ROOT", str(kernel.root))
+    assert tend.main(["--cache", "100", "--dry-run"]) == 0
+    with pytest.raises(SystemExit) as ended:
+        tend.main(["--cache", "101", "--dry-run"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "tend: argument --cache: more than 100 percent: '101'\n"
+
+
 def test_less_than_was_asked_is_no_refusal(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel says EAGAIN then; here nothing at all went."""
     monkeypatch.setattr(Path, "write_text", refusing(Path.write_text, errno.EAGAIN, "K"))

@@ -1,7 +1,10 @@
 """Work that is kept."""
 
+import numpy as np
 import pytest
 
+from pagetide.machine.config import RunConfig
+from pagetide.machine.workloads import has_migratetypes
 from pagetide.workload import kept
 from pagetide.workload.burst import burst
 from pagetide.workload.kept import KeptWork
@@ -24,4 +27,13 @@ def test_pieces_are_made_once_unless_there_is_too_much(
                 assert (piece.due_s == made.due_s).all()
                 assert piece.is_last == made.is_last
     assert work.stretches == plan.stretches
+    assert not work.has_migratetypes
     assert (work.whole().at_s == plan.whole().at_s).all()
+
+
+def test_a_stream_that_says_what_can_be_moved_says_so_when_it_is_kept() -> None:
+    """A guest's zone is made as for the stream itself, unless the settings say otherwise."""
+    stream = burst(eat_bytes=1 << 20, bursts=1, hold_s=1.0, vcpus=1, mix={0: 1.0}, seed=1).whole()
+    typed = stream._replace(migratetype=np.zeros(stream.nr_operations, np.uint8))
+    assert [has_migratetypes(RunConfig(), KeptWork(work)) for work in (stream, typed)] == [False, True]
+    assert not has_migratetypes(RunConfig(migratetypes=False), KeptWork(typed))

@@ -52,7 +52,8 @@ class Cache:
     def reclaim(self, kib: int) -> bool:
         """Have this much go, what was not used for longest; whether the kernel does that, and without swapping."""
         texts = [f"{kib}K swappiness=0"]
-        if len(self.guest.lines("proc/swaps")) < 2:
+        swaps = self.guest.root / "proc/swaps"  # is not there in a kernel without swap
+        if not swaps.exists() or len(swaps.read_text().splitlines()) < 2:
             texts.append(f"{kib}K")  # all that older kernels take
         for text in texts:
             try:

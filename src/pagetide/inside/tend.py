@@ -166,13 +166,19 @@ def read_options(arguments: "list[str]") -> argparse.Namespace:
     ):
         parser.add_argument(name, type=_whole, default=default, metavar=unit, help=f"{meaning} ({default})")
     meaning = "give back page cache beyond this share of memory, little by little, until tasks wait for it (no)"
-    parser.add_argument("--cache", type=_whole, metavar="PERCENT", help=meaning)
+    parser.add_argument("--cache", type=_percent, metavar="PERCENT", help=meaning)
     return parser.parse_args(arguments)
 
 
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"not a whole number: {text!r}")
+    return int(text)
+
+
+def _percent(text: str) -> int:
+    if _whole(text) > 100:
+        raise argparse.ArgumentTypeError(f"more than 100 percent: {text!r}")
     return int(text)
 
 

@@ -44,7 +44,7 @@ def has_migratetypes(config: RunConfig, work: Work) -> bool:
     """Whether a guest's zone has free lists by migratetype."""
     if config.migratetypes is not None:
         return config.migratetypes
-    return isinstance(work, Stream) and work.migratetype is not None
+    return work.has_migratetypes
 
 
 def _load(config: RunConfig, path: Path) -> Stream:

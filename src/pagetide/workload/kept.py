@@ -19,7 +19,7 @@ class KeptWork:
         self.end_s, self.vcpus, self.slot_firsts, self.stretches = (
             work.end_s, work.vcpus, work.slot_firsts, work.stretches,
         )  # fmt: skip
-        self.nr_operations = work.nr_operations
+        self.nr_operations, self.has_migratetypes = work.nr_operations, work.has_migratetypes
         self._work = work
         self._pieces: dict[int, tuple[Piece, ...]] = {}
 

@@ -108,7 +108,10 @@ class Plan:
     Attributes:
         marks: where stretches begin, as a stream has them.
         end_s: when it is over on its clock.
+        has_migratetypes: nothing is said of what can be moved.
     """
+
+    has_migratetypes = False
 
     def __init__(self, parts: Sequence[Lives], begins: Sequence[tuple[Moment, Mark]], end_s: float) -> None:
         """Take its blocks.

@@ -115,6 +115,10 @@ class Work(Protocol):
     def stretches(self) -> tuple[Stretch, ...]:
         """The stretches between its marks, in order."""
 
+    @property
+    def has_migratetypes(self) -> bool:
+        """Whether it says of allocations what they are."""
+
     def pieces(self, vcpu: int) -> Iterator[Piece]:
         """What one vCPU does: at least one piece a stretch, which may be empty."""
 
@@ -161,6 +165,11 @@ class Stream(NamedTuple):
     def runs_on(self) -> npt.NDArray[np.uint16]:
         """Who runs each operation."""
         return self.vcpu if self.freed_by is None else self.freed_by
+
+    @property
+    def has_migratetypes(self) -> bool:
+        """Whether it says of allocations what they are."""
+        return self.migratetype is not None
 
     @property
     def nr_operations(self) -> int:
@@ -217,11 +226,9 @@ class Stream(NamedTuple):
         return PAGE_SIZE_BYTES * int((1 << orders.astype(np.int64)).sum())
 
     def with_slots_by_freer(self) -> "Stream":
-        """The same blocks in slots of which each is emptied by one vCPU only, as it is filled by one only.
+        """The same blocks in slots that one vCPU each empties, as one fills them: they take turns, whoever is early.
 
-        So no vCPU that is early frees another block of the slot than its own: the two take turns. What a vCPU waits for
-        is then always due before, and they cannot wait for each other. A block that is never freed counts as freed by
-        who allocated it.
+        So a vCPU waits only for what is due before. A block that is never freed counts as freed by who allocated it.
         """
         if self.freed_by is None:
             return self
