@@ -53,7 +53,7 @@ def _touches(*nodes: ast.AST | None) -> bool:
 def _is_of_vcpu(node: ast.AST) -> bool:
     """Whether this is a word of a vCPU's own block, which its list's lock guards."""
     slices = node.slice if isinstance(node, ast.Subscript) else node
-    return any(isinstance(inner, ast.Name) and inner.id == "base" for inner in ast.walk(slices))
+    return any(isinstance(inner, ast.Name) and inner.id in ("base", "lists") for inner in ast.walk(slices))
 
 
 def _called(node: ast.AST) -> tuple[str, bool] | None:

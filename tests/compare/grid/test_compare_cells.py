@@ -11,6 +11,7 @@ from pagetide.compare.results.cells import Cell, condition_of, repeats_of, witho
 from pagetide.compare.results.columns import CONDITION_COLUMNS, FIGURES, RUN_COLUMNS
 from pagetide.machine.config import RunConfig
 from pagetide.machine.settings.file import SETTINGS, make_config
+from pagetide.machine.settings.fits import FITS
 
 
 def test_a_key_is_the_same_in_every_process() -> None:
@@ -67,6 +68,8 @@ def test_duplicates_are_run_once() -> None:
         ("live", {}),
         ("simulated", {"workload": "small", "oom": "none", "fault": ["stop@1:2", "ring=8"]}),
         ("simulated", {"workload": "small", "design": "pool"}),
+        ("simulated", {"stream": "a.parquet", "migratetypes": False}),
+        ("live", {"stream": "a.parquet", "migratetypes": True}),
         ("simulated", {"workload": "day", "design": "notify-array", "hints": 16, "hold": 0.5, "delay": 0.1}),
         (
             "live",
@@ -88,7 +91,12 @@ def test_the_replay_is_the_same_run(machine: str, settings: dict[str, object]) -
     words = shlex.split(cell.replay)
     assert words[:2] == ["pagetide", "run"]
     given: dict[str, object] = {}
-    for name, value in zip(words[2::2], words[3::2], strict=True):
+    left = iter(words[2:])
+    for name in left:
+        if name in ("--migratetypes", "--no-migratetypes"):
+            given["migratetypes"] = name == "--migratetypes"
+            continue
+        value = next(left)
         kind = RunConfig.__annotations__[SETTINGS[name[2:]].field] if name != "--machine" else str
         if name == "--fault":
             given["fault"] = [*given.get("fault", []), value]  # type: ignore[misc]
@@ -96,6 +104,14 @@ def test_the_replay_is_the_same_run(machine: str, settings: dict[str, object]) -
             given[name[2:]] = value if kind is str else msgspec.convert(value, kind, strict=False)
     assert given.pop("machine", "live") == machine
     assert make_config(given) == cell.config
+
+
+def test_the_replay_gives_nothing_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no effect on the cell's machine is left out, as `pagetide run` would refuse it."""
+    monkeypatch.setitem(FITS, "verify", {"machine": ("live",)})
+    config = RunConfig(verify_share=0.5)
+    assert "--verify 0.5" in Cell(config, "live").replay
+    assert "--verify" not in Cell(config, "simulated").replay
 
 
 def test_every_condition_has_its_column() -> None:

@@ -43,7 +43,7 @@ class Cell(msgspec.Struct, frozen=True):
     def replay(self) -> str:
         """The `pagetide run` command line that runs it again, apart from what things cost."""
         machine = [] if self.machine == "live" else ["--machine", self.machine]
-        return shlex.join(["pagetide", "run", *machine, *_options(self.config)])
+        return shlex.join(["pagetide", "run", *machine, *_options(self.config, self.machine)])
 
 
 def seedless(config: RunConfig) -> bytes:
@@ -92,16 +92,19 @@ def condition_of(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _options(config: RunConfig) -> Iterator[str]:
+def _options(config: RunConfig, machine: MachineName) -> Iterator[str]:
     """The options that make these settings from the defaults of their workload."""
     defaults = RunConfig(**workload_defaults(config.workload, config.design))
     for name, setting in SETTINGS.items():
-        if misfit(name, config) is not None:
+        if misfit(name, config, machine) is not None:
             continue
         value = getattr(config, setting.field)
         if name == "workload":
             if value != RunConfig().workload:
                 yield from (f"--{name}", value)
+        elif isinstance(value, bool):
+            if value != getattr(defaults, setting.field):
+                yield f"--{name}" if value else f"--no-{name}"
         elif value != getattr(defaults, setting.field):
             for one in value if isinstance(value, tuple) else (value,):
                 yield from (f"--{name}", str(one))

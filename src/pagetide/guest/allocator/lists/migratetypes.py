@@ -6,6 +6,7 @@ there are MIGRATE_MOVABLE, MIGRATE_UNMOVABLE and MIGRATE_RECLAIMABLE; a zone beg
 
 Divergences: nothing is reserved for atomic allocations (MIGRATE_HIGHATOMIC), falling back boosts no watermark, since
 nobody reclaims, and what lies on per-CPU lists is neither free nor movable to whoever counts a pageblock, as there.
+Claiming a pageblock is not priced in simulated runs: an allocation that does has the price of any other.
 
 All is under the zone lock.
 """
