@@ -69,6 +69,17 @@ def test_without_usage_a_fleet_is_made_up(capsys: pytest.CaptureFixture[str]) ->
     assert fleet(capsys, "--vms 20 --days 2 --seed 6")[1] != first[1]
 
 
+def test_a_fleet_that_is_never_on_is_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of its VMs are switched off: nothing is held, no plan is the densest, and the report says so."""
+    path = tmp_path / "usage.csv"
+    path.write_text("vm,at,capacity_bytes,used_bytes\n" + "".join(f"a,{300 * step},0,0\n" for step in range(8)))
+    status, out, _ = fleet(capsys, f"--usage {path} --out {tmp_path}/plan --vm-column vm --time-column at --json")
+    assert status == 0
+    for one in json.loads(out)["settings"]:
+        assert (one["most_bytes"], one["densest"], one["density"]) == (0, "", None)
+    assert "No VM used anything at any time" in (tmp_path / "plan" / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [

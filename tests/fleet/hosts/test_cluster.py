@@ -49,6 +49,19 @@ def test_the_seed_and_the_number_decide_the_draws() -> None:
     assert made_up(1).drawn.tolist() == first.drawn[:1].tolist(), "more draws leave the first ones as they are"
 
 
+@pytest.mark.parametrize("draws", [0, 2])
+def test_a_cluster_that_is_never_on_needs_no_host(draws: int) -> None:
+    """None of its VMs is placed or drawn, and nothing is held for them."""
+    nothing = np.zeros((3, 4), np.float32)
+    usage = Usage(Grid(0, 3600, 4), ("a", "b", "c"), nothing, nothing, np.ones(nothing.shape, np.bool_))
+    question = Question((Plan("peak-of-sum"), Plan("quantile", 0.9)), HOST, "migration", draws, 1)
+    found = cluster(usage, ALL_RETURNS, question, 0)
+    assert found.drawn.shape == (draws, 0)
+    assert {(one.vms, one.pressure.hosts) for one in found.placed} == {(0, 0)}
+    assert len(found.placed) == 2 * (draws + 1)
+    assert found.series.held_bytes.sum() == 0
+
+
 def test_rows_add_up_to_what_the_model_says() -> None:
     """Each VM's series is what its figures say of it."""
     found = made_up(0).series

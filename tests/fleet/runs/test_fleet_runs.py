@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from pagetide.commands.fleet import hosts
-from pagetide.fleet.guests.response import ALL_RETURNS
-from pagetide.fleet.hosts.cluster import Question
+from pagetide.fleet.guests.response import ALL_RETURNS, Response
+from pagetide.fleet.hosts.cluster import Cluster, Question, cluster
 from pagetide.fleet.hosts.host import Host
 from pagetide.fleet.runs import jobs
 from pagetide.fleet.runs.jobs import Done, Job, cut, run_job
 from pagetide.fleet.runs.kept import keep
 from pagetide.fleet.runs.store import DATABASE, TABLES
+from pagetide.fleet.usage.canonical import Usage
 from pagetide.fleet.usage.made_up import MadeUp
 from tests.commands.grids.dask_cluster import DaskCluster
 from tests.fleet.runs.small_fleet import JOBS, SETTINGS, bytes_of, run
@@ -113,19 +114,22 @@ def test_ctrl_c_keeps_what_is_done(
     assert bytes_of(folder) == bytes_of(whole)
 
 
-def test_a_job_that_nobody_gets_through_is_a_sentence(
+def test_a_job_that_fails_is_a_sentence_with_its_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After the others, which are kept."""
+    """After the others, which are kept; it is tried once, and no worker is said to be lost."""
+    seen = list[int]()
 
-    def failing(job: Job) -> Done:
-        if job.number == 2:
+    def failing(usage: Usage, response: Response, question: Question, number: int) -> Cluster:
+        seen.append(number)
+        if len(seen) == 3:
             raise MemoryError("no room")
-        return run_job(job)
+        return cluster(usage, response, question, number)
 
-    monkeypatch.setattr(hosts, "run_job", failing)
+    monkeypatch.setattr(jobs, "cluster", failing)
     assert run(tmp_path / "failing") == 1
-    assert "VMs 0 to 7, linux-9, anywhere: its worker was lost, twice: no room" in capsys.readouterr().err
+    assert "VMs 0 to 7, linux-9, anywhere: MemoryError: no room" in capsys.readouterr().err
+    assert len(seen) == JOBS
     assert jobs_in(tmp_path / "failing") == JOBS - 1
 
 

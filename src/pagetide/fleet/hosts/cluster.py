@@ -82,8 +82,9 @@ def cluster(usage: Usage, response: Response, question: Question, number: int) -
     found = series(usage, response)
     there = np.flatnonzero(usage.capacity_bytes.max(1, initial=0) > 0)
     as_they_are = np.random.default_rng([question.seed, number]).permutation(there)
-    draws = range(1, question.draws + 1) if len(there) else range(0)
-    drawn = np.array([_draw(there, question.seed, number, draw) for draw in draws], np.int64).reshape(-1, len(there))
+    drawn = np.zeros((question.draws, len(there)), np.int64)
+    for row in range(question.draws):
+        drawn[row] = _draw(there, question.seed, number, row + 1)
     placed, answers, heat = list[Placed](), dict[str, Answer](), dict[str, npt.NDArray[np.float32]]()
     begin, before = planned_steps(usage), known(usage, found.held_bytes)
     held, used = (array[:, begin:] for array in (found.held_bytes, usage.used_bytes))

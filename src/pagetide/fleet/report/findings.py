@@ -14,6 +14,8 @@ _DAY_S = 86400
 
 def findings(told: Told) -> list[str]:
     """The sentences, the weightiest first."""
+    if told.found.settings[0].most_bytes == 0:
+        return ["No VM used anything at any time: nothing was held, and nothing can be won."]
     return [*_gain(told), *_order(told), *_density(told), *_peaks(told), *_pressure(told), *_cost(told)]
 
 

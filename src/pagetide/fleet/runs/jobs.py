@@ -126,7 +126,15 @@ def cut(source: Divisible, responses: Sequence[Response], question: Question) ->
 
 
 def run_job(job: Job) -> Done:
-    """Follow a job's VMs, and place them on hosts."""
+    """Follow a job's VMs, and place them on hosts; what went wrong instead is its `problem`, and not a worker lost."""
+    try:
+        return _done(job)
+    except Exception as error:
+        why = " ".join(str(error).split())
+        return lost(job, f"{type(error).__name__}: {why}" if why else type(error).__name__)
+
+
+def _done(job: Job) -> Done:
     assert job.source is not None
     usage, _ = job.source.read(0, len(job.source.vms))
     found = cluster(usage, job.response, job.question, job.cluster)
