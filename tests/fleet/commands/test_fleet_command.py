@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
+from pagetide.commands.fleet import hosts
 from pagetide.units import GIB
 
 TABLE = """host;t;ram;active
@@ -78,6 +79,36 @@ def test_a_fleet_that_is_never_on_is_a_report(tmp_path: Path, capsys: pytest.Cap
     for one in json.loads(out)["settings"]:
         assert (one["most_bytes"], one["densest"], one["density"]) == (0, "", None)
     assert "No VM used anything at any time" in (tmp_path / "plan" / "report.html").read_text()
+
+
+def test_only_the_very_same_usage_and_code_are_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another unit, another column, other samples under the same name, or other sources of ours: each is refused."""
+    path = tmp_path / "usage.csv"
+    rows = [f"a,{300 * step},8,{step % 4 + 1},{step % 3 + 1}" for step in range(12)]
+
+    def again(more: str = "", active: str = "active") -> tuple[int, str]:
+        named = f"--usage {path} --out {tmp_path}/plan --vm-column vm --time-column at --capacity-column ram"
+        quick = "--settings linux-9 --place reservation --draws 0"
+        return fleet(capsys, f"{named} --used-column {active} {quick} {more}")[::2]
+
+    def write(*lines: str) -> None:
+        path.write_text("\n".join(["vm,at,ram,active,other", *rows, *lines, ""]))
+
+    write()
+    assert again()[0] == 0
+    assert again("--resume")[0] == 0
+    for more, active in (("--memory-unit KiB", "active"), ("", "other")):
+        assert again(f"--resume {more}", active) == (1, again("--resume --seed 9")[1])
+    write("b,0,8,1,1")
+    status, err = again("--resume")
+    assert status == 1
+    assert "are of another fleet, question or version" in err
+    write()
+    assert again("--resume")[0] == 0
+    monkeypatch.setattr(hosts, "sources_digest", lambda: "of tomorrow")
+    assert again("--resume")[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from pagetide.fleet.usage.canonical import Source, UsageError
 from pagetide.fleet.usage.made_up import MadeUp
 from pagetide.fleet.usage.oddities import RULES, Oddities
 from pagetide.machine.costs import Costs, read_costs
-from pagetide.machine.versions import versions
+from pagetide.machine.versions import sources_digest, versions
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.terminal.interrupt import Interrupt
 from pagetide.terminal.progress import GridProgress
@@ -77,7 +77,9 @@ class _Fleet(msgspec.Struct):
             "oddities": self.oddities,
             "learned": self.learned,
             "question": self.question,
+            "usage": self.source.digest,
             "versions": self.versions,
+            "sources": sources_digest(),
         }
 
 

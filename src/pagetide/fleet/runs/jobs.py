@@ -81,6 +81,10 @@ class Done(NamedTuple):
 class Divisible(Source, Protocol):
     """A source that can be sent to workers in parts."""
 
+    @property
+    def digest(self) -> str:
+        """Tells it from any other usage, whatever that is called."""
+
     def part(self, first: int, end: int) -> Source:
         """The VMs from `first` up to `end`, as a source that is light to send to processes of this machine."""
 
