@@ -125,7 +125,7 @@ class HostOptions:
         str, Parameter(group=_HOSTS, help="What a host does that is short: swap, balloon, migration or kill.")
     ] = "swap"
     risk_hours: Annotated[
-        float, Parameter(group=_HOSTS, help="For how many hours a month a host may be short, at the same risk.")
+        float, Parameter(group=_HOSTS, help="For how many hours a month a host may be short on average over all.")
     ] = 1.0
     draws: Annotated[
         int, Parameter(converter=whole, group=_HOSTS, help="How often VMs are drawn anew, for intervals.")

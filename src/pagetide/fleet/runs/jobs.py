@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.fleet.guests.held import HELD, REFAULTED, RETURNED
+from pagetide.fleet.guests.held import HELD, REFAULTED, RETURNED, STEPS
 from pagetide.fleet.guests.response import Response
 from pagetide.fleet.hosts.answering.answer import Answer
 from pagetide.fleet.hosts.cluster import Placed, Question, cluster
@@ -22,7 +22,7 @@ CLUSTER_VMS = 512
 _CELLS_MAX = 5 << 20
 """VMs times steps of a cluster at the most; a month of 512 VMs takes some 150 MiB of a worker."""
 
-DRAWN = (HELD, RETURNED, REFAULTED)
+DRAWN = (STEPS, HELD, RETURNED, REFAULTED)
 """The figures that are summed up over the VMs of each draw."""
 
 

@@ -32,7 +32,7 @@ FIGURE_COLUMNS = {
 }
 """A VM's figures by column: which of `held.py`'s each is."""
 
-_DRAWN = ("held_byte_steps", "returned_bytes", "refaulted_bytes")
+_DRAWN = ("known_steps", "held_byte_steps", "returned_bytes", "refaulted_bytes")
 
 TABLES: Mapping[str, Mapping[str, str]] = {
     "asked": {"question": "VARCHAR"},
