@@ -153,6 +153,27 @@ def test_what_is_there_is_neither_mixed_nor_lost(
         assert sentence in capsys.readouterr().err
 
 
+def test_what_was_not_begun_is_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty database, one with some of its tables, or with no question: a sentence that says what to do."""
+    tables = [f"CREATE TABLE {name} ({', '.join(map(' '.join, TABLES[name].items()))})" for name in TABLES]
+    for number, statements in enumerate(([], tables[:2], tables)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with duckdb.connect(folder / DATABASE) as database:
+            for statement in statements:
+                database.execute(statement)
+        assert run(folder, "--resume") == 1
+        assert f"nothing was begun in {folder / DATABASE}: delete it" in capsys.readouterr().err
+
+
+def test_results_are_begun_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A question that cannot be kept leaves no table behind."""
+    with pytest.raises(TypeError):
+        Results.create(tmp_path, object())
+    with duckdb.connect(tmp_path / DATABASE) as database:
+        assert database.execute("SELECT * FROM duckdb_tables()").fetchall() == []
+
+
 def test_a_cluster_that_does_not_answer_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sentence before anything is made, so that the next try finds no results in its way."""
     assert run(tmp_path / "none", "--cluster somewhere") == 2
