@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from pagetide import cli
 from pagetide.commands.fleet import hosts
+from pagetide.machine.costs import read_costs
 from pagetide.units import GIB
 
 TABLE = """host;t;ram;active
@@ -109,6 +112,18 @@ def test_only_the_very_same_usage_and_code_are_gone_on_with(
     assert again("--resume")[0] == 0
     monkeypatch.setattr(hosts, "sources_digest", lambda: "of tomorrow")
     assert again("--resume")[0] == 1
+
+
+def test_costs_that_are_missing_are_named_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of taking frames, which `shared` does: status 2, and no results."""
+    path = tmp_path / "costs.json"
+    path.write_bytes(msgspec.json.encode(replace(read_costs(), taking=None)))
+    status, out, err = fleet(capsys, f"--vms 2 --days 1 --settings shared --costs {path} --out {tmp_path}/plan")
+    assert (status, out) == (2, "")
+    assert "these costs have none of the design shared" in err
+    assert not (tmp_path / "plan").exists()
 
 
 @pytest.mark.parametrize(

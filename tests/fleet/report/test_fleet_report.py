@@ -43,8 +43,10 @@ def test_the_page_is_whole_and_has_every_setting(folder: Path) -> None:
         row = re.search(rf'<tr data-setting="{one["name"]}">(.*?)</tr>', text)
         assert row is not None
         assert f"<td>{one['mean_bytes'] / GIB:.3g}<small>" in row[1]
-    for said in ("an upper bound", "Two bounds need no model", "by how use moves".capitalize()):
+    for said in ("an upper bound", "Two bounds need no model", "by how use moves".capitalize(), "The risk is a mean"):
         assert said in text
+    assert re.search(r"<strong>Unknown time</strong> is 0.00%", text)
+    assert re.search(r"is not placed: 24 of 24\s+are", text)
 
 
 def test_a_check_is_in_the_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
