@@ -143,6 +143,9 @@ def test_what_is_said_follows_from_the_figures() -> None:
     assert "linux-9, anywhere: 30 GiB of these come back (50%)" in won
     assert "20 VMs fit on one under linux-9, anywhere (quantile:0.9), and 10 where nothing returns" in won
     assert "2 times as many" in won
+    assert "off, anywhere: nothing of these comes back; 101 GiB are held" in said(
+        told((100, 101, 40), (10, 20), setting="off")
+    )
     assert "hardly anything to win" in said(told((100, 99, 98), (10, 11)))
     nothing_fits = told((100, 70, 40), (10, 20))
     first, *others = nothing_fits.found.settings

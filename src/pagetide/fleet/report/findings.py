@@ -41,7 +41,10 @@ def _gain(told: Told) -> Iterator[str]:
     )
     for one in _extremes(told):
         gains = nothing.mean_bytes - one.mean_bytes
-        yield f"{one.name}: {format_size(gains)} of these come back ({gains / there:.0%})."
+        if gains > 0:
+            yield f"{one.name}: {format_size(gains)} of these come back ({gains / there:.0%})."
+        else:  # the first row is the least that a guest holds which returns nothing
+            yield f"{one.name}: nothing of these comes back; {format_size(one.mean_bytes)} are held."
 
 
 def _extremes(told: Told) -> list[SettingSummary]:
