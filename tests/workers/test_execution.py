@@ -1,11 +1,13 @@
 """Jobs on workers, of which some are lost: by a script, in threads that stand for processes."""
 
+import pickle
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ from pagetide.compare.results.cells import Cell
 from pagetide.compare.results.records import Record
 from pagetide.machine.config import RunConfig
 from pagetide.workers.execution import LOST_IN_A_ROW_MAX, Execution, PoolError
-from pagetide.workers.pools import ExecutorPool
+from pagetide.workers.pools import ExecutorPool, ProcessPool, _taken_up
 from tests.compare.results.test_compare_store import record_of
 
 Fault = Callable[[int, int], BaseException | None]
@@ -158,6 +160,23 @@ def test_it_stops_when_it_is_told() -> None:
     bench = Bench()
     bench.run(1000, stop_after=10)
     assert 10 <= len(bench.taken) < 20
+
+
+def test_a_result_that_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
+    """A file that is gone, or is no result: the job fails with that, and nobody waits for it."""
+    (tmp_path / "torn").write_bytes(b"no pickle")
+    for name, kind in (("gone", FileNotFoundError), ("torn", pickle.UnpicklingError)):
+        left: Future[Path] = Future()
+        found = _taken_up(left)
+        left.set_result(tmp_path / name)
+        assert found.done()
+        assert isinstance(found.exception(), kind)
+
+
+def test_a_pool_without_workers_is_none() -> None:
+    """Its jobs would wait for ever."""
+    with pytest.raises(ValueError, match="at least one worker, not 0"):
+        ProcessPool(0, run_job)
 
 
 @pytest.mark.slow

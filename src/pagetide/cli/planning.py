@@ -125,7 +125,7 @@ class HostOptions:
         str, Parameter(group=_HOSTS, help="What a host does that is short: swap, balloon, migration or kill.")
     ] = "swap"
     risk_hours: Annotated[
-        float, Parameter(group=_HOSTS, help="For how many hours a month a host may be short, at the same risk.")
+        float, Parameter(group=_HOSTS, help="For how many hours a month a host may be short on average over all.")
     ] = 1.0
     draws: Annotated[
         int, Parameter(converter=whole, group=_HOSTS, help="How often VMs are drawn anew, for intervals.")
@@ -157,7 +157,7 @@ def fleet_held(  # noqa: D417 - the options of the usage and of the hosts have a
         settings: Under which settings, beside the bounds: off, linux-9 to linux-0 (Linux's reporting by its order), or
             a design of `pagetide run`; pool-0 is `pool` down to single pages. [default: linux-9,linux-0,pool-0]
         responses: A file that `pagetide fleet learn` wrote. [default: pagetide/responses.json in XDG_DATA_HOME, or
-            what is built in: off, linux-9, linux-0, shared and pool-0]
+            what is built in, which has all settings]
         costs: What things cost, as `pagetide calibrate` wrote it. [default: as for `pagetide run`]
         checked: What `pagetide fleet check --json` printed, to be in the report. [default: none]
         drawn: Draw so many VMs from those that were recorded. [default: these themselves]

@@ -156,7 +156,7 @@ def _pool(manner: Manner, make_pool: Callable[[int], _Pool], configs: Sequence[R
         check_memory(largest)
     compile_kernels(SIMULATED, _tell)
     fitting = available_bytes() // ((needed_bytes(largest) if largest is not None else 0) + KEPT_BYTES_MAX)
-    return make_pool(manner.jobs or min(len(os.sched_getaffinity(0)), fitting))
+    return make_pool(manner.jobs or max(1, min(len(os.sched_getaffinity(0)), fitting)))
 
 
 def _costs(path: Path | None) -> tuple[Costs, str]:

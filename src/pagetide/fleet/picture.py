@@ -9,6 +9,13 @@ from pagetide.units import format_size
 
 _UNIX_S_MIN = 10**8
 
+_UNDRAWN = ("No VMs were drawn anew (--draws), so that nothing is said of others like these.",)
+
+_DRAWN = (
+    f"In brackets: percentiles {LOW_HIGH[0]} and {LOW_HIGH[1]} of that plan for fleets drawn from these VMs;",
+    "and in which share of these draws it is within the risk.",
+)
+
 
 def picture(source: Source, oddities: Oddities, found: Summary) -> str:
     """What was read, what was odd, what each setting holds, and how many VMs fit on a host."""
@@ -23,18 +30,20 @@ def picture(source: Source, oddities: Oddities, found: Summary) -> str:
         _row("what hosts hold for all VMs", "on average", "at the most", "each VM's most", "CPU s a VM-day"),
         *map(_held, found.settings),
         "",
-        _row("the densest plan within the risk", "VMs a host", "short, h/month", "hosts", "by"),
+        _row("the densest plan within the risk", "VMs a host", "short, h/month", "hosts", "draws within", "by"),
         *map(_densest, found.settings),
     ]
     most = found.settings[0]
+    is_drawn = most.mean_between_bytes is not None
     return "\n".join(
         [
             *lines,
             "",
             f"The most is held, with nothing returned, at {when(most.most_at_s)}.",
             *_bounds(found),
-            f"VMs are placed by what the first half shows; in the other a host may be short for {found.risk_h:g} h of",
-            f"a month's 720. In brackets: percentiles {LOW_HIGH[0]} and {LOW_HIGH[1]} of fleets drawn from these VMs.",
+            "VMs are placed by what the first half shows; in the other a host may on average be short for",
+            f"{found.risk_h:g} h of a month's 720.",
+            *(_DRAWN if is_drawn else _UNDRAWN),
         ]
     )
 
@@ -48,11 +57,16 @@ def _densest(one: SettingSummary) -> str:
     plan = next((plan for plan in one.plans if plan.plan == one.densest), None)
     if plan is None or one.density is None:
         return _row(one.name, "none")
-    return _row(one.name, _between(one.density), f"{plan.pressed_h.value:.2f}", f"{plan.hosts:,}", plan.plan)
+    within = "" if one.within_share is None else f"{one.within_share:.0%}"
+    hours = f"{plan.pressed_h.value:.2f}"
+    return _row(one.name, _between(one.density), hours, f"{plan.hosts:,}", within, plan.plan)
 
 
 def _between(interval: Interval) -> str:
-    return f"{interval.value:.3g} ({interval.low:.3g}-{interval.high:.3g})"
+    if interval.between is None:
+        return f"{interval.value:.3g}"
+    low, high = interval.between
+    return f"{interval.value:.3g} ({low:.3g}-{high:.3g})"
 
 
 def _bounds(found: Summary) -> list[str]:

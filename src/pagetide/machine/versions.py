@@ -1,10 +1,12 @@
 """What a run ran on: the versions that its figures may depend on."""
 
 import datetime as dt
+import hashlib
 import importlib.metadata
 import platform
 from pathlib import Path
 
+_PACKAGE = Path(__file__).parents[1]
 _PACKAGES = ("pagetide", "numpy", "numba")
 
 
@@ -16,6 +18,15 @@ def versions() -> dict[str, str]:
         "kernel": platform.release(),
         "cpu": cpu_name(),
     }
+
+
+def sources_digest(package: Path = _PACKAGE) -> str:
+    """Hash of all of the package's Python files: between two releases its version does not change, but what it does."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        source = path.read_bytes()
+        digest.update(f"{path.relative_to(package)} {len(source)}\n".encode() + source)
+    return digest.hexdigest()[:16]
 
 
 def now_utc() -> str:

@@ -19,6 +19,7 @@ _VARIABLES = {
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "pagetide",  # identifiers are random without it
     "font.family": "sans-serif",
     "font.size": 8,
     "axes.edgecolor": FAINT,

@@ -96,7 +96,12 @@ class ProcessPool(ExecutorPool[Job, Result]):
         Args:
             jobs: how many run at once.
             run: what is done with each, a function of a module.
+
+        Raises:
+            ValueError: there is to be no worker, and all would wait for ever.
         """
+        if jobs < 1:
+            raise ValueError(f"a pool has at least one worker, not {jobs}")
         context = multiprocessing.get_context("spawn")
         self._before = set(multiprocessing.active_children())
         self._results = tempfile.TemporaryDirectory(prefix="pagetide-workers-", ignore_cleanup_errors=True)
@@ -144,8 +149,13 @@ def _taken_up(left: Future[Any]) -> Future[Any]:
             found.set_exception(error)
         else:
             path = left.result()
-            found.set_result(pickle.loads(path.read_bytes()))  # noqa: S301 our own worker wrote it
-            path.unlink()
+            try:
+                result = pickle.loads(path.read_bytes())  # noqa: S301 our own worker wrote it
+                path.unlink()
+            except Exception as unreadable:  # whoever waits would do so for ever
+                found.set_exception(unreadable)
+            else:
+                found.set_result(result)
 
     left.add_done_callback(take_up)
     return found

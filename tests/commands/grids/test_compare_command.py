@@ -124,6 +124,19 @@ def test_what_is_left_out_and_what_failed_is_said(tmp_path: Path, capsys: pytest
     assert all(run.failed == (run.cell.config.seed == 2) for run in runs)
 
 
+def test_one_run_at_a_time_is_always_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory is for a run, but not for what its worker may keep beside it, there is one worker and not none."""
+    monkeypatch.setattr(compare_command, "available_bytes", lambda: 1)
+    asked: list[int] = []
+
+    def make_pool(jobs: int) -> ExecutorPool[Job, Record]:
+        asked.append(jobs)
+        return _pool_of({}, [])
+
+    assert compare(CHOICE, Manner(out=tmp_path / "out"), make_pool=make_pool) == 0
+    assert asked == [1]
+
+
 def test_guests_that_ran_out_of_memory_are_counted_and_are_no_failure_of_ours(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

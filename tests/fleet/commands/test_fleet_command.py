@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from pagetide import cli
+from pagetide.commands.fleet import hosts
+from pagetide.machine.costs import read_costs
 from pagetide.units import GIB
 
 TABLE = """host;t;ram;active
@@ -67,6 +71,59 @@ def test_without_usage_a_fleet_is_made_up(capsys: pytest.CaptureFixture[str]) ->
     assert "a made-up fleet, 20 VMs, seed 5" in first[1]
     assert fleet(capsys, "--vms 20 --days 2 --seed 5")[1] == first[1]
     assert fleet(capsys, "--vms 20 --days 2 --seed 6")[1] != first[1]
+
+
+def test_a_fleet_that_is_never_on_is_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of its VMs are switched off: nothing is held, no plan is the densest, and the report says so."""
+    path = tmp_path / "usage.csv"
+    path.write_text("vm,at,capacity_bytes,used_bytes\n" + "".join(f"a,{300 * step},0,0\n" for step in range(8)))
+    status, out, _ = fleet(capsys, f"--usage {path} --out {tmp_path}/plan --vm-column vm --time-column at --json")
+    assert status == 0
+    for one in json.loads(out)["settings"]:
+        assert (one["most_bytes"], one["densest"], one["density"]) == (0, "", None)
+    assert "No VM used anything at any time" in (tmp_path / "plan" / "report.html").read_text()
+
+
+def test_only_the_very_same_usage_and_code_are_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another unit, another column, other samples under the same name, or other sources of ours: each is refused."""
+    path = tmp_path / "usage.csv"
+    rows = [f"a,{300 * step},8,{step % 4 + 1},{step % 3 + 1}" for step in range(12)]
+
+    def again(more: str = "", active: str = "active") -> tuple[int, str]:
+        named = f"--usage {path} --out {tmp_path}/plan --vm-column vm --time-column at --capacity-column ram"
+        quick = "--settings linux-9 --place reservation --draws 0"
+        return fleet(capsys, f"{named} --used-column {active} {quick} {more}")[::2]
+
+    def write(*lines: str) -> None:
+        path.write_text("\n".join(["vm,at,ram,active,other", *rows, *lines, ""]))
+
+    write()
+    assert again()[0] == 0
+    assert again("--resume")[0] == 0
+    for more, active in (("--memory-unit KiB", "active"), ("", "other")):
+        assert again(f"--resume {more}", active) == (1, again("--resume --seed 9")[1])
+    write("b,0,8,1,1")
+    status, err = again("--resume")
+    assert status == 1
+    assert "are of another fleet, question or version" in err
+    write()
+    assert again("--resume")[0] == 0
+    monkeypatch.setattr(hosts, "sources_digest", lambda: "of tomorrow")
+    assert again("--resume")[0] == 1
+
+
+def test_costs_that_are_missing_are_named_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of taking frames, which `shared` does: status 2, and no results."""
+    path = tmp_path / "costs.json"
+    path.write_bytes(msgspec.json.encode(replace(read_costs(), taking=None)))
+    status, out, err = fleet(capsys, f"--vms 2 --days 1 --settings shared --costs {path} --out {tmp_path}/plan")
+    assert (status, out) == (2, "")
+    assert "these costs have none of the design shared" in err
+    assert not (tmp_path / "plan").exists()
 
 
 @pytest.mark.parametrize(

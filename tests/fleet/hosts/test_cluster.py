@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pagetide.fleet.guests.held import HELD
 from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS
@@ -11,6 +12,7 @@ from pagetide.fleet.hosts.host import Host
 from pagetide.fleet.hosts.placing.registry import Plan
 from pagetide.fleet.usage.canonical import Grid, Usage
 from pagetide.fleet.usage.made_up import MadeUp
+from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import read_costs
 from pagetide.units import GIB
 
@@ -39,6 +41,30 @@ def test_vms_are_placed_by_the_first_half_and_counted_over_the_rest() -> None:
     assert kept.pressure.hosts == 2, "what returns nothing held both peaks at the end of the first half"
 
 
+def test_vms_that_are_gone_by_then_take_no_place() -> None:
+    """One that was on in the first half alone is no VM that needs nothing, also among those that are drawn."""
+    used = np.array([[50, 50, 50, 50], [50, 50, 0, 0]], np.float32)
+    usage = Usage(Grid(0, 3600, 4), ("a", "b"), used * 2, used, used > 0)
+    found = cluster(usage, ALL_RETURNS, Question((Plan("reservation"),), Host(100, 0, 0), "swap", 20, 1), 0)
+    for one, chosen in zip(found.placed, [np.arange(2), *found.drawn], strict=True):
+        assert one.vms == np.count_nonzero(chosen == 0)
+        assert one.pressure.hosts == one.vms, "each that is placed has a host to itself"
+    assert {one.vms for one in found.placed} == {0, 1, 2}
+
+
+def test_an_hour_of_which_nothing_is_known_is_reserved_for() -> None:
+    """By the peak of the sum two VMs whose peaks are apart share a host, but not if one's low hours are unknown."""
+    used = np.array([[60, 10, 60, 10], [10, 60, 10, 60]], np.float32)
+    question = Question((Plan("peak-of-sum"),), Host(100, 0, 0), "swap", 0, 1)
+    hosts = []
+    for known_first in (True, False):
+        valid = np.ones(used.shape, np.bool_)
+        valid[1, 0] = known_first
+        usage = Usage(Grid(0, 3600, 4), ("a", "b"), np.where(valid, 80, 0).astype(np.float32), used * valid, valid)
+        hosts.append(cluster(usage, ALL_RETURNS, question, 0).placed[0].pressure.hosts)
+    assert hosts == [1, 2]
+
+
 def test_the_seed_and_the_number_decide_the_draws() -> None:
     """The same again, others for another seed or cluster; whatever is drawn, as many are placed."""
     first = made_up(3)
@@ -47,6 +73,19 @@ def test_the_seed_and_the_number_decide_the_draws() -> None:
         assert (other.drawn != first.drawn).any()
     assert {one.vms for one in first.placed} == {40}
     assert made_up(1).drawn.tolist() == first.drawn[:1].tolist(), "more draws leave the first ones as they are"
+
+
+@pytest.mark.parametrize("draws", [0, 2])
+def test_a_cluster_that_is_never_on_needs_no_host(draws: int) -> None:
+    """None of its VMs is placed or drawn, and nothing is held for them."""
+    nothing = np.zeros((3, 4), np.float32)
+    usage = Usage(Grid(0, 3600, 4), ("a", "b", "c"), nothing, nothing, np.ones(nothing.shape, np.bool_))
+    question = Question((Plan("peak-of-sum"), Plan("quantile", 0.9)), HOST, "migration", draws, 1)
+    found = cluster(usage, ALL_RETURNS, question, 0)
+    assert found.drawn.shape == (draws, 0)
+    assert {(one.vms, one.pressure.hosts) for one in found.placed} == {(0, 0)}
+    assert len(found.placed) == 2 * (draws + 1)
+    assert found.series.held_bytes.sum() == 0
 
 
 def test_rows_add_up_to_what_the_model_says() -> None:
@@ -64,4 +103,9 @@ def test_cpu_follows_from_bytes_and_costs() -> None:
     found = cpu_of("linux-9", 2 << 20, 4096, costs)
     assert found.reports_s == pytest.approx((block + discard) / 1e9)
     assert found.refaults_s == pytest.approx(backing.fault.ns / 1e9)
+    assert costs.taking is not None
+    taken = costs.taking.batch.ns / 32 + costs.taking.frame.ns
+    assert cpu_of("shared", 2 << 20, 0, costs).reports_s == pytest.approx((taken + discard) / 1e9)
+    with pytest.raises(ConfigError, match="have none of the design shared"):
+        cpu_of("shared", 0, 0, replace(costs, taking=None))
     assert cpu_of("linux-0", 2 << 20, 4096, costs).reports_s > 5 * found.reports_s

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from pagetide.fleet.hosts.answering.answer import Answer
 from pagetide.fleet.hosts.cluster import Question
 from pagetide.fleet.hosts.host import Host
+from pagetide.fleet.learning.responses import Learned
 from pagetide.fleet.report.classes import CLASSES, classes
 from pagetide.fleet.report.findings import findings
 from pagetide.fleet.report.pictures import heat
@@ -20,6 +21,7 @@ from pagetide.fleet.runs.summary import Interval, PlanSummary, SettingSummary, S
 from pagetide.fleet.usage.canonical import Grid
 from pagetide.fleet.usage.oddities import Oddities
 from pagetide.guest.reporting.registry import DESIGNS
+from pagetide.machine.costs import read_costs
 from pagetide.units import GIB
 from tests.commands.chromium import Page
 from tests.fleet.runs.small_fleet import run
@@ -41,8 +43,10 @@ def test_the_page_is_whole_and_has_every_setting(folder: Path) -> None:
         row = re.search(rf'<tr data-setting="{one["name"]}">(.*?)</tr>', text)
         assert row is not None
         assert f"<td>{one['mean_bytes'] / GIB:.3g}<small>" in row[1]
-    for said in ("an upper bound", "Two bounds need no model", "by how use moves".capitalize()):
+    for said in ("an upper bound", "Two bounds need no model", "by how use moves".capitalize(), "The risk is a mean"):
         assert said in text
+    assert re.search(r"<strong>Unknown time</strong> is 0.00%", text)
+    assert re.search(r"is not placed: 24 of 24\s+are", text)
 
 
 def test_a_check_is_in_the_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,21 +74,37 @@ def test_classes_add_up_to_the_fleet(folder: Path, kind: str) -> None:
         assert sum(one.held_bytes[number] for one in found) == pytest.approx(setting["mean_bytes"])
 
 
-def told(held_gib: tuple[float, float, float], vms: tuple[float, float], pressed_h: float = 0.0) -> Told:
-    """What returns nothing, a learned setting and what returns all, as figures that were made up."""
+def plan_of(name: str, dense: float, pressed_h: float) -> PlanSummary:
+    """A plan's figures."""
+    return PlanSummary(
+        plan=name, hosts=1, vms_a_host=Interval(dense, None), pressed_h=Interval(pressed_h, None), over_mean_bytes=0,
+        over_most_bytes=GIB, begun=0, answer=Answer(),
+    )  # fmt: skip
+
+
+def told(
+    held_gib: tuple[float, float, float], vms: tuple[float, float], *, more: tuple[float, float] | None = None,
+    setting: str = "linux-9", left: float = 0.4, shares: tuple[float, float] | None = (1.0, 0.625),
+) -> Told:  # fmt: skip
+    """What returns nothing, a learned setting and what returns all, as figures that were made up.
+
+    Args:
+        held_gib: what is held on average under each.
+        vms: how many VMs fit on a host where nothing returns, and otherwise.
+        more: of another plan, VMs a host and hours of pressure.
+        setting: the name of the learned setting.
+        left: what guests leave behind under it.
+        shares: in which shares of draws it is denser, and within the risk; None without draws.
+    """
     settings = []
-    for name, gib, dense in zip(("nothing", "linux-9, anywhere", "all"), held_gib, (*vms, vms[1]), strict=True):
-        hours = Interval(pressed_h, pressed_h, pressed_h)
-        density = Interval(dense, dense - 1, dense + 1)
-        plan = PlanSummary(
-            plan="quantile:0.5", hosts=1, vms_a_host=density, pressed_h=hours, over_mean_bytes=0, over_most_bytes=GIB,
-            begun=0, answer=Answer(),
-        )  # fmt: skip
+    names = ("nothing", f"{setting}, anywhere", "all")
+    for name, gib, dense in zip(names, held_gib, (*vms, vms[1]), strict=True):
+        plans = [plan_of("quantile:0.9", dense, 0.5)] + ([plan_of("quantile:0.5", *more)] if more else [])
         settings.append(
             SettingSummary(
                 name=name,
                 mean_bytes=gib * GIB,
-                mean_between_bytes=(0, 1),
+                mean_between_bytes=(0, 1) if shares else None,
                 most_bytes=gib * GIB,
                 most_at_s=0,
                 mosts_bytes=2 * gib * GIB,
@@ -92,15 +112,23 @@ def told(held_gib: tuple[float, float, float], vms: tuple[float, float], pressed
                 refaulted_bytes=0,
                 reports_cpu_s=1.0,
                 refaults_cpu_s=2.0,
-                cpu_between_s=(2.5, 3.5),
-                plans=(plan,),
-                densest="quantile:0.5",
-                density=density,
+                cpu_between_s=(2.5, 3.5) if shares else None,
+                plans=tuple(plans),
+                densest="quantile:0.9",
+                density=plans[0].vms_a_host,
+                within_share=shares[1] if shares else None,
+                denser_share=shares[0] if shares else None,
             )
         )
-    question = Question((), Host(GIB, 0, 0), "swap", 40, 1)
-    found = Summary(10, 10.0, 100.0, 1.0, tuple(settings))
-    return Told("made up", Grid(0, 300, 288), Oddities(), question, found, None, {})  # type: ignore[arg-type]
+    learned = Learned(
+        setting=setting, guest="anywhere", return_s=2.0, left=(0.0, left, 0.0), fresh=0, fades=0, off_share=0
+    )
+    question = Question((), Host(GIB, 0, 0), "swap", 40 if shares else 0, 1)
+    found = Summary(10, 10.0, 100.0, 0.0, 10, 1.0, tuple(settings))
+    return Told(
+        about="made up", grid=Grid(0, 300, 288), oddities=Oddities(), question=question, found=found,
+        results=None, versions={}, responses=[learned], costs=read_costs(),  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def said(one: Told) -> str:
@@ -109,23 +137,55 @@ def said(one: Told) -> str:
 
 
 def test_what_is_said_follows_from_the_figures() -> None:
-    """Whether there is something to win, whether the order matters, whether more VMs fit, whether it gets steep."""
+    """Whether there is something to win, and whether more VMs fit."""
     won = said(told((100, 70, 40), (10, 20)))
     assert "60 GiB (60%) are not in use" in won
     assert "linux-9, anywhere: 30 GiB of these come back (50%)" in won
-    assert "30 GiB more than is used stay with hosts" in won
-    assert "20 VMs fit on one under linux-9, anywhere (quantile:0.5), and 10 where nothing returns" in won
-    assert "2 times as many, whichever VMs are drawn" in won
-    assert "gets steep" not in won
-    little = said(told((100, 99, 98), (10, 11)))
-    assert "hardly anything to win" in little
-    assert "stay with hosts" not in little
-    assert "for VMs drawn anew the two are not always apart" in little
-    assert "short for 9 of 720 h a month" in said(told((100, 70, 40), (10, 20), pressed_h=9))
+    assert "20 VMs fit on one under linux-9, anywhere (quantile:0.9), and 10 where nothing returns" in won
+    assert "2 times as many" in won
+    assert "off, anywhere: nothing of these comes back; 101 GiB are held" in said(
+        told((100, 101, 40), (10, 20), setting="off")
+    )
+    assert "hardly anything to win" in said(told((100, 99, 98), (10, 11)))
     nothing_fits = told((100, 70, 40), (10, 20))
     first, *others = nothing_fits.found.settings
     without = nothing_fits.found._replace(settings=(replace(first, density=None), *others))
     assert "Not under every setting" in said(nothing_fits._replace(found=without))
+
+
+def test_other_vms_are_told_of_only_if_some_were_drawn() -> None:
+    """In which share of the draws more fit, and the plan is within the risk; without draws not a word of it."""
+    drawn = said(told((100, 70, 40), (10, 20), shares=(0.9, 0.625)))
+    assert "It is more in 90% of 40 draws" in drawn
+    assert "quantile:0.9 stays within that risk in 62% of them" in drawn
+    assert "for VMs like these" in drawn
+    undrawn = said(told((100, 70, 40), (10, 20), shares=None))
+    assert "2 times as many." in undrawn
+    assert not re.search("draw|VMs like these|whichever", undrawn)
+
+
+def test_the_order_is_blamed_only_for_what_it_leaves_behind() -> None:
+    """Not where there is no lower order, nothing is reported at all, or guests leave nothing behind."""
+    held = (100.0, 70.0, 40.0)
+    assert "30 GiB more than is used stay with hosts" in said(told(held, (10, 20)))
+    assert "more than is used stay" in said(told(held, (10, 20), setting="pool"))
+    assert "up to 40% of their highest use" in said(told(held, (10, 20)))
+    for one in (
+        told(held, (10, 20), setting="linux-0"),
+        told(held, (10, 20), setting="off"),
+        told(held, (10, 20), left=0.01),
+        told((100.0, 41.0, 40.0), (10, 20)),
+    ):
+        assert "more than is used stay" not in said(one)
+
+
+def test_it_gets_steep_only_with_more_vms_and_clearly_more_hours() -> None:
+    """A plan that has no more VMs on a host is nobody's temptation, and what is hardly beyond the risk not steep."""
+    steep = said(told((100, 70, 40), (10, 20), more=(30, 9)))
+    assert "quantile:0.5 puts 30 VMs on a host" in steep
+    assert "on average short for 9 of 720 h a month" in steep
+    for more in ((20.0, 9.0), (15.0, 9.0), (30.0, 1.5), None):
+        assert "gets steep" not in said(told((100, 70, 40), (10, 20), more=more))
 
 
 def test_the_heat_map_covers_every_span_once() -> None:

@@ -17,6 +17,7 @@ JOBS = CLUSTERS * SETTINGS
 
 RESULTS = (
     "summary.json",
+    "report.html",
     *(f"{name}.{end}" for name in ("held", "vms", "plans", "hosts") for end in ("csv", "parquet")),
 )
 """The files that are the same for the same command, however it is run."""

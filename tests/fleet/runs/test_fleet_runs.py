@@ -12,17 +12,24 @@ import duckdb
 import numpy as np
 import pytest
 
+from pagetide import cli
 from pagetide.commands.fleet import hosts
-from pagetide.fleet.guests.response import ALL_RETURNS
-from pagetide.fleet.hosts.cluster import Question
+from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS, Response
+from pagetide.fleet.hosts.cluster import Cluster, Question, cluster
 from pagetide.fleet.hosts.host import Host
+from pagetide.fleet.hosts.placing.registry import Plan
+from pagetide.fleet.learning.responses import read_responses
 from pagetide.fleet.runs import jobs
-from pagetide.fleet.runs.jobs import Done, Job, cut, run_job
+from pagetide.fleet.runs.jobs import Carried, Done, Job, cut, run_job
 from pagetide.fleet.runs.kept import keep
-from pagetide.fleet.runs.store import DATABASE, TABLES
+from pagetide.fleet.runs.store import DATABASE, TABLES, Results
+from pagetide.fleet.runs.summary import LOW_HIGH, Asked, SettingSummary, summary
+from pagetide.fleet.usage.canonical import Grid, Usage
 from pagetide.fleet.usage.made_up import MadeUp
+from pagetide.machine.costs import read_costs
+from pagetide.units import GIB
 from tests.commands.grids.dask_cluster import DaskCluster
-from tests.fleet.runs.small_fleet import JOBS, SETTINGS, bytes_of, run
+from tests.fleet.runs.small_fleet import COMMAND, JOBS, SETTINGS, bytes_of, run
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +56,7 @@ def test_tables_and_summary_say_the_same(whole: Path) -> None:
         query = f"SELECT avg(held_bytes), max(held_bytes) FROM '{whole}/held.parquet' WHERE setting = ?"
         ((mean, most),) = duckdb.execute(query, [setting["name"]]).fetchall()
         assert (mean, most) == (pytest.approx(setting["mean_bytes"], rel=1e-6), setting["most_bytes"])
+        assert (found["placed"], found["unknown_share"]) == (24, 0)
         low, high = setting["mean_between_bytes"]
         assert low < high
         if setting["reports_cpu_s"] is not None:
@@ -60,6 +68,65 @@ def test_tables_and_summary_say_the_same(whole: Path) -> None:
             assert rows["draw"].tolist() == [0, 1, 2, 3]
             assert plan["vms_a_host"]["value"] == 24 / rows["hosts"][0]
             assert plan["pressed_h"]["value"] == pytest.approx(720 * rows["pressed_steps"][0] / rows["host_steps"][0])
+
+
+def test_what_is_said_of_the_densest_plan_is_of_that_plan_in_every_draw(whole: Path) -> None:
+    """Not of the best plan of each draw: its own percentiles, and in which share it is within the risk."""
+    found = json.loads((whole / "summary.json").read_bytes())
+    densities = []
+    for setting in found["settings"]:
+        query = f"SELECT * FROM '{whole}/plans.parquet' WHERE setting = ? AND plan = ? AND draw > 0 ORDER BY draw"
+        rows = duckdb.execute(query, [setting["name"], setting["densest"]]).fetchnumpy()
+        densities.append(rows["vms"] / rows["hosts"])
+        assert setting["density"]["between"] == pytest.approx(np.percentile(densities[-1], LOW_HIGH))
+        within = 720 * rows["pressed_steps"] / rows["host_steps"] <= found["risk_h"]
+        assert setting["within_share"] == within.mean()
+        if setting is not found["settings"][0]:
+            assert setting["denser_share"] == (densities[-1] > densities[0]).mean()
+    assert any(0 < setting["within_share"] < 1 for setting in found["settings"])
+
+
+def test_without_draws_nothing_is_said_of_other_vms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No interval in the JSON, and none in text and report, which say that there is none."""
+    command = COMMAND.replace("--draws 3", "--draws 0")
+    assert cli.main([*command.split(), "--out", str(tmp_path / "undrawn")]) == 0
+    found = json.loads((tmp_path / "undrawn" / "summary.json").read_bytes())
+    for setting in found["settings"]:
+        assert {setting[name] for name in ("mean_between_bytes", "within_share", "denser_share")} == {None}
+        assert {plan[name]["between"] for plan in setting["plans"] for name in ("vms_a_host", "pressed_h")} == {None}
+    assert "No VMs were drawn anew" in capsys.readouterr().out
+    report = (tmp_path / "undrawn" / "report.html").read_text()
+    assert "No VMs were drawn anew" in report
+    assert "<small>" not in report
+    assert "percentiles" not in report
+
+
+def test_cpu_time_of_a_draw_is_for_its_own_vms_and_days(tmp_path: Path) -> None:
+    """Of two VMs one is known for a tenth of the time: what draws take for a VM and day lies between theirs."""
+    breathing = np.tile(np.array([6 * GIB, GIB], np.float32), 48)
+    valid = np.ones((2, 96), np.bool_)
+    valid[1, 10:] = False
+    columns = (np.where(valid, np.float32(8 * GIB), 0), np.where(valid, np.stack([breathing, breathing / 2]), 0), valid)
+    usage = Usage(Grid(0, 3600, 96), ("a", "b"), *columns)
+    learned = next(one for one in read_responses().learned if one.setting == "linux-9")
+    responses = [NOTHING_RETURNS, learned.response, ALL_RETURNS]
+    asked = [Asked(one.name, learned.setting if one is responses[1] else None) for one in responses]
+
+    def cpu_of_these(first: int, end: int, draws: int) -> SettingSummary:
+        folder = tmp_path / f"{first}-{end}"
+        folder.mkdir()
+        kept, _ = keep(Carried(usage), folder, lambda more: None)
+        question = Question((Plan("reservation"),), Host(64 * GIB, 0, 0), "swap", draws, 1)
+        with Results.create(folder, "asked") as results:
+            for job in cut(kept.part(first, end), responses, question):
+                results.add(run_job(job))
+            return summary(results, usage.grid, asked, 1.0, read_costs()).settings[1]
+
+    alone = [cpu_of_these(first, first + 1, 0) for first in (0, 1)]
+    own_s = sorted((one.reports_cpu_s or 0.0) + (one.refaults_cpu_s or 0.0) for one in alone)
+    between_s = cpu_of_these(0, 2, 30).cpu_between_s
+    assert between_s is not None
+    assert 0 < own_s[0] - 1e-9 <= between_s[0] <= between_s[1] <= own_s[1] + 1e-9
 
 
 def test_half_done_work_is_gone_on_with_to_the_same_bytes(whole: Path, tmp_path: Path) -> None:
@@ -84,6 +151,27 @@ def test_what_is_there_is_neither_mixed_nor_lost(
     ):
         assert run(folder, more) == 1
         assert sentence in capsys.readouterr().err
+
+
+def test_what_was_not_begun_is_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty database, one with some of its tables, or with no question: a sentence that says what to do."""
+    tables = [f"CREATE TABLE {name} ({', '.join(map(' '.join, TABLES[name].items()))})" for name in TABLES]
+    for number, statements in enumerate(([], tables[:2], tables)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with duckdb.connect(folder / DATABASE) as database:
+            for statement in statements:
+                database.execute(statement)
+        assert run(folder, "--resume") == 1
+        assert f"nothing was begun in {folder / DATABASE}: delete it" in capsys.readouterr().err
+
+
+def test_results_are_begun_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A question that cannot be kept leaves no table behind."""
+    with pytest.raises(TypeError):
+        Results.create(tmp_path, object())
+    with duckdb.connect(tmp_path / DATABASE) as database:
+        assert database.execute("SELECT * FROM duckdb_tables()").fetchall() == []
 
 
 def test_a_cluster_that_does_not_answer_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,19 +201,22 @@ def test_ctrl_c_keeps_what_is_done(
     assert bytes_of(folder) == bytes_of(whole)
 
 
-def test_a_job_that_nobody_gets_through_is_a_sentence(
+def test_a_job_that_fails_is_a_sentence_with_its_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After the others, which are kept."""
+    """After the others, which are kept; it is tried once, and no worker is said to be lost."""
+    seen = list[int]()
 
-    def failing(job: Job) -> Done:
-        if job.number == 2:
+    def failing(usage: Usage, response: Response, question: Question, number: int) -> Cluster:
+        seen.append(number)
+        if len(seen) == 3:
             raise MemoryError("no room")
-        return run_job(job)
+        return cluster(usage, response, question, number)
 
-    monkeypatch.setattr(hosts, "run_job", failing)
+    monkeypatch.setattr(jobs, "cluster", failing)
     assert run(tmp_path / "failing") == 1
-    assert "VMs 0 to 7, linux-9, anywhere: its worker was lost, twice: no room" in capsys.readouterr().err
+    assert "VMs 0 to 7, linux-9, anywhere: MemoryError: no room" in capsys.readouterr().err
+    assert len(seen) == JOBS
     assert jobs_in(tmp_path / "failing") == JOBS - 1
 
 

@@ -27,7 +27,7 @@ class Hosts(msgspec.Struct, frozen=True, kw_only=True):
         swap_bytes: its swap.
         plans: names of plans; none for PLANS.
         answer: a name in ANSWERS.
-        risk_h: for how many hours a month a host may be short.
+        risk_h: for how many hours a month a host may be short, on average over the hosts.
         draws: how often VMs are drawn anew for intervals.
     """
 

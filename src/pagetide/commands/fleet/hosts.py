@@ -18,6 +18,7 @@ from pagetide.commands.fleet.choices import Choice, check_names, chosen, opened,
 from pagetide.commands.status import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
 from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS, Response
 from pagetide.fleet.hosts.cluster import Question
+from pagetide.fleet.hosts.cpu import cpu_of
 from pagetide.fleet.learning.check import Verdict, read_verdicts
 from pagetide.fleet.learning.responses import Learned, read_responses
 from pagetide.fleet.picture import picture
@@ -30,7 +31,7 @@ from pagetide.fleet.usage.canonical import Source, UsageError
 from pagetide.fleet.usage.made_up import MadeUp
 from pagetide.fleet.usage.oddities import RULES, Oddities
 from pagetide.machine.costs import Costs, read_costs
-from pagetide.machine.versions import versions
+from pagetide.machine.versions import sources_digest, versions
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.terminal.interrupt import Interrupt
 from pagetide.terminal.progress import GridProgress
@@ -77,7 +78,9 @@ class _Fleet(msgspec.Struct):
             "oddities": self.oddities,
             "learned": self.learned,
             "question": self.question,
+            "usage": self.source.digest,
             "versions": self.versions,
+            "sources": sources_digest(),
         }
 
 
@@ -99,6 +102,8 @@ def fleet(choice: Choice, settings: Sequence[str], hosts: Hosts, manner: Manner)
     seed = 1 if choice.seed is None else choice.seed
     question, costs = hosts.question(seed), read_costs(manner.costs)
     learned = chosen(read_responses(manner.responses), settings)
+    for one in learned:
+        cpu_of(one.setting, 0, 0, costs)  # before hours of work: the costs may have none of its backing
     checked = None if manner.checked is None else read_verdicts(manner.checked)
     fall_back_to_ascii(sys.stdout)
     fall_back_to_ascii(sys.stderr)
@@ -154,7 +159,16 @@ def _tell_report(whole: _Fleet, results: Results, found: Summary) -> None:
 
     source = whole.source
     told = Told(
-        source.about, source.grid, whole.oddities, whole.question, found, results, whole.versions, whole.checked
+        about=source.about,
+        grid=source.grid,
+        oddities=whole.oddities,
+        question=whole.question,
+        found=found,
+        results=results,
+        versions=whole.versions,
+        responses=whole.learned,
+        costs=whole.costs,
+        checked=whole.checked,
     )
     print(f"report: {write_report(told)}", file=sys.stderr)
 

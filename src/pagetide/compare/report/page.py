@@ -173,10 +173,6 @@ def troubles_body(failed: Sequence[Run], left_out: Sequence[LeftOut]) -> Markup:
     return html("troubles.html", failed=kinds, left_out=reasons)
 
 
-def _what_ran(run: Run) -> str:
-    return f"{run.cell.config.design} on {run.cell.config.workload}"
-
-
 def measures_body() -> Markup:
     """What each column means."""
     return html("measures.html", measures=MEASURES)

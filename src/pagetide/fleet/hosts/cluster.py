@@ -48,7 +48,7 @@ class Placed(NamedTuple):
     Attributes:
         plan: its name.
         draw: 0 for the cluster's VMs as they are; otherwise which draw.
-        vms: how many were placed; those that are never on are not.
+        vms: how many were placed: those that are on at some time while pressure is counted.
         pressure: what came of it.
     """
 
@@ -82,14 +82,17 @@ def cluster(usage: Usage, response: Response, question: Question, number: int) -
     found = series(usage, response)
     there = np.flatnonzero(usage.capacity_bytes.max(1, initial=0) > 0)
     as_they_are = np.random.default_rng([question.seed, number]).permutation(there)
-    draws = range(1, question.draws + 1) if len(there) else range(0)
-    drawn = np.array([_draw(there, question.seed, number, draw) for draw in draws], np.int64).reshape(-1, len(there))
-    placed, answers, heat = list[Placed](), dict[str, Answer](), dict[str, npt.NDArray[np.float32]]()
+    drawn = np.zeros((question.draws, len(there)), np.int64)
+    for row in range(question.draws):
+        drawn[row] = _draw(there, question.seed, number, row + 1)
     begin, before = planned_steps(usage), known(usage, found.held_bytes)
+    comes = usage.capacity_bytes[:, begin:].max(1, initial=0) > 0  # the others would be VMs that need nothing
+    placed, answers, heat = list[Placed](), dict[str, Answer](), dict[str, npt.NDArray[np.float32]]()
     held, used = (array[:, begin:] for array in (found.held_bytes, usage.used_bytes))
     for plan in question.plans:
         wanted = plan.wanted(before)
-        for draw, order in enumerate([as_they_are, *drawn]):
+        for draw, chosen in enumerate([as_they_are, *drawn]):
+            order = chosen[comes[chosen]]
             hosts = first_fit(wanted, order, question.host.room_bytes)
             demand = demand_of(held, order, hosts)
             placed.append(Placed(plan.name, draw, len(order), pressure_of(demand, question.host.room_bytes)))

@@ -1,10 +1,11 @@
 """What returning memory costs in CPU time, from what came back and what was touched again.
 
 By the costs that the simulated machine is made of (machine/costs.py), per block as that machine counts them: a report's
-share and each block's, of the guest's worker and of the host; discarding the block; a fault for each page that is
+share and each block's, of the guest's worker and of the host, or for `shared`, which reports nothing, a batch's share
+and each frame that the host takes; discarding the block; a fault for each page that is
 touched again. All that came back is taken to have come in blocks of the setting's own order, the smallest that it
-reports: larger ones are cheaper, so this is an upper bound below order 9. What walking and taking locks costs is not
-in it.
+reports: larger ones are cheaper, so this is an upper bound below order 9. What walking, looking at
+frames and taking locks costs is not in it.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,7 @@ class Cpu(NamedTuple):
     """CPU time in seconds.
 
     Attributes:
-        reports_s: of guests and hosts for what came back.
+        reports_s: of guests and hosts for what came back; with `shared` of the host, which takes it.
         refaults_s: of guests for what was touched again.
     """
 
@@ -40,14 +41,17 @@ def cpu_of(setting: str, returned_bytes: float, refaulted_bytes: float, costs: C
         costs: what things cost.
 
     Raises:
-        ConfigError: the costs have none of its backing.
+        ConfigError: the costs have none of its backing, or of taking frames.
     """
     config = RunConfig(**SETTINGS[setting])
     backing = costs.backing(config.backing)
     pages = 1 << config.order
-    a_report_ns = (costs.report.ns + costs.element.ns) / config.capacity
-    a_block_ns = costs.report_block.ns + costs.element_block.ns
+    if config.design == "shared":
+        a_batch_ns, a_block_ns = costs.of_taking().batch.ns, costs.of_taking().frame.ns
+    else:
+        a_batch_ns = costs.report.ns + costs.element.ns
+        a_block_ns = costs.report_block.ns + costs.element_block.ns
     discard_ns = backing.punch.ns + pages * int(backing.page_ps()[config.order]) / _PS_PER_NS
     blocks = returned_bytes / (pages * PAGE_SIZE_BYTES)
     refaults_ns = refaulted_bytes / PAGE_SIZE_BYTES * backing.fault.ns
-    return Cpu(blocks * (a_report_ns + a_block_ns + discard_ns) / _NS_PER_S, refaults_ns / _NS_PER_S)
+    return Cpu(blocks * (a_batch_ns / config.capacity + a_block_ns + discard_ns) / _NS_PER_S, refaults_ns / _NS_PER_S)

@@ -42,7 +42,7 @@ class Known(NamedTuple):
             what they reserve.
         sorted_bytes: float32 [vm, step], what was held, growing; steps of which nothing is known are infinite.
         steps: int64 [vm], how many are known.
-        hourly_bytes: float32 [vm, hour], the most held within each hour.
+        hourly_bytes: float32 [vm, hour], the most held within each hour; what is reserved where nothing of it is known.
     """
 
     reserved_bytes: npt.NDArray[np.float64]
@@ -67,10 +67,14 @@ def known(usage: Usage, held_bytes: npt.NDArray[np.float32]) -> Known:
     end, step_s = planned_steps(usage), usage.grid.step_s
     seen, held = usage.valid[:, :end], held_bytes[:, :end]
     on_steps = (seen & (usage.capacity_bytes[:, :end] > 0)).sum(1)
-    an_hour = max(1, _HOUR_S // step_s)
-    hours = np.maximum.reduceat(held, np.arange(0, end, an_hour), axis=1) if end else held
+    reserved = usage.capacity_bytes.max(1)
+    begins = np.arange(0, end, max(1, _HOUR_S // step_s))
+    hours = held
+    if end:
+        is_seen = np.logical_or.reduceat(seen, begins, axis=1)
+        hours = np.where(is_seen, np.maximum.reduceat(held, begins, axis=1), reserved[:, np.newaxis])
     return Known(
-        reserved_bytes=usage.capacity_bytes.max(1).astype(np.float64),
+        reserved_bytes=reserved.astype(np.float64),
         is_known=on_steps >= max(1, min(_KNOWN_S // step_s, end // 4)),
         sorted_bytes=np.sort(np.where(seen, held, np.float32(np.inf)), axis=1),
         steps=seen.sum(1),

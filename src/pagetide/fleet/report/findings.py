@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from pagetide.fleet.learning.settings import config_of
 from pagetide.fleet.report.told import Told
 from pagetide.fleet.runs.summary import MONTH_H, SettingSummary
 from pagetide.units import format_size
@@ -9,11 +10,16 @@ from pagetide.units import format_size
 _LITTLE = 0.05
 """A share below which something is hardly anything."""
 
+_CLEARLY = 2.0
+"""So many times another value is clearly more than it."""
+
 _DAY_S = 86400
 
 
 def findings(told: Told) -> list[str]:
     """The sentences, the weightiest first."""
+    if told.found.settings[0].most_bytes == 0:
+        return ["No VM used anything at any time: nothing was held, and nothing can be won."]
     return [*_gain(told), *_order(told), *_density(told), *_peaks(told), *_pressure(told), *_cost(told)]
 
 
@@ -26,15 +32,19 @@ def _gain(told: Told) -> Iterator[str]:
             f"average, and {format_size(everything.mean_bytes)} of that is in use."
         )
         return
-    low, high = everything.mean_between_bytes
+    between = everything.mean_between_bytes
     yield (
         f"Of {format_size(nothing.mean_bytes)} that hosts hold on average where nothing returns, "
         f"{format_size(there)} ({there / nothing.mean_bytes:.0%}) are not in use. In use are "
-        f"{format_size(everything.mean_bytes)}, {format_size(low)} to {format_size(high)} for VMs like these."
+        f"{format_size(everything.mean_bytes)}"
+        + (f", {format_size(between[0])} to {format_size(between[1])} for VMs like these." if between else ".")
     )
     for one in _extremes(told):
         gains = nothing.mean_bytes - one.mean_bytes
-        yield f"{one.name}: {format_size(gains)} of these come back ({gains / there:.0%})."
+        if gains > 0:
+            yield f"{one.name}: {format_size(gains)} of these come back ({gains / there:.0%})."
+        else:  # the first row is the least that a guest holds which returns nothing
+            yield f"{one.name}: nothing of these comes back; {format_size(one.mean_bytes)} are held."
 
 
 def _extremes(told: Told) -> list[SettingSummary]:
@@ -46,14 +56,16 @@ def _extremes(told: Told) -> list[SettingSummary]:
 
 
 def _order(told: Told) -> Iterator[str]:
-    """What is left behind in blocks too small to be reported, if that is much."""
+    """What is left behind in blocks too small to be reported, if that is much and there is a lower order."""
     used = told.found.settings[-1].mean_bytes
-    for one in told.learned:
-        beyond = one.mean_bytes - used
-        if beyond > _LITTLE * used and one.name.endswith("anywhere"):
+    for one, learned in zip(told.learned, told.responses, strict=True):
+        config, beyond = config_of(learned.setting, seed=1), one.mean_bytes - used
+        left = max(learned.left)
+        if config.design != "off" and config.order > 0 and left > _LITTLE and beyond > _LITTLE * used:
             yield (
-                f"{one.name}: {format_size(beyond)} more than is used stay with hosts, mostly in blocks too small for "
-                "its order; a lower order, or a design that keeps blocks together, would return them."
+                f"{one.name}: {format_size(beyond)} more than is used stay with hosts. Blocks below its order "
+                f"{config.order} are not reported, and such guests leave up to {left:.0%} of their highest use in "
+                "those; a lower order, or a design that keeps blocks together, returns more."
             )
 
 
@@ -62,19 +74,27 @@ def _density(told: Told) -> Iterator[str]:
     there = [one for one in told.learned if one.density is not None]
     if nothing.density is None or not there:
         yield (
-            f"Not under every setting is there a placement that leaves hosts short for {told.found.risk_h:g} h "
-            "a month or less: it takes larger hosts, or a policy that reserves more."
+            "Not under every setting is there a placement under which a host is on average short for "
+            f"{told.found.risk_h:g} h a month or less: it takes larger hosts, or a policy that reserves more."
         )
         return
     best = max(there, key=lambda one: one.density.value if one.density else 0.0)
     assert best.density is not None
     ratio = best.density.value / nothing.density.value
-    apart = best.density.low > nothing.density.high
     yield (
-        f"With hosts short for at most {told.found.risk_h:g} h a month, {best.density.value:.3g} VMs fit on one under "
-        f"{best.name} ({best.densest}), and {nothing.density.value:.3g} where nothing returns ({nothing.densest}): "
-        f"{ratio:.2g} times as many"
-        + (", whichever VMs are drawn." if apart else "; for VMs drawn anew the two are not always apart.")
+        f"Where a host is on average short for at most {told.found.risk_h:g} h a month, {best.density.value:.3g} VMs "
+        f"fit on one under {best.name} ({best.densest}), and {nothing.density.value:.3g} where nothing returns "
+        f"({nothing.densest}): {ratio:.2g} times as many.{_by_draw(told, best)}"
+    )
+
+
+def _by_draw(told: Told, best: SettingSummary) -> str:
+    """How that is for VMs that are drawn anew; nothing is said without draws."""
+    if best.denser_share is None or best.within_share is None:
+        return ""
+    return (
+        f" It is more in {best.denser_share:.0%} of {told.question.draws} draws of such VMs, placed by the same two "
+        f"plans, and {best.densest} stays within that risk in {best.within_share:.0%} of them."
     )
 
 
@@ -88,15 +108,18 @@ def _peaks(told: Told) -> Iterator[str]:
 
 
 def _pressure(told: Told) -> Iterator[str]:
-    """The plan that is the most tempting beyond the risk, under the setting that holds the least."""
+    """The next denser plan under the setting that holds the least, if hosts are short for clearly longer with it."""
     for one in _extremes(told)[:1]:
-        beyond = [plan for plan in one.plans if plan.pressed_h.value > told.found.risk_h]
-        if beyond:
-            plan = min(beyond, key=lambda plan: plan.pressed_h.value)
+        chosen = next((plan for plan in one.plans if plan.plan == one.densest), None)
+        if chosen is None:
+            continue
+        denser = [plan for plan in one.plans if plan.vms_a_host.value > chosen.vms_a_host.value]
+        plan = min(denser, key=lambda plan: plan.pressed_h.value, default=chosen)
+        if plan.pressed_h.value > _CLEARLY * max(told.found.risk_h, chosen.pressed_h.value):
             yield (
                 f"Beyond that risk it gets steep: {plan.plan} puts {plan.vms_a_host.value:.3g} VMs on a host under "
-                f"{one.name}, which is then short for {plan.pressed_h.value:.3g} of {MONTH_H:g} h a month, at its "
-                f"deepest by {format_size(plan.over_most_bytes)}."
+                f"{one.name}, which is then on average short for {plan.pressed_h.value:.3g} of {MONTH_H:g} h a month, "
+                f"at the deepest by {format_size(plan.over_most_bytes)}."
             )
 
 

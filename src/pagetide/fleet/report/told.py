@@ -1,13 +1,16 @@
 """What the report tells of."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pagetide.fleet.hosts.cluster import Question
 from pagetide.fleet.learning.check import Verdict
+from pagetide.fleet.learning.responses import Learned
 from pagetide.fleet.runs.store import Results
 from pagetide.fleet.runs.summary import SettingSummary, Summary
 from pagetide.fleet.usage.canonical import Grid
 from pagetide.fleet.usage.oddities import Oddities
+from pagetide.machine.costs import Costs
 
 _DESIGNS = {"linux": "scan", "nothing returns": "off", "all returns at once": "off"}
 
@@ -23,6 +26,8 @@ class Told(NamedTuple):
         found: what came of it.
         results: the database.
         versions: of what it was made with.
+        responses: of guests under the settings between the bounds, in their order.
+        costs: what CPU time follows from.
         checked: whose days the model was checked on, and how that went; None if that is not known.
     """
 
@@ -33,6 +38,8 @@ class Told(NamedTuple):
     found: Summary
     results: Results
     versions: dict[str, str]
+    responses: Sequence[Learned]
+    costs: Costs
     checked: tuple[str, list[Verdict]] | None = None
 
     @property

@@ -111,7 +111,7 @@ def _assumptions(told: Told) -> Markup:
     used = told.found.settings[-1]
     return _html(
         "assumptions.html", oddities=sentences(told.oddities), question=told.question, cluster_vms=CLUSTER_VMS,
-        planned=PLANNED_SHARE, low_high=LOW_HIGH, used=used, versions=told.versions,
+        planned=PLANNED_SHARE, low_high=LOW_HIGH, used=used, versions=told.versions, found=told.found, costs=told.costs,
         checked=told.checked, mean_off_max=MEAN_OFF_MAX, off_max=OFF_MAX,
     )  # fmt: skip
 
@@ -124,7 +124,7 @@ def _html(template: str, **values: Any) -> Markup:
 def _environment() -> Environment:
     environment = templates_of("pagetide.fleet.report")
     environment.filters.update(
-        size=format_size, gib=_gib, tib=_tib, figures=_figures, cpu=_cpu, percent="{:.2%}".format
+        size=format_size, gib=_gib, tib=_tib, figures=_figures, cpu=_cpu, percent="{:.2%}".format, between=_between
     )
     return environment
 
@@ -140,6 +140,11 @@ def _tib(size_bytes: float) -> str:
 def _figures(value: float) -> str:
     """Three figures, without an exponent."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _between(low_high: tuple[float, float] | None) -> Markup:
+    """What stands below a figure; nothing without draws."""
+    return made("" if low_high is None else f"<small>{_figures(low_high[0])} to {_figures(low_high[1])}</small>")
 
 
 def _cpu(one: SettingSummary) -> str:

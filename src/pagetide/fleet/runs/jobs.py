@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.fleet.guests.held import HELD, REFAULTED, RETURNED
+from pagetide.fleet.guests.held import HELD, REFAULTED, RETURNED, STEPS
 from pagetide.fleet.guests.response import Response
 from pagetide.fleet.hosts.answering.answer import Answer
 from pagetide.fleet.hosts.cluster import Placed, Question, cluster
@@ -22,7 +22,7 @@ CLUSTER_VMS = 512
 _CELLS_MAX = 5 << 20
 """VMs times steps of a cluster at the most; a month of 512 VMs takes some 150 MiB of a worker."""
 
-DRAWN = (HELD, RETURNED, REFAULTED)
+DRAWN = (STEPS, HELD, RETURNED, REFAULTED)
 """The figures that are summed up over the VMs of each draw."""
 
 
@@ -81,6 +81,10 @@ class Done(NamedTuple):
 class Divisible(Source, Protocol):
     """A source that can be sent to workers in parts."""
 
+    @property
+    def digest(self) -> str:
+        """Tells it from any other usage, whatever that is called."""
+
     def part(self, first: int, end: int) -> Source:
         """The VMs from `first` up to `end`, as a source that is light to send to processes of this machine."""
 
@@ -126,7 +130,15 @@ def cut(source: Divisible, responses: Sequence[Response], question: Question) ->
 
 
 def run_job(job: Job) -> Done:
-    """Follow a job's VMs, and place them on hosts."""
+    """Follow a job's VMs, and place them on hosts; what went wrong instead is its `problem`, and not a worker lost."""
+    try:
+        return _done(job)
+    except Exception as error:
+        why = " ".join(str(error).split())
+        return lost(job, f"{type(error).__name__}: {why}" if why else type(error).__name__)
+
+
+def _done(job: Job) -> Done:
     assert job.source is not None
     usage, _ = job.source.read(0, len(job.source.vms))
     found = cluster(usage, job.response, job.question, job.cluster)

@@ -4,10 +4,12 @@ The same VMs may be read more than once: a fleet of any size is drawn from those
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
@@ -43,6 +45,15 @@ class Kept:
         rows = self.numbers[first:end]
         columns = (np.array(np.load(self.folder / f"{name}.npy", mmap_mode="r")[rows]) for name in _COLUMNS)
         return Usage(self.grid, self.vms[first:end], *columns), Oddities()
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that is read of it, with the names of its VMs."""
+        digest = hashlib.sha256(msgspec.json.encode(self.vms) + self.numbers.tobytes())
+        for name in _COLUMNS:
+            with (self.folder / f"{name}.npy").open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16]
 
     def part(self, first: int, end: int) -> "Kept":
         """The VMs from `first` up to `end` alone."""

@@ -32,7 +32,7 @@ FIGURE_COLUMNS = {
 }
 """A VM's figures by column: which of `held.py`'s each is."""
 
-_DRAWN = ("held_byte_steps", "returned_bytes", "refaulted_bytes")
+_DRAWN = ("known_steps", "held_byte_steps", "returned_bytes", "refaulted_bytes")
 
 TABLES: Mapping[str, Mapping[str, str]] = {
     "asked": {"question": "VARCHAR"},
@@ -84,30 +84,47 @@ class Results:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             results = cls(folder, duckdb.connect(path, config=_SETTINGS))
+            results._begin(question)
         except (OSError, duckdb.Error) as error:
             raise ResultsError(f"results cannot be written to {folder}: {_first_line(error)}") from error
-        for name, columns in TABLES.items():
-            definitions = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-            results.database.execute(f"CREATE TABLE {name} ({definitions})")
-        results.database.execute("INSERT INTO asked VALUES (?)", [_json(question)])
         return results
+
+    def _begin(self, question: Any) -> None:
+        """Make all tables and keep what is asked, or nothing of that."""
+        try:
+            with self._transaction():
+                for name, columns in TABLES.items():
+                    definitions = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+                    self.database.execute(f"CREATE TABLE {name} ({definitions})")
+                self.database.execute("INSERT INTO asked VALUES (?)", [_json(question)])
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Open the results in a folder.
 
         Raises:
-            ResultsError: there are none, or they cannot be read.
+            ResultsError: there are none, they were not begun, or they cannot be read.
         """
         path = folder / DATABASE
         if not path.is_file():
             raise ResultsError(f"there is nothing to go on with in {folder}: it has no {DATABASE}")
         try:
             results = cls(folder, duckdb.connect(path, config=_SETTINGS))
-            results.rows("SELECT question FROM asked")
+            if not results._is_begun:
+                results.close()
+                raise ResultsError(f"nothing was begun in {path}: delete it, and start without --resume")
         except duckdb.Error as error:
             raise ResultsError(f"{path} cannot be read: {_first_line(error)}") from error
         return results
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether all tables are there, and what was asked."""
+        there = {name for (name,) in self.rows("SELECT table_name FROM duckdb_tables()")}
+        return there >= TABLES.keys() and bool(self.rows("SELECT question FROM asked"))
 
     @classmethod
     def resume(cls, folder: Path, question: Any) -> Self:

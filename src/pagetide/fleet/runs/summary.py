@@ -23,11 +23,10 @@ _Column = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A value for the VMs as they are, and between what it lies for VMs that are drawn from them."""
+    """A value for the VMs as they are, and between what it lies for VMs drawn from them; None without draws."""
 
     value: float
-    low: float
-    high: float
+    between: tuple[float, float] | None
 
 
 class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +36,7 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
         plan: its name.
         hosts: how many it takes.
         vms_a_host: VMs by hosts.
-        pressed_h: for how many hours a month a host is short of memory.
+        pressed_h: for how many hours a month a host is short of memory, on average over the hosts.
         over_mean_bytes: by how much it is, on average over those hours.
         over_most_bytes: the same at its deepest, of any host.
         begun: how often one became short, over the time that was counted.
@@ -60,7 +59,7 @@ class SettingSummary(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: of the setting.
         mean_bytes: what is held for all of them, on average over the time.
-        mean_between_bytes: between what that lies for VMs drawn from them.
+        mean_between_bytes: between what that lies for VMs drawn from them; None without draws.
         most_bytes: the same as `mean_bytes` at its highest.
         most_at_s: when that was, on the grid's clock.
         mosts_bytes: what each VM held at its own highest, added up.
@@ -68,16 +67,19 @@ class SettingSummary(msgspec.Struct, frozen=True, kw_only=True):
         refaulted_bytes: how much of that was touched again.
         reports_cpu_s: CPU time of guests and hosts for what came back, for a VM and a day; None for a bound.
         refaults_cpu_s: of guests for what was touched again, likewise.
-        cpu_between_s: between what both together lie for VMs drawn from them.
+        cpu_between_s: between what both together lie for VMs drawn from them; None for a bound, and without draws.
         plans: one for each.
         densest: the plan with the most VMs a host that is within the risk, of several the one with the least pressure;
             empty if none is.
-        density: its VMs a host; for draws, those of the plan that is the densest there. None if there is none.
+        density: its VMs a host; None if there is none.
+        within_share: in which share of the draws it is within the risk; None if there is none, or no draw.
+        denser_share: in which share of the draws it has more VMs a host than the densest plan where nothing returns;
+            likewise.
     """
 
     name: str
     mean_bytes: float
-    mean_between_bytes: tuple[float, float]
+    mean_between_bytes: tuple[float, float] | None
     most_bytes: float
     most_at_s: int
     mosts_bytes: float
@@ -89,6 +91,8 @@ class SettingSummary(msgspec.Struct, frozen=True, kw_only=True):
     plans: tuple[PlanSummary, ...]
     densest: str
     density: Interval | None
+    within_share: float | None
+    denser_share: float | None
 
 
 class Summary(NamedTuple):
@@ -98,13 +102,17 @@ class Summary(NamedTuple):
         vms: how many VMs there are.
         vm_days: for how long they are known, together.
         provisioned_bytes: what the VMs that are on have, on average over the time.
-        risk_h: for how many hours a month a host may be short in `densest`.
+        unknown_share: of the VMs' time, of how much nothing is known; nothing is held then.
+        placed: how many VMs are placed: those that are on at some time in the half that is counted.
+        risk_h: for how many hours a month a host may be short in `densest`, on average over the hosts.
         settings: one for each, in their order.
     """
 
     vms: int
     vm_days: float
     provisioned_bytes: float
+    unknown_share: float
+    placed: int
     risk_h: float
     settings: tuple[SettingSummary, ...]
 
@@ -128,7 +136,7 @@ def summary(results: Results, grid: Grid, asked: Sequence[Asked], risk_h: float,
         results: the database.
         grid: of the usage.
         asked: the settings, by their numbers.
-        risk_h: for how many hours a month a host may be short.
+        risk_h: for how many hours a month a host may be short, on average over the hosts.
         costs: what things cost.
 
     Raises:
@@ -137,15 +145,24 @@ def summary(results: Results, grid: Grid, asked: Sequence[Asked], risk_h: float,
     ((vms, steps, capacity),) = results.rows(
         "SELECT count(*), sum(known_steps), sum(capacity_byte_steps) FROM vms JOIN jobs USING (job) WHERE setting = 0"
     )
-    vm_days = float(steps) * grid.step_s / 86400
+    ((placed,),) = results.rows(
+        "SELECT coalesce(max(vms), 0) FROM (SELECT sum(vms) AS vms FROM placed JOIN jobs USING (job) "
+        "WHERE setting = 0 AND draw = 0 GROUP BY plan)"
+    )
+    settings = list[SettingSummary]()
+    first: _Column | None = None
+    for number, one in enumerate(asked):
+        setting, density = _setting(results, grid, number, one, risk_h, costs, first)
+        settings.append(setting)
+        first = density if number == 0 else first
     return Summary(
         vms=vms,
-        vm_days=vm_days,
+        vm_days=float(steps) * grid.step_s / 86400,
         provisioned_bytes=float(capacity) / grid.steps,
+        unknown_share=1 - float(steps) / (vms * grid.steps),
+        placed=int(placed),
         risk_h=risk_h,
-        settings=tuple(
-            _setting(results, grid, number, one, risk_h, costs, vm_days) for number, one in enumerate(asked)
-        ),
+        settings=tuple(settings),
     )
 
 
@@ -160,39 +177,49 @@ def held_by_step(results: Results, setting: int) -> _Column:
 
 
 def _setting(
-    results: Results, grid: Grid, number: int, asked: Asked, risk_h: float, costs: Costs, vm_days: float
-) -> SettingSummary:
+    results: Results, grid: Grid, number: int, asked: Asked, risk_h: float, costs: Costs, first: _Column | None
+) -> tuple[SettingSummary, _Column | None]:
+    """A setting, and the density of its densest plan by draw; `first` is that where nothing returns."""
     by_step = held_by_step(results, number)
     most = int(by_step.argmax())
     ((mosts,),) = results.rows("SELECT sum(held_most_bytes) FROM vms JOIN jobs USING (job) WHERE setting = ?", [number])
-    draws = results.rows(
-        "SELECT draw, sum(held_byte_steps), sum(returned_bytes), sum(refaulted_bytes) "
+    sums = results.rows(
+        "SELECT sum(known_steps), sum(held_byte_steps), sum(returned_bytes), sum(refaulted_bytes) "
         "FROM draws JOIN jobs USING (job) WHERE setting = ? GROUP BY draw ORDER BY draw",
         [number],
     )
-    (_, held, returned, refaulted), *_ = draws
-    means = np.array([float(one[1]) for one in draws]) / grid.steps
-    cpu = [] if asked.setting is None else [cpu_of(asked.setting, float(r), float(f), costs) for _, _, r, f in draws]
+    known, held, returned, refaulted = np.array(sums, np.float64).T
+    cpu_s = None if asked.setting is None else _cpu_s(asked.setting, known * grid.step_s, returned, refaulted, costs)
     plans, density, pressed_h = _plans(results, number)
-    fits = np.where(pressed_h <= risk_h, density, 0.0)
-    best = int(np.lexsort((pressed_h[:, 0], -fits[:, 0]))[0])
-    there = fits[best, 0] > 0
-    return SettingSummary(
+    fits = np.where(pressed_h[:, 0] <= risk_h, density[:, 0], 0.0)
+    best = int(np.lexsort((pressed_h[:, 0], -fits))[0])
+    chosen = density[best] if fits[best] > 0 else None
+    found = SettingSummary(
         name=asked.name,
-        mean_bytes=float(held) / grid.steps,
-        mean_between_bytes=_between(means),
+        mean_bytes=float(held[0]) / grid.steps,
+        mean_between_bytes=_between(held / grid.steps),
         most_bytes=float(by_step[most]),
         most_at_s=grid.start_s + most * grid.step_s,
         mosts_bytes=float(mosts),
-        returned_bytes=float(returned),
-        refaulted_bytes=float(refaulted),
-        reports_cpu_s=cpu[0].reports_s / vm_days if cpu else None,
-        refaults_cpu_s=cpu[0].refaults_s / vm_days if cpu else None,
-        cpu_between_s=_between(np.array([sum(one) for one in cpu]) / vm_days) if cpu else None,
+        returned_bytes=float(returned[0]),
+        refaulted_bytes=float(refaulted[0]),
+        reports_cpu_s=None if cpu_s is None else float(cpu_s[0, 0]),
+        refaults_cpu_s=None if cpu_s is None else float(cpu_s[0, 1]),
+        cpu_between_s=None if cpu_s is None else _between(cpu_s.sum(1)),
         plans=plans,
-        densest=plans[best].plan if there else "",
-        density=Interval(float(fits[best, 0]), *_between(fits.max(0))) if there else None,
+        densest="" if chosen is None else plans[best].plan,
+        density=None if chosen is None else _interval(chosen),
+        within_share=None if chosen is None else _share(pressed_h[best] <= risk_h),
+        denser_share=None if chosen is None or first is None else _share(chosen > first),
     )
+    return found, chosen
+
+
+def _cpu_s(setting: str, known_s: _Column, returned: _Column, refaulted: _Column, costs: Costs) -> _Column:
+    """CPU time for reports and for refaults, for a VM and a day of each draw's own; float64 [draw, 2]."""
+    cpu = [cpu_of(setting, *sums, costs) for sums in zip(returned.tolist(), refaulted.tolist(), strict=True)]
+    vm_days = np.maximum(known_s, 1.0) / 86400
+    return np.array(cpu, np.float64) / vm_days[:, np.newaxis]
 
 
 def _plans(results: Results, setting: int) -> tuple[tuple[PlanSummary, ...], _Column, _Column]:
@@ -240,10 +267,17 @@ def _answers(results: Results, setting: int) -> dict[str, Answer]:
 
 
 def _interval(by_draw: _Column) -> Interval:
-    return Interval(float(by_draw[0]), *_between(by_draw))
+    return Interval(float(by_draw[0]), _between(by_draw))
 
 
-def _between(by_draw: _Column) -> tuple[float, float]:
-    """The percentiles of the draws; of the value itself, which comes first, if there are none."""
-    low, high = np.percentile(by_draw[1:] if len(by_draw) > 1 else by_draw, LOW_HIGH)
+def _between(by_draw: _Column) -> tuple[float, float] | None:
+    """The percentiles of the draws, which come after the value itself; None if there are none."""
+    if len(by_draw) == 1:
+        return None
+    low, high = np.percentile(by_draw[1:], LOW_HIGH)
     return float(low), float(high)
+
+
+def _share(by_draw: npt.NDArray[np.bool_]) -> float | None:
+    """In which share of the draws it is so; None if there are none."""
+    return float(by_draw[1:].mean()) if len(by_draw) > 1 else None

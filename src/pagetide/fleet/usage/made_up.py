@@ -79,6 +79,11 @@ class MadeUp:
         self.about = f"a made-up fleet, {vms:,} VMs, seed {seed}"
         self._days, self._seed, self._first = days, seed, first
 
+    @property
+    def digest(self) -> str:
+        """All that decides what it is made up of."""
+        return f"{self._first} {len(self.vms)} {self._days} {self._seed}"
+
     def part(self, first: int, end: int) -> "MadeUp":
         """The VMs from `first` up to `end` alone."""
         return MadeUp(end - first, self._days, self._seed, first=self._first + first)
