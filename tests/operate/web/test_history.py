@@ -84,6 +84,28 @@ def test_guests_beyond_what_there_is_room_for_have_no_history_until_others_are_f
     assert history.nbytes < before
 
 
+def test_of_a_guest_without_a_history_there_are_no_curves_however_long_others_have_been_there() -> None:
+    """Not the times of the others' looks, which are more than a curve has points."""
+    history = History()
+    for look in range(POINTS_MAX + 1):
+        history.add(look * 0.5, [seen("a")])
+    assert history.curves("nobody", 86400) == {"t_s": [], **{name: [] for name in NAMES}}
+    assert len(history.curves("a", 86400)["t_s"]) > 0
+
+
+def test_who_has_gone_for_longest_makes_room() -> None:
+    """For one that comes when all places are taken; nobody who is there does."""
+    history = History()
+    others = [seen(f"vm{number:03}") for number in range(GUESTS_MAX - 2)]
+    history.add(0.0, [seen("first"), seen("second"), *others])
+    history.add(1.0, [seen("second"), *others])
+    history.add(2.0, [*others])
+    history.add(3.0, [seen("new"), *others])
+    assert history.curves("new", 1.0)["held_bytes"] == [512 * MIB]
+    assert history.curves("first", 10.0)["t_s"] == []
+    assert history.curves("second", 10.0)["held_bytes"][1] == 512 * MIB
+
+
 def test_the_map_of_any_time_of_the_last_hour_is_kept() -> None:
     """Not more often than there is room for; before the first one the first is told."""
     maps = MapHistory()

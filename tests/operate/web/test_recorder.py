@@ -3,6 +3,8 @@
 import json
 import logging
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +96,34 @@ def test_maps_are_read_piece_by_piece_between_looks(recorder: Recorder, clock: C
     assert told["states"] == run_lengths(STATES)
     assert len(told["times"]) == 1
     assert recorder.nbytes > 0
+
+
+def test_any_name_may_be_asked_for_while_it_looks(recorder: Recorder, clock: Clock) -> None:
+    """From another thread, as browsers do; names that nobody has are not kept, and do not hold looks up."""
+    over, many = threading.Event(), threading.Semaphore(0)
+
+    def ask() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            assert recorder.map_at(f"nobody {number}", 0.0) is None
+            if number % 5000 == 0:
+                many.release()
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(30):
+            assert many.acquire(timeout=60)
+            clock.now_s += LOOK_S
+            recorder.step()
+    finally:
+        over.set()
+        asking.join()
+        sys.setswitchinterval(before_s)
+    assert recorder.knows("a")
 
 
 def test_letters_that_follow_one_another_are_counted() -> None:

@@ -106,7 +106,8 @@ class Recorder:
     def map_at(self, guest: str, t_s: float) -> dict[str, Any] | None:
         """A guest's map at a time, and when there are others; None if there is none yet. It is read first now."""
         with self._lock:
-            self._wanted[guest] = self._clock_s()
+            if self.knows(guest):
+                self._wanted[guest] = self._clock_s()
             kept = self._maps.at(guest, t_s)
             times = self._maps.times(guest)
         if kept is None:
@@ -120,9 +121,9 @@ class Recorder:
             new = self._noted - self._told
             events = list(self._events)[-new:] if new else []
             self._told = self._noted
-        names = {seen.name for seen in look.vms}
+            names = {seen.name for seen in look.vms}
+            self._wanted = {name: at_s for name, at_s in self._wanted.items() if name in names}
         self._reading = {name: reading for name, reading in self._reading.items() if name in names}
-        self._wanted = {name: at_s for name, at_s in self._wanted.items() if name in names}
         self.message = msgspec.json.encode({**msgspec.structs.asdict(look), "events": events})
 
     def _read_map(self, now_s: float) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import uvicorn
 
 from pagetide.operate.web.answers import Answers, Looks
 from pagetide.operate.web.shown import Shown
+from pagetide.operate.web.vital_thread import start_vital
 
 CLIENTS_MAX = 64
 """Most connections at once; who comes beyond that is told to come later."""
@@ -30,7 +30,7 @@ def serve_beside(
         token: what who may change anything has to know; empty if nobody may.
     """
     serving = _serve(listener, shown, looks, control, token)
-    threading.Thread(target=asyncio.run, args=(serving,), daemon=True).start()
+    start_vital(lambda: asyncio.run(serving))
 
 
 async def _serve(
