@@ -144,3 +144,21 @@ def test_the_daemons_log_is_told_while_it_is_wanted() -> None:
     assert (first.level, first.guest, first.text) == ("warning", "vm1", "kept everybody waiting")
     assert second.guest is None
     assert all(line.endswith(b"\n") and len(line) < 4096 for line in lines)
+
+
+def test_no_event_ends_who_logs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a guest whose name is no UTF-8, which is told nearly so; nor an event that cannot be told at all."""
+    lines: list[bytes] = []
+
+    def tell(line: bytes) -> None:
+        lines.append(line)
+        if b"unheard" in line:
+            raise BrokenPipeError("gone")
+
+    log = logging.getLogger("pagetide.test")
+    with LogLines(tell):
+        log.warning("attached at %s", "\udcff.sock", extra={"guest": "vm\udcff"})
+        log.warning("unheard")
+    event = msgspec.json.decode(lines[0], type=Event)
+    assert (event.guest, event.text) == ("vm?", "attached at ?.sock")
+    assert "BrokenPipeError: gone" in capsys.readouterr().err
