@@ -59,6 +59,17 @@ def test_an_account_that_begins_anew_has_returned_nothing_yet() -> None:
     assert history.curves("a", 10.0)["returned_bytes"] == [0, 0]
 
 
+def test_what_a_guest_had_while_nobody_told_is_not_known() -> None:
+    """But what it returned meanwhile is counted when that is told."""
+    history = History()
+    history.add(0.0, [seen("a", returned_bytes=5 * PAGE)])
+    history.add(COARSE_S, [seen("a", returned_bytes=5 * PAGE, is_stale=True)])
+    history.add(COARSE_S + 1, [seen("a", returned_bytes=9 * PAGE)])
+    curves = history.curves("a", 60.0)
+    assert curves["held_bytes"] == [512 * MIB, None, 512 * MIB]
+    assert curves["returned_bytes"] == [0, None, 4 * PAGE]
+
+
 def test_a_long_time_is_told_in_fewer_points_and_nothing_of_what_grew_is_lost() -> None:
     """An hour of looks, and more than that in ten seconds each, add up to the same."""
     history = History()

@@ -1,5 +1,6 @@
 """What the page's process keeps of what it looks at."""
 
+import itertools
 import json
 import logging
 import socket
@@ -11,6 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pagetide.host.device.allowance import SHARE
+from pagetide.host.memory.block_states import PIECE_NS
 from pagetide.operate.watch.all_vms import Watching
 from pagetide.operate.web.recorder import LOOK_S, Recorder, run_lengths
 from pagetide.operate.web.told_lines import Event, LogLines
@@ -27,8 +30,8 @@ def asked() -> list[str]:
 
 
 @pytest.fixture
-def control(tmp_path: Path, asked: list[str]) -> Iterator[Path]:
-    """A daemon with two guests, each with a map that is told in two pieces."""
+def control(tmp_path: Path, asked: list[str], clock: "Clock") -> Iterator[Path]:
+    """A daemon with two guests, each with a map that is told in two pieces, which takes as long as pieces may take."""
 
     def serve(client: socket.socket) -> None:
         while line := client.recv(4096):
@@ -37,6 +40,7 @@ def control(tmp_path: Path, asked: list[str]) -> Iterator[Path]:
             answer: dict[str, object] = {"guests": [listed_guest("a", held_bytes=7), listed_guest("b")], "waiting": []}
             if request["command"] == "map":
                 first = request["first"]
+                clock.now_s += PIECE_NS / 1e9
                 piece = {"first": first, "blocks": 32, "states": STATES[first : first + 16], "regions": [[0, 64, 0]]}
                 answer = {"page_map": piece}
             client.sendall(msgspec.json.encode(answer) + b"\n")
@@ -96,6 +100,21 @@ def test_maps_are_read_piece_by_piece_between_looks(recorder: Recorder, clock: C
     assert told["states"] == run_lengths(STATES)
     assert len(told["times"]) == 1
     assert recorder.nbytes > 0
+
+
+def test_pieces_take_a_part_of_what_all_clients_of_the_daemon_have(
+    recorder: Recorder, clock: Clock, asked: list[str]
+) -> None:
+    """However many maps are due, and though somebody looks at one: the rest is for `ctl` and metrics."""
+    ends_s: list[float] = []
+    while len(ends_s) < 4:
+        wait_s = recorder.step()
+        if sum(each.startswith("map") for each in asked) > len(ends_s):
+            ends_s.append(clock.now_s)
+            recorder.map_at("b", float("inf"))
+        clock.now_s += wait_s
+    shares = [PIECE_NS / 1e9 / (end_s - start_s) for start_s, end_s in itertools.pairwise(ends_s)]
+    assert max(shares) <= SHARE / 3
 
 
 def test_any_name_may_be_asked_for_while_it_looks(recorder: Recorder, clock: Clock) -> None:

@@ -106,7 +106,7 @@ class History:
         return self._fine.nbytes + self._coarse.nbytes
 
     def add(self, t_s: float, vms: Sequence[Seen]) -> None:
-        """Keep a look; time goes on from look to look."""
+        """Keep a look; time goes on from look to look. In one of which a guest is stale, it is not known."""
         self._fine.begin(t_s)
         is_part = t_s - self._part_s >= COARSE_S
         if is_part:
@@ -119,7 +119,11 @@ class History:
         for seen in vms:
             if not self._has_room(seen.name, there):
                 continue
-            self._seen_s[seen.name], self._last[seen.name] = t_s, seen
+            self._seen_s[seen.name] = t_s
+            if seen.is_stale:  # what it has grown by is counted with its next look
+                self._last[seen.name] = last.get(seen.name, seen)
+                continue
+            self._last[seen.name] = seen
             levels = [_pages(getattr(seen, name)) for name in LEVELS]
             grown = _growth(last.get(seen.name), seen)
             self._fine.put(seen.name, np.array([*levels, *grown], np.int64).astype(np.uint32))

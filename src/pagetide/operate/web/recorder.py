@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pagetide.operate.watch.all_vms import Look, Watching
-from pagetide.operate.watch.guest_map import GuestMap, MapError, source_of
+from pagetide.operate.watch.guest_map import GuestMap, MapError, rest_s, source_of
 from pagetide.operate.watch.seen import Seen
 from pagetide.operate.web.history import History
 from pagetide.operate.web.map_history import EVERY_S, MapHistory
@@ -21,9 +21,6 @@ LOOK_S = 0.5
 
 GUEST_LOOK_S = 0.003
 """Seconds between looks for each guest: one takes the daemon some 30 µs a guest, a hundredth of its time at most."""
-
-MAP_SHARE = 0.02
-"""Most of the time in which a piece of a map is asked for."""
 
 WANTED_S = 15.0
 """For so long the map of a guest comes first that somebody has looked at."""
@@ -143,7 +140,7 @@ class Recorder:
             with self._lock:
                 self._maps.add(time.time(), seen.name, tuple(page_map.regions), bytes(page_map.letters))
         end_s = self._clock_s()
-        self._map_due_s = end_s + (end_s - start_s) * (1 / MAP_SHARE - 1)
+        self._map_due_s = end_s + rest_s(seen, end_s - start_s)
 
     def _due_s(self, seen: Seen, now_s: float) -> float:
         """When a guest's map is due; long ago for one that somebody looks at."""
