@@ -106,3 +106,21 @@ def test_what_is_no_http_is_not_worth_a_line(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.INFO):
         asyncio.run(try_it())
     assert caplog.records == []
+
+
+def test_a_look_while_the_one_before_is_sent_is_told_next() -> None:
+    """Whoever waits is behind by what it has not been told, whenever that came."""
+
+    async def try_it() -> None:
+        looks = Looks()
+        looks.begin()
+        looks.tell()
+        assert await looks.wait_beyond(0, TIMEOUT_S) == 1
+        waiting = asyncio.create_task(looks.wait_beyond(1, TIMEOUT_S))
+        looks.tell()
+        looks.tell()
+        assert await waiting == 3
+        assert await asyncio.wait_for(looks.wait_beyond(1, TIMEOUT_S), 1.0) == 3
+        assert await looks.wait_beyond(3, 0.0) == 3
+
+    asyncio.run(try_it())

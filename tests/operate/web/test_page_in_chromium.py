@@ -1,5 +1,6 @@
 """The page of a running daemon in a real browser: its figures are the daemon's, and it asks nobody else."""
 
+import contextlib
 import json
 import re
 import signal
@@ -15,6 +16,7 @@ import msgspec
 import pytest
 
 from pagetide.operate.host.control import ask
+from pagetide.operate.web.answers import WATCHERS_MAX
 from tests.commands.chromium import Page
 from tests.commands.fake_machine import result_of
 from tests.host.daemon.process import Daemon
@@ -137,6 +139,7 @@ def test_with_the_token_a_guest_is_told_to_make_do_with_less(shown: Shown, page:
     page.visit("about:blank", width=1200)
     page.visit(f"{shown.url}#token={shown.token}", width=1200)
     page.wait_for("document.querySelector('tr[data-guest=one]')")
+    assert page.evaluate("location.href") == shown.url
     page.evaluate("document.querySelector('tr[data-guest=one] button').click()")
     page.evaluate("document.getElementById('target').value = 5")
     page.evaluate("document.querySelector('#control [type=submit]').click()")
@@ -155,6 +158,34 @@ def test_with_the_token_a_guest_is_told_to_make_do_with_less(shown: Shown, page:
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(request, timeout=TIMEOUT_S)
     assert shown.listed()["paused"] is False
+
+
+def test_a_late_answer_is_not_shown_beside_another_guest(page: Page) -> None:
+    """What was asked of the guest that was open before has no place any more."""
+    page.evaluate(
+        "window.told = fetch; window.late = []; window.fetch = (path, options) => String(path).includes('why')"
+        " ? new Promise((answer) => late.push(answer)) : told(path, options)"
+    )
+    for selector in ("tr[data-guest=one] button", "#ask-why", "#close", "tr[data-guest=one] button"):
+        page.evaluate(f"document.querySelector('{selector}').click()")
+    page.evaluate("late[0](new Response('of another guest'))")
+    page.evaluate("document.querySelector('#ask-why').click()")
+    page.evaluate("late[1](new Response('of this guest'))")
+    page.wait_for("document.getElementById('why').textContent != 'looking'")
+    assert page.evaluate("document.getElementById('why').textContent") == "of this guest"
+    page.evaluate("document.querySelector('#close').click()")
+    assert page.evaluate("document.getElementById('why').textContent") == ""
+
+
+def test_a_browser_that_was_refused_asks_again(shown: Shown, browser: Page) -> None:
+    """A place among those who watch is taken as soon as there is one."""
+    browser.visit("about:blank", width=1200)
+    with contextlib.ExitStack() as watching:
+        for _ in range(WATCHERS_MAX):
+            watching.enter_context(urllib.request.urlopen(f"{shown.url}api/looks", timeout=TIMEOUT_S)).readline()
+        browser.visit(shown.url, width=1200)
+        browser.wait_for("document.getElementById('connection').textContent.includes('trying again')")
+    browser.wait_for("document.querySelector('tr[data-guest=one]')")
 
 
 def test_other_sites_and_other_places_get_nothing(shown: Shown) -> None:

@@ -32,7 +32,7 @@ class Recorder:
     """What the page shows. Its thread is the only one that looks; others read what is kept, under its lock.
 
     Attributes:
-        message: the last look with the events since the one before, as JSON.
+        message: the last look, as JSON.
     """
 
     message: bytes
@@ -50,8 +50,6 @@ class Recorder:
         self._lock = threading.Lock()
         self._history, self._maps = History(), MapHistory()
         self._events: deque[Event] = deque(maxlen=_EVENTS_MAX)
-        self._told = 0
-        self._noted = 0
         self._look: Look | None = None
         self._reading: dict[str, _MapReading] = {}
         self._wanted: dict[str, float] = {}
@@ -84,7 +82,6 @@ class Recorder:
         """Keep an event."""
         with self._lock:
             self._events.append(event)
-            self._noted += 1
 
     def knows(self, guest: str) -> bool:
         """Whether there was a guest of this name at the last look."""
@@ -115,13 +112,10 @@ class Recorder:
         with self._lock:
             self._look = look
             self._history.add(look.t_s, look.vms)
-            new = self._noted - self._told
-            events = list(self._events)[-new:] if new else []
-            self._told = self._noted
             names = {seen.name for seen in look.vms}
             self._wanted = {name: at_s for name, at_s in self._wanted.items() if name in names}
         self._reading = {name: reading for name, reading in self._reading.items() if name in names}
-        self.message = msgspec.json.encode({**msgspec.structs.asdict(look), "events": events})
+        self.message = msgspec.json.encode(look)
 
     def _read_map(self, now_s: float) -> None:
         """Read a piece of the map that is due first; those that somebody looks at come before others."""
