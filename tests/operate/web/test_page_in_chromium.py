@@ -17,6 +17,7 @@ import pytest
 
 from pagetide.operate.host.control import ask
 from pagetide.operate.web.answers import WATCHERS_MAX
+from pagetide.operate.web.guard import OWN_HEADER
 from tests.commands.chromium import Page
 from tests.commands.fake_machine import result_of
 from tests.host.daemon.process import Daemon
@@ -26,6 +27,7 @@ from tests.operate.metrics.test_scrapes import free_port
 pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.slow]
 
 BLOCK_PAGES = 512
+OURS = {OWN_HEADER: "test"}
 
 
 class Shown:
@@ -199,9 +201,11 @@ def test_other_sites_and_other_places_get_nothing(shown: Shown) -> None:
         ("api/curves?guest=one&span_s=x", "400"), ("api/map?guest=one&t_s=x", "400"), ("api/change", "405"),
     ):  # fmt: skip
         with pytest.raises(urllib.error.HTTPError, match=status):
-            shown.get(place)
+            shown.get(place, **OURS)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        shown.get("api/why?guest=one")
     assert b"pagetide" in shown.get("")
-    assert b"may be looked at" in shown.get("api/why?guest=one")  # the test plays its VM
+    assert b"may be looked at" in shown.get("api/why?guest=one", **OURS)  # the test plays its VM
 
 
 def test_a_saved_run_is_shown_on_the_same_page(browser: Page, tmp_path: Path) -> None:

@@ -42,6 +42,16 @@ def test_each_start_has_a_token_of_its_own_and_only_if_control_is_wanted() -> No
     assert plain.endpoint.place == "/"
 
 
+def test_a_token_that_others_may_hear_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """At an address of another machine's reach, and only where there is a token."""
+    for address, control, count in (("0.0.0.0:0", False, 0), ("127.0.0.1:0", True, 0), ("0.0.0.0:0", True, 1)):
+        asked = check_endpoints(EndpointOptions(web=address, web_any=True, web_control=control))
+        for _, sock in listen_for(asked, beside_another=False, has_guests=False):
+            sock.close()
+        assert len(caplog.records) == count
+    assert caplog.messages == ["the page is at 0.0.0.0:0: its token crosses the network in clear"]
+
+
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not that some module is missing."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -23,6 +23,7 @@ from pagetide.operate.web.told_lines import LogLines, greeting
 
 _PAGE_MODULE = "pagetide.operate.web.endpoint"
 _NEEDED = ("starlette", "uvicorn")
+_CONTROL_PLACE = "/#token="
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,11 @@ class AskedFor(NamedTuple):
     address: Address
     endpoint: Endpoint
 
+    @property
+    def is_overheard(self) -> bool:
+        """Whether a token that allows changes is sent where others may hear it."""
+        return self.endpoint.place.startswith(_CONTROL_PLACE) and not self.address.is_loopback
+
 
 def check_endpoints(options: EndpointOptions, *, has_guests: bool = False) -> tuple[AskedFor, ...]:
     """What is to be told where.
@@ -80,7 +86,7 @@ def check_endpoints(options: EndpointOptions, *, has_guests: bool = False) -> tu
         if not has_guests:
             _check_installed()
         token = secrets.token_urlsafe(24) if options.web_control else ""
-        place = f"/#token={token}" if token else "/"
+        place = f"{_CONTROL_PLACE}{token}" if token else "/"
         asked.append(AskedFor("--web", web, Endpoint(_PAGE_MODULE, "the page", place, greeting(token))))
     return tuple(asked)
 
@@ -136,6 +142,8 @@ def listen_for(asked: Sequence[AskedFor], *, beside_another: bool, has_guests: b
     """
     found: Listening = []
     for each in asked:
+        if each.is_overheard:
+            _log.warning("%s is at %s: its token crosses the network in clear", each.endpoint.told, each.address)
         try:
             if each.endpoint.module == _PAGE_MODULE:
                 _check_installed()

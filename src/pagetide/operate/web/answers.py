@@ -18,7 +18,7 @@ from pagetide.operate.answer import answer
 from pagetide.operate.gather import GatherError, gather
 from pagetide.operate.host.control import ask
 from pagetide.operate.picture import picture
-from pagetide.operate.web.guard import HEADERS, may_change, may_read
+from pagetide.operate.web.guard import HEADERS, may_change, may_have_looked, may_read
 from pagetide.operate.web.shown import Shown
 
 WATCHERS_MAX = 16
@@ -167,7 +167,7 @@ class Answers:
 
     async def _why(self, request: Request) -> Response:
         """What `pagetide why` says of a guest: one at a time, since it looks at the VM."""
-        if not may_read(request.headers):
+        if not may_have_looked(request.headers):
             return _refusal()
         async with self._asking_why:
             text, status = await run_in_threadpool(self._say_why, request.query_params.get("guest", ""))

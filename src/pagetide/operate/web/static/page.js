@@ -147,7 +147,7 @@ function say(text, isTrouble) {
 }
 
 async function told(path, parameters) {
-  const answer = await fetch(`api/${path}?${new URLSearchParams(parameters)}`);
+  const answer = await fetch(`api/${path}?${new URLSearchParams(parameters)}`, { headers: { "X-Pagetide": "page" } });
   if (!answer.ok) throw new Error(await answer.text());
   return answer;
 }
