@@ -179,6 +179,25 @@ def test_a_late_answer_is_not_shown_beside_another_guest(page: Page) -> None:
     assert page.evaluate("document.getElementById('why').textContent") == ""
 
 
+def test_the_chosen_time_of_a_map_stays_chosen_while_others_come_and_go(page: Page) -> None:
+    """Also while the slider has the focus: its place is the time's, not the other way round."""
+    page.evaluate(
+        "window.told = fetch; window.times = [1, 2, 3]; window.asked = []; window.fetch = (path, options) => {"
+        " if (!path.includes('/map')) return told(path, options);"
+        " const time = Number(new URLSearchParams(path.split('?')[1]).get('t_s') ?? times.at(-1)); asked.push(time);"
+        " return Promise.resolve(Response.json({ t_s: time, regions: [[0, 2097152, 0]], states: [['h', 1]], times }));"
+        " }"
+    )
+    page.evaluate("document.querySelector('tr[data-guest=one] button').click()")
+    page.wait_for("document.getElementById('map-slider').max == 2")
+    page.evaluate("document.getElementById('map-slider').focus(); document.getElementById('map-slider').value = 1")
+    page.evaluate("document.getElementById('map-slider').dispatchEvent(new Event('input'))")
+    page.evaluate("window.times = [2, 3, 4]; window.asked = []")
+    page.wait_for("asked.length")
+    page.wait_for("document.getElementById('map-slider').value == 0")
+    assert page.evaluate("asked.every((time) => time === 2)") is True
+
+
 def test_a_browser_that_was_refused_asks_again(shown: Shown, browser: Page) -> None:
     """A place among those who watch is taken as soon as there is one."""
     browser.visit("about:blank", width=1200)
