@@ -1,6 +1,7 @@
 """The log of events: lines on standard error, or entries of the journal, read here by a socket of our own."""
 
 import array
+import contextlib
 import fcntl
 import io
 import logging
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pagetide.commands.daemon.event_log import JournalHandler, LineFormatter, log_handler
+from pagetide.commands.daemon.event_log import JournalHandler, log_handler
 
 
 class Journal:
@@ -56,18 +57,35 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     made.socket.close()
 
 
+class StandardError:
+    """A stream to the journal, as systemd makes it: whoever writes more than it takes has to wait."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+
+    def lines(self) -> list[str]:
+        """What was written since."""
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data += self.ours.recv(1 << 20)
+        return data.decode().splitlines()
+
+
 @pytest.fixture
-def otherwise() -> io.StringIO:
+def otherwise() -> Iterator[StandardError]:
     """What goes to standard error."""
-    return io.StringIO()
+    made = StandardError()
+    yield made
+    made.ours.close()
+    made.theirs.close()
 
 
 @pytest.fixture
-def log(journal: Journal, otherwise: io.StringIO) -> Iterator[logging.Logger]:
+def log(journal: Journal, otherwise: StandardError) -> Iterator[logging.Logger]:
     """A log that goes to the journal, and otherwise to lines."""
-    lines = logging.StreamHandler(otherwise)
-    lines.setFormatter(LineFormatter())
-    handler = JournalHandler(lines, journal.path)
+    handler = JournalHandler(otherwise.theirs.fileno(), journal.path)
     logger = logging.Logger("pagetide.test", logging.DEBUG)
     logger.addHandler(handler)
     yield logger
@@ -105,19 +123,36 @@ def test_lines_and_what_is_large_are_whole(journal: Journal, log: logging.Logger
 
 
 def test_what_the_journal_does_not_take_is_a_line(
-    journal: Journal, log: logging.Logger, otherwise: io.StringIO
+    journal: Journal, log: logging.Logger, otherwise: StandardError
 ) -> None:
     """Nothing waits for a journal that is full, and nothing is lost."""
-    count = 0
-    while not otherwise.getvalue():
+    count, lines = 0, otherwise.lines()
+    while not lines:
         log.info("attached %s", count)
         count += 1
-    (line,) = otherwise.getvalue().splitlines()
-    assert line.endswith(f'level=info event="attached {count - 1}"')
+        lines = otherwise.lines()
+    assert [line.partition(" ")[2] for line in lines] == [f'level=info event="attached {count - 1}"']
     assert [journal.entry()["EVENT"] for _ in range(count - 1)] == [f"attached {number}" for number in range(count - 1)]
     journal.path.unlink()
     log.error("gone")
-    assert otherwise.getvalue().splitlines()[1].endswith('level=error event="gone"')
+    assert [line.partition(" ")[2] for line in otherwise.lines()] == ['level=error event="gone"']
+
+
+def test_what_neither_takes_is_lost_and_counted(
+    journal: Journal, log: logging.Logger, otherwise: StandardError
+) -> None:
+    """A journal that stands still holds nobody up; when it goes on, it hears how many events it missed."""
+    for number in range(3000):
+        log.info("attached %s %s", number, "x" * 500)
+    found = len(otherwise.lines())
+    with contextlib.suppress(BlockingIOError):
+        while journal.entry():
+            found += 1
+    log.info("goes on")
+    loss = journal.entry()
+    assert (loss["EVENT"], loss["PRIORITY"]) == ("the journal did not take events", "4")
+    assert int(loss["LOST_EVENTS"]) == 3000 - found > 0
+    assert journal.entry()["EVENT"] == "goes on"
 
 
 def test_only_a_standard_error_that_is_the_journals_is_left(

@@ -112,6 +112,11 @@ class Endpoint(NamedTuple):
     place: str
     greeting: bytes = b""
 
+    @property
+    def missed(self) -> str:
+        """What the log says that there is none of."""
+        return self.told.removeprefix("the ")
+
 
 METRICS = Endpoint("pagetide.operate.metrics.endpoint", "metrics", "/metrics")
 """What Prometheus scrapes."""
@@ -181,12 +186,12 @@ class EndpointProcess:
     def _ended(self) -> None:
         """It ended by itself."""
         self._leave()
-        told = self._endpoint.told
+        status = self._process.returncode
         if time.monotonic() - self._started_s < STEADY_S:
-            _log.error("no more %s: the process that tells it ended with %s", told, self._process.returncode)
+            _log.error("no more %s: the process that tells it ended with %s", self._endpoint.missed, status)
             return
-        _log.error("the process that tells %s ended with %s, and is started anew", told, self._process.returncode)
+        _log.error("the process that tells %s ended with %s, and is started anew", self._endpoint.told, status)
         try:
             self._start()
         except OSError as error:
-            _log.error("no more %s: %s", told, error)
+            _log.error("no more %s: %s", self._endpoint.missed, error)

@@ -1,5 +1,6 @@
 """The page map of a guest: what each of its blocks of 2 MiB is to its host."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -107,6 +108,20 @@ def test_a_map_is_told_in_pieces(guest: Guest) -> None:
     assert look_at_blocks(guest.memory.mappings, 3, lambda: next(clock)).states == "hnnnn"
     assert look_at_blocks(guest.memory.mappings, 8, lambda: next(clock)).states == ""
     assert look_at_blocks(guest.memory.mappings, 1 << 70, lambda: next(clock)).states == ""
+
+
+def test_the_clock_is_asked_after_each_block_where_the_kernel_goes_from_page_to_page(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel without cachestat takes ten times as long for a block, so a piece may end after the first."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "cachestat: Function not implemented")
+
+    monkeypatch.setattr(linux, "cachestat", refuse)
+    clock = iter(range(0, 1 << 40, PIECE_NS))
+    assert look_at_blocks(guest.memory.mappings, 0, lambda: next(clock)).states == "n"
+    assert guest.states() == "nnnnnnnn"
 
 
 def test_pages_that_are_gone_otherwise_are_not_taken_for_held(guest: Guest) -> None:

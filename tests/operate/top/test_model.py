@@ -60,6 +60,20 @@ def test_how_fast_memory_comes_back_is_told_from_look_to_look() -> None:
     assert "/s" not in b
 
 
+def test_a_look_that_fails_takes_nothing_away() -> None:
+    """The opened guest stays open with its curves; how fast memory comes back is not known until two looks follow."""
+    model = model_of(seen("a", returned_bytes=0))
+    model.press("enter")
+    model.saw(Look(101.0, [seen("a", held_bytes=7, is_stale=True)], [], "no daemon answers"))
+    model.saw(Look(102.0, [seen("a", returned_bytes=6 * MIB)], []))
+    assert model.opened == "a"
+    assert "██ the host holds" in "\n".join(shown(model, height=30))
+    model.press("escape")
+    assert "/s" not in shown(model)[2]
+    model.saw(Look(103.0, [seen("a", returned_bytes=8 * MIB)], []))
+    assert "2 MiB/s" in shown(model)[2]
+
+
 def test_the_chosen_guest_stays_in_sight() -> None:
     """In a table that is longer than the terminal, and when it has gone another is chosen."""
     model = model_of(*(seen(f"vm{number:02}", held_bytes=100 - number) for number in range(40)))

@@ -11,7 +11,7 @@ import pytest
 
 from pagetide.operate.host.vmm_facts import BalloonOption, RamMapping, VmmFacts
 from pagetide.operate.watch import host_vms
-from pagetide.operate.watch.all_vms import Watching
+from pagetide.operate.watch.all_vms import STALE_MAX_S, Watching
 from pagetide.operate.watch.host_vms import HostVm, HostVms
 from tests.operate.scripted_server import served
 from tests.operate.watch.listed_guest import listed_guest
@@ -69,6 +69,25 @@ def test_without_a_daemon_the_others_are_seen(tmp_path: Path) -> None:
     look = Watching(tmp_path / "nobody", Vms(tmp_path)).look()
     assert [seen.name for seen in look.vms] == ["a", "vm1"]
     assert look.trouble.startswith(f"no daemon answers at {tmp_path / 'nobody'}")
+
+
+def test_guests_of_a_daemon_that_does_not_answer_stay_for_a_while(tmp_path: Path) -> None:
+    """As they were told last, which is said of them and of the look; then they are gone."""
+
+    def serve(client: socket.socket) -> None:
+        client.recv(4096)
+        client.sendall(msgspec.json.encode({"guests": [listed_guest("a")], "waiting": []}) + b"\n")
+
+    clock = iter((100.0, 100.5, 100.0 + STALE_MAX_S, 101.0 + STALE_MAX_S))
+    watching = Watching(tmp_path / "control", None, lambda: next(clock))
+    with served(tmp_path / "control", serve):
+        looks = [watching.look()]
+    looks += [watching.look() for _ in range(3)]
+    assert [bool(look.trouble) for look in looks] == [False, True, True, True]
+    assert [[(seen.name, seen.is_stale) for seen in look.vms] for look in looks] == [
+        [("a", False)], [("a", True)], [("a", True)], [],
+    ]  # fmt: skip
+    assert looks[1].vms[0].state == "no answer"
 
 
 def test_what_a_process_gets_is_seen_without_a_walk_through_its_pages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,13 @@ import mmap
 import os
 from pathlib import Path
 
+import pytest
+
+from pagetide.host.device.allowance import SHARE
+from pagetide.host.memory.block_states import PIECE_NS
 from pagetide.host.memory.page_map import MapPiece
-from pagetide.operate.watch.guest_map import GuestMap, KernelMap
+from pagetide.operate.watch.guest_map import REST_MAX_S, GuestMap, KernelMap, rest_s
+from tests.operate.watch.seen_vms import seen, seen_by_kernel
 
 BLOCK = 2 << 20
 
@@ -48,6 +53,15 @@ def test_a_guest_without_memory_has_an_empty_map() -> None:
     page_map = GuestMap(Told(MapPiece(0, 0, "", [])))
     assert page_map.read()
     assert (bytes(page_map.letters), page_map.counts()) == (b"", {})
+
+
+def test_pieces_leave_most_of_the_control_sockets_share_to_others() -> None:
+    """A quarter of it for who shows maps, so that the page and `top` together take half; no rest is endless."""
+    ours, other = seen("a"), seen_by_kernel("b", 7)
+    piece_s = PIECE_NS / 1e9
+    assert piece_s / (piece_s + rest_s(ours, piece_s)) == pytest.approx(SHARE / 4)
+    assert 0 < rest_s(other, piece_s) < rest_s(ours, piece_s)
+    assert rest_s(ours, 8.0) == REST_MAX_S
 
 
 def test_the_kernel_tells_of_any_process() -> None:

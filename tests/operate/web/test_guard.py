@@ -2,7 +2,7 @@
 
 import pytest
 
-from pagetide.operate.web.guard import may_change, may_read
+from pagetide.operate.web.guard import OWN_HEADER, may_change, may_have_looked, may_read
 
 TOKEN = "a-token"
 GOOD = {
@@ -28,6 +28,15 @@ def test_a_name_that_leads_here_is_not_ours(host: str) -> None:
 def test_a_page_of_another_site_may_not_ask(site: str) -> None:
     """Not even from another port of this machine."""
     assert not may_read({"host": "127.0.0.1:8080", "sec-fetch-site": site})
+
+
+def test_what_makes_work_is_asked_by_the_page_or_by_who_says_so() -> None:
+    """A page of another site may send neither, also where a browser does not say whence a request comes."""
+    host = {"host": "192.0.2.7:8080"}
+    assert may_have_looked(host | {"sec-fetch-site": "same-origin"})
+    assert may_have_looked(host | {OWN_HEADER: "page"})
+    for other in ({}, {"sec-fetch-site": "none"}, {"sec-fetch-site": "cross-site", OWN_HEADER: "page"}):
+        assert not may_have_looked(host | other)
 
 
 def test_who_knows_the_token_and_comes_from_the_page_may_change() -> None:

@@ -59,6 +59,17 @@ def test_an_account_that_begins_anew_has_returned_nothing_yet() -> None:
     assert history.curves("a", 10.0)["returned_bytes"] == [0, 0]
 
 
+def test_what_a_guest_had_while_nobody_told_is_not_known() -> None:
+    """But what it returned meanwhile is counted when that is told."""
+    history = History()
+    history.add(0.0, [seen("a", returned_bytes=5 * PAGE)])
+    history.add(COARSE_S, [seen("a", returned_bytes=5 * PAGE, is_stale=True)])
+    history.add(COARSE_S + 1, [seen("a", returned_bytes=9 * PAGE)])
+    curves = history.curves("a", 60.0)
+    assert curves["held_bytes"] == [512 * MIB, None, 512 * MIB]
+    assert curves["returned_bytes"] == [0, None, 4 * PAGE]
+
+
 def test_a_long_time_is_told_in_fewer_points_and_nothing_of_what_grew_is_lost() -> None:
     """An hour of looks, and more than that in ten seconds each, add up to the same."""
     history = History()
@@ -82,6 +93,28 @@ def test_guests_beyond_what_there_is_room_for_have_no_history_until_others_are_f
     history.add(FORGOTTEN_S + 1, [seen("new")])
     assert history.curves("new", 1.0)["held_bytes"] == [512 * MIB]
     assert history.nbytes < before
+
+
+def test_of_a_guest_without_a_history_there_are_no_curves_however_long_others_have_been_there() -> None:
+    """Not the times of the others' looks, which are more than a curve has points."""
+    history = History()
+    for look in range(POINTS_MAX + 1):
+        history.add(look * 0.5, [seen("a")])
+    assert history.curves("nobody", 86400) == {"t_s": [], **{name: [] for name in NAMES}}
+    assert len(history.curves("a", 86400)["t_s"]) > 0
+
+
+def test_who_has_gone_for_longest_makes_room() -> None:
+    """For one that comes when all places are taken; nobody who is there does."""
+    history = History()
+    others = [seen(f"vm{number:03}") for number in range(GUESTS_MAX - 2)]
+    history.add(0.0, [seen("first"), seen("second"), *others])
+    history.add(1.0, [seen("second"), *others])
+    history.add(2.0, [*others])
+    history.add(3.0, [seen("new"), *others])
+    assert history.curves("new", 1.0)["held_bytes"] == [512 * MIB]
+    assert history.curves("first", 10.0)["t_s"] == []
+    assert history.curves("second", 10.0)["held_bytes"][1] == 512 * MIB
 
 
 def test_the_map_of_any_time_of_the_last_hour_is_kept() -> None:

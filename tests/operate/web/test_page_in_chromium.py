@@ -1,5 +1,6 @@
 """The page of a running daemon in a real browser: its figures are the daemon's, and it asks nobody else."""
 
+import contextlib
 import json
 import re
 import signal
@@ -15,6 +16,8 @@ import msgspec
 import pytest
 
 from pagetide.operate.host.control import ask
+from pagetide.operate.web.answers import WATCHERS_MAX
+from pagetide.operate.web.guard import OWN_HEADER
 from tests.commands.chromium import Page
 from tests.commands.fake_machine import result_of
 from tests.host.daemon.process import Daemon
@@ -24,6 +27,7 @@ from tests.operate.metrics.test_scrapes import free_port
 pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.slow]
 
 BLOCK_PAGES = 512
+OURS = {OWN_HEADER: "test"}
 
 
 class Shown:
@@ -137,6 +141,7 @@ def test_with_the_token_a_guest_is_told_to_make_do_with_less(shown: Shown, page:
     page.visit("about:blank", width=1200)
     page.visit(f"{shown.url}#token={shown.token}", width=1200)
     page.wait_for("document.querySelector('tr[data-guest=one]')")
+    assert page.evaluate("location.href") == shown.url
     page.evaluate("document.querySelector('tr[data-guest=one] button').click()")
     page.evaluate("document.getElementById('target').value = 5")
     page.evaluate("document.querySelector('#control [type=submit]').click()")
@@ -157,6 +162,53 @@ def test_with_the_token_a_guest_is_told_to_make_do_with_less(shown: Shown, page:
     assert shown.listed()["paused"] is False
 
 
+def test_a_late_answer_is_not_shown_beside_another_guest(page: Page) -> None:
+    """What was asked of the guest that was open before has no place any more."""
+    page.evaluate(
+        "window.told = fetch; window.late = []; window.fetch = (path, options) => String(path).includes('why')"
+        " ? new Promise((answer) => late.push(answer)) : told(path, options)"
+    )
+    for selector in ("tr[data-guest=one] button", "#ask-why", "#close", "tr[data-guest=one] button"):
+        page.evaluate(f"document.querySelector('{selector}').click()")
+    page.evaluate("late[0](new Response('of another guest'))")
+    page.evaluate("document.querySelector('#ask-why').click()")
+    page.evaluate("late[1](new Response('of this guest'))")
+    page.wait_for("document.getElementById('why').textContent != 'looking'")
+    assert page.evaluate("document.getElementById('why').textContent") == "of this guest"
+    page.evaluate("document.querySelector('#close').click()")
+    assert page.evaluate("document.getElementById('why').textContent") == ""
+
+
+def test_the_chosen_time_of_a_map_stays_chosen_while_others_come_and_go(page: Page) -> None:
+    """Also while the slider has the focus: its place is the time's, not the other way round."""
+    page.evaluate(
+        "window.told = fetch; window.times = [1, 2, 3]; window.asked = []; window.fetch = (path, options) => {"
+        " if (!path.includes('/map')) return told(path, options);"
+        " const time = Number(new URLSearchParams(path.split('?')[1]).get('t_s') ?? times.at(-1)); asked.push(time);"
+        " return Promise.resolve(Response.json({ t_s: time, regions: [[0, 2097152, 0]], states: [['h', 1]], times }));"
+        " }"
+    )
+    page.evaluate("document.querySelector('tr[data-guest=one] button').click()")
+    page.wait_for("document.getElementById('map-slider').max == 2")
+    page.evaluate("document.getElementById('map-slider').focus(); document.getElementById('map-slider').value = 1")
+    page.evaluate("document.getElementById('map-slider').dispatchEvent(new Event('input'))")
+    page.evaluate("window.times = [2, 3, 4]; window.asked = []")
+    page.wait_for("asked.length")
+    page.wait_for("document.getElementById('map-slider').value == 0")
+    assert page.evaluate("asked.every((time) => time === 2)") is True
+
+
+def test_a_browser_that_was_refused_asks_again(shown: Shown, browser: Page) -> None:
+    """A place among those who watch is taken as soon as there is one."""
+    browser.visit("about:blank", width=1200)
+    with contextlib.ExitStack() as watching:
+        for _ in range(WATCHERS_MAX):
+            watching.enter_context(urllib.request.urlopen(f"{shown.url}api/looks", timeout=TIMEOUT_S)).readline()
+        browser.visit(shown.url, width=1200)
+        browser.wait_for("document.getElementById('connection').textContent.includes('trying again')")
+    browser.wait_for("document.querySelector('tr[data-guest=one]')")
+
+
 def test_other_sites_and_other_places_get_nothing(shown: Shown) -> None:
     """A name that leads here, a page of another site, a file that is not the page's, a guest that is not there."""
     for headers in ({"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
@@ -168,9 +220,11 @@ def test_other_sites_and_other_places_get_nothing(shown: Shown) -> None:
         ("api/curves?guest=one&span_s=x", "400"), ("api/map?guest=one&t_s=x", "400"), ("api/change", "405"),
     ):  # fmt: skip
         with pytest.raises(urllib.error.HTTPError, match=status):
-            shown.get(place)
+            shown.get(place, **OURS)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        shown.get("api/why?guest=one")
     assert b"pagetide" in shown.get("")
-    assert b"may be looked at" in shown.get("api/why?guest=one")  # the test plays its VM
+    assert b"may be looked at" in shown.get("api/why?guest=one", **OURS)  # the test plays its VM
 
 
 def test_a_saved_run_is_shown_on_the_same_page(browser: Page, tmp_path: Path) -> None:

@@ -1,14 +1,19 @@
 """What the page's process keeps of what it looks at."""
 
+import itertools
 import json
 import logging
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from pagetide.host.device.allowance import SHARE
+from pagetide.host.memory.block_states import PIECE_NS
 from pagetide.operate.watch.all_vms import Watching
 from pagetide.operate.web.recorder import LOOK_S, Recorder, run_lengths
 from pagetide.operate.web.told_lines import Event, LogLines
@@ -25,8 +30,8 @@ def asked() -> list[str]:
 
 
 @pytest.fixture
-def control(tmp_path: Path, asked: list[str]) -> Iterator[Path]:
-    """A daemon with two guests, each with a map that is told in two pieces."""
+def control(tmp_path: Path, asked: list[str], clock: "Clock") -> Iterator[Path]:
+    """A daemon with two guests, each with a map that is told in two pieces, which takes as long as pieces may take."""
 
     def serve(client: socket.socket) -> None:
         while line := client.recv(4096):
@@ -35,6 +40,7 @@ def control(tmp_path: Path, asked: list[str]) -> Iterator[Path]:
             answer: dict[str, object] = {"guests": [listed_guest("a", held_bytes=7), listed_guest("b")], "waiting": []}
             if request["command"] == "map":
                 first = request["first"]
+                clock.now_s += PIECE_NS / 1e9
                 piece = {"first": first, "blocks": 32, "states": STATES[first : first + 16], "regions": [[0, 64, 0]]}
                 answer = {"page_map": piece}
             client.sendall(msgspec.json.encode(answer) + b"\n")
@@ -66,13 +72,12 @@ def recorder(control: Path, clock: Clock) -> Recorder:
     return Recorder(Watching(control, None), control, clock_s=clock, on_look=lambda: None)
 
 
-def test_a_look_is_told_with_what_the_log_said_since(recorder: Recorder) -> None:
-    """Each event once, and again with the guest's curves."""
+def test_a_look_is_told_and_what_the_log_said_is_kept(recorder: Recorder) -> None:
+    """The look for the table; an event for whoever opens its guest."""
     recorder.note(Event(5.0, "warning", "a", "rests"))
     recorder.step()
     told = json.loads(recorder.message)
     assert [vm["name"] for vm in told["vms"]] == ["a", "b"]
-    assert told["events"] == [{"t_s": 5.0, "level": "warning", "guest": "a", "text": "rests"}]
     assert recorder.events("a") == [Event(5.0, "warning", "a", "rests")]
     assert recorder.events("b") == []
     assert recorder.curves("a", 60.0)["held_bytes"] == [0]
@@ -96,6 +101,49 @@ def test_maps_are_read_piece_by_piece_between_looks(recorder: Recorder, clock: C
     assert recorder.nbytes > 0
 
 
+def test_pieces_take_a_part_of_what_all_clients_of_the_daemon_have(
+    recorder: Recorder, clock: Clock, asked: list[str]
+) -> None:
+    """However many maps are due, and though somebody looks at one: the rest is for `ctl` and metrics."""
+    ends_s: list[float] = []
+    while len(ends_s) < 4:
+        wait_s = recorder.step()
+        if sum(each.startswith("map") for each in asked) > len(ends_s):
+            ends_s.append(clock.now_s)
+            recorder.map_at("b", float("inf"))
+        clock.now_s += wait_s
+    shares = [PIECE_NS / 1e9 / (end_s - start_s) for start_s, end_s in itertools.pairwise(ends_s)]
+    assert max(shares) <= SHARE / 3
+
+
+def test_any_name_may_be_asked_for_while_it_looks(recorder: Recorder, clock: Clock) -> None:
+    """From another thread, as browsers do; names that nobody has are not kept, and do not hold looks up."""
+    over, many = threading.Event(), threading.Semaphore(0)
+
+    def ask() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            assert recorder.map_at(f"nobody {number}", 0.0) is None
+            if number % 5000 == 0:
+                many.release()
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(30):
+            assert many.acquire(timeout=60)
+            clock.now_s += LOOK_S
+            recorder.step()
+    finally:
+        over.set()
+        asking.join()
+        sys.setswitchinterval(before_s)
+    assert recorder.knows("a")
+
+
 def test_letters_that_follow_one_another_are_counted() -> None:
     """So a map is short."""
     assert run_lengths("hhhrn") == [("h", 3), ("r", 1), ("n", 1)]
@@ -114,3 +162,21 @@ def test_the_daemons_log_is_told_while_it_is_wanted() -> None:
     assert (first.level, first.guest, first.text) == ("warning", "vm1", "kept everybody waiting")
     assert second.guest is None
     assert all(line.endswith(b"\n") and len(line) < 4096 for line in lines)
+
+
+def test_no_event_ends_who_logs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a guest whose name is no UTF-8, which is told nearly so; nor an event that cannot be told at all."""
+    lines: list[bytes] = []
+
+    def tell(line: bytes) -> None:
+        lines.append(line)
+        if b"unheard" in line:
+            raise BrokenPipeError("gone")
+
+    log = logging.getLogger("pagetide.test")
+    with LogLines(tell):
+        log.warning("attached at %s", "\udcff.sock", extra={"guest": "vm\udcff"})
+        log.warning("unheard")
+    event = msgspec.json.decode(lines[0], type=Event)
+    assert (event.guest, event.text) == ("vm?", "attached at ?.sock")
+    assert "BrokenPipeError: gone" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from pagetide.operate.web.told_lines import LogLines, greeting
 
 _PAGE_MODULE = "pagetide.operate.web.endpoint"
 _NEEDED = ("starlette", "uvicorn")
+_CONTROL_PLACE = "/#token="
 
 _log = logging.getLogger(__name__)
 
@@ -58,9 +59,18 @@ class AskedFor(NamedTuple):
     address: Address
     endpoint: Endpoint
 
+    @property
+    def is_overheard(self) -> bool:
+        """Whether a token that allows changes is sent where others may hear it."""
+        return self.endpoint.place.startswith(_CONTROL_PLACE) and not self.address.is_loopback
 
-def check_endpoints(options: EndpointOptions) -> tuple[AskedFor, ...]:
+
+def check_endpoints(options: EndpointOptions, *, has_guests: bool = False) -> tuple[AskedFor, ...]:
     """What is to be told where.
+
+    Args:
+        options: what was asked for.
+        has_guests: whether guests wait for this daemon; what the page needs and lacks is only told then (`listen_for`).
 
     Raises:
         ConfigError: an address is none, or others reach it, which was not said to be meant, or something is missing.
@@ -73,9 +83,10 @@ def check_endpoints(options: EndpointOptions) -> tuple[AskedFor, ...]:
     if web is None and options.web_control:
         raise ConfigError("--web-control is about the page of --web, and there is none")
     if web is not None:
-        _check_installed()
+        if not has_guests:
+            _check_installed()
         token = secrets.token_urlsafe(24) if options.web_control else ""
-        place = f"/#token={token}" if token else "/"
+        place = f"{_CONTROL_PLACE}{token}" if token else "/"
         asked.append(AskedFor("--web", web, Endpoint(_PAGE_MODULE, "the page", place, greeting(token))))
     return tuple(asked)
 
@@ -124,28 +135,39 @@ def listen_for(asked: Sequence[AskedFor], *, beside_another: bool, has_guests: b
     Args:
         asked: what is to be had.
         beside_another: whether a predecessor may listen there still.
-        has_guests: whether guests wait for this daemon; an address that cannot be had is only told then.
+        has_guests: whether guests wait for this daemon; what cannot be had is only told then, and they are served.
 
     Raises:
         OSError: an address cannot be had.
     """
     found: Listening = []
     for each in asked:
+        if each.is_overheard:
+            _log.warning("%s is at %s: its token crosses the network in clear", each.endpoint.told, each.address)
         try:
+            if each.endpoint.module == _PAGE_MODULE:
+                _check_installed()
             found.append((each, listen(each.address, beside_another=beside_another)))
         except OSError as error:
             if not has_guests:
                 for _, sock in found:
                     sock.close()
                 raise OSError(f"{each.endpoint.told} cannot be told at {each.address}: {error.strerror}") from error
-            _log.error("no %s at %s: %s", each.endpoint.told, each.address, error.strerror)
+            _log.error("no %s at %s: %s", each.endpoint.missed, each.address, error.strerror)
+        except ConfigError as error:
+            _log.error("no %s: %s", each.endpoint.missed, error)
     return found
 
 
 def start_all(resources: contextlib.ExitStack, listening: Listening, control: Path, loop: Waking) -> None:
-    """Begin to answer, once there is whom to ask; all of it ends with `resources`."""
+    """Begin to answer, once there is whom to ask; all of it ends with `resources`. Guests are served in any case."""
     for asked, sock in listening:
-        process = EndpointProcess(asked.endpoint, sock, control, loop)
+        try:
+            process = EndpointProcess(asked.endpoint, sock, control, loop)
+        except OSError as error:
+            sock.close()
+            _log.error("no %s: %s", asked.endpoint.missed, error)
+            continue
         resources.callback(process.close)
         if asked.endpoint.module == _PAGE_MODULE:
             resources.enter_context(LogLines(process.tell))

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import select
 import socket
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ _DEBUG = 7
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _NO_NAME = re.compile("[^A-Z0-9_]")
 _NAME_MAX = 64
+_LINE_MAX = 16 << 10
 
 
 def event_fields(record: logging.LogRecord) -> dict[str, str | int]:
@@ -54,21 +56,30 @@ class LineFormatter(logging.Formatter):
 
 
 class JournalHandler(logging.Handler):
-    """Sends events to the journal: the same fields as in a line, in capitals, with MESSAGE and PRIORITY."""
+    """Sends events to the journal: the same fields as in a line, in capitals, with MESSAGE and PRIORITY.
 
-    def __init__(self, otherwise: logging.Handler, path: Path = JOURNAL_SOCKET) -> None:
-        """Send to a socket; what it does not take now, which a loop must not wait for, another handler gets."""
+    The daemon's loop does not wait for it: what the journal does not take at once is written to standard error as a
+    line, which is a stream to the same journal; what that does not take either is lost, and counted.
+    """
+
+    def __init__(self, stderr_fd: int, path: Path = JOURNAL_SOCKET) -> None:
+        """Send to a socket, or else to a descriptor."""
         super().__init__()
-        self._otherwise, self._path = otherwise, path
+        self._stderr_fd, self._path = stderr_fd, path
+        self._lines = LineFormatter()
+        self._lost = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send an event."""
+        """Send an event, and before it how many were lost."""
         try:
-            self._send(_entry(record))
+            if self._lost:
+                self._tell(_loss(self._lost))
+                self._lost = 0
+            self._tell(record)
         except OSError:
-            self._otherwise.handle(record)
+            self._lost += 1
         except Exception:
             self.handleError(record)
 
@@ -76,6 +87,20 @@ class JournalHandler(logging.Handler):
         """Send nothing more."""
         self._socket.close()
         super().close()
+
+    def _tell(self, record: logging.LogRecord) -> None:
+        try:
+            self._send(_entry(record))
+        except OSError:
+            self._write_line(self._lines.format(record).encode(errors="replace")[:_LINE_MAX] + b"\n")
+
+    def _write_line(self, line: bytes) -> None:
+        """Write it if there is room: a socket is writable while three quarters are free (net/unix/af_unix.c)."""
+        asked = select.poll()
+        asked.register(self._stderr_fd, select.POLLOUT)
+        if not any(events & select.POLLOUT for _, events in asked.poll(0)):
+            raise BlockingIOError("standard error takes nothing now")
+        os.write(self._stderr_fd, line)
 
     def _send(self, entry: bytes) -> None:
         try:
@@ -106,7 +131,14 @@ def log_handler(environment: Mapping[str, str] = os.environ, path: Path = JOURNA
         return lines
     if environment.get("JOURNAL_STREAM") != f"{status.st_dev}:{status.st_ino}":
         return lines
-    return JournalHandler(lines, path)
+    return JournalHandler(sys.stderr.fileno(), path)
+
+
+def _loss(lost: int) -> logging.LogRecord:
+    """The event that events were lost."""
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, "the journal did not take events", None, None)
+    record.figures = {"lost_events": lost}
+    return record
 
 
 def _entry(record: logging.LogRecord) -> bytes:

@@ -99,12 +99,12 @@ def serve_command(
     """
     _check_figures(verify_share, stats_interval_s, without, device_init=device_init)
     from pagetide.commands.daemon.endpoints import EndpointOptions, check_endpoints
-
-    asked = check_endpoints(EndpointOptions() if endpoints is None else endpoints)
     from pagetide.host.daemon.service_manager import ServiceManager, forget_environment
 
     manager = ServiceManager()
-    paths, control_path = check_paths(sockets, socket_dir, control, given=take_over or bool(manager.given))
+    has_guests = take_over or bool(manager.given)
+    asked = check_endpoints(EndpointOptions() if endpoints is None else endpoints, has_guests=has_guests)
+    paths, control_path = check_paths(sockets, socket_dir, control, given=has_guests)
     forget_environment()
     from pagetide.host.daemon.handover import HandoverError
     from pagetide.host.device.kept_state import UnreadableStateError

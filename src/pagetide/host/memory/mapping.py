@@ -81,11 +81,23 @@ class Mapping(NamedTuple):
         self.notes.came_back(found + start)
         return len(found)
 
+    @property
+    def is_told_at_once(self) -> bool:
+        """Whether the kernel tells what of a block is there without going from page to page (presence.py)."""
+        try:
+            linux.cachestat(self.fd, self.shared.mmap_offset_bytes, PAGE_SIZE_BYTES)
+        except OSError:
+            return not self._is_told
+        return True
+
     def block_states(self, first: int, count: int) -> bytes:
         """The states of so many of its blocks from one on (page_map.py); what is on hugetlbfs is not known."""
-        is_told = self.unit_bytes == PAGE_SIZE_BYTES and linux.can_have_seals(self.fd)
-        file = FileOfRegion(self.fd if is_told else -1, self.shared.mmap_offset_bytes, self.marks_address)
-        return self.notes.states(first, count, file)
+        fd = self.fd if self._is_told else -1
+        return self.notes.states(first, count, FileOfRegion(fd, self.shared.mmap_offset_bytes, self.marks_address))
+
+    @property
+    def _is_told(self) -> bool:
+        return self.unit_bytes == PAGE_SIZE_BYTES and linux.can_have_seals(self.fd)
 
 
 def _marks_bytes(size_bytes: int) -> int:

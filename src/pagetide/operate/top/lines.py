@@ -99,7 +99,8 @@ def lines_of(look: Look, before: Look | None) -> list[Line]:
 
 
 def _line(seen: Seen, before: Seen | None, passed_s: float) -> Line:
-    if before is None or passed_s <= 0 or before.account != seen.account or not seen.is_ours:
+    is_known = before is not None and passed_s > 0 and before.account == seen.account and seen.is_ours
+    if before is None or not is_known or before.is_stale or seen.is_stale:
         return Line(seen)
     return Line(
         seen,

@@ -52,7 +52,8 @@ class Model:
         self._points = {name: points for name, points in self._points.items() if name in names}
         for seen in look.vms:
             points = self._points.setdefault(seen.name, deque(maxlen=KEPT_LOOKS))
-            points.append(Point(look.t_s, seen.held_bytes, seen.used_bytes))
+            if not seen.is_stale:
+                points.append(Point(look.t_s, seen.held_bytes, seen.used_bytes))
 
     def mapped(self, name: str, page_map: GuestMap | None, trouble: str) -> None:
         """Take what was read of a VM's map, or why there is none."""

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pagetide.operate.watch.all_vms import Look, Watching
-from pagetide.operate.watch.guest_map import GuestMap, MapError, source_of
+from pagetide.operate.watch.guest_map import GuestMap, MapError, rest_s, source_of
 from pagetide.operate.watch.seen import Seen
 
-MAP_SHARE = 0.02
-"""Most of the time that goes into reading a page map again and again."""
+FAILED_S = 1.0
+"""How long to wait at least where there was no map."""
 
-Read = Look | tuple[str, GuestMap | None, str]
-"""A look, or a VM's name with its map or with why there is none."""
+ReadMap = tuple[str, GuestMap | None, str]
+"""A VM's name with its map, or with why there is none."""
+
+Read = Look | ReadMap
+"""What is read."""
 
 
 class Reader:
@@ -55,7 +58,7 @@ class Reader:
 
     def _run(self) -> None:
         look_s = 0.0
-        reading: _Reading | None = None
+        reading: MapReading | None = None
         while True:
             now_s = time.monotonic()
             if now_s >= look_s:
@@ -66,7 +69,7 @@ class Reader:
                     return
                 wanted = self._wanted
             if wanted is None or reading is None or _who(reading.vm) != _who(wanted):
-                reading = None if wanted is None else _Reading(wanted, self._control)
+                reading = None if wanted is None else MapReading(wanted, self._control)
             if reading is not None and reading.due_s <= time.monotonic():
                 self._tell(reading.go_on())
             until_s = look_s if reading is None else min(look_s, reading.due_s)
@@ -84,28 +87,34 @@ def _who(seen: Seen | None) -> object:
     return None if seen is None else (seen.name, seen.pid, seen.account)
 
 
-class _Reading:
-    """One VM's map, read a piece at a time; a round begins when those before took little enough of the time."""
+class MapReading:
+    """One VM's map, read a piece at a time.
 
-    def __init__(self, vm: Seen, control: Path) -> None:
+    Attributes:
+        vm: which.
+        due_s: when the next piece may be read.
+    """
+
+    vm: Seen
+    due_s: float
+
+    def __init__(self, vm: Seen, control: Path, clock_s: Callable[[], float] = time.monotonic) -> None:
+        """Have read nothing yet."""
         self.vm = vm
         self.due_s = 0.0
-        self._control = control
+        self._control, self._clock_s = control, clock_s
         self._map: GuestMap | None = None
-        self._took_s = 0.0
 
-    def go_on(self) -> Read:
+    def go_on(self) -> ReadMap:
         """Read a piece."""
-        start_s = time.monotonic()
+        start_s = self._clock_s()
+        trouble = ""
         try:
             if self._map is None:
                 self._map = GuestMap(source_of(self.vm, self._control))
-            is_whole = self._map.read()
+            self._map.read()
         except MapError as error:
-            self._map, self.due_s = None, start_s + 1.0
-            return self.vm.name, None, str(error)
-        end_s = time.monotonic()
-        self._took_s += end_s - start_s
-        if is_whole:
-            self.due_s, self._took_s = end_s + self._took_s / MAP_SHARE, 0.0
-        return self.vm.name, self._map, ""
+            self._map, trouble = None, str(error)
+        end_s = self._clock_s()
+        self.due_s = end_s + max(rest_s(self.vm, end_s - start_s), FAILED_S if trouble else 0.0)
+        return self.vm.name, self._map, trouble

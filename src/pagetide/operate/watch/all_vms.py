@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -20,13 +20,17 @@ class Look(msgspec.Struct, frozen=True):
         t_s: when, in seconds since 1970.
         vms: each VM.
         waiting: the names of sockets at which nobody is attached.
-        trouble: why the daemon's guests are not among them, in a sentence; empty if they are.
+        trouble: why the daemon's guests are not among them, or are as they were last, in a sentence; empty if they are.
     """
 
     t_s: float
     vms: list[Seen]
     waiting: list[str]
     trouble: str = ""
+
+
+STALE_MAX_S = 60.0
+"""For so long the guests of a daemon that does not answer are those that it told last."""
 
 
 class VmsSource(Protocol):
@@ -48,29 +52,43 @@ class Watching:
             clock_s: the time, since 1970.
         """
         self._control, self._vms, self._clock_s = control, vms, clock_s
+        self._told = _Told(0.0, [], [])
 
     def look(self) -> Look:
         """Everything as it is now. A daemon that does not answer is said, and no error."""
-        trouble = ""
-        told: list[ToldGuest] = []
-        waiting: list[str] = []
+        t_s, trouble = self._clock_s(), ""
         try:
-            for guests, sockets in ask_daemon(self._control):
-                told += guests
-                waiting += [sock.name for sock in sockets]
+            self._told = _ask(self._control, t_s)
         except (OSError, msgspec.MsgspecError) as error:
-            told, waiting = [], []
             trouble = f"no daemon answers at {self._control}: {error}"
+            if t_s - self._told.t_s > STALE_MAX_S:
+                self._told = _Told(0.0, [], [])
         vms = [] if self._vms is None else self._vms.look()
         seen, ours = [], set()
-        for guest in told:
+        for guest in self._told.guests:
             vm = _vm_of(guest, vms)
             if vm is not None:
                 ours.add(vm.facts.pid)
-            seen.append(of_daemon(guest, None if vm is None else vm.facts))
+            seen.append(of_daemon(guest, None if vm is None else vm.facts, is_stale=bool(trouble)))
         names = {each.name for each in seen}
         seen += [_alone(vm, names) for vm in vms if vm.facts.pid not in ours]
-        return Look(self._clock_s(), seen, waiting, trouble)
+        return Look(t_s, seen, self._told.waiting, trouble)
+
+
+class _Told(NamedTuple):
+    """What the daemon told at one time."""
+
+    t_s: float
+    guests: list[ToldGuest]
+    waiting: list[str]
+
+
+def _ask(control: Path, t_s: float) -> _Told:
+    told = _Told(t_s, [], [])
+    for guests, sockets in ask_daemon(control):
+        told.guests.extend(guests)
+        told.waiting.extend(sock.name for sock in sockets)
+    return told
 
 
 def _alone(vm: HostVm, taken: set[str]) -> Seen:

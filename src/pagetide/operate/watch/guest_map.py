@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.host.device.allowance import SHARE
 from pagetide.host.memory.page_map import HELD, NEVER, PARTIAL, REFAULTED, RETURNED, MapPiece
 from pagetide.operate.host.control import ControlConnection
 from pagetide.operate.host.processes import ram_ranges
@@ -22,6 +23,21 @@ _BLOCK_PAGES = HUGE_PAGE_BYTES // PAGE_SIZE_BYTES
 _THERE = np.uint64(3 << 62)  # present, or in swap
 _PIECE_BLOCKS = 128
 _TIMEOUT_S = 8.0
+
+DAEMON_SHARE = SHARE / 4
+"""Most of the time in which one who shows maps asks the daemon for pieces: all at its control socket have `SHARE`."""
+
+KERNEL_SHARE = 0.02
+"""Most of the time in which pieces are asked of the kernel."""
+
+REST_MAX_S = 5.0
+"""Longest rest after a piece, however long that took."""
+
+
+def rest_s(vm: Seen, took_s: float) -> float:
+    """How long to ask for no piece of any map after one of this VM's that took so long."""
+    share = DAEMON_SHARE if vm.is_ours else KERNEL_SHARE
+    return min(took_s * (1 / share - 1), REST_MAX_S)
 
 
 class MapError(Exception):

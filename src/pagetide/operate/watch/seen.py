@@ -27,6 +27,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         refaulted_bytes: as much of that was found there again.
         lag_p99_us: 99 of 100 reports waited no longer.
         account: the number of its account, which changes when counts begin anew.
+        is_stale: whether the daemon does not answer, and this is what it told last.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     refaulted_bytes: int | None = None
     lag_p99_us: int | None = None
     account: int | None = None
+    is_stale: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -53,15 +55,16 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         return self.account is not None
 
 
-def of_daemon(guest: ToldGuest, vm: VmmFacts | None) -> Seen:
+def of_daemon(guest: ToldGuest, vm: VmmFacts | None, *, is_stale: bool = False) -> Seen:
     """A guest of our daemon, with what the kernel says of its VMM if that was found."""
     ledger = guest.ledger
+    state = "resting" if guest.resting else guest.state
     return Seen(
         name=guest.name,
         pid=None if vm is None else vm.pid,
         vmm=None if vm is None else vm.vmm,
         balloon="ours",
-        state="resting" if guest.resting else guest.state,
+        state="no answer" if is_stale else state,
         ram_bytes=guest.ram_bytes,
         held_bytes=guest.held_bytes,
         own_bytes=None if vm is None else vm.own_bytes,
@@ -73,6 +76,7 @@ def of_daemon(guest: ToldGuest, vm: VmmFacts | None) -> Seen:
         refaulted_bytes=ledger["refaulted_bytes"],
         lag_p99_us=guest.lag.p99_us if guest.lag.count else None,
         account=guest.account,
+        is_stale=is_stale,
     )
 
 

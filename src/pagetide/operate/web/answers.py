@@ -18,7 +18,7 @@ from pagetide.operate.answer import answer
 from pagetide.operate.gather import GatherError, gather
 from pagetide.operate.host.control import ask
 from pagetide.operate.picture import picture
-from pagetide.operate.web.guard import HEADERS, may_change, may_read
+from pagetide.operate.web.guard import HEADERS, may_change, may_have_looked, may_read
 from pagetide.operate.web.shown import Shown
 
 WATCHERS_MAX = 16
@@ -43,12 +43,21 @@ _ALIVE_S = 15.0
 
 
 class Looks:
-    """Tells those who wait that there was another look; made and used in the loop of the answers."""
+    """Tells those who wait that there was another look; made and used in the loop of the answers.
+
+    Attributes:
+        count: how many looks it was told of.
+        watchers: how many browsers are told.
+    """
+
+    count: int
+    watchers: int
 
     def __init__(self) -> None:
+        """Know of none."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
-        self.watchers = 0
+        self.count = self.watchers = 0
 
     def begin(self) -> None:
         """Belong to the loop that runs now."""
@@ -61,15 +70,16 @@ class Looks:
                 self._loop.call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
+        self.count += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Whether there was one within this time."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
-            return True
-        return False
+    async def wait_beyond(self, count: int, timeout_s: float) -> int:
+        """How many there were: more than `count`, unless none comes within this time."""
+        if self.count == count:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), timeout_s)
+        return self.count
 
 
 class ChangeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,10 +136,10 @@ class Answers:
     async def _looks_as_events(self) -> AsyncIterator[bytes]:
         self._looks.watchers += 1
         try:
-            yield b"data: " + self._shown.message + b"\n\n"
+            told, count = -1, self._looks.count
             while True:
-                there_was = await self._looks.wait(_ALIVE_S)
-                yield b"data: " + self._shown.message + b"\n\n" if there_was else b":\n\n"
+                yield b"data: " + self._shown.message + b"\n\n" if count != told else b":\n\n"
+                told, count = count, await self._looks.wait_beyond(count, _ALIVE_S)
         finally:
             self._looks.watchers -= 1
 
@@ -157,7 +167,7 @@ class Answers:
 
     async def _why(self, request: Request) -> Response:
         """What `pagetide why` says of a guest: one at a time, since it looks at the VM."""
-        if not may_read(request.headers):
+        if not may_have_looked(request.headers):
             return _refusal()
         async with self._asking_why:
             text, status = await run_in_threadpool(self._say_why, request.query_params.get("guest", ""))

@@ -1,8 +1,9 @@
 """The process of the daemon's page, started by the daemon (endpoint_process.py) with a listening socket.
 
-It ends when its standard input does, which is when the daemon ends.
+It ends when its standard input does, which is when the daemon ends; or when a thread of it fails, and is started anew.
 """
 
+import functools
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from pagetide.operate.web.answers import Looks
 from pagetide.operate.web.recorder import Recorder
 from pagetide.operate.web.serving import serve_beside
 from pagetide.operate.web.told_lines import Event, Greeting
+from pagetide.operate.web.vital_thread import start_vital
 
 
 class Heard:
@@ -51,8 +53,7 @@ def main(words: list[str]) -> None:
     recorder = Recorder(Watching(control, None), control, on_look=looks.tell)
     heard = Heard(recorder)
     serve_beside(socket.socket(fileno=int(fd)), recorder, looks, control, lambda: heard.token)
-    recording = threading.Thread(target=recorder.run, args=(over,))
-    recording.start()
+    recording = start_vital(functools.partial(recorder.run, over))
     for line in sys.stdin.buffer:
         heard.hear(line)
     over.set()

@@ -2,7 +2,8 @@
 
 A page of another site that a browser shows must not read or change anything here. It cannot read answers, but it could
 have its own name lead to this address (then the Host is that name), and it could send what it may send unasked (then
-Sec-Fetch-Site or Origin tells).
+Sec-Fetch-Site or Origin tells). To an address of another machine, without TLS, browsers send no Sec-Fetch-Site; so what
+makes work has to come with a header that a page of another site may not send unasked, whatever its value.
 """
 
 import hmac
@@ -23,11 +24,19 @@ HEADERS = {
 }
 """What is said with every answer: nothing from elsewhere, nobody's frame, nothing kept."""
 
+OWN_HEADER = "x-pagetide"
+"""What the page sends with what it asks."""
+
 
 def may_read(headers: Mapping[str, str]) -> bool:
     """Whether the request names this machine by an address or as localhost, and comes from no other site's page."""
     site = headers.get("sec-fetch-site", "none")
     return _is_address(headers.get("host", "")) and site in {"none", "same-origin"}
+
+
+def may_have_looked(headers: Mapping[str, str]) -> bool:
+    """Whether the request, of which work comes, is this page's, or that of a program which says so by `OWN_HEADER`."""
+    return may_read(headers) and (headers.get("sec-fetch-site") == "same-origin" or OWN_HEADER in headers)
 
 
 def may_change(headers: Mapping[str, str], token: str) -> bool:

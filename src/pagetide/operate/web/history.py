@@ -1,10 +1,11 @@
 """What each guest had over the last day: every look of the last hour, and one in ten seconds of the day.
 
 Sizes are kept in pages, 4 bytes each, up to 16 TiB. What only grows is kept as what it grew by, so that it can be added
-up over any time. A guest takes 0.5 MB; of more than `GUESTS_MAX` guests those that came last have no history.
+up over any time. A guest takes 0.5 MB; of more than `GUESTS_MAX` guests who has gone for longest is forgotten, and of
+those that are there the last that came have no history.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,12 +74,14 @@ class _Ring:
         self._of.pop(name, None)
 
     def between(self, name: str, from_s: float, to_s: float) -> tuple[npt.NDArray[np.float64], _Words]:
-        """The times of rows, in order, and a guest's values in them, a row a name."""
+        """The times of rows, in order, and a guest's values in them, a row a name; nothing of one who is not kept."""
         order = np.arange(max(0, self.count - self.rows), self.count) % self.rows
         times = self.t_s[order]
         order = order[(times >= from_s) & (times < to_s)]
         words = self._of.get(name)
-        return self.t_s[order], np.zeros((len(NAMES), 0), np.uint32) if words is None else words[:, order]
+        if words is None:
+            return np.zeros(0), np.zeros((len(NAMES), 0), np.uint32)
+        return self.t_s[order], words[:, order]
 
     @property
     def nbytes(self) -> int:
@@ -103,21 +106,24 @@ class History:
         return self._fine.nbytes + self._coarse.nbytes
 
     def add(self, t_s: float, vms: Sequence[Seen]) -> None:
-        """Keep a look; time goes on from look to look."""
+        """Keep a look; time goes on from look to look. In one of which a guest is stale, it is not known."""
         self._fine.begin(t_s)
         is_part = t_s - self._part_s >= COARSE_S
         if is_part:
             self._coarse.begin(t_s)
             self._part_s = t_s
         for name in [name for name, seen_s in self._seen_s.items() if t_s - seen_s > FORGOTTEN_S]:
-            del self._seen_s[name]
-            for kept in (self._fine, self._coarse):
-                kept.forget(name)
+            self._forget(name)
         last, self._last = self._last, {}
+        there = {seen.name for seen in vms}
         for seen in vms:
-            if seen.name not in self._seen_s and len(self._seen_s) >= GUESTS_MAX:
+            if not self._has_room(seen.name, there):
                 continue
-            self._seen_s[seen.name], self._last[seen.name] = t_s, seen
+            self._seen_s[seen.name] = t_s
+            if seen.is_stale:  # what it has grown by is counted with its next look
+                self._last[seen.name] = last.get(seen.name, seen)
+                continue
+            self._last[seen.name] = seen
             levels = [_pages(getattr(seen, name)) for name in LEVELS]
             grown = _growth(last.get(seen.name), seen)
             self._fine.put(seen.name, np.array([*levels, *grown], np.int64).astype(np.uint32))
@@ -128,6 +134,20 @@ class History:
                 so_far = np.zeros(len(GROWING), np.int64)
             self._grown[seen.name] = so_far
         self._grown = {name: grown for name, grown in self._grown.items() if name in self._last}
+
+    def _has_room(self, name: str, there: Collection[str]) -> bool:
+        """Whether there is a place for a guest, or one can be had of somebody who is not there."""
+        if name in self._seen_s or len(self._seen_s) < GUESTS_MAX:
+            return True
+        gone = [each for each in self._seen_s if each not in there]
+        if gone:
+            self._forget(min(gone, key=self._seen_s.__getitem__))
+        return bool(gone)
+
+    def _forget(self, name: str) -> None:
+        del self._seen_s[name]
+        for kept in (self._fine, self._coarse):
+            kept.forget(name)
 
     def curves(self, name: str, span_s: float) -> dict[str, Any]:
         """A guest's curves over the time up to the last look, in at most `POINTS_MAX` points.

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pagetide.operate.watch.all_vms import Look, Watching
-from pagetide.operate.watch.guest_map import GuestMap, MapError, source_of
+from pagetide.operate.watch.guest_map import GuestMap, MapError, rest_s, source_of
 from pagetide.operate.watch.seen import Seen
 from pagetide.operate.web.history import History
 from pagetide.operate.web.map_history import EVERY_S, MapHistory
@@ -22,9 +22,6 @@ LOOK_S = 0.5
 GUEST_LOOK_S = 0.003
 """Seconds between looks for each guest: one takes the daemon some 30 µs a guest, a hundredth of its time at most."""
 
-MAP_SHARE = 0.02
-"""Most of the time in which a piece of a map is asked for."""
-
 WANTED_S = 15.0
 """For so long the map of a guest comes first that somebody has looked at."""
 
@@ -35,7 +32,7 @@ class Recorder:
     """What the page shows. Its thread is the only one that looks; others read what is kept, under its lock.
 
     Attributes:
-        message: the last look with the events since the one before, as JSON.
+        message: the last look, as JSON.
     """
 
     message: bytes
@@ -53,8 +50,6 @@ class Recorder:
         self._lock = threading.Lock()
         self._history, self._maps = History(), MapHistory()
         self._events: deque[Event] = deque(maxlen=_EVENTS_MAX)
-        self._told = 0
-        self._noted = 0
         self._look: Look | None = None
         self._reading: dict[str, _MapReading] = {}
         self._wanted: dict[str, float] = {}
@@ -87,7 +82,6 @@ class Recorder:
         """Keep an event."""
         with self._lock:
             self._events.append(event)
-            self._noted += 1
 
     def knows(self, guest: str) -> bool:
         """Whether there was a guest of this name at the last look."""
@@ -106,7 +100,8 @@ class Recorder:
     def map_at(self, guest: str, t_s: float) -> dict[str, Any] | None:
         """A guest's map at a time, and when there are others; None if there is none yet. It is read first now."""
         with self._lock:
-            self._wanted[guest] = self._clock_s()
+            if self.knows(guest):
+                self._wanted[guest] = self._clock_s()
             kept = self._maps.at(guest, t_s)
             times = self._maps.times(guest)
         if kept is None:
@@ -117,13 +112,10 @@ class Recorder:
         with self._lock:
             self._look = look
             self._history.add(look.t_s, look.vms)
-            new = self._noted - self._told
-            events = list(self._events)[-new:] if new else []
-            self._told = self._noted
-        names = {seen.name for seen in look.vms}
+            names = {seen.name for seen in look.vms}
+            self._wanted = {name: at_s for name, at_s in self._wanted.items() if name in names}
         self._reading = {name: reading for name, reading in self._reading.items() if name in names}
-        self._wanted = {name: at_s for name, at_s in self._wanted.items() if name in names}
-        self.message = msgspec.json.encode({**msgspec.structs.asdict(look), "events": events})
+        self.message = msgspec.json.encode(look)
 
     def _read_map(self, now_s: float) -> None:
         """Read a piece of the map that is due first; those that somebody looks at come before others."""
@@ -142,7 +134,7 @@ class Recorder:
             with self._lock:
                 self._maps.add(time.time(), seen.name, tuple(page_map.regions), bytes(page_map.letters))
         end_s = self._clock_s()
-        self._map_due_s = end_s + (end_s - start_s) * (1 / MAP_SHARE - 1)
+        self._map_due_s = end_s + rest_s(seen, end_s - start_s)
 
     def _due_s(self, seen: Seen, now_s: float) -> float:
         """When a guest's map is due; long ago for one that somebody looks at."""

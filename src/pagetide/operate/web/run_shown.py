@@ -116,7 +116,7 @@ class RunShown:
             held_bytes=last.host_resident_bytes,
             used_bytes=last.guest_used_bytes,
         )
-        return {"t_s": self._now_s(), "vms": [seen], "waiting": [], "trouble": "", "events": [], "shows": "run"}
+        return {"t_s": self._now_s(), "vms": [seen], "waiting": [], "trouble": "", "shows": "run"}
 
 
 def _thinned(samples: Sequence[Sample]) -> Sequence[Sample]:

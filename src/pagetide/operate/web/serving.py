@@ -1,18 +1,17 @@
 """Answering at a socket that listens already, in a thread of its own."""
 
 import asyncio
+import logging
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 
 from pagetide.operate.web.answers import Answers, Looks
+from pagetide.operate.web.bounded_client import BoundedClient
 from pagetide.operate.web.shown import Shown
-
-CLIENTS_MAX = 64
-"""Most connections at once; who comes beyond that is told to come later."""
+from pagetide.operate.web.vital_thread import start_vital
 
 _END_S = 1
 
@@ -29,17 +28,19 @@ def serve_beside(
         control: the daemon's control socket, if there is a daemon.
         token: what who may change anything has to know; empty if nobody may.
     """
-    serving = _serve(listener, shown, looks, control, token)
-    threading.Thread(target=asyncio.run, args=(serving,), daemon=True).start()
+
+    async def serve() -> None:
+        looks.begin()
+        await server_of(Answers(shown, looks, control, token)).serve(sockets=[listener])
+
+    start_vital(lambda: asyncio.run(serve()))
 
 
-async def _serve(
-    listener: socket.socket, shown: Shown, looks: Looks, control: Path | None, token: Callable[[], str]
-) -> None:
-    looks.begin()
+def server_of(answers: Answers) -> uvicorn.Server:
+    """What answers so; whatever clients do wrong is not logged."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
-        Answers(shown, looks, control, token).application, log_config=None, access_log=False, lifespan="off",
-        http="h11", ws="none", loop="asyncio", server_header=False, limit_concurrency=CLIENTS_MAX,
-        timeout_keep_alive=5, timeout_graceful_shutdown=_END_S,
+        answers.application, log_config=None, access_log=False, lifespan="off", http=BoundedClient, ws="none",
+        loop="asyncio", server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=_END_S,
     )  # fmt: skip
-    await uvicorn.Server(config).serve(sockets=[listener])
+    return uvicorn.Server(config)

@@ -56,7 +56,16 @@ class LogLines(logging.Handler):
         logging.getLogger().removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell an event."""
-        guest = getattr(record, "guest", None)
-        event = Event(record.created, record.levelname.lower(), guest, record.getMessage()[:_TEXT_MAX])
-        self._tell(msgspec.json.encode(event) + b"\n")
+        """Tell an event; what cannot be told is the log's trouble, and not of whoever logs."""
+        try:
+            guest = getattr(record, "guest", None)
+            named = None if guest is None else _encodable(guest)
+            text = _encodable(record.getMessage()[:_TEXT_MAX])
+            self._tell(msgspec.json.encode(Event(record.created, record.levelname.lower(), named, text)) + b"\n")
+        except Exception:
+            self.handleError(record)
+
+
+def _encodable(text: str) -> str:
+    """A socket's name may have bytes that are no UTF-8, of which Python makes surrogates."""
+    return text.encode(errors="replace").decode()

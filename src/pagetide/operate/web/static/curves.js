@@ -16,11 +16,14 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-// What grew between two points, a second.
+// What grew, a second, since the last point at which it was known.
 function rates(times, values) {
+  let last = NaN;
   return values.map((value, place) => {
-    const passed = place === 0 ? NaN : times[place] - times[place - 1];
-    return value === null || !(passed > 0) ? null : value / passed;
+    if (value === null) return null;
+    const passed = times[place] - last;
+    last = times[place];
+    return passed > 0 ? value / passed : null;
   });
 }
 

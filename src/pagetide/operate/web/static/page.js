@@ -7,6 +7,7 @@ const $ = (id) => document.getElementById(id);
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 const CURVES_EVERY_MS = 2000;
 const MAP_EVERY_MS = 3000;
+const AGAIN_MS = 3000;
 
 export function formatSize(bytes) {
   let value = bytes;
@@ -41,8 +42,10 @@ let sortedBy = COLUMNS[2];
 let reversed = false;
 let opened = null;
 let mapTimes = [];
-let followsMap = true;
+let chosenTime = null; // of the map, in seconds; null for the last one
+const asked = { why: 0, change: 0 }; // how often, and how often another guest was opened: a late answer has a number before
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
+if (token) history.replaceState(null, "", location.pathname); // not for whoever looks at the address, or at the history
 
 const curves = new Curves($("levels"), $("flows"), formatSize);
 const pageMap = new PageMap($("map"), $("map-block"), $("map-legend"), formatSize);
@@ -144,7 +147,7 @@ function say(text, isTrouble) {
 }
 
 async function told(path, parameters) {
-  const answer = await fetch(`api/${path}?${new URLSearchParams(parameters)}`);
+  const answer = await fetch(`api/${path}?${new URLSearchParams(parameters)}`, { headers: { "X-Pagetide": "page" } });
   if (!answer.ok) throw new Error(await answer.text());
   return answer;
 }
@@ -176,10 +179,10 @@ function showEvents(events) {
 async function showMap() {
   if (opened === null || document.hidden || look.shows === "run") return;
   const name = opened;
+  const time = chosenTime;
   const slider = $("map-slider");
-  const parameters = followsMap || !mapTimes.length ? { guest: name } : { guest: name, t_s: mapTimes[slider.value] };
-  const answer = await (await told("map", parameters)).json();
-  if (name !== opened) return;
+  const answer = await (await told("map", time === null ? { guest: name } : { guest: name, t_s: time })).json();
+  if (name !== opened || time !== chosenTime) return;
   slider.disabled = $("map-now").disabled = answer === null;
   pageMap.show(answer);
   if (answer === null) {
@@ -188,20 +191,22 @@ async function showMap() {
   }
   mapTimes = answer.times;
   slider.max = mapTimes.length - 1;
-  const place = mapTimes.indexOf(answer.t_s);
-  if (document.activeElement !== slider || followsMap) slider.value = place;
-  const when = `${followsMap ? "as of" : "as it was at"} ${new Date(answer.t_s * 1000).toLocaleTimeString()}`;
+  slider.value = mapTimes.indexOf(answer.t_s);
+  const when = `${time === null ? "as of" : "as it was at"} ${new Date(answer.t_s * 1000).toLocaleTimeString()}`;
   slider.setAttribute("aria-valuetext", when);
   $("map-time").textContent = when;
 }
 
 function open(name) {
   opened = name;
-  followsMap = true;
+  asked.why += 1;
+  asked.change += 1;
+  chosenTime = null;
   mapTimes = [];
   curves.clear();
   pageMap.show(null);
   $("why").hidden = true;
+  $("why").textContent = $("control-answer").textContent = "";
   $("guest").hidden = name === null;
   $("control").hidden = !token;
   if (name !== null) {
@@ -218,13 +223,15 @@ function fail(error) {
 }
 
 async function change(request) {
+  asked.change += 1;
+  const number = asked.change;
   const answer = await fetch("api/change", {
     method: "POST",
     headers: { "Content-Type": "application/json", Authorization: `Bearer ${token}` },
     body: JSON.stringify({ guest: opened, ...request }),
   });
   const text = answer.ok ? await answer.json() : { error: await answer.text(), note: null };
-  $("control-answer").textContent = text.error || text.note || "done";
+  if (number === asked.change) $("control-answer").textContent = text.error || text.note || "done";
 }
 
 $("control").addEventListener("submit", (event) => {
@@ -246,26 +253,29 @@ document.addEventListener("keydown", (event) => {
 });
 $("span").addEventListener("change", () => showCurves().catch(fail));
 $("map-slider").addEventListener("input", () => {
-  followsMap = Number($("map-slider").value) === mapTimes.length - 1;
+  const place = Number($("map-slider").value);
+  chosenTime = place === mapTimes.length - 1 ? null : mapTimes[place];
   showMap().catch(fail);
 });
 $("map-now").addEventListener("click", () => {
-  followsMap = true;
+  chosenTime = null;
   showMap().catch(fail);
 });
 $("ask-why").addEventListener("click", async () => {
+  asked.why += 1;
+  const number = asked.why;
   $("why").hidden = false;
   $("why").textContent = "looking";
+  let text;
   try {
-    $("why").textContent = await (await told("why", { guest: opened })).text();
+    text = await (await told("why", { guest: opened })).text();
   } catch (error) {
-    $("why").textContent = String(error.message);
+    text = String(error.message);
   }
+  if (number === asked.why) $("why").textContent = text;
 });
 
-drawHead();
-const source = new EventSource("api/looks");
-source.addEventListener("message", (event) => {
+function takeLook(event) {
   const taken = JSON.parse(event.data);
   if (!taken.vms) return;
   look = taken;
@@ -273,7 +283,18 @@ source.addEventListener("message", (event) => {
   document.body.dataset.shows = look.shows || "guests";
   drawTable();
   if (look.shows === "run" && opened === null) open(look.vms[0].name);
-});
-source.addEventListener("error", () => say("The page's process does not answer; trying again.", true));
+}
+
+function listen() {
+  const source = new EventSource("api/looks");
+  source.addEventListener("message", takeLook);
+  source.addEventListener("error", () => {
+    say("The page's process does not answer; trying again.", true);
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS); // a browser gives up after a refusal
+  });
+}
+
+drawHead();
+listen();
 setInterval(() => showCurves().catch(fail), CURVES_EVERY_MS);
 setInterval(() => showMap().catch(fail), MAP_EVERY_MS);
