@@ -173,10 +173,9 @@ def test_no_event_ends_who_logs_it(capsys: pytest.CaptureFixture[str]) -> None:
         if b"unheard" in line:
             raise BrokenPipeError("gone")
 
-    log = logging.getLogger("pagetide.test")
-    with LogLines(tell):
-        log.warning("attached at %s", "\udcff.sock", extra={"guest": "vm\udcff"})
-        log.warning("unheard")
+    told = LogLines(tell)
+    told.handle(logging.makeLogRecord({"msg": "attached at %s", "args": ("\udcff.sock",), "guest": "vm\udcff"}))
+    told.handle(logging.makeLogRecord({"msg": "unheard"}))
     event = msgspec.json.decode(lines[0], type=Event)
     assert (event.guest, event.text) == ("vm?", "attached at ?.sock")
     assert "BrokenPipeError: gone" in capsys.readouterr().err
