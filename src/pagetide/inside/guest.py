@@ -22,6 +22,7 @@ class Guest:
         self.order_file = self.root / "sys/module/page_reporting/parameters/page_reporting_order"
         folders = [self.root / name for name in ("run", "tmp")]
         self.state_file = next(folder for folder in folders if folder.is_dir()) / "pagetide-tend"
+        self.new_file = self.state_file.with_suffix(".new")
         names = ("percpu_pagelist_high_fraction", "percpu_pagelist_fraction")
         self.lists_file = next((path for name in names if (path := self.root / "proc/sys/vm" / name).exists()), None)
         self.page_kib = os.sysconf("SC_PAGE_SIZE") // 1024
@@ -50,6 +51,7 @@ class Guest:
 
     def put_back(self) -> bool:
         """Undo what was changed, by whichever run. False if that fails: then it stays written down for the next one."""
+        self.new_file.unlink(missing_ok=True)  # a signal came before anything was changed
         if not self.state_file.exists():
             return True
         order, _, fraction = self.state_file.read_text().strip().partition(" ")
@@ -65,9 +67,8 @@ class Guest:
         if self.dry_run or self.state_file.exists():
             return
         fraction = self.lists_file.read_text().strip() if self.lists_file else "-"
-        new = self.state_file.with_suffix(".new")
-        new.write_text(f"{self.order} {fraction}\n")
-        new.rename(self.state_file)
+        self.new_file.write_text(f"{self.order} {fraction}\n")
+        self.new_file.rename(self.state_file)
 
     def pieces_kib(self, order: int) -> int:
         """What is free in blocks below this order."""

@@ -88,6 +88,7 @@ write() {
 
 # False if something cannot be put back, which stays written down for the next run.
 put_back() {
+    rm -f "$state_file.new" # a signal came before anything was changed
     [ -e "$state_file" ] || return 0
     read -r saved_order saved_fraction <"$state_file"
     is_back=1

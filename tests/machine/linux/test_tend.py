@@ -197,8 +197,9 @@ def test_what_cannot_be_put_back_is_left_to_the_next_run(language: Language, gue
 
 
 def test_what_was_changed_before_a_kill_is_put_back_at_the_next_start(language: Language, guest: Path) -> None:
-    """The order and the limit of the per-CPU lists, as they were written down."""
+    """The order and the limit of the per-CPU lists, as they were written down; what was only half written goes, too."""
     (guest / ORDER).write_text("0\n")
+    (guest / "run/pagetide-tend.new").write_text("9")
     (guest / "proc/sys/vm/percpu_pagelist_high_fraction").write_text("1000000\n")
     (guest / "run/pagetide-tend").write_text("9 0\n")
     done = tend(language, guest)

@@ -63,7 +63,7 @@ def test_a_recorder_that_is_terminated_keeps_what_it_has(number: str, tmp_path: 
     assert load_stream(out).nr_operations > 0
     with contextlib.closing(OwnKernelFiles()) as files:
         left = [path.name for path in (files.root / "instances").glob("pagetide-[0-9]*")]
-    assert [name for name in left if not Path(f"/proc/{name.partition('-')[2]}").exists()] == []
+    assert [name for name in left if not Path(f"/proc/{name.split('-')[1]}").exists()] == []
 
 
 @pytest.mark.usefixtures("tracefs")
