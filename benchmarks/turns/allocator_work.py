@@ -125,7 +125,7 @@ Work = Callable[..., int]
 
 def _keep_marks(zone: Zone) -> None:
     from pagetide.guest.reporting.designs.pool import Pool  # noqa: PLC0415 - an earlier build has none
-    from pagetide.guest.reporting.settings import ReportingSettings  # noqa: PLC0415
+    from pagetide.guest.reporting.settings import ReportingSettings  # noqa: PLC0415 - as Pool
 
     Pool(zone, ReportingSettings(order=0)).start(0.0)
 

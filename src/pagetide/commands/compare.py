@@ -18,7 +18,7 @@ from pagetide.compare.grid.axes import Choice, Grid, grouped, make_grid
 from pagetide.compare.grid.resume import cells_left
 from pagetide.compare.grid.worker import Job, lost_job, run_job
 from pagetide.compare.results.cells import without_duplicates
-from pagetide.compare.results.records import Record, Run, StoreError
+from pagetide.compare.results.records import Record, Run
 from pagetide.compare.results.spread import REPEATS_MIN
 from pagetide.compare.results.store import Store
 from pagetide.machine.config import RunConfig
@@ -29,6 +29,7 @@ from pagetide.memory.available import available_bytes
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.terminal.interrupt import Interrupt
 from pagetide.terminal.progress import GridProgress
+from pagetide.workers.database import ResultsError
 from pagetide.workers.execution import Execution, PoolError
 from pagetide.workers.pools import ClusterPool, Pool, ProcessPool
 from pagetide.workload.kept import KEPT_BYTES_MAX
@@ -182,7 +183,7 @@ def _execute(jobs: Sequence[Job], pool: _Pool, store: Store) -> tuple[bool, str 
 
         try:
             Execution(jobs, pool, lost_job).run(take, is_stopped, progress.note)
-        except (PoolError, StoreError) as error:
+        except (PoolError, ResultsError) as error:
             return False, str(error)
         return interrupt.happened, None
 
@@ -191,7 +192,7 @@ def _sum_up(store: Store, manner: Manner, *, interrupted: bool, problem: str | N
     """Write the Parquet files, and say how it went; an exit status."""
     try:
         store.export()
-    except StoreError as error:
+    except ResultsError as error:
         problem = problem or str(error)
     runs = store.runs()
     failed = [run for run in runs if run.failed]

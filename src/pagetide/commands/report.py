@@ -23,7 +23,7 @@ def report(folder: Path, json_path: str | None, csv_path: str | None, markdown_p
         markdown_path: a file for findings and advice as Markdown, `-` for standard output, or None.
 
     Raises:
-        StoreError: there are no results, or they cannot be read.
+        ResultsError: there are no results, or they cannot be read.
         OSError: a file cannot be written; its filename says which.
     """
     if json_path is None and csv_path is None and markdown_path is None:

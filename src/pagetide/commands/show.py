@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pagetide.commands.run_page import listen_for_page, show_saved
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
-from pagetide.compare.results.records import Run, StoreError
+from pagetide.compare.results.records import Run
 from pagetide.compare.results.store import DATABASE, Store
 from pagetide.machine.config import RunConfig
 from pagetide.machine.config_error import ConfigError
@@ -18,6 +18,7 @@ from pagetide.machine.result import RunResult, Sample
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.terminal.live_picture import chart_text
 from pagetide.terminal.summary import problems, summarise
+from pagetide.workers.database import ResultsError
 
 _FILE_BYTES_MAX = 1 << 30
 
@@ -33,7 +34,7 @@ def show(prefix: str | None, folder: Path | None, web: str | None = None) -> int
 
     Raises:
         ConfigError: the page cannot be shown there, or there is no run for it.
-        StoreError: there are no results, or no such run, or more than one, or the file is no run's.
+        ResultsError: there are no results, or no such run, or more than one, or the file is no run's.
     """
     fall_back_to_ascii(sys.stdout)
     console = Console(highlight=False)
@@ -68,11 +69,11 @@ def _show_file(path: Path, console: Console, page: socket.socket | None) -> int:
         result = msgspec.json.decode(data, type=RunResult)
         result.config.check()
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        raise ResultsError(f"{path} cannot be read: {error.strerror}") from error
     except (msgspec.MsgspecError, ConfigError) as error:
-        raise StoreError(f"{path} is no run as --json saves it: {error}") from error
+        raise ResultsError(f"{path} is no run as --json saves it: {error}") from error
     if len({len(getattr(result.samples, name)) for name in Sample._fields}) != 1:
-        raise StoreError(f"{path} is no run as --json saves it: its samples are not of one length")
+        raise ResultsError(f"{path} is no run as --json saves it: its samples are not of one length")
     ran = [result.started, *(f"{name} {version}" for name, version in (result.versions or {}).items())]
     console.print(Text(f"{result.guest}: {_settings(result.config)}, {result.machine}", style="bold"), soft_wrap=True)
     if any(ran):
@@ -110,5 +111,5 @@ def _newest_folder() -> Path:
         return Path()
     found = sorted(Path().glob(f"compare-*/{DATABASE}"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise StoreError(f"there is no {DATABASE} here, and none in a folder compare-*: say where with --in DIR")
+        raise ResultsError(f"there is no {DATABASE} here, and none in a folder compare-*: say where with --in DIR")
     return found[-1].parent

@@ -11,10 +11,11 @@ import pytest
 
 from pagetide.compare.results.cells import Cell
 from pagetide.compare.results.columns import FIGURES
-from pagetide.compare.results.records import LeftOut, Record, StoreError
+from pagetide.compare.results.records import LeftOut, Record
 from pagetide.compare.results.store import Store
 from pagetide.machine.config import RunConfig
 from pagetide.machine.result import Samples
+from pagetide.workers.database import ResultsError
 from tests.commands.fake_machine import result_of
 
 CELL = Cell(RunConfig(design="cursor", faults=("stop@1:2", "ring=8"), delay_s=0.5), "simulated", 1)
@@ -92,7 +93,7 @@ def test_a_cell_is_added_once_and_whole(tmp_path: Path) -> None:
     """A second run of a key is refused, and leaves no samples beside those of the first."""
     with Store.create(tmp_path) as store:
         store.add(record_of())
-        with pytest.raises(StoreError, match="results cannot be written"):
+        with pytest.raises(ResultsError, match="results cannot be written"):
             store.add(record_of())
         assert len(store.samples(CELL.key)["t_s"]) == 60
 
@@ -109,24 +110,24 @@ def test_parquet_files_have_the_same(tmp_path: Path) -> None:
 
 def test_results_are_not_overwritten(tmp_path: Path) -> None:
     """A folder that has results is refused, and so is one that has none where some are to be read."""
-    with pytest.raises(StoreError, match="there are no results in"):
+    with pytest.raises(ResultsError, match="there are no results in"):
         Store.open(tmp_path)
     Store.create(tmp_path).close()
-    with pytest.raises(StoreError, match="has results already: --resume"):
+    with pytest.raises(ResultsError, match="has results already: --resume"):
         Store.create(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     """A file in the way."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"cannot be written to .*: Not a directory"):
+    with pytest.raises(ResultsError, match=r"cannot be written to .*: Not a directory"):
         Store.create(tmp_path / "file" / "out")
 
 
 def test_a_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:
     """One line that names it."""
     (tmp_path / "results.duckdb").write_bytes(b"nothing of the kind" * 100)
-    with pytest.raises(StoreError, match=r"results\.duckdb cannot be opened") as caught:
+    with pytest.raises(ResultsError, match=r"results\.duckdb cannot be opened") as caught:
         Store.open(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -142,11 +143,11 @@ def test_another_versions_results_can_be_read_and_not_added_to(tmp_path: Path) -
         (run,) = store.runs()
         assert "false_ooms" not in run.figures
         assert store.result(run).samples.refaulted_bytes == [None] * 60
-    with pytest.raises(StoreError, match="another version's"):
+    with pytest.raises(ResultsError, match="another version's"):
         Store.open(tmp_path)
     with duckdb.connect(str(tmp_path / "results.duckdb")) as database:
         database.execute("ALTER TABLE runs DROP COLUMN outcome")
-    with pytest.raises(StoreError, match="another version's"):
+    with pytest.raises(ResultsError, match="another version's"):
         Store.open(tmp_path, read_only=True)
 
 
@@ -154,9 +155,9 @@ def test_two_processes_cannot_both_write(tmp_path: Path) -> None:
     """A second process is told that the first one is at work."""
     script = (
         "import sys; from pathlib import Path; from pagetide.compare.results.store import Store\n"
-        "from pagetide.compare.results.records import StoreError\n"
+        "from pagetide.workers.database import ResultsError\n"
         "try: Store.open(Path(sys.argv[1]))\n"
-        "except StoreError as error: print(error)"
+        "except ResultsError as error: print(error)"
     )
     with Store.create(tmp_path):
         found = subprocess.run(

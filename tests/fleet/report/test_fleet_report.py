@@ -45,6 +45,7 @@ def test_the_page_is_whole_and_has_every_setting(folder: Path) -> None:
         assert f"<td>{one['mean_bytes'] / GIB:.3g}<small>" in row[1]
     for said in ("an upper bound", "Two bounds need no model", "by how use moves".capitalize(), "The risk is a mean"):
         assert said in text
+    assert len(re.findall(r"clusters? of at most 8\b", text)) == 2
     assert re.search(r"<strong>Unknown time</strong> is 0.00%", text)
     assert re.search(r"is not placed: 24 of 24\s+are", text)
 

@@ -166,14 +166,6 @@ def test_what_was_not_begun_is_not_gone_on_with(tmp_path: Path, capsys: pytest.C
         assert f"nothing was begun in {folder / DATABASE}: delete it" in capsys.readouterr().err
 
 
-def test_results_are_begun_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    """A question that cannot be kept leaves no table behind."""
-    with pytest.raises(TypeError):
-        Results.create(tmp_path, object())
-    with duckdb.connect(tmp_path / DATABASE) as database:
-        assert database.execute("SELECT * FROM duckdb_tables()").fetchall() == []
-
-
 def test_a_cluster_that_does_not_answer_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sentence before anything is made, so that the next try finds no results in its way."""
     assert run(tmp_path / "none", "--cluster somewhere") == 2

@@ -11,9 +11,8 @@ import msgspec
 import pytest
 
 from pagetide.host.daemon.control import handle
-from pagetide.host.device.round_times import ROUND_US
+from pagetide.host.device.figures import ROUND_US, GuestFigures
 from pagetide.host.guest.attached import AttachedGuest
-from pagetide.operate.metrics.told import ToldGuest
 from pagetide.virtio.split_ring.driver import AVAIL_ADDRESS
 from pagetide.virtio.split_ring.ring import RING_ENTRIES
 from pagetide.virtio.vhost_user.messages import Request
@@ -143,13 +142,13 @@ def test_figures_are_those_of_a_list(times: ServerAtTimes, tmp_path: Path) -> No
         times.serving(lambda: guest.report([(RING_PAGES, 1)]))
         words = ["returned_bytes", "reports"]
         answer = ask(times, command="figures", most=1, words=words)
-        (told,) = msgspec.convert(answer["figures"], list[ToldGuest])
+        (told,) = msgspec.convert(answer["figures"], list[GuestFigures])
         (shown,) = ask(times, command="list")["guests"]
         assert answer["more_after"] == "a"
         assert ask(times, command="figures", after="a")["waiting"][0]["name"] == "b"
-        same = set(ToldGuest.__struct_fields__) & shown.keys()
+        same = set(GuestFigures.__struct_fields__) & shown.keys()
         assert {name: getattr(told, name) for name in same} == {name: shown[name] for name in same}
-        assert len(same) == len(ToldGuest.__struct_fields__) - 4
+        assert len(same) == len(GuestFigures.__struct_fields__) - 4
         assert told.words == [shown["ledger"][name] for name in words] != [0, 0]
         assert told.waited == (shown["lag"]["count"], shown["lag"]["sum_us"])
         assert told.within == [count for _, count in shown["lag_within"]]

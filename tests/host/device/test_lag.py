@@ -3,8 +3,8 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
+from pagetide.host.device.figures import ROUND_US
 from pagetide.host.device.lag import Lag
-from pagetide.host.device.round_times import ROUND_US
 
 
 @given(

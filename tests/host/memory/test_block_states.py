@@ -1,55 +1,40 @@
 """The page map of a guest: what each of its blocks of 2 MiB is to its host."""
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import closing
 
-import numpy as np
 import pytest
 
 from pagetide import linux
 from pagetide.host.memory.block_states import PIECE_NS, look_at_blocks
-from pagetide.host.memory.discard import punch_ranges
-from pagetide.host.memory.guest_memory import GuestMemory
-from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.punch import punch_hole
-from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, RANGE_START
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
+from tests.host.memory.file_guest import PAGE, FileGuest
 
-PAGE = 4096
 BLOCK = 2 << 20
 _BEFORE = 3 * PAGE  # the region begins amid a block
 
 
-class Guest:
+class Guest(FileGuest):
     """Memory of eight blocks in two regions: of three blocks, the first without its first pages, and of five."""
 
     def __init__(self) -> None:
-        self.fd = linux.memfd_create("test-blocks")
-        linux.ftruncate(self.fd, 8 * BLOCK)
-        self.memory = GuestMemory()
-        self.memory.add(MemoryRegion(64 * BLOCK, 5 * BLOCK, 64 * BLOCK, 3 * BLOCK), os.dup(self.fd))
-        self.memory.add(MemoryRegion(_BEFORE, 3 * BLOCK - _BEFORE, _BEFORE, _BEFORE), os.dup(self.fd))
+        """Its regions come in no order."""
+        five = MemoryRegion(64 * BLOCK, 5 * BLOCK, 64 * BLOCK, 3 * BLOCK)
+        super().__init__(8 * BLOCK, five, MemoryRegion(_BEFORE, 3 * BLOCK - _BEFORE, _BEFORE, _BEFORE))
 
     def touch(self, first: int, pages: int = BLOCK // PAGE) -> None:
-        """Write to pages of the file."""
-        os.pwrite(self.fd, b"\xa5" * (pages * PAGE), first * PAGE)
+        """Write to pages of the file, of a block if no other number is given."""
+        super().touch(first, pages)
 
     def give_back(self, gpa: int, size_bytes: int, *, verify: bool = True) -> None:
         """Discard a range of the second region as a report would."""
-        ranges = np.zeros((1, RANGE_COLUMNS), np.int64)
-        ranges[0, [RANGE_START, RANGE_END, RANGE_REGION]] = gpa, gpa + size_bytes, 1
-        assert punch_ranges(self.memory.region_map.table, ranges, 1, int(verify), Ledger().words) == 0
+        assert self.punch(gpa, size_bytes, region=1, verify=verify) == 0
 
     def states(self) -> str:
         """The whole map."""
         return look_at_blocks(self.memory.mappings, 0, lambda: 0).states
-
-    def close(self) -> None:
-        """Unmap it."""
-        self.memory.close()
-        os.close(self.fd)
 
 
 @pytest.fixture

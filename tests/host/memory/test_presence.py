@@ -1,48 +1,33 @@
 """What a punch returns: bytes that were there, and not those that never were."""
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import closing
 
 import numpy as np
 import pytest
 
-from pagetide import linux
-from pagetide.host.memory.discard import punch_ranges
-from pagetide.host.memory.guest_memory import GuestMemory
-from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.presence import ROOM_BYTES, ask_before, gone_bytes, held_bytes, returned_bytes
 from pagetide.host.memory.punch import punch_hole
-from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, RANGE_START
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
+from tests.host.memory.file_guest import PAGE, FileGuest
 
-PAGE = 4096
 LARGE = 2 << 20
 SIZE = 8 * LARGE
 _F_SEAL_FUTURE_WRITE = 0x10  # include/uapi/linux/fcntl.h; forbids punching, too
 
 
-class Guest:
-    """Memory of 16 MiB, nothing of it touched, and a ledger."""
+class Guest(FileGuest):
+    """Memory of 16 MiB in one region."""
 
     def __init__(self) -> None:
-        self.fd = linux.memfd_create("test-presence")
-        linux.ftruncate(self.fd, SIZE)
-        self.memory = GuestMemory()
-        self.memory.add(MemoryRegion(0, SIZE, 0, 0), os.dup(self.fd))
-        self.ledger = Ledger()
-
-    def touch(self, first: int, pages: int) -> None:
-        """Write to pages."""
-        os.pwrite(self.fd, b"\xa5" * (pages * PAGE), first * PAGE)
+        """All of the file."""
+        super().__init__(SIZE, MemoryRegion(0, SIZE, 0, 0))
 
     def discard(self, first: int, pages: int, *, verify: bool = True) -> dict[str, int]:
         """Discard pages in one range; by how much the ledger's words grew."""
-        ranges = np.zeros((1, RANGE_COLUMNS), np.int64)
-        ranges[0, [RANGE_START, RANGE_END, RANGE_REGION]] = first * PAGE, (first + pages) * PAGE, 0
         before = self.ledger.snapshot()
-        punch_ranges(self.memory.region_map.table, ranges, 1, int(verify), self.ledger.words)
+        self.punch(first * PAGE, pages * PAGE, region=0, verify=verify)
         return {name: value - before[name] for name, value in self.ledger.snapshot().items()}
 
     def refaulted_pages(self) -> int:
@@ -50,11 +35,6 @@ class Guest:
         found = self.memory.take_refaulted_bytes()
         assert not self.memory.looking
         return found // PAGE
-
-    def close(self) -> None:
-        """Unmap it."""
-        self.memory.close()
-        os.close(self.fd)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
-from pagetide.host.device.round_times import ROUND_US
+from pagetide.host.device.figures import ROUND_US
 from pagetide.host.memory import ledger
 from pagetide.operate.metrics import series
 from pagetide.operate.metrics.accounts import REMEMBERED_S, Accounts, Row

@@ -25,7 +25,7 @@ from pagetide.fleet.picture import picture
 from pagetide.fleet.runs.export import export
 from pagetide.fleet.runs.jobs import Carrying, Divisible, Done, Job, cut, lost, run_job
 from pagetide.fleet.runs.kept import keep
-from pagetide.fleet.runs.store import Results, ResultsError
+from pagetide.fleet.runs.store import Results
 from pagetide.fleet.runs.summary import Asked, Summary, summary
 from pagetide.fleet.usage.canonical import Source, UsageError
 from pagetide.fleet.usage.made_up import MadeUp
@@ -36,6 +36,7 @@ from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.terminal.interrupt import Interrupt
 from pagetide.terminal.progress import GridProgress
 from pagetide.whole_file import write_whole
+from pagetide.workers.database import ResultsError
 from pagetide.workers.execution import Execution, PoolError
 from pagetide.workers.pools import ClusterPool, ExecutorPool, Pool, ProcessPool
 

@@ -89,7 +89,7 @@ def fleet_check(
         return STATUS_FAILED
     found = verdicts(checked)
     if as_json:
-        answer = {"about": about, "ram_bytes": RAM_BYTES, "verdicts": [one._asdict() for one in found], "days": checked}
+        answer = {"about": about, "ram_bytes": RAM_BYTES, "verdicts": found, "days": checked}
         print(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
     else:
         print(_table(about, found, checked))

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from pagetide.compare.results.cells import Cell
-from pagetide.compare.results.records import Run, StoreError
+from pagetide.compare.results.records import Run
 from pagetide.compare.results.store import Store
+from pagetide.workers.database import ResultsError
 
 _CODE = ("pagetide", "python", "numpy", "numba")
 _MACHINE = ("kernel", "cpu")
@@ -20,18 +21,18 @@ def cells_left(store: Store, wanted: Sequence[Cell] | None, versions: dict[str, 
         costs_name: digest and name of what things would cost.
 
     Raises:
-        StoreError: nothing is planned, other cells are, or other versions or costs ran what is done.
+        ResultsError: nothing is planned, other cells are, or other versions or costs ran what is done.
     """
     planned, runs = store.planned(), store.runs()
     anew = "start anew with another --out"
     if not planned:
-        raise StoreError(f"no grid was planned in {store.folder}: {anew}")
+        raise ResultsError(f"no grid was planned in {store.folder}: {anew}")
     if wanted is not None and {cell.key for cell in wanted} != {cell.key for cell in planned}:
-        raise StoreError(f"{store.folder} has another grid: --resume needs none of its options again, or {anew}")
+        raise ResultsError(f"{store.folder} has another grid: --resume needs none of its options again, or {anew}")
     for run in runs:
         other = _difference(run, versions, costs_name)
         if other is not None:
-            raise StoreError(f"the results in {store.folder} are of {other}, and would not compare: {anew}")
+            raise ResultsError(f"the results in {store.folder} are of {other}, and would not compare: {anew}")
     done = {run.key for run in runs}
     return [cell for cell in planned if cell.key not in done]
 

@@ -43,7 +43,7 @@ def write_report(folder: Path, tell: Callable[[int, int], None] | None = None) -
         tell: called before each condition is drawn, with its number from 1 and how many there are.
 
     Raises:
-        StoreError: there are no results, or this version cannot read them.
+        ResultsError: there are no results, or this version cannot read them.
         OSError: it cannot be written.
     """
     with Store.open(folder, read_only=True) as store:

@@ -5,15 +5,10 @@ from typing import NamedTuple
 import msgspec
 
 from pagetide.compare.results.cells import Cell
-from pagetide.machine.config_error import ConfigError
 from pagetide.machine.result import RunResult
 
 COMPLETE = "complete"
 """The outcome of a run that was run to its end."""
-
-
-class StoreError(ConfigError):
-    """A folder without results, or with results that cannot be read or added to; the message is one sentence."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

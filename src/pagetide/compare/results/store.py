@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from pagetide.compare.results.cells import Cell, MachineName, condition_of
 from pagetide.compare.results.columns import BURST_COLUMNS, FIGURES, RUN_COLUMNS, SAMPLE_COLUMNS, TABLES
-from pagetide.compare.results.records import LeftOut, Record, Run, StoreError
+from pagetide.compare.results.records import LeftOut, Record, Run
 from pagetide.machine.config import RunConfig
 from pagetide.machine.result import Burst, RunResult, Samples
+from pagetide.workers import database
+from pagetide.workers.database import ResultsError
 
 DATABASE = "results.duckdb"
 """The database's name in its folder."""
@@ -24,52 +26,40 @@ DATABASE = "results.duckdb"
 EXPORTED = ("runs", "samples", "bursts")
 """Tables that are written as Parquet files, each as its name with `.parquet`."""
 
-_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "threads": 1,  # the processors are for the runs
-    "memory_limit": "256MB",
-}
+_MEMORY_LIMIT = "256MB"
 _Column = npt.NDArray[np.float64]
 
 
 class Store:
     """The results in one folder. Close it, or use it in a `with` statement."""
 
-    def __init__(self, folder: Path, database: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, folder: Path, opened: duckdb.DuckDBPyConnection) -> None:
         """Take an open database; `create` and `open` make one."""
         self.folder = folder
-        self._database = database
+        self._database = opened
 
     @classmethod
     def create(cls, folder: Path) -> Self:
         """Make the folder if need be, and an empty database in it.
 
         Raises:
-            StoreError: there are results already, or it cannot be made.
+            ResultsError: there are results already, or it cannot be made.
         """
-        path = folder / DATABASE
-        if path.exists():
-            raise StoreError(f"{folder} has results already: --resume goes on with them, another --out keeps them")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"results cannot be written to {folder}: {error.strerror}") from error
-        store = cls(folder, _connect(path, read_only=False))
-        for name, columns in TABLES.items():
-            definitions = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
-            store._database.execute(f'CREATE TABLE "{name}" ({definitions})')
-        return store
+        return cls(folder, database.create(folder / DATABASE, TABLES, _MEMORY_LIMIT))
 
     @classmethod
     def open(cls, folder: Path, *, read_only: bool = False) -> Self:
         """Open the results in a folder, to read or to add to them.
 
         Raises:
-            StoreError: there are none, another process adds to them, or this version cannot read or add to them.
+            ResultsError: there are none, another process adds to them, or this version cannot read or add to them.
         """
         path = folder / DATABASE
         if not path.is_file():
-            raise StoreError(f"there are no results in {folder}: it has no {DATABASE}, which `pagetide compare` makes")
-        store = cls(folder, _connect(path, read_only=read_only))
+            raise ResultsError(
+                f"there are no results in {folder}: it has no {DATABASE}, which `pagetide compare` makes"
+            )
+        store = cls(folder, database.connect(path, _MEMORY_LIMIT, read_only=read_only))
         try:
             store._check_columns(exactly=not read_only)
         except BaseException:
@@ -84,7 +74,7 @@ class Store:
             there = {column for table, column in found if table == name}
             needed = set(columns) if exactly else set(columns) - set(FIGURES)
             if needed - there or (exactly and there - needed):
-                raise StoreError(f"the results in {self.folder} are another version's: start anew with another --out")
+                raise ResultsError(f"the results in {self.folder} are another version's: start anew with another --out")
 
     def close(self) -> None:
         """Let go of the database."""
@@ -99,9 +89,9 @@ class Store:
     def plan(self, cells: Iterable[Cell], left_out: Iterable[LeftOut]) -> None:
         """Keep which cells the grid has, and what was left out of it."""
         planned = [(cell.key, cell.machine, cell.repeat, _json(cell.config)) for cell in cells]
-        with _Transaction(self._database):
-            self._insert_rows("planned", planned)
-            self._insert_rows("left_out", [tuple(one) for one in left_out])
+        with database.transaction(self._database):
+            database.insert(self._database, "planned", planned)
+            database.insert(self._database, "left_out", [tuple(one) for one in left_out])
 
     def planned(self) -> list[Cell]:
         """The cells of the grid, done or not, in their order."""
@@ -116,30 +106,25 @@ class Store:
         """Keep what became of a cell: all of it, or nothing if this is interrupted.
 
         Raises:
-            StoreError: it cannot be written.
+            ResultsError: it cannot be written.
         """
         key, result = record.cell.key, record.result
         try:
-            with _Transaction(self._database):
-                self._insert_rows("runs", [_run_row(record)])
+            with database.transaction(self._database):
+                database.insert(self._database, "runs", [_run_row(record)])
                 if result is not None:
                     bursts = [(key, number, *msgspec.structs.astuple(one)) for number, one in enumerate(result.bursts)]
-                    self._insert_rows("bursts", bursts)
+                    database.insert(self._database, "bursts", bursts)
                     self._insert_samples(key, result.samples)
         except duckdb.Error as error:
-            raise StoreError(f"results cannot be written to {self.folder}: {_first_line(error)}") from error
-
-    def _insert_rows(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        if rows:
-            places = ", ".join("?" * len(TABLES[table]))
-            self._database.executemany(f'INSERT INTO "{table}" VALUES ({places})', rows)  # noqa: S608 - our own name
+            raise database.not_written(self.folder, error) from error
 
     def _insert_samples(self, key: str, samples: Samples) -> None:
         columns = {name: getattr(samples, name) for name in list(SAMPLE_COLUMNS)[1:]}
         told = {name: column for name, column in columns.items() if None not in column}
         self._database.register("arrived", {name: np.array(column, _dtype(name)) for name, column in told.items()})
         wanted = ", ".join(name if name in told else "NULL" for name in columns)
-        self._database.execute(f"INSERT INTO samples SELECT ?, {wanted} FROM arrived", [key])  # noqa: S608
+        self._database.execute(f"INSERT INTO samples SELECT ?, {wanted} FROM arrived", [key])  # noqa: S608 - our own names
         self._database.unregister("arrived")
 
     def runs(self) -> list[Run]:
@@ -154,14 +139,14 @@ class Store:
         """The one run whose key begins so.
 
         Raises:
-            StoreError: none does, or more than one.
+            ResultsError: none does, or more than one.
         """
         found = [run for run in self.runs() if run.key.startswith(prefix.lower())]
         if not found:
-            raise StoreError(f"no run in {self.folder} has a key that begins with {prefix!r}")
+            raise ResultsError(f"no run in {self.folder} has a key that begins with {prefix!r}")
         if len(found) > 1:
             keys = ", ".join(run.key for run in found[:3])
-            raise StoreError(f"{len(found)} runs in {self.folder} have keys that begin with {prefix!r}: {keys} ...")
+            raise ResultsError(f"{len(found)} runs in {self.folder} have keys that begin with {prefix!r}: {keys} ...")
         return found[0]
 
     def result(self, run: Run) -> RunResult:
@@ -197,14 +182,14 @@ class Store:
     def bursts(self, key: str) -> list[Burst]:
         """The bursts of a run, in their order."""
         names = list(BURST_COLUMNS)[2:]
-        rows = self._rows(f"SELECT {', '.join(names)} FROM bursts WHERE key = ? ORDER BY number", [key])  # noqa: S608
+        rows = self._rows(f"SELECT {', '.join(names)} FROM bursts WHERE key = ? ORDER BY number", [key])  # noqa: S608 - our own names
         return [Burst(**dict(zip(names, row, strict=True))) for row in rows]
 
     def export(self) -> list[Path]:
         """Write the tables of runs, samples and bursts as Parquet files beside the database; their paths.
 
         Raises:
-            StoreError: they cannot be written.
+            ResultsError: they cannot be written.
         """
         paths = [self.folder / f"{name}.parquet" for name in EXPORTED]
         try:
@@ -212,7 +197,7 @@ class Store:
                 quoted = str(path).replace("'", "''")
                 self._database.execute(f"COPY {name} TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
         except duckdb.Error as error:
-            raise StoreError(f"results cannot be written to {self.folder}: {_first_line(error)}") from error
+            raise database.not_written(self.folder, error) from error
         return paths
 
     def _run(self, row: dict[str, Any]) -> Run:
@@ -235,37 +220,10 @@ class Store:
         try:
             return Cell(msgspec.json.decode(config, type=RunConfig), machine, repeat)
         except msgspec.ValidationError as error:
-            raise StoreError(f"the results in {self.folder} are another version's: {error}") from error
+            raise ResultsError(f"the results in {self.folder} are another version's: {error}") from error
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._database.execute(query, values).fetchall()
-
-
-class _Transaction:
-    """All of what is done within, or nothing."""
-
-    def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
-        self._database = database
-
-    def __enter__(self) -> None:
-        self._database.begin()
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            self._database.commit()
-        else:
-            self._database.rollback()
-
-
-def _connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    try:
-        return duckdb.connect(path, read_only=read_only, config=_SETTINGS)
-    except duckdb.IOException as error:
-        if "lock" in str(error):
-            raise StoreError(f"another process is using {path}: wait until it is done") from error
-        raise StoreError(f"{path} cannot be opened: {_first_line(error)}") from error
-    except duckdb.Error as error:
-        raise StoreError(f"{path} cannot be opened: {_first_line(error)}") from error
 
 
 def _run_row(record: Record) -> tuple[Any, ...]:
@@ -301,7 +259,3 @@ def _dtype(name: str) -> type[np.generic]:
 
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

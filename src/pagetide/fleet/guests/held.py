@@ -35,10 +35,15 @@ class Held(NamedTuple):
 def held(usage: Usage, response: Response) -> Held:
     """What hosts hold for these guests with this response."""
     found = Held(np.zeros(usage.grid.steps), np.zeros((len(usage.vms), FIGURES)))
+    follow_all(usage, response, found.bytes_by_step[np.newaxis], found.figures)
+    return found
+
+
+def follow_all(usage: Usage, response: Response, by_step: npt.NDArray[Any], figures: npt.NDArray[np.float64]) -> None:
+    """The same into two zeroed arrays, of which `by_step` has one row for all, or one for each VM."""
     stays, on_average = response.over(usage.grid.step_s)
     columns = usage.capacity_bytes, usage.used_bytes, usage.valid
-    follow(*columns, response.left, stays, on_average, response.fresh, response.fades, *found)
-    return found
+    follow(*columns, response.left, stays, on_average, response.fresh, response.fades, by_step, figures)
 
 
 @inline_kernel
@@ -62,8 +67,9 @@ def follow(
     by_step: Any,
     figures: Any,
 ) -> None:
-    """The whole of `held`, into two zeroed arrays."""
+    """The whole of `follow_all`."""
     for vm in range(used.shape[0]):
+        means = by_step[vm if by_step.shape[0] > 1 else 0]
         now = peak = before = ever = 0.0
         steps = 0
         sum_used = sum_capacity = sum_held = most = returned = refaulted = 0.0
@@ -94,7 +100,7 @@ def follow(
             now -= coming * (1.0 - stays)
             returned += coming * (1.0 - stays)
             before = use
-            by_step[step] += mean
+            means[step] += mean
             sum_used += use
             sum_capacity += there
             sum_held += mean

@@ -2,10 +2,9 @@
 
 By the costs that the simulated machine is made of (machine/costs.py), per block as that machine counts them: a report's
 share and each block's, of the guest's worker and of the host, or for `shared`, which reports nothing, a batch's share
-and each frame that the host takes; discarding the block; a fault for each page that is
-touched again. All that came back is taken to have come in blocks of the setting's own order, the smallest that it
-reports: larger ones are cheaper, so this is an upper bound below order 9. What walking, looking at
-frames and taking locks costs is not in it.
+and each frame that the host takes; discarding the block; a fault for each page that is touched again. All that came
+back is taken to have come in blocks of the setting's own order, the smallest that it reports: larger ones are cheaper,
+so this is an upper bound below order 9. What walking, looking at frames and taking locks costs is not in it.
 """
 
 from typing import NamedTuple

@@ -75,7 +75,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
         return self.modelled - self.simulated
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A setting and guest over all its days.
 
     Attributes:
@@ -168,7 +168,16 @@ def verdicts(checked: Sequence[Checked]) -> list[Verdict]:
         own = [one for one in checked if (one.setting, one.guest) == (setting, guest)]
         off = np.abs([one.off for one in own])
         simulated, model = (float(np.mean([getattr(one, name) for one in own])) for name in ("simulated", "modelled"))
-        found.append(Verdict(setting, guest, simulated, model, float(off.mean()), float(off.max())))
+        found.append(
+            Verdict(
+                setting=setting,
+                guest=guest,
+                simulated=simulated,
+                modelled=model,
+                mean_off=float(off.mean()),
+                most_off=float(off.max()),
+            )
+        )
     return found
 
 
@@ -186,22 +195,11 @@ def read_verdicts(path: Path) -> tuple[str, list[Verdict]]:
         raise ConfigError(
             f"{path} does not hold a check as `pagetide fleet check --json` prints it: {error}"
         ) from error
-    return found.about, [Verdict(*msgspec.structs.astuple(one)) for one in found.verdicts]
-
-
-class _Told(msgspec.Struct, frozen=True):
-    """A Verdict as JSON has it."""
-
-    setting: str
-    guest: str
-    simulated: float
-    modelled: float
-    mean_off: float
-    most_off: float
+    return found.about, found.verdicts
 
 
 class _File(msgspec.Struct, frozen=True):
     """What of that file is read."""
 
     about: str
-    verdicts: list[_Told]
+    verdicts: list[Verdict]

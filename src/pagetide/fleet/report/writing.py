@@ -15,7 +15,7 @@ from pagetide.fleet.report.classes import CLASSES, classes
 from pagetide.fleet.report.findings import findings
 from pagetide.fleet.report.pictures import LEVELS, draw_density, draw_held, heat
 from pagetide.fleet.report.told import Told
-from pagetide.fleet.runs.jobs import CLUSTER_VMS
+from pagetide.fleet.runs.jobs import cluster_vms
 from pagetide.fleet.runs.summary import LOW_HIGH, MONTH_H, SettingSummary, held_by_step
 from pagetide.fleet.usage.oddities import sentences
 from pagetide.pages.whole import Section, made, page
@@ -103,15 +103,16 @@ def _hosts(told: Told) -> Markup:
     begins_day = told.grid.days * PLANNED_SHARE
     return _html(
         "hosts.html", maps=maps, levels=LEVELS, span_h=HEAT_SPAN_S / 3600, begins_day=begins_day,
-        ends_day=told.grid.days, cluster_vms=CLUSTER_VMS, shown=_HOSTS_SHOWN,
+        ends_day=told.grid.days, cluster_vms=cluster_vms(told.grid), shown=_HOSTS_SHOWN,
     )  # fmt: skip
 
 
 def _assumptions(told: Told) -> Markup:
     used = told.found.settings[-1]
     return _html(
-        "assumptions.html", oddities=sentences(told.oddities), question=told.question, cluster_vms=CLUSTER_VMS,
-        planned=PLANNED_SHARE, low_high=LOW_HIGH, used=used, versions=told.versions, found=told.found, costs=told.costs,
+        "assumptions.html", oddities=sentences(told.oddities), question=told.question,
+        cluster_vms=cluster_vms(told.grid), planned=PLANNED_SHARE, low_high=LOW_HIGH, used=used,
+        versions=told.versions, found=told.found, costs=told.costs,
         checked=told.checked, mean_off_max=MEAN_OFF_MAX, off_max=OFF_MAX,
     )  # fmt: skip
 

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import duckdb
 
-from pagetide.fleet.runs.store import FIGURE_COLUMNS, Results, ResultsError
+from pagetide.fleet.runs.store import FIGURE_COLUMNS, Results
+from pagetide.workers.database import not_written
 
 _FIGURES = ", ".join(FIGURE_COLUMNS)
 
 _QUERIES = {
     "held": "SELECT name AS setting, step, sum(held_bytes)::DOUBLE AS held_bytes FROM steps JOIN jobs USING (job) "
     "GROUP BY jobs.setting, name, step ORDER BY jobs.setting, step",
-    "vms": f"SELECT name AS setting, vm, reserved_bytes, {_FIGURES} FROM vms JOIN jobs USING (job) "  # noqa: S608
+    "vms": f"SELECT name AS setting, vm, reserved_bytes, {_FIGURES} FROM vms JOIN jobs USING (job) "  # noqa: S608 - our own names
     "ORDER BY jobs.setting, job, vms.rowid",
     "plans": "SELECT name AS setting, plan, draw, sum(vms)::BIGINT AS vms, sum(hosts)::BIGINT AS hosts, "
     "sum(host_steps)::BIGINT AS host_steps, sum(pressed_steps)::BIGINT AS pressed_steps, sum(begun)::BIGINT AS begun, "
@@ -39,7 +40,6 @@ def export(results: Results) -> list[Path]:
             try:
                 results.database.execute(f"COPY ({query}) TO '{quoted}' ({options})")
             except duckdb.Error as error:
-                problem = str(error).strip().splitlines()[0]
-                raise ResultsError(f"results cannot be written to {results.folder}: {problem}") from error
+                raise not_written(results.folder, error) from error
             paths.append(path)
     return paths

@@ -116,10 +116,15 @@ class Carried(NamedTuple):
         return found, Oddities()
 
 
+def cluster_vms(grid: Grid) -> int:
+    """How many VMs share a cluster at the most: fewer over a long time, so that a job's arrays have a bound."""
+    return max(1, min(CLUSTER_VMS, _CELLS_MAX // grid.steps))
+
+
 def cut(source: Divisible, responses: Sequence[Response], question: Question) -> Iterator[Job]:
     """All jobs of a fleet: cluster by cluster, each under every setting."""
     vms = len(source.vms)
-    size = max(1, min(CLUSTER_VMS, _CELLS_MAX // source.grid.steps))
+    size = cluster_vms(source.grid)
     number = 0
     for cluster_number, first in enumerate(range(0, vms, size)):
         end = min(first + size, vms)

@@ -4,7 +4,6 @@ Bytes are kept as whole numbers: sums of them do not depend on the order in whic
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +16,8 @@ from pagetide.fleet.guests.held import CAPACITY, HELD, HELD_MOST, REFAULTED, RET
 from pagetide.fleet.hosts.answering.answer import Answer
 from pagetide.fleet.hosts.pressure import Pressure
 from pagetide.fleet.runs.jobs import Done
+from pagetide.workers import database
+from pagetide.workers.database import ResultsError
 
 DATABASE = "fleet.duckdb"
 """The database's name in its folder."""
@@ -52,20 +53,16 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 }
 """Each table's columns. `setting` and `job` are numbers; a VM, plan or draw is one of its job."""
 
-_SETTINGS: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "memory_limit": "512MB"}
-
-
-class ResultsError(ValueError):
-    """Results that cannot be had, kept or gone on with; the message is one sentence."""
+_MEMORY_LIMIT = "512MB"
 
 
 class Results:
     """The results in one folder. Close it, or use it in a `with` statement."""
 
-    def __init__(self, folder: Path, database: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, folder: Path, opened: duckdb.DuckDBPyConnection) -> None:
         """Take an open database; `create`, `open` and `resume` make one."""
         self.folder = folder
-        self.database = database
+        self.database = opened
 
     @classmethod
     def create(cls, folder: Path, question: Any) -> Self:
@@ -78,28 +75,8 @@ class Results:
         Raises:
             ResultsError: there are results already, or it cannot be made.
         """
-        path = folder / DATABASE
-        if path.exists():
-            raise ResultsError(f"{folder} has results already: --resume goes on with them, another --out keeps them")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            results = cls(folder, duckdb.connect(path, config=_SETTINGS))
-            results._begin(question)
-        except (OSError, duckdb.Error) as error:
-            raise ResultsError(f"results cannot be written to {folder}: {_first_line(error)}") from error
-        return results
-
-    def _begin(self, question: Any) -> None:
-        """Make all tables and keep what is asked, or nothing of that."""
-        try:
-            with self._transaction():
-                for name, columns in TABLES.items():
-                    definitions = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-                    self.database.execute(f"CREATE TABLE {name} ({definitions})")
-                self.database.execute("INSERT INTO asked VALUES (?)", [_json(question)])
-        except BaseException:
-            self.close()
-            raise
+        asked = {"asked": (_json(question),)}
+        return cls(folder, database.create(folder / DATABASE, TABLES, _MEMORY_LIMIT, asked))
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -111,13 +88,10 @@ class Results:
         path = folder / DATABASE
         if not path.is_file():
             raise ResultsError(f"there is nothing to go on with in {folder}: it has no {DATABASE}")
-        try:
-            results = cls(folder, duckdb.connect(path, config=_SETTINGS))
-            if not results._is_begun:
-                results.close()
-                raise ResultsError(f"nothing was begun in {path}: delete it, and start without --resume")
-        except duckdb.Error as error:
-            raise ResultsError(f"{path} cannot be read: {_first_line(error)}") from error
+        results = cls(folder, database.connect(path, _MEMORY_LIMIT))
+        if not results._is_begun:
+            results.close()
+            raise ResultsError(f"nothing was begun in {path}: delete it, and start without --resume")
         return results
 
     @property
@@ -172,11 +146,11 @@ class Results:
             ResultsError: it cannot be written.
         """
         try:
-            with self._transaction():
+            with database.transaction(self.database):
                 for table, columns in _tables_of(done):
                     self._insert(table, done.job.number, columns)
         except duckdb.Error as error:
-            raise ResultsError(f"results cannot be written to {self.folder}: {_first_line(error)}") from error
+            raise database.not_written(self.folder, error) from error
 
     def _insert(self, table: str, job: int, columns: dict[str, Any]) -> None:
         arrays = {name: _whole(np.asarray(column)) for name, column in columns.items()}
@@ -187,16 +161,6 @@ class Results:
                 [job],
             )
             self.database.unregister("arrived")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self.database.begin()
-        try:
-            yield
-        except BaseException:
-            self.database.rollback()
-            raise
-        self.database.commit()
 
 
 def _tables_of(done: Done) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -231,7 +195,3 @@ def _whole(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

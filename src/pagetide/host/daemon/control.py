@@ -19,7 +19,6 @@ import numpy as np
 from pagetide.host.daemon.guest_sockets import GuestSocket, GuestSockets
 from pagetide.host.daemon.guests import Standing
 from pagetide.host.daemon.states import (
-    GuestFigures,
     GuestState,
     WaitingState,
     figures_of,
@@ -27,6 +26,7 @@ from pagetide.host.daemon.states import (
     waiting_state,
 )
 from pagetide.host.daemon.targets import TargetError, check_targets
+from pagetide.host.device.figures import GuestFigures
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.guest.gone import GuestGoneError
 from pagetide.host.guest.wishes import TargetBytes, Wishes

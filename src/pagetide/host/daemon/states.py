@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from pagetide.host.daemon.guest_sockets import GuestSocket
 from pagetide.host.daemon.guests import Standing
+from pagetide.host.device.figures import ROUND_US, GuestFigures
 from pagetide.host.device.lag import Lag
-from pagetide.host.device.round_times import ROUND_US
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.host.memory.held import Held
 from pagetide.host.memory.ledger import WORD_NAMES
@@ -76,37 +76,6 @@ class GuestState(msgspec.Struct, frozen=True):
     attached: bool = True
     held_bytes: int = 0
     held: Held | None = None
-
-
-class GuestFigures(msgspec.Struct, frozen=True, array_like=True):
-    """What is measured of a guest, for who asks for many guests again and again; as in `GuestState`.
-
-    Attributes:
-        name: its name.
-        account: as there, and so are the others.
-        words: of the ledger, those that were asked for, in the order in which they were.
-        waited: how many reports waited, and for how many microseconds in all.
-        within: how many of these waited no longer than each of `ROUND_US`.
-        wrong: what went wrong: rings, discards, malformed descriptors.
-    """
-
-    name: str
-    account: int
-    state: str
-    given_up: int
-    resting: bool
-    allowance_spent_s: float
-    ram_bytes: int
-    shared_bytes: int
-    held_bytes: int
-    target_bytes: int
-    balloon_bytes: int
-    waiting: dict[str, int]
-    statistics: dict[str, int]
-    words: list[int]
-    waited: tuple[int, int]
-    within: list[int]
-    wrong: tuple[int, int, int]
 
 
 class WaitingState(msgspec.Struct, frozen=True):

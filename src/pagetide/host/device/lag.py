@@ -6,7 +6,7 @@ Beside it is counted how many waited no longer than each of a few round times, f
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.host.device.round_times import ROUND_US
+from pagetide.host.device.figures import ROUND_US
 from pagetide.jit import kernel
 
 _SUB_SHIFT = 3

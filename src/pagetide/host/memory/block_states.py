@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pagetide.atomics import load_i64
 from pagetide.host.memory.page_map import HELD, NEVER, PARTIAL, REFAULTED, RETURNED, UNKNOWN, MapPiece
-from pagetide.host.memory.presence import held_bytes, room_after
+from pagetide.host.memory.presence import held_bytes, page_bits, room_after
 from pagetide.jit import kernel
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SHIFT
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
@@ -159,12 +159,7 @@ def _marked_pages(marks: int, first: int, end: int) -> int:
     """How many of the pages `first … end` have their bit set in the words at an address."""
     count: int = 0
     for word in range(first >> 6, (end - 1 >> 6) + 1):
-        low = max(first - (word << 6), 0)
-        high = end - (word << 6)
-        bits = -1 << low
-        if high < 64:
-            bits &= ~(-1 << high)
-        bits &= load_i64(marks + (word << 3))
+        bits = page_bits(word, first, end) & load_i64(marks + (word << 3))
         # the sum of ever larger groups of bits (H. S. Warren, Hacker's Delight, 5-1); the sign bit goes with the masks
         bits = bits - (bits >> 1 & 0x5555555555555555)
         bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333)

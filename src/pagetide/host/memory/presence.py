@@ -19,7 +19,7 @@ import errno as errors
 import os
 
 from pagetide.atomics import errno, load_i64, store_i64
-from pagetide.jit import external, int32, int64, kernel
+from pagetide.jit import external, inline_kernel, int32, int64, kernel
 from pagetide.memory.metadata import gone_metadata
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
@@ -145,15 +145,20 @@ def returned_bytes(fd: int, length_bytes: int, room: int, weigh: int, held: int,
     return returned
 
 
+@inline_kernel
+def page_bits(word: int, first: int, end: int) -> int:
+    """Which bits of a word of marks are those of the pages `first … end`, some of which it has."""
+    bits = -1 << max(first - (word << 6), 0)
+    if end - (word << 6) < 64:
+        bits &= ~(-1 << (end - (word << 6)))
+    return bits
+
+
 @kernel
 def mark_pages(marks: int, first: int, end: int, value: int) -> None:
     """Set (`value` 1) or clear (0) the bits of the pages `first … end` in the words at an address, the lowest first."""
     for word in range(first >> 6, (end - 1 >> 6) + 1):
-        low = max(first - (word << 6), 0)
-        high = end - (word << 6)
-        bits = -1 << low
-        if high < 64:
-            bits &= ~(-1 << high)
+        bits = page_bits(word, first, end)
         address = marks + (word << 3)
         store_i64(address, load_i64(address) | bits if value != 0 else load_i64(address) & ~bits)
 

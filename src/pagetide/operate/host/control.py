@@ -1,9 +1,10 @@
 """The control socket of a running `pagetide serve`, from outside: a request, and its answer."""
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -62,6 +63,39 @@ class ControlConnection:
             if len(data) > _ANSWER_BYTES_MAX:
                 raise ConnectionAbortedError("the answer is too long for a daemon's")
         return bytes(data)
+
+
+class Part(msgspec.Struct, kw_only=True):
+    """An answer that tells some of the guests: what all such answers have."""
+
+    error: str | None = None
+    more_after: str | None = None
+
+
+_Kind = TypeVar("_Kind", bound=Part)
+
+
+def ask_in_parts(control: Path, request: dict[str, Any], kind: type[_Kind], *, timeout_s: float) -> Iterator[_Kind]:
+    """The answers to a request for so many guests, and then for those after them, until all are told.
+
+    While one answer is dealt with, the next is being made.
+
+    Raises:
+        OSError: nobody answers there, or not in time, or the daemon refuses.
+        msgspec.DecodeError: what answers is no daemon of ours, or another release's.
+    """
+    decoder = msgspec.json.Decoder(kind)
+    with ControlConnection(control, timeout_s=timeout_s) as connection:
+        connection.send(request)
+        after: str | None = ""
+        while after is not None:
+            part = decoder.decode(connection.receive())
+            if part.error is not None:
+                raise ConnectionAbortedError(part.error)
+            after = part.more_after
+            if after is not None:
+                connection.send(request | {"after": after})
+            yield part
 
 
 def ask(control: Path, request: dict[str, Any], *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:

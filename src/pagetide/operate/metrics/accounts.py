@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import add
 from typing import NamedTuple
 
+from pagetide.host.device.figures import GuestFigures
 from pagetide.operate.metrics.series import COUNTED, PRESENT, Value, counted_values, present_values, series_count
-from pagetide.operate.metrics.told import ToldGuest, ToldSocket
+from pagetide.operate.metrics.told import ToldSocket
 
 REMEMBERED_S = 300.0
 """For how long the counters of a guest that has left are told: longer than a reboot takes."""
@@ -36,7 +37,7 @@ class _Account:
         self._before: Counts = []
         self._last: Counts = []
 
-    def note(self, guest: ToldGuest) -> None:
+    def note(self, guest: GuestFigures) -> None:
         """Take what is told now."""
         now = counted_values(guest)
         if guest.account != self._number:
@@ -60,7 +61,7 @@ class Accounts:
         self._clock_s = clock_s
         self._accounts: dict[str, _Account] = {}
 
-    def attached(self, guests: Iterable[ToldGuest]) -> Iterator[Row]:
+    def attached(self, guests: Iterable[GuestFigures]) -> Iterator[Row]:
         """What is to be told of guests that are attached."""
         now_s = self._clock_s()
         for guest in guests:

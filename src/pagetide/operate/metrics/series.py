@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from pagetide.host.device.round_times import ROUND_US
-from pagetide.operate.metrics.told import ToldGuest
+from pagetide.host.device.figures import ROUND_US, GuestFigures
 
 Value = int | float | str | None
 """What a series has; None where there is none now."""
@@ -92,7 +91,7 @@ _take_sizes = attrgetter(*(field for _, _, field in _SIZES))
 _STATISTICS_WORDS = tuple(word for *_, word in _STATISTICS)
 
 
-def present_values(guest: ToldGuest) -> list[Value]:
+def present_values(guest: GuestFigures) -> list[Value]:
     """By `PRESENT`."""
     return [
         *_take_sizes(guest),
@@ -142,7 +141,7 @@ WORDS = (
 """Which of the ledger's words these take, in their order."""
 
 
-def counted_values(guest: ToldGuest) -> list[int | float]:
+def counted_values(guest: GuestFigures) -> list[int | float]:
     """By `COUNTED`."""
     count, sum_us = guest.waited
     return [*guest.words, *guest.wrong, *guest.within, count, count, sum_us / 1e6, guest.allowance_spent_s]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from pagetide.operate.host.control import ControlConnection
+from pagetide.operate.host.control import Part, ask_in_parts
 
 PAGE = 32
 """How many guests are asked for at once: for each the daemon's loop takes some 30 µs, in which it serves nobody."""
@@ -43,29 +43,12 @@ class ToldSocket(msgspec.Struct):
     name: str
 
 
-class _Answer(msgspec.Struct):
+class _Told(Part):
     guests: list[ToldGuest]
     waiting: list[ToldSocket]
-    error: str | None = None
-    more_after: str | None = None
-
-
-_decoder = msgspec.json.Decoder(_Answer)
 
 
 def ask_daemon(control: Path) -> Iterator[tuple[list[ToldGuest], list[ToldSocket]]]:
-    """All guests and all sockets that wait for one, a few at a time.
-
-    Raises:
-        OSError: nobody answers there, or not in time.
-        msgspec.DecodeError: what answers is no daemon of ours, or another release's.
-    """
-    with ControlConnection(control, timeout_s=_TIMEOUT_S) as connection:
-        after: str | None = ""
-        while after is not None:
-            connection.send({"command": "list", "most": PAGE, "after": after})
-            answer = _decoder.decode(connection.receive())
-            if answer.error is not None:
-                raise ConnectionAbortedError(answer.error)
-            yield answer.guests, answer.waiting
-            after = answer.more_after
+    """All guests and all sockets that wait for one, a few at a time; raises what `ask_in_parts` does."""
+    for told in ask_in_parts(control, {"command": "list", "most": PAGE}, _Told, timeout_s=_TIMEOUT_S):
+        yield told.guests, told.waiting
