@@ -62,6 +62,8 @@ def as_text(state: State, parts: Sequence[Part]) -> str:
         lines.append("  ".join(cells))
     for part in parts:
         _, never, others = _reached(state, part)
+        if part.name in state.parts and state.parts[part.name].told:
+            lines += ["", state.parts[part.name].told]
         lines += ["", f"{part.name}: {'; '.join(others)}"] if others else []
         lines += ["", f"{part.name}, never reached:", *[f"  {path}" for path in never]] if never else []
     for failure in state.failures:
@@ -93,6 +95,8 @@ def as_markdown(state: State, parts: Sequence[Part]) -> str:
         lines.append("Nothing.")
     for part in parts:
         reached, never, others = _reached(state, part)
+        told = state.parts[part.name].told if part.name in state.parts else ""
+        lines += ["", f"## {part.name}: what the last trial found", "", told] if told else []
         lines += ["", f"## {part.name}: paths", ""]
         lines += [f"Counted: {'; '.join(others)}.", ""] if others else []
         lines += (
