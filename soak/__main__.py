@@ -24,7 +24,7 @@ from soak.part import BrokenError, CutShortError, Part
 from soak.rings import Rings
 from soak.stamps import Stamps
 from soak.state import Done, Failure, State, StateError, load, save
-from soak.table import as_markdown, as_text
+from soak.table import as_markdown, as_text, folded
 
 PARTS: dict[str, type[Part]] = {
     part.name: part for part in (Explored, Rings, Messages, Kills, Abandoned, Stamps, Operators)
@@ -180,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--slice", type=float, default=60.0, metavar="SECONDS", help="how long a part goes on at a time (%(default)g)")
     add("--markdown", type=Path, metavar="FILE", help="write the table to this file, too")
+    add("--into", type=Path, metavar="FILE", help="put the rows and sections of these parts into this page of others")
     add("--again", action="store_true", help="try only what has broken, again, and make the table with what came of it")
     add(
         "--table",
@@ -193,7 +194,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Soak; 0 if nothing broke, 1 if something did, 2 for bad arguments, 130 after Ctrl-C."""
     parser = _parser()
     chosen = parser.parse_args(argv)
-    names = list(dict.fromkeys(chosen.part or (name for name, part in PARTS.items() if not part.takes_all)))
+    only_shown = chosen.table or chosen.again
+    usual = [name for name, part in PARTS.items() if only_shown or not part.takes_all]
+    names = list(dict.fromkeys(chosen.part or usual))
     if chosen.seed is not None:
         if len(names) != 1:
             parser.error("--seed wants one --part")
@@ -201,23 +204,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             PARTS[names[0]](), chosen.seed, _REPLAY_MAX_S if chosen.minutes is None else 60 * chosen.minutes
         )
     folders = chosen.state or [Path(".soak")]
-    if len(folders) > 1 and not (chosen.table or chosen.again):
+    if len(folders) > 1 and not only_shown:
         parser.error("several --state are for --table and --again")
     parts = [PARTS[name]() for name in names]
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         if chosen.again:
             _try_again(folders, parts)
-        if chosen.table or chosen.again:
+        if only_shown:
             state = load(folders[0])
             for folder in folders[1:]:
                 state.add(load(folder))
-            _show_table(state, parts, chosen.markdown)
+            _show_table(state, parts, chosen.markdown, chosen.into)
             now = [failure for failure in state.failures if not failure.again.endswith(_PASSED)]
             return STATUS_BROKE if now else 0
         soak = Soak(parts, folders[0], chosen.slice)
         interrupted = _soak_for(soak, _MINUTES if chosen.minutes is None else chosen.minutes)
-        _show_table(soak.state, parts, chosen.markdown)
+        _show_table(soak.state, parts, chosen.markdown, chosen.into)
     except StateError as error:
         print(f"soak: {error}", file=sys.stderr)
         return STATUS_USAGE
@@ -234,13 +237,15 @@ def _soak_for(soak: Soak, minutes: float) -> bool:
     return False
 
 
-def _show_table(state: State, parts: Sequence[Part], markdown: Path | None) -> None:
+def _show_table(state: State, parts: Sequence[Part], markdown: Path | None, into: Path | None) -> None:
     print(as_text(state, parts))
-    if markdown is not None:
-        try:
+    try:
+        if markdown is not None:
             write_whole(markdown, as_markdown(state, parts).encode())
-        except OSError as error:
-            raise StateError(f"{markdown} cannot be written: {error.strerror}") from error
+        if into is not None:
+            write_whole(into, folded(into.read_text(), state, parts).encode())
+    except OSError as error:
+        raise StateError(f"{into or markdown} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":
