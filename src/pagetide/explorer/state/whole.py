@@ -28,26 +28,28 @@ from pagetide.guest.allocator.zone_layout import (
     ISOLATED_BLOCKS,
     LIST_WORDS,
     MAP_BASE,
+    MIGRATETYPES,
     NOTIFY_SPLITS,
     NR_FREE,
-    NR_LISTS,
     NR_PAGES,
     NR_REPORTED,
     NR_VCPUS,
     OLDEST,
-    PCP_BLOCKS,
+    PAGEBLOCKS,
     PCP_LISTS,
     PCP_LOCK,
-    PCP_PAGES_MAX,
+    PCP_RINGS,
     RECORD_WORDS,
     REQUEST,
     SPARES,
     STAMP_ERRORS,
     SYNC_HINTS,
     TICK,
+    TYPE_WORDS,
     WAKE,
     ZONE_LOCK,
     frame_table_base,
+    pcp_room,
     vcpu_base,
 )
 from pagetide.memory.frame_table import BEGUN, ENDED, FRAMES, INSTALLS, TAKING_MAX
@@ -107,15 +109,13 @@ class MachineState:
         yield NR_REPORTED, NR_REPORTED + orders
         self._bases = [vcpu_base(vcpu) for vcpu in range(words[NR_VCPUS])]
         self._pcp_room = 2 * machine.scenario.pcp_high[1] + 1
-        self._lists = [
-            (PCP_LISTS + LIST_WORDS * order, PCP_BLOCKS + 2 * PCP_PAGES_MAX - (2 * PCP_PAGES_MAX >> order))
-            for order in machine.scenario.pcp_orders
-        ]
+        self._lists = {base: list(self._lists_of(machine, base)) for base in self._bases}
         for base in self._bases:
-            yield base + PCP_LOCK, base + PCP_LISTS + LIST_WORDS * NR_LISTS
+            yield base + PCP_LOCK, base + PCP_LISTS
             yield base + STAMP_ERRORS, base + STAMP_ERRORS + 1
-            for _, ring in self._lists:
-                yield base + ring, base + ring + self._pcp_room
+            for place, ring in self._lists[base]:
+                yield place, place + LIST_WORDS
+                yield ring, ring + self._pcp_room
             yield base + HINT_COUNT, base + HINT_COUNT + 1
             yield base + HINT_BLOCKS, base + HINT_BLOCKS + HINTS_SEEN_MAX
         self._spares = vcpu_base(words[NR_VCPUS])
@@ -125,6 +125,15 @@ class MachineState:
             yield FRAME_TABLE, FRAME_TABLE + 1
             yield table, table + FRAMES + machine.frames
         yield words[MAP_BASE], len(words)
+
+    def _lists_of(self, machine: "ExploredMachine", base: int) -> Iterator[tuple[int, int]]:
+        """Where the words of each of a vCPU's lists are, and where its ring begins."""
+        twice = 2 * pcp_room(machine.words[NR_PAGES], machine.words[NR_VCPUS])
+        for migratetype in range(MIGRATETYPES if machine.words[PAGEBLOCKS] else 1):
+            lists = base + migratetype * TYPE_WORDS
+            for order in machine.scenario.pcp_orders:
+                ring = machine.words[lists + PCP_RINGS] + twice - (twice >> order)
+                yield lists + PCP_LISTS + LIST_WORDS * order, ring
 
     def _forget_what_nobody_sees(self) -> None:
         words, pages, first_words = self._words, self._pages, self._ram.first_words
@@ -151,11 +160,10 @@ class MachineState:
 
     def _straighten_lists(self, base: int) -> None:
         words, room = self._words, self._pcp_room
-        for place, ring in self._lists:
-            oldest, end = words[base + place + OLDEST], words[base + place + END]
-            listed = words[base + ring + oldest : base + ring + end]
-            words[base + ring : base + ring + room] = listed + [0] * (room - len(listed))
-            words[base + place + OLDEST], words[base + place + END] = 0, len(listed)
+        for place, ring in self._lists[base]:
+            listed = words[ring + words[place + OLDEST] : ring + words[place + END]]
+            words[ring : ring + room] = listed + [0] * (room - len(listed))
+            words[place + OLDEST], words[place + END] = 0, len(listed)
 
     def _count_anew(self) -> None:
         """Of batches only counts whether one is under way, and whether one ended since a vCPU looked."""
