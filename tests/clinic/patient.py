@@ -46,7 +46,7 @@ def fill(size_mib: int) -> str:
 
 FILL, FREE = fill(250), "rm /mnt/fill"
 
-_APPLETS = ("cat", "dd", "grep", "insmod", "ls", "mkdir", "mount", "rm", "sh", "sleep", "stty", "seq", "sync")
+_APPLETS = ("cat", "chmod", "dd", "grep", "insmod", "ls", "mkdir", "mount", "rm", "sh", "sleep", "stty", "seq", "sync")
 _ANSWER_MAX_S = 120.0
 
 
