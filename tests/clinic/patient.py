@@ -47,7 +47,7 @@ def fill(size_mib: int) -> str:
 FILL, FREE = fill(250), "rm /mnt/fill"
 
 _APPLETS = (
-    *("cat", "dd", "grep", "insmod", "ls", "mkdir", "mount", "poweroff", "reboot"),
+    *("cat", "chmod", "dd", "grep", "insmod", "ls", "mkdir", "mount", "poweroff", "reboot"),
     *("rm", "sh", "sleep", "stty", "seq", "sync"),
 )
 _ANSWER_MAX_S = 120.0
