@@ -9,9 +9,9 @@ Their hosts back memory with pages of 2 MiB: what they hold grows in steps of th
 
 Here a compiler's memory grows over the first half of its life, and goes at its end; some pages beside one another are
 touched together. Files are single pages. What stays of each build are files that compilers read, here and there among
-what they make. All is scaled down by SCALE, but times: a report of Linux's 32 blocks is then one block. All three settings have the times
-of HyperAlloc's run, though each had its own. The workload is fitted to what the samples say is in use, and
-to nothing that they say is held.
+what they make. All is scaled down by SCALE, but times: a report of Linux's 32 blocks is then one block. All three
+settings have the times of HyperAlloc's run, though each had its own. The workload is fitted to what the samples say is
+in use, and to nothing that they say is held.
 """
 
 from collections.abc import Iterator
