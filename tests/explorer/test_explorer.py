@@ -92,7 +92,7 @@ def test_what_is_written_for_a_design_is_explored_in_it() -> None:
     assert scenarios_of("balloon") == SCENARIOS_BALLOON
     assert scenarios_of("scan") == SCENARIOS
     assert scenarios_of("sync").keys() == SCENARIOS.keys() - {"cool"}
-    assert scenarios_of("pool").keys() == SCENARIOS.keys() - {"cool"} | {"runs"}
+    assert scenarios_of("pool").keys() == SCENARIOS.keys() - {"cool"} | {"runs", "claimed"}
 
 
 def test_a_guest_that_is_broken_from_the_start_has_no_steps() -> None:
@@ -118,6 +118,18 @@ def test_same_counts_each_time() -> None:
     """An exploration is deterministic: the same states, steps and ends."""
     first, second = (Explorer("scan", SCENARIOS["ring"]).run(STATES_MAX) for _ in range(2))
     assert first._replace(seconds=0) == second._replace(seconds=0)
+
+
+@pytest.mark.parametrize(("design", "scenario"), [("scan", "ring"), ("balloon", "relief"), ("pool", "runs")])
+def test_the_device_writes_to_no_range_that_is_no_part_of_the_state(design: str, scenario: str) -> None:
+    """The room for an element's ranges is for 1024; as many as the guest has pages are looked at."""
+    machine = Explorer(design, scenarios_of(design)[scenario])
+    machine.run(2000)
+    explored = machine._machine
+    for queue in explored.queues:
+        assert not queue.served.ranges[explored.scenario.nr_pages :].any()
+    ranges = [arrays[-1] for (_, _, _, arrays, _), _ in machine._numbers]
+    assert any(any(each) for each in ranges)
 
 
 def test_stops_at_too_many_states() -> None:

@@ -43,6 +43,7 @@ def run(
     rate: Annotated[float | None, Parameter(group=GUEST)] = None,
     mix: Annotated[str | None, Parameter(group=GUEST)] = None,
     stream: Annotated[str | None, Parameter(group=GUEST)] = None,
+    pcp: Annotated[str | None, Parameter(group=GUEST)] = None,
     migratetypes: Annotated[bool | None, Parameter(group=GUEST)] = None,
     backing: Annotated[str | None, Parameter(group=GUEST)] = None,
     seed: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
@@ -59,6 +60,7 @@ def run(
     hints: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
     drop_share: Annotated[float | None, Parameter(group=REPORTING)] = None,
     keep: Annotated[float | None, Parameter(group=REPORTING)] = None,
+    split: Annotated[bool | None, Parameter(group=REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=REPORTING)] = None,
     device: Annotated[str | None, Parameter(group=REPORTING)] = None,
     fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, group=REPORTING)] = (),
@@ -97,6 +99,8 @@ def run(
         mix: Shares of the memory by order of the blocks. [default: 9=0.5,4=0.125,2=0.125,0=0.25; web and database
             their own]
         stream: Run the operations of this Parquet file instead, as --save-stream writes it.
+        pcp: The most that a vCPU keeps on lists of its own, out of the reach of reporting; more than its share of an
+            eighth of RAM is that much, as in Linux since 6.7. [default: 16MiB]
         migratetypes: Whether what cannot be moved is kept together, as in Linux, by free lists of each kind.
             [default: if the stream says what can be]
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
@@ -119,6 +123,8 @@ def run(
         hints: Length of a vCPU's array of hints, for notify-array and hybrid. [default: 256]
         drop_share: Share of its hints that hybrid may drop before it scans. [default: 0.01]
         keep: What pool keeps unreported, in seconds for which it lasts at the rate of allocations of late. [default: 5]
+        split: Whether pool gives back parts of the host's 2 MiB pages, too, each of which splits one; otherwise what is
+            free in pieces stays there.
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         device: Who serves the balloon: pagetide, or qemu, a stock QEMU without a guest. [default: pagetide]
         fault: What goes wrong, as above; may be given more than once.
@@ -139,11 +145,12 @@ def run(
 
     given: dict[str, Any] = {
         "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
-        "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "migratetypes": migratetypes,
+        "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "pcp": pcp,
+        "migratetypes": migratetypes,
         "fault": fault or None, "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay,
         "capacity": capacity, "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom,
-        "in-flight": in_flight, "hints": hints, "drop-share": drop_share, "keep": keep, "verify": verify,
-        "device": device,
+        "in-flight": in_flight, "hints": hints, "drop-share": drop_share, "keep": keep, "split": split,
+        "verify": verify, "device": device,
     }  # fmt: skip
     in_file = read_file(config) if config else {}
     settings = make_config(in_file, given)
@@ -216,6 +223,8 @@ def boot(
             makes its objects; all but a fifth is removed.
         order: The smallest block that is reported is 2^ORDER of the guest's pages. [default: the kernel's own]
         tend: Run `pagetide tend` in the guest.
+        split: Whether pool gives back parts of the host's 2 MiB pages, too, each of which splits one; otherwise what is
+            free in pieces stays there.
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         peer: Give the guest QEMU's own balloon instead of ours, for comparison.
         socket: Attach the guest to a running `pagetide serve` at this socket.

@@ -24,7 +24,7 @@ from pagetide.explorer.ground import (
 from pagetide.explorer.rings import inflate_driver, join, report_driver
 from pagetide.explorer.scenario import Scenario, operations_of
 from pagetide.explorer.source import Control, Edit, ExploredError, World
-from pagetide.explorer.state import MachineState, State
+from pagetide.explorer.state.whole import MachineState, State
 from pagetide.explorer.steps import in_flight_of, reporting_of, worker_of
 from pagetide.explorer.taking import Killer, Taker
 from pagetide.explorer.vcpu import Vcpu
@@ -176,6 +176,7 @@ class ExploredMachine:
             pcp_batch=scenario.pcp_batch,
             pcp_high=scenario.pcp_high,
             pcp_orders=scenario.pcp_orders,
+            migratetypes=scenario.migratetypes,
         )
 
     def _join_rings(self, modules: dict[str, Any]) -> None:
