@@ -35,33 +35,34 @@ class Entry(NamedTuple):
 
 
 class Casebook:
-    """The entries of a session.
+    """The entries of a session; where tests run in several processes, each has its own, and the first has all.
 
     Attributes:
         test: the one that runs.
         qemus: the release of each QEMU that the tests have, by its parameter.
+        entries: what was noted.
     """
 
     test: str
     qemus: dict[str, str]
+    entries: list[Entry]
 
     def __init__(self) -> None:
-        self.test, self.qemus = "", {}
-        self._entries: list[Entry] = []
+        self.test, self.qemus, self.entries = "", {}, []
         self._failed: set[str] = set()
 
     def sized(self, cause: str, truth_bytes: int, said_bytes: int) -> None:
         """The size of a finding was held against the truth; where that was asked twice, the last time counts."""
-        self._entries = [entry for entry in self._entries if (entry.test, entry.cause) != (self.test, cause)]
-        self._entries.append(Entry(self.test, cause, truth_bytes, said_bytes))
+        self.entries = [entry for entry in self.entries if (entry.test, entry.cause) != (self.test, cause)]
+        self.entries.append(Entry(self.test, cause, truth_bytes, said_bytes))
 
     def returned(self, cause: str, promised_bytes: int, returned_bytes: int) -> None:
         """Its remedy was applied, and what came back was held against what was promised."""
-        for place, entry in reversed(list(enumerate(self._entries))):
+        for place, entry in reversed(list(enumerate(self.entries))):
             if (entry.test, entry.cause, entry.returned_bytes) == (self.test, cause, None):
-                self._entries[place] = entry._replace(promised_bytes=promised_bytes, returned_bytes=returned_bytes)
+                self.entries[place] = entry._replace(promised_bytes=promised_bytes, returned_bytes=returned_bytes)
                 return
-        self._entries.append(Entry(self.test, cause, None, None, promised_bytes, returned_bytes))
+        self.entries.append(Entry(self.test, cause, None, None, promised_bytes, returned_bytes))
 
     def failed(self, test: str) -> None:
         """A test did not pass: what it noted is no case."""
@@ -86,15 +87,20 @@ class Casebook:
             "",
             "| case | finding | truth | said | promised | came back |",
             "|---|---|---|---|---|---|",
-            *(_row(entry) for entry in self._entries if entry.test not in self._failed),
+            *(_row(entry) for entry in sorted(self.entries, key=_place) if entry.test not in self._failed),
             "",
             "Tests that hold no size against a truth (healthy VMs, which must have no finding, and what is said of a",
             "monitor or of bounds):",
             "",
         ]
-        with_entry = {entry.test for entry in self._entries}
-        lines += [f"- {_words(test)}" for test in passed if test not in with_entry]
+        with_entry = {entry.test for entry in self.entries}
+        lines += [f"- {_words(test)}" for test in sorted(passed) if test not in with_entry]
         path.write_text("\n".join(lines) + "\n")
+
+
+def _place(entry: Entry) -> tuple[str, int]:
+    """The order of rows: by cause, and then by size."""
+    return entry.cause, -(entry.truth_bytes or 0)
 
 
 def _row(entry: Entry) -> str:

@@ -7,12 +7,14 @@ import pytest
 
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_linux, find_qemu, find_uml, guests_folder
-from tests.clinic.casebook import CASEBOOK
+from tests.clinic.casebook import CASEBOOK, Casebook, Entry
 from tests.clinic.patient import Daemon
 from tests.mark_all import mark_all
 from tests.needed import lacking
 from tests.real_guests import real_guests
 
+_NOTED, _QEMU = "clinic's entry", "clinic's QEMU"
+_told = Casebook()
 _passed: list[str] = []
 
 pytest_itemcollected = mark_all(pytest.mark.jit)  # real kernels run no kernels of ours
@@ -32,25 +34,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def case(request: pytest.FixtureRequest) -> None:
-    """What is noted from now on is this test's."""
-    CASEBOOK.test = request.node.name
+def case(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What is noted from now on is this test's, and is told to the process that writes the table."""
+    CASEBOOK.test, CASEBOOK.entries = request.node.name, []
+    yield
+    request.node.user_properties += [(_NOTED, list(entry)) for entry in CASEBOOK.entries]
+    request.node.user_properties += [(_QEMU, list(qemu)) for qemu in CASEBOOK.qemus.items()]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Whether a test that noted something passed."""
-    name = report.nodeid.rpartition("::")[2]
+    """Whether a test passed, and what it noted, from whichever process it ran in."""
+    name = report.nodeid.rpartition("::")[2].partition("@")[0]
     if report.failed:
-        CASEBOOK.failed(name)
+        _told.failed(name)
     elif report.when == "call" and report.passed:
         _passed.append(name)
+    elif report.when == "teardown":
+        _told.entries += [Entry(*noted) for key, noted in report.user_properties if key == _NOTED]  # type: ignore[misc]
+        _told.qemus.update(qemu for key, qemu in report.user_properties if key == _QEMU)  # type: ignore[misc]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the table, if it is wanted."""
     path = session.config.getoption("--clinic-table", default=None)
-    if path is not None:
-        CASEBOOK.write(path, [name for name in _passed if not CASEBOOK.has_failed(name)])
+    if path is not None and not hasattr(session.config, "workerinput"):
+        _told.write(path, [name for name in _passed if not _told.has_failed(name)])
 
 
 @pytest.fixture(scope="session")

@@ -40,11 +40,11 @@ def test_a_healthy_guest_has_no_finding(uml: GuestParts, daemon: Daemon, tmp_pat
 @pytest.mark.alone
 def test_what_is_on_its_way_is_coming(uml: GuestParts, daemon: Daemon, tmp_path: Path) -> None:
     """Right after a large free, all of it is said to come, and it comes, in about the time that was said."""
-    with uml_patient(uml, tmp_path, daemon.socket) as patient:
-        patient.run(f"{FILL}; {FREE}")
+    with uml_patient(uml, tmp_path, daemon.socket, ram_mib=1536) as patient:  # so that it takes longer than the look
+        patient.run(f"{fill(1200)}; {FREE}")
         patient.settled_bytes()
         rest_bytes = patient.held_bytes()
-        patient.run(f"{FILL}; {FREE}")
+        patient.run(f"{fill(1200)}; {FREE}")
         held_bytes = patient.held_bytes()
         coming = assert_first(examine(patient, control=daemon.control), "coming", held_bytes - rest_bytes)
         assert coming.remedies == ()

@@ -29,6 +29,7 @@ CACHE_PINNED = "page cache, not to be dropped"
 SLAB_RECLAIMABLE = "slab, reclaimable"
 SLAB = "slab, not reclaimable"
 HUGE_USED = "huge pages in use"
+HUGE_PARTS = "unmapped parts of processes' huge pages"
 KERNEL = "the guest's kernel"
 PCP = "free, on per-CPU lists"
 BELOW_ORDER = "free, in blocks too small to be reported"
@@ -41,7 +42,9 @@ FILE = "the file behind a private mapping"
 NOT_EXPLAINED = "not explained"
 VMM = "the VMM's own"
 
-IN_USE = (PROCESSES, SHARED, CACHE_CLEAN, CACHE_DIRTY, CACHE_PINNED, SLAB_RECLAIMABLE, SLAB, HUGE_USED, KERNEL)
+IN_USE = (
+    PROCESSES, SHARED, CACHE_CLEAN, CACHE_DIRTY, CACHE_PINNED, SLAB_RECLAIMABLE, SLAB, HUGE_USED, HUGE_PARTS, KERNEL
+)  # fmt: skip
 """Classes of memory that the guest has in use, in the order in which they are believed to be held."""
 
 _FREE = (PCP, BELOW_ORDER, BLOCKED)
@@ -145,6 +148,7 @@ def _sizes(guest: GuestFacts, ram_bytes: int, order: int) -> _Guest:
         SLAB_RECLAIMABLE: memory("SReclaimable"),
         SLAB: memory("SUnreclaim"),
         HUGE_USED: huge - huge_free,
+        HUGE_PARTS: _unmapped_bytes(guest),
     }
     free = sort_free(guest, order)
     kernel = ram_bytes - sum(in_use.values()) - memory("MemFree") - guest.pcp_bytes - huge_free - guest.balloon_bytes
@@ -159,6 +163,13 @@ def _sizes(guest: GuestFacts, ram_bytes: int, order: int) -> _Guest:
         guest.balloon_bytes,
         sum(each for order, each in free.by_order.items() if guest.page_bytes << order < HOST_HUGE_BYTES),
     )
+
+
+def _unmapped_bytes(guest: GuestFacts) -> int:
+    """What a part of a huge page holds that no process maps any more: whole pages are listed, parts are mapped."""
+    memory = guest.memory
+    listed = memory("Active(anon)", "Inactive(anon)") - memory("AnonPages", "Shmem", "SwapCached")
+    return max(0, listed if guest.partial_bytes is None else min(listed, guest.partial_bytes))
 
 
 def _held(sizes: _Guest, vm: VmmFacts, guest: GuestFacts) -> Iterator[tuple[str, int]]:

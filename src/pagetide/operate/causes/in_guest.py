@@ -17,6 +17,10 @@ _ENOUGH = 0.8
 _MOSTLY, _MUCH = 0.75, 0.5
 """Processes that have these shares of what is held, and of the guest's memory, are the answer."""
 
+_PARTS_ORDER = 5
+"""What processes give back of a huge page is seldom smaller."""
+
+_PCP_FILE = "/proc/sys/vm/percpu_pagelist_high_fraction"
 _ORDER_FILE = "/sys/module/page_reporting/parameters/page_reporting_order"
 
 
@@ -37,7 +41,7 @@ def guest_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iter
         (balance.of(classes.SHARED) - guest.memory("Mapped"), _tmpfs),
         (balance.of(classes.HUGE_FREE), _pool),
         (guest.balloon_bytes, _balloon),
-        (min(guest.partial_bytes or 0, balance.of(classes.KERNEL)), _deferred_split),
+        (balance.of(classes.HUGE_PARTS), _deferred_split),
     )
     for size_bytes, make in found:
         if size_bytes >= least_bytes:
@@ -115,16 +119,13 @@ def _per_cpu(guest: GuestFacts, size_bytes: int) -> Finding:
         remedies=(
             Remedy(
                 where="guest",
-                command="for n in $(seq 60); do cat /proc/sys/vm/stat_refresh; done",
-                note="as root, once: each time the lists are cut by some MiB (Linux 6.7 and newer)",
-            ),
-            Remedy(
-                where="guest",
-                command="sysctl vm.percpu_pagelist_high_fraction=1024",
-                note="until the guest reboots: the lists stay short",
+                command=f"echo 1024 >{_PCP_FILE}; for n in 1 2 3; do cat /proc/sys/vm/stat_refresh; done",
+                note="until the guest reboots: the lists stay short, and are cut at once by Linux 6.7 and newer, else "
+                "when pages are freed; 0 instead of 1024 is the kernel's own rule again",
             ),
         ),
-        cost="a moment of the guest's processors",
+        returns_bytes=_reports(guest, size_bytes),
+        cost="the lock of the zone is taken more often",
     )
 
 
@@ -228,22 +229,27 @@ def _pool(guest: GuestFacts, size_bytes: int) -> Finding:
     )
 
 
-def _deferred_split(_: GuestFacts, size_bytes: int) -> Finding:
+def _deferred_split(guest: GuestFacts, size_bytes: int) -> Finding:
+    whole = () if guest.partial_bytes is None else (f"these pages have {format_size(guest.partial_bytes)} as a whole",)
     return Finding(
         cause="deferred-split",
         size_bytes=size_bytes,
-        sentence=f"Up to {format_size(size_bytes)} are huge pages of the guest's processes of which a part was freed: "
-        "the kernel splits them only when it is short of memory, and until then no part is free.",
-        evidence=("nr_anon_partially_mapped (/sys/kernel/mm/transparent_hugepage), whole pages counted",),
+        sentence=f"{format_size(size_bytes)} are parts of huge pages that processes have given back: the kernel splits "
+        "such a page only when it is short of memory, and until then no part is free.",
+        evidence=(
+            "Active(anon) and Inactive(anon), which count whole pages, less AnonPages, Shmem and SwapCached (meminfo)",
+            *(f"{each} (nr_anon_partially_mapped, /sys/kernel/mm/transparent_hugepage)" for each in whole),
+        ),
         remedies=(
             Remedy(
                 where="guest",
-                command="echo 2 >/proc/sys/vm/drop_caches",
-                note="once: runs the kernel's shrinkers, that of these pages among them",
+                command=f"echo {_PARTS_ORDER} >{_ORDER_FILE}; echo 2 >/proc/sys/vm/drop_caches",
+                note="once: it runs the kernel's shrinkers, that of these pages among them; a part is less than a huge "
+                "page, so it is reported only at a lower order",
             ),
             Remedy(where="guest", command="echo madvise >/sys/kernel/mm/transparent_hugepage/enabled"),
         ),
-        cost="looking up names of files again",
+        cost="looking up names of files again, and more reports for the same memory",
     )
 
 

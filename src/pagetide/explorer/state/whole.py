@@ -7,7 +7,7 @@ were at first, except for when the driver wants to be called.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pagetide.explorer.ground import FRAME_ORDER
+from pagetide.explorer.state.attributes import Attributes, StepsAttributes, Things, objects_of
 from pagetide.guest.allocator.zone_layout import (
     BALLOON_PAGES,
     END,
@@ -67,84 +68,6 @@ AT_THE_RING = frozenset({"submit", "look", "arm"})
 
 _SPARES_SEEN_MAX = 16
 _GENERATION_SHIFT = 32
-_SCALARS = (int, float, str, tuple, type(None), np.generic)
-
-
-class _Values:
-    """What one object's attributes were at some time. Equal ones are one and the same."""
-
-    __slots__ = ("attributes",)
-
-    def __init__(self, attributes: dict[str, Any]) -> None:
-        self.attributes = attributes
-
-
-class _Attributes:
-    """What changes in one object."""
-
-    def __init__(self, thing: Any) -> None:
-        self._values = vars(thing)
-        self._fixed = {name for name, value in self._values.items() if not _may_change(value)}
-        self._names: tuple[str, ...] = ()
-        self._size = -1
-        self._seen_by_names: dict[tuple[str, ...], dict[Any, _Values]] = {}
-
-    def capture(self) -> _Values:
-        values = self._values
-        if len(values) != self._size:
-            self._look_again()
-        key = self._get(values)
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._seen[key] = _Values({name: values[name] for name in self._names})
-        return seen
-
-    def _look_again(self) -> None:
-        """Something has got its first value."""
-        self._size = len(self._values)
-        self._names = tuple(name for name in self._values if name not in self._fixed)
-        for name in self._names:
-            assert _may_change(self._values[name]), f"{name} is of a kind that the explorer does not know"
-        self._get = self._getter()
-        self._seen = self._seen_by_names.setdefault(self._names, {})
-
-    def _getter(self) -> Callable[[dict[str, Any]], Any]:
-        """What makes a key of the values: a tuple, also of one."""
-        return itemgetter(*self._names, self._names[0]) if self._names else _nothing
-
-    def restore(self, values: _Values) -> None:
-        self._values.update(values.attributes)
-
-
-def _nothing(_: dict[str, Any]) -> tuple[()]:
-    return ()
-
-
-def _may_change(value: Any) -> bool:
-    return isinstance(value, _SCALARS)
-
-
-def _objects_of(thing: Any) -> Iterator[Any]:
-    """An object of the explored package, and those that it holds."""
-    found = [thing]
-    for one in found:
-        yield one
-        for value in vars(one).values():
-            ours = type(value).__module__.startswith("pagetide.") and hasattr(value, "__dict__")
-            if ours and not any(value is other for other in found):
-                found.append(value)
-
-
-class _Steps(_Attributes):
-    """What changes in who reports; what is in a batch that is out is the design's, so that only its length counts."""
-
-    def _getter(self) -> Callable[[dict[str, Any]], Any]:
-        get = super()._getter()
-
-        def with_length_only(values: dict[str, Any]) -> Any:
-            return tuple([("batch", len(value)) if isinstance(value, np.ndarray) else value for value in get(values)])
-
-        return with_length_only
 
 
 class MachineState:
@@ -153,14 +76,14 @@ class MachineState:
     def __init__(self, machine: "ExploredMachine") -> None:
         """Find all that can change."""
         self._words, self._pages, self._ram = machine.words, machine.pages, machine.ram
-        objects = [*_objects_of(machine.design), machine.glue, machine.driver, machine.reporting]
+        objects = [*objects_of(machine.design), machine.glue, machine.driver, machine.reporting]
         objects += [*machine.loops, *machine.actors]
         self.objects = [*objects, *machine.reporters]
         arrays = [value for thing in self.objects for value in vars(thing).values() if isinstance(value, np.ndarray)]
         self._arrays = [array for array in arrays if array.base is None]
         self._arrays += [state for queue in machine.queues for state in queue.states]
-        self._attributes = [_Attributes(thing) for thing in objects]
-        self._attributes += [_Steps(steps) for steps in machine.reporters]
+        attributes = [Attributes(thing) for thing in objects]
+        self._things = Things([*attributes, *[StepsAttributes(steps) for steps in machine.reporters]])
         stretches = list(self._words_that_change(machine))
         self._get_words = itemgetter(*[index for start, end in stretches for index in range(start, end)])
         ends = itertools.accumulate(end - start for start, end in stretches)
@@ -290,8 +213,8 @@ class MachineState:
         lists = tuple(self._ram.first_words), tuple(self._ram.inflated), tuple(self._ram.freed_at)
         ram = bytes(self._ram.queue), *lists
         arrays = tuple([array.tobytes() for array in self._array_bytes])
-        things = tuple([one.capture() for one in self._attributes])
-        return (known(words, words), known(pages, pages), known(ram, ram), known(arrays, arrays), known(things, things))
+        things = self._things.capture()
+        return (known(words, words), known(pages, pages), known(ram, ram), known(arrays, arrays), things)
 
     def restore(self, state: State) -> None:
         """Set the machine to this state."""
@@ -305,5 +228,4 @@ class MachineState:
         self._ram.inflated[:], self._ram.freed_at[:] = inflated, freed_at
         for array, content in zip(self._array_bytes, arrays, strict=True):
             array[:] = content
-        for one, values in zip(self._attributes, things, strict=True):
-            one.restore(values)
+        self._things.restore(things)
