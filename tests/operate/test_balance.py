@@ -9,6 +9,7 @@ from pagetide.operate.balance import BALLOON, BELOW_ORDER, HUGE_FREE, KERNEL, NO
 from pagetide.operate.evidence import DaemonFacts, Evidence
 from pagetide.operate.guest.facts import GuestBalloon, GuestFacts, GuestZone, HugePool
 from pagetide.operate.guest.linux_reporting import drain_s
+from pagetide.operate.host.monitor_facts import MonitorFacts, VirtioMem
 from pagetide.operate.host.vmm_facts import BalloonOption, RamMapping, VmmFacts
 from pagetide.units import GIB, MIB
 
@@ -84,6 +85,21 @@ def test_a_balloon_that_is_held_all_the_same_is_seen() -> None:
     guest = make_guest({9: 100}, inflated_pages=25600)
     assert balance(make_evidence(GIB - 100 * MIB, guest)).of(BALLOON) == 0
     assert balance(make_evidence(GIB - 30 * MIB, guest)).of(BALLOON) == 70 * MIB
+
+
+def test_what_is_not_plugged_in_is_not_the_kernels() -> None:
+    """Of 1 GiB that a VMM maps the guest has half, and all of that is free and held."""
+    guest = make_guest({9: 250}, meminfo={"MemTotal": 512 * MIB})
+    evidence = make_evidence(500 * MIB, guest)
+    assert balance(evidence).of(REPORTABLE) == 0
+    device = VirtioMem(size_bytes=0, requested_bytes=0, max_bytes=512 * MIB)
+    monitor = MonitorFacts(
+        version="11.1.3", has_balloon=True, offers_reporting=True, ram_bytes=GIB, actual_bytes=None,
+        virtio_mem=(device,),
+    )  # fmt: skip
+    assert balance(msgspec.structs.replace(evidence, monitor=monitor)).of(REPORTABLE) == 488 * MIB
+    guest = msgspec.structs.replace(guest, offline_bytes=512 * MIB)
+    assert balance(msgspec.structs.replace(evidence, guest=guest)).of(REPORTABLE) == 488 * MIB
 
 
 def test_without_a_guests_text_nothing_is_explained() -> None:

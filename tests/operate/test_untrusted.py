@@ -126,6 +126,7 @@ def test_the_longest_text_is_read_in_a_moment() -> None:
 _COMMANDS = (
     "query-version", "query-memory-size-summary", "qom-list", "qom-get", "query-balloon", "query-memdev",
     "query-memory-devices", "query-migrate",
+    "query-migrate-capabilities",
 )  # fmt: skip
 
 
@@ -141,6 +142,7 @@ def _honest(command: str, arguments: dict[str, Any]) -> Any:
             {"type": "virtio-mem", "data": {"size": 1, "requested-size": 2, "max-size": 3}},
         ],
         "query-migrate": {"status": "completed"},
+        "query-migrate-capabilities": [{"capability": "background-snapshot", "state": False}],
     }[command]  # fmt: skip
 
 

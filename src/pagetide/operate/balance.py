@@ -93,7 +93,7 @@ def balance(evidence: Evidence) -> Balance:
     order = None
     if guest is not None:
         order = _returned_order(guest, vm)
-        sizes = _sizes(guest, vm.ram_bytes, order)
+        sizes = _sizes(guest, vm.ram_bytes - _without(evidence), order)
         classes = dict(_held(sizes, vm, guest))
         below_order = _shared_out(sizes.below_order, classes.get(BELOW_ORDER, 0))
     left = vm.ram_held_bytes - sum(classes.values())
@@ -118,6 +118,9 @@ def is_reporting(guest: GuestFacts) -> bool:
 
 REPORTING_BIT = 5
 """VIRTIO_BALLOON_F_REPORTING (virtio 1.2, 5.5.3)."""
+
+PAGE_POISON_BIT = 4
+"""VIRTIO_BALLOON_F_PAGE_POISON: the driver tells what it fills free pages with."""
 
 HOST_HUGE_BYTES = 2 * MIB
 """A transparent huge page of the host's: x86's, and that of other processors with pages of 4 KiB."""
@@ -163,6 +166,14 @@ def _sizes(guest: GuestFacts, ram_bytes: int, order: int) -> _Guest:
         guest.balloon_bytes,
         sum(each for order, each in free.by_order.items() if guest.page_bytes << order < HOST_HUGE_BYTES),
     )
+
+
+def _without(evidence: Evidence) -> int:
+    """What is mapped for the guest and what it has not: not plugged in, or not online."""
+    devices = () if evidence.monitor is None else evidence.monitor.virtio_mem
+    not_plugged = sum(max(0, each.max_bytes - each.size_bytes) for each in devices)
+    offline = 0 if evidence.guest is None else evidence.guest.offline_bytes or 0
+    return min(evidence.vm.ram_bytes, not_plugged + offline)
 
 
 def _unmapped_bytes(guest: GuestFacts) -> int:
