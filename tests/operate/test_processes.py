@@ -11,7 +11,14 @@ import pytest
 from pagetide.operate.host.guest_ram import guest_ram
 from pagetide.operate.host.processes import ProcessError, find_vms, look_at
 from pagetide.operate.host.smaps import read_smaps
-from pagetide.operate.host.vmm_options import backends_of, balloon_sockets, find_balloons, passes_devices, which_vmm
+from pagetide.operate.host.vmm_options import (
+    backends_of,
+    balloon_sockets,
+    find_balloons,
+    holds_device,
+    passes_devices,
+    which_vmm,
+)
 from pagetide.units import MIB
 
 SMAPS = """\
@@ -98,6 +105,7 @@ def test_devices_that_pin_memory_are_seen() -> None:
     """vfio, in either form; an option that is no JSON is left alone."""
     assert passes_devices(["-device", "vfio-pci,host=01:00.0"])
     assert passes_devices(["-device", '{"driver":"vfio-pci"}'])
+    assert passes_devices(["-netdev", "vhost-vdpa,vhostdev=/dev/vhost-vdpa-0,id=n"])
     assert not passes_devices(["-device", "{", "-device", "virtio-net-pci", "-device"])
 
 
@@ -195,12 +203,24 @@ def test_what_a_process_holds_adds_up_to_the_kernels_figure(tmp_path: Path) -> N
     assert 32 * MIB <= ram.held_bytes < 34 * MIB
 
 
+def test_a_device_that_was_plugged_in_is_seen_by_its_descriptors() -> None:
+    """A container of vfio, a device of its, or one of vDPA; the folder of vhost alone says nothing."""
+    assert holds_device(["/dev/null", "/dev/vfio/12"])
+    assert holds_device(["anon_inode:[vfio-device]"])
+    assert holds_device(["/dev/vhost-vdpa-0"])
+    assert not holds_device(["/dev/vhost-net", "anon_inode:kvm-vm", "socket:[1]"])
+
+
 def test_a_process_that_is_not_there_is_said() -> None:
     """One that has ended, and one that is no VM."""
     with subprocess.Popen(["true"]) as process:
         process.wait()
     with pytest.raises(ProcessError, match=f"there is no process {process.pid}"):
         look_at(process.pid)
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+        with pytest.raises(ProcessError, match=f"process {process.pid} has ended"):
+            look_at(process.pid)
     with subprocess.Popen(["sleep", "60"]) as process, mmap.mmap(-1, 4096):
         try:
             with pytest.raises(ProcessError, match="has no memory that could be a guest's"):

@@ -194,6 +194,7 @@ def test_a_monitor_that_lies_is_read_or_refused(told: tuple[str, Any]) -> None:
     [
         b"",
         b"\xff\xfe\n",
+        b"QEMU 7.2.22 monitor - type 'help' for more information\r\n",
         b"{}\n",
         b"[" * 5000 + b"\n",
         b'{"QMP": 7}\n',

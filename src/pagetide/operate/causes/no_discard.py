@@ -1,11 +1,11 @@
 """Why what a guest reports is not discarded: by how its memory is held, or since somebody has stopped it."""
 
-from pagetide.operate.balance import PAGE_POISON_BIT
+from pagetide.operate.balance import PAGE_POISON_BIT, out_bytes
 from pagetide.operate.causes.finding import Finding, Remedy
 from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
-from pagetide.operate.guest.linux_reporting import CAPACITY, reporting_order, sort_free
-from pagetide.units import ORDER_MAX, format_size
+from pagetide.operate.guest.linux_reporting import reporting_order, sort_free
+from pagetide.units import format_size
 
 POISONS = {f"page_poison={on}" for on in ("1", "on", "y")}
 """With one of these a kernel that can (CONFIG_PAGE_POISONING) fills free pages with a pattern, mm/page_poison.c."""
@@ -30,7 +30,7 @@ def no_discard(evidence: Evidence, size_bytes: int | None) -> Finding | None:
         return _locked(evidence, size_bytes)
     if daemon is not None and (daemon.is_paused or daemon.is_inhibited):
         return _stopped(evidence, size_bytes)
-    if _is_private_for_ours(evidence):
+    if evidence.is_private_for_ours:
         return _private(evidence, size_bytes)
     return None
 
@@ -83,25 +83,28 @@ def _stopped(evidence: Evidence, size_bytes: int | None) -> Finding:
             *(() if is_inhibited else _unanswered(evidence)),
         ),
         remedies=(Remedy(where="pagetide", command=f"pagetide ctl {undo} GUEST"),),
+        returns_bytes=None if is_inhibited else size_bytes,
         cost=f"none, unless it was {word} for a reason, such as a device that was passed through",
     )
 
 
 def _unanswered(evidence: Evidence) -> tuple[str, ...]:
-    """What a guest whose report nobody answers has taken out of its free lists, and counts nowhere."""
-    if evidence.guest is None:
+    """What a guest whose report nobody answers has taken out of its free lists."""
+    if evidence.guest is None or not (out := out_bytes(evidence)):
         return ()
-    most = format_size((CAPACITY << ORDER_MAX) * evidence.guest.page_bytes)
-    return (f"up to {most} more are out in a report that is not answered, and are counted with the guest's kernel",)
+    return (f"{format_size(out)} more are out in a report that is not answered: MemTotal, less all that meminfo names",)
 
 
 def _pinned(evidence: Evidence, size_bytes: int | None) -> Finding:
     return Finding(
         cause="device-passed-through",
         size_bytes=size_bytes,
-        sentence="A device is passed through to the guest (vfio): all of its memory is pinned, and nothing that it "
-        "frees is discarded.",
-        evidence=("a vfio device on the command line", *free_in_guest(evidence, size_bytes)),
+        sentence="A device is passed through to the guest (vfio, vDPA): all of its memory is pinned, and nothing that "
+        "it frees is discarded.",
+        evidence=(
+            "a device of vfio or vDPA on the command line, or among what the process has open (/proc/PID/fd)",
+            *free_in_guest(evidence, size_bytes),
+        ),
         remedies=(Remedy(where="VM", command="no passed-through device", note="from the next start on"),),
         returns_bytes=size_bytes,
         cost="the device",
@@ -121,14 +124,6 @@ def _locked(evidence: Evidence, size_bytes: int | None) -> Finding:
         returns_bytes=size_bytes,
         cost="the guest's memory may be swapped out",
     )
-
-
-def _is_private_for_ours(evidence: Evidence) -> bool:
-    """Whether the balloon is behind a socket, to which private memory cannot be shared."""
-    if evidence.daemon is not None and evidence.daemon.state == "no shared memory":
-        return True
-    behind_socket = any(each.is_ours for each in evidence.vm.balloons or ())
-    return behind_socket and not all(part.is_shared for part in evidence.vm.ram)
 
 
 def _private(evidence: Evidence, size_bytes: int | None) -> Finding:

@@ -143,7 +143,8 @@ def _kept(size_bytes: int) -> Finding:
     return Finding(
         cause="balloon-without-effect",
         size_bytes=size_bytes,
-        sentence=f"{format_size(size_bytes)} are in the guest's balloon, and the host holds them all the same.",
+        sentence=f"{format_size(size_bytes)} are in the guest's balloon: the guest lacks them, and the host holds "
+        "them all the same.",
         evidence=("what is held beyond all that the guest has (vmstat's balloon_inflate, smaps)",),
         remedies=(
             Remedy(

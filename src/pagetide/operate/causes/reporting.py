@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pagetide.operate.balance import REPORTABLE, REPORTING_BIT, Balance, is_reporting
+from pagetide.operate.balance import OUT, REPORTABLE, REPORTING_BIT, Balance, is_reporting
 from pagetide.operate.causes.finding import Finding, Remedy
 from pagetide.operate.causes.no_discard import POISONS, free_in_guest, no_discard, no_discard_now
 from pagetide.operate.evidence import Evidence
@@ -29,7 +29,7 @@ def reporting_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> 
     Without the guest's text nobody knows how much that is, and what is plain from the host's side is told all the same.
     """
     guest = evidence.guest
-    size_bytes = None if guest is None else balance.of(REPORTABLE)
+    size_bytes = None if guest is None else balance.of(REPORTABLE) + balance.of(OUT)
     if size_bytes is not None and size_bytes < least_bytes:
         return
     if (finding := no_discard(evidence, size_bytes)) is not None:
@@ -170,6 +170,7 @@ def _larger_pages(evidence: Evidence, size_bytes: int | None) -> Finding:
             Remedy(where="QEMU", command="hugetlbsize=2M on the memory backend", note="from the next start on"),
             Remedy(where="libvirt", command="<page size='2048' unit='KiB'/> in <hugepages>", note="virsh edit"),
         ),
+        returns_bytes=size_bytes,
         cost="more entries in page tables",
     )
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from pagetide.operate.host.guest_ram import guest_ram, range_bytes
 from pagetide.operate.host.smaps import Mapping, read_smaps
 from pagetide.operate.host.vmm_facts import Kind, RamMapping, Vmm, VmmFacts
-from pagetide.operate.host.vmm_options import backends_of, balloon_sockets, find_balloons, passes_devices, which_vmm
+from pagetide.operate.host.vmm_options import (
+    backends_of,
+    balloon_sockets,
+    find_balloons,
+    holds_device,
+    passes_devices,
+    which_vmm,
+)
 
 _STAT_BLOCK_BYTES = 512  # the unit of st_blocks, stat(3type)
 _NAME_MAX = 40
@@ -40,6 +47,8 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
         raise ProcessError(f"there is no process {pid}") from None
     except PermissionError:
         raise ProcessError(f"process {pid} may not be looked at: run this as root, or as the VM's user") from None
+    if not mappings:  # its parent has not asked how it ended yet
+        raise ProcessError(f"process {pid} has ended")
     vmm = which_vmm(program, words)
     ram, is_guessed = guest_ram(vmm, mappings, backends_of(vmm, words, backends))
     if not ram:
@@ -55,7 +64,7 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
         own_bytes=sum(mapping.resident_bytes for mapping in others),
         own_swapped_bytes=sum(mapping.swapped_bytes for mapping in others),
         balloons=find_balloons(vmm, words),
-        passes_devices=passes_devices(words),
+        passes_devices=passes_devices(words) or holds_device(_descriptors(pid)),
     )
 
 
@@ -204,6 +213,14 @@ def _file_system(pid: int, device: str) -> str:
             if [int(each) for each in number.split(":")] == [int(each, 16) for each in device.split(":")]:
                 return what.split()[0]
     return ""
+
+
+def _descriptors(pid: int) -> Iterator[str]:
+    """Names of what a process has open, as far as that may be read."""
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                yield str(entry.readlink())
 
 
 def _file_held_bytes(pid: int, mapping: Mapping) -> int | None:

@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pagetide.operate.host.vmm_facts import BalloonOption, Vmm
@@ -106,8 +106,19 @@ def _size_bytes(text: object, unit_bytes: int) -> int | None:
 
 
 def passes_devices(words: Sequence[str]) -> bool:
-    """Whether QEMU is to pass a device through."""
-    return any(str(properties.get("driver", "")).startswith("vfio-") for properties in _devices(words))
+    """Whether QEMU is to pass a device through: by vfio, or by vDPA."""
+    backends = _options(words, {"-netdev", "--netdev"}, first="type")
+    return any(str(each.get("driver", "")).startswith(("vfio-", "vhost-vdpa-")) for each in _devices(words)) or any(
+        each.get("type") == "vhost-vdpa" for each in backends
+    )
+
+
+def holds_device(names: Iterable[str]) -> bool:
+    """Whether one of a process's descriptors, by their names in /proc/PID/fd, is of a device that was passed through.
+
+    So it is seen that was plugged in since the start, too.
+    """
+    return any(name.startswith(("/dev/vfio/", "anon_inode:[vfio-device]", "/dev/vhost-vdpa-")) for name in names)
 
 
 def balloon_sockets(vmm: Vmm, words: Sequence[str]) -> list[str]:
