@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.rows import Row
 from pagetide.fleet.guests.held import held
+from pagetide.fleet.guests.mixture import Mixture
 from pagetide.fleet.guests.response import LEVELS, Response
 from pagetide.fleet.hosts.cluster import Question, cluster
 from pagetide.fleet.hosts.host import Host
@@ -22,7 +23,7 @@ from pagetide.units import GIB
 _VMS, _DAYS = 200, 30
 _REPEATS = 7
 _QUESTION = Question((Plan("quantile", 0.95),), Host(256 * GIB, 13 * GIB, 32 * GIB), "swap", draws=0, seed=1)
-_RESPONSE = Response("any", 60.0, np.linspace(0.2, 0.0, LEVELS + 1), fresh=0.1)
+_RESPONSE = Response("any", 60.0, np.linspace(0.2, 0.0, LEVELS + 1), fades=0.001)
 
 
 def _plainly(usage: Usage) -> None:
@@ -43,9 +44,10 @@ def _spent_s(work: Callable[[], object]) -> float:
 def run() -> Iterator[Row]:
     """Measure, after a first pass that compiles."""
     usage, _ = MadeUp(_VMS, _DAYS, seed=1).read(0, _VMS)
+    mixture = Mixture.of(_RESPONSE)
     held(usage, _RESPONSE)
-    cluster(usage, _RESPONSE, _QUESTION, 0)
-    placed_s = min(_spent_s(lambda: cluster(usage, _RESPONSE, _QUESTION, 0)) for _ in range(_REPEATS))
+    cluster(usage, mixture, _QUESTION, 0)
+    placed_s = min(_spent_s(lambda: cluster(usage, mixture, _QUESTION, 0)) for _ in range(_REPEATS))
     turns = [(_spent_s(lambda: held(usage, _RESPONSE)), _spent_s(lambda: _plainly(usage))) for _ in range(_REPEATS)]
     model_s, plain_s = map(min, zip(*turns, strict=True))
     size = f"{_VMS} VMs over {_DAYS} days, one setting, one core"

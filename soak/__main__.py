@@ -19,18 +19,22 @@ from soak.abandoned import Abandoned
 from soak.explored import Explored
 from soak.kills import Kills
 from soak.messages import Messages
+from soak.operators.part import Operators
 from soak.part import BrokenError, CutShortError, Part
 from soak.rings import Rings
 from soak.stamps import Stamps
 from soak.state import Done, Failure, State, StateError, load, save
-from soak.table import as_markdown, as_text
+from soak.table import as_markdown, as_text, folded
 
-PARTS: dict[str, type[Part]] = {part.name: part for part in (Explored, Rings, Messages, Kills, Abandoned, Stamps)}
+PARTS: dict[str, type[Part]] = {
+    part.name: part for part in (Explored, Rings, Messages, Kills, Abandoned, Stamps, Operators)
+}
 STATUS_BROKE, STATUS_USAGE, STATUS_INTERRUPTED = 1, 2, 130
 _FAILURES_MAX = 20
 """Of one part in one soak: one that always fails is not tried for ever."""
 _PASSED = "nothing broke"
 _SHOW_S = 1.0
+_MINUTES = 10.0
 _REPLAY_MAX_S = 3600.0
 
 
@@ -106,6 +110,7 @@ class Soak:
         finally:
             done.seconds += time.monotonic() - start_s
             done.count(reached)
+            done.told = part.told() or done.told
             save(self.state, self._folder)
         self._say(
             f"{part.name}: {done.trials - trials} trials up to seed {seed - 1} in {time.monotonic() - start_s:.0f} s"
@@ -126,20 +131,22 @@ class Soak:
         print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
-def replay(part: Part, seed: int, reached: Counter[str]) -> str | None:
-    """Try one seed; what that broke."""
+def replay(part: Part, seed: int, reached: Counter[str], max_s: float = _REPLAY_MAX_S) -> str | None:
+    """Try one seed, for so long at most; what that broke."""
     try:
-        with part.session(reached, time.monotonic() + _REPLAY_MAX_S) as trial:
+        with part.session(reached, time.monotonic() + max_s) as trial:
             trial(seed)
     except Exception as error:
         return _reason(error)
     return None
 
 
-def _try_one(part: Part, seed: int) -> int:
+def _try_one(part: Part, seed: int, max_s: float) -> int:
     """Try one seed and say what came of it; 1 if that broke something."""
     reached: Counter[str] = Counter()
-    broke = replay(part, seed, reached)
+    broke = replay(part, seed, reached, max_s)
+    if part.told():
+        print(part.told(), end="\n\n")
     print(f"{part.name}, seed {seed}: {broke or _PASSED}; reached {', '.join(sorted(reached)) or 'nothing'}")
     return STATUS_BROKE if broke else 0
 
@@ -161,7 +168,7 @@ def _try_again(folders: Sequence[Path], parts: Sequence[Part]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     add = parser.add_argument
-    add("--minutes", type=float, default=10.0, help="how long (%(default)g)")
+    add("--minutes", type=float, help=f"how long ({_MINUTES:g}; with --seed, at most: {_REPLAY_MAX_S / 60:g})")
     add("--part", action="append", choices=list(PARTS), help="only this part; may be given more than once")
     add("--seed", type=int, help="with one --part: try only this seed")
     add(
@@ -173,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--slice", type=float, default=60.0, metavar="SECONDS", help="how long a part goes on at a time (%(default)g)")
     add("--markdown", type=Path, metavar="FILE", help="write the table to this file, too")
+    add("--into", type=Path, metavar="FILE", help="put the rows and sections of these parts into this page of others")
     add("--again", action="store_true", help="try only what has broken, again, and make the table with what came of it")
     add(
         "--table",
@@ -186,29 +194,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Soak; 0 if nothing broke, 1 if something did, 2 for bad arguments, 130 after Ctrl-C."""
     parser = _parser()
     chosen = parser.parse_args(argv)
-    names = list(dict.fromkeys(chosen.part or PARTS))
+    only_shown = chosen.table or chosen.again
+    usual = [name for name, part in PARTS.items() if only_shown or not part.takes_all]
+    names = list(dict.fromkeys(chosen.part or usual))
     if chosen.seed is not None:
         if len(names) != 1:
             parser.error("--seed wants one --part")
-        return _try_one(PARTS[names[0]](), chosen.seed)
+        return _try_one(
+            PARTS[names[0]](), chosen.seed, _REPLAY_MAX_S if chosen.minutes is None else 60 * chosen.minutes
+        )
     folders = chosen.state or [Path(".soak")]
-    if len(folders) > 1 and not (chosen.table or chosen.again):
+    if len(folders) > 1 and not only_shown:
         parser.error("several --state are for --table and --again")
     parts = [PARTS[name]() for name in names]
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         if chosen.again:
             _try_again(folders, parts)
-        if chosen.table or chosen.again:
+        if only_shown:
             state = load(folders[0])
             for folder in folders[1:]:
                 state.add(load(folder))
-            _show_table(state, parts, chosen.markdown)
+            _show_table(state, parts, chosen.markdown, chosen.into)
             now = [failure for failure in state.failures if not failure.again.endswith(_PASSED)]
             return STATUS_BROKE if now else 0
         soak = Soak(parts, folders[0], chosen.slice)
-        interrupted = _soak_for(soak, chosen.minutes)
-        _show_table(soak.state, parts, chosen.markdown)
+        interrupted = _soak_for(soak, _MINUTES if chosen.minutes is None else chosen.minutes)
+        _show_table(soak.state, parts, chosen.markdown, chosen.into)
     except StateError as error:
         print(f"soak: {error}", file=sys.stderr)
         return STATUS_USAGE
@@ -225,13 +237,15 @@ def _soak_for(soak: Soak, minutes: float) -> bool:
     return False
 
 
-def _show_table(state: State, parts: Sequence[Part], markdown: Path | None) -> None:
+def _show_table(state: State, parts: Sequence[Part], markdown: Path | None, into: Path | None) -> None:
     print(as_text(state, parts))
-    if markdown is not None:
-        try:
+    try:
+        if markdown is not None:
             write_whole(markdown, as_markdown(state, parts).encode())
-        except OSError as error:
-            raise StateError(f"{markdown} cannot be written: {error.strerror}") from error
+        if into is not None:
+            write_whole(into, folded(into.read_text(), state, parts).encode())
+    except OSError as error:
+        raise StateError(f"{into or markdown} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

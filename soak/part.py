@@ -25,10 +25,12 @@ class Part(abc.ABC):
         name: by which it is chosen.
         what: what a trial tries, in a few words.
         rotates: whether seeds are places in a list that is gone through again and again.
+        takes_all: a trial takes all the time that there is, so this part is tried only if it is asked for.
     """
 
     name: ClassVar[str]
     what: ClassVar[str]
+    takes_all: ClassVar[bool] = False
 
     @abc.abstractmethod
     def paths(self) -> frozenset[str]:
@@ -42,6 +44,10 @@ class Part(abc.ABC):
             reached: where to count the paths that were reached.
             until_s: when, on the monotonic clock, a trial that is still going on is to be cut short.
         """
+
+    def told(self) -> str:
+        """What the last trial found, beyond what broke, as Markdown."""
+        return ""
 
     def replay(self, seed: int) -> str:
         """The command that tries this seed again."""

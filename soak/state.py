@@ -43,11 +43,13 @@ class Done(msgspec.Struct):
         trials: how many were tried to their end.
         seconds: how long that took.
         reached: how often each path was.
+        told: what the last trial found, as Markdown.
     """
 
     trials: int = 0
     seconds: float = 0.0
     reached: dict[str, int] = {}
+    told: str = ""
 
     def count(self, reached: Counter[str]) -> None:
         """Add what was reached since."""
@@ -79,6 +81,7 @@ class State(msgspec.Struct):
             mine.trials += done.trials
             mine.seconds += done.seconds
             mine.count(Counter(done.reached))
+            mine.told = done.told or mine.told
         self.failures += other.failures
         self.other_seeds += [other.first_seed, *other.other_seeds]
         self.commits += [commit for commit in other.commits if commit not in self.commits]

@@ -1,6 +1,7 @@
 """The table at the end: what was tried, what broke, and which paths were reached, as text or as Markdown."""
 
 import platform
+import re
 from collections.abc import Iterator, Sequence
 
 from soak.part import Part
@@ -62,6 +63,8 @@ def as_text(state: State, parts: Sequence[Part]) -> str:
         lines.append("  ".join(cells))
     for part in parts:
         _, never, others = _reached(state, part)
+        if part.name in state.parts and state.parts[part.name].told:
+            lines += ["", state.parts[part.name].told]
         lines += ["", f"{part.name}: {'; '.join(others)}"] if others else []
         lines += ["", f"{part.name}, never reached:", *[f"  {path}" for path in never]] if never else []
     for failure in state.failures:
@@ -92,16 +95,46 @@ def as_markdown(state: State, parts: Sequence[Part]) -> str:
     else:
         lines.append("Nothing.")
     for part in parts:
-        reached, never, others = _reached(state, part)
-        lines += ["", f"## {part.name}: paths", ""]
-        lines += [f"Counted: {'; '.join(others)}.", ""] if others else []
-        lines += (
-            [f"Reached (how often), {len(reached)}:", "", *[f"- {_plain(path)}" for path in reached], ""]
-            if reached
-            else []
-        )
-        lines += [f"Never reached, {len(never)}:", "", *[f"- {_plain(path)}" for path in never]] if never else []
+        lines += _sections(state, part)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _sections(state: State, part: Part, about: str = "") -> list[str]:
+    """A part's, each after an empty line: what its last trial found, and which paths it reached."""
+    reached, never, others = _reached(state, part)
+    told = state.parts[part.name].told if part.name in state.parts else ""
+    lines = ["", f"## {part.name}: what the last trial found", "", *([about, ""] if about else []), told]
+    lines = lines if told else []
+    lines += ["", f"## {part.name}: paths", ""]
+    lines += [f"Counted: {'; '.join(others)}.", ""] if others else []
+    if reached:
+        lines += [f"Reached (how often), {len(reached)}:", "", *[f"- {_plain(path)}" for path in reached], ""]
+    lines += [f"Never reached, {len(never)}:", "", *[f"- {_plain(path)}" for path in never]] if never else []
+    return lines
+
+
+def folded(page: str, state: State, parts: Sequence[Part]) -> str:
+    """A page of another soak with what these parts have done, in the place of what it has of them, or at its ends."""
+    _, *rows = _rows(state, parts)
+    for part, row in zip(parts, rows, strict=True):
+        if part.name in state.parts:
+            text, *sections = re.split(r"(?m)^(?=## )", page)
+            others = [section for section in sections if not section.startswith(f"## {part.name}: ")]
+            mine = "\n".join(_sections(state, part, f"A soak of its own: {_about(state)}."))
+            page = _with_row(text, _line(row), part.name) + "".join(others).rstrip() + f"\n{mine}".rstrip() + "\n"
+    return page
+
+
+def _with_row(text: str, row: str, name: str) -> str:
+    """The text with this row in the place of the part's, or behind the last row."""
+    lines = text.splitlines()
+    rows = [place for place, line in enumerate(lines) if line.startswith("| ")]
+    mine = [place for place in rows if lines[place].startswith(f"| {name} |")]
+    if mine:
+        lines[mine[0]] = row
+    else:
+        lines.insert(rows[-1] + 1, row)
+    return "\n".join(lines).rstrip() + "\n\n"
 
 
 def _plain(text: str) -> str:

@@ -13,6 +13,7 @@ from benchmarks import guest_allocator
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
 from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
+from benchmarks.prize.lists import Listed, long_lists
 from benchmarks.rows import Row, quartiles
 from benchmarks.turns.builds import CommitError, Turn, both, tree_of, turns_row
 from pagetide.machine.costs import read_costs
@@ -177,15 +178,30 @@ def test_the_prize_needs_traces(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_trace_is_replayed_live_and_simulated(tmp_path: Path, hugetmpfs: None) -> None:
-    """On both kinds of host pages, what is held and what is added is set against the simulated run."""
+    """On both kinds of host pages: what is held, refaulted and spent, live and simulated."""
     blocks = lives(np.arange(200) * 0.001, np.arange(200) * 0.001 + 0.5, np.zeros(200), np.zeros(200))
     save_stream(plan_of(blocks, name="little", end_s=1.0).whole(), tmp_path / "little.parquet")
-    rows = list(real_memory.run(tmp_path / "little.parquet", repeats=1))
-    found = ["held", "held, off by", "refaulted", "added CPU, off by"]
+    rows = list(real_memory.run(tmp_path / "little.parquet", repeats=1, costs=read_costs))
+    spent = ["CPU of host and worker", "CPU of the host", "CPU of the guest's worker", "CPU of the rest of the guest"]
+    found = [f"{what}, off by" for what in ("held", "refaulted", *spent)]
     assert [row.name.rpartition(": ")[2] for row in rows] == found * 2
-    assert ["4 KiB" in row.name for row in rows] == [True] * 4 + [False] * 4
-    assert [row.at_most for row in rows] == [None, 10, None, 10] * 2
-    assert all(row.value is not None and "simulated" in row.note for row in rows)
+    assert ["4 KiB" in row.name for row in rows] == [True] * 6 + [False] * 6
+    assert [row.at_most for row in rows] == [10, 10, 10, None, None, None] * 2
+    assert all(row.note.startswith("live ") and "simulated" in row.note for row in rows)
+    assert rows[0].value is not None
+    assert rows[0].value < 10
+
+
+def test_long_per_cpu_lists_are_set_against_short_ones(tmp_path: Path) -> None:
+    """A vCPU that is never idle keeps what it freed page by page, where its lists may be so long, and that is told."""
+    freed = lives(np.zeros(20_000), 1.0, 0, 0)
+    busy = lives(np.arange(300) * 0.09, np.arange(300) * 0.09 + 0.01, 0, 0)
+    listed = Listed.of("little", plan_of(freed, busy, name="little", end_s=30.0).whole())
+    row = long_lists([listed])
+    assert row.value is not None
+    assert row.value < 0.5
+    assert row.ok is False
+    assert len([*listed.rows()]) == 3
 
 
 def test_who_knows_the_future_discards_what_stays_free() -> None:

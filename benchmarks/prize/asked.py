@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.prize import real_memory
+from benchmarks.prize.lists import Listed, long_lists
 from benchmarks.prize.picture import draw
-from benchmarks.prize.replay import Trace, keeping, linux, operations_per_s, policies, replay
+from benchmarks.prize.replay import Replays, Trace, keeping, linux, operations_per_s, policies
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows
 from pagetide.units import GIB
@@ -53,20 +54,26 @@ def run(folder: Path, picture: Path | None, live_name: str | None = None) -> Ite
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
         raise StreamError(f"there is none in {folder}: a trace is a Parquet file")
-    traces = []
+    traces, listed = [], []
     for path in paths:
         stream = load_stream(path)
-        traces.append(replay(path.stem, stream, policies()))
-        yield Row(f"{path.stem}, off: held", traces[-1].off_bytes / GIB, "GiB")
-        for outcome in traces[-1].outcomes.values():
-            if outcome.policy.settings["design"] == "pool" or "pace" in outcome.policy.settings:
-                note = f"saved {outcome.saved_gib_min:.3f} GiB min for {outcome.cpu_s:.3f} s CPU"
-                yield Row(f"{path.stem}, {outcome.policy.label}: held", outcome.held_bytes / GIB, "GiB", note=note)
+        replays = Replays(path.stem, stream)
+        yield Row(f"{path.stem}, off: held", replays.off_bytes / GIB, "GiB")
+        for policy in policies():
+            outcome = replays.replay(policy)
+            if policy.settings["design"] != "pool" and "pace" not in policy.settings:
+                continue  # what the picture shows besides
+            note = f"saved {outcome.saved_gib_min:.3f} GiB min for {outcome.cpu_s:.3f} s CPU"
+            yield Row(f"{path.stem}, {policy.label}: held", outcome.held_bytes / GIB, "GiB", note=note)
+        traces.append(replays.trace())
         for label, speed in operations_per_s(path.stem, stream).items():
             yield Row(f"{path.stem}, {label}: operations simulated", speed / 1e6, "M/s", at_least=1)
+        listed.append(Listed.of(path.stem, stream))
+        yield from listed[-1].rows()
     yield from _asked(traces)
+    yield long_lists(listed)
     yield from allocator_rows.marks()
-    if live_name is not None:
-        yield from real_memory.run(folder / f"{live_name}.parquet")
     if picture is not None:
         draw(traces, picture)
+    if live_name is not None:
+        yield from real_memory.run(folder / f"{live_name}.parquet")

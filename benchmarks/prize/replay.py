@@ -118,12 +118,28 @@ def operations_per_s(name: str, stream: Stream) -> dict[str, float]:
     return found
 
 
-def replay(name: str, stream: Stream, chosen: list[Policy]) -> Trace:
-    """Run a trace once for each policy, and without any."""
-    off_bytes, off_cpu_s, off_s = _measure(name, stream, {"design": "off"})
-    outcomes = {}
-    for policy in chosen:
-        held_bytes, cpu_s, took_s = _measure(name, stream, policy.settings)
-        saved = off_bytes * off_s - held_bytes * took_s
-        outcomes[policy.label] = Outcome(policy, held_bytes, saved, cpu_s - off_cpu_s)
-    return Trace(name, off_bytes, outcomes, bounds(stream, read_costs().backing("memfd")))
+class Replays:
+    """A trace replayed by one policy after the other, and first without any.
+
+    Attributes:
+        off_bytes: what the host held on average with `off`.
+        outcomes: by policy label, of those that were asked for.
+    """
+
+    def __init__(self, name: str, stream: Stream, **common: Any) -> None:
+        """Replay it with `off`; `common` are settings that hold for all policies."""
+        self._name, self._stream, self._common = name, stream, common
+        self.off_bytes, self._off_cpu_s, self._off_s = _measure(name, stream, common | {"design": "off"})
+        self.outcomes: dict[str, Outcome] = {}
+
+    def replay(self, policy: Policy) -> Outcome:
+        """Replay it with a policy."""
+        held_bytes, cpu_s, took_s = _measure(self._name, self._stream, self._common | policy.settings)
+        saved = self.off_bytes * self._off_s - held_bytes * took_s
+        outcome = Outcome(policy, held_bytes, saved, cpu_s - self._off_cpu_s)
+        self.outcomes[policy.label] = outcome
+        return outcome
+
+    def trace(self) -> Trace:
+        """What came of it, with the bound."""
+        return Trace(self._name, self.off_bytes, self.outcomes, bounds(self._stream, read_costs().backing("memfd")))

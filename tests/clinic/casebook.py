@@ -17,8 +17,8 @@ of it. Then the remedy is applied, and what comes back must be within 15 % or 16
 _NO_VM = {
     "device-passed-through": "tried: this host has no IOMMU and no /dev/vfio; made-up evidence, and the descriptors "
     "that such a QEMU has open",
-    "reporting-not-negotiated, by an old kernel": "tried: Linux before 5.7 is in no release of Debian that is still "
-    "served; made-up evidence, and a real VM that does not negotiate since it clears what it frees",
+    "reporting-not-negotiated, by an old kernel": "not tried: none of the kernels that are set up here is older than "
+    "5.7; made-up evidence, and a real VM that does not negotiate since it clears what it frees",
     "reports-keep-a-pattern": "tried: page_poison=1 with Debian's Linux 6.1 and 6.12, which are built without "
     "CONFIG_PAGE_POISONING and do nothing; made-up evidence",
     "discards-without-effect": "not tried: it takes a huge page of a guest that another process has pinned; made-up "
@@ -32,7 +32,7 @@ _NO_VM = {
 _NO_PROMISE = (
     "in-use, vmm-own, memory-not-onlined and churn are told, and nobody can promise what comes back; a balloon gives "
     "back to the guest. What comes of names of files (slab-reclaimable), parts of huge pages (deferred-split, "
-    "host-huge-pages), virtio-mem and swap depends on what lies beside it: the remedy is applied, and no size is promised."
+    "host-huge-pages), virtio-mem and swap depends on what lies beside it: the remedy is applied, no size is promised."
 )
 
 

@@ -52,8 +52,9 @@ def fill_with_contents(size_mib: int) -> str:
 FILL, FREE = fill(250), "rm /mnt/fill"
 
 _APPLETS = (
-    "cat", "chmod", "dd", "grep", "insmod", "ls", "mkdir", "mount", "rm", "sh", "sleep", "stty", "seq", "sync"
-)  # fmt: skip
+    *("cat", "chmod", "dd", "grep", "insmod", "ls", "mkdir", "mount", "poweroff", "reboot"),
+    *("rm", "sh", "sleep", "stty", "seq", "sync"),
+)
 _ANSWER_MAX_S = 120.0
 
 
@@ -108,11 +109,24 @@ class Patient:
 
     def run(self, command: str, *, status: int = 0) -> str:
         """Have the guest's shell evaluate a line; what it writes."""
-        assert self._process.stdin is not None
-        os.write(self._process.stdin.fileno(), command.encode() + b"\n")
+        self._tell(command)
         lines, told = self._lines_until("@done")
         assert int(told) == status, f"{command!r} ended with {told}: {lines[-5:]}"
         return "".join(f"{line}\n" for line in lines)
+
+    def reboot(self) -> None:
+        """Have the guest start again in the same process, and wait until it has."""
+        self._tell("reboot -f")
+        self._lines_until("@ready")
+
+    def power_off(self) -> None:
+        """Have the guest switch itself off, and wait until its process has ended."""
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            self._tell("poweroff -f")
+            assert select.select([pidfd], [], [], _ANSWER_MAX_S)[0], "the guest does not switch itself off"
+        finally:
+            os.close(pidfd)
 
     def guest_text(self) -> bytes:
         """What the guest script writes."""
@@ -168,6 +182,10 @@ class Patient:
         """Processor time of its process."""
         return process_cpu_s(self.pid)
 
+    def _tell(self, command: str) -> None:
+        assert self._process.stdin is not None
+        os.write(self._process.stdin.fileno(), command.encode() + b"\n")
+
     def _lines_until(self, marker: str) -> tuple[list[str], str]:
         assert self._process.stdout is not None
         lines: list[str] = []
@@ -210,14 +228,19 @@ def qemu_patient(
     memory_file: str = "/memfd:memory-backend-memfd",
     append: str = "",
     boots: bool = True,
+    reboots: bool = False,
 ) -> Patient:
-    """A QEMU with a monitor at `folder / "qmp"` and these devices; `memory_file` is empty for private memory."""
+    """A QEMU with a monitor at `folder / "qmp"` and these devices; `memory_file` is empty for private memory.
+
+    It ends when the guest wants to be started again, unless it `reboots`.
+    """
     initrd = folder / "initrd"
     initrd.write_bytes(clinic_initrd(parts))
     kind, _, options = memory.partition(",")
     command = [
-        str(program.path), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-accel", "tcg", "-cpu", "max", "-machine", "pc,memory-backend=ram", "-m", f"{ram_mib}M",
+        str(program.path), "-nodefaults", "-no-user-config", "-display", "none",
+        *([] if reboots else ["-no-reboot"]), "-accel", "tcg", "-cpu", "max",
+        "-machine", "pc,memory-backend=ram", "-m", f"{ram_mib}M",
         "-object", f"{kind},id=ram,size={ram_mib}M,{options}",
         "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
         "-kernel", str(parts.kernel), "-initrd", str(initrd), "-append", f"console=ttyS0 quiet panic=-1 {append}",

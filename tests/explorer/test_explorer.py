@@ -120,6 +120,18 @@ def test_same_counts_each_time() -> None:
     assert first._replace(seconds=0) == second._replace(seconds=0)
 
 
+@pytest.mark.parametrize(("design", "scenario"), [("scan", "ring"), ("balloon", "relief"), ("pool", "runs")])
+def test_the_device_writes_to_no_range_that_is_no_part_of_the_state(design: str, scenario: str) -> None:
+    """The room for an element's ranges is for 1024; as many as the guest has pages are looked at."""
+    machine = Explorer(design, scenarios_of(design)[scenario])
+    machine.run(2000)
+    explored = machine._machine
+    for queue in explored.queues:
+        assert not queue.served.ranges[explored.scenario.nr_pages :].any()
+    ranges = [arrays[-1] for (_, _, _, arrays, _), _ in machine._numbers]
+    assert any(any(each) for each in ranges)
+
+
 def test_stops_at_too_many_states() -> None:
     """A search that is cut short does not say that it is complete."""
     found = Explorer("cursor", SCENARIOS["start"]).run(50)

@@ -5,7 +5,7 @@ from typing import Any
 
 from pagetide.explorer.ground import Ram, pausing_ground
 from pagetide.explorer.source import LOCK, TOUCH, World
-from pagetide.guest.allocator.pcp import list_of, place_of
+from pagetide.guest.allocator.pcp import list_of
 from pagetide.guest.allocator.zone_layout import (
     ALLOCATED,
     END,
@@ -13,6 +13,8 @@ from pagetide.guest.allocator.zone_layout import (
     PCP,
     PCP_COUNT,
     PCP_LISTS,
+    PCP_RINGS,
+    PCP_ROOM,
     RECORD_WORDS,
     STATE,
     TYPE_WORDS,
@@ -25,7 +27,8 @@ def test_a_block_from_a_list_that_has_one_takes_a_lock_and_no_other_step() -> No
     base = vcpu_base(0)
     lists = base + TYPE_WORDS
     words: defaultdict[int, int] = defaultdict(int, {
-        lists + PCP_LISTS + LIST_WORDS * list_of(0) + END: 1, lists + place_of(0, 0): 3, base + PCP_COUNT: 1,
+        lists + PCP_LISTS + LIST_WORDS * list_of(0) + END: 1, lists + PCP_RINGS: 1000, lists + PCP_ROOM: 4,
+        1000: 3, base + PCP_COUNT: 1,
     })  # fmt: skip
     pages: defaultdict[int, int] = defaultdict(int, {3 * RECORD_WORDS + STATE: PCP})
     world = World(pausing_ground(2, Ram(8, queues=1), lambda: world.control, finely=False), (), pausing=True)

@@ -128,6 +128,23 @@ def test_several_soaks_make_one_table(tmp_path: Path, capsys: pytest.CaptureFixt
         program.main(folders)
 
 
+def test_a_part_is_put_into_a_page_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row and its sections, once, however often; all else stays as it is."""
+    monkeypatch.setattr(Counting, "told", lambda self: "All is told.")
+    page = tmp_path / "soak.md"
+    before = "# Soak\n\n| part | trials |\n| --- | --- |\n| rings | 7 |\n\n## What broke\n\nNo.\n\n## rings: paths\n"
+    page.write_text(before)
+    arguments = ["--minutes", "0.002", "--state", str(tmp_path), "--into", str(page)]
+    for _ in range(2):
+        assert program.main(arguments) == 0
+    lines = page.read_text().splitlines()
+    assert [line for line in lines if line and line in before] == [line for line in before.splitlines() if line]
+    trials = load(tmp_path).parts["counting"].trials
+    assert lines[5].startswith(f"| counting | a seed | {trials} | ")
+    for once in ("## counting: what the last trial found", "All is told.", "## counting: paths", "- neither"):
+        assert lines.count(once) == 1
+
+
 def test_a_state_that_cannot_be_read_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is not overwritten."""
     (tmp_path / "state.json").write_text("{")

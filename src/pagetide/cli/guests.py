@@ -43,6 +43,7 @@ def run(
     rate: Annotated[float | None, Parameter(group=GUEST)] = None,
     mix: Annotated[str | None, Parameter(group=GUEST)] = None,
     stream: Annotated[str | None, Parameter(group=GUEST)] = None,
+    pcp: Annotated[str | None, Parameter(group=GUEST)] = None,
     migratetypes: Annotated[bool | None, Parameter(group=GUEST)] = None,
     backing: Annotated[str | None, Parameter(group=GUEST)] = None,
     seed: Annotated[int | None, Parameter(converter=whole, group=GUEST)] = None,
@@ -97,6 +98,8 @@ def run(
         mix: Shares of the memory by order of the blocks. [default: 9=0.5,4=0.125,2=0.125,0=0.25; web and database
             their own]
         stream: Run the operations of this Parquet file instead, as --save-stream writes it.
+        pcp: The most that a vCPU keeps on lists of its own, out of the reach of reporting; more than its share of an
+            eighth of RAM is that much, as in Linux since 6.7. [default: 16MiB]
         migratetypes: Whether what cannot be moved is kept together, as in Linux, by free lists of each kind.
             [default: if the stream says what can be]
         backing: memfd (4 KiB pages) or hugetmpfs (2 MiB pages; needs root). [default: memfd]
@@ -139,7 +142,8 @@ def run(
 
     given: dict[str, Any] = {
         "workload": workload, "ram": ram, "vcpus": vcpus, "bursts": bursts, "eat-share": eat_share, "hold": hold,
-        "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "migratetypes": migratetypes,
+        "rest": rest, "duration": duration, "rate": rate, "mix": mix, "stream": stream, "pcp": pcp,
+        "migratetypes": migratetypes,
         "fault": fault or None, "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay,
         "capacity": capacity, "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom,
         "in-flight": in_flight, "hints": hints, "drop-share": drop_share, "keep": keep, "verify": verify,

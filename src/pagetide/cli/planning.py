@@ -85,7 +85,8 @@ _FLEET_EXAMPLES = """
 Examples:
 
     pagetide fleet
-    pagetide fleet --usage rnd/2013-8 --settings linux-9,linux-4,shared
+    pagetide fleet --usage rnd/2013-8 --settings linux-9,linux-4,shared,balloon
+    pagetide fleet --usage rnd/2013-8 --settings off:0.7+linux-9:0.3,off:0.4+linux-9:0.6
     pagetide fleet --usage usage.parquet --capacity-column ram --used-column active --memory-unit MiB --json
     pagetide fleet --usage rnd/2013-8 --host-ram 512GiB --on-pressure migration --out plan
     pagetide fleet --usage rnd/2013-8 --drawn 100000 --settings linux-9 --draws 0 --out many
@@ -155,7 +156,9 @@ def fleet_held(  # noqa: D417 - the options of the usage and of the hosts have a
 
     Args:
         settings: Under which settings, beside the bounds: off, linux-9 to linux-0 (Linux's reporting by its order), or
-            a design of `pagetide run`; pool-0 is `pool` down to single pages. [default: linux-9,linux-0,pool-0]
+            a design of `pagetide run`; pool-0 is `pool` down to single pages, balloon has a policy that leaves guests a
+            sixteenth of their memory free. A mix such as linux-9:0.3+off:0.7 gives each share of the VMs one of them.
+            [default: linux-9,linux-0,pool-0]
         responses: A file that `pagetide fleet learn` wrote. [default: pagetide/responses.json in XDG_DATA_HOME, or
             what is built in, which has all settings]
         costs: What things cost, as `pagetide calibrate` wrote it. [default: as for `pagetide run`]

@@ -16,7 +16,8 @@ from rich.console import Console
 from pagetide.commands.status import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
 from pagetide.compare.grid.axes import Choice, Grid, grouped, make_grid
 from pagetide.compare.grid.resume import cells_left
-from pagetide.compare.grid.worker import Job, lost_job, run_job
+from pagetide.compare.grid.worker import Job, by_work, lost_job, run_job
+from pagetide.compare.results.arrivals import Arrivals
 from pagetide.compare.results.cells import without_duplicates
 from pagetide.compare.results.records import Record, Run
 from pagetide.compare.results.spread import REPEATS_MIN
@@ -120,7 +121,7 @@ def compare(choice: Choice | None, manner: Manner, *, make_pool: Callable[[int],
         for sentence in grouped(store.left_out()):
             _tell(sentence)
         _tell(f"{len(cells)} runs to do; results go to {folder}")
-        interrupted, problem = _execute([Job(cell, costs, costs_name) for cell in cells], pool, store)
+        interrupted, problem = _execute([Job(cell, costs, costs_name) for cell in by_work(cells)], pool, store)
         status = _sum_up(store, manner, interrupted=interrupted, problem=problem)
     if status != STATUS_INTERRUPTED and problem is None:
         write_report(folder)
@@ -172,17 +173,16 @@ def _execute(jobs: Sequence[Job], pool: _Pool, store: Store) -> tuple[bool, str 
     console = Console(stderr=True, highlight=False)
     live = console.is_interactive and sys.stderr.isatty()  # FORCE_COLOR makes rich call any file a terminal
     with Interrupt() as interrupt, GridProgress(console, len(jobs), live=live) as progress:
-
-        def take(record: Record) -> None:
-            store.add(record)
-            progress.ended(failed=record.failed)
+        arrivals = Arrivals(store, lambda record: progress.ended(failed=record.failed))
 
         def is_stopped() -> bool:
+            arrivals.keep_old()
             progress.show()
             return interrupt.happened
 
         try:
-            Execution(jobs, pool, lost_job).run(take, is_stopped, progress.note)
+            with arrivals:
+                Execution(jobs, pool, lost_job).run(arrivals.take, is_stopped, progress.note)
         except (PoolError, ResultsError) as error:
             return False, str(error)
         return interrupt.happened, None

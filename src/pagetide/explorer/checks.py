@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pagetide.explorer import balloon as explorer_balloon
 from pagetide.explorer.ground import FRAME_ORDER
 from pagetide.explorer.source import ExploredError
-from pagetide.explorer.state import HINTS_SEEN_MAX, MachineState
+from pagetide.explorer.state.whole import HINTS_SEEN_MAX, MachineState
 from pagetide.guest.allocator.zone import cool_ticks
 from pagetide.guest.allocator.zone_layout import (
     ALLOCATED,

@@ -24,7 +24,7 @@ from pagetide.explorer.ground import (
 from pagetide.explorer.rings import inflate_driver, join, report_driver
 from pagetide.explorer.scenario import Scenario, operations_of
 from pagetide.explorer.source import Control, Edit, ExploredError, World
-from pagetide.explorer.state import MachineState, State
+from pagetide.explorer.state.whole import MachineState, State
 from pagetide.explorer.steps import in_flight_of, reporting_of, worker_of
 from pagetide.explorer.taking import Killer, Taker
 from pagetide.explorer.vcpu import Vcpu

@@ -20,8 +20,8 @@ _SHARED_ATTRIBUTES = frozenset({
 })  # fmt: skip
 """Of a design or its worker, what one thread writes and another reads; and properties that read such things."""
 
-_OWN = frozenset({"stamp_block", "check_block"})
-"""Functions that touch only what belongs to the block's owner."""
+_OWN = frozenset({"stamp_block", "check_block", "place_of"})
+"""Functions that touch only what belongs to the block's owner, or what does not change."""
 
 _PRIMITIVES = frozenset({
     "lock", "atomic_load", "atomic_store", "atomic_add", "atomic_exchange", "atomic_compare_exchange",

@@ -69,7 +69,8 @@ def join(modules: dict[str, Any], kind: Any, number: int, blocks: int, ram: Ram,
     control = modules["host.device.queues.element"].turn_control(punches_max=punches_max)
     served = queues.BlockQueue(kind, ring, control, np.zeros(ACCOUNT_WORDS, np.int64))
     places = used - ram.queue_gpa + 2, avail - ram.queue_gpa + 4 + 2 * size
-    return Joined(driver, served, (driver.state, ring.state, served.progress, served.ranges), *places)
+    ranges = served.ranges[: len(ram.first_words)]  # there is room for more, but none is of less than a page
+    return Joined(driver, served, (driver.state, ring.state, served.progress, ranges), *places)
 
 
 def report_driver(modules: dict[str, Any], queue: Joined, transport: Any) -> Any:

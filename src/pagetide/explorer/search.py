@@ -20,17 +20,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
-from pagetide.explorer import ground
 from pagetide.explorer import machine as explored
 from pagetide.explorer.machine import ExploredMachine
 from pagetide.explorer.scenario import Scenario
 from pagetide.explorer.source import LOCK, TOUCH, UNTIL, Edit, ExploredError, Pause
-from pagetide.explorer.state import AT_THE_RING, State
+from pagetide.explorer.state.frames import frames_of
+from pagetide.explorer.state.whole import AT_THE_RING, State
 
 _FUEL = 1000
 _SETTLE_STEPS_MAX = 1000
 _AT_THE_RING = AT_THE_RING | {"wait_call"}
-_SCALARS = (int, str, bool, float, type(None), tuple)
 _Running = Generator[Pause, None, str | None]
 _NOWHERE = (0, -1, ("", 0))  # from the first node, and nobody has stepped
 
@@ -40,7 +39,8 @@ class Position(NamedTuple):
 
     Attributes:
         stretch: what it runs; None at its end.
-        log: the states at which that stretch, and each of its steps so far, began.
+        passed: the stretches right before it, which ended without a pause.
+        log: the states at which the first of these, and each of the stretch's steps after its first, began.
         frames: the lines where it is, and the values of its variables.
         pause: what it is about to do.
         held: how many locks it holds.
@@ -49,6 +49,7 @@ class Position(NamedTuple):
     """
 
     stretch: str | None
+    passed: tuple[str, ...]
     log: tuple[State, ...]
     frames: tuple[Any, ...]
     pause: Pause
@@ -148,20 +149,23 @@ class Explorer:
 
     def _start(self, actor: Any, stretch: str | None) -> Position:
         """Begin stretches until one pauses."""
+        state = self._machine.capture() if stretch is not None else None
+        passed: tuple[str, ...] = ()
         while stretch is not None:
-            state = self._machine.capture()
             generator = actor.stretch(stretch)
             try:
                 pause = next(generator)
             except StopIteration as end:
-                stretch = end.value
+                passed, stretch = (*passed, stretch), end.value
                 continue
-            return self._position(generator, stretch, (state,), pause)
-        return Position(None, (), (), Pause(UNTIL), 0, False, [])
+            return self._position(generator, stretch, passed, (state,), pause)
+        return Position(None, (), (), (), Pause(UNTIL), 0, False, [])
 
-    def _position(self, generator: _Running, stretch: str | None, log: tuple[State, ...], pause: Pause) -> Position:
+    def _position(
+        self, generator: _Running, stretch: str | None, passed: tuple[str, ...], log: tuple[Any, ...], pause: Pause
+    ) -> Position:
         control = self._machine.control
-        return Position(stretch, log, _frames(generator), pause, control.held, control.in_zone, [generator])
+        return Position(stretch, passed, log, frames_of(generator), pause, control.held, control.in_zone, [generator])
 
     def _add(self, state: State, positions: tuple[Position, ...]) -> None:
         key = (state, tuple([(position.stretch, position.frames) for position in positions]))
@@ -235,14 +239,18 @@ class Explorer:
             pause = next(generator)
         except StopIteration as end:
             return self._start(actor, end.value)
-        return self._position(generator, position.stretch, (*position.log, node.state), pause)
+        return self._position(generator, position.stretch, position.passed, (*position.log, node.state), pause)
 
     def _again(self, actor: Any, position: Position) -> _Running:
         """The stretch once more from where it began to where it stands: somebody else went on with the first one."""
         control = self._machine.control
+        control.held, control.in_zone, control.fuel = 0, False, _FUEL
+        self._machine.restore(position.log[0])
+        for stretch in position.passed:
+            assert next(actor.stretch(stretch), None) is None
         generator: _Running = actor.stretch(position.stretch)
-        control.held, control.in_zone = 0, False
-        for state in position.log:
+        next(generator)
+        for state in position.log[1:]:
             self._machine.restore(state)
             control.fuel = _FUEL
             next(generator)
@@ -276,23 +284,6 @@ class Explorer:
             if at[0] == 0:
                 return tuple(reversed(steps))
             at = self._came_from[at[0]]
-
-
-def _frames(generator: Any) -> tuple[Any, ...]:
-    """Where a generator is, and all that it would go on with."""
-    frames: list[tuple[Any, ...]] = []
-    while generator is not None:
-        frame = generator.gi_frame
-        values = tuple([v if isinstance(v, _SCALARS) else len(v) for v in frame.f_locals.values() if _counts(v)])
-        code = frame.f_code
-        if code.co_filename != ground.__file__ or not frames:
-            frames.append((code.co_filename, frame.f_lineno, frame.f_lasti, values))
-        generator = generator.gi_yieldfrom
-    return tuple(frames)
-
-
-def _counts(value: Any) -> bool:
-    return isinstance(value, _SCALARS) or (hasattr(value, "dtype") and hasattr(value, "__len__") and value.ndim > 0)
 
 
 def _sentence(actor: str, path: str, line: int) -> str:

@@ -49,7 +49,7 @@ class BackingCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         fault: the first touch of memory: of a page, or with huge pages of 2 MiB.
         fault_shared: the same while another vCPU does it as well.
-        punch: discarding what is not resident, and reading that back.
+        punch: discarding what is not resident, asking before and reading back.
         pieces: discarding what is, by the size of the piece, growing.
     """
 
@@ -99,6 +99,8 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         element: what a report costs the host, besides discarding and its blocks.
         element_block: and for each block.
         wake: from a kick or a call until the other side runs.
+        survey: what a pass of `pool` costs the worker besides its reports and what it looks at; None in a file of
+            before it was measured, and then such a pass is as cheap as a wake-up.
         backings: what depends on the backing.
         taking: what `shared` costs the host; None in a file of before it was measured.
     """
@@ -118,6 +120,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     element: Cost
     element_block: Cost
     wake: Cost
+    survey: Cost | None = None
     backings: dict[Backing, BackingCosts]
     taking: TakingCosts | None = None
 

@@ -87,10 +87,14 @@ class PhaseEnded(msgspec.Struct, tag=True):
 
 
 class Ended(msgspec.Struct, tag=True):
-    """The process is done, after this much user and system time; `failure` is a sentence if something went wrong."""
+    """The process is done, after this much user and system time; `failure` is a sentence if something went wrong.
+
+    `reporting_cpu_s` is the part of a guest's that went into reporting.
+    """
 
     failure: str | None
     cpu_s: float
+    reporting_cpu_s: float | None = None
 
 
 class Command(msgspec.Struct, tag=True):

@@ -123,6 +123,8 @@ class RunResult(msgspec.Struct, kw_only=True):
             the host takes memory by itself and the guest does not see it.
         guest_cpu_s: user and system time of the guest's process, from the first operation to the end; a hypervisor's
             own balloon is in it.
+        reporting_cpu_s: what of that went into reporting: of the worker's thread, and of a synchronous vCPU's while it
+            reports. What refaults cost is not in it.
         host_cpu_s: the same of the host's process; None if that is not one process that serves this guest alone.
         skipped_bytes: reported but not discarded, by reason.
         samples: what was read while it ran, as time series.
@@ -172,6 +174,7 @@ class RunResult(msgspec.Struct, kw_only=True):
     verified_bytes: int | None
     skipped_bytes: dict[str, int] | None
     guest_cpu_s: float | None
+    reporting_cpu_s: float | None = None
     host_cpu_s: float | None
     samples: Samples
     started: str | None = None

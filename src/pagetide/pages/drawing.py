@@ -42,17 +42,30 @@ _STYLE: dict[str, Any] = {
 @contextmanager
 def axes_of(inches: tuple[float, float], margins: tuple[float, float, float, float]) -> Iterator[tuple[Any, Any]]:
     """A figure of this size, and its only axes, within margins: left, bottom, right, top."""
+    with drawing():
+        yield new_axes(inches, margins)
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Within, pictures are made and drawn in the page's style."""
     import matplotlib as mpl
-    from matplotlib.figure import Figure
 
     with mpl.rc_context(cast(Any, _STYLE)):
-        figure = Figure(figsize=inches)
-        figure.patch.set_visible(False)
-        left, bottom, right, top = margins
-        width, height = inches
-        axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
-        axes.patch.set_visible(False)
-        yield figure, axes
+        yield
+
+
+def new_axes(inches: tuple[float, float], margins: tuple[float, float, float, float]) -> tuple[Any, Any]:
+    """A figure and its axes, to be made and drawn within `drawing`; arguments as for `axes_of`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches)
+    figure.patch.set_visible(False)
+    left, bottom, right, top = margins
+    width, height = inches
+    axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
+    axes.patch.set_visible(False)
+    return figure, axes
 
 
 def few_ticks(count: int) -> Any:

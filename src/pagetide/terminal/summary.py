@@ -159,6 +159,8 @@ def _rows(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "zone lock waited for at most", _optional_seconds(result.zone_lock_wait_s_max)
     yield "wrong stamps", _count(result.stamp_errors)
     yield "guest CPU time", _optional_seconds(result.guest_cpu_s)
+    if result.reporting_cpu_s is not None:
+        yield "of that for reporting", _optional_seconds(result.reporting_cpu_s)
     yield "host CPU time", _optional_seconds(result.host_cpu_s)
 
 

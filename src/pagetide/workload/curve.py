@@ -11,56 +11,59 @@ import numpy.typing as npt
 
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.workload.lives import STAYS, any_vcpu, lives
-from pagetide.workload.mix import Mix, fill
+from pagetide.workload.mix import Mix
 from pagetide.workload.plan import Plan, plan_of
 
 
 class _Held:
-    """The blocks that are held, in the order in which they came."""
+    """The blocks that are held: of each order as many as its share of the memory asks for, to the nearest block.
+
+    Were each change divided into orders by itself, what a small one leaves over would be in single pages, and a guest
+    whose use hums would be of these alone after a while.
+    """
 
     def __init__(self, rng: np.random.Generator, mix: Mix) -> None:
-        self._rng, self._mix = rng, mix
+        self._rng, self._mix = rng, {0: 0.0, **mix}
         self.order = np.zeros(0, np.uint8)
         self.born_s, self.dies_s = np.zeros(0), np.zeros(0)
-        self._alive = np.zeros(0, np.int64)
+        self._alive = {order: np.zeros(0, np.int64) for order in self._mix}
 
-    @property
-    def pages(self) -> int:
-        """How much that is."""
-        return int((1 << self.order[self._alive].astype(np.int64)).sum())
+    def move(self, pages: int, scatter: float, from_s: float, until_s: float) -> None:
+        """Hold so many pages by allocating and freeing at times between these.
 
-    def grow(self, pages: int, from_s: float, until_s: float) -> None:
-        """Allocate so many pages, at times between these."""
-        new = fill(self._rng, pages, self._mix)
-        self._alive = np.concatenate([self._alive, np.arange(len(self.order), len(self.order) + len(new))])
-        self.order = np.concatenate([self.order, new])
-        self.born_s = np.concatenate([self.born_s, np.linspace(from_s, until_s, len(new))])
-        self.dies_s = np.concatenate([self.dies_s, np.full(len(new), STAYS)])
-
-    def shrink(self, pages: int, scatter: float, from_s: float, until_s: float) -> None:
-        """Free so many pages, at times between these: a share of them anywhere, then what came last.
-
-        A block that is larger than what is still to be freed is passed over.
+        Of what is freed a share is drawn from all that is held, and the rest is what came last, by order.
         """
-        anywhere = self._fitting(self._rng.permutation(len(self._alive)), round(pages * scatter))
-        rest = pages - int((1 << self.order[self._alive[anywhere]].astype(np.int64)).sum())
-        last = np.setdiff1d(np.arange(len(self._alive)), anywhere)[::-1]
-        freed = np.concatenate([anywhere, self._fitting(last, rest)]).astype(np.int64)
-        self.dies_s[self._alive[freed]] = np.linspace(from_s, until_s, len(freed))
-        self._alive = np.delete(self._alive, freed)
+        freed, grown = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
+        for order, share in self._mix.items():
+            alive, wanted = self._alive[order], round(pages * share / (1 << order))
+            if len(alive) > wanted:
+                freed.append(self._pick(alive, len(alive) - wanted, scatter))
+                self._alive[order] = np.setdiff1d(alive, freed[-1], assume_unique=True)
+            else:
+                grown.append(np.full(wanted - len(alive), order, np.uint8))
+        gone = self._rng.permutation(np.concatenate(freed))
+        self.dies_s[gone] = np.linspace(from_s, until_s, len(gone))
+        self._add(self._rng.permutation(np.concatenate(grown)), from_s, until_s)
 
-    def _fitting(self, places: npt.NDArray[np.int64], pages: int) -> npt.NDArray[np.int64]:
-        """The first of these places whose blocks have together at most so many pages."""
-        sizes = 1 << self.order[self._alive[places]].astype(np.int64)
-        taken: list[npt.NDArray[np.int64]] = []
-        while pages > 0 and len(places):
-            small = sizes <= pages
-            places, sizes = places[small], sizes[small]
-            count = int(np.searchsorted(sizes.cumsum(), pages, "right"))
-            taken.append(places[:count])
-            pages -= int(sizes[:count].sum())
-            places, sizes = places[count:], sizes[count:]
-        return np.concatenate(taken) if taken else np.zeros(0, np.int64)
+    def start(self) -> None:
+        """Hold a page if nothing is held yet: a stream begins with an allocation."""
+        if not len(self.order):
+            self._add(np.zeros(1, np.uint8), 0.0, 0.0)
+
+    def _pick(self, alive: npt.NDArray[np.int64], count: int, scatter: float) -> npt.NDArray[np.int64]:
+        """So many of the blocks of an order, which are in the order in which they came."""
+        anywhere = self._rng.choice(alive, round(count * scatter), replace=False)
+        rest = np.setdiff1d(alive, anywhere, assume_unique=True)
+        return np.concatenate([anywhere, rest[len(rest) - (count - len(anywhere)) :]])
+
+    def _add(self, orders: npt.NDArray[np.uint8], from_s: float, until_s: float) -> None:
+        first = len(self.order)
+        self.order = np.concatenate([self.order, orders])
+        self.born_s = np.concatenate([self.born_s, np.linspace(from_s, until_s, len(orders))])
+        self.dies_s = np.concatenate([self.dies_s, np.full(len(orders), STAYS)])
+        for order in self._alive:
+            own = first + np.flatnonzero(orders == order)
+            self._alive[order] = np.concatenate([self._alive[order], own])
 
 
 def curve(
@@ -74,7 +77,7 @@ def curve(
     mix: Mix,
     seed: int,
 ) -> Plan:
-    """Follow a curve; in whole pages, and short of it by less than a block where only larger ones are left to free.
+    """Follow a curve, to the nearest block of each order.
 
     Args:
         at_s: when use changes, ascending, the first of them 0.
@@ -90,14 +93,8 @@ def curve(
     assert 0 <= scatter <= 1
     rng = np.random.default_rng(seed)
     held = _Held(rng, mix)
-    pages = 0
     for now_s, used in zip(at_s, used_bytes, strict=True):
-        wanted = max(1, round(used / PAGE_SIZE_BYTES)) if now_s == 0 else round(used / PAGE_SIZE_BYTES)
-        until_s = now_s + move_s if now_s > 0 else 0.0
-        if wanted > pages:
-            held.grow(wanted - pages, now_s, until_s)
-        elif wanted < pages:
-            held.shrink(pages - wanted, scatter, now_s, until_s)
-        pages = held.pages
+        held.move(round(used / PAGE_SIZE_BYTES), scatter, now_s, now_s + move_s if now_s > 0 else 0.0)
+        held.start()
     blocks = lives(held.born_s, held.dies_s, held.order, any_vcpu(rng, len(held.order), vcpus))
     return plan_of(blocks, name="curve: following it", end_s=end_s, starting="curve: starting")

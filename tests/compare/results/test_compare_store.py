@@ -68,6 +68,23 @@ def test_what_was_not_told_is_not_a_number(tmp_path: Path) -> None:
         assert store.bursts(other.key) == []
 
 
+def test_runs_that_arrive_together_keep_apart(tmp_path: Path) -> None:
+    """Each has its own bursts and samples, whatever the others did not tell, and one has nothing."""
+    cells = [Cell(RunConfig(seed=seed), "simulated", 1) for seed in range(1, 5)]
+    results = [result_of(cell.config) for cell in cells]
+    results[1].samples = msgspec.structs.replace(results[1].samples, reported_bytes=[None] * 60)
+    results[2].samples = msgspec.structs.replace(results[2].samples, host_resident_bytes=list(range(60)))
+    kept = [record_of(cell, result=result) for cell, result in zip(cells[:3], results, strict=False)]
+    with Store.create(tmp_path) as store:
+        store.add(*kept, record_of(cells[3], outcome="its process was killed", failed=True, result=None))
+        runs = {run.key: run for run in store.runs()}
+        assert list(runs) == [cell.key for cell in cells]
+        for cell, result in zip(cells[:3], results, strict=False):
+            found = store.result(runs[cell.key])
+            assert (found.samples, found.bursts) == (result.samples, result.bursts)
+        assert store.samples(cells[3].key)["t_s"].shape == (0,)
+
+
 def test_a_run_without_a_result_is_a_row_that_says_why(tmp_path: Path) -> None:
     """Its figures are None."""
     with Store.create(tmp_path) as store:

@@ -5,6 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from pagetide.fleet.guests.held import HELD
+from pagetide.fleet.guests.mixture import Mixture
 from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS
 from pagetide.fleet.hosts.cluster import Cluster, Question, cluster
 from pagetide.fleet.hosts.cpu import cpu_of
@@ -16,13 +17,14 @@ from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import read_costs
 from pagetide.units import GIB
 
+ALL, NOTHING = Mixture.of(ALL_RETURNS), Mixture.of(NOTHING_RETURNS)
 HOST = Host(64 * GIB, 4 * GIB, 8 * GIB)
 
 
 def made_up(draws: int, seed: int = 1, number: int = 0) -> Cluster:
     """Forty VMs over two days, under what returns all."""
     usage, _ = MadeUp(40, 2, 1).read(0, 40)
-    return cluster(usage, ALL_RETURNS, Question((Plan("quantile", 0.9),), HOST, "swap", draws, seed), number)
+    return cluster(usage, ALL, Question((Plan("quantile", 0.9),), HOST, "swap", draws, seed), number)
 
 
 def test_vms_are_placed_by_the_first_half_and_counted_over_the_rest() -> None:
@@ -31,13 +33,13 @@ def test_vms_are_placed_by_the_first_half_and_counted_over_the_rest() -> None:
     capacity = np.array([[80] * 4, [80] * 4, [0] * 4], np.float32)
     usage = Usage(Grid(0, 3600, 4), ("a", "b", "c"), capacity, used, np.ones(used.shape, np.bool_))
     plans = (Plan("peak-of-sum"), Plan("reservation"))
-    found = cluster(usage, ALL_RETURNS, Question(plans, Host(100, 0, 15), "swap", 0, 1), 0)
+    found = cluster(usage, ALL, Question(plans, Host(100, 0, 15), "swap", 0, 1), 0)
     together, apart = found.placed
     assert (together.vms, together.pressure) == (2, (1, 2, 1, 1, 20, 20))
     assert apart.pressure == (2, 4, 0, 0, 0, 0)
     assert found.answers["peak-of-sum"].short_steps == 1
     assert found.heat["peak-of-sum"].tolist() == [[pytest.approx(1.2)]]
-    kept = cluster(usage, NOTHING_RETURNS, Question(plans, Host(100, 0, 15), "swap", 0, 1), 0).placed[0]
+    kept = cluster(usage, NOTHING, Question(plans, Host(100, 0, 15), "swap", 0, 1), 0).placed[0]
     assert kept.pressure.hosts == 2, "what returns nothing held both peaks at the end of the first half"
 
 
@@ -45,7 +47,7 @@ def test_vms_that_are_gone_by_then_take_no_place() -> None:
     """One that was on in the first half alone is no VM that needs nothing, also among those that are drawn."""
     used = np.array([[50, 50, 50, 50], [50, 50, 0, 0]], np.float32)
     usage = Usage(Grid(0, 3600, 4), ("a", "b"), used * 2, used, used > 0)
-    found = cluster(usage, ALL_RETURNS, Question((Plan("reservation"),), Host(100, 0, 0), "swap", 20, 1), 0)
+    found = cluster(usage, ALL, Question((Plan("reservation"),), Host(100, 0, 0), "swap", 20, 1), 0)
     for one, chosen in zip(found.placed, [np.arange(2), *found.drawn], strict=True):
         assert one.vms == np.count_nonzero(chosen == 0)
         assert one.pressure.hosts == one.vms, "each that is placed has a host to itself"
@@ -61,7 +63,7 @@ def test_an_hour_of_which_nothing_is_known_is_reserved_for() -> None:
         valid = np.ones(used.shape, np.bool_)
         valid[1, 0] = known_first
         usage = Usage(Grid(0, 3600, 4), ("a", "b"), np.where(valid, 80, 0).astype(np.float32), used * valid, valid)
-        hosts.append(cluster(usage, ALL_RETURNS, question, 0).placed[0].pressure.hosts)
+        hosts.append(cluster(usage, ALL, question, 0).placed[0].pressure.hosts)
     assert hosts == [1, 2]
 
 
@@ -81,7 +83,7 @@ def test_a_cluster_that_is_never_on_needs_no_host(draws: int) -> None:
     nothing = np.zeros((3, 4), np.float32)
     usage = Usage(Grid(0, 3600, 4), ("a", "b", "c"), nothing, nothing, np.ones(nothing.shape, np.bool_))
     question = Question((Plan("peak-of-sum"), Plan("quantile", 0.9)), HOST, "migration", draws, 1)
-    found = cluster(usage, ALL_RETURNS, question, 0)
+    found = cluster(usage, ALL, question, 0)
     assert found.drawn.shape == (draws, 0)
     assert {(one.vms, one.pressure.hosts) for one in found.placed} == {(0, 0)}
     assert len(found.placed) == 2 * (draws + 1)
@@ -109,3 +111,22 @@ def test_cpu_follows_from_bytes_and_costs() -> None:
     with pytest.raises(ConfigError, match="have none of the design shared"):
         cpu_of("shared", 0, 0, replace(costs, taking=None))
     assert cpu_of("linux-0", 2 << 20, 4096, costs).reports_s > 5 * found.reports_s
+    assert 0 < cpu_of("balloon", 2 << 20, 0, costs).reports_s < cpu_of("linux-0", 2 << 20, 0, costs).reports_s
+
+
+def test_a_mixture_gives_each_vm_one_of_its_parts() -> None:
+    """By the seed; for each is held what its part holds, and a larger share has the VMs of a smaller one, too."""
+    usage, _ = MadeUp(40, 2, 1).read(0, 40)
+    question = Question((Plan("reservation"),), HOST, "swap", 0, 1)
+    parts, all_of = (ALL_RETURNS, NOTHING_RETURNS), [cluster(usage, one, question, 3).series for one in (ALL, NOTHING)]
+    before: set[int] = set()
+    for share in (0.2, 0.5, 0.9):
+        mixed = cluster(usage, Mixture("mixed", parts, (share, 1 - share)), question, 3).series
+        first = set(np.flatnonzero(mixed.parts == 0).tolist())
+        assert before < first
+        assert abs(len(first) - 40 * share) < 10
+        for vm in range(40):
+            assert (mixed.held_bytes[vm] == all_of[0 if vm in first else 1].held_bytes[vm]).all()
+            assert (mixed.figures[vm] == all_of[0 if vm in first else 1].figures[vm]).all()
+        before = first
+    assert (mixed.parts != cluster(usage, Mixture("mixed", parts, (0.5, 0.5)), question, 4).series.parts).any()

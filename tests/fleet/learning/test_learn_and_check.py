@@ -8,7 +8,8 @@ import pytest
 
 from pagetide.fleet.guests.response import LEVELS
 from pagetide.fleet.learning import responses as responses_module
-from pagetide.fleet.learning.check import Checked, check, draw, verdicts
+from pagetide.fleet.learning.check import Checked, Day, check, draw, verdicts
+from pagetide.fleet.learning.chosen import Chosen, choose
 from pagetide.fleet.learning.observe import observe
 from pagetide.fleet.learning.responses import Learned, Responses, learn, read_responses, write_responses
 from pagetide.fleet.learning.settings import RAM_BYTES, SCATTERS, SETTINGS, config_of
@@ -22,7 +23,7 @@ BUILT_IN = Path(responses_module.__file__).with_name("responses_default.json")
 
 def learned(setting: str = "off", guest: str = "last", **changes: object) -> Learned:
     """The response of a guest that returns nothing, but for changes."""
-    known = {"return_s": None, "left": (0.0,) * (LEVELS + 1), "fresh": 0.0, "fades": 0.0, "off_share": 0.0}
+    known = {"return_s": None, "left": (0.0,) * (LEVELS + 1), "fades": 0.0, "keeps": 0.0, "off_share": 0.0}
     return msgspec.convert({"setting": setting, "guest": guest, **known, **changes}, Learned)
 
 
@@ -68,7 +69,8 @@ def test_responses_are_kept_in_a_file(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(ConfigError, match="does not hold responses"):
         read_responses(path)
-    for wrong in ({"fresh": 1.5}, {"left": (0.0,)}, {"return_s": -1.0}, {"fades": -0.5}):
+    most = {"left": (1.5,) * (LEVELS + 1)}
+    for wrong in (most, {"left": (0.0,)}, {"return_s": -1.0}, {"fades": -0.5}, {"keeps": 2.0}):
         write_responses(msgspec.structs.replace(found, learned=(learned(**wrong),)), path)
         with pytest.raises(ConfigError, match="the response of off and last cannot be"):
             read_responses(path)
@@ -105,12 +107,29 @@ def test_a_wrong_response_is_found_out() -> None:
         max(draw(fleet, 20, seed=1), key=lambda day: float((np.maximum.accumulate(day.shares) - day.shares).mean()))
     ]
     right, wrong = learned(), learned(return_s=0.0)
-    good, bad = (verdicts(check(days, [one], read_costs(), 1, lambda: None))[0] for one in (right, wrong))
+    good, bad = (
+        verdicts(
+            check(days, [Chosen(name="off", guest="last", parts=(one,), shares=(1.0,))], read_costs(), 1, lambda: None)
+        )[0]
+        for one in (right, wrong)
+    )
     assert good.is_good
     assert good.mean_off < 0.01
     assert not bad.is_good
     assert bad.simulated == good.simulated
     assert bad.modelled < good.modelled
+
+
+def test_a_mixture_is_checked_by_its_parts() -> None:
+    """Each day has one of them: what was simulated for it is what that part alone has."""
+    days = [Day("a", day, np.array([0.2, 0.7, 0.4, 0.4])) for day in range(6)]
+    responses = read_responses(BUILT_IN)
+    mixed, *alone = (
+        [one.simulated for one in check(days, choose(responses, [name])[:1], read_costs(), 1, lambda: None)]
+        for name in ("off:0.5+linux-9:0.5", "off", "linux-9")
+    )
+    assert {one in (a, b) for one, a, b in zip(mixed, *alone, strict=True)} == {True}
+    assert mixed not in alone
 
 
 def test_a_verdict_is_of_all_days_of_a_setting() -> None:

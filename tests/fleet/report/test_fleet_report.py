@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from pagetide.fleet.hosts.answering.answer import Answer
 from pagetide.fleet.hosts.cluster import Question
 from pagetide.fleet.hosts.host import Host
+from pagetide.fleet.learning.chosen import Chosen
 from pagetide.fleet.learning.responses import Learned
 from pagetide.fleet.report.classes import CLASSES, classes
 from pagetide.fleet.report.findings import findings
@@ -122,13 +123,14 @@ def told(
             )
         )
     learned = Learned(
-        setting=setting, guest="anywhere", return_s=2.0, left=(0.0, left, 0.0), fresh=0, fades=0, off_share=0
+        setting=setting, guest="anywhere", return_s=2.0, left=(0.0, left, 0.0), fades=0, keeps=0, off_share=0
     )
+    chosen = Chosen(name=setting, guest="anywhere", parts=(learned,), shares=(1.0,))
     question = Question((), Host(GIB, 0, 0), "swap", 40 if shares else 0, 1)
     found = Summary(10, 10.0, 100.0, 0.0, 10, 1.0, tuple(settings))
     return Told(
         about="made up", grid=Grid(0, 300, 288), oddities=Oddities(), question=question, found=found,
-        results=None, versions={}, responses=[learned], costs=read_costs(),  # type: ignore[arg-type]
+        results=None, versions={}, chosen=[chosen], costs=read_costs(),  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -14,10 +14,12 @@ import pytest
 
 from pagetide import cli
 from pagetide.commands.fleet import hosts
-from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS, Response
+from pagetide.fleet.guests.mixture import Mixture
+from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS
 from pagetide.fleet.hosts.cluster import Cluster, Question, cluster
 from pagetide.fleet.hosts.host import Host
 from pagetide.fleet.hosts.placing.registry import Plan
+from pagetide.fleet.learning.chosen import choose
 from pagetide.fleet.learning.responses import read_responses
 from pagetide.fleet.runs import jobs
 from pagetide.fleet.runs.jobs import Carried, Done, Job, cut, run_job
@@ -108,9 +110,8 @@ def test_cpu_time_of_a_draw_is_for_its_own_vms_and_days(tmp_path: Path) -> None:
     valid[1, 10:] = False
     columns = (np.where(valid, np.float32(8 * GIB), 0), np.where(valid, np.stack([breathing, breathing / 2]), 0), valid)
     usage = Usage(Grid(0, 3600, 96), ("a", "b"), *columns)
-    learned = next(one for one in read_responses().learned if one.setting == "linux-9")
-    responses = [NOTHING_RETURNS, learned.response, ALL_RETURNS]
-    asked = [Asked(one.name, learned.setting if one is responses[1] else None) for one in responses]
+    mixtures = [Mixture.of(NOTHING_RETURNS), choose(read_responses(), ["linux-9"])[0].mixture, Mixture.of(ALL_RETURNS)]
+    asked = [Asked(one.name, ("linux-9",) if one is mixtures[1] else ()) for one in mixtures]
 
     def cpu_of_these(first: int, end: int, draws: int) -> SettingSummary:
         folder = tmp_path / f"{first}-{end}"
@@ -118,7 +119,7 @@ def test_cpu_time_of_a_draw_is_for_its_own_vms_and_days(tmp_path: Path) -> None:
         kept, _ = keep(Carried(usage), folder, lambda more: None)
         question = Question((Plan("reservation"),), Host(64 * GIB, 0, 0), "swap", draws, 1)
         with Results.create(folder, "asked") as results:
-            for job in cut(kept.part(first, end), responses, question):
+            for job in cut(kept.part(first, end), mixtures, question):
                 results.add(run_job(job))
             return summary(results, usage.grid, asked, 1.0, read_costs()).settings[1]
 
@@ -127,6 +128,23 @@ def test_cpu_time_of_a_draw_is_for_its_own_vms_and_days(tmp_path: Path) -> None:
     between_s = cpu_of_these(0, 2, 30).cpu_between_s
     assert between_s is not None
     assert 0 < own_s[0] - 1e-9 <= between_s[0] <= between_s[1] <= own_s[1] + 1e-9
+
+
+def test_a_mixture_costs_what_its_parts_do(tmp_path: Path) -> None:
+    """Each VM by the setting that it has: what comes back and what it takes are the sums over the VMs of each part."""
+    alone, mixed = tmp_path / "alone", tmp_path / "mixed"
+    assert run(alone, "--settings off,linux-0") == 0
+    assert run(mixed, "--settings off:0.5+linux-0:0.5") == 0
+    off, reporting, both = (
+        one
+        for folder in (alone, mixed)
+        for one in json.loads((folder / "summary.json").read_bytes())["settings"]
+        if one["name"] in ("off, last", "linux-0, last", "off:0.5+linux-0:0.5, last")
+    )
+    assert off["reports_cpu_s"] == 0 < both["reports_cpu_s"] < reporting["reports_cpu_s"]
+    assert reporting["mean_bytes"] < both["mean_bytes"] < off["mean_bytes"]
+    share = both["returned_bytes"] / reporting["returned_bytes"]
+    assert both["reports_cpu_s"] / reporting["reports_cpu_s"] == pytest.approx(share)
 
 
 def test_half_done_work_is_gone_on_with_to_the_same_bytes(whole: Path, tmp_path: Path) -> None:
@@ -199,11 +217,11 @@ def test_a_job_that_fails_is_a_sentence_with_its_cause(
     """After the others, which are kept; it is tried once, and no worker is said to be lost."""
     seen = list[int]()
 
-    def failing(usage: Usage, response: Response, question: Question, number: int) -> Cluster:
+    def failing(usage: Usage, mixture: Mixture, question: Question, number: int) -> Cluster:
         seen.append(number)
         if len(seen) == 3:
             raise MemoryError("no room")
-        return cluster(usage, response, question, number)
+        return cluster(usage, mixture, question, number)
 
     monkeypatch.setattr(jobs, "cluster", failing)
     assert run(tmp_path / "failing") == 1
@@ -235,7 +253,7 @@ def test_long_usage_is_cut_into_smaller_clusters() -> None:
     """However many steps there are, a job's arrays have a bound: a year's cluster is a tenth of a month's."""
     question = Question((), Host(1, 0, 0), "swap", 0, 1)
     for days, largest in ((30, jobs.CLUSTER_VMS), (365, 49), (3650, 4)):
-        parts = list(cut(MadeUp(1200, days, 1), [ALL_RETURNS], question))
+        parts = list(cut(MadeUp(1200, days, 1), [Mixture.of(ALL_RETURNS)], question))
         assert np.concatenate([np.arange(job.first, job.end) for job in parts]).tolist() == list(range(1200))
         assert max(job.end - job.first for job in parts) == largest
 

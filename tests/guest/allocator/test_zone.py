@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pagetide.guest.allocator.isolate import TAKEN, WATERMARK, isolate_block, put_back
+from pagetide.guest.allocator.pcp import PCP_BATCH_PAGES
 from pagetide.guest.allocator.zone import Watermarks, Zone, linux_watermarks
 from pagetide.guest.allocator.zone_layout import FREE_PAGES, NR_FREE, NR_REPORTED, REPORTED_PAGES, arena_bytes
 from pagetide.units import ORDER_MAX
@@ -69,6 +70,23 @@ def test_a_long_pcp_list_gives_back_what_was_freed_first() -> None:
         assert pfn is not None
         zone.free(pfn, 0)
     assert zone.pcp_list(0) == held[2:4]
+
+
+@pytest.mark.parametrize(("most", "limit"), [(256, 256), (512, 512), (1 << 14, 1024)])
+def test_lists_grow_to_a_vcpus_share_of_an_eighth(most: int, limit: int) -> None:
+    """What is freed one after the other stays on the list up to Linux's limit since 6.7, or the zone's own."""
+    zone = Zone(1 << 14, vcpus=2, watermarks=NONE, pcp_max=most)
+    held = [zone.allocate(0, 1) for _ in range(4096)]
+    longest = 0
+    for pfn in held:
+        assert pfn is not None
+        zone.free(pfn, 0, 1)
+        longest = max(longest, len(zone.pcp_list(1)))
+    assert limit - PCP_BATCH_PAGES < longest <= limit
+    assert zone.pcp_list(1)[-1] == held[-1]
+    zone.check()
+    zone.drain_pcp(1)
+    assert zone.words[FREE_PAGES] == 1 << 14
 
 
 def test_an_allocation_drains_every_list_before_it_fails() -> None:
@@ -175,7 +193,7 @@ def test_a_second_look_at_the_arena_sees_the_same_zone(tmp_path_factory: pytest.
         ({"nr_pages": 0}, "cannot have 0 pages"),
         ({"vcpus": 0}, "at least one vCPU"),
         ({"pcp_batch": 5, "pcp_high": (4, 4)}, "per-CPU list"),
-        ({"pcp_high": (4096, 4096)}, "per-CPU list"),
+        ({"pcp_high": (512, 512)}, "per-CPU list"),
     ],
 )
 def test_a_zone_that_cannot_be_is_refused(options: dict[str, int], sentence: str) -> None:

@@ -94,6 +94,8 @@ def test_what_a_burst_ate_comes_back(changes: dict[str, Any]) -> None:
     assert result.unreturned_bytes is not None
     assert result.return_lag_s_p50
     assert result.guest_cpu_s
+    assert result.reporting_cpu_s
+    assert result.reporting_cpu_s < result.guest_cpu_s
     assert result.host_cpu_s
 
 

@@ -13,6 +13,7 @@ from pagetide.machine.linux.packages import guests_folder
 from tests.needed import lacking
 
 STARTS_MAX_S = 60.0
+RULES = Path(__file__).parents[3] / "deploy/prometheus/pagetide-rules.yml"
 
 
 def program(name: str) -> str:
@@ -25,15 +26,14 @@ def program(name: str) -> str:
 
 
 class Prometheus:
-    """A server that scrapes every half second, until it is closed."""
+    """A server that scrapes again and again, until it is closed."""
 
-    def __init__(self, folder: Path, target: str, port: int) -> None:
-        """Start it."""
+    def __init__(self, folder: Path, target: str, port: int, *, rules: Path = RULES, interval: str = "500ms") -> None:
+        """Start it, with files in this folder."""
         config = folder / "prometheus.yml"
-        rules = Path(__file__).parents[3] / "deploy/prometheus/pagetide-rules.yml"
         config.write_text(
             json.dumps({
-                "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+                "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
                 "rule_files": [str(rules)],
                 "scrape_configs": [{"job_name": "pagetide", "static_configs": [{"targets": [target]}]}],
             })

@@ -17,7 +17,7 @@ from pagetide.operate.web.history import (
     History,
 )
 from pagetide.operate.web.map_history import BYTES_MAX, EVERY_S, KEPT_S, MapHistory
-from tests.operate.watch.seen_vms import MIB, seen
+from tests.operate.watch.seen_vms import MIB, seen, seen_by_kernel
 
 PAGE = 4096
 REGIONS = ((0, 64 << 20, 0),)
@@ -49,6 +49,16 @@ def test_curves_are_what_was_seen() -> None:
     assert curves["returned_bytes"] == [0, 4 * PAGE, None, 0]  # of one that has been away nobody knows
     assert history.curves("b", 0.1)["t_s"] == [1.5]
     assert history.curves("nobody", 10.0)["held_bytes"] == []
+
+
+def test_what_is_not_counted_is_not_known() -> None:
+    """Of a VM on another's balloon there is what is held, and nothing of what it returned."""
+    history = History()
+    history.add(0.0, [seen_by_kernel("b", 7)])
+    history.add(0.5, [seen_by_kernel("b", 7, held_bytes=MIB)])
+    curves = history.curves("b", 10.0)
+    assert curves["held_bytes"] == [2000 * MIB, MIB]
+    assert [curves[name] for name in GROWING] == [[None, None]] * len(GROWING)
 
 
 def test_an_account_that_begins_anew_has_returned_nothing_yet() -> None:

@@ -1,4 +1,4 @@
-"""Clients of the page that say nothing, too little, or no HTTP."""
+"""Clients of the page that say nothing, too little, or no HTTP, or never listen."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ import pytest
 from pagetide.operate.endpoint_process import Address, listen
 from pagetide.operate.web import bounded_client
 from pagetide.operate.web.answers import Answers, Looks
+from pagetide.operate.web.bounded_client import BoundedClient
 from pagetide.operate.web.run_shown import RunBegun, RunShown
 from pagetide.operate.web.serving import server_of
 
@@ -46,11 +47,11 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served() -> AsyncIterator[Served]:
+async def served(name: str = "a run") -> AsyncIterator[Served]:
     """A page that is answered until the end of the block."""
     looks = Looks()
     shown = RunShown(looks.tell)
-    shown.hear(RunBegun("a run", 1, 0.0))
+    shown.hear(RunBegun(name, 1, 0.0))
     looks.begin()
     listener = listen(Address("127.0.0.1", 0), beside_another=False)
     server = server_of(Answers(shown, looks, None, str))
@@ -91,6 +92,32 @@ def test_who_says_nothing_loses_its_place_and_takes_nobody_elses() -> None:
             await told_until_the_end((again, writer))
             page.looks.tell()
             assert b"a run" in await asyncio.wait_for(listening.readuntil(b"\n\n\r\n"), TIMEOUT_S)
+
+    asyncio.run(try_it())
+
+
+def test_who_asks_and_never_reads_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that no buffer has room for is not waited with for ever; who reads a little stays."""
+    lost = asyncio.Event()
+    right = BoundedClient.connection_lost
+
+    def connection_lost(self: BoundedClient, exc: Exception | None) -> None:
+        right(self, exc)
+        lost.set()
+
+    monkeypatch.setattr(bounded_client, "STALLED_MAX_S", 0.5)
+    monkeypatch.setattr(BoundedClient, "connection_lost", connection_lost)
+
+    async def try_it() -> None:
+        async with served("a run" * (8 << 20)) as page:
+            await page.client(ASKS)
+            await asyncio.wait_for(lost.wait(), TIMEOUT_S)
+            assert page.looks.watchers == 0
+            lost.clear()
+            reader, _ = await page.client(ASKS)
+            for _ in range(40):
+                assert len(await asyncio.wait_for(reader.readexactly(1 << 20), TIMEOUT_S)) == 1 << 20
+            assert not lost.is_set()
 
     asyncio.run(try_it())
 

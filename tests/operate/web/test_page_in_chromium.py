@@ -146,7 +146,8 @@ def test_with_the_token_a_guest_is_told_to_make_do_with_less(shown: Shown, page:
     page.evaluate("document.getElementById('target').value = 5")
     page.evaluate("document.querySelector('#control [type=submit]').click()")
     page.wait_for("document.getElementById('control-answer').textContent")
-    page.wait_for("document.querySelector('[data-figure=target_bytes]').dataset.value == 5 * 2 ** 20")
+    row = "tr[data-guest=one]"
+    page.wait_for(f"document.querySelector('{row} [data-figure=target_bytes]').dataset.value == 5 * 2 ** 20")
     assert shown.listed()["target_bytes"] == 5 << 20
     assert page.troubles == []
     body = json.dumps({"command": "pause", "guest": "one"}).encode()

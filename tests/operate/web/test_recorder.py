@@ -81,7 +81,7 @@ def test_a_look_is_told_and_what_the_log_said_is_kept(recorder: Recorder) -> Non
     assert recorder.events("a") == [Event(5.0, "warning", "a", "rests")]
     assert recorder.events("b") == []
     assert recorder.curves("a", 60.0)["held_bytes"] == [0]
-    assert (recorder.knows("a"), recorder.knows("c")) == (True, False)
+    assert (recorder.asked_as("a"), recorder.asked_as("c")) == ("a", None)
 
 
 def test_maps_are_read_piece_by_piece_between_looks(recorder: Recorder, clock: Clock, asked: list[str]) -> None:
@@ -141,7 +141,7 @@ def test_any_name_may_be_asked_for_while_it_looks(recorder: Recorder, clock: Clo
         over.set()
         asking.join()
         sys.setswitchinterval(before_s)
-    assert recorder.knows("a")
+    assert recorder.asked_as("a") == "a"
 
 
 def test_letters_that_follow_one_another_are_counted() -> None:

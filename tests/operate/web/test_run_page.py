@@ -41,7 +41,7 @@ def test_a_run_is_one_vm_with_its_stages_as_events() -> None:
     events = [(event.t_s, event.level) for event in shown.events("scan on burst")]
     assert events == [(1000.0, "info"), (1001.0, "warning")]
     assert shown.map_at("scan on burst", 0.0) is None
-    assert not shown.knows("scan on burst")
+    assert shown.asked_as("scan on burst") is None
 
 
 def test_a_long_run_is_told_in_fewer_points_with_all_its_heights() -> None:

@@ -2,14 +2,12 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
-from pagetide.fleet.learning.responses import Learned, Responses
-from pagetide.fleet.learning.settings import SETTINGS
 from pagetide.fleet.usage.canonical import Source
 from pagetide.fleet.usage.made_up import MadeUp
 from pagetide.fleet.usage.source import recorded
@@ -68,22 +66,6 @@ def opened(choice: Choice) -> Iterator[Source]:
         return
     with recorded(choice.usage, msgspec.convert(choice.columns, Columns)) as source:
         yield source
-
-
-def check_names(settings: Sequence[str]) -> None:
-    """Raise ConfigError for a setting that there is not."""
-    for name in settings:
-        if name not in SETTINGS:
-            raise ConfigError(f"there is no setting {name!r}; choose from {', '.join(SETTINGS)}")
-
-
-def chosen(responses: Responses, settings: Sequence[str]) -> list[Learned]:
-    """The responses of these settings, or of SHOWN; ConfigError if one was not learned."""
-    there = {one.setting for one in responses.learned}
-    for name in settings or SHOWN:
-        if name not in there:
-            raise ConfigError(f"no response of {name} was learned: `pagetide fleet learn` does it")
-    return [one for name in settings or SHOWN for one in responses.learned if one.setting == name]
 
 
 @contextlib.contextmanager

@@ -14,13 +14,15 @@ import msgspec
 from rich.console import Console
 
 from pagetide.commands.fleet.asking import Hosts, Manner
-from pagetide.commands.fleet.choices import Choice, check_names, chosen, opened, progress
+from pagetide.commands.fleet.choices import SHOWN, Choice, opened, progress
 from pagetide.commands.status import STATUS_FAILED, STATUS_INTERRUPTED, STATUS_OK
-from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS, Response
+from pagetide.fleet.guests.mixture import Mixture
+from pagetide.fleet.guests.response import ALL_RETURNS, NOTHING_RETURNS
 from pagetide.fleet.hosts.cluster import Question
 from pagetide.fleet.hosts.cpu import cpu_of
 from pagetide.fleet.learning.check import Verdict, read_verdicts
-from pagetide.fleet.learning.responses import Learned, read_responses
+from pagetide.fleet.learning.chosen import Chosen, choose, parse_setting
+from pagetide.fleet.learning.responses import read_responses
 from pagetide.fleet.picture import picture
 from pagetide.fleet.runs.export import export
 from pagetide.fleet.runs.jobs import Carrying, Divisible, Done, Job, cut, lost, run_job
@@ -49,20 +51,20 @@ class _Fleet(msgspec.Struct):
 
     source: Divisible
     oddities: Oddities
-    learned: list[Learned]
+    chosen: list[Chosen]
     question: Question
     costs: Costs
     risk_h: float
     checked: tuple[str, list[Verdict]] | None
 
     @property
-    def responses(self) -> list[Response]:
-        return [NOTHING_RETURNS, *(one.response for one in self.learned), ALL_RETURNS]
+    def mixtures(self) -> list[Mixture]:
+        return [Mixture.of(NOTHING_RETURNS), *(one.mixture for one in self.chosen), Mixture.of(ALL_RETURNS)]
 
     @property
     def asked(self) -> list[Asked]:
-        learned = [Asked(one.response.name, one.setting) for one in self.learned]
-        return [Asked(NOTHING_RETURNS.name, None), *learned, Asked(ALL_RETURNS.name, None)]
+        chosen = [Asked(one.mixture.name, one.settings) for one in self.chosen]
+        return [Asked(NOTHING_RETURNS.name, ()), *chosen, Asked(ALL_RETURNS.name, ())]
 
     @property
     def versions(self) -> dict[str, str]:
@@ -77,7 +79,7 @@ class _Fleet(msgspec.Struct):
             "about": self.source.about,
             "grid": self.source.grid,
             "oddities": self.oddities,
-            "learned": self.learned,
+            "chosen": self.chosen,
             "question": self.question,
             "usage": self.source.digest,
             "versions": self.versions,
@@ -99,18 +101,19 @@ def fleet(choice: Choice, settings: Sequence[str], hosts: Hosts, manner: Manner)
     """
     choice.check()
     manner.check(choice)
-    check_names(settings)
+    for name in settings:
+        parse_setting(name)
     seed = 1 if choice.seed is None else choice.seed
     question, costs = hosts.question(seed), read_costs(manner.costs)
-    learned = chosen(read_responses(manner.responses), settings)
-    for one in learned:
-        cpu_of(one.setting, 0, 0, costs)  # before hours of work: the costs may have none of its backing
+    chosen = choose(read_responses(manner.responses), settings or SHOWN)
+    for part in {setting for one in chosen for setting in one.settings}:
+        cpu_of(part, 0, 0, costs)  # before hours of work: the costs may have none of its backing
     checked = None if manner.checked is None else read_verdicts(manner.checked)
     fall_back_to_ascii(sys.stdout)
     fall_back_to_ascii(sys.stderr)
     try:
         with _divisible(choice, manner.drawn, seed) as (source, oddities):
-            whole = _Fleet(source, oddities, learned, question, costs, hosts.risk_h, checked)
+            whole = _Fleet(source, oddities, chosen, question, costs, hosts.risk_h, checked)
             return _answer(whole, manner)
     except (UsageError, ResultsError, PoolError) as error:
         print(f"pagetide: {error}", file=sys.stderr)
@@ -138,7 +141,7 @@ def _answer(whole: _Fleet, manner: Manner) -> int:
         )
         resumed = resources.enter_context(Results.resume(folder, whole.identity)) if manner.resume else None
         done = set() if resumed is None else resumed.done
-        jobs = [job for job in cut(whole.source, whole.responses, whole.question) if job.number not in done]
+        jobs = [job for job in cut(whole.source, whole.mixtures, whole.question) if job.number not in done]
         pool = resources.enter_context(contextlib.closing(_pool(jobs, whole.source, manner)))
         results = resumed or resources.enter_context(Results.create(folder, whole.identity))
         interrupted = bool(jobs) and _run(jobs, pool, len(whole.asked), results)
@@ -167,7 +170,7 @@ def _tell_report(whole: _Fleet, results: Results, found: Summary) -> None:
         found=found,
         results=results,
         versions=whole.versions,
-        responses=whole.learned,
+        chosen=whole.chosen,
         costs=whole.costs,
         checked=whole.checked,
     )

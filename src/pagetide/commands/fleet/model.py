@@ -6,10 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from pagetide.commands.fleet.choices import Choice, check_names, chosen, opened, progress
+from pagetide.commands.fleet.choices import SHOWN, Choice, opened, progress
 from pagetide.commands.run import check_target
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.fleet.learning.check import MEAN_OFF_MAX, OFF_MAX, USED_SHARE_MAX, Checked, Verdict, check, draw, verdicts
+from pagetide.fleet.learning.chosen import choose, parse_setting
 from pagetide.fleet.learning.observe import SimulationError
 from pagetide.fleet.learning.responses import Learned, default_path, learn, read_responses, write_responses
 from pagetide.fleet.learning.settings import RAM_BYTES, SCATTERS, SETTINGS
@@ -29,7 +30,10 @@ def fleet_learn(settings: Sequence[str], out: Path | None, costs: Path | None, s
         ConfigError: there is no such setting, the seed is out of its range, some settings alone have no file of their
             own, or the file cannot be written.
     """
-    _check_settings(settings, seed)
+    _check_seed(seed)
+    for name in settings:
+        if len(parse_setting(name)) > 1:
+            raise ConfigError(f"of {name!r} nothing is learned: learn its parts, and mix them with `pagetide fleet`")
     if settings and out is None:
         raise ConfigError("with --settings the file has only those: name one of its own with --out")
     path = out or default_path()
@@ -62,7 +66,7 @@ def fleet_check(
 
     Args:
         choice: whose days; its seed also drives which of them, and the simulated guests.
-        settings: names in SETTINGS; none for SHOWN.
+        settings: names in SETTINGS, or mixtures of them; none for SHOWN.
         days: how many.
         responses: a file of how guests respond; None for the usual place, or what is built in.
         costs: a file of what things cost; None likewise.
@@ -73,17 +77,19 @@ def fleet_check(
     """
     seed = 1 if choice.seed is None else choice.seed
     choice.check()
-    _check_settings(settings, seed)
+    _check_seed(seed)
+    for name in settings:
+        parse_setting(name)
     if not 1 <= days <= _DAYS_MAX:
         raise ConfigError(f"--vm-days must be from 1 to {_DAYS_MAX:,}, not {days}")
-    learned = chosen(read_responses(responses), settings)
+    chosen = choose(read_responses(responses), settings or SHOWN)
     prices = read_costs(costs)
     fall_back_to_ascii(sys.stdout)
     try:
         with opened(choice) as source:
             about, drawn = source.about, draw(source, days, seed)
-        with progress(len(drawn) * len(learned), "days") as tell:
-            checked = check(drawn, learned, prices, seed, lambda: tell(1))
+        with progress(len(drawn) * len(chosen), "days") as tell:
+            checked = check(drawn, chosen, prices, seed, lambda: tell(1))
     except (UsageError, SimulationError) as error:
         print(f"pagetide: {error}", file=sys.stderr)
         return STATUS_FAILED
@@ -96,8 +102,7 @@ def fleet_check(
     return STATUS_OK if all(one.is_good for one in found) else STATUS_FAILED
 
 
-def _check_settings(settings: Sequence[str], seed: int) -> None:
-    check_names(settings)
+def _check_seed(seed: int) -> None:
     if not 0 <= seed < 1 << 62:
         raise ConfigError(f"the seed must be from 0 to 2^62 - 1, not {seed}")
 
@@ -140,4 +145,4 @@ def _table(about: str, found: Sequence[Verdict], checked: Sequence[Checked]) -> 
 
 
 def _row(setting: str, guest: str, *cells: str) -> str:
-    return f"{setting:<14}{guest:<12}" + "".join(f"{cell:>11}" for cell in cells).rstrip()
+    return f"{setting:<22}{guest:<12}" + "".join(f"{cell:>11}" for cell in cells).rstrip()

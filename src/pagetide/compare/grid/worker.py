@@ -3,6 +3,7 @@
 import datetime as dt
 import functools
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -84,9 +85,21 @@ def lost_job(job: Job, outcome: str) -> Record:
     )
 
 
+def by_work(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells in the order in which workers have least to make: those of the same work one after the other."""
+    alike: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault(_settings_of_work(cell.config), []).append(cell)
+    return [cell for group in alike.values() for cell in group]
+
+
 def work_of(config: RunConfig) -> Work:
     """What the guest does with these settings; the last again if it is the same, as it is for the next design."""
-    return _make_work(*(getattr(config, name) for name in _WORK_SETTINGS))
+    return _make_work(*_settings_of_work(config))
+
+
+def _settings_of_work(config: RunConfig) -> tuple[Any, ...]:
+    return tuple(getattr(config, name) for name in _WORK_SETTINGS)
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,19 +10,16 @@ from pagetide.compare.claims.advice import advice
 from pagetide.compare.claims.findings import findings
 from pagetide.compare.grid.axes import QUICK
 from pagetide.compare.grid.setups import SETUPS
-from pagetide.compare.report.condition_table import table_of
+from pagetide.compare.report.bodies import Wanted, draw_bodies
 from pagetide.compare.report.page import (
     advice_body,
     claims_body,
-    condition_body,
-    curves_body,
     findings_body,
     measures_body,
-    panels_of,
     tradeoffs_body,
     troubles_body,
 )
-from pagetide.compare.report.tradeoff import overall, tradeoffs_of
+from pagetide.compare.report.tradeoff import overall
 from pagetide.compare.results.conditions import Condition, conditions_of
 from pagetide.compare.results.records import Run
 from pagetide.compare.results.store import Store
@@ -62,15 +59,13 @@ def report_html(store: Store, tell: Callable[[int, int], None] | None = None) ->
     others = [one for one in conditions if one not in full]
     opening = _opening(full)
     bodies, curves, tradeoffs = {}, Markup(), overall(full)
+    wanted = [Wanted(store.folder, one, one is opening, one is opening and not tradeoffs) for one in conditions]
+    drawn = draw_bodies(wanted)
     for number, one in enumerate(conditions, 1):
         if tell is not None:
             tell(number, len(conditions))
-        panels, own = panels_of(one, store), tradeoffs_of(one)
-        if one is opening:
-            first = [panel for panel in panels if panel.configuration in one.one_a_design]
-            curves, panels = curves_body(first), [panel for panel in panels if panel not in first]
-            tradeoffs, own = (tradeoffs, own) if tradeoffs else (own, [])
-        bodies[one.name] = condition_body(table_of(one), own, panels, opens=one is opening)
+        body = next(drawn)
+        bodies[one.name], curves, tradeoffs = body.body, curves + body.curves, [*tradeoffs, *body.tradeoffs]
     found = findings(store)
     failed = [run for run in runs if run.failed]
     sections = [

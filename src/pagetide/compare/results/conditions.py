@@ -13,7 +13,7 @@ from pagetide.units import format_size
 
 _WORK = frozenset({
     "workload", "ram_bytes", "bursts", "eat_share", "hold_s", "rest_s", "duration_s", "rate_per_s", "mix", "stream",
-    "migratetypes", "faults", "vcpus", "backing",
+    "migratetypes", "faults", "vcpus", "pcp_max_bytes", "backing",
 })  # fmt: skip
 """Settings that say what is to be done; all others but the seed say how free memory is returned."""
 

@@ -1,8 +1,9 @@
 """What a grid measured: `results.duckdb` in a folder, with one row a run, and Parquet files of the same beside it.
 
-One process writes, one run a transaction, so that whatever ends it leaves whole runs.
+One process writes, whole runs a transaction, so that whatever ends it leaves whole runs.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -102,29 +103,39 @@ class Store:
         """What was left out of the grid, and why."""
         return [LeftOut(*row) for row in self._rows("SELECT what, why FROM left_out ORDER BY rowid")]
 
-    def add(self, record: Record) -> None:
-        """Keep what became of a cell: all of it, or nothing if this is interrupted.
+    def add(self, *records: Record) -> None:
+        """Keep what became of some cells: all of it, or nothing if this is interrupted.
 
         Raises:
             ResultsError: it cannot be written.
         """
-        key, result = record.cell.key, record.result
+        bursts = [
+            (record.cell.key, number, *msgspec.structs.astuple(one))
+            for record in records
+            if record.result is not None
+            for number, one in enumerate(record.result.bursts)
+        ]
         try:
             with database.transaction(self._database):
-                database.insert(self._database, "runs", [_run_row(record)])
-                if result is not None:
-                    bursts = [(key, number, *msgspec.structs.astuple(one)) for number, one in enumerate(result.bursts)]
-                    database.insert(self._database, "bursts", bursts)
-                    self._insert_samples(key, result.samples)
+                database.insert(self._database, "runs", [_run_row(record) for record in records])
+                database.insert(self._database, "bursts", bursts)
+                for told, alike in itertools.groupby(filter(_has_samples, records), _told_columns):
+                    self._insert_samples(told, list(alike))
         except duckdb.Error as error:
             raise database.not_written(self.folder, error) from error
 
-    def _insert_samples(self, key: str, samples: Samples) -> None:
-        columns = {name: getattr(samples, name) for name in list(SAMPLE_COLUMNS)[1:]}
-        told = {name: column for name, column in columns.items() if None not in column}
-        self._database.register("arrived", {name: np.array(column, _dtype(name)) for name, column in told.items()})
-        wanted = ", ".join(name if name in told else "NULL" for name in columns)
-        self._database.execute(f"INSERT INTO samples SELECT ?, {wanted} FROM arrived", [key])  # noqa: S608 - our own names
+    def _insert_samples(self, told: Sequence[str], records: Sequence[Record]) -> None:
+        """Those of runs that have these columns of samples, and no others."""
+        samples = [record.result.samples for record in records if record.result is not None]
+        arrived = {
+            name: np.array([*itertools.chain.from_iterable(getattr(one, name) for one in samples)], _dtype(name))
+            for name in told
+        }
+        arrived["number"] = np.repeat(np.arange(1, len(samples) + 1), [len(one.t_s) for one in samples])
+        wanted = ", ".join(name if name in told else "NULL" for name in list(SAMPLE_COLUMNS)[1:])
+        keys = [record.cell.key for record in records]
+        self._database.register("arrived", arrived)
+        self._database.execute(f"INSERT INTO samples SELECT (?::VARCHAR[])[number], {wanted} FROM arrived", [keys])  # noqa: S608 - our own names
         self._database.unregister("arrived")
 
     def runs(self) -> list[Run]:
@@ -245,6 +256,16 @@ def _run_row(record: Record) -> tuple[Any, ...]:
         **{name: None if result is None else getattr(result, name) for name in FIGURES},
     }
     return tuple(row[name] for name in TABLES["runs"])
+
+
+def _has_samples(record: Record) -> bool:
+    return record.result is not None and bool(record.result.samples.t_s)
+
+
+def _told_columns(record: Record) -> list[str]:
+    """The columns of samples that a run told; the others have no figures."""
+    assert record.result is not None
+    return [name for name in list(SAMPLE_COLUMNS)[1:] if None not in getattr(record.result.samples, name)]
 
 
 def _listed(name: str, column: _Column) -> list[Any]:

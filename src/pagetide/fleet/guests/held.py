@@ -1,9 +1,9 @@
 """What hosts hold for guests over time, from what the guests use: the model, as one pass over the samples.
 
 A guest that is switched off gives everything back, and one whose memory becomes less all beyond that. Growing use takes
-free memory that the host still holds first, and touches other memory for the rest; what the host had held and got back
-before is refaulted. What it holds beyond that is coming back or left behind (response.py). At an instant of the grid
-use changes to its new value, and stays there for the step.
+free memory that the host still holds first, but for what is left behind in too small blocks, and touches other memory
+for the rest; what the host had held and got back before is refaulted. What it holds beyond that is coming back or left
+behind or kept (response.py). At an instant of the grid use changes to its new value, and stays there for the step.
 """
 
 import math
@@ -43,14 +43,20 @@ def follow_all(usage: Usage, response: Response, by_step: npt.NDArray[Any], figu
     """The same into two zeroed arrays, of which `by_step` has one row for all, or one for each VM."""
     stays, on_average = response.over(usage.grid.step_s)
     columns = usage.capacity_bytes, usage.used_bytes, usage.valid
-    follow(*columns, response.left, stays, on_average, response.fresh, response.fades, by_step, figures)
+    follow(*columns, response.left, stays, on_average, response.fades, response.keeps, by_step, figures)
 
 
 @inline_kernel
 def highest_use(highest: float, before: float, use: float, fades: float) -> float:
-    """What `use`, which was `before`, makes of the highest use so far: small growths below it let it fade."""
-    if before < use < highest:
-        highest -= (highest - use) * min(fades * ((use - before) / highest) ** 2, 1.0)
+    """What `use`, which was `before`, makes of the highest use so far.
+
+    Each area that was left behind holds some things that are in use, use / highest / fades on average, taken to be
+    distributed geometrically: what is freed and allocated anywhere is a birth and death of things in each. When a share
+    of all use is freed, some areas lose their last, and what is left behind comes down by their share.
+    """
+    if fades > 0.0 and use < before:
+        emptied = fades * highest * (before - use) / before
+        highest -= (highest - use) * emptied / (use + emptied)
     return max(highest, use)
 
 
@@ -62,8 +68,8 @@ def follow(
     left: Any,
     stays: float,
     on_average: float,
-    fresh: float,
     fades: float,
+    keeps: float,
     by_step: Any,
     figures: Any,
 ) -> None:
@@ -83,19 +89,17 @@ def follow(
                 continue
             now, peak, ever = min(now, there), min(peak, there), min(ever, there)
             use = float(used[vm, step])
-            grown = max(use - now, 0.0)
-            if fresh > 0.0:
-                grown = max(grown, min(fresh * (use - before), there - now))
-            now += grown
-            refaulted += min(grown, ever - now + grown)
-            ever = max(ever, now)
             peak = highest_use(peak, before, use, fades)
             floor = use
             if peak > 0.0:
                 level = math.sqrt(use / peak) * LEVELS
                 below = min(int(level), LEVELS - 1)
                 floor += peak * (left[below] + (level - below) * (left[below + 1] - left[below]))
-            coming = max(now - floor, 0.0)
+            grown = max(use - now, min(floor - now, use - before, there - now), 0.0)
+            now += grown
+            refaulted += min(grown, ever - now + grown)
+            ever = max(ever, now)
+            coming = max(now - floor - keeps * there, 0.0)
             mean = now - coming * (1.0 - on_average)
             now -= coming * (1.0 - stays)
             returned += coming * (1.0 - stays)

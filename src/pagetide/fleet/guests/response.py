@@ -1,10 +1,10 @@
 """How a guest under one setting answers a change of its use: what the model of `held.py` needs to know.
 
-Free memory that the host still holds is of two kinds. Some is *coming*: it returns, with a time constant. Some is *left
-behind*: it lies between what is in use, in blocks too small to be reported, and stays until it is used again or so
-much is freed around it that it can be reported. How much is left behind depends on how far use has fallen from its
-highest: nothing where nothing was freed, and nothing where all was. That highest fades: a guest that grows and shrinks
-fills the gaps, until it is like one that never used more than of late.
+Free memory that the host still holds is of three kinds. Some is *coming*: it returns, with a time constant. Some is
+*left behind*: it lies between what is in use, in blocks too small to be reported, and stays until it is used again or
+so much is freed around it that it can be reported. How much is left behind depends on how far use has fallen from its
+highest: nothing where nothing was freed, and nothing where all was. That highest fades: whenever use falls, some of the
+areas in which little was in use lose their last page. And some is *kept*: a balloon leaves a guest a reserve.
 """
 
 import math
@@ -28,17 +28,16 @@ class Response(NamedTuple):
         return_s: the time constant with which free memory returns; infinite if it never does.
         left: float64 [LEVELS + 1], what is left behind once all that comes back has, by the level to which use has
             fallen, both as shares of the highest, which fades; in between along straight lines over its root.
-        fresh: which share of growing use takes memory that the host does not hold, though free memory that it holds is
-            there, because that is in too small blocks.
-        fades: how fast the highest comes down to what is used, for each growth, by the square of how large it is beside
-            the highest: small ones fill the same gaps again and again.
+        fades: 1 over how many things that are freed one by one lie in a full area that comes back only as a whole; by
+            it the highest comes down as use falls (`highest_use`). 0 if no area ever loses its last.
+        keeps: what is kept, of the guest's memory.
     """
 
     name: str
     return_s: float
     left: npt.NDArray[np.float64]
-    fresh: float = 0.0
     fades: float = 0.0
+    keeps: float = 0.0
 
     def over(self, step_s: float) -> tuple[float, float]:
         """Of what is coming back, the share that is still there after a step, and the share on average over it."""

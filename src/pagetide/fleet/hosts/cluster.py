@@ -1,4 +1,4 @@
-"""A cluster of hosts: its VMs placed by each plan under one setting, what follows, and the same for VMs drawn anew.
+"""A cluster of hosts: its VMs placed by each plan under one setting or mixture, what follows, and the same for others.
 
 A fleet is cut into clusters of so many VMs, in the order of its source: no VM is placed in another's hosts. Intervals
 come from a bootstrap: as many of the cluster's VMs are drawn, with replacement. Drawn or as they are, VMs come in an
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.fleet.guests.response import Response
+from pagetide.fleet.guests.mixture import Mixture
 from pagetide.fleet.hosts.answering.answer import Answer, Pressed
 from pagetide.fleet.hosts.answering.registry import ANSWERS
 from pagetide.fleet.hosts.host import Host, known, planned_steps
@@ -77,9 +77,9 @@ class Cluster(NamedTuple):
     drawn: npt.NDArray[np.int64]
 
 
-def cluster(usage: Usage, response: Response, question: Question, number: int) -> Cluster:
-    """Place the VMs of cluster `number` by each plan, and count what follows."""
-    found = series(usage, response)
+def cluster(usage: Usage, mixture: Mixture, question: Question, number: int) -> Cluster:
+    """Place the VMs of cluster `number` by each plan, and count what follows; which has which part is the seed's."""
+    found = series(usage, mixture, mixture.part_of(len(usage.vms), question.seed, number))
     there = np.flatnonzero(usage.capacity_bytes.max(1, initial=0) > 0)
     as_they_are = np.random.default_rng([question.seed, number]).permutation(there)
     drawn = np.zeros((question.draws, len(there)), np.int64)

@@ -4,12 +4,14 @@ By the costs that the simulated machine is made of (machine/costs.py), per block
 share and each block's, of the guest's worker and of the host, or for `shared`, which reports nothing, a batch's share
 and each frame that the host takes; discarding the block; a fault for each page that is touched again. All that came
 back is taken to have come in blocks of the setting's own order, the smallest that it reports: larger ones are cheaper,
-so this is an upper bound below order 9. What walking, looking at frames and taking locks costs is not in it.
+so this is an upper bound below order 9. A balloon's pages are told of 256 at a time, taken to lie together. What
+walking, looking at frames and taking locks costs is not in it.
 """
 
 from typing import NamedTuple
 
 from pagetide.fleet.learning.settings import SETTINGS
+from pagetide.guest.allocator.balloon_pages import PFNS_ORDER
 from pagetide.machine.config import RunConfig
 from pagetide.machine.costs import Costs
 from pagetide.units import PAGE_SIZE_BYTES
@@ -44,13 +46,14 @@ def cpu_of(setting: str, returned_bytes: float, refaulted_bytes: float, costs: C
     """
     config = RunConfig(**SETTINGS[setting])
     backing = costs.backing(config.backing)
-    pages = 1 << config.order
+    order, capacity = (PFNS_ORDER, 1) if config.design == "balloon" else (config.order, config.capacity)
+    pages = 1 << order
     if config.design == "shared":
         a_batch_ns, a_block_ns = costs.of_taking().batch.ns, costs.of_taking().frame.ns
     else:
         a_batch_ns = costs.report.ns + costs.element.ns
         a_block_ns = costs.report_block.ns + costs.element_block.ns
-    discard_ns = backing.punch.ns + pages * int(backing.page_ps()[config.order]) / _PS_PER_NS
+    discard_ns = backing.punch.ns + pages * int(backing.page_ps()[order]) / _PS_PER_NS
     blocks = returned_bytes / (pages * PAGE_SIZE_BYTES)
     refaults_ns = refaulted_bytes / PAGE_SIZE_BYTES * backing.fault.ns
-    return Cpu(blocks * (a_batch_ns / config.capacity + a_block_ns + discard_ns) / _NS_PER_S, refaults_ns / _NS_PER_S)
+    return Cpu(blocks * (a_batch_ns / capacity + a_block_ns + discard_ns) / _NS_PER_S, refaults_ns / _NS_PER_S)

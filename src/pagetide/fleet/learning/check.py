@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.fleet.learning.chosen import Chosen
 from pagetide.fleet.learning.fit import modelled
 from pagetide.fleet.learning.observe import STEP_S, observe
-from pagetide.fleet.learning.responses import Learned
 from pagetide.fleet.learning.settings import RAM_BYTES
 from pagetide.fleet.usage.canonical import Source, UsageError
 from pagetide.machine.config_error import ConfigError
@@ -54,7 +54,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         vm: the VM's name.
         day: which day.
-        setting: a name in SETTINGS.
+        setting: a name in SETTINGS, or a mixture.
         guest: a name in SCATTERS.
         used: what was used.
         simulated: what the simulated host held.
@@ -79,7 +79,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A setting and guest over all its days.
 
     Attributes:
-        setting: a name in SETTINGS.
+        setting: a name in SETTINGS, or a mixture.
         guest: a name in SCATTERS.
         simulated: what hosts held on average, as a share of RAM.
         modelled: what the model says.
@@ -127,16 +127,16 @@ def draw(source: Source, days: int, seed: int) -> list[Day]:
 
 
 def check(
-    days: Sequence[Day], learned: Sequence[Learned], costs: Costs, seed: int, tell: Callable[[], None]
+    days: Sequence[Day], chosen: Sequence[Chosen], costs: Costs, seed: int, tell: Callable[[], None]
 ) -> list[Checked]:
     """Simulate these days, and follow them with the model; the model has what the simulated guest really used.
 
     Args:
         days: the days.
-        learned: the responses.
+        chosen: the settings with their responses; of a mixture a day has one part, which the seed draws.
         costs: what things cost.
         seed: drives every random choice.
-        tell: is called after each day and response.
+        tell: is called after each day and setting.
 
     Raises:
         SimulationError: a guest did not get through.
@@ -144,17 +144,18 @@ def check(
     """
     found = []
     for number, day in enumerate(days):
-        for one in learned:
-            seen = observe(one.setting, one.guest, list(map(float, day.shares)), costs, seed + number)
+        for one in chosen:
+            part = one.parts[int(one.mixture.part_of(1, seed, number)[0])]
+            seen = observe(part.setting, one.guest, list(map(float, day.shares)), costs, seed + number)
             found.append(
                 Checked(
                     vm=day.vm,
                     day=day.day,
-                    setting=one.setting,
+                    setting=one.name,
                     guest=one.guest,
                     used=float(seen.used.mean()) / RAM_BYTES,
                     simulated=float(seen.held_mean.mean()) / RAM_BYTES,
-                    modelled=float(modelled(seen, one.response).mean()) / RAM_BYTES,
+                    modelled=float(modelled(seen, part.response).mean()) / RAM_BYTES,
                 )
             )
             tell()

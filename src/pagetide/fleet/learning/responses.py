@@ -30,8 +30,8 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         guest: a name in SCATTERS.
         return_s: as Response has it; None if nothing ever returns.
         left: as Response has it.
-        fresh: likewise.
         fades: likewise.
+        keeps: likewise.
         off_share: how far the model is off from the runs that it was learned from, the root of the mean square over
             their steps, as a share of RAM.
     """
@@ -40,15 +40,15 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     guest: str
     return_s: float | None
     left: tuple[float, ...]
-    fresh: float
     fades: float
+    keeps: float
     off_share: float
 
     @property
     def response(self) -> Response:
         """The same for the model."""
         return_s = math.inf if self.return_s is None else self.return_s
-        return Response(f"{self.setting}, {self.guest}", return_s, np.array(self.left), self.fresh, self.fades)
+        return Response(f"{self.setting}, {self.guest}", return_s, np.array(self.left), self.fades, self.keeps)
 
 
 class Responses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class Responses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Attributes:
         ram_bytes: of the guests that were simulated.
-        mix: the orders of their blocks, as RunConfig has it.
+        mix: the orders of their blocks, as RunConfig has it, but for those of a guest with a balloon (settings.py).
         seed: drove every random choice.
         costs: when what things cost was measured.
         learned: one for each setting and guest.
@@ -71,7 +71,7 @@ class Responses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def check(self) -> None:
         """Raise ConfigError for a response that cannot be."""
         for one in self.learned:
-            shares = (*one.left, one.fresh)
+            shares = (*one.left, one.keeps)
             is_one = len(one.left) == LEVELS + 1 and all(0 <= share <= 1 for share in shares)
             if not (is_one and 0 <= one.fades < math.inf and (one.return_s is None or 0 <= one.return_s < math.inf)):
                 raise ConfigError(f"the response of {one.setting} and {one.guest} cannot be: learn it anew")
@@ -108,8 +108,8 @@ def _learn(setting: str, guest: str, prices: Costs, seed: int) -> Learned:
         guest=guest,
         return_s=None if math.isinf(found.return_s) else round(found.return_s, 3),
         left=tuple(round(float(share), 4) for share in found.left),
-        fresh=round(found.fresh, 4),
-        fades=found.fades,
+        fades=round(found.fades, 6),
+        keeps=round(found.keeps, 4),
         off_share=round(float(np.sqrt(np.square(off).mean())) / RAM_BYTES, 4),
     )
 

@@ -58,9 +58,11 @@ def _extremes(told: Told) -> list[SettingSummary]:
 def _order(told: Told) -> Iterator[str]:
     """What is left behind in blocks too small to be reported, if that is much and there is a lower order."""
     used = told.found.settings[-1].mean_bytes
-    for one, learned in zip(told.learned, told.responses, strict=True):
-        config, beyond = config_of(learned.setting, seed=1), one.mean_bytes - used
-        left = max(learned.left)
+    for one, chosen in zip(told.learned, told.chosen, strict=True):
+        if len(chosen.parts) > 1:
+            continue
+        config, beyond = config_of(chosen.settings[0], seed=1), one.mean_bytes - used
+        left = max(chosen.parts[0].left)
         if config.design != "off" and config.order > 0 and left > _LITTLE and beyond > _LITTLE * used:
             yield (
                 f"{one.name}: {format_size(beyond)} more than is used stay with hosts. Blocks below its order "

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pagetide.fleet.hosts.cluster import Question
 from pagetide.fleet.learning.check import Verdict
-from pagetide.fleet.learning.responses import Learned
+from pagetide.fleet.learning.chosen import Chosen
 from pagetide.fleet.runs.store import Results
 from pagetide.fleet.runs.summary import SettingSummary, Summary
 from pagetide.fleet.usage.canonical import Grid
@@ -26,7 +26,7 @@ class Told(NamedTuple):
         found: what came of it.
         results: the database.
         versions: of what it was made with.
-        responses: of guests under the settings between the bounds, in their order.
+        chosen: the settings between the bounds, in their order.
         costs: what CPU time follows from.
         checked: whose days the model was checked on, and how that went; None if that is not known.
     """
@@ -38,7 +38,7 @@ class Told(NamedTuple):
     found: Summary
     results: Results
     versions: dict[str, str]
-    responses: Sequence[Learned]
+    chosen: Sequence[Chosen]
     costs: Costs
     checked: tuple[str, list[Verdict]] | None = None
 
@@ -49,6 +49,6 @@ class Told(NamedTuple):
 
 
 def design_of(setting: str) -> str:
-    """Whose colour a setting has: a design of the palette."""
-    name = setting.partition(",")[0]
+    """Whose colour a setting has: a design of the palette; a mixture has that of its first part."""
+    name = setting.partition(",")[0].partition(":")[0]
     return _DESIGNS.get(name) or _DESIGNS.get(name.partition("-")[0]) or name.removesuffix("-0")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.fleet.guests.held import HELD, REFAULTED, RETURNED, STEPS
-from pagetide.fleet.guests.response import Response
+from pagetide.fleet.guests.mixture import Mixture
 from pagetide.fleet.hosts.answering.answer import Answer
 from pagetide.fleet.hosts.cluster import Placed, Question, cluster
 from pagetide.fleet.usage.canonical import Grid, Source, Usage
@@ -35,7 +35,7 @@ class Job(NamedTuple):
         first: its first VM.
         end: the one after its last.
         setting: the number of the setting.
-        response: how guests respond under it.
+        mixture: how guests respond under it.
         question: what is asked.
         source: the usage of its VMs and no others; None once it is done.
     """
@@ -45,7 +45,7 @@ class Job(NamedTuple):
     first: int
     end: int
     setting: int
-    response: Response
+    mixture: Mixture
     question: Question
     source: Source | None
 
@@ -59,7 +59,8 @@ class Done(NamedTuple):
         figures: float64 [vm, FIGURES], as `Held` has them.
         reserved_bytes: float64 [vm], the most memory that each has.
         by_step: float64 [step], held for all of them.
-        drawn: float64 [draw, DRAWN], the sums over the VMs as they are, and then of each draw.
+        drawn: float64 [draw, part, DRAWN], the sums over the VMs as they are, and then of each draw, by the part of the
+            mixture that they have.
         placed: as `Cluster` has it, as are the others.
         answers: likewise.
         heat: likewise; only of the first cluster.
@@ -71,7 +72,7 @@ class Done(NamedTuple):
     figures: npt.NDArray[np.float64] = np.zeros((0, 0))
     reserved_bytes: npt.NDArray[np.float64] = np.zeros(0)
     by_step: npt.NDArray[np.float64] = np.zeros(0)
-    drawn: npt.NDArray[np.float64] = np.zeros((0, 0))
+    drawn: npt.NDArray[np.float64] = np.zeros((0, 0, 0))
     placed: tuple[Placed, ...] = ()
     answers: Mapping[str, Answer] = MappingProxyType({})
     heat: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({})
@@ -121,7 +122,7 @@ def cluster_vms(grid: Grid) -> int:
     return max(1, min(CLUSTER_VMS, _CELLS_MAX // grid.steps))
 
 
-def cut(source: Divisible, responses: Sequence[Response], question: Question) -> Iterator[Job]:
+def cut(source: Divisible, mixtures: Sequence[Mixture], question: Question) -> Iterator[Job]:
     """All jobs of a fleet: cluster by cluster, each under every setting."""
     vms = len(source.vms)
     size = cluster_vms(source.grid)
@@ -129,8 +130,8 @@ def cut(source: Divisible, responses: Sequence[Response], question: Question) ->
     for cluster_number, first in enumerate(range(0, vms, size)):
         end = min(first + size, vms)
         part = source.part(first, end)
-        for setting, response in enumerate(responses):
-            yield Job(number, cluster_number, first, end, setting, response, question, part)
+        for setting, mixture in enumerate(mixtures):
+            yield Job(number, cluster_number, first, end, setting, mixture, question, part)
             number += 1
 
 
@@ -146,15 +147,17 @@ def run_job(job: Job) -> Done:
 def _done(job: Job) -> Done:
     assert job.source is not None
     usage, _ = job.source.read(0, len(job.source.vms))
-    found = cluster(usage, job.response, job.question, job.cluster)
-    figures = found.series.figures[:, DRAWN]
+    found = cluster(usage, job.mixture, job.question, job.cluster)
+    drawn = np.zeros((1 + len(found.drawn), len(job.mixture.parts), len(DRAWN)))
+    for sums, order in zip(drawn, [np.arange(len(usage.vms)), *found.drawn], strict=True):
+        np.add.at(sums, found.series.parts[order], found.series.figures[order][:, DRAWN])
     return Done(
         job=job._replace(source=None),
         names=usage.vms,
         figures=found.series.figures,
         reserved_bytes=usage.capacity_bytes.max(1, initial=0).astype(np.float64),
         by_step=found.series.held_bytes.sum(0, dtype=np.float64),
-        drawn=np.stack([figures.sum(0), *(figures[order].sum(0) for order in found.drawn)]),
+        drawn=drawn,
         placed=found.placed,
         answers=found.answers,
         heat=found.heat if job.cluster == 0 else {},
@@ -163,7 +166,7 @@ def _done(job: Job) -> Done:
 
 def lost(job: Job, why: str) -> Done:
     """What became of a job that no worker got through."""
-    return Done(job._replace(source=None), problem=f"VMs {job.first} to {job.end - 1}, {job.response.name}: {why}")
+    return Done(job._replace(source=None), problem=f"VMs {job.first} to {job.end - 1}, {job.mixture.name}: {why}")
 
 
 class Carrying:

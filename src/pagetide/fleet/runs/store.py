@@ -40,7 +40,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "jobs": {"job": "BIGINT", "setting": "BIGINT", "name": "VARCHAR"},
     "vms": {"job": "BIGINT", "vm": "VARCHAR", "reserved_bytes": "BIGINT", **dict.fromkeys(FIGURE_COLUMNS, "BIGINT")},
     "steps": {"job": "BIGINT", "step": "BIGINT", "held_bytes": "BIGINT"},
-    "draws": {"job": "BIGINT", "draw": "BIGINT", **dict.fromkeys(_DRAWN, "BIGINT")},
+    "draws": {"job": "BIGINT", "draw": "BIGINT", "part": "BIGINT", **dict.fromkeys(_DRAWN, "BIGINT")},
     "placed": {
         "job": "BIGINT",
         "plan": "VARCHAR",
@@ -165,12 +165,13 @@ class Results:
 
 def _tables_of(done: Done) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a job, as columns of each table."""
-    yield "jobs", {"setting": [done.job.setting], "name": np.array([done.job.response.name], object)}
+    yield "jobs", {"setting": [done.job.setting], "name": np.array([done.job.mixture.name], object)}
     figures = {name: done.figures[:, number] for name, number in FIGURE_COLUMNS.items()}
     yield "vms", {"vm": np.array(done.names, object), "reserved_bytes": done.reserved_bytes, **figures}
     yield "steps", {"step": np.arange(len(done.by_step)), "held_bytes": done.by_step}
-    drawn = {name: done.drawn[:, number] for number, name in enumerate(_DRAWN)}
-    yield "draws", {"draw": np.arange(len(done.drawn)), **drawn}
+    drawn = {name: done.drawn[..., number].ravel() for number, name in enumerate(_DRAWN)}
+    draws, parts = (index.ravel() for index in np.indices(done.drawn.shape[:2]))
+    yield "draws", {"draw": draws, "part": parts, **drawn}
     placed = _turned([(one.plan, one.draw, one.vms, *one.pressure) for one in done.placed], 3 + len(Pressure._fields))
     yield "placed", dict(zip(("plan", "draw", "vms", *Pressure._fields), placed, strict=True))
     answers = _turned([(plan, *answer) for plan, answer in done.answers.items()], 1 + len(Answer._fields))

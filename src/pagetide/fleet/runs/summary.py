@@ -121,12 +121,12 @@ class Asked(NamedTuple):
     """A setting that was looked at.
 
     Attributes:
-        name: of the response.
-        setting: a name in SETTINGS; None for a bound.
+        name: of the mixture.
+        settings: names in SETTINGS, one for each part of the mixture; none for a bound.
     """
 
     name: str
-    setting: str | None
+    settings: tuple[str, ...]
 
 
 def summary(results: Results, grid: Grid, asked: Sequence[Asked], risk_h: float, costs: Costs) -> Summary:
@@ -185,11 +185,12 @@ def _setting(
     ((mosts,),) = results.rows("SELECT sum(held_most_bytes) FROM vms JOIN jobs USING (job) WHERE setting = ?", [number])
     sums = results.rows(
         "SELECT sum(known_steps), sum(held_byte_steps), sum(returned_bytes), sum(refaulted_bytes) "
-        "FROM draws JOIN jobs USING (job) WHERE setting = ? GROUP BY draw ORDER BY draw",
+        "FROM draws JOIN jobs USING (job) WHERE setting = ? GROUP BY draw, part ORDER BY draw, part",
         [number],
     )
-    known, held, returned, refaulted = np.array(sums, np.float64).T
-    cpu_s = None if asked.setting is None else _cpu_s(asked.setting, known * grid.step_s, returned, refaulted, costs)
+    by_part = np.array(sums, np.float64).reshape(-1, max(1, len(asked.settings)), 4).transpose(2, 1, 0)
+    known, held, returned, refaulted = by_part.sum(1)
+    cpu_s = _cpu_s(asked.settings, known * grid.step_s, by_part[2], by_part[3], costs) if asked.settings else None
     plans, density, pressed_h = _plans(results, number)
     fits = np.where(pressed_h[:, 0] <= risk_h, density[:, 0], 0.0)
     best = int(np.lexsort((pressed_h[:, 0], -fits))[0])
@@ -215,11 +216,18 @@ def _setting(
     return found, chosen
 
 
-def _cpu_s(setting: str, known_s: _Column, returned: _Column, refaulted: _Column, costs: Costs) -> _Column:
-    """CPU time for reports and for refaults, for a VM and a day of each draw's own; float64 [draw, 2]."""
-    cpu = [cpu_of(setting, *sums, costs) for sums in zip(returned.tolist(), refaulted.tolist(), strict=True)]
+def _cpu_s(settings: Sequence[str], known_s: _Column, returned: _Column, refaulted: _Column, costs: Costs) -> _Column:
+    """CPU time for reports and for refaults, for a VM and a day of each draw's own; float64 [draw, 2].
+
+    `returned` and `refaulted` are float64 [setting, draw].
+    """
+    cpu = [
+        [cpu_of(setting, *sums, costs) for sums in zip(back.tolist(), again.tolist(), strict=True)]
+        for setting, back, again in zip(settings, returned, refaulted, strict=True)
+    ]
     vm_days = np.maximum(known_s, 1.0) / 86400
-    return np.array(cpu, np.float64) / vm_days[:, np.newaxis]
+    whole: _Column = np.array(cpu, np.float64).sum(0)
+    return whole / vm_days[:, np.newaxis]
 
 
 def _plans(results: Results, setting: int) -> tuple[tuple[PlanSummary, ...], _Column, _Column]:

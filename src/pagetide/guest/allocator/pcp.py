@@ -8,20 +8,16 @@ PCP_LIMIT, a free gives some back, those of its own list first, and of each list
 batch is left (`nr_pcp_free`). The limit begins at PCP_HIGH and grows up to PCP_HIGH_MAX with refills, and with frees
 that come one after the other (`nr_pcp_high`, since 6.7). It falls, and PCP_HIGH is enough, while the zone has less
 than its high watermark, and when block after block is freed that is larger than a page and smaller than a huge page
-(`free_high` in `free_unref_page_commit`). Reporting drains nothing before a pass, neither here nor there
-(mm/page_reporting.c, `page_reporting_process`).
-
+(`free_high` in `free_unref_page_commit`). Reporting drains nothing before a pass, neither here nor there.
 With migratetypes an allocation takes from its type's list, and a block that is freed goes to that of its pageblock's
 type, which may be another one by the time that it goes back.
 
-Divergences: each type has a list of the huge page's order (Linux has one of movable blocks and one of others); a list
-has room for PCP_PAGES_MAX pages; lists are given back a batch under each hold of the zone lock, and
-a refill is never more than a batch (Linux doubles both, and holds the lock for up to 2016 pages); a drain sets the
-limit back (in Linux an eighth of it decays every second); nothing is reclaimed. A block that was reported keeps its
-mark on a list with KEEP_MARKS, for nobody touched it.
-
-The lists of a vCPU have one lock, which only a drain from outside ever contends for. Lock order: the lists' lock, then
-the zone's.
+Divergences: each type has a list of the huge page's order (Linux has one of movable blocks and one of others); lists
+grow to PCP_MAX_PAGES unless a zone is made with more; they are given back a batch under each hold of the zone lock, and
+a refill is never more than a batch (Linux doubles both, for up to 2016 pages); a drain sets the limit back (in Linux an
+eighth of it decays every second); nothing is reclaimed. A block that was reported keeps its mark on a list with
+KEEP_MARKS, for nobody touched it. The lists of a vCPU have one lock, which only a drain from outside ever contends for.
+Lock order: the lists' lock, then the zone's.
 """
 
 from typing import Any
@@ -41,8 +37,8 @@ from pagetide.guest.allocator.zone_layout import (
     OLDEST,
     PCP,
     PCP_BATCH,
-    PCP_BLOCKS,
     PCP_COUNT,
+    PCP_FRACTION,
     PCP_FREED,
     PCP_HIGH,
     PCP_HIGH_MAX,
@@ -50,7 +46,8 @@ from pagetide.guest.allocator.zone_layout import (
     PCP_LISTS,
     PCP_LOCK,
     PCP_ORDERS,
-    PCP_PAGES_MAX,
+    PCP_RINGS,
+    PCP_ROOM,
     RECORD_WORDS,
     REPORTED,
     STATE,
@@ -71,21 +68,23 @@ LINUX_PCP_ORDERS = (*range(COSTLY_ORDER + 1), PAGEBLOCK_ORDER)
 PCP_BATCH_PAGES = 63
 """Pages moved between a per-CPU list and the buddy allocator at once (`zone_batchsize` of a zone over 1 GiB)."""
 
-_HIGH_MAX_FRACTION = 8
+PCP_MAX_PAGES = 4096
+"""Pages that a vCPU's lists grow to at most, unless a zone is made with more."""
+
 _FREED_MAX_BATCHES = 32
 _VCPU_0 = vcpu_base(0)
 _NOT_NEGATIVE = (1 << 48) - 1
 """What an index is masked with so that the compiler knows its sign, and leaves out what an element would cost else."""
 
 
-def linux_pcp_high(nr_pages: int, low_pages: int, vcpus: int, batch: int) -> tuple[int, int]:
-    """Linux's PCP_HIGH and PCP_HIGH_MAX, in pages, as far as a list has room.
+def linux_pcp_high(nr_pages: int, low_pages: int, vcpus: int, batch: int, most: int) -> tuple[int, int]:
+    """Linux's PCP_HIGH and PCP_HIGH_MAX, in pages, or `most` where they would be more.
 
     A vCPU's share of the low watermark, but at least four batches; and its share of an eighth of the zone
     (mm/page_alloc.c, `zone_highsize`, 6.12).
     """
-    high = min(max(low_pages // vcpus, batch << 2), PCP_PAGES_MAX - 1)
-    return high, min(max(nr_pages // _HIGH_MAX_FRACTION // vcpus, high), PCP_PAGES_MAX - 1)
+    high = max(low_pages // vcpus, batch << 2)
+    return min(high, most), min(max(nr_pages // PCP_FRACTION // vcpus, high), most)
 
 
 @inline_kernel
@@ -119,9 +118,10 @@ def lists_base(base: int, migratetype: int) -> int:
 
 
 @inline_kernel
-def place_of(number: int, index: int) -> int:
-    """Where, from the lists' base on, a list has a block: each list's ring has half the room of the one before."""
-    return PCP_BLOCKS + 2 * PCP_PAGES_MAX - (2 * PCP_PAGES_MAX >> number) + (index & (PCP_PAGES_MAX - 1 >> number))
+def place_of(words: Any, lists: int, number: int, index: int) -> int:
+    """Where in `words` a list has a block: each list's ring has half the room of the one before."""
+    room, rings = words[lists + PCP_ROOM] & _NOT_NEGATIVE, words[lists + PCP_RINGS] & _NOT_NEGATIVE
+    return rings + 2 * room - (2 * room >> number) + (index & (room - 1 >> number))  # type: ignore[no-any-return]
 
 
 @inline_kernel
@@ -149,7 +149,7 @@ def _take(words: Any, pages: Any, base: int, lists: int, order: int, state: int)
     if end == words[lists + place + OLDEST]:
         pfn = _refill(words, pages, base, lists, order, state)
     else:
-        pfn = words[lists + place_of(number, end - 1)] & _NOT_NEGATIVE
+        pfn = words[place_of(words, lists, number, end - 1)] & _NOT_NEGATIVE
         words[lists + place + END] = end - 1
         words[base + PCP_COUNT] -= 1 << order
         pages[pfn * RECORD_WORDS + STATE] = state | order
@@ -178,7 +178,7 @@ def _return(words: Any, pages: Any, vcpu: int, base: int, lists: int, pfn: int, 
     lock(words, base + PCP_LOCK)
     pages[pfn * RECORD_WORDS + STATE] = PCP | order
     end = words[lists + place + END]
-    words[lists + place_of(number, end)] = pfn
+    words[place_of(words, lists, number, end)] = pfn
     words[lists + place + END] = end + 1
     count = words[base + PCP_COUNT] + (1 << order)
     words[base + PCP_COUNT] = count
@@ -260,7 +260,7 @@ def _refill(words: Any, pages: Any, base: int, lists: int, order: int, state: in
         following = take_block(words, pages, order, state ^ (ALLOCATED ^ PCP))
         if following >= 0:
             oldest -= 1
-            words[lists + place_of(number, oldest)] = following
+            words[place_of(words, lists, number, oldest)] = following
     unlock(words, ZONE_LOCK)
     # The stack grows upwards and blocks come out in the order in which the buddy allocator gave them.
     words[lists + PCP_LISTS + LIST_WORDS * number + OLDEST] = oldest
@@ -287,7 +287,7 @@ def _drain(words: Any, pages: Any, vcpu: int, number: int, migratetype: int, mos
             lists = lists_base(base, migratetype)
             continue
         order = order_of(number)
-        pfn = words[lists + place_of(number, oldest)]
+        pfn = words[place_of(words, lists, number, oldest)]
         words[lists + place + OLDEST] = oldest + 1
         words[base + PCP_COUNT] -= 1 << order
         drained += 1 << order

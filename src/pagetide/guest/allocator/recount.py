@@ -186,7 +186,7 @@ def pcp_listed(words: Words, vcpu: int, order: int, migratetype: int) -> list[in
     base, number = int(lists_base(vcpu_base(vcpu), migratetype)), int(list_of(order))
     place = base + PCP_LISTS + LIST_WORDS * number
     listed = range(int(words[place + OLDEST]), int(words[place + END]))
-    return [int(words[base + int(place_of(number, index))]) for index in listed]
+    return [int(words[int(place_of(words, base, number, index))]) for index in listed]
 
 
 def _check_listed(words: Words, found: list[tuple[int, int]]) -> None:

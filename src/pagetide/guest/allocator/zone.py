@@ -17,6 +17,7 @@ from pagetide.guest.allocator.page_alloc import allocate, free
 from pagetide.guest.allocator.pcp import (
     LINUX_PCP_ORDERS,
     PCP_BATCH_PAGES,
+    PCP_MAX_PAGES,
     linux_pcp_high,
     pcp_drain,
 )
@@ -35,12 +36,14 @@ from pagetide.guest.allocator.zone_layout import (
     PCP_HIGH_MAX,
     PCP_LIMIT,
     PCP_ORDERS,
-    PCP_PAGES_MAX,
+    PCP_RINGS,
+    PCP_ROOM,
     PREVIOUS,
     RECORD_WORDS,
     REPORTING_ORDER,
     TICK,
     TICK_MASK,
+    TYPE_WORDS,
     TYPED_PCP_ORDERS,
     WMARK_HIGH,
     WMARK_LOW,
@@ -49,7 +52,9 @@ from pagetide.guest.allocator.zone_layout import (
     frame_table_base,
     map_words,
     pageblocks_base,
+    pcp_room,
     records_count,
+    rings_base,
     vcpu_base,
     words_count,
 )
@@ -108,13 +113,15 @@ class Zone:
         reporting_order: int = NEVER,
         pcp_batch: int = PCP_BATCH_PAGES,
         pcp_high: tuple[int, int] | None = None,
+        pcp_max: int = PCP_MAX_PAGES,
         pcp_orders: Iterable[int] = LINUX_PCP_ORDERS,
         migratetypes: bool = False,
         arena_fd: int = -1,
     ) -> None:
         """Make a zone with every frame free, in an arena of its own or in the memory file `arena_fd`.
 
-        Watermarks, and how many pages per-CPU lists have, are Linux's unless they are given. Without `migratetypes` all
+        Watermarks, and how many pages per-CPU lists have, are Linux's unless they are given; Linux's grow to
+        `pcp_max` pages at most. Without `migratetypes` all
         that is allocated is movable, and there is one free list an order.
 
         Raises:
@@ -125,8 +132,11 @@ class Zone:
         if vcpus < 1:
             raise ValueError(f"a zone needs at least one vCPU, not {vcpus}")
         marks = linux_watermarks(nr_pages) if watermarks is None else watermarks
-        high, high_max = linux_pcp_high(nr_pages, marks.low, vcpus, pcp_batch) if pcp_high is None else pcp_high
-        if not 1 <= pcp_batch <= high <= high_max < PCP_PAGES_MAX:
+        if pcp_high is None:
+            pcp_high = linux_pcp_high(nr_pages, marks.low, vcpus, pcp_batch, pcp_max)
+        high, high_max = pcp_high
+        room = pcp_room(nr_pages, vcpus)
+        if not 1 <= pcp_batch <= high <= high_max < room:
             raise ValueError(f"a per-CPU list cannot have batches of {pcp_batch} and hold {high} to {high_max} pages")
         self._arena = mmap.mmap(arena_fd, arena_bytes(nr_pages, vcpus))
         self.words = np.frombuffer(self._arena, np.int64, words_count(nr_pages, vcpus))
@@ -148,7 +158,12 @@ class Zone:
             PAGEBLOCKS: pageblocks_base(nr_pages, vcpus) if migratetypes else 0,
             TYPED_PCP_ORDERS if migratetypes else PCP_ORDERS: sum(1 << order for order in set(pcp_orders)),
         }
-        settings |= {vcpu_base(vcpu) + PCP_LIMIT: high for vcpu in range(vcpus)}
+        for vcpu in range(vcpus):
+            settings[vcpu_base(vcpu) + PCP_LIMIT] = high
+            for migratetype in range(MIGRATETYPES):
+                lists = vcpu_base(vcpu) + migratetype * TYPE_WORDS
+                settings[lists + PCP_RINGS] = rings_base(nr_pages, vcpus, vcpu, migratetype)
+                settings[lists + PCP_ROOM] = room
         for index, value in settings.items():
             self.words[index] = value
         for head in range(nr_pages, records // RECORD_WORDS):

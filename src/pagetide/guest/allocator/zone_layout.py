@@ -1,11 +1,12 @@
 """Where everything is in a zone's arena: one shared memory file that a second process can look at.
 
 The arena is two arrays. `words` (int64) has the zone's settings, lock, counters and free-list lengths, then one block
-a vCPU with its per-CPU lists, its hints and its own counters, the spare blocks (isolate.py), on memory pages of its own
-the table of frames that a host may share (frame_table.py), the pageblocks' migratetypes (lists/migratetypes.py), and at
-its end the map of candidates (candidates.py). `pages` (uint32) has one record of four words a page frame, and after the
-last one a sentinel record for each order: the head of that order's circular free list. With migratetypes there are as
-many of each. Fields that different processors write are on different cache lines.
+a vCPU with its per-CPU lists' ends, its hints and its own counters, the spare blocks (isolate.py), on memory pages of
+its own the table of frames that a host may share (frame_table.py), the pageblocks' migratetypes
+(lists/migratetypes.py), what is on the per-CPU lists (pcp.py), and at its end the map of candidates (candidates.py).
+`pages` (uint32) has one record of four words a page frame, and after the last one a sentinel record for each order: the
+head of that order's circular free list. With migratetypes there are as many of each. Fields that different processors
+write are on different cache lines.
 
 A page record's STATE is 0 in every page of a block but its first; the first has the block's order in bits 0 to 3, what
 the block is in bits 4 to 6 and the Reported mark in bit 7, as Linux has PageBuddy, buddy_order and PageReported in
@@ -100,28 +101,34 @@ PCP_COUNT = 1
 PCP_LIMIT = 2
 PCP_FREED = 3
 PCP_LISTS = 4
-STAMP_ERRORS = 16
-REFAULTED_PAGES = 17
-STOP = 18
-WAIT_HOST_NS_MAX = 19
-WAIT_HOST_NS = 20
-WAITS_HOST = 21
-PCP_BLOCKS = 24
-PCP_PAGES_MAX = 4096
-HINT_COUNT = PCP_BLOCKS + 2 * PCP_PAGES_MAX
+PCP_RINGS = 14
+PCP_ROOM = 15
+TYPE_WORDS = 16
+STAMP_ERRORS = MIGRATETYPES * TYPE_WORDS
+REFAULTED_PAGES = STAMP_ERRORS + 1
+STOP = STAMP_ERRORS + 2
+WAIT_HOST_NS_MAX = STAMP_ERRORS + 3
+WAIT_HOST_NS = STAMP_ERRORS + 4
+WAITS_HOST = STAMP_ERRORS + 5
+HINT_COUNT = STAMP_ERRORS + 8
 HINT_BLOCKS = HINT_COUNT + 8
 HINT_BLOCKS_MAX = 1024
-TYPE_WORDS = HINT_BLOCKS + HINT_BLOCKS_MAX
-VCPU_WORDS = MIGRATETYPES * TYPE_WORDS
+VCPU_WORDS = HINT_BLOCKS + HINT_BLOCKS_MAX
 
 # A per-CPU list's words, from PCP_LISTS + LIST_WORDS * list on: where in its ring the oldest block is, and where the
 # next one goes; both count on over the ring's end. Lists are of the orders up to COSTLY_ORDER, and the last one of the
-# huge page's. Their rings are one after the other from PCP_BLOCKS on, each with room for PCP_PAGES_MAX pages. Lists and
-# rings of a further migratetype are TYPE_WORDS behind those of the one before; nothing else is there.
+# huge page's. Their rings are one after the other from where in `words` PCP_RINGS says, each with room for PCP_ROOM
+# pages, which does not change. What is so of a further migratetype is TYPE_WORDS behind that of the one before; nothing
+# else is there.
 OLDEST = 0
 END = 1
 LIST_WORDS = 2
 NR_LISTS = COSTLY_ORDER + 2
+
+PCP_FRACTION = 8
+"""What share of a zone all per-CPU lists may grow to (mm/page_alloc.c, MIN_PERCPU_PAGELIST_HIGH_FRACTION, 6.12)."""
+
+_PCP_ROOM_ORDER_MIN = 9
 
 # Values of RECORDING: what the free path keeps of each free block of at least the reporting order.
 RECORD_NOTHING = 0
@@ -194,9 +201,21 @@ def pageblocks_base(nr_pages: int, vcpus: int) -> int:
     return frame_table_base(vcpus) + table_words(nr_pages)
 
 
+def pcp_room(nr_pages: int, vcpus: int) -> int:
+    """How many pages a per-CPU list has room for: more than a vCPU's share of an eighth of the zone; a power of two."""
+    return 1 << max(_PCP_ROOM_ORDER_MIN, (nr_pages // PCP_FRACTION // vcpus).bit_length())
+
+
+def rings_base(nr_pages: int, vcpus: int, vcpu: int = 0, migratetype: int = 0) -> int:
+    """Index in `words` where a vCPU's rings begin of a migratetype; each is half as long as the one before."""
+    before = vcpu * MIGRATETYPES + migratetype
+    pageblocks = (nr_pages >> PAGEBLOCK_ORDER) + 1
+    return pageblocks_base(nr_pages, vcpus) + pageblocks + before * 2 * pcp_room(nr_pages, vcpus)
+
+
 def words_count(nr_pages: int, vcpus: int) -> int:
     """Length of `words`."""
-    return pageblocks_base(nr_pages, vcpus) + (nr_pages >> PAGEBLOCK_ORDER) + 1 + map_words(nr_pages)
+    return rings_base(nr_pages, vcpus, vcpus) + map_words(nr_pages)
 
 
 def records_count(nr_pages: int, migratetypes: int) -> int:

@@ -2,7 +2,7 @@
 
 Each cost is the median of many short stretches, in CPU time of the thread that runs them, so that what else the machine
 does disturbs it little: on a busy one, waiting for a processor would double what a discard seems to cost. Touching is
-measured with the vCPUs' own kernel, discarding with the host's, of what another process has touched (touch_process.py);
+measured with the vCPUs' own kernel, discarding with the host's, of what another process has touched (discarding.py);
 reports go through a host process of their own (report.py).
 """
 
@@ -25,12 +25,12 @@ from pagetide.guest.allocator.zone_layout import WALKED_BLOCKS
 from pagetide.guest.reporting.designs.scan import Scan
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.vcpu import WORKER_WANTED, run_operations
-from pagetide.host.memory.presence import gone_bytes
 from pagetide.host.memory.punch import punch_hole
 from pagetide.jit import kernel
+from pagetide.machine.calibration.discarding import PIECE_SIZES_BYTES, measure_discarding
 from pagetide.machine.calibration.report import measure_reports
+from pagetide.machine.calibration.surveying import measure_surveying
 from pagetide.machine.calibration.taking import measure_taking
-from pagetide.machine.calibration.touch_process import TouchProcess
 from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece, TakingCosts
 from pagetide.machine.versions import cpu_name
 from pagetide.memory.guest_ram import Backing, GuestRam, GuestRamError
@@ -39,12 +39,12 @@ from pagetide.units import COSTLY_ORDER, HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
 RAM_BYTES = 192 << 20
 """The memory that is used for measuring."""
 
-_PIECE_SIZES_BYTES = (4 << 10, 64 << 10, 2 << 20, 32 << 20)
 _ZONE_PAGES = 1 << 16
 _ORDER = 9
 _BLOCKS = 32
 _STRETCHES = 40
 _ROUNDS = 6
+_SURVEYS = 4
 
 
 class _Memory(NamedTuple):
@@ -57,7 +57,7 @@ class _Memory(NamedTuple):
 
 
 def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) -> Costs:
-    """Measure everything; some 10 s with an effort of 1, in proportion with more.
+    """Measure everything; some 15 s with an effort of 1, in proportion with more.
 
     Args:
         tell: gets what is being measured, for people.
@@ -77,8 +77,7 @@ def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) 
         tell(f"touching and discarding memory ({backing})")
         try:
             with GuestRam.create(RAM_BYTES, backing) as ram:
-                touched[backing] = _measure_touching(ram, effort)
-                backings[backing] = _measure_discarding(ram, touched[backing], effort, huge=backing == "hugetmpfs")
+                touched[backing], backings[backing] = _costs_of_backing(ram, effort, huge=backing == "hugetmpfs")
         except GuestRamError:
             if backing == "memfd":
                 raise
@@ -86,6 +85,8 @@ def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) 
     report = measure_reports(100 * effort, backings["memfd"].punch.ns)
     tell("taking frames")
     taking = measure_taking(_STRETCHES * effort)
+    tell("passes of pool")
+    survey = measure_surveying(_SURVEYS * effort, float(np.median(walk)))
     return Costs(
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         kernel=platform.release(),
@@ -103,6 +104,7 @@ def calibrate(tell: Callable[[str], None] = lambda _: None, *, effort: int = 1) 
         element_block=cost_of(report.element_block),
         wake=cost_of(report.wake),
         backings=backings,
+        survey=cost_of(survey),
         taking=TakingCosts(batch=cost_of(taking.batch), frame=cost_of(taking.frame), look=cost_of(taking.look)),
     )
 
@@ -218,34 +220,15 @@ def _measure_touching(ram: GuestRam, effort: int) -> _Memory:
     return found
 
 
-@kernel
-def _punch_all(fd: int, offsets: Any, length_bytes: int) -> int:
-    gone = 0
-    for index in range(offsets.shape[0]):
-        punch_hole(fd, offsets[index], length_bytes)
-        gone += gone_bytes(fd, offsets[index], length_bytes)
-    return gone
-
-
-def _measure_discarding(ram: GuestRam, touched: _Memory, effort: int, *, huge: bool) -> BackingCosts:
-    pieces, holes = [], []
-    rng = np.random.default_rng(1)
-    with TouchProcess(ram.fd) as guest:
-        for size_bytes in _PIECE_SIZES_BYTES:
-            stride = max(2 * size_bytes, HUGE_PAGE_BYTES) if huge else 2 * size_bytes
-            offsets = np.arange(0, ram.size_bytes - size_bytes, stride)
-            costs_ns = []
-            for _ in range(_ROUNDS * effort):
-                guest.touch()
-                for batch in np.array_split(rng.permutation(offsets)[: 8 * 32], min(8, len(offsets))):
-                    costs_ns.append(_timed_ns(_punch_all, ram.fd, batch, size_bytes) / len(batch))
-                    holes.append(_timed_ns(_punch_all, ram.fd, batch, size_bytes) / len(batch))
-            pieces.append(Piece(size_bytes=size_bytes, cost=cost_of(costs_ns[1:])))
-    return BackingCosts(
+def _costs_of_backing(ram: GuestRam, effort: int, *, huge: bool) -> tuple[_Memory, BackingCosts]:
+    touched = _measure_touching(ram, effort)
+    found = measure_discarding(ram, _ROUNDS * effort, huge=huge)
+    pieces = zip(PIECE_SIZES_BYTES, found.pieces_ns, strict=True)
+    return touched, BackingCosts(
         fault=_fault(touched.fault, touched.stamp, huge=huge),
         fault_shared=_fault(touched.fault_shared, touched.stamp, huge=huge),
-        punch=cost_of(holes),
-        pieces=tuple(pieces),
+        punch=cost_of(found.holes_ns),
+        pieces=tuple(Piece(size_bytes=size_bytes, cost=cost_of(costs_ns)) for size_bytes, costs_ns in pieces),
     )
 
 

@@ -2,7 +2,7 @@
 
 What a host discards was last written by somebody else: its pages are in that process's page tables, and the kernel's
 records of them in the caches of the processors that its vCPUs ran on. That is a sixth to a quarter of what discarding
-them costs, so calibration has it too (calibrate.py).
+them costs, so calibration has it too (discarding.py).
 """
 
 import contextlib

@@ -39,8 +39,8 @@ HOST_SILENT_MAX_S = 600.0
 """How long the host may take to answer on the connection: stopping it for a while is what some runs are about."""
 
 
-def run_guest(setup: GuestSetup, channel: Channel) -> None:
-    """Start the guest, run its workload once the word comes, and end.
+def run_guest(setup: GuestSetup, channel: Channel) -> float:
+    """Start the guest, run its workload once the word comes, and end; CPU seconds that went into reporting.
 
     Raises:
         Exception: what ended the guest before its time; the message is for people.
@@ -57,6 +57,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
         zone = Zone(
             config.ram_bytes // PAGE_SIZE_BYTES,
             vcpus=config.vcpus,
+            pcp_max=config.pcp_max_bytes // PAGE_SIZE_BYTES,
             migratetypes=has_migratetypes(config, work),
             arena_fd=setup.arena_fd,
         )
@@ -95,6 +96,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> None:
             run.run()
         if player.failure is not None:
             raise FaultError(player.failure)
+        return worker.cpu_s
 
 
 def _worker(
@@ -161,11 +163,11 @@ def main() -> int:
     set_parent_death_signal(signal.SIGKILL)
     channel = Channel(socket.socket(fileno=setup.control_fd))
     try:
-        run_guest(setup, channel)
+        reporting_cpu_s = run_guest(setup, channel)
     except Exception as error:
         channel.send(Ended(str(error) or type(error).__name__, time.process_time()))
         return 1
-    channel.send(Ended(None, time.process_time()))
+    channel.send(Ended(None, time.process_time(), reporting_cpu_s))
     return 0
 
 

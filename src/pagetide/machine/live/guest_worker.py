@@ -47,6 +47,7 @@ class GuestWorker(Reporting):
         failure: what ended the worker, if it was not `stop`.
         on_failure: called once there is one, in the worker's thread.
         came_back: notified whenever a batch is back, and when the worker comes to rest or ends.
+        cpu_s: user and system time of its thread, and of synchronous vCPUs' while they report; once they are done.
     """
 
     failure: BaseException | None
@@ -68,6 +69,7 @@ class GuestWorker(Reporting):
         self.failure = None
         self.on_failure: Callable[[], None] = lambda: None
         self.came_back = threading.Condition()
+        self.cpu_s = 0.0
         self._calls, self._reconnecting = calls, reconnecting
         self._wake_fd, self._stop_fd = eventfd(), eventfd()
         self._reconnects = threading.Lock()
@@ -141,6 +143,7 @@ class GuestWorker(Reporting):
 
     def _drive(self, steps: Reporter) -> None:
         """Run steps until there is no further one for now."""
+        before_s = time.thread_time()
         try:
             while (wait := steps.proceed(time.monotonic())) is not Wait.OVER:
                 if wait is Wait.TURN:
@@ -153,6 +156,8 @@ class GuestWorker(Reporting):
         finally:
             if steps.has_turn:  # it failed, and nobody is to wait for ever
                 steps.end_turn()
+            with self.came_back:
+                self.cpu_s += time.thread_time() - before_s
 
     def _wait_for_turn(self, steps: Reporter) -> None:
         with self.came_back:

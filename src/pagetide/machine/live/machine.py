@@ -80,7 +80,10 @@ class LiveMachine:
                 child.stop()
             cpu_s = {child.name: None if child.ended is None else child.ended.cpu_s for child in self._children}
             self._recorder.end(end_s, {"host": self._host_cpu_s()} | cpu_s)
-            return self._recorder.result(outcome)
+            result = self._recorder.result(outcome)
+            guest = self._children[-1]
+            result.reporting_cpu_s = None if guest.ended is None else guest.ended.reporting_cpu_s
+            return result
 
     def _prepare(self, resources: contextlib.ExitStack, observer: Observer) -> None:
         config = self._config

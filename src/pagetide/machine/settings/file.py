@@ -51,6 +51,7 @@ SETTINGS: dict[str, Setting] = {
     "drop-share": Setting("drop_share"),
     "keep": Setting("keep_s"),
     "vcpus": Setting("vcpus"),
+    "pcp": Setting("pcp_max_bytes", _size),
     "backing": Setting("backing"),
     "verify": Setting("verify_share"),
     "device": Setting("device"),

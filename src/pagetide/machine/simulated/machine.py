@@ -100,7 +100,8 @@ class SimulatedMachine:
         config, loop = self._config, self._loop
         ledger = Ledger()
         typed = has_migratetypes(config, self._work)
-        zone = Zone(config.ram_bytes // PAGE_SIZE_BYTES, vcpus=config.vcpus, migratetypes=typed)
+        pages, pcp_max = (size // PAGE_SIZE_BYTES for size in (config.ram_bytes, config.pcp_max_bytes))
+        zone = Zone(pages, vcpus=config.vcpus, pcp_max=pcp_max, migratetypes=typed)
         happened = Signal(loop)
         holders = len(of_kind(config.parsed_faults, "mmlock", "mmlock-split"))
         processors = Processors(self._costs.cpus, holders)
@@ -155,6 +156,7 @@ class SimulatedMachine:
         recorder.end(loop.now_s, busy_s)
         result = recorder.result(outcome)
         result.machine = "simulated"
+        result.reporting_cpu_s = worker.busy_ps / PS_PER_S
         result.repeated_bytes = int(ram.file.words[REPEATED_PAGES]) * PAGE_SIZE_BYTES
         return result
 

@@ -72,8 +72,9 @@ def make_parts(ground: Ground) -> Parts:
     if config.design not in ("off", "shared"):
         entries = ring_entries(config.parsed_faults)
         driver = BalloonDriver(zone, ground.ram.address, ground.host, config.report_blocks_max, entries)
+    survey = ground.costs.survey if config.design == "pool" else None
     worker = SimulatedWorker(
-        ground.loop, zone, design, driver, ground.host.called, ground.costs, ground.shared, ground.processors
+        ground.loop, zone, design, driver, ground.host.called, ground.costs, ground.shared, ground.processors, survey
     )
     if config.design == "shared":
         return Parts(worker, TakenByHost(zone), None, (_taking(ground),))

@@ -7,7 +7,7 @@ from pagetide.guest.allocator.zone import Zone
 from pagetide.guest.allocator.zone_layout import WALKED_BLOCKS
 from pagetide.guest.reporting.design import Design
 from pagetide.guest.worker import ReportDriver, Reporter, Reporting, Wait, Worker
-from pagetide.machine.costs import PS_PER_S, Costs
+from pagetide.machine.costs import PS_PER_S, Cost, Costs
 from pagetide.machine.simulated.loop import NEVER_PS, Doorbell, Loop, Signal, Task
 from pagetide.machine.simulated.operations import hold_long
 from pagetide.machine.simulated.process import Processors
@@ -32,14 +32,20 @@ class SimulatedWorker(Reporting):
         costs: Costs,
         shared: npt.NDArray[np.int64],
         processors: Processors,
+        nothing: Cost | None = None,
     ) -> None:
-        """Take the design and its driver; `shared` are the words of vcpu.py. `run` is its task."""
+        """Take the design and its driver; `shared` are the words of vcpu.py. `run` is its task.
+
+        `nothing` is what it costs to find nothing to report, once in a pass; None is as little as a wake-up.
+        """
         super().__init__(design, driver)
         self.came_back = Signal(loop)
         self.busy_ps = 0
         self._loop, self._words = loop, zone.words
         self._called, self._shared, self._processors = called, shared, processors
         self._wake_ps, self._walk_ps, self._block_ps = costs.wake.ps, costs.walk.ps, costs.block.ps
+        # Asking for nothing takes time, too: a design that asks over and over must not stop the clock.
+        self._nothing_ps = max(self._wake_ps if nothing is None else nothing.ps, 1000)
         self._report_ps, self._report_block_ps = costs.report.ps, costs.report_block.ps
         self._bell = Doorbell(loop)
         self._turn_ended = Signal(loop)
@@ -105,8 +111,7 @@ class SimulatedWorker(Reporting):
         blocks = _blocks_of(steps)
         # Pages for a balloon are numbers in one buffer.
         buffers = blocks if self.design.queue is Queue.REPORTING else min(blocks, 1)
-        # Asking for nothing takes time, too: a design that asks over and over must not stop the clock.
-        work_ps = max(self._wake_ps, 1000) if not blocks else self._report_ps + buffers * self._report_block_ps
+        work_ps = self._nothing_ps if not blocks else self._report_ps + buffers * self._report_block_ps
         yield from self._work(work_ps, walked_blocks * self._walk_ps + blocks * self._block_ps)
 
     def _work(self, work_ps: int, locked_ps: int) -> Task:

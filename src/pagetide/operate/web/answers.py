@@ -174,10 +174,11 @@ class Answers:
         return _plain(text, status)
 
     def _say_why(self, guest: str) -> tuple[str, int]:
-        if self._control is None or not self._shown.knows(guest):  # anything else that `why` takes could be anybody's
+        vm = self._shown.asked_as(guest)  # anything else that `why` takes could be anybody's
+        if self._control is None or vm is None:
             return "There is no such guest.\n", 404
         try:
-            return picture(answer(gather(guest, None, self._control)), _WHY_COLUMNS) + "\n", 200
+            return picture(answer(gather(vm, None, self._control)), _WHY_COLUMNS) + "\n", 200
         except GatherError as error:
             return f"{error}\n", 200
 

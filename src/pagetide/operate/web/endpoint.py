@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from pagetide.operate.watch.all_vms import Watching
+from pagetide.operate.watch.host_vms import HostVms
 from pagetide.operate.web.answers import Looks
 from pagetide.operate.web.recorder import Recorder
 from pagetide.operate.web.serving import serve_beside
@@ -50,7 +51,7 @@ def main(words: list[str]) -> None:
     fd, control_path, _ = words
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the daemon, which answers what it has taken first
     control, looks, over = Path(control_path), Looks(), threading.Event()
-    recorder = Recorder(Watching(control, None), control, on_look=looks.tell)
+    recorder = Recorder(Watching(control, HostVms()), control, on_look=looks.tell)
     heard = Heard(recorder)
     serve_beside(socket.socket(fileno=int(fd)), recorder, looks, control, lambda: heard.token)
     recording = start_vital(functools.partial(recorder.run, over))

@@ -162,6 +162,8 @@ class History:
         ring = self._fine if end_s - span_s >= oldest_s or self._fine.count <= FINE_LOOKS else self._coarse
         times, words = ring.between(name, end_s - span_s, end_s)
         times, words = _thinned(times, words)
+        if name in self._last and not self._last[name].is_ours:  # nobody counts what such a VM returns
+            words[_LEVELS:] = _ABSENT
         values = [[None if word == _ABSENT else int(word) << PAGE_SHIFT for word in row] for row in words.tolist()]
         return {"t_s": times.round(3).tolist(), **dict(zip(NAMES, values, strict=True))}
 

@@ -83,9 +83,11 @@ class Recorder:
         with self._lock:
             self._events.append(event)
 
-    def knows(self, guest: str) -> bool:
-        """Whether there was a guest of this name at the last look."""
-        return self._look is not None and any(seen.name == guest for seen in self._look.vms)
+    def asked_as(self, guest: str) -> str | None:
+        """By what `pagetide why` can be asked of who was there at the last look: of who is not ours by its process."""
+        vms = [] if self._look is None else self._look.vms
+        seen = next((seen for seen in vms if seen.name == guest), None)
+        return None if seen is None else guest if seen.is_ours else str(seen.pid)
 
     def events(self, guest: str) -> list[Event]:
         """What the log said of a guest, in order."""
@@ -100,7 +102,7 @@ class Recorder:
     def map_at(self, guest: str, t_s: float) -> dict[str, Any] | None:
         """A guest's map at a time, and when there are others; None if there is none yet. It is read first now."""
         with self._lock:
-            if self.knows(guest):
+            if self.asked_as(guest) is not None:
                 self._wanted[guest] = self._clock_s()
             kept = self._maps.at(guest, t_s)
             times = self._maps.times(guest)
@@ -150,12 +152,12 @@ class _MapReading:
     def __init__(self, seen: Seen) -> None:
         self.due_s = 0.0
         self.page_map: GuestMap | None = None
-        self._account = seen.account
+        self._whose = _whose(seen)
 
     def go_on(self, seen: Seen, control: Path, now_s: float) -> bool:
         """Read a piece; whether the map is whole."""
-        if self._account != seen.account:
-            self.page_map, self._account = None, seen.account
+        if self._whose != _whose(seen):
+            self.page_map, self._whose = None, _whose(seen)
         try:
             if self.page_map is None:
                 self.page_map = GuestMap(source_of(seen, control))
@@ -166,6 +168,11 @@ class _MapReading:
         if is_whole:
             self.due_s = now_s + EVERY_S
         return is_whole
+
+
+def _whose(seen: Seen) -> tuple[bool, int | None]:
+    """What changes when another VM has its name: its account with the daemon, or its process."""
+    return seen.is_ours, seen.account if seen.is_ours else seen.pid
 
 
 def run_lengths(letters: str) -> list[tuple[str, int]]:

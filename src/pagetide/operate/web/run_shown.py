@@ -73,9 +73,9 @@ class RunShown:
             self.message = msgspec.json.encode(self._look())
         self._on_look()
 
-    def knows(self, guest: str) -> bool:
-        """Whether there is a VM of this name that `why` could be asked about: there is none."""
-        return False
+    def asked_as(self, guest: str) -> str | None:
+        """By what `why` could be asked of a guest of this name: there is none."""
+        return None
 
     def events(self, guest: str) -> list[Event]:
         """The run's stages and warnings."""

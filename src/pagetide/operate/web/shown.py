@@ -12,8 +12,8 @@ class Shown(Protocol):
     def message(self) -> bytes:
         """The last look, as JSON."""
 
-    def knows(self, guest: str) -> bool:
-        """Whether there is a guest of this name."""
+    def asked_as(self, guest: str) -> str | None:
+        """By what `pagetide why` can be asked of a guest of this name; None if there is none."""
 
     def events(self, guest: str) -> list[Event]:
         """What happened to it."""

@@ -34,6 +34,7 @@ const COLUMNS = [
   { name: "returned_bytes", title: "returned", write: formatSize },
   { name: "refaulted_bytes", title: "came back", write: formatSize, seldom: true },
   { name: "lag_p99_us", title: "lag p99", write: formatTime, seldom: true },
+  { name: "balloon", title: "balloon of", words: true, seldom: true },
   { name: "state", title: "state", words: true },
 ];
 
@@ -208,7 +209,7 @@ function open(name) {
   $("why").hidden = true;
   $("why").textContent = $("control-answer").textContent = "";
   $("guest").hidden = name === null;
-  $("control").hidden = !token;
+  $("control").hidden = !token || look.vms.find((vm) => vm.name === name)?.account == null; // another's is not the daemon's
   if (name !== null) {
     $("guest-title").textContent = name;
     $("guest-title").focus();

@@ -7,13 +7,14 @@ were at first, except for when the driver wants to be called.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pagetide.explorer.state.attributes import Attributes, StepsAttributes, Things, objects_of
 from pagetide.guest.allocator.zone_layout import (
     BALLOON_PAGES,
     END,
@@ -27,26 +28,28 @@ from pagetide.guest.allocator.zone_layout import (
     ISOLATED_BLOCKS,
     LIST_WORDS,
     MAP_BASE,
+    MIGRATETYPES,
     NOTIFY_SPLITS,
     NR_FREE,
-    NR_LISTS,
     NR_PAGES,
     NR_REPORTED,
     NR_VCPUS,
     OLDEST,
-    PCP_BLOCKS,
+    PAGEBLOCKS,
     PCP_LISTS,
     PCP_LOCK,
-    PCP_PAGES_MAX,
+    PCP_RINGS,
     RECORD_WORDS,
     REQUEST,
     SPARES,
     STAMP_ERRORS,
     SYNC_HINTS,
     TICK,
+    TYPE_WORDS,
     WAKE,
     ZONE_LOCK,
     frame_table_base,
+    pcp_room,
     vcpu_base,
 )
 from pagetide.memory.frame_table import BEGUN, ENDED, FRAMES, INSTALLS, TAKING_MAX
@@ -64,84 +67,6 @@ AT_THE_RING = frozenset({"submit", "look", "arm"})
 
 _SPARES_SEEN_MAX = 16
 _GENERATION_SHIFT = 32
-_SCALARS = (int, float, str, tuple, type(None), np.generic)
-
-
-class _Values:
-    """What one object's attributes were at some time. Equal ones are one and the same."""
-
-    __slots__ = ("attributes",)
-
-    def __init__(self, attributes: dict[str, Any]) -> None:
-        self.attributes = attributes
-
-
-class _Attributes:
-    """What changes in one object."""
-
-    def __init__(self, thing: Any) -> None:
-        self._values = vars(thing)
-        self._fixed = {name for name, value in self._values.items() if not _may_change(value)}
-        self._names: tuple[str, ...] = ()
-        self._size = -1
-        self._seen_by_names: dict[tuple[str, ...], dict[Any, _Values]] = {}
-
-    def capture(self) -> _Values:
-        values = self._values
-        if len(values) != self._size:
-            self._look_again()
-        key = self._get(values)
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._seen[key] = _Values({name: values[name] for name in self._names})
-        return seen
-
-    def _look_again(self) -> None:
-        """Something has got its first value."""
-        self._size = len(self._values)
-        self._names = tuple(name for name in self._values if name not in self._fixed)
-        for name in self._names:
-            assert _may_change(self._values[name]), f"{name} is of a kind that the explorer does not know"
-        self._get = self._getter()
-        self._seen = self._seen_by_names.setdefault(self._names, {})
-
-    def _getter(self) -> Callable[[dict[str, Any]], Any]:
-        """What makes a key of the values: a tuple, also of one."""
-        return itemgetter(*self._names, self._names[0]) if self._names else _nothing
-
-    def restore(self, values: _Values) -> None:
-        self._values.update(values.attributes)
-
-
-def _nothing(_: dict[str, Any]) -> tuple[()]:
-    return ()
-
-
-def _may_change(value: Any) -> bool:
-    return isinstance(value, _SCALARS)
-
-
-def _objects_of(thing: Any) -> Iterator[Any]:
-    """An object of the explored package, and those that it holds."""
-    found = [thing]
-    for one in found:
-        yield one
-        for value in vars(one).values():
-            ours = type(value).__module__.startswith("pagetide.") and hasattr(value, "__dict__")
-            if ours and not any(value is other for other in found):
-                found.append(value)
-
-
-class _Steps(_Attributes):
-    """What changes in who reports; what is in a batch that is out is the design's, so that only its length counts."""
-
-    def _getter(self) -> Callable[[dict[str, Any]], Any]:
-        get = super()._getter()
-
-        def with_length_only(values: dict[str, Any]) -> Any:
-            return tuple([("batch", len(value)) if isinstance(value, np.ndarray) else value for value in get(values)])
-
-        return with_length_only
 
 
 class MachineState:
@@ -150,14 +75,14 @@ class MachineState:
     def __init__(self, machine: "ExploredMachine") -> None:
         """Find all that can change."""
         self._words, self._pages, self._ram = machine.words, machine.pages, machine.ram
-        objects = [*_objects_of(machine.design), machine.glue, machine.driver, machine.reporting]
+        objects = [*objects_of(machine.design), machine.glue, machine.driver, machine.reporting]
         objects += [*machine.loops, *machine.actors]
         self.objects = [*objects, *machine.reporters]
         arrays = [value for thing in self.objects for value in vars(thing).values() if isinstance(value, np.ndarray)]
         self._arrays = [array for array in arrays if array.base is None]
         self._arrays += [state for queue in machine.queues for state in queue.states]
-        self._attributes = [_Attributes(thing) for thing in objects]
-        self._attributes += [_Steps(steps) for steps in machine.reporters]
+        attributes = [Attributes(thing) for thing in objects]
+        self._things = Things([*attributes, *[StepsAttributes(steps) for steps in machine.reporters]])
         stretches = list(self._words_that_change(machine))
         self._get_words = itemgetter(*[index for start, end in stretches for index in range(start, end)])
         ends = itertools.accumulate(end - start for start, end in stretches)
@@ -184,15 +109,13 @@ class MachineState:
         yield NR_REPORTED, NR_REPORTED + orders
         self._bases = [vcpu_base(vcpu) for vcpu in range(words[NR_VCPUS])]
         self._pcp_room = 2 * machine.scenario.pcp_high[1] + 1
-        self._lists = [
-            (PCP_LISTS + LIST_WORDS * order, PCP_BLOCKS + 2 * PCP_PAGES_MAX - (2 * PCP_PAGES_MAX >> order))
-            for order in machine.scenario.pcp_orders
-        ]
+        self._lists = {base: list(self._lists_of(machine, base)) for base in self._bases}
         for base in self._bases:
-            yield base + PCP_LOCK, base + PCP_LISTS + LIST_WORDS * NR_LISTS
+            yield base + PCP_LOCK, base + PCP_LISTS
             yield base + STAMP_ERRORS, base + STAMP_ERRORS + 1
-            for _, ring in self._lists:
-                yield base + ring, base + ring + self._pcp_room
+            for place, ring in self._lists[base]:
+                yield place, place + LIST_WORDS
+                yield ring, ring + self._pcp_room
             yield base + HINT_COUNT, base + HINT_COUNT + 1
             yield base + HINT_BLOCKS, base + HINT_BLOCKS + HINTS_SEEN_MAX
         self._spares = vcpu_base(words[NR_VCPUS])
@@ -202,6 +125,15 @@ class MachineState:
             yield FRAME_TABLE, FRAME_TABLE + 1
             yield table, table + FRAMES + machine.frames
         yield words[MAP_BASE], len(words)
+
+    def _lists_of(self, machine: "ExploredMachine", base: int) -> Iterator[tuple[int, int]]:
+        """Where the words of each of a vCPU's lists are, and where its ring begins."""
+        twice = 2 * pcp_room(machine.words[NR_PAGES], machine.words[NR_VCPUS])
+        for migratetype in range(MIGRATETYPES if machine.words[PAGEBLOCKS] else 1):
+            lists = base + migratetype * TYPE_WORDS
+            for order in machine.scenario.pcp_orders:
+                ring = machine.words[lists + PCP_RINGS] + twice - (twice >> order)
+                yield lists + PCP_LISTS + LIST_WORDS * order, ring
 
     def _forget_what_nobody_sees(self) -> None:
         words, pages, first_words = self._words, self._pages, self._ram.first_words
@@ -228,11 +160,10 @@ class MachineState:
 
     def _straighten_lists(self, base: int) -> None:
         words, room = self._words, self._pcp_room
-        for place, ring in self._lists:
-            oldest, end = words[base + place + OLDEST], words[base + place + END]
-            listed = words[base + ring + oldest : base + ring + end]
-            words[base + ring : base + ring + room] = listed + [0] * (room - len(listed))
-            words[base + place + OLDEST], words[base + place + END] = 0, len(listed)
+        for place, ring in self._lists[base]:
+            listed = words[ring + words[place + OLDEST] : ring + words[place + END]]
+            words[ring : ring + room] = listed + [0] * (room - len(listed))
+            words[place + OLDEST], words[place + END] = 0, len(listed)
 
     def _count_anew(self) -> None:
         """Of batches only counts whether one is under way, and whether one ended since a vCPU looked."""
@@ -279,8 +210,8 @@ class MachineState:
         lists = tuple(self._ram.first_words), tuple(self._ram.inflated), tuple(self._ram.freed_at)
         ram = bytes(self._ram.queue), *lists
         arrays = tuple([array.tobytes() for array in self._array_bytes])
-        things = tuple([one.capture() for one in self._attributes])
-        return (known(words, words), known(pages, pages), known(ram, ram), known(arrays, arrays), known(things, things))
+        things = self._things.capture()
+        return (known(words, words), known(pages, pages), known(ram, ram), known(arrays, arrays), things)
 
     def restore(self, state: State) -> None:
         """Set the machine to this state."""
@@ -294,5 +225,4 @@ class MachineState:
         self._ram.inflated[:], self._ram.freed_at[:] = inflated, freed_at
         for array, content in zip(self._array_bytes, arrays, strict=True):
             array[:] = content
-        for one, values in zip(self._attributes, things, strict=True):
-            one.restore(values)
+        self._things.restore(things)
