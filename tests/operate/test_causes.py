@@ -92,6 +92,18 @@ def test_what_a_migration_does_to_shared_memory(status: str | None, takes_snapsh
     assert causes(answered(monitor=monitor)) == ({} if cause == "coming" else {cause: None})
 
 
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [("running", "coming"), (None, "coming"), ("paused", "vm-stopped"), ("postmigrate", "vm-stopped")],
+)
+def test_a_vm_that_does_not_run_reports_nothing(state: str | None, cause: str) -> None:
+    """What could be reported is not coming; once it has been migrated away, QEMU here can end."""
+    found = answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor_that(run_state=state))
+    assert causes(found) == {cause: 500 * MIB}
+    if cause == "vm-stopped":
+        assert found.findings[0].remedies[0].command == ("quit" if state == "postmigrate" else "cont")
+
+
 def test_what_a_migration_reads_of_private_memory_costs_nothing() -> None:
     """It reads the kernel's page of zeros."""
     found = answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor_that(migration="active"), is_shared=False)

@@ -127,6 +127,7 @@ _COMMANDS = (
     "query-version", "query-memory-size-summary", "qom-list", "qom-get", "query-balloon", "query-memdev",
     "query-memory-devices", "query-migrate",
     "query-migrate-capabilities",
+    "query-status",
 )  # fmt: skip
 
 
@@ -142,6 +143,7 @@ def _honest(command: str, arguments: dict[str, Any]) -> Any:
             {"type": "virtio-mem", "data": {"size": 1, "requested-size": 2, "max-size": 3}},
         ],
         "query-migrate": {"status": "completed"},
+        "query-status": {"status": "running", "running": True},
         "query-migrate-capabilities": [{"capability": "background-snapshot", "state": False}],
     }[command]  # fmt: skip
 

@@ -38,6 +38,8 @@ def no_discard(evidence: Evidence, size_bytes: int | None) -> Finding | None:
 def no_discard_now(evidence: Evidence, size_bytes: int | None) -> Finding | None:
     """Why reports are answered and nothing is discarded, where the balloon is as it should be; None if it is."""
     monitor, guest = evidence.monitor, evidence.guest
+    if monitor is not None and monitor.run_state not in {None, "running"}:
+        return _not_running(evidence, size_bytes)
     if monitor is not None and monitor.migration in _POSTCOPY:
         return _migrating(evidence, size_bytes, "its pages are still on their way here (postcopy)")
     if monitor is not None and monitor.takes_snapshot and monitor.migration in _SNAPSHOT:
@@ -147,6 +149,26 @@ def _private(evidence: Evidence, size_bytes: int | None) -> Finding:
         ),
         returns_bytes=size_bytes,
         cost="a restart of the VM",
+    )
+
+
+def _not_running(evidence: Evidence, size_bytes: int | None) -> Finding:
+    assert evidence.monitor is not None
+    state = evidence.monitor.run_state
+    if state == "postmigrate":
+        why = "The VM has been migrated or saved, and here QEMU only waits to be ended, or told to go on."
+        remedy = Remedy(where="QEMU", command="quit", note="if it runs elsewhere; otherwise cont")
+    else:
+        why = "The VM does not run, and a guest that does not run reports nothing."
+        remedy = Remedy(where="QEMU", command="cont", note="virsh resume for libvirt's")
+    return Finding(
+        cause="vm-stopped",
+        size_bytes=size_bytes,
+        sentence=why,
+        evidence=(f"query-status says {state}", *free_in_guest(evidence, size_bytes)),
+        remedies=(remedy,),
+        returns_bytes=size_bytes,
+        cost="none, unless it was stopped for a reason",
     )
 
 

@@ -65,6 +65,7 @@ def _facts(monitor: Qmp) -> MonitorFacts:
         statistics_age_s=age_s,
         statistics_interval_s=interval_s,
         migration=_migration(monitor.ask("query-migrate")),
+        run_state=str(monitor.ask("query-status")["status"]),
         takes_snapshot=_takes_snapshot(monitor.ask("query-migrate-capabilities")),
     )
 
