@@ -30,6 +30,7 @@ soak: setup ## look for what breaks, with new seeds, for ten minutes; make soak 
 	@nice -n 19 .venv/bin/python -m soak $(ARGS)
 
 clinic: setup setup-guests ## boot every VM of the clinic and write docs/clinic.md, the table of its cases
+	@tools/setup_foreign_guests amd64-trixie
 	@.venv/bin/python -m pytest -q -n 3 --dist loadgroup tests/clinic --clinic-table docs/clinic.md
 
 lint: setup ## check style and types only

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from benchmarks import guest_allocator
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
+from benchmarks.operators.looking import median_between
 from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
 from benchmarks.prize.lists import Listed, long_lists
@@ -41,6 +42,12 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def of(part: str, *rows: Row) -> tuple[str, str]:
     """A part's section."""
     return part, section(Measured(part, "2026-11-29", "abc", "2 CPUs X", "6.18", 2.0, rows))
+
+
+def test_a_median_is_known_between_two_ranks() -> None:
+    """Of 100 values those 9.8 ranks to either side; of one, itself."""
+    assert median_between([float(value) for value in range(100)]) == (40, 49.5, 59)
+    assert median_between([7.0]) == (7, 7, 7)
 
 
 def test_quartiles_are_what_half_of_the_values_lie_between() -> None:

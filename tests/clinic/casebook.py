@@ -14,6 +14,28 @@ file (`st_blocks`), before and after, or what was put into the guest; the size t
 of it. Then the remedy is applied, and what comes back must be within 15 % or 16 MiB of what was promised."""
 
 
+_NO_VM = {
+    "device-passed-through": "tried: this host has no IOMMU and no /dev/vfio; made-up evidence, and the descriptors "
+    "that such a QEMU has open",
+    "reporting-not-negotiated, by an old kernel": "not tried: none of the kernels that are set up here is older than "
+    "5.7; made-up evidence, and a real VM that does not negotiate since it clears what it frees",
+    "reports-keep-a-pattern": "tried: page_poison=1 with Debian's Linux 6.1 and 6.12, which are built without "
+    "CONFIG_PAGE_POISONING and do nothing; made-up evidence",
+    "discards-without-effect": "not tried: it takes a huge page of a guest that another process has pinned; made-up "
+    "evidence of our daemon's ledger",
+    "reporting-inhibited-by-migration, its size in postcopy": "how much of what has arrived is free nobody knows "
+    "before all has; of a snapshot it is held against the truth",
+    "Firecracker and Cloud Hypervisor": "do not run without KVM; their texts are written after their documentation",
+}
+"""Causes that no VM has here, and what was tried."""
+
+_NO_PROMISE = (
+    "in-use, vmm-own, memory-not-onlined and churn are told, and nobody can promise what comes back; a balloon gives "
+    "back to the guest. What comes of names of files (slab-reclaimable), parts of huge pages (deferred-split, "
+    "host-huge-pages), virtio-mem and swap depends on what lies beside it: the remedy is applied, no size is promised."
+)
+
+
 class Entry(NamedTuple):
     """One finding that was held against the truth.
 
@@ -95,6 +117,8 @@ class Casebook:
         ]
         with_entry = {entry.test for entry in self.entries}
         lines += [f"- {_words(test)}" for test in sorted(passed) if test not in with_entry]
+        lines += ["", "Without a VM of its own:", "", *(f"- {cause}: {why}." for cause, why in _NO_VM.items())]
+        lines += ["", "Without a promise:", "", _NO_PROMISE]
         path.write_text("\n".join(lines) + "\n")
 
 

@@ -44,6 +44,11 @@ def fill(size_mib: int) -> str:
     return f"dd if=/dev/zero of=/mnt/fill bs=1M count={size_mib} 2>/dev/null"
 
 
+def fill_with_contents(size_mib: int) -> str:
+    """About as much, of pages that are no zeros: busybox has 2 MiB."""
+    return f"for n in $(seq {size_mib // 2}); do cat /bin/busybox; done >/mnt/fill"
+
+
 FILL, FREE = fill(250), "rm /mnt/fill"
 
 _APPLETS = (
@@ -66,9 +71,14 @@ class Patient:
         ram_bytes: how much memory it has.
     """
 
-    def __init__(self, command: Sequence[str], ram_bytes: int, memory_file: str, **environment: str) -> None:
-        """Start it; `memory_file` is how its memory's name begins, as /proc/PID/fd has it; none if that is private."""
-        self.ram_bytes, self._memory_file = ram_bytes, memory_file
+    def __init__(
+        self, command: Sequence[str], ram_bytes: int, memory_file: str, *, boots: bool = True, **environment: str
+    ) -> None:
+        """Start it; `memory_file` is how its memory's name begins, as /proc/PID/fd has it; none if that is private.
+
+        One that does not boot is to have its guest from elsewhere.
+        """
+        self.ram_bytes, self._memory_file, self._boots = ram_bytes, memory_file, boots
         self._rest = b""
         self._process = subprocess.Popen(
             command,
@@ -82,7 +92,8 @@ class Patient:
 
     def __enter__(self) -> Self:
         try:
-            self._lines_until("@ready")
+            if self._boots:
+                self._lines_until("@ready")
         except BaseException:
             self.__exit__()
             raise
@@ -216,6 +227,7 @@ def qemu_patient(
     memory: str = "memory-backend-memfd,share=on",
     memory_file: str = "/memfd:memory-backend-memfd",
     append: str = "",
+    boots: bool = True,
     reboots: bool = False,
 ) -> Patient:
     """A QEMU with a monitor at `folder / "qmp"` and these devices; `memory_file` is empty for private memory.
@@ -234,7 +246,7 @@ def qemu_patient(
         "-kernel", str(parts.kernel), "-initrd", str(initrd), "-append", f"console=ttyS0 quiet panic=-1 {append}",
         "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off", *arguments,
     ]  # fmt: skip
-    return Patient(command, ram_mib * MIB, memory_file)
+    return Patient(command, ram_mib * MIB, memory_file, boots=boots)
 
 
 class Daemon:

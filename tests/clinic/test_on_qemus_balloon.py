@@ -10,6 +10,7 @@ import pytest
 
 from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.machine.qemu.qmp import Qmp, QmpError
+from pagetide.operate.answer import answer
 from pagetide.operate.gather import GatherError, gather
 from tests.clinic.patient import FILL, FREE, MIB, Patient, monitor, qemu_patient
 from tests.clinic.ward import NOWHERE, assert_first, assert_promise, assert_size, examine, finding_of
@@ -145,6 +146,22 @@ def test_an_inflated_balloon_is_found(healthy: Healthy) -> None:
     with told(healthy.folder) as qmp:
         qmp.ask("balloon", value=512 * MIB)
     patient.wait_until(lambda: not examine(patient).findings)
+
+
+def test_a_vm_that_was_stopped_is_told(healthy: Healthy) -> None:
+    """What it freed before that is not coming, until it goes on."""
+    patient = healthy.patient
+    patient.settled_bytes()
+    rest_bytes = patient.held_bytes()
+    text = patient.run(f"{FILL}; {FREE}; sh /why.sh").encode()
+    with told(healthy.folder) as qmp:
+        qmp.ask("stop")
+    held_bytes = patient.held_bytes()
+    found = answer(gather(str(healthy.folder / "qmp"), text, NOWHERE))
+    finding = assert_first(found, "vm-stopped", held_bytes - rest_bytes)
+    with told(healthy.folder) as qmp:
+        qmp.ask(finding.remedies[0].command)
+    assert_promise(finding, held_bytes - patient.settled_bytes())
 
 
 def test_a_monitor_that_somebody_else_has_is_said(healthy: Healthy) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pagetide.machine.linux.packages import GuestParts, QemuProgram
 from pagetide.operate.balance import VMM
-from tests.clinic.patient import FILL, FREE, MIB, Patient, qemu_patient
+from tests.clinic.patient import FILL, FREE, MIB, Daemon, Patient, monitor, qemu_patient
 from tests.clinic.ward import assert_first, assert_promise, assert_size, examine, finding_of
 from tests.real_guests import real_guests
 
@@ -122,6 +122,42 @@ def test_locked_memory_is_not_given_back(installed: QemuProgram, linux: GuestPar
     finding = finding_of(found, "memory-locked")
     assert_size(finding, came_back_bytes)
     assert_promise(finding, came_back_bytes)
+
+
+@pytest.mark.rare
+def test_a_balloon_in_locked_memory_gives_nothing_back(
+    installed: QemuProgram, linux: GuestParts, tmp_path: Path
+) -> None:
+    """Two diseases at once: the guest lacks what is in its balloon, and the host holds that and all that is free."""
+    lock = ["-overcommit", "mem-lock=on"]
+    with qemu_patient(installed, linux, tmp_path, [*REPORTING, *lock], memory=PRIVATE, memory_file="") as patient:
+        qmp = monitor(tmp_path)
+        qmp.ask("balloon", value=300 * MIB)
+        patient.wait_until(lambda: bool(qmp.ask("query-balloon")["actual"] <= 300 * MIB))
+        qmp.close()
+        assert patient.settled_bytes() == 512 * MIB
+        found = examine(patient, str(tmp_path / "qmp"))
+        assert_size(finding_of(found, "balloon-without-effect"), 212 * MIB)
+        others = {"vmm-own"}  # the translator's buffer is locked, too
+        assert {finding.cause for finding in found.findings} - others == {"balloon-without-effect", "memory-locked"}
+
+
+@pytest.mark.rare
+def test_our_balloon_and_memory_that_is_private(
+    attachable: QemuProgram, linux: GuestParts, daemon: Daemon, tmp_path: Path
+) -> None:
+    """The daemon cannot reach the guest's memory; once that is shared, the same load leaves none of it."""
+    device = "vhost-user-test-device-pci,chardev=c,virtio-id=5,num_vqs=5,vq_size=128,config_size=16"
+    balloon = ["-chardev", f"socket,id=c,path={daemon.socket}", "-device", device]
+    left_bytes = []
+    for memory, memory_file in ((PRIVATE, ""), ("memory-backend-memfd,share=on", "/memfd:memory-backend-memfd")):
+        with qemu_patient(attachable, linux, tmp_path, balloon, memory=memory, memory_file=memory_file) as patient:
+            patient.run(f"{FILL}; {FREE}")
+            left_bytes.append(patient.settled_bytes())
+            if not memory_file:
+                found = examine(patient, control=daemon.control)
+    finding = assert_first(found, "private-mapping", left_bytes[0] - left_bytes[1])
+    assert_promise(finding, left_bytes[0] - left_bytes[1])
 
 
 @pytest.mark.rare

@@ -5,10 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagetide.operate.answer import answer
-from pagetide.operate.balance import BALLOON, BELOW_ORDER, HUGE_FREE, KERNEL, NOT_EXPLAINED, PCP, REPORTABLE, balance
+from pagetide.operate.balance import (
+    BALLOON,
+    BELOW_ORDER,
+    HUGE_FREE,
+    KERNEL,
+    NOT_EXPLAINED,
+    OUT,
+    PCP,
+    REPORTABLE,
+    balance,
+)
 from pagetide.operate.evidence import DaemonFacts, Evidence
 from pagetide.operate.guest.facts import GuestBalloon, GuestFacts, GuestZone, HugePool
 from pagetide.operate.guest.linux_reporting import drain_s
+from pagetide.operate.host.monitor_facts import MonitorFacts, VirtioMem
 from pagetide.operate.host.vmm_facts import BalloonOption, RamMapping, VmmFacts
 from pagetide.units import GIB, MIB
 
@@ -84,6 +95,34 @@ def test_a_balloon_that_is_held_all_the_same_is_seen() -> None:
     guest = make_guest({9: 100}, inflated_pages=25600)
     assert balance(make_evidence(GIB - 100 * MIB, guest)).of(BALLOON) == 0
     assert balance(make_evidence(GIB - 30 * MIB, guest)).of(BALLOON) == 70 * MIB
+
+
+def test_a_report_that_waits_is_found_by_what_meminfo_does_not_name() -> None:
+    """Of the guest's memory 128 MiB are nowhere; where reports are answered, they are the kernel's."""
+    guest = make_guest({9: 100}, meminfo={"SUnreclaim": GIB - 200 * MIB - 129 * MIB})
+    evidence = make_evidence(GIB, guest)
+    paused = DaemonFacts(
+        state="serving", is_paused=True, is_inhibited=False, features=(), target_bytes=GIB, balloon_bytes=0,
+        reported_bytes=0, discarded_bytes=0, verified_bytes=0,
+    )  # fmt: skip
+    waiting = balance(msgspec.structs.replace(evidence, daemon=paused))
+    assert (waiting.of(OUT), waiting.of(KERNEL)) == (128 * MIB, MIB)
+    assert (balance(evidence).of(OUT), balance(evidence).of(KERNEL)) == (0, 129 * MIB)
+
+
+def test_what_is_not_plugged_in_is_not_the_kernels() -> None:
+    """Of 1 GiB that a VMM maps the guest has half, and all of that is free and held."""
+    guest = make_guest({9: 250}, meminfo={"MemTotal": 512 * MIB})
+    evidence = make_evidence(500 * MIB, guest)
+    assert balance(evidence).of(REPORTABLE) == 0
+    device = VirtioMem(size_bytes=0, requested_bytes=0, max_bytes=512 * MIB)
+    monitor = MonitorFacts(
+        version="11.1.3", has_balloon=True, offers_reporting=True, ram_bytes=GIB, actual_bytes=None,
+        virtio_mem=(device,),
+    )  # fmt: skip
+    assert balance(msgspec.structs.replace(evidence, monitor=monitor)).of(REPORTABLE) == 488 * MIB
+    guest = msgspec.structs.replace(guest, offline_bytes=512 * MIB)
+    assert balance(msgspec.structs.replace(evidence, guest=guest)).of(REPORTABLE) == 488 * MIB
 
 
 def test_without_a_guests_text_nothing_is_explained() -> None:

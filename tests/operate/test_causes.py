@@ -7,12 +7,12 @@ import pytest
 
 from pagetide.operate.answer import Answer, answer
 from pagetide.operate.evidence import DaemonFacts, Evidence
-from pagetide.operate.guest.facts import GuestFacts
+from pagetide.operate.guest.facts import GuestBalloon, GuestFacts
 from pagetide.operate.host.cgroup import CgroupFacts, read_group
 from pagetide.operate.host.monitor_facts import MonitorFacts, VirtioMem
 from pagetide.operate.host.vmm_facts import RamMapping
 from pagetide.units import GIB, MIB
-from tests.operate.test_balance import make_guest, make_vm
+from tests.operate.test_balance import REPORTS, make_guest, make_vm
 
 replace = msgspec.structs.replace
 
@@ -75,11 +75,51 @@ def test_a_vmm_that_takes_much_itself_is_found() -> None:
         assert causes(answer(evidence)) == expected
 
 
-@pytest.mark.parametrize(("status", "is_found"), [("postcopy-active", True), ("active", False), (None, False)])
-def test_a_migration_whose_pages_are_on_their_way_inhibits(status: str | None, is_found: bool) -> None:
-    """Only while pages are still to come."""
-    found = causes(answered(monitor=monitor_that(migration=status)))
-    assert ("reporting-inhibited-by-migration" in found) == is_found
+@pytest.mark.parametrize(
+    ("status", "takes_snapshot", "cause"),
+    [
+        ("postcopy-active", False, "reporting-inhibited-by-migration"),
+        ("active", True, "reporting-inhibited-by-migration"),
+        ("active", False, "read-by-migration"),
+        ("completed", True, "read-by-migration"),
+        (None, True, "coming"),
+    ],
+)
+def test_what_a_migration_does_to_shared_memory(status: str | None, takes_snapshot: bool, cause: str) -> None:
+    """While pages are still to come, or to be saved, nothing is discarded; and what it has read is held."""
+    monitor = monitor_that(migration=status, takes_snapshot=takes_snapshot)
+    assert causes(answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor)) == {cause: 500 * MIB}
+    assert causes(answered(monitor=monitor)) == ({} if cause == "coming" else {cause: None})
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [("running", "coming"), (None, "coming"), ("paused", "vm-stopped"), ("postmigrate", "vm-stopped")],
+)
+def test_a_vm_that_does_not_run_reports_nothing(state: str | None, cause: str) -> None:
+    """What could be reported is not coming; once it has been migrated away, QEMU here can end."""
+    found = answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor_that(run_state=state))
+    assert causes(found) == {cause: 500 * MIB}
+    if cause == "vm-stopped":
+        assert found.findings[0].remedies[0].command == ("quit" if state == "postmigrate" else "cont")
+
+
+def test_what_a_migration_reads_of_private_memory_costs_nothing() -> None:
+    """It reads the kernel's page of zeros."""
+    found = answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor_that(migration="active"), is_shared=False)
+    assert causes(found) == {"coming": 500 * MIB}
+
+
+def test_a_device_that_keeps_the_guests_pattern_discards_nothing() -> None:
+    """Where the guest fills free pages, and has told the device so; a bit or a word alone does nothing."""
+    told = GuestBalloon(has_driver=True, features=1 << 5 | 1 << 4)
+    for balloons, parameters, expected in (
+        ((told,), ("page_poison=1",), "reports-keep-a-pattern"),
+        ((told,), ("init_on_free=1",), "coming"),
+        ((REPORTS,), ("page_poison=1",), "coming"),
+    ):
+        guest = replace(make_guest({9: 250}, balloons=balloons), parameters=parameters)
+        assert causes(answered(guest, held_bytes=GIB)) == {expected: 500 * MIB}
 
 
 def test_virtio_mem_that_is_not_unplugged_is_found() -> None:

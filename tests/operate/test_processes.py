@@ -8,9 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from pagetide.operate.host.guest_ram import guest_ram
 from pagetide.operate.host.processes import ProcessError, find_vms, look_at
 from pagetide.operate.host.smaps import read_smaps
-from pagetide.operate.host.vmm_options import balloon_sockets, find_balloons, passes_devices, which_vmm
+from pagetide.operate.host.vmm_options import (
+    backends_of,
+    balloon_sockets,
+    find_balloons,
+    holds_device,
+    passes_devices,
+    which_vmm,
+)
 from pagetide.units import MIB
 
 SMAPS = """\
@@ -97,7 +105,74 @@ def test_devices_that_pin_memory_are_seen() -> None:
     """vfio, in either form; an option that is no JSON is left alone."""
     assert passes_devices(["-device", "vfio-pci,host=01:00.0"])
     assert passes_devices(["-device", '{"driver":"vfio-pci"}'])
+    assert passes_devices(["-netdev", "vhost-vdpa,vhostdev=/dev/vhost-vdpa-0,id=n"])
     assert not passes_devices(["-device", "{", "-device", "virtio-net-pci", "-device"])
+
+
+RAM, OTHER = "-object memory-backend-ram,id=r,size=512M", "-object memory-backend-memfd,id=o,size=256M"
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "sizes_mib"),
+    [
+        ("-m 512", (), [512]),
+        ("-m size=1G,slots=2,maxmem=4G", (), [1024]),
+        ("", (), [128]),
+        (f"-m 512M {RAM} -machine pc,memory-backend=r", (), [512]),
+        ('-m 512M -object {"qom-type":"memory-backend-ram","id":"r","size":1048576} -M memory-backend=r', (), [1]),
+        (f"-m 768M {RAM} {OTHER} -numa node,memdev=r -numa node,memdev=o", (), [512, 256]),
+        (f"-m 1G,maxmem=2G {RAM} -device virtio-mem-pci,memdev=r", (), [512, 1024]),
+        (f"-m 512M {RAM} {OTHER} -machine memory-backend=r -device ivshmem-plain,memdev=o", (), [512]),
+        (f"-m 512M {RAM} {OTHER} -machine memory-backend=r", (512, 256, 64), [512, 64]),
+        ("-m 512M", (512, 256), [512, 256]),
+    ],
+)
+def test_a_guests_memory_is_read_from_qemus_options(words: str, told: tuple[int, ...], sizes_mib: list[int]) -> None:
+    """Backends that the machine, a node or a memory device has; the monitor knows those that were plugged in."""
+    found = backends_of("QEMU", words.split(), [size_mib * MIB for size_mib in told])
+    assert found == [size_mib * MIB for size_mib in sizes_mib]
+
+
+def test_memory_that_has_a_name_may_be_one_node_of_two() -> None:
+    """What the VMM says goes before names; without it a name is all there is."""
+    smaps = "\n".join(
+        f"7f{place}000000000-7f{place}010000000 {permissions} 00000000 {device} {inode} {name}\nRss: 0 kB\nVmFlags: rd"
+        for place, (permissions, device, inode, name) in enumerate(
+            [("rw-s", "00:01", 77, "/memfd:memory-backend-memfd"), ("rw-p", "00:00", 0, ""), ("rwxp", "00:00", 0, "")]
+        )
+    )
+    mappings = list(read_smaps(smaps))
+    told, is_guessed = guest_ram("QEMU", mappings, [256 * MIB, 256 * MIB])
+    assert ([each.name[:7] for (each,) in told], is_guessed) == (["/memfd:", ""], False)
+    named, _ = guest_ram("QEMU", mappings, [])
+    assert [each.name[:7] for (each,) in named] == ["/memfd:"]
+
+
+@pytest.mark.parametrize(("folder", "kind"), [("/dev/shm", "tmpfs"), (None, "file")])
+def test_a_file_is_called_after_its_file_system(tmp_path: Path, folder: str | None, kind: str) -> None:
+    """Not after its path: /tmp may be a disk."""
+    path = Path(folder or tmp_path) / f"{tmp_path.name}-ram"
+    try:
+        with path.open("wb+") as file:
+            os.truncate(file.fileno(), 64 * MIB)
+            with mmap.mmap(file.fileno(), 64 * MIB):
+                (ram,) = look_at(os.getpid(), [64 * MIB]).ram
+    finally:
+        path.unlink()
+    if kind == "file" and _is_tmpfs(tmp_path):
+        pytest.skip("the temporary folder is a tmpfs here")
+    assert (ram.kind, ram.is_shared) == (kind, True)
+
+
+def test_shared_memory_without_a_file_is_anonymous() -> None:
+    """The kernel gives it the name of /dev/zero, and no file of a file system."""
+    with mmap.mmap(-1, 64 * MIB):
+        (ram,) = look_at(os.getpid(), [64 * MIB]).ram
+    assert (ram.kind, ram.is_shared) == ("anonymous", True)
+
+
+def _is_tmpfs(path: Path) -> bool:
+    return subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, check=True).stdout == b"tmpfs\n"
 
 
 def test_what_a_process_holds_adds_up_to_the_kernels_figure(tmp_path: Path) -> None:
@@ -128,12 +203,24 @@ def test_what_a_process_holds_adds_up_to_the_kernels_figure(tmp_path: Path) -> N
     assert 32 * MIB <= ram.held_bytes < 34 * MIB
 
 
+def test_a_device_that_was_plugged_in_is_seen_by_its_descriptors() -> None:
+    """A container of vfio, a device of its, or one of vDPA; the folder of vhost alone says nothing."""
+    assert holds_device(["/dev/null", "/dev/vfio/12"])
+    assert holds_device(["anon_inode:[vfio-device]"])
+    assert holds_device(["/dev/vhost-vdpa-0"])
+    assert not holds_device(["/dev/vhost-net", "anon_inode:kvm-vm", "socket:[1]"])
+
+
 def test_a_process_that_is_not_there_is_said() -> None:
     """One that has ended, and one that is no VM."""
     with subprocess.Popen(["true"]) as process:
         process.wait()
     with pytest.raises(ProcessError, match=f"there is no process {process.pid}"):
         look_at(process.pid)
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+        with pytest.raises(ProcessError, match=f"process {process.pid} has ended"):
+            look_at(process.pid)
     with subprocess.Popen(["sleep", "60"]) as process, mmap.mmap(-1, 4096):
         try:
             with pytest.raises(ProcessError, match="has no memory that could be a guest's"):

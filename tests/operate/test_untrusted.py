@@ -126,6 +126,8 @@ def test_the_longest_text_is_read_in_a_moment() -> None:
 _COMMANDS = (
     "query-version", "query-memory-size-summary", "qom-list", "qom-get", "query-balloon", "query-memdev",
     "query-memory-devices", "query-migrate",
+    "query-migrate-capabilities",
+    "query-status",
 )  # fmt: skip
 
 
@@ -141,6 +143,8 @@ def _honest(command: str, arguments: dict[str, Any]) -> Any:
             {"type": "virtio-mem", "data": {"size": 1, "requested-size": 2, "max-size": 3}},
         ],
         "query-migrate": {"status": "completed"},
+        "query-status": {"status": "running", "running": True},
+        "query-migrate-capabilities": [{"capability": "background-snapshot", "state": False}],
     }[command]  # fmt: skip
 
 
@@ -192,6 +196,7 @@ def test_a_monitor_that_lies_is_read_or_refused(told: tuple[str, Any]) -> None:
     [
         b"",
         b"\xff\xfe\n",
+        b"QEMU 7.2.22 monitor - type 'help' for more information\r\n",
         b"{}\n",
         b"[" * 5000 + b"\n",
         b'{"QMP": 7}\n',

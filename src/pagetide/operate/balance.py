@@ -17,7 +17,7 @@ import msgspec
 
 from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
-from pagetide.operate.guest.linux_reporting import reporting_order, sort_free
+from pagetide.operate.guest.linux_reporting import CAPACITY, reporting_order, sort_free
 from pagetide.operate.host.vmm_facts import VmmFacts
 from pagetide.units import MIB, ORDER_MAX
 
@@ -34,6 +34,7 @@ KERNEL = "the guest's kernel"
 PCP = "free, on per-CPU lists"
 BELOW_ORDER = "free, in blocks too small to be reported"
 BLOCKED = "free, in zones below the watermark rule"
+OUT = "free, in a report that is not answered"
 HUGE_FREE = "free huge pages in pools"
 REPORTABLE = "free, could be reported"
 BALLOON = "in the balloon, and held all the same"
@@ -47,7 +48,12 @@ IN_USE = (
 )  # fmt: skip
 """Classes of memory that the guest has in use, in the order in which they are believed to be held."""
 
-_FREE = (PCP, BELOW_ORDER, BLOCKED)
+_FREE = (PCP, BELOW_ORDER, BLOCKED, OUT)
+
+
+_LISTED = (
+    "Active(anon)", "Inactive(anon)", "Active(file)", "Inactive(file)", "Unevictable", "SReclaimable", "SUnreclaim"
+)  # fmt: skip
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +99,7 @@ def balance(evidence: Evidence) -> Balance:
     order = None
     if guest is not None:
         order = _returned_order(guest, vm)
-        sizes = _sizes(guest, vm.ram_bytes, order)
+        sizes = _sizes(guest, vm.ram_bytes - _without(evidence), order, out_bytes(evidence))
         classes = dict(_held(sizes, vm, guest))
         below_order = _shared_out(sizes.below_order, classes.get(BELOW_ORDER, 0))
     left = vm.ram_held_bytes - sum(classes.values())
@@ -119,6 +125,9 @@ def is_reporting(guest: GuestFacts) -> bool:
 REPORTING_BIT = 5
 """VIRTIO_BALLOON_F_REPORTING (virtio 1.2, 5.5.3)."""
 
+PAGE_POISON_BIT = 4
+"""VIRTIO_BALLOON_F_PAGE_POISON: the driver tells what it fills free pages with."""
+
 HOST_HUGE_BYTES = 2 * MIB
 """A transparent huge page of the host's: x86's, and that of other processors with pages of 4 KiB."""
 
@@ -133,7 +142,7 @@ def _returned_order(guest: GuestFacts, vm: VmmFacts) -> int:
     return max(order, pages.bit_length() - 1) if pages <= 1 << ORDER_MAX else order
 
 
-def _sizes(guest: GuestFacts, ram_bytes: int, order: int) -> _Guest:
+def _sizes(guest: GuestFacts, ram_bytes: int, order: int, out: int) -> _Guest:
     memory = guest.memory
     file_lru = memory("Active(file)", "Inactive(file)")
     dirty = min(memory("Dirty", "Writeback"), file_lru)
@@ -152,17 +161,38 @@ def _sizes(guest: GuestFacts, ram_bytes: int, order: int) -> _Guest:
     }
     free = sort_free(guest, order)
     kernel = ram_bytes - sum(in_use.values()) - memory("MemFree") - guest.pcp_bytes - huge_free - guest.balloon_bytes
-    in_use[KERNEL] = max(0, kernel)
+    out = min(out, max(0, kernel))
+    in_use[KERNEL] = max(0, kernel - out)
     below = sum(free.below_order.values())
     return _Guest(
         MappingProxyType(in_use),
-        MappingProxyType({PCP: guest.pcp_bytes, BELOW_ORDER: below, BLOCKED: free.blocked}),
+        MappingProxyType({PCP: guest.pcp_bytes, BELOW_ORDER: below, BLOCKED: free.blocked, OUT: out}),
         free.reportable,
         huge_free,
         MappingProxyType(free.below_order),
         guest.balloon_bytes,
         sum(each for order, each in free.by_order.items() if guest.page_bytes << order < HOST_HUGE_BYTES),
     )
+
+
+def out_bytes(evidence: Evidence) -> int:
+    """What is out in a report that waits: pages of which a guest's meminfo says nothing but that there are so many."""
+    guest = evidence.guest
+    if guest is None or not evidence.answers_no_report:
+        return 0
+    known = guest.memory("MemFree", *_LISTED, "KernelStack", "PageTables", "SecPageTables", "Percpu", "VmallocUsed")
+    pools = sum(pool.page_bytes * pool.pages for pool in guest.pools)
+    left = guest.memory("MemTotal") - known - pools - guest.pcp_bytes
+    block_bytes = guest.page_bytes << reporting_order(guest)
+    return min(max(0, left) // block_bytes * block_bytes, (CAPACITY << ORDER_MAX) * guest.page_bytes)
+
+
+def _without(evidence: Evidence) -> int:
+    """What is mapped for the guest and what it has not: not plugged in, or not online."""
+    devices = () if evidence.monitor is None else evidence.monitor.virtio_mem
+    not_plugged = sum(max(0, each.max_bytes - each.size_bytes) for each in devices)
+    offline = 0 if evidence.guest is None else evidence.guest.offline_bytes or 0
+    return min(evidence.vm.ram_bytes, not_plugged + offline)
 
 
 def _unmapped_bytes(guest: GuestFacts) -> int:
@@ -178,7 +208,7 @@ def _held(sizes: _Guest, vm: VmmFacts, guest: GuestFacts) -> Iterator[tuple[str,
     for name, size_bytes in (*sizes.in_use.items(), *((name, sizes.free[name]) for name in _FREE)):
         yield name, (taken := min(size_bytes, left))
         left -= taken
-    huge = vm.ram_huge_bytes if is_reporting(guest) else 0
+    huge = vm.ram_huge_bytes if is_reporting(guest) and not vm.keeps_all else 0
     # khugepaged fills what was given back of a huge page, and never one that was given back whole
     in_small = min(sizes.small, huge, left)
     left -= in_small

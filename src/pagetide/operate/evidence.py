@@ -78,6 +78,19 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cgroup: CgroupFacts | None = None
     gaps: tuple[Sentence, ...] = ()
 
+    @property
+    def is_private_for_ours(self) -> bool:
+        """Whether the balloon is behind a socket, to which private memory cannot be shared."""
+        if self.daemon is not None and self.daemon.state == "no shared memory":
+            return True
+        behind_socket = any(each.is_ours for each in self.vm.balloons or ())
+        return behind_socket and not all(part.is_shared for part in self.vm.ram)
+
+    @property
+    def answers_no_report(self) -> bool:
+        """Whether a report that the guest makes waits: what is in it is in none of its free lists meanwhile."""
+        return self.is_private_for_ours or (self.daemon is not None and self.daemon.is_paused)
+
 
 def save_evidence(evidence: Evidence, path: Path) -> None:
     """Write the evidence to a file.

@@ -100,7 +100,7 @@ def test_a_monitor_that_another_program_holds_or_nobody(tmp_path: Path) -> None:
             with pytest.raises(QmpError, match=words):
                 qmp.ask("query-status")
             qmp.close()
-    for said, words in [(b"", "cannot be reached"), (b"SSH-2.0\r\n", "cannot be reached")]:
+    for said, words in [(b"", "cannot be reached"), (b"SSH-2.0\r\n", "no QMP monitor")]:
         ours, theirs = socket.socketpair()
         theirs.sendall(said)
         theirs.close()

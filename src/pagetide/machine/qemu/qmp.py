@@ -68,6 +68,7 @@ class Qmp:
 
     def _connect(self) -> None:
         from qemu.qmp import ConnectError
+        from qemu.qmp.error import ProtocolError
 
         monitor = self._monitor if isinstance(self._monitor, socket.socket) else str(self._monitor)
         try:
@@ -77,6 +78,8 @@ class Qmp:
                 f"QEMU's monitor gave no greeting within {self._timeout_s:g} s; it serves one program at a time"
             ) from error
         except ConnectError as error:
+            if isinstance(error.exc, ProtocolError):  # such as its monitor for people
+                raise QmpError("what answers there is no QMP monitor (-qmp, or -mon with mode=control)") from error
             raise QmpError(f"QEMU's monitor cannot be reached: {str(error.exc) or 'it ended'}") from error
         self._is_greeted = True
 

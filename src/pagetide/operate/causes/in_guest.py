@@ -40,7 +40,7 @@ def guest_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iter
         (balance.of(classes.SLAB_RECLAIMABLE), _slab),
         (balance.of(classes.SHARED) - guest.memory("Mapped"), _tmpfs),
         (balance.of(classes.HUGE_FREE), _pool),
-        (guest.balloon_bytes, _balloon),
+        (guest.balloon_bytes - balance.of(classes.BALLOON), _balloon),
         (balance.of(classes.HUGE_PARTS), _deferred_split),
     )
     for size_bytes, make in found:

@@ -31,7 +31,6 @@ def host_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Itera
     if own_bytes >= max(least_bytes, _VMM_LEAST_BYTES):
         yield _own(own_bytes)
     yield from _churn(evidence, least_bytes)
-    yield from _migration(evidence)
 
 
 def _swap(size_bytes: int) -> Finding:
@@ -144,7 +143,8 @@ def _kept(size_bytes: int) -> Finding:
     return Finding(
         cause="balloon-without-effect",
         size_bytes=size_bytes,
-        sentence=f"{format_size(size_bytes)} are in the guest's balloon, and the host holds them all the same.",
+        sentence=f"{format_size(size_bytes)} are in the guest's balloon: the guest lacks them, and the host holds "
+        "them all the same.",
         evidence=("what is held beyond all that the guest has (vmstat's balloon_inflate, smaps)",),
         remedies=(
             Remedy(
@@ -190,17 +190,4 @@ def _churn(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
             Remedy(where="guest", command="a higher page_reporting_order", note="small blocks are used again soonest"),
         ),
         cost="free memory in smaller blocks stays",
-    )
-
-
-def _migration(evidence: Evidence) -> Iterator[Finding]:
-    """While pages are still fetched from where the VM was, QEMU's balloon must not discard any (postcopy)."""
-    monitor = evidence.monitor
-    if monitor is None or monitor.migration not in {"postcopy-active", "postcopy-paused", "postcopy-recover"}:
-        return
-    yield Finding(
-        cause="reporting-inhibited-by-migration",
-        size_bytes=None,
-        sentence="The VM is being migrated, and its pages are still on their way: until then nothing is discarded.",
-        evidence=(f"query-migrate says {monitor.migration}",),
     )

@@ -65,6 +65,8 @@ def _facts(monitor: Qmp) -> MonitorFacts:
         statistics_age_s=age_s,
         statistics_interval_s=interval_s,
         migration=_migration(monitor.ask("query-migrate")),
+        run_state=str(monitor.ask("query-status")["status"]),
+        takes_snapshot=_takes_snapshot(monitor.ask("query-migrate-capabilities")),
     )
 
 
@@ -103,6 +105,10 @@ def _virtio_mem(listed: Any) -> Iterator[VirtioMem]:
 def _migration(told: Any) -> str | None:
     status = told.get("status")
     return None if status in {None, "none"} else str(status)
+
+
+def _takes_snapshot(listed: Any) -> bool:
+    return any(entry["capability"] == "background-snapshot" and entry["state"] is True for entry in listed)
 
 
 def _find_balloon(monitor: Qmp) -> str | None:

@@ -50,6 +50,8 @@ class MonitorFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         statistics_age_s: how old the guest's statistics are; None if there are none.
         statistics_interval_s: how often QEMU asks for them; 0 for never, and then they stay as they first were.
         migration: `query-migrate`'s status; None if none was ever begun.
+        run_state: `query-status`'s; None if it was not asked.
+        takes_snapshot: whether a migration is a snapshot of a VM that goes on (background-snapshot).
     """
 
     source: Literal["QEMU's monitor", "libvirt"] = "QEMU's monitor"
@@ -63,3 +65,5 @@ class MonitorFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     statistics_age_s: Count | None = None
     statistics_interval_s: Count | None = None
     migration: Word | None = None
+    run_state: Word | None = None
+    takes_snapshot: bool = False

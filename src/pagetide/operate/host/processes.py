@@ -3,32 +3,26 @@
 import contextlib
 import itertools
 import stat
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pagetide.operate.host.guest_ram import guest_ram, range_bytes
 from pagetide.operate.host.smaps import Mapping, read_smaps
 from pagetide.operate.host.vmm_facts import Kind, RamMapping, Vmm, VmmFacts
-from pagetide.operate.host.vmm_options import balloon_sockets, find_balloons, passes_devices, which_vmm
-from pagetide.units import MIB
+from pagetide.operate.host.vmm_options import (
+    backends_of,
+    balloon_sockets,
+    find_balloons,
+    holds_device,
+    passes_devices,
+    which_vmm,
+)
 
 _STAT_BLOCK_BYTES = 512  # the unit of st_blocks, stat(3type)
-_RAM_BYTES_MIN = 32 * MIB
-"""No VM has less RAM in one piece."""
-
-_BY_NAME = (
-    "/memfd:memory-backend-memfd",
-    "/memfd:ram",
-    "/dev/shm/qemu-",  # noqa: S108 - QEMU makes it there
-    "/memfd:crosvm_guest",
-    "/memfd:ch_ram",
-    "/memfd:guest_mem",
-)
-"""How the guest's memory is called where a VMM gives it a name."""
-
 _NAME_MAX = 40
 
-_SHARED_MEMORY = ("/dev/shm/", "/run/", "/tmp/")  # noqa: S108 - where tmpfs is; the file system itself is asked if it can be
+_SHARED_ANONYMOUS = "/dev/zero (deleted)"
+"""As the kernel calls a shared mapping without a file (shmem_zero_setup, mm/shmem.c, Linux 6.18)."""
 
 
 class ProcessError(Exception):
@@ -40,7 +34,7 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
 
     Args:
         pid: which process.
-        backends: sizes of its memory backends, as its monitor has them; without, its guest's memory is known by name.
+        backends: sizes of its memory backends, as its monitor has them; without, as its command line has them.
         counts_others: whether to look who else maps it, into every process of this host.
 
     Raises:
@@ -53,8 +47,10 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
         raise ProcessError(f"there is no process {pid}") from None
     except PermissionError:
         raise ProcessError(f"process {pid} may not be looked at: run this as root, or as the VM's user") from None
+    if not mappings:  # its parent has not asked how it ended yet
+        raise ProcessError(f"process {pid} has ended")
     vmm = which_vmm(program, words)
-    ram, is_guessed = _guest_ram(vmm, mappings, backends)
+    ram, is_guessed = guest_ram(vmm, mappings, backends_of(vmm, words, backends))
     if not ram:
         raise ProcessError(f"process {pid} ({vmm}) has no memory that could be a guest's")
     parts = tuple(_ram_mapping(pid, of_file, counts_others=counts_others) for of_file in ram)
@@ -68,7 +64,7 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
         own_bytes=sum(mapping.resident_bytes for mapping in others),
         own_swapped_bytes=sum(mapping.swapped_bytes for mapping in others),
         balloons=find_balloons(vmm, words),
-        passes_devices=passes_devices(words),
+        passes_devices=passes_devices(words) or holds_device(_descriptors(pid)),
     )
 
 
@@ -115,7 +111,8 @@ def ram_ranges(pid: int) -> list[tuple[int, int]]:
         OSError: there is none, or it may not be looked at.
     """
     mappings = list(read_smaps(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
-    ram, _ = _guest_ram(vmm_of(pid), mappings, ())
+    vmm = vmm_of(pid)
+    ram, _ = guest_ram(vmm, mappings, backends_of(vmm, _words(pid), ()))
     return sorted((each.start, each.end) for of_file in ram for each in of_file)
 
 
@@ -154,59 +151,9 @@ def _program(pid: int) -> str:
     return name
 
 
-def _guest_ram(vmm: Vmm, mappings: Sequence[Mapping], backends: Sequence[int]) -> tuple[list[list[Mapping]], bool]:
-    """The mappings that are the guest's RAM, by what they map, and whether that is a guess.
-
-    A User-Mode Linux maps its memory file whole, and parts of it again (vmalloc), so all of a file's count as one.
-    """
-    by_file: dict[tuple[int, int], list[Mapping]] = defaultdict(list)
-    for mapping in mappings:
-        if "w" in mapping.permissions:
-            by_file[(mapping.inode, 0) if mapping.inode else (0, mapping.start)].append(mapping)
-    large = [each for each in by_file.values() if _range_bytes(each) >= _RAM_BYTES_MIN]
-    if vmm == "User-Mode Linux":
-        shared = [each for each in large if each[0].is_shared and each[0].inode]
-        return ([max(shared, key=_range_bytes)] if shared else []), False
-    named = [each for each in large if each[0].name.startswith(_BY_NAME) or each[0].is_hugetlb]
-    if named:
-        return named, False
-    # QEMU's translator has a buffer that is executable, and no guest's RAM is
-    plain = [each for each in large if "x" not in each[0].permissions]
-    told = _of_sizes(plain, backends)
-    if told:
-        return told, False
-    return ([max(plain, key=_range_bytes)] if plain else []), True
-
-
-def _of_sizes(found: Sequence[list[Mapping]], backends: Sequence[int]) -> list[list[Mapping]]:
-    """One mapping for each of these sizes; none if they are not all there. Neighbours of one kind are one mapping."""
-    left, told = list(found), []
-    for size_bytes in sorted(backends, reverse=True):
-        fitting = [each for each in left if _range_bytes(each) >= size_bytes]
-        if size_bytes < _RAM_BYTES_MIN:
-            continue
-        if not fitting:
-            return []
-        told.append(min(fitting, key=_range_bytes))
-        left.remove(told[-1])
-    return told
-
-
-def _range_bytes(of_file: Sequence[Mapping]) -> int:
-    """How much of a file is mapped, each part of it once; of no file, how much memory."""
-    if not of_file[0].inode:
-        return of_file[0].size_bytes
-    total, end = 0, 0
-    for mapping in sorted(of_file, key=lambda each: each.offset):
-        mapped_end = mapping.offset + mapping.size_bytes
-        total += max(0, mapped_end - max(end, mapping.offset))
-        end = max(end, mapped_end)
-    return total
-
-
 def _ram_mapping(pid: int, of_file: Sequence[Mapping], *, counts_others: bool) -> RamMapping:
     first = max(of_file, key=lambda mapping: mapping.size_bytes)
-    size_bytes, kind = _range_bytes(of_file), _kind(first)
+    size_bytes, kind = range_bytes(of_file), _kind(pid, first)
     swapped_bytes = min(sum(mapping.swapped_bytes for mapping in of_file), size_bytes)
     held_bytes = min(sum(mapping.resident_bytes for mapping in of_file) + swapped_bytes, size_bytes)
     if kind in {"memfd", "tmpfs", "hugetlbfs"} and first.is_shared:
@@ -245,14 +192,35 @@ def _others(pid: int, mapping: Mapping) -> int:
     return found
 
 
-def _kind(mapping: Mapping) -> Kind:
+def _kind(pid: int, mapping: Mapping) -> Kind:
     if mapping.is_hugetlb:
         return "hugetlbfs"
     if mapping.inode == 0:
         return "anonymous"
     if mapping.name.startswith("/memfd:"):
         return "memfd"
-    return "tmpfs" if mapping.name.startswith(_SHARED_MEMORY) else "file"
+    if mapping.name == _SHARED_ANONYMOUS:
+        return "anonymous"
+    return "tmpfs" if _file_system(pid, mapping.device) == "tmpfs" else "file"
+
+
+def _file_system(pid: int, device: str) -> str:
+    """The type of the file system that is this device, as the process has it mounted; empty if it has not."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines():
+            where, _, what = line.partition(" - ")
+            number = where.split()[2]  # in decimal, and smaps has it in hexadecimal (proc(5))
+            if [int(each) for each in number.split(":")] == [int(each, 16) for each in device.split(":")]:
+                return what.split()[0]
+    return ""
+
+
+def _descriptors(pid: int) -> Iterator[str]:
+    """Names of what a process has open, as far as that may be read."""
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                yield str(entry.readlink())
 
 
 def _file_held_bytes(pid: int, mapping: Mapping) -> int | None:

@@ -18,6 +18,7 @@ class Mapping(NamedTuple):
         end: its end.
         permissions: such as `rw-s`.
         offset: where in its file it starts.
+        device: what its file is on, as major:minor in hexadecimal.
         inode: its file's number; 0 without one.
         name: its file's name; empty without one.
         figures: lines such as `Rss`, in bytes.
@@ -28,6 +29,7 @@ class Mapping(NamedTuple):
     end: int
     permissions: str
     offset: int
+    device: str
     inode: int
     name: str
     figures: dict[str, int]
@@ -82,4 +84,4 @@ def read_smaps(text: str) -> Iterator[Mapping]:
 
 def _mapping(head: re.Match[str], figures: dict[str, int], flags: frozenset[str]) -> Mapping:
     start, end, offset = (int(head[index], 16) for index in (1, 2, 4))
-    return Mapping(start, end, head[3], offset, int(head[6]), head[7], figures, flags)
+    return Mapping(start, end, head[3], offset, head[5], int(head[6]), head[7], figures, flags)

@@ -101,6 +101,11 @@ class VmmFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return sum(part.huge_bytes for part in self.ram)
 
     @property
+    def keeps_all(self) -> bool:
+        """Whether no discard frees anything: a device is passed through, or private memory is locked."""
+        return self.passes_devices or any(part.is_locked and not part.is_shared for part in self.ram)
+
+    @property
     def held_bytes(self) -> int:
         """What the host holds for the whole process, in RAM and in swap, and for files behind private mappings."""
         return self.ram_held_bytes + self.ram_file_bytes + self.own_bytes + self.own_swapped_bytes

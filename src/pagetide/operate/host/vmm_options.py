@@ -2,10 +2,12 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pagetide.operate.host.vmm_facts import BalloonOption, Vmm
+from pagetide.units import MIB
 
 _QEMU = ("qemu-system-", "qemu-kvm")
 _OTHERS: dict[str, Vmm] = {
@@ -17,6 +19,11 @@ _OTHERS: dict[str, Vmm] = {
 }
 _GENERIC = "vhost-user-test-device"
 _BALLOON_ID = "5"
+_MEMORY_DEVICES = ("pc-dimm", "nvdimm", "virtio-mem", "virtio-pmem")
+_RAM_BYTES = 128 * MIB
+"""Of a machine of which nothing else is said."""
+
+_SHIFTS = {"k": 10, "m": 20, "g": 30, "t": 40}
 _ON = {"on", "true", "yes", "y", True}
 
 
@@ -43,9 +50,75 @@ def find_balloons(vmm: Vmm, words: Sequence[str]) -> tuple[BalloonOption, ...] |
     return None
 
 
+def backends_of(vmm: Vmm, words: Sequence[str], told: Sequence[int]) -> list[int]:
+    """Sizes of the memory backends that are a guest's memory.
+
+    Args:
+        vmm: which program.
+        words: its command line.
+        told: what its monitor says, which knows those that were plugged in since, and not which ones are in use; none
+            if it was not asked.
+    """
+    if vmm != "QEMU":
+        return list(told)
+    sizes = {
+        str(each.get("id")): size_bytes
+        for each in _options(words, {"-object", "--object"}, first="qom-type")
+        if str(each.get("qom-type", "")).startswith("memory-backend-")
+        and (size_bytes := _size_bytes(each.get("size"), 1)) is not None
+    }
+    of_machine, of_devices = set(_machine_backends(words)), set(_device_backends(words))
+    used = of_machine | of_devices
+    if told:
+        left = list(told)
+        for name, size_bytes in sizes.items():
+            if name not in used and size_bytes in left:
+                left.remove(size_bytes)
+        return left
+    found = [size_bytes for name, size_bytes in sizes.items() if name in used]
+    if of_machine.isdisjoint(sizes):
+        memory = (each.get("size") for each in _options(words, {"-m", "--m"}, first="size"))
+        found.append(_size_bytes(next(memory, None), MIB) or _RAM_BYTES)
+    return found
+
+
+def _machine_backends(words: Sequence[str]) -> Iterator[str]:
+    """Names of the memory backends that are the machine's, or a NUMA node's."""
+    for option, name in (("machine", "memory-backend"), ("M", "memory-backend"), ("numa", "memdev")):
+        yield from (str(each.get(name)) for each in _options(words, {f"-{option}", f"--{option}"}))
+
+
+def _device_backends(words: Sequence[str]) -> Iterator[str]:
+    """Names of those that are a memory device's."""
+    for each in _devices(words):
+        if str(each.get("driver")).startswith(_MEMORY_DEVICES):
+            yield str(each.get("memdev"))
+
+
+def _size_bytes(text: object, unit_bytes: int) -> int | None:
+    """A size as QEMU reads it: a number with an optional suffix, or else in this unit; None if it is none."""
+    if isinstance(text, int):
+        return text * unit_bytes
+    match = re.fullmatch(r"(\d{1,18})([kKmMgGtT]?)(?:[bB]|iB)?", str(text))
+    if match is None:
+        return None
+    return int(match[1]) << _SHIFTS[match[2].lower()] if match[2] else int(match[1]) * unit_bytes
+
+
 def passes_devices(words: Sequence[str]) -> bool:
-    """Whether QEMU is to pass a device through."""
-    return any(str(properties.get("driver", "")).startswith("vfio-") for properties in _devices(words))
+    """Whether QEMU is to pass a device through: by vfio, or by vDPA."""
+    backends = _options(words, {"-netdev", "--netdev"}, first="type")
+    return any(str(each.get("driver", "")).startswith(("vfio-", "vhost-vdpa-")) for each in _devices(words)) or any(
+        each.get("type") == "vhost-vdpa" for each in backends
+    )
+
+
+def holds_device(names: Iterable[str]) -> bool:
+    """Whether one of a process's descriptors, by their names in /proc/PID/fd, is of a device that was passed through.
+
+    So it is seen that was plugged in since the start, too.
+    """
+    return any(name.startswith(("/dev/vfio/", "anon_inode:[vfio-device]", "/dev/vhost-vdpa-")) for name in names)
 
 
 def balloon_sockets(vmm: Vmm, words: Sequence[str]) -> list[str]:
@@ -76,8 +149,8 @@ def _devices(words: Sequence[str]) -> Iterator[dict[str, Any]]:
     return _options(words, {"-device", "--device"})
 
 
-def _options(words: Sequence[str], names: set[str]) -> Iterator[dict[str, Any]]:
-    """The properties of each of these options, written with commas or as JSON; the first word is the driver."""
+def _options(words: Sequence[str], names: set[str], first: str = "driver") -> Iterator[dict[str, Any]]:
+    """The properties of each of these options, written with commas or as JSON; the first word has this name."""
     for option, value in itertools.pairwise(words):
         if option not in names:
             continue
@@ -89,6 +162,6 @@ def _options(words: Sequence[str], names: set[str]) -> Iterator[dict[str, Any]]:
             if isinstance(properties, dict):
                 yield {name: each for name, each in properties.items() if isinstance(each, str | int | bool)}
             continue
-        driver, *others = value.replace(",,", "\0").split(",")
-        pairs = (other.replace("\0", ",").partition("=") for other in others)
-        yield {"driver": driver} | {name: each if mark else True for name, mark, each in pairs}
+        word, *others = value.replace(",,", "\0").split(",")
+        pairs = (other.replace("\0", ",").partition("=") for other in (*([word] if "=" in word else []), *others))
+        yield ({} if "=" in word else {first: word}) | {name: each if mark else True for name, mark, each in pairs}
