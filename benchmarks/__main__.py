@@ -15,7 +15,6 @@ from benchmarks import (
     command_line,
     fidelity,
     find_next,
-    fleet,
     guest_allocator,
     shared,
     simulated,
@@ -25,6 +24,7 @@ from benchmarks import (
 from benchmarks.figures import measured, section, with_sections
 from benchmarks.host import against_qemu, bad_neighbours, discarding, joined, many_guests, scraping, shown
 from benchmarks.operators import looking
+from benchmarks.planners import model, three_builds, whole
 from benchmarks.prize import asked as prize
 from benchmarks.rows import Row
 from benchmarks.turns import allocator_rows, day_rows
@@ -43,13 +43,14 @@ _PARTS: dict[str, Callable[[], Iterable[Row]]] = {
     "shared": shared.run,
     "simulated": simulated.run,
     "fidelity": fidelity.run,
-    "fleet": fleet.run,
+    "fleet": lambda: itertools.chain(model.run(), three_builds.run(), whole.month(), whole.drawn(whole.MILLION // 10)),
     "cli": command_line.run,
     "why": looking.run,
     "start": starting.run,
     "tend": tending.run,
     **{name: functools.partial(run, BEFORE) for name, run in _AGAINST_A_COMMIT.items()},
 }
+_ONLY_IF_NAMED: dict[str, Callable[[], Iterable[Row]]] = {"million": lambda: whole.drawn(whole.MILLION)}
 _PRIZE = "prize"
 _FIGURES = Path(__file__).parent.parent / "docs" / "figures.md"
 _EVERY_S = 10.0
@@ -99,18 +100,21 @@ def _measure(name: str, part: Callable[[], Iterable[Row]], print_row: Callable[[
             print_row(_line(row))
 
 
+def _names() -> tuple[str, ...]:
+    return (*_PARTS, *_ONLY_IF_NAMED, _PRIZE)
+
+
 def _known(part: str) -> str:
-    if part not in (*_PARTS, _PRIZE):
-        raise argparse.ArgumentTypeError(f"there is no part {part!r}, only {', '.join((*_PARTS, _PRIZE))}")
+    if part not in _names():
+        raise argparse.ArgumentTypeError(f"there is no part {part!r}, only {', '.join(_names())}")
     return part
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = ", ".join((*_PARTS, _PRIZE))
-    parser.add_argument(
-        "parts", nargs="*", type=_known, metavar="PART", help=f"what to measure: any of {names}; all if none is named"
-    )
+    names, asked = ", ".join(_names()), ", ".join(_ONLY_IF_NAMED)
+    what = f"what to measure: any of {names}; all but {asked} if none is named"
+    parser.add_argument("parts", nargs="*", type=_known, metavar="PART", help=what)
     parser.add_argument(
         "--traces", type=Path, metavar="FOLDER", help=f"page traces for {_PRIZE}, which is left out without them"
     )
@@ -141,7 +145,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _write(path: Path, name: str, rows: Sequence[Row]) -> None:
     text = section(measured(name, rows))
     document = path.read_text() if path.exists() else "# Figures\n"
-    path.write_text(with_sections(document, [(name, text)], [*_PARTS, _PRIZE]))
+    path.write_text(with_sections(document, [(name, text)], _names()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,13 +159,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     here, start_s, status = versions(), time.monotonic(), 0
     _say(f"{here['cpu']}, Linux {here['kernel']}")
     rows: list[Row] = []
-    parts = dict(_PARTS)
+    parts = _PARTS | _ONLY_IF_NAMED
     if arguments.traces is not None:
         parts[_PRIZE] = lambda: prize.run(arguments.traces, arguments.picture, arguments.live)
     if arguments.against is not None:
         parts |= {name: functools.partial(run, arguments.against) for name, run in _AGAINST_A_COMMIT.items()}
     try:
-        for name in dict.fromkeys(arguments.parts) or parts:
+        for name in dict.fromkeys(arguments.parts) or [name for name in parts if name not in _ONLY_IF_NAMED]:
             begun = len(rows)
             _measure(name, parts[name], _say if arguments.json else lambda line: print(line, flush=True), rows)
             if arguments.markdown is not None:

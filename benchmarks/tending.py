@@ -4,9 +4,13 @@ Each guest does the same three times: with its kernel's own reporting (order 9),
 order 0 all along. The load is a file every other page of which is freed, the worst layout; or a tree of files made by
 short processes, two at a time, most of which is removed, as after a build. Boot, load and rest are in what is told of
 reports. How long the script's looks take while the guest is busy is measured on this computer, with files of a guest's.
+What the load costs with it and without is the guest's own count (user and system time in its /proc/stat, from the
+build's beginning to when it is removed), by turns.
 """
 
+import contextlib
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +25,7 @@ from benchmarks.rows import Row
 from pagetide.inside import Language, tend_script
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.linux.architectures import AMD64, AMD64_TRIXIE, Architecture
+from pagetide.machine.linux.attendant import GuestFiles
 from pagetide.machine.linux.balloon_host import OwnHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.guest import Hypervisor
@@ -35,6 +40,9 @@ _CONFIG = BootConfig(ram_bytes=512 * MIB, fill_bytes=200 * MIB, bursts=1)
 _LOADS = {"every other page": {"sieve": True}, "build": {"build": True}}
 _WAYS: dict[str, dict[str, Any]] = {"order 9": {}, "tended": {"tend": True}, "order 0": {"order": 0}}
 _LOOKS_S = 20
+_TURNS = 5
+_TICKS_PER_S = 100
+"""What a guest's /proc/stat counts in (USER_HZ)."""
 
 
 class _Returned(NamedTuple):
@@ -60,6 +68,7 @@ def run() -> Iterator[Row]:
             continue
         for load, settings in _LOADS.items():
             yield from _guest(f"{name}, {hypervisor.parts.release}, {load}", hypervisor, settings)
+        yield _load_cpu(f"{name}, {hypervisor.parts.release}", hypervisor)
 
 
 def _qemu(architecture: Architecture) -> Hypervisor:
@@ -87,6 +96,46 @@ def _guest(name: str, hypervisor: Hypervisor, load: dict[str, Any]) -> Iterator[
     held_mib = least.mib - alone.mib
     yield Row(f"{name}: of what only order 0 returns", (tended.mib - alone.mib) / held_mib, "share", at_least=0.85)
     yield Row(f"{name}: reports, tended / order 0", tended.reports / least.reports, "ratio", at_most=0.2)
+
+
+class _LoadCpu:
+    """Reads a guest's CPU time when a stage begins; what an Attendant is.
+
+    Attributes:
+        used_s: at each stage so far.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has begun yet."""
+        self.used_s: list[float] = []
+
+    @contextlib.contextmanager
+    def attending(self, files: GuestFiles) -> Iterator[None]:
+        """Have the guest's files."""
+        self._files = files
+        yield
+
+    def stage(self, name: str) -> None:
+        """Read."""
+        user, nice, system, _, _, irq, softirq = map(int, self._files.read("/proc/stat").split()[1:8])
+        self.used_s.append((user + nice + system + irq + softirq) / _TICKS_PER_S)
+
+
+def _load_cpu(name: str, hypervisor: Hypervisor) -> Row:
+    """The guest's CPU time from the build's beginning to its removal, tended over left alone, by turns."""
+    spent_s: dict[str, list[float]] = {"order 9": [], "tended": []}
+    for _ in range(_TURNS):
+        for way, spent in spent_s.items():
+            config = msgspec.structs.replace(_CONFIG, **_LOADS["build"] | _WAYS[way])
+            load = _LoadCpu()
+            result = LinuxMachine(config, hypervisor, OwnHost(config), load).run(Nobody())
+            if result.outcome != "complete":
+                return Row(f"{name}: CPU of the load", None, "ratio", note=result.outcome)
+            begun_s, removed_s = load.used_s
+            spent.append(removed_s - begun_s)
+    alone, tended = (statistics.median(spent) for spent in spent_s.values())
+    note = ", ".join(f"{way} {min(spent):.2f} to {max(spent):.2f} s" for way, spent in spent_s.items())
+    return Row(f"{name}: CPU of the load, tended / order 9", tended / alone, "ratio", at_most=1.01, note=note)
 
 
 def _looks(language: Language) -> Row:

@@ -184,6 +184,36 @@ def test_stale_folders_are_removed(cache: Path) -> None:
     assert (stale.exists(), recent.exists(), other.exists()) == (False, True, True)
 
 
+def test_of_many_folders_those_used_last_stay(cache: Path) -> None:
+    """Beyond sixteen, this source's own among them, the others go that were not used within the last two hours."""
+    made(cache / f"kernels-{source_key()}", 0)
+    lately = [made(cache / f"kernels-{number}", 0.01) for number in range(3)]
+    older = [made(cache / f"kernels-{number}", number / 2) for number in range(3, 20)]
+    jit._cache_folder()
+    assert all(folder.exists() for folder in lately)
+    assert [folder.exists() for folder in older] == [True] * 12 + [False] * 5
+    for number in range(20, 40):
+        made(cache / f"kernels-{number}", 0.02)
+    jit._cache_folder()
+    assert [folder.exists() for folder in older] == [False] * 17
+    assert len(list(cache.iterdir())) == 1 + 3 + 20
+
+
+@pytest.mark.jit
+def test_who_runs_on_kernels_that_are_removed_goes_on(tmp_path: Path) -> None:
+    """What it has compiled stays with it, and what it compiles from then on is kept in the folder made anew."""
+    (tmp_path / "kernels.py").write_text(
+        "import shutil\nfrom pagetide.jit import CACHE_FOLDER, kernel\n\n"
+        "@kernel\ndef one(a: int) -> int:\n    return a + 1\n\n"
+        "@kernel\ndef two(a: int) -> int:\n    return a + 2\n\n"
+        "assert one(1) == 2\nassert list(CACHE_FOLDER.rglob('*one*.nbc'))\nshutil.rmtree(CACHE_FOLDER)\n"
+        "assert (one(1), two(1)) == (2, 3)\nassert list(CACHE_FOLDER.rglob('*two*.nbc'))\n"
+    )
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    subprocess.run([sys.executable, "kernels.py"], cwd=tmp_path, env=environment, check=True)
+
+
 def test_a_folder_in_use_is_not_stale(cache: Path) -> None:
     """However long ago it was made, this source's own folder stays, and using it makes it recent."""
     mine = made(cache / f"kernels-{source_key()}", 99)

@@ -10,13 +10,19 @@ from pathlib import Path
 from benchmarks.host.many_guests import SOCKETS, PlayedGuest, ServerProcess, server_process
 from benchmarks.host.scraping import NoLoop
 from benchmarks.rows import Row
+from pagetide import linux
+from pagetide.host.memory.page_map import HELD, PARTIAL
 from pagetide.operate.endpoint_process import Address, Endpoint, EndpointProcess, listen
+from pagetide.operate.watch.guest_map import DAEMON_SHARE, DaemonMap, GuestMap
 from pagetide.operate.web.recorder import LOOK_S
 from pagetide.processes import process_cpu_s
+from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
 
 _GUESTS = 64
 _GUEST_BYTES = 2 << 20
 _SHOWN_S = 20.0
+_LARGE_BYTES = 2 << 30
+_WHOLE_BYTES = 64 << 30
 
 
 def _take_looks(port: int, for_s: float) -> tuple[int, int]:
@@ -60,8 +66,28 @@ def _shown(server: ServerProcess, control: Path) -> Iterator[Row]:
     yield Row(f"{name}, its process after {_SHOWN_S:g} s", memory_mib, "MiB")
 
 
+def _mapped(server: ServerProcess, control: Path) -> Iterator[Row]:
+    """What a large guest's map takes of the daemon's time; all of it is held but for a page in the middle."""
+    with ExitStack() as resources:
+        ram = PlayedGuest(server.paths[0], _LARGE_BYTES, resources).ram
+        os.posix_fallocate(ram.fd, 0, _LARGE_BYTES)
+        linux.punch_hole(ram.fd, _LARGE_BYTES // 2, PAGE_SIZE_BYTES)
+        page_map = GuestMap(DaemonMap(control, Path(server.paths[0]).stem))
+        for name in ("first", "second", "third"):
+            took_s = -(process_cpu_s(server.pid) or 0.0)
+            while not page_map.read():
+                pass
+            took_s += process_cpu_s(server.pid) or 0.0
+            assert page_map.counts() == {PARTIAL: 1, HELD: _LARGE_BYTES // HUGE_PAGE_BYTES - 1}
+            whole_s = took_s * _WHOLE_BYTES / _LARGE_BYTES / DAEMON_SHARE
+            told = f"{name} map of {_LARGE_BYTES >> 30} GiB that are held"
+            yield Row(f"{told}, the daemon", 1e3 * took_s, "ms")
+            yield Row(f"{told}, of 64 GiB at the page's share", whole_s, "s, by arithmetic")
+
+
 def run() -> Iterator[Row]:
     """Measure; one row a figure."""
     control = Path(f"/tmp/shown-{os.getpid()}.sock")
     with server_process(Path("/tmp"), control) as server:
+        yield from _mapped(server, control)
         yield from _shown(server, control)

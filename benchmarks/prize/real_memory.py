@@ -4,8 +4,8 @@ The costs of the simulated run are measured anew before each live one, for what 
 minutes. Compared is what the host holds, and the CPU time of what both machines count alike: the host's, and the
 reporting worker's in the guest. The rest of a live guest's CPU time is Python that plays vCPUs (it wakes up as often as
 a thousand times a second, and keeps a clock), where the simulated machine counts what an allocator costs: there the
-two cannot be compared, so what refaults cost is compared by their number. On 4 KiB pages of the host, and on 2 MiB
-pages of a tmpfs.
+two cannot be compared, so what refaults cost is compared by their number. On 4 KiB pages of the
+host, and on 2 MiB pages of a tmpfs, of which parts are given back, too, or whole ones alone.
 """
 
 import statistics
@@ -25,6 +25,11 @@ from pagetide.machine.simulated.machine import SimulatedMachine
 from pagetide.units import MIB
 from pagetide.workload.stream_file import load_stream
 
+_HOSTS: dict[str, dict[str, Any]] = {
+    "4 KiB": {"backing": "memfd"},
+    "2 MiB, split": {"backing": "hugetmpfs", "split": True},
+    "2 MiB, whole": {"backing": "hugetmpfs"},
+}
 _OFF_PERCENT_MAX = 10
 _REPEATS = 3
 
@@ -57,14 +62,13 @@ def run(path: Path, repeats: int = _REPEATS, costs: Callable[[], Costs] = calibr
     """
     stream = load_stream(path)
     pool = next(policy.settings for policy in policies() if policy.label == keeping(5))
-    for backing, pages in (("memfd", "4 KiB"), ("hugetmpfs", "2 MiB")):
+    for pages, settings in _HOSTS.items():
         common: dict[str, Any] = {
             "ram_bytes": ram_bytes(path.stem, stream),
             "vcpus": stream.vcpus,
             "stream": str(path),
-            "backing": backing,
         }
-        config = RunConfig(**common | pool)
+        config = RunConfig(**common | pool | settings)
         turns = [(_measured(SimulatedMachine(config, costs())), _measured(LiveMachine(config))) for _ in range(repeats)]
         simulated, live = (list(runs) for runs in zip(*turns, strict=True))
         name = f"{path.stem}, live, host pages of {pages}"

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,9 @@ _PACKAGE = Path(__file__).parent
 _IMPORTED = re.compile(rb"^\s*from pagetide\.([\w.]+) import", re.MULTILINE)
 _COMPILED = re.compile(rb"@(inline_)?kernel|@intrinsic")
 _STALE_AFTER_S = 14 * 24 * 3600
+_FOLDERS_MAX = 16
+_IN_USE_S = 2 * 3600
+"""A folder that was used so lately stays, however many there are: somebody may be compiling into it."""
 
 
 def source_key(package: Path = _PACKAGE) -> str:
@@ -53,21 +56,35 @@ def source_key(package: Path = _PACKAGE) -> str:
 
 
 def _cache_folder() -> Path:
-    """The folder for this package's compiled kernels, made if need be; stale ones of old sources are removed."""
+    """The folder for this package's compiled kernels, made if need be; those of old sources are removed."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pagetide"
     folder = base / f"kernels-{source_key()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
-        for other in base.glob("kernels-*"):
-            if other != folder and time.time() - other.stat().st_mtime > _STALE_AFTER_S:
-                shutil.rmtree(other, ignore_errors=True)
     except OSError:
         folder = Path(tempfile.gettempdir()) / f"pagetide-{os.getuid()}-{folder.name}"
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # what is in there gets executed
             folder = Path(tempfile.mkdtemp(prefix="pagetide-"))
+    else:
+        _remove_others(base, folder)
     return folder
+
+
+def _remove_others(base: Path, own: Path) -> None:
+    """Remove what nobody has used for long, and beyond so many all but what is in use.
+
+    Whoever still runs on what is removed has its kernels in memory, and numba makes the folder anew for further ones.
+    """
+    used_s: dict[Path, float] = {}
+    for other in base.glob("kernels-*"):
+        with suppress(OSError):  # another process may be removing it
+            used_s[other] = time.time() - other.stat().st_mtime
+    used_s.pop(own, None)
+    for number, other in enumerate(sorted(used_s, key=used_s.__getitem__), 2):
+        if used_s[other] > (_STALE_AFTER_S if number <= _FOLDERS_MAX else _IN_USE_S):
+            shutil.rmtree(other, ignore_errors=True)
 
 
 CACHE_FOLDER = _cache_folder()

@@ -92,7 +92,7 @@ def test_what_is_written_for_a_design_is_explored_in_it() -> None:
     assert scenarios_of("balloon") == SCENARIOS_BALLOON
     assert scenarios_of("scan") == SCENARIOS
     assert scenarios_of("sync").keys() == SCENARIOS.keys() - {"cool"}
-    assert scenarios_of("pool").keys() == SCENARIOS.keys() - {"cool"} | {"runs"}
+    assert scenarios_of("pool").keys() == SCENARIOS.keys() - {"cool"} | {"runs", "claimed"}
 
 
 def test_a_guest_that_is_broken_from_the_start_has_no_steps() -> None:

@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -52,6 +53,14 @@ def test_a_huge_page_that_was_not_split_is_explained() -> None:
     config = RunConfig(ram_bytes=512 * MIB, backing="hugetmpfs", order=0)
     assert "--order 9 reports whole ones" in verdict(result_of(config, verified_bytes=254 * MIB))
     assert "--order 9" not in verdict(result_of(verified_bytes=254 * MIB))
+
+
+def test_what_pool_leaves_of_huge_pages_is_said() -> None:
+    """Where it may not split the host's pages, and was to report smaller blocks, the sentence says how it may."""
+    config = RunConfig(ram_bytes=512 * MIB, backing="hugetmpfs", design="pool", order=0)
+    assert "only whole ones were given back: with --split parts are as well" in verdict(result_of(config))
+    for other in ({"split": True}, {"order": 9}, {"backing": "memfd"}):
+        assert "--split" not in verdict(result_of(msgspec.structs.replace(config, **other)))
 
 
 def test_memory_that_stays_is_said_but_is_no_error() -> None:

@@ -60,6 +60,7 @@ def run(
     hints: Annotated[int | None, Parameter(converter=whole, group=REPORTING)] = None,
     drop_share: Annotated[float | None, Parameter(group=REPORTING)] = None,
     keep: Annotated[float | None, Parameter(group=REPORTING)] = None,
+    split: Annotated[bool | None, Parameter(group=REPORTING)] = None,
     verify: Annotated[float | None, Parameter(group=REPORTING)] = None,
     device: Annotated[str | None, Parameter(group=REPORTING)] = None,
     fault: Annotated[tuple[str, ...], Parameter(negative="", show_default=False, group=REPORTING)] = (),
@@ -122,6 +123,8 @@ def run(
         hints: Length of a vCPU's array of hints, for notify-array and hybrid. [default: 256]
         drop_share: Share of its hints that hybrid may drop before it scans. [default: 0.01]
         keep: What pool keeps unreported, in seconds for which it lasts at the rate of allocations of late. [default: 5]
+        split: Whether pool gives back parts of the host's 2 MiB pages, too, each of which splits one; otherwise what is
+            free in pieces stays there.
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         device: Who serves the balloon: pagetide, or qemu, a stock QEMU without a guest. [default: pagetide]
         fault: What goes wrong, as above; may be given more than once.
@@ -146,8 +149,8 @@ def run(
         "migratetypes": migratetypes,
         "fault": fault or None, "backing": backing, "seed": seed, "design": design, "order": order, "delay": delay,
         "capacity": capacity, "pace": pace, "cool": cool, "wake": wake, "wake-blocks": wake_blocks, "oom": oom,
-        "in-flight": in_flight, "hints": hints, "drop-share": drop_share, "keep": keep, "verify": verify,
-        "device": device,
+        "in-flight": in_flight, "hints": hints, "drop-share": drop_share, "keep": keep, "split": split,
+        "verify": verify, "device": device,
     }  # fmt: skip
     in_file = read_file(config) if config else {}
     settings = make_config(in_file, given)
@@ -220,6 +223,8 @@ def boot(
             makes its objects; all but a fifth is removed.
         order: The smallest block that is reported is 2^ORDER of the guest's pages. [default: the kernel's own]
         tend: Run `pagetide tend` in the guest.
+        split: Whether pool gives back parts of the host's 2 MiB pages, too, each of which splits one; otherwise what is
+            free in pieces stays there.
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         peer: Give the guest QEMU's own balloon instead of ours, for comparison.
         socket: Attach the guest to a running `pagetide serve` at this socket.

@@ -19,12 +19,13 @@ from pagetide.guest.allocator.zone_layout import (
     ISOLATED_BLOCKS,
     KEEP_APART,
     KEEP_MARKS,
-    NR_FREE,
-    NR_REPORTED,
+    MIGRATETYPE_SHIFT,
     ORDER_MASK,
+    PAGEBLOCKS,
     PCP_COUNT,
     PCP_LOCK,
     RECORD_WORDS,
+    REPORTED,
     REPORTED_PAGES,
     REPORTING_ORDER,
     STAMP_ERRORS,
@@ -100,12 +101,14 @@ class Checks:
         self._zone.pages[:] = self._machine.pages
 
     def watched(self, take_block: Callable[..., Any]) -> Callable[..., Any]:
-        """The zone's `take_block`, which fails where marks keep blocks apart and it takes one that it should not."""
+        """The zone's `take_block`, which fails where marks keep blocks apart and it takes one that it should not.
+
+        With migratetypes a type's own reported blocks go before another type's unreported ones.
+        """
         machine = self._machine
 
         def take(words: Any, pages: Any, order: int, state: int) -> Any:
-            fitting = range(order, machine.scenario.order_max + 1)
-            others = any(words[NR_FREE + fit] > words[NR_REPORTED + fit] for fit in fitting)
+            others = self._fits_unreported(order, state >> MIGRATETYPE_SHIFT)
             reported = words[REPORTED_PAGES]
             pfn = yield from machine.coroutine(take_block(words, pages, order, state))
             if words[KEEP_MARKS] == KEEP_APART and others and words[REPORTED_PAGES] < reported:
@@ -113,6 +116,18 @@ class Checks:
             return pfn
 
         return take
+
+    def _fits_unreported(self, order: int, migratetype: int) -> bool:
+        """Whether an unreported free block of the type would serve an allocation of this order."""
+        machine = self._machine
+        words, pages = machine.words, machine.pages
+        for page in range(machine.scenario.nr_pages):
+            state = pages[page * RECORD_WORDS + STATE]
+            if state & TYPE_MASK == BUDDY and not state & REPORTED and state & ORDER_MASK >= order:
+                pageblocks = words[PAGEBLOCKS]
+                if not pageblocks or words[pageblocks + (page >> FRAME_ORDER)] == migratetype:
+                    return True
+        return False
 
     def discarded(self, page: int) -> None:
         """Check that a page may be discarded now."""

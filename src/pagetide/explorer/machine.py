@@ -176,6 +176,7 @@ class ExploredMachine:
             pcp_batch=scenario.pcp_batch,
             pcp_high=scenario.pcp_high,
             pcp_orders=scenario.pcp_orders,
+            migratetypes=scenario.migratetypes,
         )
 
     def _join_rings(self, modules: dict[str, Any]) -> None:

@@ -54,6 +54,16 @@ SCENARIOS = {
     "cool": Scenario(("a2 f", ""), _SMALL._replace(cool_s=_COOL_S), may_run_out=True),
     "cap": Scenario(("a1 f", ""), _SMALL._replace(oom="cap", in_flight_max_bytes=4 * 4096), may_run_out=True),
     "swap": Scenario(("a2 f", ""), _SMALL._replace(oom="swap"), may_run_out=True),
+    # What cannot be moved falls back to movable memory, and claims a pageblock of which a page is in use.
+    "types": Scenario(
+        ("a0u f", "a0 f"),
+        _SMALL._replace(order=0, capacity=1),
+        nr_pages=4,
+        order_max=1,
+        pcp_orders=(0,),
+        migratetypes=True,
+        may_run_out=True,
+    ),
     # As `start`, where nobody waits for what is out (`--oom none`): whoever fails goes on without, and is counted.
     "none": Scenario(("a1 f", ""), _SMALL._replace(capacity=2), may_run_out=True, waits_before_oom=False),
 }
@@ -62,11 +72,14 @@ SCENARIOS = {
 # Pages come and go one by one, and one stays: runs of free ones lie between those in use.
 _RUNS = Scenario(("a0 a0 f", ""), _SMALL._replace(order=0, capacity=2), nr_pages=4, may_run_out=True)
 
+# The buddy of a page that is isolated is reported, and so kept apart, in a pageblock that was claimed.
+_CLAIMED = SCENARIOS["types"]._replace(programs=("a0u f", ""))
+
 SCENARIOS_POOL = {
     name: chosen._replace(settings=chosen.settings._replace(delay_s=POOL_DELAY_S_MIN))
-    for name, chosen in {**SCENARIOS, "runs": _RUNS}.items()
+    for name, chosen in {**SCENARIOS, "runs": _RUNS, "claimed": _CLAIMED}.items()
 }
-"""By name; for `pool`: those for all, and one with a smallest order below the frames', in which it looks for runs."""
+"""By name; for `pool`: those for all, and two with a smallest order below the frames', in which it looks for runs."""
 
 _FRAMES = _SMALL._replace(order=FRAME_ORDER)
 

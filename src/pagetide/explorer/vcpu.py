@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pagetide.explorer.actors import Reporter, Stretch
 from pagetide.explorer.source import TOUCH, UNTIL, ExploredError, Pause
 from pagetide.guest.allocator.operation import FREE
+from pagetide.guest.allocator.zone_layout import ORDER_MASK
 from pagetide.guest.vcpu import NO_MEMORY, NOT_HAD
 from pagetide.guest.worker import Wait
 
@@ -74,7 +75,7 @@ class Vcpu(Reporter):
     @property
     def order(self) -> int:
         """Of the next one's block."""
-        return self.operations[self.cursor]["order"]
+        return self.operations[self.cursor]["order"] & ORDER_MASK
 
     def run_due(self, _now_s: float) -> Generator[Pause, None, int]:
         """Run the next one: all are due, and between two of them a vCPU may stop at any time."""

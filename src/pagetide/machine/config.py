@@ -10,7 +10,7 @@ from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.guest.reporting.settings import Oom, Pace, ReportingSettings, Wake
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.faults import Fault, FaultError, of_kind, parse_faults, ring_entries
-from pagetide.units import HUGE_PAGE_BYTES, ORDER_MAX, PAGE_SIZE_BYTES, format_size
+from pagetide.units import HUGE_PAGE_BYTES, ORDER_MAX, PAGE_SIZE_BYTES, PAGEBLOCK_ORDER, format_size
 from pagetide.workload.mix import MixError, parse_mix
 from pagetide.workload.small import WAVE_SHARE
 from pagetide.workload.stream import VCPUS_MAX
@@ -97,6 +97,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         pcp_max_bytes: the most that a vCPU's per-CPU lists grow to, where that is less than in Linux since 6.7: its
             share of an eighth of RAM.
         backing: `memfd` (small pages) or `hugetmpfs` (2 MiB pages).
+        split: whether `pool` gives back parts of the host's 2 MiB pages, too, each of which splits one.
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
         device: who serves the guest's balloon: our host, or a stock QEMU, which does not tell what it did.
         seed: drives every random choice.
@@ -130,6 +131,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     vcpus: int = 2
     pcp_max_bytes: int = 16 << 20
     backing: Literal["memfd", "hugetmpfs"] = "memfd"
+    split: bool = False
     verify_share: float = 1.0
     device: Literal["pagetide", "qemu"] = "pagetide"
     seed: int = 1
@@ -172,6 +174,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             hints_max=self.hints_max,
             drop_share=self.drop_share,
             keep_s=self.keep_s,
+            unit_order=PAGEBLOCK_ORDER if self.backing == "hugetmpfs" and not self.split else 0,
         )
 
     def check(self) -> None:

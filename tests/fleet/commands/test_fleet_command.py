@@ -139,6 +139,7 @@ def test_costs_that_are_missing_are_named_before_anything_is_done(
         ("--workers 2 --cluster tcp://h:1", 2, "--workers are processes of this machine"),
         ("--cluster somewhere", 2, "a Dask scheduler has an address such as"),
         ("--host-ram 1GiB --host-reserve 2GiB", 2, "a host's reserve must be below its 1 GiB"),
+        ("--host-ram 0", 2, "a host needs memory: --host-ram is 0 B"),
         ("--host-ram much", 2, "'much' is not a size"),
         ("--place best-fit", 2, "there is no placement 'best-fit'"),
         ("--on-pressure pray", 2, "there is no answer 'pray' to pressure; choose from swap"),

@@ -216,8 +216,11 @@ def test_a_unit_of_times_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
 
 
 def test_usage_that_is_odd_for_the_most_part_is_refused(tmp_path: Path) -> None:
-    """Two of five samples above the capacity are too many; the sentence says how many there were."""
+    """Two of five samples above the capacity are too many; the sentence says how many there were, and what they are."""
     _, odd = read(parquet(tmp_path / "a.parquet", ROWS.replace("i AS used", "i * 3 AS used")))
-    with pytest.raises(UsageError, match=re.escape("fleet: 40% of the samples are odd, and with more than 20%")):
+    with pytest.raises(
+        UsageError, match=re.escape("fleet: 40% of the samples are odd, and with more than 20%")
+    ) as said:
         refuse_odd("fleet", odd)
+    assert str(said.value).endswith("the most, 2, are with more used than there is")
     refuse_odd("fleet", Oddities(5))

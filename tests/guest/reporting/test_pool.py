@@ -1,6 +1,7 @@
 """The design `pool`: what it keeps, what it reports, and what is allocated first."""
 
 import numpy as np
+import pytest
 
 from pagetide.guest.allocator.request import take_wake
 from pagetide.guest.allocator.zone import TICKS_PER_S, Watermarks, Zone
@@ -72,6 +73,19 @@ def test_what_is_unreported_is_allocated_first_whatever_its_order() -> None:
     assert [b.order for b in zone.blocks() if b.kind == BUDDY and not b.reported] == [5]
     assert block <= taken(zone, 0)[0] < block + 32
     assert zone.words[REPORTED_PAGES] == reported
+
+
+@pytest.mark.parametrize(("unit_order", "held"), [(0, 256), (9, 512)])
+def test_only_whole_pages_of_the_host_are_reported(unit_order: int, held: int) -> None:
+    """Of a host that gives back 2 MiB at a time a part of one is never asked for, and whole ones are."""
+    worker = settled(SETTINGS._replace(unit_order=unit_order))
+    lower, upper, other, _ = taken(worker.zone, 8, 4)
+    worker.free(lower, 8)
+    worker.free(upper, 8)
+    worker.free(other, 8)
+    worker.settle()
+    assert pages_of(worker) == set(range(lower, lower + 512)) | (set() if unit_order else {*range(other, other + 256)})
+    assert worker.zone.words[REPORTED_PAGES] == NR_PAGES - held
 
 
 def test_the_last_block_freed_is_the_first_allocated() -> None:

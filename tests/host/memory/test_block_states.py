@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from pagetide import linux
-from pagetide.host.memory.block_states import PIECE_NS, look_at_blocks
+from pagetide.host.memory.block_states import AGAIN_ROUNDS, PIECE_NS, look_at_blocks
 from pagetide.host.memory.punch import punch_hole
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.memory.file_guest import PAGE, FileGuest
@@ -115,3 +115,38 @@ def test_pages_that_are_gone_otherwise_are_not_taken_for_held(guest: Guest) -> N
     assert guest.states()[3] == "h"
     punch_hole(guest.fd, 3 * BLOCK, PAGE)
     assert guest.states()[3] == "p"
+
+
+def test_a_hole_that_somebody_else_made_is_found_within_some_maps(guest: Guest) -> None:
+    """Though the file holds no less than before, and nobody told us: each block is asked about again."""
+    guest.touch(3 * BLOCK // PAGE, 3 * BLOCK // PAGE)
+    assert guest.states()[3:] == "hhhnn"
+    punch_hole(guest.fd, 3 * BLOCK, PAGE)
+    punch_hole(guest.fd, 5 * BLOCK, PAGE)
+    guest.touch(6 * BLOCK // PAGE, BLOCK // PAGE)
+    seen = [guest.states()[3:] for _ in range(AGAIN_ROUNDS)]
+    assert seen[-1] == "phphn"
+    assert "hhhhn" in seen, "none was left out: the test shows nothing"
+
+
+def test_what_was_discarded_of_a_whole_block_is_seen_at_once(guest: Guest) -> None:
+    """Also where nobody asked what that returned, so that no page is marked."""
+    guest.touch(3 * BLOCK // PAGE, 4 * BLOCK // PAGE)
+    assert guest.states()[3:] == "hhhhn"
+    guest.give_back(65 * BLOCK, PAGE)
+    guest.touch(4 * BLOCK // PAGE, 1)
+    guest.give_back(66 * BLOCK, PAGE, verify=False)
+    guest.touch(7 * BLOCK // PAGE, 1)
+    assert guest.states()[3:] == "hfphp"
+    guest.touch(5 * BLOCK // PAGE, 1)
+    assert guest.states()[3:] == "hfhhp"
+
+
+def test_a_file_that_holds_all_that_it_can_needs_no_question(guest: Guest) -> None:
+    """All blocks are held at the first map; one of which something was discarded is asked about."""
+    guest.touch(0, 8 * BLOCK // PAGE)
+    guest.give_back(65 * BLOCK, PAGE)
+    guest.touch(4 * BLOCK // PAGE, 1)
+    assert guest.states() == "hhhhfhhh"
+    guest.give_back(66 * BLOCK, BLOCK)
+    assert guest.states() == "hhhhfrhh"

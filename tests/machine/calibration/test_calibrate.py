@@ -40,6 +40,8 @@ def test_what_is_measured_is_plausible(costs: Costs) -> None:
     assert prices_ns[1:] == sorted(prices_ns[1:])
     assert costs.report.ns > 1000
     assert costs.element.ns > 1000
+    assert costs.survey is not None
+    assert 10_000 < costs.survey.ns < 10_000_000
     taking = costs.of_taking()
     assert taking.look.ns < 100
     assert taking.frame.ns < 1000

@@ -43,6 +43,8 @@ def test_the_table_is_of_settings_and_faults_that_there_are() -> None:
         ("--design shared --fault ring=8", "the fault ring has no effect with the design shared: it is for"),
         ("--design balloon --fault ring-full@1:1", "the fault ring-full has no effect with the design balloon"),
         ("--costs x.json", "--costs has no effect with --machine live: it is for simulated"),
+        ("--split", "--split has no effect with the design scan: it is for pool"),
+        ("--design pool --split", "--split has no effect with --backing memfd: it is for hugetmpfs"),
         ("--device qemu --verify 1", "--verify has no effect with --device qemu: it is for pagetide"),
     ],
 )  # fmt: skip

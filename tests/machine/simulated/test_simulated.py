@@ -226,6 +226,20 @@ def test_what_is_not_simulated_is_refused() -> None:
         run(device="qemu")
 
 
+@pytest.mark.parametrize("design", ["pool", "scan"])
+def test_a_pass_that_surveys_has_its_price(design: str) -> None:
+    """Each pass of `pool` costs the guest's worker what one was measured to; other designs survey nothing."""
+    config = msgspec.structs.replace(SMALL, design=design, order=0)
+    costs = msgspec.structs.replace(read_costs(), survey=None)
+    dear = msgspec.structs.replace(costs, survey=Cost(ns=1e6, low_ns=1e6, high_ns=1e6))
+    plain, surveyed = (SimulatedMachine(config, each).run(Watcher()) for each in (costs, dear))
+    assert plain.reporting_cpu_s is not None
+    assert surveyed.reporting_cpu_s is not None
+    assert surveyed.passes
+    more_s = surveyed.reporting_cpu_s - plain.reporting_cpu_s
+    assert more_s == pytest.approx(surveyed.passes * 1e-3 if design == "pool" else 0.0, rel=0.1)
+
+
 def test_costs_of_before_shared_was_measured_say_so() -> None:
     """A file without the costs of taking frames still serves every other design."""
     old = msgspec.structs.replace(read_costs(), taking=None)

@@ -101,6 +101,16 @@ def test_maps_are_read_piece_by_piece_between_looks(recorder: Recorder, clock: C
     assert recorder.nbytes > 0
 
 
+def test_the_first_map_is_shown_while_it_is_read(recorder: Recorder, clock: Clock, asked: list[str]) -> None:
+    """What was read, and the rest not known: of a large guest the rest may take a while."""
+    while "map a 0" not in asked:
+        clock.now_s += recorder.step()
+    told = recorder.map_at("a", float("inf"))
+    assert told is not None
+    assert told["states"] == [*run_lengths(STATES[:16]), ("u", 16)]
+    assert told["times"] == [told["t_s"]]
+
+
 def test_pieces_take_a_part_of_what_all_clients_of_the_daemon_have(
     recorder: Recorder, clock: Clock, asked: list[str]
 ) -> None:

@@ -45,6 +45,8 @@ class Hosts(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: a value is out of its range, or there is no such plan or answer.
         """
+        if self.ram_bytes <= 0:
+            raise ConfigError(f"a host needs memory: --host-ram is {format_size(self.ram_bytes)}")
         reserve = self.ram_bytes // 20 if self.reserve_bytes is None else self.reserve_bytes
         if not 0 <= reserve < self.ram_bytes or self.swap_bytes < 0:
             raise ConfigError(

@@ -23,7 +23,7 @@ _WORDS = {
     "ram_bytes": "RAM", "hold_s": "hold", "rest_s": "rest", "duration_s": "duration", "rate_per_s": "rate",
     "delay_s": "delay", "cool_s": "cool", "in_flight_max_bytes": "in flight", "hints_max": "hints",
     "drop_share": "may drop", "keep_s": "keep",
-    "verify_share": "verify", "wake_blocks": "wake at",
+    "verify_share": "verify", "wake_blocks": "wake at", "pcp_max_bytes": "per-CPU lists",
 }  # fmt: skip
 
 

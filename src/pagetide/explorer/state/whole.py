@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pagetide.explorer.ground import FRAME_ORDER
 from pagetide.explorer.state.attributes import Attributes, StepsAttributes, Things, objects_of
 from pagetide.guest.allocator.zone_layout import (
     BALLOON_PAGES,
@@ -124,6 +125,8 @@ class MachineState:
         if machine.takes_frames:
             yield FRAME_TABLE, FRAME_TABLE + 1
             yield table, table + FRAMES + machine.frames
+        if first := words[PAGEBLOCKS]:
+            yield first, first + (words[NR_PAGES] >> FRAME_ORDER)  # the explored guest's pageblocks
         yield words[MAP_BASE], len(words)
 
     def _lists_of(self, machine: "ExploredMachine", base: int) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,7 @@ import duckdb
 
 from pagetide.fleet.usage.archive import take_archive
 from pagetide.fleet.usage.canonical import Source, UsageError
-from pagetide.fleet.usage.oddities import ODD_SHARE_MAX, Oddities
+from pagetide.fleet.usage.oddities import ODD_SHARE_MAX, RULES, Oddities
 from pagetide.fleet.usage.store import Store
 from pagetide.fleet.usage.table import Columns, take_table
 
@@ -40,7 +40,9 @@ def recorded(path: Path, columns: Columns) -> Iterator[Source]:
 def refuse_odd(about: str, found: Oddities) -> None:
     """Raise UsageError if too much of what was read is odd."""
     if found.odd_share > ODD_SHARE_MAX:
+        counted = {name: count.samples for name, count in found.counts.items() if RULES[name].counts}
+        most = max(counted, key=lambda name: counted[name])
         raise UsageError(
             f"{about}: {found.odd_share:.0%} of the samples are odd, and with more than {ODD_SHARE_MAX:.0%} the result "
-            "would be of what is done about them"
+            f"would be of what is done about them; the most, {counted[most]:,}, are {RULES[most].what}"
         )

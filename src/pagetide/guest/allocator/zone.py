@@ -121,8 +121,8 @@ class Zone:
         """Make a zone with every frame free, in an arena of its own or in the memory file `arena_fd`.
 
         Watermarks, and how many pages per-CPU lists have, are Linux's unless they are given; Linux's grow to
-        `pcp_max` pages at most. Without `migratetypes` all
-        that is allocated is movable, and there is one free list an order.
+        `pcp_max` pages at most. Without `migratetypes` all that is allocated is movable, and there is one free list an
+        order.
 
         Raises:
             ValueError: a number is out of its range.
@@ -132,10 +132,10 @@ class Zone:
         if vcpus < 1:
             raise ValueError(f"a zone needs at least one vCPU, not {vcpus}")
         marks = linux_watermarks(nr_pages) if watermarks is None else watermarks
-        if pcp_high is None:
-            pcp_high = linux_pcp_high(nr_pages, marks.low, vcpus, pcp_batch, pcp_max)
-        high, high_max = pcp_high
         room = pcp_room(nr_pages, vcpus)
+        if pcp_high is None:
+            pcp_high = linux_pcp_high(nr_pages, marks.low, vcpus, pcp_batch, min(pcp_max, room - 1))
+        high, high_max = pcp_high
         if not 1 <= pcp_batch <= high <= high_max < room:
             raise ValueError(f"a per-CPU list cannot have batches of {pcp_batch} and hold {high} to {high_max} pages")
         self._arena = mmap.mmap(arena_fd, arena_bytes(nr_pages, vcpus))

@@ -27,19 +27,8 @@ PCP_BATCH = 5
 PCP_HIGH = 6
 NR_VCPUS = 7
 
+# Alone on its line: who waits for it takes the line from its holder with every look.
 ZONE_LOCK = 8
-WMARK_HIGH = 9
-PCP_HIGH_MAX = 10
-TAKEN_PAGES = 11
-
-# Where in `words` the map of candidates begins, with its leaves; one level after the other, up to one word.
-MAP_BASE = 12
-
-# Where in `words` the pageblocks' migratetypes are, a word each, if free lists are by migratetype; else 0. The orders
-# that have per-CPU lists are in TYPED_PCP_ORDERS then, and PCP_ORDERS is 0: so the common path of a zone without
-# migratetypes looks at neither.
-PAGEBLOCKS = 13
-TYPED_PCP_ORDERS = 14
 
 LOCK_CONTENDED = 16
 LOCK_WAIT_NS = 17
@@ -48,6 +37,7 @@ LOCK_HOLD_NS = 19
 LOCK_HOLD_NS_MAX = 20
 HOLDS_TIMED = 21
 REPEATED_PAGES = 22
+KICKS = 23
 
 FREE_PAGES = 24
 REPORTED_PAGES = 25
@@ -56,7 +46,7 @@ ISOLATED_BLOCKS = 27
 ISOLATED_BLOCKS_MAX = 28
 BALLOON_PAGES = 29
 WALKED_BLOCKS = 30
-KICKS = 31
+TAKEN_PAGES = 31
 
 REQUEST = 32
 WAKE = 33
@@ -87,7 +77,20 @@ FRAME_TABLE = 55
 
 NR_FREE = 56
 NR_REPORTED = NR_FREE + 16
-_VCPUS = NR_REPORTED + 16
+
+WMARK_HIGH = 88
+PCP_HIGH_MAX = 89
+
+# Where in `words` the map of candidates begins, with its leaves; one level after the other, up to one word.
+MAP_BASE = 90
+
+# Where in `words` the pageblocks' migratetypes are, a word each, if free lists are by migratetype; else 0. The orders
+# that have per-CPU lists are in TYPED_PCP_ORDERS then, and PCP_ORDERS is 0: so the common path of a zone without
+# migratetypes looks at neither.
+PAGEBLOCKS = 91
+TYPED_PCP_ORDERS = 92
+
+_VCPUS = 96
 
 # Migratetypes, and how many there are; which of Linux's each is, and its fallbacks, is said in lists/migratetypes.py.
 MOVABLE = 0

@@ -33,6 +33,7 @@ class ReportingSettings(NamedTuple):
         drop_share: share of its hints that `hybrid` may drop before it scans.
         keep_s: for how long what `pool` keeps would last at the rate of allocations of late.
         idle_s: the least time for which `pool` keeps what was freed.
+        unit_order: 2^N pages that the host gives back at a time: `pool` reports no smaller blocks.
     """
 
     order: int = 9
@@ -48,3 +49,4 @@ class ReportingSettings(NamedTuple):
     drop_share: float = 0.01
     keep_s: float = 5.0
     idle_s: float = 3.0
+    unit_order: int = 0

@@ -3,8 +3,13 @@
 A block is asked about in one call (`presence.held_bytes`): some 15 µs where all of it is there, 0.4 µs where nothing;
 without cachestat(2) ten times as long. So who wants a whole map asks for one piece after the other, the clock is asked
 in between, and none takes much longer than `PIECE_NS`.
+
+What is held as a whole is most of a large guest, and stays so until something of it is discarded, of which each punch
+leaves a note. So such a block is asked about every `AGAIN_ROUNDS` maps only, for holes that others make; all are if the
+file holds less than they should; and none the first time if the file holds all that it can.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,7 +18,7 @@ import numpy.typing as npt
 
 from pagetide.atomics import load_i64
 from pagetide.host.memory.page_map import HELD, NEVER, PARTIAL, REFAULTED, RETURNED, UNKNOWN, MapPiece
-from pagetide.host.memory.presence import held_bytes, page_bits, room_after
+from pagetide.host.memory.presence import ROOM_BYTES, held_bytes, mark_pages, page_bits, room_after
 from pagetide.jit import kernel
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SHIFT
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
@@ -24,11 +29,16 @@ PIECE_NS = 2_000_000
 PIECE_BLOCKS_MAX = 4096
 """Most blocks in a piece."""
 
+AGAIN_ROUNDS = 16
+"""A block that was there as a whole is asked about in one of so many maps, others in each."""
+
 _STEP_BLOCKS = 16
 _SLOW_STEP_BLOCKS = 1
 _BLOCK_PAGES = HUGE_PAGE_BYTES >> PAGE_SHIFT
 _WAS_HELD = 1  # something of it was there at a look
 _CAME_BACK = 2  # what was returned was found there again
+_WHOLE = 4  # all of it was there at the last look
+_BLOCK_BYTES = 512  # the unit of st_blocks, stat(3type)
 _HELD, _PARTIAL, _REFAULTED = ord(HELD), ord(PARTIAL), ord(REFAULTED)
 _RETURNED, _NEVER, _UNKNOWN = ord(RETURNED), ord(NEVER), ord(UNKNOWN)
 
@@ -62,6 +72,7 @@ class BlockNotes:
         self._pages = size_bytes >> PAGE_SHIFT
         self.blocks = -(-(self._before_pages + self._pages) // _BLOCK_PAGES)
         self._notes: npt.NDArray[np.uint8] = np.zeros(self.blocks, np.uint8)
+        self._round = 0
 
     def came_back(self, pages: npt.NDArray[np.int64]) -> None:
         """These pages of the region were returned, and are there again."""
@@ -69,10 +80,30 @@ class BlockNotes:
 
     def states(self, first: int, count: int, file: FileOfRegion) -> bytes:
         """The letters of these blocks, of as many as there are."""
+        if first == 0:
+            self._begin_round(file.fd)
         states = np.zeros(min(count, self.blocks - first), np.uint8)
         room = room_after(file.marks_address, self._pages << PAGE_SHIFT)
-        _find_states(*file, room, self._before_pages, self._pages, self._notes, first, states)
+        _find_states(*file, room, self._before_pages, self._pages, self._notes, self._round, first, states)
         return states.tobytes()
+
+    def _begin_round(self, fd: int) -> None:
+        """Begin a map: see whether what was there as a whole can still be so, or all of it must."""
+        self._round += 1
+        if fd >= 0:
+            told = os.fstat(fd)
+            held = told.st_blocks * _BLOCK_BYTES
+            if held < self._whole_pages() << PAGE_SHIFT:
+                self._notes &= ~np.uint8(_WHOLE)
+            elif held >= told.st_size:
+                self._notes |= np.uint8(_WHOLE | _WAS_HELD)
+
+    def _whole_pages(self) -> int:
+        """How many pages the blocks have that were there as a whole; the first block and the last may be smaller."""
+        whole = self._notes & _WHOLE != 0
+        behind = self.blocks * _BLOCK_PAGES - self._before_pages - self._pages
+        lacking = int(whole[0]) * self._before_pages + int(whole[-1]) * behind
+        return int(np.count_nonzero(whole)) * _BLOCK_PAGES - lacking
 
 
 class Mapped(Protocol):
@@ -126,19 +157,30 @@ def _find_states(
     before_pages: int,
     pages: int,
     notes: npt.NDArray[np.uint8],
+    turn: int,
     first: int,
     states: npt.NDArray[np.uint8],
 ) -> None:
-    """The states of the blocks from `first` on; `before_pages` of the first block of all lie before the region."""
+    """The states of the blocks from `first` on; `before_pages` of the first block of all lie before the region.
+
+    In each turn other blocks are asked about that were there as a whole.
+    """
     for index in range(states.shape[0]):
         block = first + index
         start = max(0, block * _BLOCK_PAGES - before_pages)
         end = min(pages, (block + 1) * _BLOCK_PAGES - before_pages)
         marked = _marked_pages(marks, start, end)
+        note = int(notes[block])
+        discarded = marked if fd < 0 or marked != 0 else _marked_pages(room + ROOM_BYTES, block, block + 1)
+        if fd >= 0 and note & _WHOLE and discarded == 0 and (block + turn) % AGAIN_ROUNDS:
+            states[index] = _REFAULTED if note & _CAME_BACK else _HELD
+            continue
+        note = note & ~_WHOLE
+        if room != 0:
+            mark_pages(room + ROOM_BYTES, block, block + 1, 0)
         held: int = -1
         if fd >= 0:
             held = held_bytes(fd, offset_bytes + (start << PAGE_SHIFT), end - start << PAGE_SHIFT, room)
-        note = int(notes[block])
         if held < 0:
             states[index] = _RETURNED if marked != 0 else _UNKNOWN
         elif held == 0:
@@ -148,15 +190,22 @@ def _find_states(
             held = held >> PAGE_SHIFT
             if marked + held > end - start:  # some of it is both, and no look has come by yet
                 note = note | _CAME_BACK
-            note = note | _WAS_HELD
+            note = note | _WAS_HELD | (_WHOLE if held >= end - start else 0)
             whole = _HELD if held >= end - start else _PARTIAL
             states[index] = _REFAULTED if note & _CAME_BACK else whole
         notes[block] = note | (_WAS_HELD if marked != 0 else 0)
 
 
 @kernel
+def note_discarded(room: int, gpa: int, into_bytes: int, length_bytes: int) -> None:
+    """Note that something was discarded of the blocks of this stretch, a bit each, behind the room of the region."""
+    start = gpa % HUGE_PAGE_BYTES + into_bytes
+    mark_pages(room + ROOM_BYTES, start // HUGE_PAGE_BYTES, (start + length_bytes - 1) // HUGE_PAGE_BYTES + 1, 1)
+
+
+@kernel
 def _marked_pages(marks: int, first: int, end: int) -> int:
-    """How many of the pages `first … end` have their bit set in the words at an address."""
+    """How many of the pages, or blocks, `first … end` have their bit set in the words at an address."""
     count: int = 0
     for word in range(first >> 6, (end - 1 >> 6) + 1):
         bits = page_bits(word, first, end) & load_i64(marks + (word << 3))

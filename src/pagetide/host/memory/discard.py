@@ -19,6 +19,7 @@ Nothing here trusts the guest: any int64 may stand in a descriptor.
 import numpy as np
 import numpy.typing as npt
 
+from pagetide.host.memory.block_states import note_discarded
 from pagetide.host.memory.huge_pages import huge_piece_bytes, punch_huge
 from pagetide.host.memory.ledger import (
     CHECKED_BYTES,
@@ -98,6 +99,8 @@ def _punch_piece(
     is_part = marks != 0 and 0 < held < length_bytes
     if is_part:
         mark_data(fd, offset_bytes, length_bytes, marks, first)
+    if room != 0:
+        note_discarded(room, regions[row, REGION_GPA], into_bytes, length_bytes)
     ledger[PUNCHES] += 1
     failed = punch_hole(fd, offset_bytes, length_bytes)
     if failed != 0:

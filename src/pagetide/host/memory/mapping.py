@@ -62,7 +62,7 @@ class Mapping(NamedTuple):
     def close(self) -> None:
         """Unmap it and close its file."""
         self.window.close()
-        linux.munmap(self.marks_address, _marks_bytes(self.shared.size_bytes) + ROOM_BYTES)
+        linux.munmap(self.marks_address, _marked_bytes(self.shared.size_bytes, self.notes))
         foreign_fds.close(self.fd)
 
     def take_refaulted_pages(self, start: int) -> int:
@@ -105,6 +105,11 @@ def _marks_bytes(size_bytes: int) -> int:
     return -(-size_bytes // PAGE_SIZE_BYTES // 64) * 8
 
 
+def _marked_bytes(size_bytes: int, notes: BlockNotes) -> int:
+    """A bit a page, room for questions, and a bit a block (block_states.py)."""
+    return _marks_bytes(size_bytes) + ROOM_BYTES + -(-notes.blocks // 64) * 8
+
+
 def map_region(shared: MemoryRegion, fd: int) -> Mapping:
     """Map a region. The descriptor is the mapping's from now on, and closed if there is none.
 
@@ -137,12 +142,12 @@ def _map(shared: MemoryRegion, fd: int) -> Mapping:
     with contextlib.ExitStack() as undo:
         window = FileWindow(fd, shared.mmap_offset_bytes, shared.size_bytes)
         undo.callback(window.close)
-        marks_address = _zeros(_marks_bytes(shared.size_bytes) + ROOM_BYTES)
-        undo.callback(linux.munmap, marks_address, _marks_bytes(shared.size_bytes) + ROOM_BYTES)
+        notes = BlockNotes(shared.gpa, shared.size_bytes)
+        marks_address = _zeros(_marked_bytes(shared.size_bytes, notes))
+        undo.callback(linux.munmap, marks_address, _marked_bytes(shared.size_bytes, notes))
         has_book = unit > PAGE_SIZE_BYTES
         book_address = _zeros(book_bytes(shared.mmap_offset_bytes, shared.size_bytes, unit)) if has_book else 0
         undo.pop_all()
-    notes = BlockNotes(shared.gpa, shared.size_bytes)
     return Mapping(shared, fd, window, marks_address, piece, unit, book_address, notes)
 
 

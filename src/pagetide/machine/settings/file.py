@@ -53,6 +53,7 @@ SETTINGS: dict[str, Setting] = {
     "vcpus": Setting("vcpus"),
     "pcp": Setting("pcp_max_bytes", _size),
     "backing": Setting("backing"),
+    "split": Setting("split"),
     "verify": Setting("verify_share"),
     "device": Setting("device"),
     "seed": Setting("seed"),

@@ -14,7 +14,7 @@ from pagetide.machine.faults import Kind
 from pagetide.memory.available import total_bytes
 from pagetide.units import format_size
 
-Aspect = Literal["machine", "stream", "workload", "design", "oom", "wake", "device"]
+Aspect = Literal["machine", "stream", "workload", "design", "oom", "wake", "device", "backing"]
 """What decides whether a setting has an effect."""
 
 _Only = Mapping[Aspect, tuple[str, ...]]
@@ -53,6 +53,7 @@ FITS: dict[str, _Only] = {
     "hints": {"design": ("notify-array", "hybrid")},
     "drop-share": {"design": ("hybrid",)},
     "keep": {"design": ("pool",)},
+    "split": {"design": ("pool",), "backing": ("hugetmpfs",)},
     "verify": {"design": _REPORTING, "device": ("pagetide",)},
     "costs": {"machine": ("simulated",)},
 }

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.guest.allocator.zone import Zone
-from pagetide.guest.allocator.zone_layout import WALKED_BLOCKS
+from pagetide.guest.allocator.zone_layout import PASSES, WALKED_BLOCKS
 from pagetide.guest.reporting.design import Design
 from pagetide.guest.worker import ReportDriver, Reporter, Reporting, Wait, Worker
 from pagetide.machine.costs import PS_PER_S, Cost, Costs
@@ -32,11 +32,11 @@ class SimulatedWorker(Reporting):
         costs: Costs,
         shared: npt.NDArray[np.int64],
         processors: Processors,
-        nothing: Cost | None = None,
+        survey: Cost | None = None,
     ) -> None:
         """Take the design and its driver; `shared` are the words of vcpu.py. `run` is its task.
 
-        `nothing` is what it costs to find nothing to report, once in a pass; None is as little as a wake-up.
+        `survey` is what each pass costs besides its reports and what it looks at; None is nothing.
         """
         super().__init__(design, driver)
         self.came_back = Signal(loop)
@@ -44,8 +44,7 @@ class SimulatedWorker(Reporting):
         self._loop, self._words = loop, zone.words
         self._called, self._shared, self._processors = called, shared, processors
         self._wake_ps, self._walk_ps, self._block_ps = costs.wake.ps, costs.walk.ps, costs.block.ps
-        # Asking for nothing takes time, too: a design that asks over and over must not stop the clock.
-        self._nothing_ps = max(self._wake_ps if nothing is None else nothing.ps, 1000)
+        self._survey_ps = 0 if survey is None else survey.ps
         self._report_ps, self._report_block_ps = costs.report.ps, costs.report_block.ps
         self._bell = Doorbell(loop)
         self._turn_ended = Signal(loop)
@@ -82,10 +81,11 @@ class SimulatedWorker(Reporting):
         """Run steps until there is no further one for now."""
         wait = Wait.NOTHING
         while wait is not Wait.OVER:
-            step, walked = steps.step, self._words.item(WALKED_BLOCKS)
+            step, walked, passes = steps.step, self._words.item(WALKED_BLOCKS), self._words.item(PASSES)
             wait = steps.proceed(self._loop.now_s)
             if step == "ask":
-                yield from self._asked(steps, self._words.item(WALKED_BLOCKS) - walked)
+                begun = self._words.item(PASSES) - passes
+                yield from self._asked(steps, self._words.item(WALKED_BLOCKS) - walked, begun)
             elif step == "hand_back":
                 yield from self._work(0, _blocks_of(steps) * self._block_ps)
             yield from self._wait(wait, steps)
@@ -106,12 +106,14 @@ class SimulatedWorker(Reporting):
         """Wait for an answer of the device's: of designs that ask it nothing there is none."""
         raise NotImplementedError
 
-    def _asked(self, steps: Reporter, walked_blocks: int) -> Task:
+    def _asked(self, steps: Reporter, walked_blocks: int, passes_begun: int) -> Task:
         """Take the time in which the design isolated its next batch, or found that there is none."""
         blocks = _blocks_of(steps)
         # Pages for a balloon are numbers in one buffer.
         buffers = blocks if self.design.queue is Queue.REPORTING else min(blocks, 1)
-        work_ps = self._nothing_ps if not blocks else self._report_ps + buffers * self._report_block_ps
+        # Asking for nothing takes time, too: a design that asks over and over must not stop the clock.
+        work_ps = max(self._wake_ps, 1000) if not blocks else self._report_ps + buffers * self._report_block_ps
+        work_ps += passes_begun * self._survey_ps
         yield from self._work(work_ps, walked_blocks * self._walk_ps + blocks * self._block_ps)
 
     def _work(self, work_ps: int, locked_ps: int) -> Task:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.host.device.allowance import SHARE
-from pagetide.host.memory.page_map import HELD, NEVER, PARTIAL, REFAULTED, RETURNED, MapPiece
+from pagetide.host.memory.page_map import HELD, NEVER, PARTIAL, REFAULTED, RETURNED, UNKNOWN, MapPiece
 from pagetide.operate.host.control import ControlConnection
 from pagetide.operate.host.processes import ram_ranges
 from pagetide.operate.watch.seen import Seen
@@ -74,7 +74,7 @@ class GuestMap:
     """A map that is read again and again.
 
     Attributes:
-        letters: a letter for each block, as of when it was read last.
+        letters: a letter for each block, as of when it was read last; `UNKNOWN` before that.
         regions: where each region begins in the guest, its size and the number of its first block.
         rounds: how often all of it was read.
     """
@@ -99,7 +99,7 @@ class GuestMap:
         """
         piece = self._source.piece(self._at)
         if piece.regions != self.regions:  # memory came or went
-            self.regions, self.letters = piece.regions, bytearray(NEVER.encode() * piece.blocks)
+            self.regions, self.letters = piece.regions, bytearray(UNKNOWN.encode() * piece.blocks)
             if self._at:
                 self._at = 0
                 return False

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +100,19 @@ class Recorder:
             return self._history.curves(guest, span_s)
 
     def map_at(self, guest: str, t_s: float) -> dict[str, Any] | None:
-        """A guest's map at a time, and when there are others; None if there is none yet. It is read first now."""
+        """A guest's map at a time, and when there are others; None if there is none yet. It is read first now.
+
+        Of the first one there is what was read so far, the rest not known.
+        """
         with self._lock:
             if self.asked_as(guest) is not None:
                 self._wanted[guest] = self._clock_s()
             kept = self._maps.at(guest, t_s)
             times = self._maps.times(guest)
         if kept is None:
-            return None
-        return {"t_s": kept.t_s, "regions": kept.regions, "states": run_lengths(kept.letters), "times": times}
+            reading = self._reading.get(guest)
+            return None if reading is None else reading.so_far()
+        return _told(kept.t_s, kept.regions, kept.letters, times)
 
     def _take(self, look: Look) -> None:
         with self._lock:
@@ -168,6 +172,18 @@ class _MapReading:
         if is_whole:
             self.due_s = now_s + EVERY_S
         return is_whole
+
+    def so_far(self) -> dict[str, Any] | None:
+        """What was read, as the map of now; None if nothing was."""
+        page_map = self.page_map
+        if page_map is None or not page_map.letters:
+            return None
+        now_s = time.time()
+        return _told(now_s, page_map.regions, page_map.letters.decode("ascii"), [now_s])
+
+
+def _told(t_s: float, regions: Sequence[tuple[int, int, int]], letters: str, times: list[float]) -> dict[str, Any]:
+    return {"t_s": t_s, "regions": regions, "states": run_lengths(letters), "times": times}
 
 
 def _whose(seen: Seen) -> tuple[bool, int | None]:

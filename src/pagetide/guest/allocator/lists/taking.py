@@ -16,7 +16,9 @@ from pagetide.guest.allocator.zone_layout import (
     NEXT,
     NOTIFY_SPLITS,
     PCP,
+    RECORD_HINT_MAP,
     RECORD_WORDS,
+    RECORDING,
     REPORTED,
     REPORTING_ORDER,
     STATE,
@@ -60,6 +62,7 @@ def _split(words: Any, pages: Any, pfn: int, high: int, low: int, found: int) ->
     if found & REPORTED and not keep and words[NOTIFY_SPLITS]:
         notify_free(words, 0, pfn + (1 << (high - 1)), high - 1)
     heads = list_heads_of(words, pfn)
+    hints = not keep and words[RECORDING] >= RECORD_HINT_MAP
     half = high
     while half > low:
         half -= 1
@@ -67,5 +70,5 @@ def _split(words: Any, pages: Any, pfn: int, high: int, low: int, found: int) ->
         add_to_free_list(words, pages, heads, pfn + (1 << half), half, tail, found >> TICK_SHIFT)
         if keep:
             mark_reported(words, pages, pfn + (1 << half), half)
-        elif half >= words[REPORTING_ORDER]:
+        elif hints and half >= words[REPORTING_ORDER]:
             record_hint(words, 0, pfn + (1 << half), half)

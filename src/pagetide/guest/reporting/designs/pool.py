@@ -16,6 +16,9 @@ A pass every second while there is unreported memory, none otherwise. Each
   first. None is reported that is worth less than `idle_s`; and what is worth 20 s, or twice `keep_s` if that is more,
   is reported in any case.
 
+Where the host has larger pages, a part of one would split it, or not come back at all. So no block is reported that is
+smaller than they are (`unit_order`): what is free in pieces stays.
+
 When nothing is allocated any more the rate decays, and everything is reported within seconds. What is free when it
 begins counts as free for long.
 """
@@ -68,7 +71,7 @@ class Pool(Passes):
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
         """Take the zone to report for; nothing happens before `start`."""
-        super().__init__(zone, settings)
+        super().__init__(zone, settings._replace(order=max(settings.order, settings.unit_order)))
         busy_s = max(BUSY_S, 2 * settings.keep_s)
         self._idle_ticks, self._busy_ticks = round(settings.idle_s * TICKS_PER_S), round(busy_s * TICKS_PER_S)
         self._worths = np.zeros(self._busy_ticks + 1, np.int64)
