@@ -37,6 +37,15 @@ _TOUCHED_PAGES = 128
 _AGAIN_BYTES = 128 << 10
 _NORMAL_95 = 1.96
 
+_LAUNCHER = """\
+import os, sys, time
+start_s = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, used = os.wait4(child, 0)
+print(time.perf_counter() - start_s, used.ru_utime + used.ru_stime, used.ru_maxrss, file=sys.stderr)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
 
 class _Look(NamedTuple):
     """One run of the command."""
@@ -93,17 +102,14 @@ def _vm(touched_bytes: int, folder: Path) -> Iterator[tuple[int, np.ndarray[tupl
 
 
 def _why(pid: int, guest: Path) -> _Look:
-    """The whole command, from its start to its end."""
-    start_s = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "pagetide.cli", "why", str(pid), "--guest", str(guest)], stdout=subprocess.DEVNULL
-    )
-    _, status, used = os.wait4(child.pid, 0)
-    wall_s = time.perf_counter() - start_s
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise ChildProcessError("pagetide why has failed")
-    return _Look(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss << 10)
+    """The whole command, from its start to its end.
+
+    It is started by a small process, since the kernel counts what a process had before its exec for its peak.
+    """
+    command = [sys.executable, "-m", "pagetide.cli", "why", str(pid), "--guest", str(guest)]
+    done = subprocess.run([sys.executable, "-I", "-c", _LAUNCHER, *command], capture_output=True, text=True, check=True)
+    wall_s, cpu_s, peak_kib = done.stderr.split()
+    return _Look(float(wall_s), float(cpu_s), int(peak_kib) << 10)
 
 
 def _burn_until(end_s: float) -> None:

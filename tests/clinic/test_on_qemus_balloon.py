@@ -82,10 +82,11 @@ def test_a_healthy_vm_has_no_finding(healthy: Healthy) -> None:
 
 
 def test_a_guests_memory_is_known_by_its_backend(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
-    """The monitor names private memory that has no name of its own; by the process alone it is a guess."""
+    """The monitor tells of private memory that has no name of its own, and so does the command line."""
     with qemu_patient(qemu, linux, tmp_path, REPORTING, memory="memory-backend-ram,share=off") as patient:
         seen, alone = gather(str(tmp_path / "qmp"), None, NOWHERE), gather(str(patient.pid), None, NOWHERE)
-    assert (alone.vm.ram_is_guessed, seen.vm.ram_is_guessed) == (True, False)
+    assert (alone.vm.ram_is_guessed, seen.vm.ram_is_guessed) == (False, False)
+    assert [part.size_bytes for part in alone.vm.ram] == [part.size_bytes for part in seen.vm.ram]
     (ram,) = seen.vm.ram
     assert (ram.kind, ram.is_shared, ram.size_bytes) == ("anonymous", False, 512 * MIB)
     assert seen.monitor is not None

@@ -56,6 +56,7 @@ def test_a_healthy_vm_that_is_saved(installed: QemuProgram, linux: GuestParts, t
         installed, linux, tmp_path, REPORTING, memory="memory-backend-ram,share=off", memory_file=""
     ) as patient:
         rest_bytes = patient.settled_bytes()
+        patient.run("echo 5 >/sys/module/page_reporting/parameters/page_reporting_order")
         patient.run(fill_with_contents(120))
         tell(tmp_path, "migrate", uri=SLOWLY)
         patient.run(FREE)

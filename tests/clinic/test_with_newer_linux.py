@@ -61,7 +61,7 @@ def test_huge_pages_of_which_processes_gave_back_a_half(
     with qemu_patient(installed, newer_linux, tmp_path, REPORTING) as patient:
         patient.run(SHORT_LISTS)
         start_huge_user(patient, 100)
-        patient.wait_until(lambda: read_guest_text(patient.guest_text()).partial_bytes == 200 * MIB)
+        patient.wait_until(lambda: read_guest_text(patient.guest_text()).partial_bytes == 200 * MIB, limit_s=180)
         held_bytes = patient.settled_bytes()
         finding = assert_first(examine(patient, str(tmp_path / "qmp")), "deferred-split", 100 * MIB)
         patient.run(finding.remedies[0].command)
