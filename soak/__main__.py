@@ -24,7 +24,7 @@ from soak.part import BrokenError, CutShortError, Part
 from soak.rings import Rings
 from soak.stamps import Stamps
 from soak.state import Done, Failure, State, StateError, load, save
-from soak.table import as_markdown, as_text, folded
+from soak.table import as_markdown, as_text, folded, page_to_fold_into
 
 PARTS: dict[str, type[Part]] = {
     part.name: part for part in (Explored, Rings, Messages, Kills, Abandoned, Stamps, Operators)
@@ -209,6 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = [PARTS[name]() for name in names]
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
+        if chosen.into is not None:
+            page_to_fold_into(chosen.into)  # that it cannot be is not to be found out after the soak
         if chosen.again:
             _try_again(folders, parts)
         if only_shown:
@@ -239,13 +241,17 @@ def _soak_for(soak: Soak, minutes: float) -> bool:
 
 def _show_table(state: State, parts: Sequence[Part], markdown: Path | None, into: Path | None) -> None:
     print(as_text(state, parts))
+    if markdown is not None:
+        _write(markdown, as_markdown(state, parts))
+    if into is not None:
+        _write(into, folded(page_to_fold_into(into), state, parts))
+
+
+def _write(path: Path, page: str) -> None:
     try:
-        if markdown is not None:
-            write_whole(markdown, as_markdown(state, parts).encode())
-        if into is not None:
-            write_whole(into, folded(into.read_text(), state, parts).encode())
+        write_whole(path, page.encode())
     except OSError as error:
-        raise StateError(f"{into or markdown} cannot be written: {error.strerror}") from error
+        raise StateError(f"{path} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -145,6 +145,51 @@ def test_a_part_is_put_into_a_page_of_others(tmp_path: Path, monkeypatch: pytest
         assert lines.count(once) == 1
 
 
+def test_what_a_part_broke_is_put_into_the_page_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of its older failures, beside the others' and before what is written below; once mended, not."""
+    others = "| rings | 5 | it | abc | `replay` | no |"
+    page, head = tmp_path / "soak.md", "# Soak\n\n| part | trials |\n| --- | --- |\n| rings | 7 |\n\n## What broke\n\n"
+    arguments = ["--minutes", "0.002", "--into", str(page), "--state"]
+    for had in ("Nothing.", f"| part | seed |\n| --- | --- |\n| counting | 3 | old | abc | `x` | no |\n{others}"):
+        page.write_text(f"{head}{had}\n\nBy hand.\n\n## rings: paths\n")
+        folder = tmp_path / str(len(had))
+        monkeypatch.setattr(Counting, "breaks", True)
+        while program.main([*arguments, str(folder)]) == 0:
+            pass
+        broke = page.read_text().split("## ")[1]
+        seeds = [f"| counting | {one.seed} | it is \\| a tenth |" for one in load(folder).failures]
+        assert [line[: len(seeds[0])] for line in broke.splitlines() if line.startswith("| counting")] == seeds
+        assert (others in broke, "old" in broke, "Nothing." in broke) == (others in had, False, False)
+        assert broke.endswith(" no |\n\nBy hand.\n\n")
+        monkeypatch.setattr(Counting, "breaks", False)
+        assert program.main([*arguments, str(tmp_path / "mended")]) == 0
+        assert "| counting" not in page.read_text().split("## ")[1]
+        assert ("Nothing." in page.read_text()) == (others not in had)
+
+
+@pytest.mark.parametrize("page", [None, "# Soak\n\nNothing yet.\n"])
+def test_a_page_that_nothing_can_be_put_into_is_told_first(
+    page: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that there is not, and one without a table: status 2, and no seed was tried."""
+    path = tmp_path / "soak.md"
+    if page is not None:
+        path.write_text(page)
+    arguments = ["--minutes", "0.002", "--state", str(tmp_path), "--into", str(path)]
+    assert program.main(arguments) == program.STATUS_USAGE
+    assert f"soak: {path} " in capsys.readouterr().err
+    assert Counting.seeds == []
+
+
+def test_the_page_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not the other one that was asked for."""
+    page, nowhere = tmp_path / "soak.md", tmp_path / "nowhere" / "new.md"
+    page.write_text("# Soak\n\n| part | trials |\n| --- | --- |\n")
+    arguments = ["--table", "--state", str(tmp_path), "--into", str(page), "--markdown", str(nowhere)]
+    assert program.main(arguments) == program.STATUS_USAGE
+    assert f"{nowhere} cannot be written" in capsys.readouterr().err
+
+
 def test_a_state_that_cannot_be_read_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is not overwritten."""
     (tmp_path / "state.json").write_text("{")
