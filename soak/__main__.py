@@ -5,11 +5,11 @@ Ctrl-C ends it with the table so far. Each failure is shown with the command tha
 """
 
 import argparse
+import math
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from soak.explored import Explored
 from soak.kills import Kills
 from soak.messages import Messages
 from soak.operators.part import Operators
-from soak.part import BrokenError, CutShortError, Part
+from soak.part import CutShortError, Part, reason
 from soak.rings import Rings
 from soak.stamps import Stamps
 from soak.state import Done, Failure, State, StateError, load, save
@@ -48,13 +48,6 @@ def _commit() -> str:
         cwd=Path(__file__).parent,
     )
     return found.stdout.strip() or "unknown"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, BrokenError):
-        return str(error)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
 
 
 class Soak:
@@ -92,13 +85,14 @@ class Soak:
         start_s = time.monotonic()
         trials = done.trials
         first = seed = self.state.first_seed + trials
-        end_s, shown_s = min(start_s + self._slice_s, until_s), 0.0
+        end_s, shown_s, left_s = min(start_s + self._slice_s, until_s), 0.0, until_s - start_s
         try:
             with part.session(reached, until_s) as trial:
                 while (now_s := time.monotonic()) < end_s or (seed == first and now_s < until_s):
                     if now_s - shown_s > _SHOW_S:
                         self._show(part, seed, until_s - now_s)
                         shown_s = now_s
+                    left_s = until_s - now_s
                     trial(seed)
                     done.trials += 1
                     seed += 1
@@ -106,7 +100,7 @@ class Soak:
             pass
         except Exception as error:
             done.trials += 1
-            self._fail(part, seed, _reason(error))
+            self._fail(part, seed, reason(error), left_s)
         finally:
             done.seconds += time.monotonic() - start_s
             done.count(reached)
@@ -116,10 +110,12 @@ class Soak:
             f"{part.name}: {done.trials - trials} trials up to seed {seed - 1} in {time.monotonic() - start_s:.0f} s"
         )
 
-    def _fail(self, part: Part, seed: int, what: str) -> None:
+    def _fail(self, part: Part, seed: int, what: str, left_s: float) -> None:
         self.broke += 1
         self._failed[part.name] += 1
-        failure = Failure(part.name, seed, what, part.replay(seed), self._commit)
+        minutes = math.ceil(left_s / 60 * 100) / 100 if part.takes_all else None
+        command = part.replay(seed) + (f" --minutes {minutes:.2f}" if minutes is not None else "")
+        failure = Failure(part.name, seed, what, command, self._commit, minutes=minutes)
         self.state.failures.append(failure)
         self._say(f"BROKE: {part.name}, seed {seed}: {what}\n  replay: {failure.replay}")
 
@@ -137,7 +133,7 @@ def replay(part: Part, seed: int, reached: Counter[str], max_s: float = _REPLAY_
         with part.session(reached, time.monotonic() + max_s) as trial:
             trial(seed)
     except Exception as error:
-        return _reason(error)
+        return reason(error)
     return None
 
 
@@ -159,7 +155,8 @@ def _try_again(folders: Sequence[Path], parts: Sequence[Part]) -> None:
         for failure in state.failures:
             for part in parts:
                 if part.name == failure.part:
-                    broke = replay(part, failure.seed, Counter())
+                    max_s = _REPLAY_MAX_S if failure.minutes is None else 60 * failure.minutes
+                    broke = replay(part, failure.seed, Counter(), max_s)
                     failure.again = f"at {commit}: {broke or _PASSED}"
                     print(f"{failure.part}, seed {failure.seed}: {failure.again}", file=sys.stderr, flush=True)
         save(state, folder)

@@ -1,9 +1,11 @@
 """What a part of the soak is: trials, each replayable from its seed, and the paths that they are to reach."""
 
 import abc
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import ClassVar
 
 Trial = Callable[[int], None]
@@ -50,5 +52,13 @@ class Part(abc.ABC):
         return ""
 
     def replay(self, seed: int) -> str:
-        """The command that tries this seed again."""
+        """The command that tries this seed again; where a trial takes all the time, `--minutes` is to follow."""
         return f".venv/bin/python -m soak --part {self.name} --seed {seed}"
+
+
+def reason(error: Exception) -> str:
+    """What a trial broke, as a sentence."""
+    if isinstance(error, BrokenError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from soak.operators.shift import Crew, play
 from soak.operators.timetable import FAULTS
 from soak.operators.told import as_markdown
-from soak.part import BrokenError, Part, Trial
+from soak.part import BrokenError, CutShortError, Part, Trial, reason
 
 _DEEDS = ("burst", "burst with a target", "switched itself off", "killed")
 
@@ -37,7 +37,14 @@ class Operators(Part):
         """Nothing is shared."""
 
         def trial(seed: int) -> None:
-            found = play(seed, until_s, self._crew)
+            self._told = ""
+            try:
+                found = play(seed, until_s, self._crew)
+            except CutShortError:
+                raise
+            except Exception as error:
+                self._told = f"Seed {seed}: it came to no end. What was not as it must be: {reason(error)}."
+                raise
             self._told = as_markdown(found)
             reached.update(found.done)
             if found.wrong:

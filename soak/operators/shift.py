@@ -3,13 +3,14 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from pagetide.units import format_size
 from soak.daemons import ReadDaemon, ReadLog, Sentences
 from soak.operators.alarms import Judged, fired, judge
 from soak.operators.books import Books
@@ -112,11 +113,7 @@ def play(seed: int, until_s: float, crew: Crew) -> Found:
         books = [tenant.books for tenant in tenants if tenant.books is not None]
         wrong += [sentence for each in books for sentence in each.wrong()]
         wrong += _wrong_totals(prometheus)
-    wrong += [
-        f"{name} grew by {each.least:.0f} at least"
-        for name, each in growths.items()
-        if each.least > LIMITS[name.rpartition(" ")[2]]
-    ]
+    wrong += grown_too_much(growths)
     return Found(seed, (time.time() - start_s) / 60, timetable.scale, done, growths, judged, books, wrong)
 
 
@@ -186,8 +183,17 @@ def _grown(prometheus: Prometheus, series: str, start_s: float, interval_s: floa
     return growth(times_s, [values[at] for at in times_s], [guests[at] for at in times_s])
 
 
+def grown_too_much(growths: Mapping[str, Growth]) -> list[str]:
+    """Figures that grew by more than their limit, as sentences."""
+    return [
+        f"{name} grew by {format_size(each.least) if name.endswith('RSS') else f'{each.least:.0f}'} at least"
+        for name, each in growths.items()
+        if each.least > LIMITS[name.rpartition(" ")[2]]
+    ]
+
+
 def _wrong_totals(prometheus: Prometheus) -> list[str]:
-    """Guests of whose reports something became of nothing, over all times that they were there."""
+    """Guests of whose reports something became of nothing, of those that are still told: not of who left long ago."""
 
     def asked(query: str) -> dict[str, int]:
         found = prometheus.ask("query", query=query)["result"]

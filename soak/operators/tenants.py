@@ -11,7 +11,7 @@ from pagetide.machine.linux.packages import find_linux, find_qemu, find_uml
 from soak.children import PAGETIDE
 from soak.operators.books import Books, books_of
 from soak.operators.timetable import KEPT
-from soak.operators.yard import Actor, Injected, Yard
+from soak.operators.yard import SETTLE_MAX_S, Actor, Injected, Yard
 from tests.clinic.patient import MIB, Patient, fill, qemu_patient, uml_patient
 
 _UML_MIB, _QEMU_MIB = 192, 256
@@ -147,5 +147,7 @@ class Tenant(Actor):
         vm.run(f"{fill(_BURST_MIB[0])}; rm /mnt/fill")
         vm.settled_bytes(quiet_s=_QUIET_S)
         command = [*PAGETIDE, "ctl", "show", self.name, "--json", "--control", str(self.yard.control)]
-        shown = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        shown = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=SETTLE_MAX_S).stdout
+        )
         return books_of(self.name, self.kind, self._boots, shown, vm.run("cat /proc/meminfo"), vm.held_bytes())

@@ -92,6 +92,22 @@ def test_what_broke_is_a_row_with_the_command_that_replays_it(
     assert program.main(["--part", "counting", "--seed", str(failure.seed + 1)]) == 0
 
 
+def test_a_seed_that_took_all_the_time_is_tried_again_with_as_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command names its minutes, and `--again` gives them."""
+    monkeypatch.setattr(Counting, "breaks", True)
+    monkeypatch.setattr(Counting, "takes_all", True)
+    arguments = ["--part", "counting", "--state", str(tmp_path)]
+    assert program.main([*arguments, "--minutes", "0.01"]) == program.STATUS_BROKE
+    failure = load(tmp_path).failures[0]
+    assert failure.replay.endswith(f"--seed {failure.seed} --minutes 0.01")
+    given: list[float] = []
+    monkeypatch.setattr(program, "replay", lambda part, seed, reached, max_s: given.append(max_s))
+    program.main([*arguments, "--again"])
+    assert set(given) == {0.6}
+
+
 def test_what_broke_is_tried_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

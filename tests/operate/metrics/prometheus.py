@@ -55,7 +55,9 @@ class Prometheus:
 
     def ask(self, what: str, **query: str) -> Any:
         """Its answer's data."""
-        with urllib.request.urlopen(f"{self._url}/{what}?{urllib.parse.urlencode(query)}") as answer:
+        with urllib.request.urlopen(
+            f"{self._url}/{what}?{urllib.parse.urlencode(query)}", timeout=STARTS_MAX_S
+        ) as answer:
             return json.load(answer)["data"]
 
     def value(self, expression: str) -> float | None:
