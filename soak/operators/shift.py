@@ -27,7 +27,8 @@ _INTERVAL_S = 5.0
 _CLOSING_S = 20.0
 """Of the time, for the books."""
 _LENGTH_MIN_S = 30.0
-_JOIN_MAX_S = 300.0
+_JOIN_MAX_S, _KILLED_MAX_S = 300.0, 10.0
+"""For all actors together to come to their ends, and for those that were killed."""
 _FIGURES = {
     "daemon, RSS": "process_resident_memory_bytes",
     "daemon, descriptors": "process_open_fds",
@@ -157,10 +158,22 @@ def _acting(actors: Sequence[Actor], yard: Yard) -> Iterator[None]:
         yield
     finally:
         yard.timetable.over.set()
-        failures = {actor.name: actor.join(_JOIN_MAX_S) for actor in actors}
+        failures = _joined(actors)
     failed = [f"{name}: {failure}" for name, failure in failures.items() if failure]
     if failed:
         raise BrokenError("; ".join(failed))
+
+
+def _joined(actors: Sequence[Actor]) -> dict[str, str | None]:
+    """Wait for all, at most until one time, and end what the others have left; what went wrong, by name."""
+    end_s = time.monotonic() + _JOIN_MAX_S
+    failures = {actor.name: actor.join(max(0.0, end_s - time.monotonic())) for actor in actors}
+    for actor in actors:
+        actor.kill()
+    end_s = time.monotonic() + _KILLED_MAX_S
+    for actor in actors:
+        actor.join(max(0.0, end_s - time.monotonic()))
+    return failures
 
 
 def _go_on(actors: Sequence[Actor], timetable: Timetable, daemon: ReadDaemon) -> None:
