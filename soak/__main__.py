@@ -137,6 +137,13 @@ def replay(part: Part, seed: int, reached: Counter[str], max_s: float = _REPLAY_
     return None
 
 
+def _check(parts: Sequence[Part]) -> None:
+    """Raise StateError if this machine has not what they need."""
+    for part in parts:
+        if lacking := part.lacking():
+            raise StateError(lacking)
+
+
 def _try_one(part: Part, seed: int, max_s: float) -> int:
     """Try one seed and say what came of it; 1 if that broke something."""
     reached: Counter[str] = Counter()
@@ -155,6 +162,7 @@ def _try_again(folders: Sequence[Path], parts: Sequence[Part]) -> None:
         for failure in state.failures:
             for part in parts:
                 if part.name == failure.part:
+                    _check([part])
                     max_s = _REPLAY_MAX_S if failure.minutes is None else 60 * failure.minutes
                     broke = replay(part, failure.seed, Counter(), max_s)
                     failure.again = f"at {commit}: {broke or _PASSED}"
@@ -194,18 +202,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     only_shown = chosen.table or chosen.again
     usual = [name for name, part in PARTS.items() if only_shown or not part.takes_all]
     names = list(dict.fromkeys(chosen.part or usual))
-    if chosen.seed is not None:
-        if len(names) != 1:
-            parser.error("--seed wants one --part")
-        return _try_one(
-            PARTS[names[0]](), chosen.seed, _REPLAY_MAX_S if chosen.minutes is None else 60 * chosen.minutes
-        )
+    if chosen.seed is not None and len(names) != 1:
+        parser.error("--seed wants one --part")
     folders = chosen.state or [Path(".soak")]
     if len(folders) > 1 and not only_shown:
         parser.error("several --state are for --table and --again")
     parts = [PARTS[name]() for name in names]
+    max_s = _REPLAY_MAX_S if chosen.minutes is None else 60 * chosen.minutes
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
+        if chosen.seed is not None:
+            _check(parts)
+            return _try_one(parts[0], chosen.seed, max_s)
         if chosen.into is not None:
             page_to_fold_into(chosen.into)  # that it cannot be is not to be found out after the soak
         if chosen.again:
@@ -217,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _show_table(state, parts, chosen.markdown, chosen.into)
             now = [failure for failure in state.failures if not failure.again.endswith(_PASSED)]
             return STATUS_BROKE if now else 0
+        _check(parts)
         soak = Soak(parts, folders[0], chosen.slice)
         interrupted = _soak_for(soak, _MINUTES if chosen.minutes is None else chosen.minutes)
         _show_table(soak.state, parts, chosen.markdown, chosen.into)

@@ -47,6 +47,10 @@ class Part(abc.ABC):
             until_s: when, on the monotonic clock, a trial that is still going on is to be cut short.
         """
 
+    def lacking(self) -> str:
+        """What this machine has not that trials need, as a sentence; empty if it has all."""
+        return ""
+
     def told(self) -> str:
         """What the last trial found, beyond what broke, as Markdown."""
         return ""

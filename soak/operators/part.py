@@ -8,6 +8,7 @@ from soak.operators.shift import Crew, play
 from soak.operators.timetable import FAULTS
 from soak.operators.told import as_markdown
 from soak.part import BrokenError, CutShortError, Part, Trial, reason
+from tests.operate.metrics.prometheus import find
 
 _DEEDS = ("burst", "burst with a target", "switched itself off", "killed")
 
@@ -27,6 +28,10 @@ class Operators(Part):
     def paths(self) -> frozenset[str]:
         """What guests do, and each fault."""
         return frozenset({*_DEEDS, *(fault.name for fault in FAULTS)})
+
+    def lacking(self) -> str:
+        """A Prometheus."""
+        return "" if find("prometheus") else "there is no prometheus here: as root on Debian, make setup-guests"
 
     def told(self) -> str:
         """Its tables."""

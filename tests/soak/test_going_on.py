@@ -16,6 +16,8 @@ import pytest
 
 from soak import __main__ as program
 from soak.daemons import Sentences
+from soak.operators import part as operators
+from soak.operators.part import Operators
 from soak.part import BrokenError, Part, Trial
 from soak.state import StateError, load
 
@@ -106,6 +108,18 @@ def test_a_seed_that_took_all_the_time_is_tried_again_with_as_much(
     monkeypatch.setattr(program, "replay", lambda part, seed, reached, max_s: given.append(max_s))
     program.main([*arguments, "--again"])
     assert set(given) == {0.6}
+
+
+@pytest.mark.parametrize("more", [[], ["--seed", "1"]])
+def test_what_this_machine_lacks_is_a_sentence(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Prometheus no shift is begun: status 2."""
+    monkeypatch.setattr(operators, "find", lambda name: None)
+    monkeypatch.setattr(program, "PARTS", {"operators": Operators})
+    arguments = ["--part", "operators", "--minutes", "0.002", "--state", str(tmp_path), *more]
+    assert program.main(arguments) == program.STATUS_USAGE
+    assert capsys.readouterr().err == "soak: there is no prometheus here: as root on Debian, make setup-guests\n"
 
 
 def test_what_broke_is_tried_again(
