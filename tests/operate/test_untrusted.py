@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pagetide.machine.qemu.qmp import QmpError
@@ -27,6 +27,7 @@ from pagetide.operate.picture import picture
 from pagetide.operate.sizes import LARGEST
 from pagetide.operate.watch import host_vms
 from pagetide.operate.watch.host_vms import HostVms
+from pagetide.operate.watch.told_guests import ask_daemon
 from pagetide.units import GIB, MIB
 from tests.operate.scripted_server import served
 from tests.operate.test_balance import make_guest, make_vm
@@ -238,6 +239,7 @@ def test_an_agent_that_lies_is_one_sentence(tmp_path_factory: pytest.TempPathFac
 
 
 @given(st.binary(max_size=60))
+@example(b'{"guests":' + b"[" * 100_000)
 def test_what_is_no_daemon_is_an_error_that_is_caught(tmp_path_factory: pytest.TempPathFactory, said: bytes) -> None:
     """Whoever listens at the control socket."""
     name = tmp_path_factory.getbasetemp() / "control"
@@ -247,9 +249,11 @@ def test_what_is_no_daemon_is_an_error_that_is_caught(tmp_path_factory: pytest.T
         client.recv(4096)
         client.sendall(said + b"\n")
 
-    with served(name, serve) as path, pytest.raises((OSError, msgspec.MsgspecError)) as told:
-        daemon_guests(path, timeout_s=60.0)
-    assert not isinstance(told.value, TimeoutError)
+    for ask in (lambda path: daemon_guests(path, timeout_s=60.0), lambda path: list(ask_daemon(path))):
+        with served(name, serve) as path, pytest.raises((OSError, msgspec.MsgspecError)) as told:
+            ask(path)
+        assert not isinstance(told.value, TimeoutError)
+        name.unlink(missing_ok=True)
 
 
 _CIRCLE = ["-chardev", "socket,id=c,path=circle", "-device", "vhost-user-test-device-pci,chardev=c,virtio-id=5"]
