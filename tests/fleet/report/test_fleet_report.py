@@ -123,7 +123,14 @@ def told(
             )
         )
     learned = Learned(
-        setting=setting, guest="anywhere", return_s=2.0, left=(0.0, left, 0.0), fades=0, keeps=0, off_share=0
+        setting=setting,
+        guest="anywhere",
+        return_s=2.0,
+        left=(0.0, left, 0.0),
+        fades=0,
+        keeps=0,
+        keeps_bytes=0,
+        off_share=0,
     )
     chosen = Chosen(name=setting, guest="anywhere", parts=(learned,), shares=(1.0,))
     question = Question((), Host(GIB, 0, 0), "swap", 40 if shares else 0, 1)

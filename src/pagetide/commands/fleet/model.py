@@ -11,6 +11,7 @@ from pagetide.commands.run import check_target
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.fleet.learning.check import MEAN_OFF_MAX, OFF_MAX, USED_SHARE_MAX, Checked, Verdict, check, draw, verdicts
 from pagetide.fleet.learning.chosen import choose, parse_setting
+from pagetide.fleet.learning.fit import is_on_edge
 from pagetide.fleet.learning.observe import SimulationError
 from pagetide.fleet.learning.responses import Learned, default_path, learn, read_responses, write_responses
 from pagetide.fleet.learning.settings import RAM_BYTES, SCATTERS, SETTINGS
@@ -111,9 +112,10 @@ def _line(one: Learned) -> str:
     """A response for people."""
     returns = "returns nothing" if one.return_s is None else f"returns within {one.return_s:.3g} s"
     most = max(one.left)
+    edge = "; its fading is at the edge of what was tried" if is_on_edge(one.fades) else ""
     return (
         f"{one.setting:<14}{one.guest:<10}{returns:<24}leaves at most {most:6.1%} behind, "
-        f"off by {one.off_share:.1%} of RAM on what it was learned from"
+        f"off by {one.off_share:.1%} of RAM on what it was learned from{edge}"
     )
 
 
