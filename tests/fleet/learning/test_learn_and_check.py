@@ -70,13 +70,22 @@ def test_responses_are_kept_in_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read: .*; `pagetide fleet learn` makes them"):
         read_responses(tmp_path / "none.json")
     path.write_text("[]")
-    with pytest.raises(ConfigError, match="does not hold responses"):
+    with pytest.raises(ConfigError, match=r"does not hold responses .*; `pagetide fleet learn` makes it anew$"):
         read_responses(path)
     most = {"left": (1.5,) * (LEVELS + 1)}
     for wrong in (most, {"left": (0.0,)}, {"return_s": -1.0}, {"fades": -0.5}, {"keeps": 2.0}, {"keeps_bytes": -1}):
         write_responses(msgspec.structs.replace(found, learned=(learned(**wrong),)), path)
         with pytest.raises(ConfigError, match="the response of off and last cannot be"):
             read_responses(path)
+
+
+def test_old_responses_in_the_usual_place_may_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who once learned them is told what to do."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    (tmp_path / "pagetide").mkdir()
+    (tmp_path / "pagetide/responses.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"learn` makes it anew, or delete it to use what is built in$"):
+        read_responses()
 
 
 def test_the_built_in_responses_are_of_every_setting() -> None:
