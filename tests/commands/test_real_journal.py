@@ -83,11 +83,11 @@ def journald(tmp_path: Path) -> Iterator[Journald]:
 
 
 class Follower:
-    """What comes to the journal from now on."""
+    """What is in the journal, and comes to it."""
 
     def __init__(self, journald: Journald) -> None:
         """Begin to follow it."""
-        self.process = journald.within(["journalctl", "-f", "-n", "0", "-o", "json"], stdout=subprocess.PIPE)
+        self.process = journald.within(["journalctl", "-f", "-n", "all", "-o", "json"], stdout=subprocess.PIPE)
         self._rest = b""
 
     def wait_for(self, event: str) -> None:

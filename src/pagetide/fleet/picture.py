@@ -21,17 +21,18 @@ def picture(source: Source, oddities: Oddities, found: Summary) -> str:
     """What was read, what was odd, what each setting holds, and how many VMs fit on a host."""
     grid = source.grid
     span = f"{grid.days:,.4g} days in steps of {grid.step_s} s, {found.vm_days:,.0f} VM-days known"
+    wide = 1 + max(33, *(len(one.name) for one in found.settings))
     lines = [
         f"{source.about}: {found.vms:,} VMs over {span}",
         *(f"  odd: {line}" for line in sentences(oddities)),
         "",
         f"provisioned, of the VMs that are on: {format_size(found.provisioned_bytes)} on average",
         "",
-        _row("what hosts hold for all VMs", "on average", "at the most", "each VM's most", "CPU s a VM-day"),
-        *map(_held, found.settings),
+        _row(wide, "what hosts hold for all VMs", "on average", "at the most", "each VM's most", "CPU s a VM-day"),
+        *(_held(wide, one) for one in found.settings),
         "",
-        _row("the densest plan within the risk", "VMs a host", "short, h/month", "hosts", "draws within", "by"),
-        *map(_densest, found.settings),
+        _row(wide, "the densest plan within the risk", "VMs a host", "short, h/month", "hosts", "draws within", "by"),
+        *(_densest(wide, one) for one in found.settings),
     ]
     most = found.settings[0]
     is_drawn = most.mean_between_bytes is not None
@@ -48,18 +49,18 @@ def picture(source: Source, oddities: Oddities, found: Summary) -> str:
     )
 
 
-def _held(one: SettingSummary) -> str:
+def _held(wide: int, one: SettingSummary) -> str:
     cpu = "" if one.reports_cpu_s is None else f"{one.reports_cpu_s + (one.refaults_cpu_s or 0):.3g}"
-    return _row(one.name, *map(format_size, (one.mean_bytes, one.most_bytes, one.mosts_bytes)), cpu)
+    return _row(wide, one.name, *map(format_size, (one.mean_bytes, one.most_bytes, one.mosts_bytes)), cpu)
 
 
-def _densest(one: SettingSummary) -> str:
+def _densest(wide: int, one: SettingSummary) -> str:
     plan = next((plan for plan in one.plans if plan.plan == one.densest), None)
     if plan is None or one.density is None:
-        return _row(one.name, "none")
+        return _row(wide, one.name, "none")
     within = "" if one.within_share is None else f"{one.within_share:.0%}"
     hours = f"{plan.pressed_h.value:.2f}"
-    return _row(one.name, _between(one.density), hours, f"{plan.hosts:,}", within, plan.plan)
+    return _row(wide, one.name, _between(one.density), hours, f"{plan.hosts:,}", within, plan.plan)
 
 
 def _between(interval: Interval) -> str:
@@ -88,8 +89,8 @@ def _percent(part: float, whole: float) -> str:
     return f"{part / whole:.0%}" if whole else "0%"
 
 
-def _row(name: str, *cells: str) -> str:
-    return (f"{name:<34}" + "".join(f"{cell:>17}" for cell in cells)).rstrip()
+def _row(wide: int, name: str, *cells: str) -> str:
+    return (f"{name:<{wide}}" + "".join(f"{cell:>17}" for cell in cells)).rstrip()
 
 
 def when(at_s: int) -> str:

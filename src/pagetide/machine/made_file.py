@@ -50,7 +50,14 @@ class MadeFile(NamedTuple, Generic[_Made]):
                 f"the {self.what} {path} cannot be read: {error.strerror}; `{self.command}` makes them"
             ) from error
         except msgspec.DecodeError as error:
-            raise ConfigError(f"{path} does not hold {self.what} as `{self.command}` writes them: {error}") from error
+            raise ConfigError(
+                f"{path} does not hold {self.what} as `{self.command}` writes them: {error}; {self._what_to_do(path)}"
+            ) from error
+
+    def _what_to_do(self, path: Path) -> str:
+        """About a file that holds something else, as one of an older version does."""
+        anew = f"`{self.command}` makes it anew"
+        return f"{anew}, or delete it to use what is built in" if path == self.usual_path else anew
 
 
 def write_made(made: Any, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where what jobs found is kept: a DuckDB file, to which one process writes, and one job a transaction."""
+"""Where what jobs found is kept: a DuckDB file, to which one process writes, whole jobs in a transaction."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +69,7 @@ def connect(path: Path, memory_limit: str, *, read_only: bool = False) -> duckdb
     except duckdb.Error as error:
         if isinstance(error, duckdb.IOException) and "lock" in str(error):
             raise ResultsError(f"another process is using {path}: wait until it is done") from error
-        raise ResultsError(f"{path} cannot be opened: {_first_line(error)}") from error
+        raise not_read(path, error) from error
 
 
 def insert(database: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -91,6 +91,11 @@ def transaction(database: duckdb.DuckDBPyConnection) -> Iterator[None]:
         database.rollback()
         raise
     database.commit()
+
+
+def not_read(path: Path, error: duckdb.Error) -> ResultsError:
+    """What is raised of a database that cannot be opened or read."""
+    return ResultsError(f"{path} cannot be opened: {_first_line(error)}")
 
 
 def not_written(folder: Path, error: Exception) -> ResultsError:

@@ -55,18 +55,48 @@ class _BrokenExecutor(Executor):
         return future
 
 
+class _BrokenBefore(Executor):
+    """Its processes were killed before it was given anything."""
+
+    def submit(self, *_: Any, **__: Any) -> Future[Any]:
+        raise BrokenProcessPool
+
+
+@pytest.mark.parametrize("executor", [_BrokenExecutor, _BrokenBefore])
 def test_who_is_killed_while_it_draws_costs_no_report(
-    results: Path, page: str, monkeypatch: pytest.MonkeyPatch
+    results: Path, page: str, monkeypatch: pytest.MonkeyPatch, executor: Callable[[], Executor]
 ) -> None:
     """What it was to draw is drawn without it."""
     asked: list[int] = []
 
     def make(workers: int, draw: Callable[[Wanted], Body]) -> ExecutorPool[Wanted, Body]:
         asked.append(workers)
-        return ExecutorPool(_BrokenExecutor, workers, draw)
+        return ExecutorPool(executor, workers, draw)
 
     monkeypatch.setattr(bodies, "_PANELS_MIN", 3)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(bodies, "ProcessPool", make)
     assert write_report(results).read_text() == page
     assert asked == [2]
+
+
+def test_the_processes_end_with_the_drawing(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told to once the last condition is drawn, and where something breaks before."""
+    closed: list[bool] = []
+
+    class Pool(ExecutorPool[Wanted, Body]):
+        def close(self) -> None:
+            closed.append(True)
+
+    def broken(_: int, __: int) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(bodies, "_PANELS_MIN", 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(bodies, "ProcessPool", lambda workers, draw: Pool(_BrokenExecutor, workers, draw))
+    with pytest.raises(RuntimeError) as caught:
+        write_report(results, broken)
+    assert closed == [True]
+    write_report(results)
+    assert closed == [True, True]
+    del caught

@@ -58,14 +58,15 @@ def test_whatever_ends_it_nothing_that_arrived_is_left(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_kept_is_not_told(tmp_path: Path) -> None:
-    """A run that is there already is in the way of those that arrived with it: an error, and none is done."""
+    """A run that is there already is an error; what arrived with it is kept, and told."""
     clock, told = _Clock(), list[Record]()
     with Store.create(tmp_path) as store:
         store.add(record_of(CELLS[1]))
         arrivals = Arrivals(store, told.append, clock)
-        arrivals.take(record_of(CELLS[0]))
+        for cell in CELLS[0], CELLS[1]:
+            arrivals.take(record_of(cell))
         clock.now_s += 1.0
         with pytest.raises(ResultsError):
-            arrivals.take(record_of(CELLS[1]))
-        assert told == []
-        assert _stored(store) == [CELLS[1].key]
+            arrivals.take(record_of(CELLS[2]))
+        assert [record.cell.key for record in told] == [CELLS[0].key, CELLS[2].key]
+        assert _stored(store) == [CELLS[1].key, CELLS[0].key, CELLS[2].key]

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from pagetide import cli
+from pagetide.commands.fleet import model
+from pagetide.fleet.learning.check import Checked, verdicts
 
 
 def fleet(capsys: pytest.CaptureFixture[str], arguments: str) -> tuple[int, str, str]:
@@ -54,7 +56,8 @@ def test_what_is_learned_is_used_and_checked(tmp_path: Path, capsys: pytest.Capt
         ("learn --costs /nowhere.json", "the costs /nowhere.json cannot be read"),
         ("check --vm-days 0", "--vm-days must be from 1 to 10,000, not 0"),
         ("check --settings best", "there is no setting 'best'"),
-        ("learn --settings off:0.5+linux-9:0.5 --out a.json", "learn its parts, and mix them with `pagetide fleet`"),
+        ("learn --settings off:0.5+linux-9:0.5 --out a.json", "learn its parts by their names, and mix them with"),
+        ("learn --settings linux-9:1 --out a.json", "learn its parts by their names, and mix them with"),
         ("check --responses /nowhere.json", "the responses /nowhere.json cannot be read"),
         ("--settings best", "there is no setting 'best'"),
         ("--settings off:0.5+best:0.5", "there is no setting 'best'"),
@@ -73,6 +76,13 @@ def test_bad_arguments_are_one_sentence(capsys: pytest.CaptureFixture[str], argu
     assert (status, out) == (2, "")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def test_a_long_mixture_stands_apart_in_the_table() -> None:
+    """Of its name and the kind of guest neither runs into the other."""
+    name = "linux-9:0.25+off:0.25+balloon:0.5"
+    checked = [Checked(vm="a", day=0, setting=name, guest="last", used=0.1, simulated=0.2, modelled=0.2)]
+    assert f"{name} last " in model._table("made up", verdicts(checked), checked)
 
 
 def test_a_response_that_was_not_learned_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,13 @@ def test_a_reserve_is_kept_of_what_was_touched() -> None:
     assert found.bytes_by_step.tolist() == [30, 20, 25, 15, 13]
 
 
+def test_a_part_of_a_block_is_kept_whatever_the_memory() -> None:
+    """As many bytes on a guest of any size."""
+    response = Response("kept", 0.0, np.zeros(LEVELS + 1), keeps_bytes=4)
+    small, large = (held(usage_of([[30, 10, 25]], [[ram] * 3]), response).bytes_by_step for ram in (100, 1000))
+    assert small.tolist() == large.tolist() == [30, 14, 25]
+
+
 def test_what_is_left_behind_fades_as_areas_become_empty() -> None:
     """With 10 things to an area that all of 80 fills, 20 of which are in use, half freed: 1 in 6 loses its last."""
     left = (1 - np.linspace(0, 1, LEVELS + 1) ** 2) / 2
@@ -104,7 +111,7 @@ def plainly(used: list[float], response: Response) -> tuple[list[float], float, 
         total = use + free
         refaulted += min(new, most_held - (total - new))
         most_held = max(most_held, total)
-        left = min(free, (bound if most_used else 0.0) + 100 * response.keeps)
+        left = min(free, (bound if most_used else 0.0) + 100 * response.keeps + response.keeps_bytes)
         coming = free - left
         stays, on_average = response.over(STEP_S)
         means.append(use + left + coming * on_average)
@@ -119,12 +126,13 @@ def plainly(used: list[float], response: Response) -> tuple[list[float], float, 
     st.lists(st.floats(0, 0.5), min_size=LEVELS + 1, max_size=LEVELS + 1),
     st.floats(0, 1),
     st.floats(0, 0.2),
+    st.floats(0, 10),
 )
 def test_the_pass_follows_the_model(
-    used: list[list[float]], return_s: float, left: list[float], fades: float, keeps: float
+    used: list[list[float]], return_s: float, left: list[float], fades: float, keeps: float, keeps_bytes: float
 ) -> None:
     """Coming and left behind kept apart, as the model says, come to the same as the one pass over the samples."""
-    response = Response("any", return_s, np.array(left), fades, keeps)
+    response = Response("any", return_s, np.array(left), fades, keeps, keeps_bytes)
     found = held(usage_of(used), response)
     plain = [plainly(one, response) for one in used]
     assert found.bytes_by_step == pytest.approx(np.sum([means for means, _, _ in plain], 0))

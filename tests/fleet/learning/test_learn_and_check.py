@@ -10,6 +10,7 @@ from pagetide.fleet.guests.response import LEVELS
 from pagetide.fleet.learning import responses as responses_module
 from pagetide.fleet.learning.check import Checked, Day, check, draw, verdicts
 from pagetide.fleet.learning.chosen import Chosen, choose
+from pagetide.fleet.learning.fit import is_on_edge
 from pagetide.fleet.learning.observe import observe
 from pagetide.fleet.learning.responses import Learned, Responses, learn, read_responses, write_responses
 from pagetide.fleet.learning.settings import RAM_BYTES, SCATTERS, SETTINGS, config_of
@@ -17,13 +18,15 @@ from pagetide.fleet.usage.canonical import UsageError
 from pagetide.fleet.usage.made_up import MadeUp
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import read_costs
+from pagetide.units import HUGE_PAGE_BYTES
 
 BUILT_IN = Path(responses_module.__file__).with_name("responses_default.json")
 
 
 def learned(setting: str = "off", guest: str = "last", **changes: object) -> Learned:
     """The response of a guest that returns nothing, but for changes."""
-    known = {"return_s": None, "left": (0.0,) * (LEVELS + 1), "fades": 0.0, "keeps": 0.0, "off_share": 0.0}
+    known = {"return_s": None, "left": (0.0,) * (LEVELS + 1), "fades": 0.0, "keeps": 0.0}
+    known |= {"keeps_bytes": 0, "off_share": 0.0}
     return msgspec.convert({"setting": setting, "guest": guest, **known, **changes}, Learned)
 
 
@@ -67,13 +70,22 @@ def test_responses_are_kept_in_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read: .*; `pagetide fleet learn` makes them"):
         read_responses(tmp_path / "none.json")
     path.write_text("[]")
-    with pytest.raises(ConfigError, match="does not hold responses"):
+    with pytest.raises(ConfigError, match=r"does not hold responses .*; `pagetide fleet learn` makes it anew$"):
         read_responses(path)
     most = {"left": (1.5,) * (LEVELS + 1)}
-    for wrong in (most, {"left": (0.0,)}, {"return_s": -1.0}, {"fades": -0.5}, {"keeps": 2.0}):
+    for wrong in (most, {"left": (0.0,)}, {"return_s": -1.0}, {"fades": -0.5}, {"keeps": 2.0}, {"keeps_bytes": -1}):
         write_responses(msgspec.structs.replace(found, learned=(learned(**wrong),)), path)
         with pytest.raises(ConfigError, match="the response of off and last cannot be"):
             read_responses(path)
+
+
+def test_old_responses_in_the_usual_place_may_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who once learned them is told what to do."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    (tmp_path / "pagetide").mkdir()
+    (tmp_path / "pagetide/responses.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"learn` makes it anew, or delete it to use what is built in$"):
+        read_responses()
 
 
 def test_the_built_in_responses_are_of_every_setting() -> None:
@@ -82,6 +94,14 @@ def test_the_built_in_responses_are_of_every_setting() -> None:
     assert (found.ram_bytes, found.mix) == (RAM_BYTES, config_of("off", 1).mix)
     assert {(a, b) for a in SETTINGS for b in SCATTERS} == {(one.setting, one.guest) for one in found.learned}
     assert max(one.off_share for one in found.learned) < 0.06
+
+
+def test_the_built_in_responses_keep_a_reserve_only_with_a_balloon() -> None:
+    """The others keep at most a block and a little, whatever a guest's memory; no fading is at the edge of its grid."""
+    for one in read_responses(BUILT_IN).learned:
+        assert one.setting == "balloon" or one.keeps == 0
+        assert one.keeps_bytes <= 1.25 * HUGE_PAGE_BYTES
+        assert not is_on_edge(one.fades)
 
 
 def test_days_are_drawn_by_seed() -> None:

@@ -123,7 +123,14 @@ def told(
             )
         )
     learned = Learned(
-        setting=setting, guest="anywhere", return_s=2.0, left=(0.0, left, 0.0), fades=0, keeps=0, off_share=0
+        setting=setting,
+        guest="anywhere",
+        return_s=2.0,
+        left=(0.0, left, 0.0),
+        fades=0,
+        keeps=0,
+        keeps_bytes=0,
+        off_share=0,
     )
     chosen = Chosen(name=setting, guest="anywhere", parts=(learned,), shares=(1.0,))
     question = Question((), Host(GIB, 0, 0), "swap", 40 if shares else 0, 1)
@@ -168,7 +175,7 @@ def test_other_vms_are_told_of_only_if_some_were_drawn() -> None:
 
 
 def test_the_order_is_blamed_only_for_what_it_leaves_behind() -> None:
-    """Not where there is no lower order, nothing is reported at all, or guests leave nothing behind."""
+    """Not where there is no lower order or none at all, nothing is reported, or guests leave nothing behind."""
     held = (100.0, 70.0, 40.0)
     assert "30 GiB more than is used stay with hosts" in said(told(held, (10, 20)))
     assert "more than is used stay" in said(told(held, (10, 20), setting="pool"))
@@ -176,6 +183,7 @@ def test_the_order_is_blamed_only_for_what_it_leaves_behind() -> None:
     for one in (
         told(held, (10, 20), setting="linux-0"),
         told(held, (10, 20), setting="off"),
+        told(held, (10, 20), setting="balloon"),
         told(held, (10, 20), left=0.01),
         told((100.0, 41.0, 40.0), (10, 20)),
     ):

@@ -171,6 +171,18 @@ def test_what_is_there_is_neither_mixed_nor_lost(
         assert sentence in capsys.readouterr().err
 
 
+def test_which_part_of_a_mixture_each_vm_has_is_kept(tmp_path: Path) -> None:
+    """By the name of its setting, in each cluster as many as the share says."""
+    assert run(tmp_path, "--settings off:0.25+linux-9:0.75") == 0
+    with duckdb.connect() as database:
+        found = database.execute(
+            f"SELECT part, count(*) FROM '{tmp_path / 'vms.parquet'}' WHERE setting LIKE 'off:%' GROUP BY part"
+        ).fetchall()
+    assert sorted(found) == [
+        ("linux-9, anywhere", 18), ("linux-9, last", 18), ("off, anywhere", 6), ("off, last", 6),
+    ]  # fmt: skip
+
+
 def test_what_was_not_begun_is_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty database, one with some of its tables, or with no question: a sentence that says what to do."""
     tables = [f"CREATE TABLE {name} ({', '.join(map(' '.join, TABLES[name].items()))})" for name in TABLES]
@@ -182,6 +194,20 @@ def test_what_was_not_begun_is_not_gone_on_with(tmp_path: Path, capsys: pytest.C
                 database.execute(statement)
         assert run(folder, "--resume") == 1
         assert f"nothing was begun in {folder / DATABASE}: delete it" in capsys.readouterr().err
+
+
+def test_what_is_damaged_is_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A database that opens, and has lost what was asked: a sentence."""
+    path, question = tmp_path / DATABASE, "x" * 10_000
+    with duckdb.connect(path) as database:
+        for name in TABLES:
+            database.execute(f"CREATE TABLE {name} ({', '.join(map(' '.join, TABLES[name].items()))})")
+        database.execute("INSERT INTO asked VALUES (?)", [question])
+    whole = path.read_bytes()
+    assert question.encode() in whole
+    path.write_bytes(whole.replace(question.encode(), b"y" + question[1:].encode()))
+    assert run(tmp_path, "--resume") == 1
+    assert f"{path} cannot be opened: " in capsys.readouterr().err
 
 
 def test_a_cluster_that_does_not_answer_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from pagetide.commands.run import check_target
 from pagetide.commands.status import STATUS_FAILED, STATUS_OK
 from pagetide.fleet.learning.check import MEAN_OFF_MAX, OFF_MAX, USED_SHARE_MAX, Checked, Verdict, check, draw, verdicts
 from pagetide.fleet.learning.chosen import choose, parse_setting
+from pagetide.fleet.learning.fit import is_on_edge
 from pagetide.fleet.learning.observe import SimulationError
 from pagetide.fleet.learning.responses import Learned, default_path, learn, read_responses, write_responses
 from pagetide.fleet.learning.settings import RAM_BYTES, SCATTERS, SETTINGS
@@ -32,8 +33,10 @@ def fleet_learn(settings: Sequence[str], out: Path | None, costs: Path | None, s
     """
     _check_seed(seed)
     for name in settings:
-        if len(parse_setting(name)) > 1:
-            raise ConfigError(f"of {name!r} nothing is learned: learn its parts, and mix them with `pagetide fleet`")
+        if parse_setting(name).keys() != {name}:
+            raise ConfigError(
+                f"of {name!r} nothing is learned: learn its parts by their names, and mix them with `pagetide fleet`"
+            )
     if settings and out is None:
         raise ConfigError("with --settings the file has only those: name one of its own with --out")
     path = out or default_path()
@@ -111,24 +114,26 @@ def _line(one: Learned) -> str:
     """A response for people."""
     returns = "returns nothing" if one.return_s is None else f"returns within {one.return_s:.3g} s"
     most = max(one.left)
+    edge = "; its fading is at the edge of what was tried" if is_on_edge(one.fades) else ""
     return (
         f"{one.setting:<14}{one.guest:<10}{returns:<24}leaves at most {most:6.1%} behind, "
-        f"off by {one.off_share:.1%} of RAM on what it was learned from"
+        f"off by {one.off_share:.1%} of RAM on what it was learned from{edge}"
     )
 
 
 def _table(about: str, found: Sequence[Verdict], checked: Sequence[Checked]) -> str:
     days = len({(one.vm, one.day) for one in checked})
+    wide = 1 + max(22, *(len(one.setting) for one in found))
     lines = [
         f"{days} days of VMs, of {about},",
         f"each simulated with {format_size(RAM_BYTES)} of RAM, of which its curve takes at most {USED_SHARE_MAX:.0%}.",
         "What the host holds on average over the day, as a share of RAM:",
         "",
-        _row("setting", "guest frees", "simulated", "model", "off, mean", "off, most", ""),
+        _row(wide, "setting", "guest frees", "simulated", "model", "off, mean", "off, most", ""),
     ]
     lines += [
         _row(
-            one.setting, one.guest, f"{one.simulated:.2%}", f"{one.modelled:.2%}", f"{one.mean_off:.2%}",
+            wide, one.setting, one.guest, f"{one.simulated:.2%}", f"{one.modelled:.2%}", f"{one.mean_off:.2%}",
             f"{one.most_off:.2%}", "" if one.is_good else "too far",
         )
         for one in found
@@ -144,5 +149,5 @@ def _table(about: str, found: Sequence[Verdict], checked: Sequence[Checked]) -> 
     )
 
 
-def _row(setting: str, guest: str, *cells: str) -> str:
-    return f"{setting:<22}{guest:<12}" + "".join(f"{cell:>11}" for cell in cells).rstrip()
+def _row(wide: int, setting: str, guest: str, *cells: str) -> str:
+    return f"{setting:<{wide}}{guest:<12}" + "".join(f"{cell:>11}" for cell in cells).rstrip()

@@ -83,14 +83,14 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grid(NamedTuple):
-    """Cells in the order in which they run, and what was left out because it does not fit."""
+    """Cells, and what was left out because it does not fit."""
 
     cells: list[Cell]
     left_out: list[LeftOut]
 
 
 def make_grid(choice: Choice) -> Grid:
-    """The cells that a choice asks for: condition by condition, and in each seed by seed.
+    """The cells that a choice asks for: condition by condition, and in each design by design.
 
     Raises:
         ConfigError: a name that there is not, a setting out of its range, or nothing that fits.
@@ -102,15 +102,13 @@ def make_grid(choice: Choice) -> Grid:
     cells: list[Cell] = []
     left_out: list[LeftOut] = []
     for workload, fault in itertools.product(workloads, faults):
-        repeats: list[list[Cell]] = []
         for oom, design in itertools.product(choice.oom or ("wait",), designs):
             try:
                 config = _fitting(choice, condition_config(workload, fault, oom, design, _settings(choice, workload)))
             except ConfigError as error:
                 left_out.append(LeftOut(f"{design} on {workload}, fault {fault}, oom {oom}", str(error)))
             else:
-                repeats.append(repeats_of(config, choice.machine, choice.repeats))
-        cells += itertools.chain.from_iterable(zip(*repeats, strict=True))  # a worker makes a seed's stream once
+                cells += repeats_of(config, choice.machine, choice.repeats)
     if not cells:
         raise ConfigError(left_out[0].why)
     _check_effects(choice, cells)

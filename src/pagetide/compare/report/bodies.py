@@ -1,8 +1,8 @@
 """What the report has of each condition: drawn by processes beside one another where that is worth their start."""
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor
+from collections.abc import Generator, Sequence
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -58,8 +58,8 @@ def draw_body(wanted: Wanted) -> Body:
     return Body(condition_body(table_of(condition), own, panels, opens=wanted.opens), curves, first)
 
 
-def draw_bodies(every: Sequence[Wanted]) -> Iterator[Body]:
-    """All of these, in their order."""
+def draw_bodies(every: Sequence[Wanted]) -> Generator[Body, None, None]:
+    """All of these, in their order; who stops before the last closes it, and with it the processes."""
     panels = sum(len(one.condition.configurations) for one in every)
     workers = min(len(os.sched_getaffinity(0)), panels // _PANELS_MIN)
     if workers < 2:
@@ -67,9 +67,19 @@ def draw_bodies(every: Sequence[Wanted]) -> Iterator[Body]:
         return
     pool: ProcessPool[Wanted, Body] = ProcessPool(workers, draw_body)
     with closing(pool):
-        begun = [pool.submit(one) for one in every]
+        begun = [_begin(pool, one) for one in every]
         for one, future in zip(every, begun, strict=True):
             try:
                 yield future.result()
             except BrokenExecutor:  # its process was killed, and with it all that it and the others were to do
                 yield draw_body(one)
+
+
+def _begin(pool: ProcessPool[Wanted, Body], wanted: Wanted) -> Future[Body]:
+    """Have one drawn; with a pool that is broken already the future says so."""
+    try:
+        return pool.submit(wanted)
+    except BrokenExecutor as error:
+        lost: Future[Body] = Future()
+        lost.set_exception(error)
+        return lost

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from markupsafe import Markup
@@ -37,7 +38,7 @@ def write_report(folder: Path, tell: Callable[[int, int], None] | None = None) -
 
     Args:
         folder: where the results are.
-        tell: called before each condition is drawn, with its number from 1 and how many there are.
+        tell: called once each condition is drawn, with its number from 1 and how many there are.
 
     Raises:
         ResultsError: there are no results, or this version cannot read them.
@@ -60,12 +61,11 @@ def report_html(store: Store, tell: Callable[[int, int], None] | None = None) ->
     opening = _opening(full)
     bodies, curves, tradeoffs = {}, Markup(), overall(full)
     wanted = [Wanted(store.folder, one, one is opening, one is opening and not tradeoffs) for one in conditions]
-    drawn = draw_bodies(wanted)
-    for number, one in enumerate(conditions, 1):
-        if tell is not None:
-            tell(number, len(conditions))
-        body = next(drawn)
-        bodies[one.name], curves, tradeoffs = body.body, curves + body.curves, [*tradeoffs, *body.tradeoffs]
+    with closing(draw_bodies(wanted)) as drawn:
+        for number, (one, body) in enumerate(zip(conditions, drawn, strict=True), 1):
+            if tell is not None:
+                tell(number, len(conditions))
+            bodies[one.name], curves, tradeoffs = body.body, curves + body.curves, [*tradeoffs, *body.tradeoffs]
     found = findings(store)
     failed = [run for run in runs if run.failed]
     sections = [

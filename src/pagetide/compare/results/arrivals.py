@@ -6,6 +6,7 @@ from typing import Self
 
 from pagetide.compare.results.records import Record
 from pagetide.compare.results.store import Store
+from pagetide.workers.database import ResultsError
 
 _WAIT_MAX_S = 0.5
 _RECORDS_MAX = 64
@@ -47,8 +48,27 @@ class Arrivals:
             self._keep()
 
     def _keep(self) -> None:
+        """Keep all that waits; one that cannot be written takes no other with it."""
         records, self._waiting = self._waiting, []
-        if records:
+        if not records:
+            return
+        try:
             self._store.add(*records)
+        except ResultsError:
+            self._keep_each(records)
+            return
         for record in records:
             self._kept(record)
+
+    def _keep_each(self, records: list[Record]) -> None:
+        """One by one; then the first error is raised."""
+        first: ResultsError | None = None
+        for record in records:
+            try:
+                self._store.add(record)
+            except ResultsError as error:
+                first = first or error
+            else:
+                self._kept(record)
+        if first is not None:
+            raise first

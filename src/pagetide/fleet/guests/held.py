@@ -43,7 +43,8 @@ def follow_all(usage: Usage, response: Response, by_step: npt.NDArray[Any], figu
     """The same into two zeroed arrays, of which `by_step` has one row for all, or one for each VM."""
     stays, on_average = response.over(usage.grid.step_s)
     columns = usage.capacity_bytes, usage.used_bytes, usage.valid
-    follow(*columns, response.left, stays, on_average, response.fades, response.keeps, by_step, figures)
+    kept = response.keeps, response.keeps_bytes
+    follow(*columns, response.left, stays, on_average, response.fades, *kept, by_step, figures)
 
 
 @inline_kernel
@@ -70,6 +71,7 @@ def follow(
     on_average: float,
     fades: float,
     keeps: float,
+    keeps_bytes: float,
     by_step: Any,
     figures: Any,
 ) -> None:
@@ -99,7 +101,7 @@ def follow(
             now += grown
             refaulted += min(grown, ever - now + grown)
             ever = max(ever, now)
-            coming = max(now - floor - keeps * there, 0.0)
+            coming = max(now - floor - keeps * there - keeps_bytes, 0.0)
             mean = now - coming * (1.0 - on_average)
             now -= coming * (1.0 - stays)
             returned += coming * (1.0 - stays)

@@ -33,10 +33,19 @@ class Mixture(NamedTuple):
     def part_of(self, vms: int, seed: int, number: int) -> npt.NDArray[np.int64]:
         """Which part each of so many VMs has, int64 [vm], by the seed and the number of their cluster.
 
-        Of two mixtures of the same first part, the VMs that have it in the one with less of it have it in the other.
+        As many have the first part as its share says, to one VM, and so with those up to each other part. Of two
+        mixtures of the same first part, the VMs that have it in the one with less of it have it in the other.
         """
-        drawn = np.random.default_rng([seed, number, _STREAM]).random(vms)
-        return np.minimum(np.searchsorted(np.cumsum(self.shares), drawn, "right"), len(self.parts) - 1)
+        ranks = np.random.default_rng([seed, number, _STREAM]).permutation(vms)
+        return self._at((ranks + 0.5) / vms)
+
+    def drawn_part(self, seed: int, number: int) -> int:
+        """Which part a VM has that is drawn alone, by the seed and its number."""
+        return int(self._at(np.random.default_rng([seed, number, _STREAM]).random(1))[0])
+
+    def _at(self, places: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """The parts at places from 0 to 1, on which each part has its share."""
+        return np.minimum(np.searchsorted(np.cumsum(self.shares), places, "right"), len(self.parts) - 1)
 
 
 def these(usage: Usage, vms: npt.NDArray[np.int64]) -> Usage:

@@ -4,7 +4,8 @@ Free memory that the host still holds is of three kinds. Some is *coming*: it re
 *left behind*: it lies between what is in use, in blocks too small to be reported, and stays until it is used again or
 so much is freed around it that it can be reported. How much is left behind depends on how far use has fallen from its
 highest: nothing where nothing was freed, and nothing where all was. That highest fades: whenever use falls, some of the
-areas in which little was in use lose their last page. And some is *kept*: a balloon leaves a guest a reserve.
+areas in which little was in use lose their last page. And some is *kept*: a balloon leaves a guest a reserve, and
+at the end of what is in use lies a part of a block, which is no larger in a large guest.
 """
 
 import math
@@ -31,6 +32,7 @@ class Response(NamedTuple):
         fades: 1 over how many things that are freed one by one lie in a full area that comes back only as a whole; by
             it the highest comes down as use falls (`highest_use`). 0 if no area ever loses its last.
         keeps: what is kept, of the guest's memory.
+        keeps_bytes: what is kept beside it, whatever the guest's memory.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Response(NamedTuple):
     left: npt.NDArray[np.float64]
     fades: float = 0.0
     keeps: float = 0.0
+    keeps_bytes: float = 0.0
 
     def over(self, step_s: float) -> tuple[float, float]:
         """Of what is coming back, the share that is still there after a step, and the share on average over it."""

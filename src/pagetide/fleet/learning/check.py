@@ -145,7 +145,7 @@ def check(
     found = []
     for number, day in enumerate(days):
         for one in chosen:
-            part = one.parts[int(one.mixture.part_of(1, seed, number)[0])]
+            part = one.parts[one.mixture.drawn_part(seed, number)]
             seen = observe(part.setting, one.guest, list(map(float, day.shares)), costs, seed + number)
             found.append(
                 Checked(

@@ -19,8 +19,14 @@ _MOVED_SHARE = 0.005
 _RETURNED_SHARE_MIN = 0.01
 """A setting of which less than this share of what falls comes back returns nothing."""
 
-_FADES = (0.0, *(0.0001 * 2 ** (half / 2) for half in range(23)))
-"""How fast the highest may fade: from ten thousand things in an area to five."""
+_FADES = (0.0, *(0.0001 * 2 ** (half / 2) for half in range(33)))
+"""How fast the highest may fade: from ten thousand things in an area to less than one.
+
+An area of order 1 has two pages. Past one the highest but comes down to what is used.
+"""
+
+FADES_DIGITS = 6
+"""To so many it is kept."""
 
 _FITS = 5
 """How often what is left behind is fitted anew, with the falls that then count."""
@@ -46,16 +52,28 @@ class _Changes(NamedTuple):
     highest: _Column
 
 
-def fit(name: str, observed: Sequence[Observed]) -> Response:
+def fit(name: str, observed: Sequence[Observed], *, has_reserve: bool) -> Response:
     """The response with which the model comes closest to what was seen, in the mean square over all steps.
 
-    How fast the highest fades is tried, and whether a reserve is kept: what was held beyond use after half of all
+    How fast the highest fades is tried, and whether something is kept: what was held beyond use after half of all
     falls. Given these, what is left behind is the least-squares fit over the ends of all steps in which use fell, in
     bytes; the time constant is that of all that came back in them together.
+
+    Args:
+        name: of the response.
+        observed: what was seen.
+        has_reserve: whether what is kept is a reserve, which grows with a guest's memory, as a balloon's does; what
+            guests without one keep is a part of a block, whatever their memory.
     """
     reserve = _reserve(observed)
     tried = [_fit(name, observed, fades, keeps) for fades in _FADES for keeps in (0.0, reserve)]
-    return min(tried, key=lambda response: _error(response, observed))
+    found = min(tried, key=lambda response: _error(response, observed))
+    return found if has_reserve else found._replace(keeps=0.0, keeps_bytes=found.keeps * RAM_BYTES)
+
+
+def is_on_edge(fades: float) -> bool:
+    """Whether nothing that fades faster was tried, so that something faster may be closer."""
+    return fades >= round(_FADES[-1], FADES_DIGITS)
 
 
 def _error(response: Response, observed: Iterable[Observed]) -> float:
@@ -112,6 +130,7 @@ def _left(falls: _Changes, keeps: float) -> _Column:
     """What is left behind by level beside what is kept: straight lines between levels, fitted; at most what was freed.
 
     Where nothing came back, at least what is held beyond use is left behind: such a fall counts if the fit has less.
+    Of levels to which no fall came that counts, the next that had some say what is left.
     """
     places = np.sqrt(falls.used) * LEVELS
     below = np.minimum(places.astype(np.int64), LEVELS - 1)
@@ -127,4 +146,7 @@ def _left(falls: _Changes, keeps: float) -> _Column:
         wanted = np.concatenate([heavy * beyond[counts], np.zeros(len(bends))])
         found = np.linalg.lstsq(np.concatenate([heavy[:, np.newaxis] * weights[counts], bends]), wanted)[0]
         counts = settled | (beyond > weights @ found)
+    levels = np.arange(LEVELS + 1)
+    is_reached = weights[counts].any(0)
+    found = np.interp(levels, levels[is_reached], found[is_reached])
     return np.clip(found, 0.0, 1.0 - np.linspace(0.0, 1.0, LEVELS + 1) ** 2)

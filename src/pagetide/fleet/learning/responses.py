@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 
 from pagetide.fleet.guests.response import LEVELS, Response
-from pagetide.fleet.learning.fit import fit, modelled
+from pagetide.fleet.learning.fit import FADES_DIGITS, fit, modelled
 from pagetide.fleet.learning.observe import observe
-from pagetide.fleet.learning.settings import RAM_BYTES, SCATTERS, config_of
+from pagetide.fleet.learning.settings import RAM_BYTES, SCATTERS, SETTINGS, config_of
 from pagetide.fleet.learning.shapes import shapes
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import Costs
@@ -32,6 +32,7 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         left: as Response has it.
         fades: likewise.
         keeps: likewise.
+        keeps_bytes: likewise.
         off_share: how far the model is off from the runs that it was learned from, the root of the mean square over
             their steps, as a share of RAM.
     """
@@ -42,13 +43,15 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     left: tuple[float, ...]
     fades: float
     keeps: float
+    keeps_bytes: int
     off_share: float
 
     @property
     def response(self) -> Response:
         """The same for the model."""
         return_s = math.inf if self.return_s is None else self.return_s
-        return Response(f"{self.setting}, {self.guest}", return_s, np.array(self.left), self.fades, self.keeps)
+        kept = self.keeps, self.keeps_bytes
+        return Response(f"{self.setting}, {self.guest}", return_s, np.array(self.left), self.fades, *kept)
 
 
 class Responses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +76,7 @@ class Responses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for one in self.learned:
             shares = (*one.left, one.keeps)
             is_one = len(one.left) == LEVELS + 1 and all(0 <= share <= 1 for share in shares)
+            is_one = is_one and one.keeps_bytes >= 0
             if not (is_one and 0 <= one.fades < math.inf and (one.return_s is None or 0 <= one.return_s < math.inf)):
                 raise ConfigError(f"the response of {one.setting} and {one.guest} cannot be: learn it anew")
 
@@ -101,15 +105,16 @@ def learn(settings: Sequence[str], prices: Costs, seed: int, tell: Callable[[], 
 
 def _learn(setting: str, guest: str, prices: Costs, seed: int) -> Learned:
     seen = [observe(setting, guest, shape, prices, seed) for shape in shapes(seed).values()]
-    found = fit(setting, seen)
+    found = fit(setting, seen, has_reserve=SETTINGS[setting]["design"] == "balloon")
     off = np.concatenate([modelled(one, found) - one.held_mean for one in seen])
     return Learned(
         setting=setting,
         guest=guest,
         return_s=None if math.isinf(found.return_s) else round(found.return_s, 3),
         left=tuple(round(float(share), 4) for share in found.left),
-        fades=round(found.fades, 6),
+        fades=round(found.fades, FADES_DIGITS),
         keeps=round(found.keeps, 4),
+        keeps_bytes=round(found.keeps_bytes),
         off_share=round(float(np.sqrt(np.square(off).mean())) / RAM_BYTES, 4),
     )
 

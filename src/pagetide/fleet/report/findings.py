@@ -63,7 +63,7 @@ def _order(told: Told) -> Iterator[str]:
             continue
         config, beyond = config_of(chosen.settings[0], seed=1), one.mean_bytes - used
         left = max(chosen.parts[0].left)
-        if config.design != "off" and config.order > 0 and left > _LITTLE and beyond > _LITTLE * used:
+        if config.design not in ("off", "balloon") and config.order > 0 and left > _LITTLE and beyond > _LITTLE * used:
             yield (
                 f"{one.name}: {format_size(beyond)} more than is used stay with hosts. Blocks below its order "
                 f"{config.order} are not reported, and such guests leave up to {left:.0%} of their highest use in "

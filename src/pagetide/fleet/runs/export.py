@@ -12,7 +12,7 @@ _FIGURES = ", ".join(FIGURE_COLUMNS)
 _QUERIES = {
     "held": "SELECT name AS setting, step, sum(held_bytes)::DOUBLE AS held_bytes FROM steps JOIN jobs USING (job) "
     "GROUP BY jobs.setting, name, step ORDER BY jobs.setting, step",
-    "vms": f"SELECT name AS setting, vm, reserved_bytes, {_FIGURES} FROM vms JOIN jobs USING (job) "  # noqa: S608 - our own names
+    "vms": f"SELECT name AS setting, vm, part, reserved_bytes, {_FIGURES} FROM vms JOIN jobs USING (job) "  # noqa: S608 - our own names
     "ORDER BY jobs.setting, job, vms.rowid",
     "plans": "SELECT name AS setting, plan, draw, sum(vms)::BIGINT AS vms, sum(hosts)::BIGINT AS hosts, "
     "sum(host_steps)::BIGINT AS host_steps, sum(pressed_steps)::BIGINT AS pressed_steps, sum(begun)::BIGINT AS begun, "

@@ -58,6 +58,7 @@ class Done(NamedTuple):
         names: of its VMs.
         figures: float64 [vm, FIGURES], as `Held` has them.
         reserved_bytes: float64 [vm], the most memory that each has.
+        parts: int64 [vm], which part of the mixture each has.
         by_step: float64 [step], held for all of them.
         drawn: float64 [draw, part, DRAWN], the sums over the VMs as they are, and then of each draw, by the part of the
             mixture that they have.
@@ -71,6 +72,7 @@ class Done(NamedTuple):
     names: tuple[str, ...] = ()
     figures: npt.NDArray[np.float64] = np.zeros((0, 0))
     reserved_bytes: npt.NDArray[np.float64] = np.zeros(0)
+    parts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
     by_step: npt.NDArray[np.float64] = np.zeros(0)
     drawn: npt.NDArray[np.float64] = np.zeros((0, 0, 0))
     placed: tuple[Placed, ...] = ()
@@ -156,6 +158,7 @@ def _done(job: Job) -> Done:
         names=usage.vms,
         figures=found.series.figures,
         reserved_bytes=usage.capacity_bytes.max(1, initial=0).astype(np.float64),
+        parts=found.series.parts,
         by_step=found.series.held_bytes.sum(0, dtype=np.float64),
         drawn=drawn,
         placed=found.placed,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.fleet.guests.held import CAPACITY, HELD, HELD_MOST, REFAULTED, RETURNED, STEPS, USED
+from pagetide.fleet.guests.response import Response
 from pagetide.fleet.hosts.answering.answer import Answer
 from pagetide.fleet.hosts.pressure import Pressure
 from pagetide.fleet.runs.jobs import Done
@@ -38,7 +39,13 @@ _DRAWN = ("known_steps", "held_byte_steps", "returned_bytes", "refaulted_bytes")
 TABLES: Mapping[str, Mapping[str, str]] = {
     "asked": {"question": "VARCHAR"},
     "jobs": {"job": "BIGINT", "setting": "BIGINT", "name": "VARCHAR"},
-    "vms": {"job": "BIGINT", "vm": "VARCHAR", "reserved_bytes": "BIGINT", **dict.fromkeys(FIGURE_COLUMNS, "BIGINT")},
+    "vms": {
+        "job": "BIGINT",
+        "vm": "VARCHAR",
+        "part": "VARCHAR",
+        "reserved_bytes": "BIGINT",
+        **dict.fromkeys(FIGURE_COLUMNS, "BIGINT"),
+    },
     "steps": {"job": "BIGINT", "step": "BIGINT", "held_bytes": "BIGINT"},
     "draws": {"job": "BIGINT", "draw": "BIGINT", "part": "BIGINT", **dict.fromkeys(_DRAWN, "BIGINT")},
     "placed": {
@@ -89,9 +96,14 @@ class Results:
         if not path.is_file():
             raise ResultsError(f"there is nothing to go on with in {folder}: it has no {DATABASE}")
         results = cls(folder, database.connect(path, _MEMORY_LIMIT))
-        if not results._is_begun:
+        try:
+            if not results._is_begun:
+                raise ResultsError(f"nothing was begun in {path}: delete it, and start without --resume")
+        except BaseException as error:
             results.close()
-            raise ResultsError(f"nothing was begun in {path}: delete it, and start without --resume")
+            if isinstance(error, duckdb.Error):
+                raise database.not_read(path, error) from error
+            raise
         return results
 
     @property
@@ -167,7 +179,8 @@ def _tables_of(done: Done) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a job, as columns of each table."""
     yield "jobs", {"setting": [done.job.setting], "name": np.array([done.job.mixture.name], object)}
     figures = {name: done.figures[:, number] for name, number in FIGURE_COLUMNS.items()}
-    yield "vms", {"vm": np.array(done.names, object), "reserved_bytes": done.reserved_bytes, **figures}
+    names = {"vm": np.array(done.names, object), "part": _names(done.job.mixture.parts)[done.parts]}
+    yield "vms", {**names, "reserved_bytes": done.reserved_bytes, **figures}
     yield "steps", {"step": np.arange(len(done.by_step)), "held_bytes": done.by_step}
     drawn = {name: done.drawn[..., number].ravel() for number, name in enumerate(_DRAWN)}
     draws, parts = (index.ravel() for index in np.indices(done.drawn.shape[:2]))
@@ -180,6 +193,10 @@ def _tables_of(done: Done) -> Iterator[tuple[str, dict[str, Any]]]:
         hosts, spans = (index.ravel() for index in np.indices(shares.shape))
         plans = np.full(shares.size, plan, object)
         yield "heat", {"plan": plans, "host": hosts, "span": spans, "share": shares.ravel()}
+
+
+def _names(parts: Sequence[Response]) -> npt.NDArray[np.object_]:
+    return np.array([part.name for part in parts], object)
 
 
 def _turned(rows: Iterable[tuple[Any, ...]], columns: int) -> list[npt.NDArray[Any]]:
