@@ -1,7 +1,10 @@
 """`python -m benchmarks`: what it prints, and the document that it makes. Measured is nothing here."""
 
 import json
+import os
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import guest_allocator
+from benchmarks import guest_allocator, starting
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
 from benchmarks.operators.looking import median_between
+from benchmarks.planners import whole
 from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
 from benchmarks.prize.lists import Listed, long_lists
@@ -105,6 +109,57 @@ def test_an_interrupted_run_tells_what_it_has(tmp_path: Path, capsys: pytest.Cap
     text = path.read_text()
     assert "### two" in text
     assert "### three" not in text
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        ("print('no memory'); sys.exit(1)", "had no burst: no memory"),
+        ("print('burst 1'); print('burst 2 failed'); sys.exit(1)", "failed: burst 2 failed"),
+    ],
+)
+def test_a_first_run_that_fails_is_no_figure(script: str, sentence: str) -> None:
+    """Neither the time to its end nor to a burst before that passes for a start."""
+    with pytest.raises(RuntimeError, match=sentence):
+        starting.start(os.environ, (sys.executable, "-uc", f"import sys; {script}"))
+    started = starting.start(os.environ, (sys.executable, "-uc", "print('burst 1')"))
+    assert started.first_burst_s >= started.silent_s > 0
+
+
+def test_a_command_that_is_timed_fails_with_a_sentence_and_is_left_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it said is in the error; interrupted, it is killed, and its memory is looked at no more."""
+    with pytest.raises(RuntimeError, match="no usage"):
+        whole.spent([sys.executable, "-c", "import sys; sys.exit('no usage')"])
+    pids: list[int] = []
+
+    def interrupted(pid: int, _: int) -> None:
+        pids.append(pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "wait4", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        whole.spent([sys.executable, "-c", "input()"])
+    assert not Path(f"/proc/{pids[0]}").exists()
+    assert "sampler" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_command_is_timed_to_its_end_and_not_to_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However seldom memory is looked at, it is from the beginning."""
+    monkeypatch.setattr(whole, "_EVERY_S", 3600.0)
+    took = whole.spent([sys.executable, "-c", "sum(range(10**6))"])
+    assert took.wall_s > 0
+    assert took.most_bytes > 0
+
+
+def test_a_fleet_that_fails_is_a_row_without_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other parts are measured nevertheless."""
+
+    def fails(_: object) -> None:
+        raise RuntimeError("pagetide fleet failed: no memory")
+
+    monkeypatch.setattr(whole, "spent", fails)
+    for row in (*whole.month(), *whole.drawn(1000)):
+        assert (row.value, row.ok, row.note) == (None, None, "pagetide fleet failed: no memory")
 
 
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from pagetide.commands import run as run_command
 from pagetide.machine.config import RunConfig
 from pagetide.machine.observer import Machine, Observer
 from pagetide.machine.result import RunResult
+from pagetide.machine.settings.file import make_config
 from pagetide.memory.guest_ram import GuestRamError
 from tests.cli.refusal import assert_refused
 from tests.commands.fake_machine import FakeMachine, machine_with
@@ -306,7 +307,7 @@ def test_a_workload_brings_its_own_defaults(use: Callable[[Make], None]) -> None
     small, plain = seen
     assert (small.ram_bytes, small.eat_share, small.rate_per_s) == (512 << 20, 0.975, 2.0)
     assert small.faults == ("ring=8", "stop@1:2")
-    assert plain == RunConfig()
+    assert plain == make_config()
 
 
 @pytest.mark.parametrize(
