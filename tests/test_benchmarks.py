@@ -162,6 +162,13 @@ def test_a_fleet_that_fails_is_a_row_without_a_figure(monkeypatch: pytest.Monkey
         assert (row.value, row.ok, row.note) == (None, None, "pagetide fleet failed: no memory")
 
 
+def test_a_target_names_both_of_its_bounds() -> None:
+    """A figure that must lie between two says so, and misses it on either side."""
+    rows = [Row("peak", value, "GiB", at_least=2, at_most=3) for value in (1.9, 2.5, 3.1)]
+    assert [(row.target, row.ok) for row in rows] == [("from 2 to 3", ok) for ok in (False, True, False)]
+    assert Row("peak", 1.0, "GiB", at_least=2).target == "at least 2"
+
+
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """A word that is no part is named in one sentence, with those that there are, and nothing is measured."""
     with pytest.raises(SystemExit) as ended:

@@ -52,11 +52,22 @@ def month() -> Iterator[Row]:
 
 
 def drawn(vms: int) -> Iterator[Row]:
-    """So many VMs, under one setting and the two bounds."""
+    """So many VMs, under one setting for one kind of guest, and the two bounds."""
     name = f"fleet, {vms:,} VMs over {_DAYS} days"
     share = vms / MILLION
     with tempfile.TemporaryDirectory(prefix="pagetide-fleet-") as folder:
-        more = ("--drawn", str(vms), "--settings", "linux-9", "--place", "quantile:0.95", "--draws", "0")
+        more = (
+            "--drawn",
+            str(vms),
+            "--settings",
+            "linux-9",
+            "--guests",
+            "anywhere",
+            "--place",
+            "quantile:0.95",
+            "--draws",
+            "0",
+        )
         try:
             took = _run(_written(Path(folder)), Path(folder) / "out", more)
         except RuntimeError as failed:

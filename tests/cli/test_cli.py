@@ -278,7 +278,7 @@ def test_a_configuration_file_sets_what_the_options_do_not(use: Callable[[Make],
     path = tmp_path / "run.toml"
     path.write_text('ram = "64MiB"\norder = 3\n')
     assert cli.main(["run", "--config", str(path), "--order", "4"]) == 0
-    assert made == [RunConfig(ram_bytes=64 << 20, order=4)]
+    assert made == [make_config({"ram": 64 << 20, "order": 4})]
 
 
 def test_a_saved_stream_is_what_another_run_runs(
