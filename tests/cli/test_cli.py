@@ -56,6 +56,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --drop-share 1", "the share dropped must be at least 0 and below 1, not 1.0"),
         ("run --workload web --fault stop@100:1", "s, before the fault stop begins at 100 s"),
         ("run --wake timer --delay 0", "with the timer scan needs a delay above 0 s"),
+        ("run --pcp 4KiB", "per-CPU lists need 1 MiB at least, not 4 KiB"),
         ("run --backing paper", "backing must be memfd or hugetmpfs"),
         ("run --frobnicate", "--frobnicate"),
         ("run --bursts", "--bursts requires an argument"),

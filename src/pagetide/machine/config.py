@@ -150,6 +150,11 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         return min(max(self.ram_bytes // _IN_FLIGHT_SHARE, PAGE_SIZE_BYTES << ORDER_MAX), 64 << 20)
 
     @property
+    def pcp_max_pages(self) -> int:
+        """`pcp_max_bytes` in pages."""
+        return self.pcp_max_bytes // PAGE_SIZE_BYTES
+
+    @property
     def parsed_faults(self) -> tuple[Fault, ...]:
         """The faults, read."""
         return parse_faults(self.faults)
@@ -250,7 +255,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             (1 <= self.vcpus <= VCPUS_MAX, f"there must be from 1 to {VCPUS_MAX} vCPUs, not {self.vcpus}"),
             (
                 self.pcp_max_bytes >= PCP_BYTES_MIN,
-                f"per-CPU lists must have room for {format_size(PCP_BYTES_MIN)} at least, for some batches of pages",
+                f"per-CPU lists need {format_size(PCP_BYTES_MIN)} at least, not {format_size(self.pcp_max_bytes)}",
             ),
             (
                 self.ram_bytes * self.eat_share >= self.vcpus * PAGE_SIZE_BYTES,
