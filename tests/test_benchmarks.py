@@ -15,7 +15,7 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import guest_allocator, starting
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
 from benchmarks.operators.looking import median_between
-from benchmarks.planners import whole
+from benchmarks.planners import three_builds, whole
 from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
 from benchmarks.prize.lists import Listed, long_lists
@@ -160,6 +160,22 @@ def test_a_fleet_that_fails_is_a_row_without_a_figure(monkeypatch: pytest.Monkey
     monkeypatch.setattr(whole, "spent", fails)
     for row in (*whole.month(), *whole.drawn(1000)):
         assert (row.value, row.ok, row.note) == (None, None, "pagetide fleet failed: no memory")
+
+
+def test_a_build_that_breaks_off_is_a_row_without_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other settings have theirs, and no ratio is made of what is missing."""
+    constant = np.full(7200, 2.0)
+
+    def held(setting: str, vm: int) -> tuple[np.ndarray, np.ndarray]:
+        if setting == "scan":
+            raise RuntimeError(f"scan, VM {vm}: out of memory")
+        return constant, constant
+
+    monkeypatch.setattr(three_builds, "held", held)
+    rows = {row.name: row for row in three_builds.run()}
+    assert rows["three VMs' builds, peak of the sum, off"].value == 6.0
+    assert rows["three VMs' builds, peak of the sum, scan"].note == "scan, VM 0: out of memory"
+    assert [name for name in rows if "scan" in name] == ["three VMs' builds, peak of the sum, scan"]
 
 
 def test_a_target_names_both_of_its_bounds() -> None:
