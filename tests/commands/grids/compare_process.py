@@ -18,7 +18,7 @@ from pagetide.jit import JIT_DISABLED
 WAIT_MAX_S = 120.0
 """How long anything may take: with a cold cache two workers compile kernels first."""
 
-SIMULATED_BURSTS = 3 if JIT_DISABLED else 20
+SIMULATED_BURSTS = 3 if JIT_DISABLED else 60
 SETTINGS = f"bursts = {SIMULATED_BURSTS}\nrest = 1.0\neat-share = 0.5\ndelay = 0.1\n"
 """A simulated run of 16 MiB takes some tenths of a second."""
 
