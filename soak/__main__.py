@@ -5,11 +5,11 @@ Ctrl-C ends it with the table so far. Each failure is shown with the command tha
 """
 
 import argparse
+import math
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ from soak.explored import Explored
 from soak.kills import Kills
 from soak.messages import Messages
 from soak.operators.part import Operators
-from soak.part import BrokenError, CutShortError, Part
+from soak.part import CutShortError, Part, reason
 from soak.rings import Rings
 from soak.stamps import Stamps
 from soak.state import Done, Failure, State, StateError, load, save
-from soak.table import as_markdown, as_text, folded
+from soak.table import as_markdown, as_text, folded, page_to_fold_into
 
 PARTS: dict[str, type[Part]] = {
     part.name: part for part in (Explored, Rings, Messages, Kills, Abandoned, Stamps, Operators)
@@ -48,13 +48,6 @@ def _commit() -> str:
         cwd=Path(__file__).parent,
     )
     return found.stdout.strip() or "unknown"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, BrokenError):
-        return str(error)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
 
 
 class Soak:
@@ -92,13 +85,14 @@ class Soak:
         start_s = time.monotonic()
         trials = done.trials
         first = seed = self.state.first_seed + trials
-        end_s, shown_s = min(start_s + self._slice_s, until_s), 0.0
+        end_s, shown_s, left_s = min(start_s + self._slice_s, until_s), 0.0, until_s - start_s
         try:
             with part.session(reached, until_s) as trial:
                 while (now_s := time.monotonic()) < end_s or (seed == first and now_s < until_s):
                     if now_s - shown_s > _SHOW_S:
                         self._show(part, seed, until_s - now_s)
                         shown_s = now_s
+                    left_s = until_s - now_s
                     trial(seed)
                     done.trials += 1
                     seed += 1
@@ -106,7 +100,7 @@ class Soak:
             pass
         except Exception as error:
             done.trials += 1
-            self._fail(part, seed, _reason(error))
+            self._fail(part, seed, reason(error), left_s)
         finally:
             done.seconds += time.monotonic() - start_s
             done.count(reached)
@@ -116,10 +110,12 @@ class Soak:
             f"{part.name}: {done.trials - trials} trials up to seed {seed - 1} in {time.monotonic() - start_s:.0f} s"
         )
 
-    def _fail(self, part: Part, seed: int, what: str) -> None:
+    def _fail(self, part: Part, seed: int, what: str, left_s: float) -> None:
         self.broke += 1
         self._failed[part.name] += 1
-        failure = Failure(part.name, seed, what, part.replay(seed), self._commit)
+        minutes = math.ceil(left_s / 60 * 100) / 100 if part.takes_all else None
+        command = part.replay(seed) + (f" --minutes {minutes:.2f}" if minutes is not None else "")
+        failure = Failure(part.name, seed, what, command, self._commit, minutes=minutes)
         self.state.failures.append(failure)
         self._say(f"BROKE: {part.name}, seed {seed}: {what}\n  replay: {failure.replay}")
 
@@ -137,8 +133,15 @@ def replay(part: Part, seed: int, reached: Counter[str], max_s: float = _REPLAY_
         with part.session(reached, time.monotonic() + max_s) as trial:
             trial(seed)
     except Exception as error:
-        return _reason(error)
+        return reason(error)
     return None
+
+
+def _check(parts: Sequence[Part]) -> None:
+    """Raise StateError if this machine has not what they need."""
+    for part in parts:
+        if lacking := part.lacking():
+            raise StateError(lacking)
 
 
 def _try_one(part: Part, seed: int, max_s: float) -> int:
@@ -159,7 +162,9 @@ def _try_again(folders: Sequence[Path], parts: Sequence[Part]) -> None:
         for failure in state.failures:
             for part in parts:
                 if part.name == failure.part:
-                    broke = replay(part, failure.seed, Counter())
+                    _check([part])
+                    max_s = _REPLAY_MAX_S if failure.minutes is None else 60 * failure.minutes
+                    broke = replay(part, failure.seed, Counter(), max_s)
                     failure.again = f"at {commit}: {broke or _PASSED}"
                     print(f"{failure.part}, seed {failure.seed}: {failure.again}", file=sys.stderr, flush=True)
         save(state, folder)
@@ -197,18 +202,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     only_shown = chosen.table or chosen.again
     usual = [name for name, part in PARTS.items() if only_shown or not part.takes_all]
     names = list(dict.fromkeys(chosen.part or usual))
-    if chosen.seed is not None:
-        if len(names) != 1:
-            parser.error("--seed wants one --part")
-        return _try_one(
-            PARTS[names[0]](), chosen.seed, _REPLAY_MAX_S if chosen.minutes is None else 60 * chosen.minutes
-        )
+    if chosen.seed is not None and len(names) != 1:
+        parser.error("--seed wants one --part")
     folders = chosen.state or [Path(".soak")]
     if len(folders) > 1 and not only_shown:
         parser.error("several --state are for --table and --again")
     parts = [PARTS[name]() for name in names]
+    max_s = _REPLAY_MAX_S if chosen.minutes is None else 60 * chosen.minutes
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
+        if chosen.seed is not None:
+            _check(parts)
+            return _try_one(parts[0], chosen.seed, max_s)
+        if chosen.into is not None:
+            page_to_fold_into(chosen.into)  # that it cannot be is not to be found out after the soak
         if chosen.again:
             _try_again(folders, parts)
         if only_shown:
@@ -218,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _show_table(state, parts, chosen.markdown, chosen.into)
             now = [failure for failure in state.failures if not failure.again.endswith(_PASSED)]
             return STATUS_BROKE if now else 0
+        _check(parts)
         soak = Soak(parts, folders[0], chosen.slice)
         interrupted = _soak_for(soak, _MINUTES if chosen.minutes is None else chosen.minutes)
         _show_table(soak.state, parts, chosen.markdown, chosen.into)
@@ -239,13 +247,17 @@ def _soak_for(soak: Soak, minutes: float) -> bool:
 
 def _show_table(state: State, parts: Sequence[Part], markdown: Path | None, into: Path | None) -> None:
     print(as_text(state, parts))
+    if markdown is not None:
+        _write(markdown, as_markdown(state, parts))
+    if into is not None:
+        _write(into, folded(page_to_fold_into(into), state, parts))
+
+
+def _write(path: Path, page: str) -> None:
     try:
-        if markdown is not None:
-            write_whole(markdown, as_markdown(state, parts).encode())
-        if into is not None:
-            write_whole(into, folded(into.read_text(), state, parts).encode())
+        write_whole(path, page.encode())
     except OSError as error:
-        raise StateError(f"{into or markdown} cannot be written: {error.strerror}") from error
+        raise StateError(f"{path} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

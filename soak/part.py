@@ -1,9 +1,11 @@
 """What a part of the soak is: trials, each replayable from its seed, and the paths that they are to reach."""
 
 import abc
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import ClassVar
 
 Trial = Callable[[int], None]
@@ -45,10 +47,22 @@ class Part(abc.ABC):
             until_s: when, on the monotonic clock, a trial that is still going on is to be cut short.
         """
 
+    def lacking(self) -> str:
+        """What this machine has not that trials need, as a sentence; empty if it has all."""
+        return ""
+
     def told(self) -> str:
         """What the last trial found, beyond what broke, as Markdown."""
         return ""
 
     def replay(self, seed: int) -> str:
-        """The command that tries this seed again."""
+        """The command that tries this seed again; where a trial takes all the time, `--minutes` is to follow."""
         return f".venv/bin/python -m soak --part {self.name} --seed {seed}"
+
+
+def reason(error: Exception) -> str:
+    """What a trial broke, as a sentence."""
+    if isinstance(error, BrokenError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"

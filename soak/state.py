@@ -26,6 +26,7 @@ class Failure(msgspec.Struct):
         replay: the command that tries it again.
         commit: of the tree that it was seen with.
         again: what came of trying it again later, with another tree perhaps.
+        minutes: how long the trial could take, where it takes all that it has: its seed plays as much as fits in that.
     """
 
     part: str
@@ -34,6 +35,7 @@ class Failure(msgspec.Struct):
     replay: str
     commit: str
     again: str = ""
+    minutes: float | None = None
 
 
 class Done(msgspec.Struct):

@@ -3,15 +3,17 @@
 import platform
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from soak.part import Part
-from soak.state import State
+from soak.state import Failure, State, StateError
 
 _AGAIN = (
     "Made by `make soak ARGS='--minutes 60 --markdown docs/soak.md'`; `--table` makes it of what was done before, in "
     "one soak or several, and `--again` first tries what broke. Another commit may make "
     "something else of a seed."
 )
+_BROKE, _NOTHING = "## What broke", "Nothing."
 
 
 def _count(number: int) -> str:
@@ -82,21 +84,21 @@ def as_markdown(state: State, parts: Sequence[Part]) -> str:
         _line(head),
         _line(["---", "---", "--:", "--:", "--:", "--:"]),
         *map(_line, rows),
-        "",
-        "## What broke",
-        "",
+        *("", _BROKE, ""),
+        *(_failures(state.failures) or [_NOTHING]),
     ]
-    if state.failures:
-        lines += [_line(["part", "seed", "what", "commit", "replay", "tried again"]), _line(["---"] * 6)]
-        lines += [
-            _line([one.part, str(one.seed), one.what, one.commit, f"`{one.replay}`", one.again or "no"])
-            for one in state.failures
-        ]
-    else:
-        lines.append("Nothing.")
     for part in parts:
         lines += _sections(state, part)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _failures(failures: Sequence[Failure]) -> list[str]:
+    """A table of them; without any, no line."""
+    rows = [
+        _line([one.part, str(one.seed), one.what, one.commit, f"`{one.replay}`", one.again or "no"]) for one in failures
+    ]
+    head = [_line(["part", "seed", "what", "commit", "replay", "tried again"]), _line(["---"] * 6)]
+    return [*head, *rows] if rows else []
 
 
 def _sections(state: State, part: Part, about: str = "") -> list[str]:
@@ -113,16 +115,42 @@ def _sections(state: State, part: Part, about: str = "") -> list[str]:
     return lines
 
 
+def page_to_fold_into(path: Path) -> str:
+    """What a page of another soak says.
+
+    Raises:
+        StateError: it cannot be read, or has no table of parts.
+    """
+    try:
+        page = path.read_text()
+    except (OSError, UnicodeError) as error:
+        raise StateError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not any(line.startswith("| ") for line in _parted(page)[0].splitlines()):
+        raise StateError(f"{path} has no table of parts; --markdown makes such a page")
+    return page
+
+
 def folded(page: str, state: State, parts: Sequence[Part]) -> str:
     """A page of another soak with what these parts have done, in the place of what it has of them, or at its ends."""
     _, *rows = _rows(state, parts)
     for part, row in zip(parts, rows, strict=True):
         if part.name in state.parts:
-            text, *sections = re.split(r"(?m)^(?=## )", page)
-            others = [section for section in sections if not section.startswith(f"## {part.name}: ")]
+            text, *sections = _parted(page)
+            if not any(section.startswith(_BROKE) for section in sections):
+                sections.insert(0, f"{_BROKE}\n\n{_NOTHING}\n\n")
+            others = "".join(
+                _with_failures(section, state, part.name) if section.startswith(_BROKE) else section
+                for section in sections
+                if not section.startswith(f"## {part.name}: ")
+            )
             mine = "\n".join(_sections(state, part, f"A soak of its own: {_about(state)}."))
-            page = _with_row(text, _line(row), part.name) + "".join(others).rstrip() + f"\n{mine}".rstrip() + "\n"
+            page = _with_row(text, _line(row), part.name) + others.rstrip() + f"\n{mine}".rstrip() + "\n"
     return page
+
+
+def _parted(page: str) -> list[str]:
+    """What is before its sections, and each of them."""
+    return re.split(r"(?m)^(?=## )", page)
 
 
 def _with_row(text: str, row: str, name: str) -> str:
@@ -134,6 +162,21 @@ def _with_row(text: str, row: str, name: str) -> str:
         lines[mine[0]] = row
     else:
         lines.insert(rows[-1] + 1, row)
+    return "\n".join(lines).rstrip() + "\n\n"
+
+
+def _with_failures(section: str, state: State, name: str) -> str:
+    """What broke, with a part's failures in the place of those that are there; the other parts' stay."""
+    head, *new = _failures([one for one in state.failures if one.part == name]) or [""]
+    lines = [line for line in section.splitlines() if not line.startswith(f"| {name} |")]
+    rows = [place for place, line in enumerate(lines) if line.startswith("| ")]
+    if len(rows) == 2 and not new:  # of the table only its head is left
+        lines[rows[0] : rows[1] + 1] = [_NOTHING]
+    elif rows:
+        lines[rows[-1] + 1 : rows[-1] + 1] = new[1:]
+    elif new:
+        place = lines.index(_NOTHING) if _NOTHING in lines else 2
+        lines[place : place + (_NOTHING in lines)] = [head, *new]
     return "\n".join(lines).rstrip() + "\n\n"
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from soak.operators.shift import Crew, play
 from soak.operators.timetable import FAULTS
 from soak.operators.told import as_markdown
-from soak.part import BrokenError, Part, Trial
+from soak.part import BrokenError, CutShortError, Part, Trial, reason
+from tests.operate.metrics.prometheus import find
 
 _DEEDS = ("burst", "burst with a target", "switched itself off", "killed")
 
@@ -28,6 +29,10 @@ class Operators(Part):
         """What guests do, and each fault."""
         return frozenset({*_DEEDS, *(fault.name for fault in FAULTS)})
 
+    def lacking(self) -> str:
+        """A Prometheus."""
+        return "" if find("prometheus") else "there is no prometheus here: as root on Debian, make setup-guests"
+
     def told(self) -> str:
         """Its tables."""
         return self._told
@@ -37,7 +42,14 @@ class Operators(Part):
         """Nothing is shared."""
 
         def trial(seed: int) -> None:
-            found = play(seed, until_s, self._crew)
+            self._told = ""
+            try:
+                found = play(seed, until_s, self._crew)
+            except CutShortError:
+                raise
+            except Exception as error:
+                self._told = f"Seed {seed}: it came to no end. What was not as it must be: {reason(error)}."
+                raise
             self._told = as_markdown(found)
             reached.update(found.done)
             if found.wrong:

@@ -3,13 +3,14 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from pagetide.units import format_size
 from soak.daemons import ReadDaemon, ReadLog, Sentences
 from soak.operators.alarms import Judged, fired, judge
 from soak.operators.books import Books
@@ -26,7 +27,8 @@ _INTERVAL_S = 5.0
 _CLOSING_S = 20.0
 """Of the time, for the books."""
 _LENGTH_MIN_S = 30.0
-_JOIN_MAX_S = 300.0
+_JOIN_MAX_S, _KILLED_MAX_S = 300.0, 10.0
+"""For all actors together to come to their ends, and for those that were killed."""
 _FIGURES = {
     "daemon, RSS": "process_resident_memory_bytes",
     "daemon, descriptors": "process_open_fds",
@@ -112,11 +114,7 @@ def play(seed: int, until_s: float, crew: Crew) -> Found:
         books = [tenant.books for tenant in tenants if tenant.books is not None]
         wrong += [sentence for each in books for sentence in each.wrong()]
         wrong += _wrong_totals(prometheus)
-    wrong += [
-        f"{name} grew by {each.least:.0f} at least"
-        for name, each in growths.items()
-        if each.least > LIMITS[name.rpartition(" ")[2]]
-    ]
+    wrong += grown_too_much(growths)
     return Found(seed, (time.time() - start_s) / 60, timetable.scale, done, growths, judged, books, wrong)
 
 
@@ -160,10 +158,22 @@ def _acting(actors: Sequence[Actor], yard: Yard) -> Iterator[None]:
         yield
     finally:
         yard.timetable.over.set()
-        failures = {actor.name: actor.join(_JOIN_MAX_S) for actor in actors}
+        failures = _joined(actors)
     failed = [f"{name}: {failure}" for name, failure in failures.items() if failure]
     if failed:
         raise BrokenError("; ".join(failed))
+
+
+def _joined(actors: Sequence[Actor]) -> dict[str, str | None]:
+    """Wait for all, at most until one time, and end what the others have left; what went wrong, by name."""
+    end_s = time.monotonic() + _JOIN_MAX_S
+    failures = {actor.name: actor.join(max(0.0, end_s - time.monotonic())) for actor in actors}
+    for actor in actors:
+        actor.kill()
+    end_s = time.monotonic() + _KILLED_MAX_S
+    for actor in actors:
+        actor.join(max(0.0, end_s - time.monotonic()))
+    return failures
 
 
 def _go_on(actors: Sequence[Actor], timetable: Timetable, daemon: ReadDaemon) -> None:
@@ -186,8 +196,17 @@ def _grown(prometheus: Prometheus, series: str, start_s: float, interval_s: floa
     return growth(times_s, [values[at] for at in times_s], [guests[at] for at in times_s])
 
 
+def grown_too_much(growths: Mapping[str, Growth]) -> list[str]:
+    """Figures that grew by more than their limit, as sentences."""
+    return [
+        f"{name} grew by {format_size(each.least) if name.endswith('RSS') else f'{each.least:.0f}'} at least"
+        for name, each in growths.items()
+        if each.least > LIMITS[name.rpartition(" ")[2]]
+    ]
+
+
 def _wrong_totals(prometheus: Prometheus) -> list[str]:
-    """Guests of whose reports something became of nothing, over all times that they were there."""
+    """Guests of whose reports something became of nothing, of those that are still told: not of who left long ago."""
 
     def asked(query: str) -> dict[str, int]:
         found = prometheus.ask("query", query=query)["result"]

@@ -11,7 +11,7 @@ from pagetide.machine.linux.packages import find_linux, find_qemu, find_uml
 from soak.children import PAGETIDE
 from soak.operators.books import Books, books_of
 from soak.operators.timetable import KEPT
-from soak.operators.yard import Actor, Injected, Yard
+from soak.operators.yard import SETTLE_MAX_S, Actor, Injected, Yard
 from tests.clinic.patient import MIB, Patient, fill, qemu_patient, uml_patient
 
 _UML_MIB, _QEMU_MIB = 192, 256
@@ -57,6 +57,7 @@ class Tenant(Actor):
     """
 
     books: Books | None = None
+    _vm: Patient | None = None
 
     def __init__(self, name: str, yard: Yard, boot: tuple[str, Boot], seed: str, faults: Sequence[Injected]) -> None:
         """Do nothing yet; its faults are in the order of time."""
@@ -72,7 +73,8 @@ class Tenant(Actor):
         timetable = self.yard.timetable
         timetable.wait(self._rng.uniform(0, timetable.seconds(1)))
         while True:
-            with self._boot(self._folder, self.yard.socket(self.name)) as vm:
+            self._vm = self._boot(self._folder, self.yard.socket(self.name))
+            with self._vm as vm:
                 self._has_booted(vm, self.kind)
                 self._stay(vm)
                 if timetable.over.is_set():
@@ -80,6 +82,11 @@ class Tenant(Actor):
                     return
                 self._go(vm)
             timetable.wait(timetable.gap_s(self._rng))
+
+    def kill(self) -> None:
+        """End its VM, if that still runs."""
+        if self._vm is not None:
+            self._vm.kill()
 
     def _has_booted(self, vm: Patient, how: str) -> None:
         vm.run(f"echo {_ORDER} >/sys/module/page_reporting/parameters/page_reporting_order")
@@ -147,5 +154,7 @@ class Tenant(Actor):
         vm.run(f"{fill(_BURST_MIB[0])}; rm /mnt/fill")
         vm.settled_bytes(quiet_s=_QUIET_S)
         command = [*PAGETIDE, "ctl", "show", self.name, "--json", "--control", str(self.yard.control)]
-        shown = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        shown = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=SETTLE_MAX_S).stdout
+        )
         return books_of(self.name, self.kind, self._boots, shown, vm.run("cat /proc/meminfo"), vm.held_bytes())

@@ -109,6 +109,9 @@ class Actor:
         self._thread.join(timeout_s)
         return "it does not come to its end" if self._thread.is_alive() else self.failure()
 
+    def kill(self) -> None:
+        """End what would outlive the thread; for who does not come to an end."""
+
     def failure(self) -> str | None:
         """What has gone wrong so far."""
         return None if self._error is None else f"{type(self._error).__name__}: {self._error}"

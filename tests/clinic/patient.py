@@ -107,6 +107,11 @@ class Patient:
         self._process.stdout.close()
         self._process.wait()
 
+    def kill(self) -> None:
+        """End it from another thread, if the block has not ended."""
+        if self._process.returncode is None:
+            os.killpg(self.pid, signal.SIGKILL)
+
     def run(self, command: str, *, status: int = 0) -> str:
         """Have the guest's shell evaluate a line; what it writes."""
         self._tell(command)

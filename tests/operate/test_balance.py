@@ -108,6 +108,15 @@ def test_a_report_that_waits_is_found_by_what_meminfo_does_not_name() -> None:
     waiting = balance(msgspec.structs.replace(evidence, daemon=paused))
     assert (waiting.of(OUT), waiting.of(KERNEL)) == (128 * MIB, MIB)
     assert (balance(evidence).of(OUT), balance(evidence).of(KERNEL)) == (0, 129 * MIB)
+    for balloons, inflated_pages, meminfo, out_mib in (
+        ((GuestBalloon(has_driver=False, features=1 << 5),), 0, {}, 0),
+        ((GuestBalloon(has_driver=True, features=0),), 0, {}, 0),
+        ((GuestBalloon(has_driver=True, features=1 << 5 | 1 << 2),), 100 << 8, {}, 28),
+        ((REPORTS,), 0, {"Zswap": 100 * MIB}, 28),
+    ):
+        other = make_guest({9: 100}, meminfo=guest.meminfo | meminfo, balloons=balloons, inflated_pages=inflated_pages)
+        told = balance(msgspec.structs.replace(evidence, guest=other, daemon=paused))
+        assert told.of(OUT) == out_mib * MIB, (balloons, meminfo)
 
 
 def test_what_is_not_plugged_in_is_not_the_kernels() -> None:

@@ -81,7 +81,11 @@ def test_a_vmm_that_takes_much_itself_is_found() -> None:
         ("postcopy-active", False, "reporting-inhibited-by-migration"),
         ("active", True, "reporting-inhibited-by-migration"),
         ("active", False, "read-by-migration"),
-        ("completed", True, "read-by-migration"),
+        ("cancelling", False, "read-by-migration"),
+        ("setup", False, "coming"),
+        ("wait-unplug", False, "coming"),
+        ("failed", False, "coming"),
+        ("cancelled", False, "coming"),
         (None, True, "coming"),
     ],
 )
@@ -92,16 +96,67 @@ def test_what_a_migration_does_to_shared_memory(status: str | None, takes_snapsh
     assert causes(answered(monitor=monitor)) == ({} if cause == "coming" else {cause: None})
 
 
+def test_a_migration_that_has_ended_is_no_reason_for_ever() -> None:
+    """What was freed since is coming, and how much that is nobody knows; pages that are too large come first."""
+    monitor = monitor_that(migration="completed", takes_snapshot=True)
+    read, coming = answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor).findings
+    assert (read.cause, read.size_bytes) == ("read-by-migration", 500 * MIB)
+    assert (coming.cause, coming.size_bytes, coming.returns_bytes) == ("coming", None, None)
+    assert coming.coming_s == answered(make_guest({9: 250}), held_bytes=GIB).findings[0].coming_s
+    assert causes(answered(monitor=monitor)) == {"read-by-migration": None}
+    huge = answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor, kind="hugetlbfs", page_bytes=GIB)
+    assert list(causes(huge)) == ["pages-larger-than-blocks"]
+
+
 @pytest.mark.parametrize(
-    ("state", "cause"),
-    [("running", "coming"), (None, "coming"), ("paused", "vm-stopped"), ("postmigrate", "vm-stopped")],
+    ("state", "command"),
+    [
+        ("paused", "cont"),
+        ("prelaunch", "cont"),
+        ("io-error", "cont"),
+        ("suspended", "system_wakeup"),
+        ("shutdown", "system_reset"),
+        ("internal-error", "system_reset"),
+        ("postmigrate", "quit"),
+        ("inmigrate", None),
+        ("finish-migrate", None),
+        ("save-vm", None),
+        ("restore-vm", None),
+        ("a state to come", None),
+    ],
 )
-def test_a_vm_that_does_not_run_reports_nothing(state: str | None, cause: str) -> None:
-    """What could be reported is not coming; once it has been migrated away, QEMU here can end."""
+def test_a_vm_that_does_not_run_reports_nothing(state: str, command: str | None) -> None:
+    """What could be reported is not coming; how it goes on is by its state, and from some it does by itself."""
     found = answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor_that(run_state=state))
-    assert causes(found) == {cause: 500 * MIB}
-    if cause == "vm-stopped":
-        assert found.findings[0].remedies[0].command == ("quit" if state == "postmigrate" else "cont")
+    assert causes(found) == {"vm-stopped": 500 * MIB}
+    assert [each.command for each in found.findings[0].remedies] == ([] if command is None else [command])
+    assert found.findings[0].returns_bytes == (None if command is None else 500 * MIB)
+
+
+@pytest.mark.parametrize("state", ["running", None])
+def test_a_vm_that_runs_is_not_stopped(state: str | None) -> None:
+    """Nor is one of which nobody was asked."""
+    found = answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor_that(run_state=state))
+    assert causes(found) == {"coming": 500 * MIB}
+
+
+def test_nobody_is_told_to_end_what_a_postcopy_still_needs() -> None:
+    """Where the VM arrives it is the migration, whatever its state; where it left, there is nothing to do but wait."""
+    for state, cause in (("paused", "reporting-inhibited-by-migration"), ("postmigrate", "vm-stopped")):
+        monitor = monitor_that(run_state=state, migration="postcopy-paused")
+        (finding,) = answered(make_guest({9: 250}), held_bytes=GIB, monitor=monitor).findings
+        assert finding.cause == cause
+    assert finding.remedies == ()
+    assert "still on their way there" in finding.sentence
+
+
+def test_what_is_held_and_what_is_out_are_told_apart() -> None:
+    """In the evidence of a guest that waits: of 200 MiB that are free no more are held, and 128 MiB are out."""
+    guest = make_guest({9: 100}, meminfo={"SUnreclaim": GIB - 200 * MIB - 129 * MIB})
+    (finding,) = answered(guest, held_bytes=GIB, daemon=replace(daemon_that(), is_paused=True)).findings[:1]
+    assert (finding.cause, finding.size_bytes) == ("reporting-paused", 328 * MIB)
+    assert any(each.endswith("; 200 MiB of these are held") for each in finding.evidence)
+    assert any(each.startswith("up to 128 MiB more are out") for each in finding.evidence)
 
 
 def test_what_a_migration_reads_of_private_memory_costs_nothing() -> None:

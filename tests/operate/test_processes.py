@@ -117,7 +117,13 @@ RAM, OTHER = "-object memory-backend-ram,id=r,size=512M", "-object memory-backen
     [
         ("-m 512", (), [512]),
         ("-m size=1G,slots=2,maxmem=4G", (), [1024]),
-        ("", (), [128]),
+        ("-m 128 -m 1.5G -m slots=2", (), [1536]),
+        ("-m 0x60", (), [96]),
+        ("-m 0x600000f", (), [96 + 15 / MIB]),
+        ("-m 0x40M", (), [64]),
+        ("-m 104857600b", (), [100]),
+        ("-machine pc,memory-backend=r -object memory-backend-memfd,id=r,size=1.5G", (), [1536]),
+        ("-machine memory-backend=r -object memory-backend-memfd,id=r,size=0x4000000", (), [64]),
         (f"-m 512M {RAM} -machine pc,memory-backend=r", (), [512]),
         ('-m 512M -object {"qom-type":"memory-backend-ram","id":"r","size":1048576} -M memory-backend=r', (), [1]),
         (f"-m 768M {RAM} {OTHER} -numa node,memdev=r -numa node,memdev=o", (), [512, 256]),
@@ -127,10 +133,33 @@ RAM, OTHER = "-object memory-backend-ram,id=r,size=512M", "-object memory-backen
         ("-m 512M", (512, 256), [512, 256]),
     ],
 )
-def test_a_guests_memory_is_read_from_qemus_options(words: str, told: tuple[int, ...], sizes_mib: list[int]) -> None:
+def test_a_guests_memory_is_read_from_qemus_options(words: str, told: tuple[int, ...], sizes_mib: list[float]) -> None:
     """Backends that the machine, a node or a memory device has; the monitor knows those that were plugged in."""
     found = backends_of("QEMU", words.split(), [size_mib * MIB for size_mib in told])
     assert found == [size_mib * MIB for size_mib in sizes_mib]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "-readconfig vm.cfg",
+        "-m slots=2",
+        "-m 1.5",
+        "-m 1,5G",
+        f"-m 512M {RAM} -numa node,memdev=r -numa node,memdev=o",
+        f"-m 1G {RAM} -machine memory-backend=r {OTHER.replace('256M', 'half')} -device pc-dimm,memdev=o",
+        "-m 512M -device virtio-mem-pci,memdev=r",
+    ],
+)
+def test_a_size_that_is_not_understood_leaves_it_to_names(words: str) -> None:
+    """A size that was made up, or one of several, would have another mapping of the process taken for memory."""
+    found = backends_of("QEMU", words.split(), ())
+    heap, ram = "7f0000000000-7f000c800000 rw-p 00000000 00:00 0", "7f1000000000-7f1060000000 rw-s 00000000 00:01 77"
+    (named,), is_guessed = guest_ram(
+        "QEMU", list(read_smaps(f"{heap}\n{ram} /memfd:memory-backend-memfd (deleted)\n")), found
+    )
+    assert ([each.inode for each in named], is_guessed) == ([77], False)
 
 
 def test_memory_that_has_a_name_may_be_one_node_of_two() -> None:

@@ -2,13 +2,15 @@
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pagetide.machine.qemu.qmp import QmpError
@@ -23,6 +25,9 @@ from pagetide.operate.host.monitor_facts import MonitorFacts, VirtioMem
 from pagetide.operate.page import page
 from pagetide.operate.picture import picture
 from pagetide.operate.sizes import LARGEST
+from pagetide.operate.watch import host_vms
+from pagetide.operate.watch.host_vms import HostVms
+from pagetide.operate.watch.told_guests import ask_daemon
 from pagetide.units import GIB, MIB
 from tests.operate.scripted_server import served
 from tests.operate.test_balance import make_guest, make_vm
@@ -234,6 +239,7 @@ def test_an_agent_that_lies_is_one_sentence(tmp_path_factory: pytest.TempPathFac
 
 
 @given(st.binary(max_size=60))
+@example(b'{"guests":' + b"[" * 100_000)
 def test_what_is_no_daemon_is_an_error_that_is_caught(tmp_path_factory: pytest.TempPathFactory, said: bytes) -> None:
     """Whoever listens at the control socket."""
     name = tmp_path_factory.getbasetemp() / "control"
@@ -243,6 +249,44 @@ def test_what_is_no_daemon_is_an_error_that_is_caught(tmp_path_factory: pytest.T
         client.recv(4096)
         client.sendall(said + b"\n")
 
-    with served(name, serve) as path, pytest.raises((OSError, msgspec.MsgspecError)) as told:
-        daemon_guests(path, timeout_s=60.0)
-    assert not isinstance(told.value, TimeoutError)
+    for ask in (lambda path: daemon_guests(path, timeout_s=60.0), lambda path: list(ask_daemon(path))):
+        with served(name, serve) as path, pytest.raises((OSError, msgspec.MsgspecError)) as told:
+            ask(path)
+        assert not isinstance(told.value, TimeoutError)
+        name.unlink(missing_ok=True)
+
+
+_CIRCLE = ["-chardev", "socket,id=c,path=circle", "-device", "vhost-user-test-device-pci,chardev=c,virtio-id=5"]
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("ram", ["-device", '{"a":' + "[" * 100_000]),
+        ("ram", ["-object", '{"a":' + "[" * 100_000, "-m", "1" * 5000]),
+        ("ram", _CIRCLE),
+        ("ram\rRss: x kB", []),
+        ("ram\x0cSwap: x kB", []),
+        ("ram\u20287f0000000000-7f0008000000 rw-s 00000000 00:01 77", []),
+    ],
+)
+def test_a_process_that_only_looks_like_a_vm_is_a_row_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, words: list[str]
+) -> None:
+    """Anybody on this host can have such options, such links and files with such names; all others are seen, too."""
+    (tmp_path / "circle").symlink_to("circle")
+    program = tmp_path / "qemu-system-test"
+    program.symlink_to(sys.executable)
+    code = (
+        f"import mmap, sys; f = open({file!r}, 'wb+'); f.truncate(64 << 20)\n"
+        "m = mmap.mmap(f.fileno(), 64 << 20); m[0] = 1; print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [program, "-c", code, *words], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        monkeypatch.setattr(host_vms, "find_vms", lambda: [process.pid])
+        (vm,) = HostVms().look()
+        process.kill()
+    assert (vm.facts.ram_bytes, vm.sockets) == (64 * MIB, frozenset())

@@ -16,6 +16,8 @@ import pytest
 
 from soak import __main__ as program
 from soak.daemons import Sentences
+from soak.operators import part as operators
+from soak.operators.part import Operators
 from soak.part import BrokenError, Part, Trial
 from soak.state import StateError, load
 
@@ -92,6 +94,34 @@ def test_what_broke_is_a_row_with_the_command_that_replays_it(
     assert program.main(["--part", "counting", "--seed", str(failure.seed + 1)]) == 0
 
 
+def test_a_seed_that_took_all_the_time_is_tried_again_with_as_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command names its minutes, and `--again` gives them."""
+    monkeypatch.setattr(Counting, "breaks", True)
+    monkeypatch.setattr(Counting, "takes_all", True)
+    arguments = ["--part", "counting", "--state", str(tmp_path)]
+    assert program.main([*arguments, "--minutes", "0.01"]) == program.STATUS_BROKE
+    failure = load(tmp_path).failures[0]
+    assert failure.replay.endswith(f"--seed {failure.seed} --minutes 0.01")
+    given: list[float] = []
+    monkeypatch.setattr(program, "replay", lambda part, seed, reached, max_s: given.append(max_s))
+    program.main([*arguments, "--again"])
+    assert set(given) == {0.6}
+
+
+@pytest.mark.parametrize("more", [[], ["--seed", "1"]])
+def test_what_this_machine_lacks_is_a_sentence(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Prometheus no shift is begun: status 2."""
+    monkeypatch.setattr(operators, "find", lambda name: None)
+    monkeypatch.setattr(program, "PARTS", {"operators": Operators})
+    arguments = ["--part", "operators", "--minutes", "0.002", "--state", str(tmp_path), *more]
+    assert program.main(arguments) == program.STATUS_USAGE
+    assert capsys.readouterr().err == "soak: there is no prometheus here: as root on Debian, make setup-guests\n"
+
+
 def test_what_broke_is_tried_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +173,51 @@ def test_a_part_is_put_into_a_page_of_others(tmp_path: Path, monkeypatch: pytest
     assert lines[5].startswith(f"| counting | a seed | {trials} | ")
     for once in ("## counting: what the last trial found", "All is told.", "## counting: paths", "- neither"):
         assert lines.count(once) == 1
+
+
+def test_what_a_part_broke_is_put_into_the_page_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of its older failures, beside the others' and before what is written below; once mended, not."""
+    others = "| rings | 5 | it | abc | `replay` | no |"
+    page, head = tmp_path / "soak.md", "# Soak\n\n| part | trials |\n| --- | --- |\n| rings | 7 |\n\n## What broke\n\n"
+    arguments = ["--minutes", "0.002", "--into", str(page), "--state"]
+    for had in ("Nothing.", f"| part | seed |\n| --- | --- |\n| counting | 3 | old | abc | `x` | no |\n{others}"):
+        page.write_text(f"{head}{had}\n\nBy hand.\n\n## rings: paths\n")
+        folder = tmp_path / str(len(had))
+        monkeypatch.setattr(Counting, "breaks", True)
+        while program.main([*arguments, str(folder)]) == 0:
+            pass
+        broke = page.read_text().split("## ")[1]
+        seeds = [f"| counting | {one.seed} | it is \\| a tenth |" for one in load(folder).failures]
+        assert [line[: len(seeds[0])] for line in broke.splitlines() if line.startswith("| counting")] == seeds
+        assert (others in broke, "old" in broke, "Nothing." in broke) == (others in had, False, False)
+        assert broke.endswith(" no |\n\nBy hand.\n\n")
+        monkeypatch.setattr(Counting, "breaks", False)
+        assert program.main([*arguments, str(tmp_path / "mended")]) == 0
+        assert "| counting" not in page.read_text().split("## ")[1]
+        assert ("Nothing." in page.read_text()) == (others not in had)
+
+
+@pytest.mark.parametrize("page", [None, "# Soak\n\nNothing yet.\n"])
+def test_a_page_that_nothing_can_be_put_into_is_told_first(
+    page: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that there is not, and one without a table: status 2, and no seed was tried."""
+    path = tmp_path / "soak.md"
+    if page is not None:
+        path.write_text(page)
+    arguments = ["--minutes", "0.002", "--state", str(tmp_path), "--into", str(path)]
+    assert program.main(arguments) == program.STATUS_USAGE
+    assert f"soak: {path} " in capsys.readouterr().err
+    assert Counting.seeds == []
+
+
+def test_the_page_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not the other one that was asked for."""
+    page, nowhere = tmp_path / "soak.md", tmp_path / "nowhere" / "new.md"
+    page.write_text("# Soak\n\n| part | trials |\n| --- | --- |\n")
+    arguments = ["--table", "--state", str(tmp_path), "--into", str(page), "--markdown", str(nowhere)]
+    assert program.main(arguments) == program.STATUS_USAGE
+    assert f"{nowhere} cannot be written" in capsys.readouterr().err
 
 
 def test_a_state_that_cannot_be_read_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

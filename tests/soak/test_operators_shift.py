@@ -1,23 +1,30 @@
 """The soak as an operator sees it: a short shift is all right, and what would not be is seen."""
 
+import os
 import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
+from threading import Semaphore
 from typing import Any
 
 import pytest
 
 from pagetide.host.memory.ledger import WORD_NAMES
+from soak.operators import part as operators
+from soak.operators import shift
 from soak.operators.alarms import Firing, fired, judge
 from soak.operators.books import Account, Books, accounts_of
-from soak.operators.growth import growth
+from soak.operators.growth import Growth, growth
 from soak.operators.part import Operators
-from soak.operators.shift import Crew
+from soak.operators.shift import Crew, Found, grown_too_much
+from soak.operators.tenants import Tenant
 from soak.operators.timetable import FAULTS, GIVEN_UP, KEPT, RESET, ROUND_MIN, SEALED, Timetable, scaled
-from soak.operators.yard import Injected
-from soak.part import CutShortError
+from soak.operators.yard import Injected, Yard
+from soak.part import BrokenError, CutShortError
+from tests.clinic.patient import Patient
 from tests.operate.metrics.prometheus import RULES
 from tests.real_guests import real_guests
 
@@ -37,6 +44,78 @@ def test_a_short_shift() -> None:
     assert "What was not as it must be: nothing." in part.told()
     assert "No other alert fired." in part.told()
     assert part.told().count("| vm0") == 3
+
+
+def test_what_a_shift_found_is_not_told_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that breaks down says so in its own words, and one that is cut short says nothing."""
+    found: list[Found | Exception] = [
+        Found(1, 1.0, 1.0, Counter(), {}, [], [], []),
+        BrokenError("the daemon ended"),
+        CutShortError(),
+    ]
+
+    def play(*_: object) -> Found:
+        each = found.pop(0)
+        if isinstance(each, Exception):
+            raise each
+        return each
+
+    monkeypatch.setattr(operators, "play", play)
+    part = Operators()
+    with part.session(Counter(), 0.0) as trial:
+        trial(1)
+        assert "What was not as it must be: nothing." in part.told()
+        with pytest.raises(BrokenError):
+            trial(2)
+        assert part.told() == "Seed 2: it came to no end. What was not as it must be: the daemon ended."
+        with pytest.raises(CutShortError):
+            trial(3)
+        assert part.told() == ""
+
+
+def test_who_hangs_is_ended_and_all_are_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two VMs that answer nothing neither is left, and the second is given no time of its own."""
+    monkeypatch.setattr(shift, "_JOIN_MAX_S", 1.0)
+    timetable, there, waits_s = Timetable(60.0), Semaphore(0), list[float]()
+    vms: list[Patient] = []
+
+    class Waited(Tenant):
+        def start(self) -> None:
+            super().start()
+            assert there.acquire(timeout=60)
+
+        def join(self, timeout_s: float) -> str | None:
+            waits_s.append(timeout_s)
+            return super().join(timeout_s)
+
+    def boot(*_: object) -> Patient:
+        vms.append(Patient(["sh", "-c", "echo @ready; exec sleep 1000"], MIB, ""))
+        there.release()
+        return vms[-1]
+
+    yard = Yard(tmp_path, tmp_path / "control", timetable, 1.0, Counter())
+    tenants = [Waited(name, yard, ("none", boot), name, []) for name in ("vm01", "vm02")]
+    timetable.over.set()
+    with pytest.raises(BrokenError, match=r"vm01: it does not .*; vm02: it does not"), shift._acting(tenants, yard):
+        pass
+    assert sum(waits_s[:2]) < 1.5
+    for vm in vms:
+        with pytest.raises(ProcessLookupError):
+            os.kill(vm.pid, 0)
+
+
+def test_growth_is_told_with_its_unit() -> None:
+    """Memory as sizes, descriptors as a number; what stays within its limit is not told."""
+    grown = Growth(0.0, 0.0, 3.0 * MIB, 0.0, 1.0)
+    figures = {
+        "daemon, RSS": grown,
+        "metrics, descriptors": grown._replace(per_hour=5.0),
+        "metrics, RSS": Growth(*[0.0] * 5),
+    }
+    assert grown_too_much(figures) == [
+        "daemon, RSS grew by 3 MiB at least",
+        "metrics, descriptors grew by 5 at least",
+    ]
 
 
 def test_a_shift_that_is_too_short_shows_nothing() -> None:

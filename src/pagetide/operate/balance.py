@@ -54,6 +54,7 @@ _FREE = (PCP, BELOW_ORDER, BLOCKED, OUT)
 _LISTED = (
     "Active(anon)", "Inactive(anon)", "Active(file)", "Inactive(file)", "Unevictable", "SReclaimable", "SUnreclaim"
 )  # fmt: skip
+_KERNELS = ("KernelStack", "PageTables", "SecPageTables", "Percpu", "VmallocUsed", "Zswap")
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,11 +177,16 @@ def _sizes(guest: GuestFacts, ram_bytes: int, order: int, out: int) -> _Guest:
 
 
 def out_bytes(evidence: Evidence) -> int:
-    """What is out in a report that waits: pages of which a guest's meminfo says nothing but that there are so many."""
+    """The most that is out in a report that waits: of its pages a guest's meminfo says but that there are so many.
+
+    So it does of others of the kernel's own, such as zram's.
+    """
     guest = evidence.guest
-    if guest is None or not evidence.answers_no_report:
+    if guest is None or not evidence.answers_no_report or not is_reporting(guest):
         return 0
-    known = guest.memory("MemFree", *_LISTED, "KernelStack", "PageTables", "SecPageTables", "Percpu", "VmallocUsed")
+    known = guest.memory("MemFree", *_LISTED, *_KERNELS)
+    if any(each.features >> DEFLATE_ON_OOM_BIT & 1 for each in guest.balloons):
+        known += guest.balloon_bytes
     pools = sum(pool.page_bytes * pool.pages for pool in guest.pools)
     left = guest.memory("MemTotal") - known - pools - guest.pcp_bytes
     block_bytes = guest.page_bytes << reporting_order(guest)

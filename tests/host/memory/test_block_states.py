@@ -1,6 +1,7 @@
 """The page map of a guest: what each of its blocks of 2 MiB is to its host."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -150,3 +151,12 @@ def test_a_file_that_holds_all_that_it_can_needs_no_question(guest: Guest) -> No
     assert guest.states() == "hhhhfhhh"
     guest.give_back(66 * BLOCK, BLOCK)
     assert guest.states() == "hhhhfrhh"
+
+
+@pytest.mark.parametrize(("end", "states"), [(0, "nnnnnnnn"), (2 * BLOCK, "hhnnnnnn"), (6 * BLOCK, "hhhhhhnn")])
+def test_a_file_that_was_cut_short_holds_nothing_behind_its_end(guest: Guest, end: int, states: str) -> None:
+    """Though it holds all that it can, as an empty one does, too."""
+    os.truncate(guest.fd, end)
+    if end:
+        guest.touch(0, end // PAGE)
+    assert guest.states() == states

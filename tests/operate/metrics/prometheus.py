@@ -16,10 +16,15 @@ STARTS_MAX_S = 60.0
 RULES = Path(__file__).parents[3] / "deploy/prometheus/pagetide-rules.yml"
 
 
+def find(name: str) -> str | None:
+    """Where `prometheus` or `promtool` is, if anywhere."""
+    place = guests_folder() / "bin" / name
+    return str(place) if place.exists() else which(name)
+
+
 def program(name: str) -> str:
     """`prometheus` or `promtool`. CI must have them; elsewhere a test without them is skipped, and says what to do."""
-    place = guests_folder() / "bin" / name
-    found = str(place) if place.exists() else which(name)
+    found = find(name)
     if found is None:
         lacking(f"there is no {name} here: as root on Debian, make setup-guests")
     return found
@@ -55,7 +60,9 @@ class Prometheus:
 
     def ask(self, what: str, **query: str) -> Any:
         """Its answer's data."""
-        with urllib.request.urlopen(f"{self._url}/{what}?{urllib.parse.urlencode(query)}") as answer:
+        with urllib.request.urlopen(
+            f"{self._url}/{what}?{urllib.parse.urlencode(query)}", timeout=STARTS_MAX_S
+        ) as answer:
             return json.load(answer)["data"]
 
     def value(self, expression: str) -> float | None:

@@ -59,6 +59,22 @@ def test_what_is_not_counted_is_not_known() -> None:
     curves = history.curves("b", 10.0)
     assert curves["held_bytes"] == [2000 * MIB, MIB]
     assert [curves[name] for name in GROWING] == [[None, None]] * len(GROWING)
+    history.add(1.0, [])
+    assert [history.curves("b", 10.0)[name] for name in GROWING] == [[None, None, None]] * len(GROWING)
+
+
+def test_what_is_not_counted_is_not_known_over_a_long_time_either() -> None:
+    """In the parts of a day, in fewer points, and once the VM has gone, or is the daemon's guest."""
+    history = History()
+    for look in range(FINE_LOOKS):
+        history.add(look * 0.5, [seen_by_kernel("b", 7)])
+    for after in ([], [seen("b")]):
+        history.add(history.curves("b", 1.0)["t_s"][-1] + COARSE_S, after)
+        for span_s in (FINE_LOOKS * 0.5 - 1, 86400):
+            curves = history.curves("b", span_s)
+            assert curves["held_bytes"][0] == 2000 * MIB
+            assert [curves[name][-2] for name in GROWING] == [None] * len(GROWING)
+            assert curves[GROWING[0]][-1] == (0 if after else None)
 
 
 def test_an_account_that_begins_anew_has_returned_nothing_yet() -> None:

@@ -81,21 +81,24 @@ class BlockNotes:
     def states(self, first: int, count: int, file: FileOfRegion) -> bytes:
         """The letters of these blocks, of as many as there are."""
         if first == 0:
-            self._begin_round(file.fd)
+            self._begin_round(file.fd, file.offset_bytes + (self._pages << PAGE_SHIFT))
         states = np.zeros(min(count, self.blocks - first), np.uint8)
         room = room_after(file.marks_address, self._pages << PAGE_SHIFT)
         _find_states(*file, room, self._before_pages, self._pages, self._notes, self._round, first, states)
         return states.tobytes()
 
-    def _begin_round(self, fd: int) -> None:
-        """Begin a map: see whether what was there as a whole can still be so, or all of it must."""
+    def _begin_round(self, fd: int, end_bytes: int) -> None:
+        """Begin a map: see whether what was there as a whole can still be so, or all of it must.
+
+        A file that was cut short of `end_bytes`, the region's end, has not all of it, however much it holds.
+        """
         self._round += 1
         if fd >= 0:
             told = os.fstat(fd)
             held = told.st_blocks * _BLOCK_BYTES
             if held < self._whole_pages() << PAGE_SHIFT:
                 self._notes &= ~np.uint8(_WHOLE)
-            elif held >= told.st_size:
+            elif held >= told.st_size >= end_bytes:
                 self._notes |= np.uint8(_WHOLE | _WAS_HELD)
 
     def _whole_pages(self) -> int:

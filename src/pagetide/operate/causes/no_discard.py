@@ -1,6 +1,6 @@
 """Why what a guest reports is not discarded: by how its memory is held, or since somebody has stopped it."""
 
-from pagetide.operate.balance import PAGE_POISON_BIT, out_bytes
+from pagetide.operate.balance import OUT, PAGE_POISON_BIT, REPORTABLE, balance
 from pagetide.operate.causes.finding import Finding, Remedy
 from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
@@ -19,6 +19,26 @@ _TAKING = "the guest has little free for a moment"
 
 _POSTCOPY = {"postcopy-active", "postcopy-paused", "postcopy-recover", "postcopy-recover-setup"}
 _SNAPSHOT = {"setup", "active"}
+_READS = {"active", "pre-switchover", "device", "cancelling", "colo"}
+HAS_READ = "completed"
+"""The status of a migration that read all of the memory once, maybe long ago."""
+
+_CONT = Remedy(where="QEMU", command="cont", note="virsh resume for libvirt's")
+_RESET = Remedy(where="QEMU", command="system_reset", note="and then cont; virsh reset for libvirt's")
+_GO_ON = {
+    "paused": _CONT,
+    "prelaunch": _CONT,
+    "io-error": Remedy(where="QEMU", command="cont", note="once its disk works again; virsh resume for libvirt's"),
+    "suspended": Remedy(where="QEMU", command="system_wakeup", note="virsh dompmwakeup for libvirt's"),
+    "shutdown": _RESET,
+    "internal-error": _RESET,
+    "guest-panicked": _RESET,
+    "postmigrate": Remedy(where="QEMU", command="quit", note="if it runs elsewhere; otherwise cont"),
+}
+"""How a VM goes on from a state (runstate_transitions_def, system/runstate.c, QEMU 10); from others it does by itself,
+or by who stopped it."""
+
+_AWAY = {"finish-migrate", "postmigrate"}
 
 
 def no_discard(evidence: Evidence, size_bytes: int | None) -> Finding | None:
@@ -38,17 +58,23 @@ def no_discard(evidence: Evidence, size_bytes: int | None) -> Finding | None:
 def no_discard_now(evidence: Evidence, size_bytes: int | None) -> Finding | None:
     """Why reports are answered and nothing is discarded, where the balloon is as it should be; None if it is."""
     monitor, guest = evidence.monitor, evidence.guest
+    if monitor is not None and monitor.migration in _POSTCOPY and monitor.run_state not in _AWAY:
+        return _migrating(evidence, size_bytes, "its pages are still on their way here (postcopy)")
     if monitor is not None and monitor.run_state not in {None, "running"}:
         return _not_running(evidence, size_bytes)
-    if monitor is not None and monitor.migration in _POSTCOPY:
-        return _migrating(evidence, size_bytes, "its pages are still on their way here (postcopy)")
     if monitor is not None and monitor.takes_snapshot and monitor.migration in _SNAPSHOT:
         return _migrating(evidence, size_bytes, "its pages are being saved while it runs (background-snapshot)")
     if guest is not None and _wants_its_pattern(guest):
         return _poisoned(evidence, size_bytes)
-    if monitor is not None and monitor.migration is not None and any(part.is_shared for part in evidence.vm.ram):
-        return _read(evidence, size_bytes)
     return None
+
+
+def read_by_migration(evidence: Evidence, size_bytes: int | None) -> Finding | None:
+    """What a migration has read of shared memory, or reads; None if none does, or it is not known to have."""
+    monitor = evidence.monitor
+    if monitor is None or monitor.migration not in {*_READS, HAS_READ}:
+        return None
+    return _read(evidence, size_bytes) if any(part.is_shared for part in evidence.vm.ram) else None
 
 
 def _wants_its_pattern(guest: GuestFacts) -> bool:
@@ -56,16 +82,16 @@ def _wants_its_pattern(guest: GuestFacts) -> bool:
     return tells and not POISONS.isdisjoint(guest.parameters)
 
 
-def free_in_guest(evidence: Evidence, size_bytes: int | None) -> tuple[str, ...]:
+def free_in_guest(evidence: Evidence) -> tuple[str, ...]:
     """What the guest has free, and how much of that is held, as evidence; nothing without its text."""
     guest = evidence.guest
-    if guest is None or size_bytes is None:
+    if guest is None:
         return ()
     free, order = guest.memory("MemFree"), reporting_order(guest)
-    large = format_size(sort_free(guest, order).reportable)
+    large, held = format_size(sort_free(guest, order).reportable), format_size(balance(evidence).of(REPORTABLE))
     return (
         f"{format_size(free)} are free in the guest (MemFree)",
-        f"{large} of that in blocks of order {order} and more (buddyinfo); {format_size(size_bytes)} of these are held",
+        f"{large} of that in blocks of order {order} and more (buddyinfo); {held} of these are held",
     )
 
 
@@ -81,7 +107,7 @@ def _stopped(evidence: Evidence, size_bytes: int | None) -> Finding:
         sentence=f"Somebody has {word} this guest: what it reports is not discarded{lost}.",
         evidence=(
             f"the daemon says that it is {word}",
-            *free_in_guest(evidence, size_bytes),
+            *free_in_guest(evidence),
             *(() if is_inhibited else _unanswered(evidence)),
         ),
         remedies=(Remedy(where="pagetide", command=f"pagetide ctl {undo} GUEST"),),
@@ -92,9 +118,10 @@ def _stopped(evidence: Evidence, size_bytes: int | None) -> Finding:
 
 def _unanswered(evidence: Evidence) -> tuple[str, ...]:
     """What a guest whose report nobody answers has taken out of its free lists."""
-    if evidence.guest is None or not (out := out_bytes(evidence)):
+    if not (out := balance(evidence).of(OUT)):
         return ()
-    return (f"{format_size(out)} more are out in a report that is not answered: MemTotal, less all that meminfo names",)
+    most = f"up to {format_size(out)} more are out in a report that is not answered"
+    return (f"{most}: MemTotal, less all that meminfo names",)
 
 
 def _pinned(evidence: Evidence, size_bytes: int | None) -> Finding:
@@ -105,7 +132,7 @@ def _pinned(evidence: Evidence, size_bytes: int | None) -> Finding:
         "it frees is discarded.",
         evidence=(
             "a device of vfio or vDPA on the command line, or among what the process has open (/proc/PID/fd)",
-            *free_in_guest(evidence, size_bytes),
+            *free_in_guest(evidence),
         ),
         remedies=(Remedy(where="VM", command="no passed-through device", note="from the next start on"),),
         returns_bytes=size_bytes,
@@ -118,7 +145,7 @@ def _locked(evidence: Evidence, size_bytes: int | None) -> Finding:
         cause="memory-locked",
         size_bytes=size_bytes,
         sentence="The VMM has locked the guest's memory, and madvise(MADV_DONTNEED) refuses to discard what is locked.",
-        evidence=("VmFlags of the guest's memory have `lo` (smaps)", *free_in_guest(evidence, size_bytes)),
+        evidence=("VmFlags of the guest's memory have `lo` (smaps)", *free_in_guest(evidence)),
         remedies=(
             Remedy(where="QEMU", command="no -overcommit mem-lock=on", note="from the next start on"),
             Remedy(where="libvirt", command="no <locked/> in <memoryBacking>", note="from the next start on"),
@@ -136,7 +163,7 @@ def _private(evidence: Evidence, size_bytes: int | None) -> Finding:
         "balloon is behind a socket.",
         evidence=(
             "the mapping is private (rw-p in smaps)",
-            *free_in_guest(evidence, size_bytes),
+            *free_in_guest(evidence),
             *_unanswered(evidence),
         ),
         remedies=(
@@ -154,22 +181,28 @@ def _private(evidence: Evidence, size_bytes: int | None) -> Finding:
 
 def _not_running(evidence: Evidence, size_bytes: int | None) -> Finding:
     assert evidence.monitor is not None
-    state = evidence.monitor.run_state
-    if state == "postmigrate":
+    state = evidence.monitor.run_state or ""
+    remedy = _GO_ON.get(state)
+    if evidence.monitor.migration in _POSTCOPY:
+        why = "The VM runs elsewhere, and its pages are still on their way there (postcopy): it needs this QEMU."
+        remedy = None
+    elif state == "postmigrate":
         why = "The VM has been migrated or saved, and here QEMU only waits to be ended, or told to go on."
-        remedy = Remedy(where="QEMU", command="quit", note="if it runs elsewhere; otherwise cont")
     else:
         why = "The VM does not run, and a guest that does not run reports nothing."
-        remedy = Remedy(where="QEMU", command="cont", note="virsh resume for libvirt's")
     return Finding(
         cause="vm-stopped",
         size_bytes=size_bytes,
         sentence=why,
-        evidence=(f"query-status says {state}", *free_in_guest(evidence, size_bytes)),
-        remedies=(remedy,),
-        returns_bytes=size_bytes,
-        cost="none, unless it was stopped for a reason",
+        evidence=(f"query-status says {state}", *free_in_guest(evidence)),
+        remedies=() if remedy is None else (remedy,),
+        returns_bytes=None if remedy is None else size_bytes,
+        cost="" if remedy is None else _costs(remedy),
     )
+
+
+def _costs(remedy: Remedy) -> str:
+    return "the guest boots anew" if remedy == _RESET else "none, unless it was stopped for a reason"
 
 
 def _migrating(evidence: Evidence, size_bytes: int | None, why: str) -> Finding:
@@ -179,7 +212,7 @@ def _migrating(evidence: Evidence, size_bytes: int | None, why: str) -> Finding:
         size_bytes=size_bytes,
         sentence=f"QEMU answers what the guest reports, and discards nothing: {why}. What is reported meanwhile is not "
         "discarded later, until the guest has used it again.",
-        evidence=(f"query-migrate says {evidence.monitor.migration}", *free_in_guest(evidence, size_bytes)),
+        evidence=(f"query-migrate says {evidence.monitor.migration}", *free_in_guest(evidence)),
         remedies=(_TAKE_AND_GIVE_BACK,),
         cost=_TAKING,
     )
@@ -195,7 +228,7 @@ def _read(evidence: Evidence, size_bytes: int | None) -> Finding:
         "back is held again by that, and the guest does not report it again until it has used it.",
         evidence=(
             f"query-migrate says {evidence.monitor.migration}; the guest's memory is shared (rw-s in smaps)",
-            *free_in_guest(evidence, size_bytes),
+            *free_in_guest(evidence),
             "what the guest has freed just now is a part of it, and comes back by itself: look again",
         ),
         remedies=(_TAKE_AND_GIVE_BACK,),
@@ -212,7 +245,7 @@ def _poisoned(evidence: Evidence, size_bytes: int | None) -> Finding:
         evidence=(
             "page_poison on the guest's command line",
             f"bit {PAGE_POISON_BIT} of the balloon's negotiated features is 1 (/sys/bus/virtio/devices)",
-            *free_in_guest(evidence, size_bytes),
+            *free_in_guest(evidence),
         ),
         remedies=(Remedy(where="guest", command="boot without page_poison", note="init_on_free=1 does not hinder it"),),
         returns_bytes=size_bytes,

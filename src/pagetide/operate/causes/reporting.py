@@ -2,9 +2,18 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from pagetide.operate.balance import OUT, REPORTABLE, REPORTING_BIT, Balance, is_reporting
 from pagetide.operate.causes.finding import Finding, Remedy
-from pagetide.operate.causes.no_discard import POISONS, free_in_guest, no_discard, no_discard_now
+from pagetide.operate.causes.no_discard import (
+    HAS_READ,
+    POISONS,
+    free_in_guest,
+    no_discard,
+    no_discard_now,
+    read_by_migration,
+)
 from pagetide.operate.evidence import Evidence
 from pagetide.operate.guest.facts import GuestFacts
 from pagetide.operate.guest.linux_reporting import drain_s, reporting_order, sort_free
@@ -24,7 +33,7 @@ _COST = "each reported block that is used again is faulted in anew"
 
 
 def reporting_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Iterator[Finding]:
-    """The one reason why reportable memory is held, if that is so much.
+    """The one reason why reportable memory is held, if that is so much; two where nobody can tell how much is by each.
 
     Without the guest's text nobody knows how much that is, and what is plain from the host's side is told all the same.
     """
@@ -42,8 +51,23 @@ def reporting_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> 
         yield finding
     elif _is_in_larger_pages(evidence):
         yield _larger_pages(evidence, size_bytes)
-    elif guest is not None and size_bytes is not None:
-        yield _coming(guest, evidence, size_bytes)
+    else:
+        yield from _read_or_coming(evidence, size_bytes)
+
+
+def _read_or_coming(evidence: Evidence, size_bytes: int | None) -> Iterator[Finding]:
+    """Nothing is wrong with the balloon. How much was freed since a migration that has ended nobody can tell."""
+    guest = evidence.guest
+    if (read := read_by_migration(evidence, size_bytes)) is not None:
+        yield read
+    if guest is None or size_bytes is None:
+        return
+    coming = _coming(guest, evidence, size_bytes)
+    if read is None:
+        yield coming
+    elif evidence.monitor is not None and evidence.monitor.migration == HAS_READ:
+        since = f"What the guest has freed since that migration ended is a part of it. {coming.sentence}"
+        yield msgspec.structs.replace(coming, size_bytes=None, returns_bytes=None, sentence=since)
 
 
 def _has_no_balloon(evidence: Evidence) -> bool:
@@ -76,7 +100,7 @@ def _no_device(evidence: Evidence, size_bytes: int | None) -> Finding:
         cause="no-balloon-device",
         size_bytes=size_bytes,
         sentence="The VM has no balloon device, so what the guest frees is never reported.",
-        evidence=(*told, *free_in_guest(evidence, size_bytes)),
+        evidence=(*told, *free_in_guest(evidence)),
         remedies=(plug, libvirt) if evidence.vm.vmm == "QEMU" else (vm,),
         returns_bytes=size_bytes,
         cost=_COST,
@@ -92,7 +116,7 @@ def _in_definition(evidence: Evidence, what: str) -> Remedy:
 
 def _not_reporting(evidence: Evidence, size_bytes: int | None) -> Finding:
     """There is a balloon, and it does not report."""
-    guest, held = evidence.guest, free_in_guest(evidence, size_bytes)
+    guest, held = evidence.guest, free_in_guest(evidence)
     bits = f"bit {REPORTING_BIT} of the balloon's negotiated features is 0 (/sys/bus/virtio/devices)"
     if guest is not None and not any(each.has_driver for each in guest.balloons):
         return Finding(
@@ -165,7 +189,7 @@ def _larger_pages(evidence: Evidence, size_bytes: int | None) -> Finding:
         size_bytes=size_bytes,
         sentence=f"The guest's memory is in pages of {format_size(page_bytes)} on hugetlbfs, and a block that is "
         f"reported has at most {format_size(_largest_block_bytes(evidence))}: only whole pages can be given back.",
-        evidence=("KernelPageSize of the guest's memory (smaps)", *free_in_guest(evidence, size_bytes)),
+        evidence=("KernelPageSize of the guest's memory (smaps)", *free_in_guest(evidence)),
         remedies=(
             Remedy(where="QEMU", command="hugetlbsize=2M on the memory backend", note="from the next start on"),
             Remedy(where="libvirt", command="<page size='2048' unit='KiB'/> in <hugepages>", note="virsh edit"),
@@ -185,7 +209,7 @@ def _coming(guest: GuestFacts, evidence: Evidence, size_bytes: int) -> Finding:
         sentence=f"It is coming: {format_size(size_bytes)} can be reported, and Linux's pace at order {order} and 2 s "
         f"returns it in about {coming_s:.0f} s.",
         evidence=(
-            *free_in_guest(evidence, size_bytes),
+            *free_in_guest(evidence),
             f"bit {REPORTING_BIT} of the balloon's negotiated features is 1",
         ),
         returns_bytes=size_bytes,

@@ -65,6 +65,21 @@ class ControlConnection:
         return bytes(data)
 
 
+_Answer = TypeVar("_Answer")
+
+
+def decode_told(data: bytes, kind: type[_Answer]) -> _Answer:
+    """What was told, as JSON, as one of these.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except RecursionError as error:
+        raise msgspec.DecodeError("it is nested too deeply") from error
+
+
 class Part(msgspec.Struct, kw_only=True):
     """An answer that tells some of the guests: what all such answers have."""
 
@@ -84,12 +99,11 @@ def ask_in_parts(control: Path, request: dict[str, Any], kind: type[_Kind], *, t
         OSError: nobody answers there, or not in time, or the daemon refuses.
         msgspec.DecodeError: what answers is no daemon of ours, or another release's.
     """
-    decoder = msgspec.json.Decoder(kind)
     with ControlConnection(control, timeout_s=timeout_s) as connection:
         connection.send(request)
         after: str | None = ""
         while after is not None:
-            part = decoder.decode(connection.receive())
+            part = decode_told(connection.receive(), kind)
             if part.error is not None:
                 raise ConnectionAbortedError(part.error)
             after = part.more_after
@@ -107,5 +121,4 @@ def ask(control: Path, request: dict[str, Any], *, timeout_s: float = TIMEOUT_S)
     """
     with ControlConnection(control, timeout_s=timeout_s) as connection:
         connection.send(request)
-        answer: dict[str, Any] = msgspec.json.decode(connection.receive())
-    return answer
+        return decode_told(connection.receive(), dict[str, Any])

@@ -42,7 +42,7 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
     """
     try:
         words, program = _words(pid), _program(pid)
-        mappings = list(read_smaps(Path(f"/proc/{pid}/smaps").read_text(errors="replace")))
+        mappings = list(read_smaps(proc_text(pid, "smaps")))
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessError(f"there is no process {pid}") from None
     except PermissionError:
@@ -110,15 +110,24 @@ def ram_ranges(pid: int) -> list[tuple[int, int]]:
     Raises:
         OSError: there is none, or it may not be looked at.
     """
-    mappings = list(read_smaps(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
+    mappings = list(read_smaps(proc_text(pid, "maps")))
     vmm = vmm_of(pid)
     ram, _ = guest_ram(vmm, mappings, backends_of(vmm, _words(pid), ()))
     return sorted((each.start, each.end) for of_file in ram for each in of_file)
 
 
+def proc_text(pid: int, name: str) -> str:
+    """One of the kernel's files on a process. Its lines end with a line feed, and names in them may have all else.
+
+    Raises:
+        OSError: there is none, or it may not be read.
+    """
+    return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
+
+
 def sockets_of(pid: int) -> list[Path]:
     """Where the balloons of a VM are that are behind a socket, resolved; none if it may not be looked at."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # the latter for symbolic links in a circle
         words, folder = _words(pid), Path(f"/proc/{pid}/cwd").readlink()
         return [(folder / path).resolve() for path in balloon_sockets(which_vmm(_program(pid), words), words)]
     return []
@@ -131,7 +140,7 @@ def _is_helper(pid: int, vmm: Vmm) -> bool:
 
 
 def _parent(pid: int) -> int:
-    status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    status = proc_text(pid, "stat")
     return int(status.rpartition(")")[2].split()[1])
 
 
@@ -187,7 +196,7 @@ def _others(pid: int, mapping: Mapping) -> int:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != pid:
             with contextlib.suppress(OSError):
-                lines = (entry / "maps").read_text(errors="replace").splitlines()
+                lines = proc_text(int(entry.name), "maps").split("\n")
                 found += any(wanted in line and line.endswith(mapping.name) for line in lines)
     return found
 
@@ -207,7 +216,7 @@ def _kind(pid: int, mapping: Mapping) -> Kind:
 def _file_system(pid: int, device: str) -> str:
     """The type of the file system that is this device, as the process has it mounted; empty if it has not."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines():
+        for line in proc_text(pid, "mountinfo").split("\n")[:-1]:
             where, _, what = line.partition(" - ")
             number = where.split()[2]  # in decimal, and smaps has it in hexadecimal (proc(5))
             if [int(each) for each in number.split(":")] == [int(each, 16) for each in device.split(":")]:

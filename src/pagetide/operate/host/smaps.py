@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+) *(.*)")
+_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+) *(.*)", re.DOTALL)
 
 
 class Mapping(NamedTuple):
@@ -67,7 +67,7 @@ def read_smaps(text: str) -> Iterator[Mapping]:
     head: re.Match[str] | None = None
     figures: dict[str, int] = {}
     flags: frozenset[str] = frozenset()
-    for line in text.splitlines():
+    for line in text.split("\n"):  # a name may have what else ends lines
         if match := _HEAD.fullmatch(line):
             if head is not None:
                 yield _mapping(head, figures, flags)

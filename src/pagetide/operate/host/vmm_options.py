@@ -4,10 +4,10 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 from pagetide.operate.host.vmm_facts import BalloonOption, Vmm
-from pagetide.units import MIB
 
 _QEMU = ("qemu-system-", "qemu-kvm")
 _OTHERS: dict[str, Vmm] = {
@@ -20,10 +20,7 @@ _OTHERS: dict[str, Vmm] = {
 _GENERIC = "vhost-user-test-device"
 _BALLOON_ID = "5"
 _MEMORY_DEVICES = ("pc-dimm", "nvdimm", "virtio-mem", "virtio-pmem")
-_RAM_BYTES = 128 * MIB
-"""Of a machine of which nothing else is said."""
-
-_SHIFTS = {"k": 10, "m": 20, "g": 30, "t": 40}
+_SHIFTS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 _ON = {"on", "true", "yes", "y", True}
 
 
@@ -58,14 +55,17 @@ def backends_of(vmm: Vmm, words: Sequence[str], told: Sequence[int]) -> list[int
         words: its command line.
         told: what its monitor says, which knows those that were plugged in since, and not which ones are in use; none
             if it was not asked.
+
+    Returns:
+        None of them unless all that the command line uses are there, and are understood: one that is missing would
+        have another mapping taken for it. So it is where a file says how much memory there is (-readconfig).
     """
     if vmm != "QEMU":
         return list(told)
     sizes = {
-        str(each.get("id")): size_bytes
+        str(each.get("id")): _size_bytes(each.get("size"))
         for each in _options(words, {"-object", "--object"}, first="qom-type")
         if str(each.get("qom-type", "")).startswith("memory-backend-")
-        and (size_bytes := _size_bytes(each.get("size"), 1)) is not None
     }
     of_machine, of_devices = set(_machine_backends(words)), set(_device_backends(words))
     used = of_machine | of_devices
@@ -76,16 +76,16 @@ def backends_of(vmm: Vmm, words: Sequence[str], told: Sequence[int]) -> list[int
                 left.remove(size_bytes)
         return left
     found = [size_bytes for name, size_bytes in sizes.items() if name in used]
-    if of_machine.isdisjoint(sizes):
-        memory = (each.get("size") for each in _options(words, {"-m", "--m"}, first="size"))
-        found.append(_size_bytes(next(memory, None), MIB) or _RAM_BYTES)
-    return found
+    if not of_machine:
+        found.append(_memory_bytes(words))
+    understood = [size_bytes for size_bytes in found if size_bytes is not None]
+    return understood if used <= sizes.keys() and len(understood) == len(found) else []
 
 
 def _machine_backends(words: Sequence[str]) -> Iterator[str]:
     """Names of the memory backends that are the machine's, or a NUMA node's."""
     for option, name in (("machine", "memory-backend"), ("M", "memory-backend"), ("numa", "memdev")):
-        yield from (str(each.get(name)) for each in _options(words, {f"-{option}", f"--{option}"}))
+        yield from (str(each[name]) for each in _options(words, {f"-{option}", f"--{option}"}) if name in each)
 
 
 def _device_backends(words: Sequence[str]) -> Iterator[str]:
@@ -95,14 +95,27 @@ def _device_backends(words: Sequence[str]) -> Iterator[str]:
             yield str(each.get("memdev"))
 
 
-def _size_bytes(text: object, unit_bytes: int) -> int | None:
-    """A size as QEMU reads it: a number with an optional suffix, or else in this unit; None if it is none."""
-    if isinstance(text, int):
-        return text * unit_bytes
-    match = re.fullmatch(r"(\d{1,18})([kKmMgGtT]?)(?:[bB]|iB)?", str(text))
-    if match is None:
-        return None
-    return int(match[1]) << _SHIFTS[match[2].lower()] if match[2] else int(match[1]) * unit_bytes
+def _memory_bytes(words: Sequence[str]) -> int | None:
+    """What `-m` says, in MiB if a digit is its last character (parse_memory_options, system/vl.c, QEMU 7.2)."""
+    said = [each["size"] for each in _options(words, {"-m", "--m"}, first="size") if "size" in each]
+    size_bytes = _size_bytes(said[-1]) if said else None
+    return size_bytes << 20 if size_bytes is not None and str(said[-1])[-1].isdigit() else size_bytes
+
+
+def _size_bytes(said: object) -> int | None:
+    """A size as QEMU reads it: in bytes, or with a suffix, when it may have a fraction (qemu_strtosz, util/cutils.c).
+
+    Returns:
+        None if it is none.
+    """
+    text = str(said).lower()
+    if match := re.fullmatch(r"(0x[0-9a-f]{1,16})([kmgtp]?)", text):
+        return int(match[1], 16) << _SHIFTS[match[2]]
+    if match := re.fullmatch(r"([0-9]{1,20})([bkmgtpe]?)", text):
+        return int(match[1]) << _SHIFTS[match[2]]
+    if match := re.fullmatch(r"([0-9]{0,20}\.[0-9]{1,20})([kmgtpe])", text):
+        return int(Fraction(match[1]) * (1 << _SHIFTS[match[2]]))
+    return None
 
 
 def passes_devices(words: Sequence[str]) -> bool:
@@ -157,7 +170,7 @@ def _options(words: Sequence[str], names: set[str], first: str = "driver") -> It
         if value.startswith("{"):
             try:
                 properties = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(properties, dict):
                 yield {name: each for name, each in properties.items() if isinstance(each, str | int | bool)}

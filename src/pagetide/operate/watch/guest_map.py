@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pagetide.host.device.allowance import SHARE
 from pagetide.host.memory.page_map import HELD, NEVER, PARTIAL, REFAULTED, RETURNED, UNKNOWN, MapPiece
-from pagetide.operate.host.control import ControlConnection
+from pagetide.operate.host.control import ControlConnection, decode_told
 from pagetide.operate.host.processes import ram_ranges
 from pagetide.operate.watch.seen import Seen
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES
@@ -137,7 +137,7 @@ class DaemonMap:
         try:
             with ControlConnection(self._control, timeout_s=_TIMEOUT_S) as connection:
                 connection.send({"command": "map", "guest": self._name, "first": first})
-                answer = msgspec.json.decode(connection.receive(), type=_Answer)
+                answer = decode_told(connection.receive(), _Answer)
         except (OSError, msgspec.MsgspecError) as error:
             raise MapError(f"the daemon does not tell: {error}") from error
         if answer.page_map is None:

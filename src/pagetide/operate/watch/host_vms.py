@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pagetide.operate.host.processes import ProcessError, find_vms, look_at, name_of, sockets_of
+from pagetide.operate.host.processes import ProcessError, find_vms, look_at, name_of, proc_text, sockets_of
 from pagetide.operate.host.vmm_facts import VmmFacts
 
 FIND_S = 5.0
@@ -112,11 +112,11 @@ def _as_now(known: _Known, status: dict[str, int]) -> HostVm:
 
 def _status(pid: int) -> dict[str, int]:
     """What a process has, in bytes (Documentation/filesystems/proc.rst)."""
-    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    lines = proc_text(pid, "status").split("\n")
     told = dict(line.partition(":")[::2] for line in lines)
     return {name: int(told[name].split()[0]) << 10 if name in told else 0 for name in _STATUS}
 
 
 def _started(pid: int) -> str:
     """When it was started, in ticks: a number that comes again is another process (proc_pid_stat(5), field 22)."""
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    return proc_text(pid, "stat").rpartition(")")[2].split()[19]

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from pagetide.operate.answer import answer
 from pagetide.operate.gather import GatherError, gather
-from pagetide.operate.host.control import ask
+from pagetide.operate.host.control import ask, decode_told
 from pagetide.operate.picture import picture
 from pagetide.operate.web.guard import HEADERS, may_change, may_have_looked, may_read
 from pagetide.operate.web.shown import Shown
@@ -192,7 +192,7 @@ class Answers:
                 body += piece
                 if len(body) > _BODY_BYTES_MAX:
                     return _plain("That is too long.\n", 413)
-            wanted = msgspec.json.decode(body, type=ChangeRequest)
+            wanted = decode_told(body, ChangeRequest)
             if wanted.command not in CHANGES:
                 return _plain(f"The page may not {wanted.command!r}.\n", 400)
             told = await run_in_threadpool(ask, self._control, msgspec.to_builtins(wanted))

@@ -126,11 +126,10 @@ class History:
             self._last[seen.name] = seen
             levels = [_pages(getattr(seen, name)) for name in LEVELS]
             grown = _growth(last.get(seen.name), seen)
-            self._fine.put(seen.name, np.array([*levels, *grown], np.int64).astype(np.uint32))
+            self._fine.put(seen.name, _row(seen, levels, grown))
             so_far = self._grown.get(seen.name, 0) + grown
             if is_part:
-                part = np.minimum(np.concatenate([levels, so_far]), _ABSENT)
-                self._coarse.put(seen.name, part.astype(np.uint32))
+                self._coarse.put(seen.name, _row(seen, levels, so_far))
                 so_far = np.zeros(len(GROWING), np.int64)
             self._grown[seen.name] = so_far
         self._grown = {name: grown for name, grown in self._grown.items() if name in self._last}
@@ -162,14 +161,18 @@ class History:
         ring = self._fine if end_s - span_s >= oldest_s or self._fine.count <= FINE_LOOKS else self._coarse
         times, words = ring.between(name, end_s - span_s, end_s)
         times, words = _thinned(times, words)
-        if name in self._last and not self._last[name].is_ours:  # nobody counts what such a VM returns
-            words[_LEVELS:] = _ABSENT
         values = [[None if word == _ABSENT else int(word) << PAGE_SHIFT for word in row] for row in words.tolist()]
         return {"t_s": times.round(3).tolist(), **dict(zip(NAMES, values, strict=True))}
 
 
 def _pages(size_bytes: int | None) -> int:
     return _ABSENT if size_bytes is None else min(size_bytes // PAGE_SIZE_BYTES, _ABSENT - 1)
+
+
+def _row(seen: Seen, levels: list[int], grown: npt.NDArray[np.int64]) -> _Words:
+    """What is kept of a look; what a VM that is not our daemon's returns nobody counts."""
+    known = np.minimum(grown, _ABSENT) if seen.is_ours else np.full(len(GROWING), _ABSENT)
+    return np.concatenate([levels, known]).astype(np.uint32)
 
 
 def _growth(before: Seen | None, now: Seen) -> npt.NDArray[np.int64]:
@@ -188,7 +191,8 @@ def _thinned(times: npt.NDArray[np.float64], words: _Words) -> tuple[npt.NDArray
     starts = np.arange(0, len(times), each)
     ends = np.append(starts[1:], len(times)) - 1
     levels = words[:_LEVELS, ends]
-    grown = np.where(words[_LEVELS:] == _ABSENT, 0, words[_LEVELS:]).astype(np.int64)
+    is_known = words[_LEVELS:] != _ABSENT
+    grown = np.where(is_known, words[_LEVELS:], 0).astype(np.int64)
     sums = np.minimum(np.add.reduceat(grown, starts, axis=1), _ABSENT - 1)
-    sums[:, levels[0] == _ABSENT] = _ABSENT
+    sums[(levels[0] == _ABSENT) | ~np.logical_or.reduceat(is_known, starts, axis=1)] = _ABSENT
     return times[ends], np.concatenate([levels, sums.astype(np.uint32)])
