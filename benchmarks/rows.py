@@ -35,6 +35,8 @@ class Row(NamedTuple):
     @property
     def target(self) -> str:
         """What the figure should be, in words."""
+        if self.at_most is not None and self.at_least is not None:
+            return f"from {self.at_least:g} to {self.at_most:g}"
         if self.at_most is not None:
             return f"at most {self.at_most:g}"
         return f"at least {self.at_least:g}" if self.at_least is not None else ""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from benchmarks.rows import Row
 
 _ROOT = Path(__file__).parent.parent
 _PAGETIDE = (sys.executable, "-m", "pagetide.cli")
+_RUN = (*_PAGETIDE, "run", "--bursts", "1")
 _FIRST_BURST_MAX_S = 4
 _SILENT_MAX_S = 5
 
@@ -30,18 +31,27 @@ class _Start(NamedTuple):
     silent_s: float
 
 
-def _start(environment: Mapping[str, str]) -> _Start:
-    said_s = [time.perf_counter()]
+def start(environment: Mapping[str, str], command: Sequence[str] = _RUN) -> _Start:
+    """Run to the end, and time what is said up to the first burst.
+
+    Raises:
+        RuntimeError: the run failed, or said nothing of a burst.
+    """
+    said_s, said = [time.perf_counter()], list[str]()
     with subprocess.Popen(
-        [*_PAGETIDE, "run", "--bursts", "1"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-    ) as process:  # fmt: skip
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             said_s.append(time.perf_counter())
+            said.append(line)
             if "burst 1" in line:
                 break
-        process.stdout.read()
+        else:
+            raise RuntimeError(f"pagetide run had no burst: {''.join(said)[-500:]}")
+        rest = process.stdout.read()
+    if process.returncode:
+        raise RuntimeError(f"pagetide run failed: {rest[-500:]}")
     return _Start(said_s[-1] - said_s[0], max(after - before for before, after in pairwise(said_s)))
 
 
@@ -60,10 +70,10 @@ def run() -> Iterator[Row]:
         start_s = time.perf_counter()
         subprocess.run([_ROOT / "tools/compile_kernels"], check=True, stdout=subprocess.DEVNULL, env=environment)
         yield Row("start, compiling all kernels", time.perf_counter() - start_s, "s")
-        first = _start(environment)
+        first = start(environment)
         yield Row("start, first run to its first burst", first.first_burst_s, "s", at_most=_FIRST_BURST_MAX_S)
         yield Row("default grid, its report included", _grid_s(folder, environment), "s", at_most=60)
     with tempfile.TemporaryDirectory(prefix="pagetide-") as folder:
-        first = _start(os.environ | {"XDG_CACHE_HOME": folder})
+        first = start(os.environ | {"XDG_CACHE_HOME": folder})
         yield Row("start, as after pip install, to its first burst", first.first_burst_s, "s", _FIRST_BURST_MAX_S)
         yield Row("start, as after pip install, nothing said for", first.silent_s, "s", at_most=_SILENT_MAX_S)

@@ -1,7 +1,10 @@
 """`python -m benchmarks`: what it prints, and the document that it makes. Measured is nothing here."""
 
 import json
+import os
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import guest_allocator
+from benchmarks import guest_allocator, starting
 from benchmarks.figures import BEGIN, END, Measured, section, with_sections
 from benchmarks.operators.looking import median_between
+from benchmarks.planners import three_builds, whole
 from benchmarks.prize import real_memory
 from benchmarks.prize.clairvoyant import bounds
 from benchmarks.prize.lists import Listed, long_lists
@@ -105,6 +109,80 @@ def test_an_interrupted_run_tells_what_it_has(tmp_path: Path, capsys: pytest.Cap
     text = path.read_text()
     assert "### two" in text
     assert "### three" not in text
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        ("print('no memory'); sys.exit(1)", "had no burst: no memory"),
+        ("print('burst 1'); print('burst 2 failed'); sys.exit(1)", "failed: burst 2 failed"),
+    ],
+)
+def test_a_first_run_that_fails_is_no_figure(script: str, sentence: str) -> None:
+    """Neither the time to its end nor to a burst before that passes for a start."""
+    with pytest.raises(RuntimeError, match=sentence):
+        starting.start(os.environ, (sys.executable, "-uc", f"import sys; {script}"))
+    started = starting.start(os.environ, (sys.executable, "-uc", "print('burst 1')"))
+    assert started.first_burst_s >= started.silent_s > 0
+
+
+def test_a_command_that_is_timed_fails_with_a_sentence_and_is_left_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it said is in the error; interrupted, it is killed, and its memory is looked at no more."""
+    with pytest.raises(RuntimeError, match="no usage"):
+        whole.spent([sys.executable, "-c", "import sys; sys.exit('no usage')"])
+    pids: list[int] = []
+
+    def interrupted(pid: int, _: int) -> None:
+        pids.append(pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "wait4", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        whole.spent([sys.executable, "-c", "input()"])
+    assert not Path(f"/proc/{pids[0]}").exists()
+    assert "sampler" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_command_is_timed_to_its_end_and_not_to_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However seldom memory is looked at, it is from the beginning."""
+    monkeypatch.setattr(whole, "_EVERY_S", 3600.0)
+    took = whole.spent([sys.executable, "-c", "sum(range(10**6))"])
+    assert took.wall_s > 0
+    assert took.most_bytes > 0
+
+
+def test_a_fleet_that_fails_is_a_row_without_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other parts are measured nevertheless."""
+
+    def fails(_: object) -> None:
+        raise RuntimeError("pagetide fleet failed: no memory")
+
+    monkeypatch.setattr(whole, "spent", fails)
+    for row in (*whole.month(), *whole.drawn(1000)):
+        assert (row.value, row.ok, row.note) == (None, None, "pagetide fleet failed: no memory")
+
+
+def test_a_build_that_breaks_off_is_a_row_without_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other settings have theirs, and no ratio is made of what is missing."""
+    constant = np.full(7200, 2.0)
+
+    def held(setting: str, vm: int) -> tuple[np.ndarray, np.ndarray]:
+        if setting == "scan":
+            raise RuntimeError(f"scan, VM {vm}: out of memory")
+        return constant, constant
+
+    monkeypatch.setattr(three_builds, "held", held)
+    rows = {row.name: row for row in three_builds.run()}
+    assert rows["three VMs' builds, peak of the sum, off"].value == 6.0
+    assert rows["three VMs' builds, peak of the sum, scan"].note == "scan, VM 0: out of memory"
+    assert [name for name in rows if "scan" in name] == ["three VMs' builds, peak of the sum, scan"]
+
+
+def test_a_target_names_both_of_its_bounds() -> None:
+    """A figure that must lie between two says so, and misses it on either side."""
+    rows = [Row("peak", value, "GiB", at_least=2, at_most=3) for value in (1.9, 2.5, 3.1)]
+    assert [(row.target, row.ok) for row in rows] == [("from 2 to 3", ok) for ok in (False, True, False)]
+    assert Row("peak", 1.0, "GiB", at_least=2).target == "at least 2"
 
 
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

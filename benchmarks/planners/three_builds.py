@@ -146,20 +146,26 @@ def run() -> Iterator[Row]:
     """Measure; the order is what is asked, and each within a tenth of what is published."""
     peaks, after = dict[str, float](), dict[str, float]()
     for setting, published in PUBLISHED_GIB.items():
-        vms = [held(setting, vm) for vm in range(len(_BUILDS_S))]
+        name = f"three VMs' builds, peak of the sum, {setting}"
+        try:
+            vms = [held(setting, vm) for vm in range(len(_BUILDS_S))]
+        except RuntimeError as failed:
+            yield Row(name, None, "GiB", note=str(failed))
+            continue
         sums = np.sum(vms, axis=0)
         after[setting] = float(vms[0][0][int(_CLEANED_S / _STEP_S)])
         peaks[setting] = float(sums[0].max())
         yield Row(
-            f"three VMs' builds, peak of the sum, {setting}",
+            name,
             peaks[setting],
             "GiB",
             at_least=(1 - _OFF_SHARE) * published,
             at_most=(1 + _OFF_SHARE) * published,
             note=f"published {published:g} GiB, {peaks[setting] / published - 1:+.0%}; used {sums[1].max():.1f} GiB",
         )
-    for setting, published in _AFTER_GIB.items():
-        note = f"of its samples {published:g} GiB, with 1.1 GiB in use"
-        yield Row(f"the first VM after its first build, {setting}", after[setting], "GiB", note=note)
+    for setting, held_gib in after.items():
+        note = f"of its samples {_AFTER_GIB[setting]:g} GiB, with 1.1 GiB in use"
+        yield Row(f"the first VM after its first build, {setting}", held_gib, "GiB", note=note)
     for more, less in (("off", "scan"), ("scan", "shared")):
-        yield Row(f"three VMs' builds, {more} / {less}", peaks[more] / peaks[less], "ratio", at_least=1.0)
+        if more in peaks and less in peaks:
+            yield Row(f"three VMs' builds, {more} / {less}", peaks[more] / peaks[less], "ratio", at_least=1.0)

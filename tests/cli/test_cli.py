@@ -18,6 +18,7 @@ from pagetide.commands import run as run_command
 from pagetide.machine.config import RunConfig
 from pagetide.machine.observer import Machine, Observer
 from pagetide.machine.result import RunResult
+from pagetide.machine.settings.file import make_config
 from pagetide.memory.guest_ram import GuestRamError
 from tests.cli.refusal import assert_refused
 from tests.commands.fake_machine import FakeMachine, machine_with
@@ -55,6 +56,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Make], None]:
         ("run --drop-share 1", "the share dropped must be at least 0 and below 1, not 1.0"),
         ("run --workload web --fault stop@100:1", "s, before the fault stop begins at 100 s"),
         ("run --wake timer --delay 0", "with the timer scan needs a delay above 0 s"),
+        ("run --pcp 4KiB", "per-CPU lists need 1 MiB at least, not 4 KiB"),
         ("run --backing paper", "backing must be memfd or hugetmpfs"),
         ("run --frobnicate", "--frobnicate"),
         ("run --bursts", "--bursts requires an argument"),
@@ -277,7 +279,7 @@ def test_a_configuration_file_sets_what_the_options_do_not(use: Callable[[Make],
     path = tmp_path / "run.toml"
     path.write_text('ram = "64MiB"\norder = 3\n')
     assert cli.main(["run", "--config", str(path), "--order", "4"]) == 0
-    assert made == [RunConfig(ram_bytes=64 << 20, order=4)]
+    assert made == [make_config({"ram": 64 << 20, "order": 4})]
 
 
 def test_a_saved_stream_is_what_another_run_runs(
@@ -306,7 +308,7 @@ def test_a_workload_brings_its_own_defaults(use: Callable[[Make], None]) -> None
     small, plain = seen
     assert (small.ram_bytes, small.eat_share, small.rate_per_s) == (512 << 20, 0.975, 2.0)
     assert small.faults == ("ring=8", "stop@1:2")
-    assert plain == RunConfig()
+    assert plain == make_config()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """Help pages at every width of a terminal."""
 
+import importlib
+import inspect
+import pkgutil
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -44,6 +48,17 @@ def test_examples_can_be_pasted_however_narrow_the_terminal() -> None:
 def test_no_two_empty_lines_follow_each_other() -> None:
     """Whatever the framework leaves between its parts."""
     assert list(broken("\n\nA sentence.\n\n   \n\n  --x: it\n", 60)) == ["A sentence.", "", "  --x: it"]
+
+
+@pytest.mark.parametrize("module", sorted(module.name for module in pkgutil.iter_modules(cli.__path__)))
+def test_only_arguments_that_there_are_have_a_help(module: str) -> None:
+    """What a command's docstring says of arguments is of its own ones, each once."""
+    found = vars(importlib.import_module(f"pagetide.cli.{module}")) if module != "__main__" else {}
+    for name, function in found.items():
+        if inspect.isfunction(function) and "\nArgs:\n" in (text := inspect.getdoc(function) or ""):
+            documented = re.findall(r"^    (\w+): ", text.partition("\nArgs:\n")[2], re.MULTILINE)
+            assert len(set(documented)) == len(documented), name
+            assert set(documented) <= set(inspect.signature(function).parameters), name
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from pagetide.machine.config import RunConfig
 from pagetide.machine.result import Burst
+from pagetide.machine.settings.file import make_config
 from pagetide.terminal.summary import problems, summarise, verdict
 from tests.commands.fake_machine import MIB, result_of
 
@@ -55,12 +56,16 @@ def test_a_huge_page_that_was_not_split_is_explained() -> None:
     assert "--order 9" not in verdict(result_of(verified_bytes=254 * MIB))
 
 
-def test_what_pool_leaves_of_huge_pages_is_said() -> None:
-    """Where it may not split the host's pages, and was to report smaller blocks, the sentence says how it may."""
-    config = RunConfig(ram_bytes=512 * MIB, backing="hugetmpfs", design="pool", order=0)
-    assert "only whole ones were given back: with --split parts are as well" in verdict(result_of(config))
-    for other in ({"split": True}, {"order": 9}, {"backing": "memfd"}):
-        assert "--split" not in verdict(result_of(msgspec.structs.replace(config, **other)))
+def test_a_result_of_before_there_was_a_choice_split_pages() -> None:
+    """What was saved without `split` gave back parts of the host's pages, and is not refused for that."""
+    config = make_config({"ram": "512MiB", "backing": "hugetmpfs", "design": "pool"})
+    assert config.tuning.unit_order == 9
+    saved = msgspec.to_builtins(config) | {"order": 0}
+    del saved["split"]
+    before = msgspec.convert(saved, RunConfig)
+    before.check()
+    assert before.tuning.unit_order == 0
+    assert "did not split a 2 MiB page" in verdict(result_of(before, verified_bytes=254 * MIB))
 
 
 def test_memory_that_stays_is_said_but_is_no_error() -> None:

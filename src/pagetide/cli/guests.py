@@ -223,8 +223,6 @@ def boot(
             makes its objects; all but a fifth is removed.
         order: The smallest block that is reported is 2^ORDER of the guest's pages. [default: the kernel's own]
         tend: Run `pagetide tend` in the guest.
-        split: Whether pool gives back parts of the host's 2 MiB pages, too, each of which splits one; otherwise what is
-            free in pieces stays there.
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         peer: Give the guest QEMU's own balloon instead of ours, for comparison.
         socket: Attach the guest to a running `pagetide serve` at this socket.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
@@ -139,6 +139,7 @@ def fleet_held(  # noqa: D417 - the options of the usage and of the hosts have a
     host_options: HostOptions = HostOptions(),
     *,
     settings: Annotated[tuple[str, ...], _LIST] = (),
+    guests: Annotated[Literal["last", "anywhere"] | None, Parameter(group=_MODEL)] = None,
     responses: Annotated[Path | None, Parameter(group=_MODEL)] = None,
     costs: Annotated[Path | None, Parameter(group=_MODEL)] = None,
     checked: Annotated[Path | None, Parameter(group=_MODEL)] = None,
@@ -159,6 +160,7 @@ def fleet_held(  # noqa: D417 - the options of the usage and of the hosts have a
             a design of `pagetide run`; pool-0 is `pool` down to single pages, balloon has a policy that leaves guests a
             sixteenth of their memory free. A mix such as linux-9:0.3+off:0.7 gives each share of the VMs one of them.
             [default: linux-9,linux-0,pool-0]
+        guests: Only for guests that free what they allocated last, or anywhere in what they hold. [default: for both]
         responses: A file that `pagetide fleet learn` wrote. [default: pagetide/responses.json in XDG_DATA_HOME, or
             what is built in, which has all settings]
         costs: What things cost, as `pagetide calibrate` wrote it. [default: as for `pagetide run`]
@@ -189,6 +191,7 @@ def fleet_held(  # noqa: D417 - the options of the usage and of the hosts have a
         resume=resume,
         workers=workers,
         cluster=cluster,
+        **({} if guests is None else {"guests": (guests,)}),
         responses=responses,
         costs=costs,
         checked=checked,

@@ -247,7 +247,8 @@ class Explorer:
         control.held, control.in_zone, control.fuel = 0, False, _FUEL
         self._machine.restore(position.log[0])
         for stretch in position.passed:
-            assert next(actor.stretch(stretch), None) is None
+            stops = next(actor.stretch(stretch), None)
+            assert stops is None
         generator: _Running = actor.stretch(position.stretch)
         next(generator)
         for state in position.log[1:]:

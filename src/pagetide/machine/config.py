@@ -46,7 +46,7 @@ _WORKLOAD_DEFAULTS: dict[str, dict[str, Any]] = {
 
 def workload_defaults(workload: str, design: str | None = None) -> dict[str, Any]:
     """What differs for a workload from the defaults of RunConfig, by field; a delay is one that the design can have."""
-    defaults = {"workload": workload, **_WORKLOAD_DEFAULTS.get(workload, {})}
+    defaults = {"workload": workload, "split": False, **_WORKLOAD_DEFAULTS.get(workload, {})}
     if design == "pool" and "delay_s" in defaults:
         defaults["delay_s"] = max(defaults["delay_s"], POOL_DELAY_S_MIN)
     return defaults
@@ -97,7 +97,8 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         pcp_max_bytes: the most that a vCPU's per-CPU lists grow to, where that is less than in Linux since 6.7: its
             share of an eighth of RAM.
         backing: `memfd` (small pages) or `hugetmpfs` (2 MiB pages).
-        split: whether `pool` gives back parts of the host's 2 MiB pages, too, each of which splits one.
+        split: whether `pool` gives back parts of the host's 2 MiB pages, too, each of which splits one. It did before
+            there was a choice, so this is what a result without it means; a run is made without (`workload_defaults`).
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
         device: who serves the guest's balloon: our host, or a stock QEMU, which does not tell what it did.
         seed: drives every random choice.
@@ -131,7 +132,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     vcpus: int = 2
     pcp_max_bytes: int = 16 << 20
     backing: Literal["memfd", "hugetmpfs"] = "memfd"
-    split: bool = False
+    split: bool = True
     verify_share: float = 1.0
     device: Literal["pagetide", "qemu"] = "pagetide"
     seed: int = 1
@@ -147,6 +148,11 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
         if self.in_flight_max_bytes is not None:
             return self.in_flight_max_bytes
         return min(max(self.ram_bytes // _IN_FLIGHT_SHARE, PAGE_SIZE_BYTES << ORDER_MAX), 64 << 20)
+
+    @property
+    def pcp_max_pages(self) -> int:
+        """`pcp_max_bytes` in pages."""
+        return self.pcp_max_bytes // PAGE_SIZE_BYTES
 
     @property
     def parsed_faults(self) -> tuple[Fault, ...]:
@@ -249,7 +255,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
             (1 <= self.vcpus <= VCPUS_MAX, f"there must be from 1 to {VCPUS_MAX} vCPUs, not {self.vcpus}"),
             (
                 self.pcp_max_bytes >= PCP_BYTES_MIN,
-                f"per-CPU lists must have room for {format_size(PCP_BYTES_MIN)} at least, for some batches of pages",
+                f"per-CPU lists need {format_size(PCP_BYTES_MIN)} at least, not {format_size(self.pcp_max_bytes)}",
             ),
             (
                 self.ram_bytes * self.eat_share >= self.vcpus * PAGE_SIZE_BYTES,

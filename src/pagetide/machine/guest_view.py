@@ -84,7 +84,9 @@ class ArenaView:
 
     def __init__(self, config: RunConfig, arena: mmap.mmap | npt.NDArray[np.int64]) -> None:
         """Take the arena of a guest with these settings, or its words."""
-        self._words = np.frombuffer(arena, np.int64, words_count(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus))
+        self._words = np.frombuffer(
+            arena, np.int64, words_count(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus, config.pcp_max_pages)
+        )
         self._vcpu_bases = np.array([vcpu_base(vcpu) for vcpu in range(config.vcpus)])
         self._listed_at = [vcpu_base(vcpu) + PCP_COUNT for vcpu in range(config.vcpus)]
         self._refaulted_at = [vcpu_base(vcpu) + REFAULTED_PAGES for vcpu in range(config.vcpus)]

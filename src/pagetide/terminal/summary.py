@@ -28,9 +28,7 @@ def problems(result: RunResult) -> list[str]:
         assert result.verified_bytes is not None
         still_bytes = result.checked_bytes - result.verified_bytes
         why = ""
-        tuning = result.config.tuning
-        smallest = block_bytes(max(tuning.order, tuning.unit_order if result.config.design == "pool" else 0))
-        if result.config.backing == "hugetmpfs" and smallest < HUGE_PAGE_BYTES:
+        if result.config.backing == "hugetmpfs" and block_bytes(result.config.order) < HUGE_PAGE_BYTES:
             why = ": the kernel did not split a 2 MiB page of which a part was free; --order 9 reports whole ones"
         found.append(f"{format_size(still_bytes)} were still there after the host had discarded them{why}.")
     if result.skipped_bytes and result.skipped_bytes.get("failed"):
@@ -80,9 +78,6 @@ def _what_came_back(result: RunResult) -> Iterator[str]:
         yield f"On average the host held {held} while the guest used {used}."
     if result.false_ooms:
         yield f"{result.false_ooms} allocations failed falsely, for want of what was out for reporting."
-    tuning = result.config.tuning
-    if result.config.design == "pool" and tuning.order < tuning.unit_order:
-        yield "Of the host's 2 MiB pages only whole ones were given back: with --split parts are as well."
     if result.dropped_bytes:
         yield f"Hints of {format_size(result.dropped_bytes)} were dropped."
 

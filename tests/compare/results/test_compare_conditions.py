@@ -1,7 +1,10 @@
 """Sorting runs out: the work makes the condition, all else the configuration, and the seed the repeat."""
 
+from msgspec.structs import replace
+
 from pagetide.compare.report.condition_table import table_of
 from pagetide.compare.results.conditions import conditions_of
+from pagetide.machine.settings.file import make_config
 from tests.compare.made_up_runs import made_up_repeats, made_up_run
 
 GIB = 1 << 30
@@ -29,6 +32,14 @@ def test_designs_on_the_same_work_are_one_condition() -> None:
         "web, no fault",
     }
     assert len({one.name for one in (first, *others)}) == 3
+
+
+def test_a_setting_without_an_effect_is_not_in_a_label() -> None:
+    """Saved runs without `split` have it as it was then: on small pages that is no difference."""
+    for backing, label in (("memfd", "pool"), ("hugetmpfs", "pool, split True")):
+        config = make_config({"design": "pool", "backing": backing})
+        ((one,),) = (both.configurations for both in conditions_of([made_up_run(replace(config, split=True))]))
+        assert one.label == label
 
 
 def test_a_share_of_off_is_that_of_the_same_seed() -> None:

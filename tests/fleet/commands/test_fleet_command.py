@@ -64,6 +64,14 @@ def test_what_is_odd_is_told_with_its_rule(tmp_path: Path, capsys: pytest.Captur
     assert "3 of 3 VMs read" in err
 
 
+def test_one_kind_of_guest_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --guests a setting is one column between the bounds, with the figures that it has beside the other."""
+    both = json.loads(fleet(capsys, "--vms 20 --days 1 --settings linux-9 --json")[1])["settings"]
+    one = json.loads(fleet(capsys, "--vms 20 --days 1 --settings linux-9 --guests anywhere --json")[1])["settings"]
+    assert [found["name"] for found in one[1:-1]] == ["linux-9, anywhere"]
+    assert one == [found for found in both if found["name"] != "linux-9, last"]
+
+
 def test_without_usage_a_fleet_is_made_up(capsys: pytest.CaptureFixture[str]) -> None:
     """It is said that it is, and the seed decides what is printed."""
     first = fleet(capsys, "--vms 20 --days 2 --seed 5")

@@ -6,10 +6,20 @@ from typing import Any
 import pytest
 
 from pagetide.guest.allocator.isolate import TAKEN, WATERMARK, isolate_block, put_back
-from pagetide.guest.allocator.pcp import PCP_BATCH_PAGES
+from pagetide.guest.allocator.pcp import PCP_BATCH_PAGES, PCP_MAX_PAGES
 from pagetide.guest.allocator.zone import Watermarks, Zone, linux_watermarks
-from pagetide.guest.allocator.zone_layout import FREE_PAGES, NR_FREE, NR_REPORTED, REPORTED_PAGES, arena_bytes
-from pagetide.units import ORDER_MAX
+from pagetide.guest.allocator.zone_layout import (
+    FREE_PAGES,
+    MIGRATETYPES,
+    NR_FREE,
+    NR_REPORTED,
+    PCP_FRACTION,
+    REPORTED_PAGES,
+    arena_bytes,
+    pcp_room,
+    words_count,
+)
+from pagetide.units import ORDER_MAX, PAGE_SIZE_BYTES
 from tests.guest.reporting.batches import batch_of
 
 NONE = Watermarks(0, 0, 0)
@@ -178,13 +188,24 @@ def test_a_block_that_merges_on_its_way_back_is_not_marked() -> None:
 def test_a_second_look_at_the_arena_sees_the_same_zone(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Another mapping of the arena's file shows the counters and records that the zone works on."""
     path = tmp_path_factory.mktemp("arena") / "arena"
-    path.write_bytes(bytes(arena_bytes(64, 1)))
+    path.write_bytes(bytes(arena_bytes(64, 1, PCP_MAX_PAGES)))
     with path.open("r+b") as file:
         zone = Zone(64, watermarks=NONE, arena_fd=file.fileno())
         with mmap.mmap(file.fileno(), 0) as other:
             zone.allocate(4)
             assert other[: zone.words.nbytes] == zone.words.tobytes()
             assert other[zone.words.nbytes : zone.words.nbytes + zone.pages.nbytes] == zone.pages.tobytes()
+
+
+def test_rings_are_as_long_as_lists_can_grow() -> None:
+    """A terabyte's rings are small where lists are; where they may have a share of RAM, they have the room."""
+    nr_pages = (1 << 40) // PAGE_SIZE_BYTES
+    short, long = (words_count(nr_pages, 2, pcp_max) for pcp_max in (PCP_MAX_PAGES, nr_pages))
+    rings = 2 * MIGRATETYPES * 2
+    assert long - short == rings * (pcp_room(nr_pages, 2, nr_pages) - pcp_room(nr_pages, 2, PCP_MAX_PAGES))
+    assert pcp_room(nr_pages, 2, PCP_MAX_PAGES) == 2 * PCP_MAX_PAGES
+    assert pcp_room(nr_pages, 2, nr_pages) > nr_pages // PCP_FRACTION // 2
+    assert 8 * short < 1 << 30
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("balloon", {"cool_s": 1.0}, "with balloon .* no time to cool"),
     ("pool", {"cool_s": 1.0}, "with pool .* no time to cool"),
     ("pool", {"delay_s": 0.0}, "with pool .* delay must be at least 0.1 s, not 0.0 s"),
+    ("pool", {"order": 8, "unit_order": 9}, "with pool .* order must be at least 9, not 8"),
     ("pool", {"delay_s": 0.09}, "with pool .* delay must be at least 0.1 s, not 0.09 s"),
     *[
         (name, {"pace": "linux"}, f"only scan has Linux's pace; with {name} the pace must be drain")

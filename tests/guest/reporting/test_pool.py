@@ -78,7 +78,7 @@ def test_what_is_unreported_is_allocated_first_whatever_its_order() -> None:
 @pytest.mark.parametrize(("unit_order", "held"), [(0, 256), (9, 512)])
 def test_only_whole_pages_of_the_host_are_reported(unit_order: int, held: int) -> None:
     """Of a host that gives back 2 MiB at a time a part of one is never asked for, and whole ones are."""
-    worker = settled(SETTINGS._replace(unit_order=unit_order))
+    worker = settled(SETTINGS._replace(order=unit_order, unit_order=unit_order))
     lower, upper, other, _ = taken(worker.zone, 8, 4)
     worker.free(lower, 8)
     worker.free(upper, 8)

@@ -204,7 +204,7 @@ def test_a_guest_in_a_process_of_its_own_lives_through_it_too(tmp_path: Path) ->
         daemons.start()
         ram_fd = resources.enter_context(GuestRam.create(config.ram_bytes, "memfd")).fd
         nr_pages = config.ram_bytes // PAGE_SIZE_BYTES
-        arena_fd, arena = shared_memory(resources, "arena", arena_bytes(nr_pages, config.vcpus))
+        arena_fd, arena = shared_memory(resources, "arena", arena_bytes(nr_pages, config.vcpus, config.pcp_max_pages))
         path = daemons.path("vm")
         guest = Child("guest", lambda fd: GuestSetup(config, fd, -1, ram_fd, arena_fd, path), [ram_fd, arena_fd])
         resources.callback(guest.close)

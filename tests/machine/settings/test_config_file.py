@@ -20,7 +20,7 @@ def test_the_command_line_overrides_the_file_and_the_file_the_defaults(tmp_path:
     path = tmp_path / "run.toml"
     path.write_text('ram = "1GiB"\ndelay = 1\nbursts = 2\n')
     config = make_config(read_file(path), {"bursts": 5, "order": None})
-    assert config == RunConfig(ram_bytes=1 << 30, delay_s=1.0, bursts=5)
+    assert config == RunConfig(ram_bytes=1 << 30, delay_s=1.0, bursts=5, split=False)
 
 
 @pytest.mark.parametrize(

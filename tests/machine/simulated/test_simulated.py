@@ -6,14 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from pagetide.guest.allocator.zone_layout import pcp_room
+from pagetide.guest.allocator.pcp import PCP_MAX_PAGES
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.machine.config import RunConfig
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import Cost, read_costs
 from pagetide.machine.result import RunResult
 from pagetide.machine.simulated.machine import SimulatedMachine
-from pagetide.units import PAGE_SIZE_BYTES
 from tests.machine.watcher import Watcher
 
 pytestmark = pytest.mark.slow
@@ -163,7 +162,7 @@ def test_nobody_waits_for_a_lock_that_is_free(design: str) -> None:
         design=design, workload="churn", ram_bytes=256 * MIB, order=0, capacity=32, duration_s=0.4, rate_per_s=2e5,
         delay_s=0.02,
     )  # fmt: skip
-    list_s = pcp_room(256 * MIB // PAGE_SIZE_BYTES, 2) * read_costs().moved_page.ps / 1e12
+    list_s = PCP_MAX_PAGES * read_costs().moved_page.ps / 1e12
     assert result.zone_lock_wait_s_max is not None
     assert result.zone_lock_hold_s_max is not None
     assert 0 < result.zone_lock_wait_s_max <= 2 * (list_s + result.zone_lock_hold_s_max)

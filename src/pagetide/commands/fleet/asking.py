@@ -9,6 +9,7 @@ from pagetide.fleet.hosts.answering.registry import ANSWERS
 from pagetide.fleet.hosts.cluster import Question
 from pagetide.fleet.hosts.host import Host
 from pagetide.fleet.hosts.placing.registry import PLANS, PlanError, parse_plan
+from pagetide.fleet.learning.settings import SCATTERS
 from pagetide.machine.config_error import ConfigError
 from pagetide.units import GIB, format_size
 
@@ -74,6 +75,7 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
         resume: go on with what is in `out`.
         workers: how many processes; None for one a processor if there is enough to do.
         cluster: the address of a Dask scheduler; None for processes of this machine.
+        guests: names in SCATTERS: for which kinds of guest.
         responses: a file of how guests respond; None for the usual place, or what is built in.
         costs: a file of what things cost; None likewise.
         checked: what `pagetide fleet check --json` printed, for the report; None for nothing.
@@ -85,6 +87,7 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool = False
     workers: int | None = None
     cluster: str | None = None
+    guests: tuple[str, ...] = tuple(SCATTERS)
     responses: Path | None = None
     costs: Path | None = None
     checked: Path | None = None

@@ -105,7 +105,7 @@ def fleet(choice: Choice, settings: Sequence[str], hosts: Hosts, manner: Manner)
         parse_setting(name)
     seed = 1 if choice.seed is None else choice.seed
     question, costs = hosts.question(seed), read_costs(manner.costs)
-    chosen = choose(read_responses(manner.responses), settings or SHOWN)
+    chosen = choose(read_responses(manner.responses), settings or SHOWN, manner.guests)
     for part in {setting for one in chosen for setting in one.settings}:
         cpu_of(part, 0, 0, costs)  # before hours of work: the costs may have none of its backing
     checked = None if manner.checked is None else read_verdicts(manner.checked)

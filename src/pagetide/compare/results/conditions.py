@@ -9,6 +9,8 @@ from pagetide.compare.results.records import Run
 from pagetide.compare.results.wording import fault_words
 from pagetide.guest.reporting.registry import DESIGNS
 from pagetide.machine.config import RunConfig, workload_defaults
+from pagetide.machine.settings.file import SETTINGS
+from pagetide.machine.settings.fits import misfit
 from pagetide.units import format_size
 
 _WORK = frozenset({
@@ -18,6 +20,8 @@ _WORK = frozenset({
 """Settings that say what is to be done; all others but the seed say how free memory is returned."""
 
 _SILENT = frozenset({"workload", "faults", "design", "seed"})
+
+_OPTIONS = {setting.field: option for option, setting in SETTINGS.items()}
 
 _WORDS = {
     "ram_bytes": "RAM", "hold_s": "hold", "rest_s": "rest", "duration_s": "duration", "rate_per_s": "rate",
@@ -142,12 +146,14 @@ def _configuration(runs: list[Run]) -> Configuration:
 
 
 def _unusual(config: RunConfig, names: frozenset[str]) -> str:
-    """These settings, where they are not the workload's defaults."""
+    """These settings, where they have an effect and are not the workload's defaults."""
     defaults = RunConfig(**workload_defaults(config.workload, config.design))
     said = []
     for field in msgspec.structs.fields(config):
         value = getattr(config, field.name)
-        if field.name in names - _SILENT and value != getattr(defaults, field.name):
+        if field.name not in names - _SILENT or misfit(_OPTIONS[field.name], config) is not None:
+            continue
+        if value != getattr(defaults, field.name):
             said.append(f"{_WORDS.get(field.name, field.name.replace('_', ' '))} {_worded(field.name, value)}")
     return ", ".join(said)
 

@@ -40,6 +40,7 @@ from pagetide.guest.allocator.zone_layout import (
     PCP_LISTS,
     PCP_LOCK,
     PCP_RINGS,
+    PCP_ROOM,
     RECORD_WORDS,
     REQUEST,
     SPARES,
@@ -50,7 +51,6 @@ from pagetide.guest.allocator.zone_layout import (
     WAKE,
     ZONE_LOCK,
     frame_table_base,
-    pcp_room,
     vcpu_base,
 )
 from pagetide.memory.frame_table import BEGUN, ENDED, FRAMES, INSTALLS, TAKING_MAX
@@ -131,7 +131,7 @@ class MachineState:
 
     def _lists_of(self, machine: "ExploredMachine", base: int) -> Iterator[tuple[int, int]]:
         """Where the words of each of a vCPU's lists are, and where its ring begins."""
-        twice = 2 * pcp_room(machine.words[NR_PAGES], machine.words[NR_VCPUS])
+        twice = 2 * machine.words[base + PCP_ROOM]
         for migratetype in range(MIGRATETYPES if machine.words[PAGEBLOCKS] else 1):
             lists = base + migratetype * TYPE_WORDS
             for order in machine.scenario.pcp_orders:

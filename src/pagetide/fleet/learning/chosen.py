@@ -61,8 +61,8 @@ def parse_setting(text: str) -> Mapping[str, float]:
     return shares
 
 
-def choose(responses: Responses, settings: Sequence[str]) -> list[Chosen]:
-    """These settings for each kind of guest, with what was learned of them.
+def choose(responses: Responses, settings: Sequence[str], guests: Sequence[str] = tuple(SCATTERS)) -> list[Chosen]:
+    """These settings for each of these kinds of guest, with what was learned of them.
 
     Raises:
         ConfigError: `parse_setting` has it, or one was not learned.
@@ -71,7 +71,7 @@ def choose(responses: Responses, settings: Sequence[str]) -> list[Chosen]:
     found = []
     for name in settings:
         shares = parse_setting(name)
-        for guest in SCATTERS:
+        for guest in guests:
             for part in shares:
                 if (part, guest) not in learned:
                     raise ConfigError(f"no response of {part} was learned: `pagetide fleet learn` does it")

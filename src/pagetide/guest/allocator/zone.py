@@ -132,14 +132,14 @@ class Zone:
         if vcpus < 1:
             raise ValueError(f"a zone needs at least one vCPU, not {vcpus}")
         marks = linux_watermarks(nr_pages) if watermarks is None else watermarks
-        room = pcp_room(nr_pages, vcpus)
+        room = pcp_room(nr_pages, vcpus, pcp_max)
         if pcp_high is None:
             pcp_high = linux_pcp_high(nr_pages, marks.low, vcpus, pcp_batch, min(pcp_max, room - 1))
         high, high_max = pcp_high
         if not 1 <= pcp_batch <= high <= high_max < room:
             raise ValueError(f"a per-CPU list cannot have batches of {pcp_batch} and hold {high} to {high_max} pages")
-        self._arena = mmap.mmap(arena_fd, arena_bytes(nr_pages, vcpus))
-        self.words = np.frombuffer(self._arena, np.int64, words_count(nr_pages, vcpus))
+        self._arena = mmap.mmap(arena_fd, arena_bytes(nr_pages, vcpus, pcp_max))
+        self.words = np.frombuffer(self._arena, np.int64, words_count(nr_pages, vcpus, pcp_max))
         records = records_count(nr_pages, MIGRATETYPES if migratetypes else 1)
         self.pages = np.frombuffer(self._arena, np.uint32, records, self.words.nbytes)
         table = frame_table_base(vcpus)
@@ -162,7 +162,7 @@ class Zone:
             settings[vcpu_base(vcpu) + PCP_LIMIT] = high
             for migratetype in range(MIGRATETYPES):
                 lists = vcpu_base(vcpu) + migratetype * TYPE_WORDS
-                settings[lists + PCP_RINGS] = rings_base(nr_pages, vcpus, vcpu, migratetype)
+                settings[lists + PCP_RINGS] = rings_base(nr_pages, vcpus, pcp_max, vcpu, migratetype)
                 settings[lists + PCP_ROOM] = room
         for index, value in settings.items():
             self.words[index] = value

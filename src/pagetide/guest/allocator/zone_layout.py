@@ -204,21 +204,24 @@ def pageblocks_base(nr_pages: int, vcpus: int) -> int:
     return frame_table_base(vcpus) + table_words(nr_pages)
 
 
-def pcp_room(nr_pages: int, vcpus: int) -> int:
-    """How many pages a per-CPU list has room for: more than a vCPU's share of an eighth of the zone; a power of two."""
-    return 1 << max(_PCP_ROOM_ORDER_MIN, (nr_pages // PCP_FRACTION // vcpus).bit_length())
+def pcp_room(nr_pages: int, vcpus: int, pcp_max: int) -> int:
+    """How many pages a per-CPU list has room for: more than a vCPU's share of an eighth of the zone, or than `pcp_max`.
+
+    It is a power of two.
+    """
+    return 1 << max(_PCP_ROOM_ORDER_MIN, min(nr_pages // PCP_FRACTION // vcpus, pcp_max).bit_length())
 
 
-def rings_base(nr_pages: int, vcpus: int, vcpu: int = 0, migratetype: int = 0) -> int:
+def rings_base(nr_pages: int, vcpus: int, pcp_max: int, vcpu: int = 0, migratetype: int = 0) -> int:
     """Index in `words` where a vCPU's rings begin of a migratetype; each is half as long as the one before."""
     before = vcpu * MIGRATETYPES + migratetype
     pageblocks = (nr_pages >> PAGEBLOCK_ORDER) + 1
-    return pageblocks_base(nr_pages, vcpus) + pageblocks + before * 2 * pcp_room(nr_pages, vcpus)
+    return pageblocks_base(nr_pages, vcpus) + pageblocks + before * 2 * pcp_room(nr_pages, vcpus, pcp_max)
 
 
-def words_count(nr_pages: int, vcpus: int) -> int:
-    """Length of `words`."""
-    return rings_base(nr_pages, vcpus, vcpus) + map_words(nr_pages)
+def words_count(nr_pages: int, vcpus: int, pcp_max: int) -> int:
+    """Length of `words`, where a vCPU's lists grow to `pcp_max` pages at most."""
+    return rings_base(nr_pages, vcpus, pcp_max, vcpus) + map_words(nr_pages)
 
 
 def records_count(nr_pages: int, migratetypes: int) -> int:
@@ -226,7 +229,7 @@ def records_count(nr_pages: int, migratetypes: int) -> int:
     return (nr_pages + ORDERS * migratetypes) * RECORD_WORDS
 
 
-def arena_bytes(nr_pages: int, vcpus: int) -> int:
+def arena_bytes(nr_pages: int, vcpus: int, pcp_max: int) -> int:
     """Size of the whole arena, in whole pages, with migratetypes or without."""
-    used_bytes = 8 * words_count(nr_pages, vcpus) + 4 * records_count(nr_pages, MIGRATETYPES)
+    used_bytes = 8 * words_count(nr_pages, vcpus, pcp_max) + 4 * records_count(nr_pages, MIGRATETYPES)
     return -(-used_bytes // PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES

@@ -50,6 +50,11 @@ def _of_pool(design: str, settings: ReportingSettings) -> str | None:
             f"with pool each pass looks at all that is kept, so the delay must be at least {POOL_DELAY_S_MIN} s, "
             f"not {settings.delay_s} s"
         )
+    if settings.order < settings.unit_order:
+        return (
+            f"with pool the host's pages are given back whole, so the order must be at least {settings.unit_order}, "
+            f"not {settings.order}; with --split it may be smaller"
+        )
     return _paceless(design, settings)
 
 

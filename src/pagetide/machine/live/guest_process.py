@@ -57,7 +57,7 @@ def run_guest(setup: GuestSetup, channel: Channel) -> float:
         zone = Zone(
             config.ram_bytes // PAGE_SIZE_BYTES,
             vcpus=config.vcpus,
-            pcp_max=config.pcp_max_bytes // PAGE_SIZE_BYTES,
+            pcp_max=config.pcp_max_pages,
             migratetypes=has_migratetypes(config, work),
             arena_fd=setup.arena_fd,
         )

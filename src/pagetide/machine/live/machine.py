@@ -88,7 +88,7 @@ class LiveMachine:
     def _prepare(self, resources: contextlib.ExitStack, observer: Observer) -> None:
         config = self._config
         arena_fd, arena = shared_memory(
-            resources, "arena", arena_bytes(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus)
+            resources, "arena", arena_bytes(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus, config.pcp_max_pages)
         )
         ledger: Ledger | None = None
         qemu_pid = None

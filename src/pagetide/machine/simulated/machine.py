@@ -100,8 +100,8 @@ class SimulatedMachine:
         config, loop = self._config, self._loop
         ledger = Ledger()
         typed = has_migratetypes(config, self._work)
-        pages, pcp_max = (size // PAGE_SIZE_BYTES for size in (config.ram_bytes, config.pcp_max_bytes))
-        zone = Zone(pages, vcpus=config.vcpus, pcp_max=pcp_max, migratetypes=typed)
+        pages = config.ram_bytes // PAGE_SIZE_BYTES
+        zone = Zone(pages, vcpus=config.vcpus, pcp_max=config.pcp_max_pages, migratetypes=typed)
         happened = Signal(loop)
         holders = len(of_kind(config.parsed_faults, "mmlock", "mmlock-split"))
         processors = Processors(self._costs.cpus, holders)

@@ -57,7 +57,7 @@ def check_memory(config: RunConfig) -> None:
     need_bytes, room_bytes = needed_bytes(config), available_bytes()
     if need_bytes > room_bytes:
         raise ConfigError(f"{_sentence(need_bytes)}, and {format_size(room_bytes)} are available")
-    arena = arena_bytes(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus)
+    arena = arena_bytes(config.ram_bytes // PAGE_SIZE_BYTES, config.vcpus, config.pcp_max_pages)
     addresses, left_bytes = need_bytes + config.ram_bytes + arena, address_space_bytes()
     if left_bytes is not None and addresses > left_bytes:
         raise ConfigError(

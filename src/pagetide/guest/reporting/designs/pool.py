@@ -71,7 +71,7 @@ class Pool(Passes):
 
     def __init__(self, zone: Zone, settings: ReportingSettings) -> None:
         """Take the zone to report for; nothing happens before `start`."""
-        super().__init__(zone, settings._replace(order=max(settings.order, settings.unit_order)))
+        super().__init__(zone, settings)
         busy_s = max(BUSY_S, 2 * settings.keep_s)
         self._idle_ticks, self._busy_ticks = round(settings.idle_s * TICKS_PER_S), round(busy_s * TICKS_PER_S)
         self._worths = np.zeros(self._busy_ticks + 1, np.int64)
