@@ -137,6 +137,17 @@ class Patient:
         """What the guest script writes."""
         return self.run("sh /why.sh").encode()
 
+    def text_right_after(self, command: str) -> bytes:
+        """What the guest script would write at the very end of a command, long before the script itself would be done.
+
+        What a free changes is read then; all else was read before.
+        """
+        changed = "meminfo", "vmstat", "buddyinfo", "zoneinfo"
+        before = self.guest_text().decode()
+        after = self.run(f"{command}; " + "; ".join(f"echo @pagetide {name}; cat /proc/{name}" for name in changed))
+        parts = {part.split()[0]: part for text in (before, after) for part in text.split("@pagetide ")[1:]}
+        return "".join(f"@pagetide {part}" for part in parts.values()).encode()
+
     def held_bytes(self) -> int:
         """What the host holds of its memory file, by st_blocks: the truth that answers are held against.
 
