@@ -140,10 +140,12 @@ class Patient:
     def text_right_after(self, command: str) -> bytes:
         """What the guest script would write at the very end of a command, long before the script itself would be done.
 
-        What a free changes is read then; all else was read before.
+        What a free changes is read then; all else was read before. No report is due when the command begins, so the
+        first of what it frees is two seconds away.
         """
         changed = "meminfo", "vmstat", "buddyinfo", "zoneinfo"
         before = self.guest_text().decode()
+        self.settled_bytes()
         after = self.run(f"{command}; " + "; ".join(f"echo @pagetide {name}; cat /proc/{name}" for name in changed))
         parts = {part.split()[0]: part for text in (before, after) for part in text.split("@pagetide ")[1:]}
         return "".join(f"@pagetide {part}" for part in parts.values()).encode()

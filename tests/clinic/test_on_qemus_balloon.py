@@ -155,7 +155,7 @@ def test_a_vm_that_was_stopped_is_told(healthy: Healthy) -> None:
     patient.settled_bytes()
     rest_bytes = patient.held_bytes()
     patient.run(FILL)
-    text = patient.text_right_after(FREE)  # Linux reports after two seconds, which the script alone can take
+    text = patient.text_right_after(FREE)
     with told(healthy.folder) as qmp:
         qmp.ask("stop")
     held_bytes = patient.held_bytes()
