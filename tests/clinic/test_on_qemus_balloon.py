@@ -149,21 +149,22 @@ def test_an_inflated_balloon_is_found(healthy: Healthy) -> None:
     patient.wait_until(lambda: "balloon-inflated" not in {finding.cause for finding in examine(patient).findings})
 
 
-def test_a_vm_that_was_stopped_is_told(healthy: Healthy) -> None:
+@pytest.mark.rare
+def test_a_vm_that_was_stopped_is_told(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
     """What it freed before that is not coming, until it goes on."""
-    patient = healthy.patient
-    patient.settled_bytes()
-    rest_bytes = patient.held_bytes()
-    patient.run(FILL)
-    text = patient.text_right_after(FREE)
-    with told(healthy.folder) as qmp:
-        qmp.ask("stop")
-    held_bytes = patient.held_bytes()
-    found = answer(gather(str(healthy.folder / "qmp"), text, NOWHERE))
-    finding = assert_first(found, "vm-stopped", held_bytes - rest_bytes)
-    with told(healthy.folder) as qmp:
-        qmp.ask(finding.remedies[0].command)
-    assert_promise(finding, held_bytes - patient.settled_bytes())
+    with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient:
+        patient.settled_bytes()
+        rest_bytes = patient.held_bytes()
+        patient.run(FILL)
+        text = patient.text_right_after(FREE)
+        with told(tmp_path) as qmp:
+            qmp.ask("stop")
+        held_bytes = patient.held_bytes()
+        found = answer(gather(str(tmp_path / "qmp"), text, NOWHERE))
+        finding = assert_first(found, "vm-stopped", held_bytes - rest_bytes)
+        with told(tmp_path) as qmp:
+            qmp.ask(finding.remedies[0].command)
+        assert_promise(finding, held_bytes - patient.settled_bytes())
 
 
 def test_a_monitor_that_somebody_else_has_is_said(healthy: Healthy) -> None:
