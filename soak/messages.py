@@ -23,7 +23,7 @@ from soak.part import BrokenError, Part, Trial
 from soak.ring_mutations import hostile_case
 from soak.rings import CODES
 from tests.host.device.hostile_model import GPA as CASE_GPA
-from tests.host.guest.descriptor_kinds import open_fd
+from tests.host.guest.descriptor_kinds import fill, open_fd
 from tests.host.guest.test_hostile_messages import CANARY_PAGES, GPA, PAGES
 from tests.host.guest_ring import PAGE
 
@@ -163,7 +163,7 @@ class Hostile:
             case "fill":
                 time.sleep(_REPLY_S)
                 for fd in self._fds:
-                    _fill(fd)
+                    _fill_eventfd(fd)
             case "ask":
                 time.sleep(_REPLY_S)
                 self._ask(step.data)
@@ -178,15 +178,10 @@ class Hostile:
                 self._log.take(sock.recv(65536).decode())
 
 
-def _fill(fd: int) -> None:
+def _fill_eventfd(fd: int) -> None:
     """Have the next one who writes to this eventfd wait, if it is one."""
-    if "eventfd" not in Path(f"/proc/self/fd/{fd}").readlink().name:
-        return
-    os.set_blocking(fd, False)
-    with contextlib.suppress(BlockingIOError):
-        os.eventfd_read(fd)
-    os.eventfd_write(fd, (1 << 64) - 2)
-    os.set_blocking(fd, True)
+    if "eventfd" in Path(f"/proc/self/fd/{fd}").readlink().name:
+        fill(fd)
 
 
 def _wait_until_gone(daemon: ReadDaemon, open_fds: int) -> None:

@@ -23,7 +23,7 @@ Exit status: 0 done; 1 no memory, or the file cannot be written; 2 bad arguments
 def calibrate(*, out: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Measure this machine, so that the simulated one takes as long: `run --machine simulated`.
 
-    Takes some 10 s and 200 MiB of memory. What else the machine does meanwhile is measured, too.
+    Takes some 15 s and 200 MiB of memory. What else the machine does meanwhile is measured, too.
 
     Args:
         out: The file to write. [default: pagetide/costs.json in XDG_DATA_HOME, where `run` looks]

@@ -21,6 +21,7 @@ from pagetide.virtio.vhost_user.payloads import (
     encode_single_region,
 )
 from pagetide.virtio.vhost_user.transport import PeerGoneError
+from tests.host.guest.descriptor_kinds import fill
 from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest, wait_readable
 from tests.host.guest_ring import PAGE, RING_PAGES, SIZE
 from tests.host.running_server import Running, connect
@@ -154,10 +155,8 @@ def test_memory_that_goes_from_under_a_queue_breaks_it(running: Running, tmp_pat
 def test_a_full_call_descriptor_does_not_hold_up_the_server(running: Running, tmp_path: Path) -> None:
     """An eventfd that would block is a call that is already there."""
     with ServedGuest(connect(tmp_path)) as guest:
-        os.set_blocking(guest.call_fd, True)
+        fill(guest.call_fd)
         guest.channel.call(Request.SET_VRING_CALL, U64.pack(guest.index), (guest.call_fd,))
-        os.eventfd_read(guest.call_fd)
-        os.eventfd_write(guest.call_fd, (1 << 64) - 2)
         for n in range(3):
             guest.ring.driver.arm_call()
             guest.submit([(RING_PAGES + n, 1)])

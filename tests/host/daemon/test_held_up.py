@@ -1,6 +1,5 @@
 """What a front-end does to descriptors that it shares, after the daemon has looked at them, holds nobody up."""
 
-import contextlib
 import os
 import signal
 import threading
@@ -11,6 +10,7 @@ import pytest
 from pagetide.host.device.queues.kick_step import BUSY
 from pagetide.host.sharing.interruption import Interruption
 from tests.host.daemon.process import Daemon
+from tests.host.guest.descriptor_kinds import fill
 from tests.host.guest.served_guest import TIMEOUT_S, wait_readable
 from tests.host.guest_ring import RING_PAGES
 
@@ -21,10 +21,7 @@ def test_an_eventfd_that_is_made_to_block_is_given_up(tmp_path: Path) -> None:
     try:
         with daemon.guest("one") as bad, daemon.guest("two") as good:
             bad.report([(RING_PAGES, 1)])
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(bad.call_fd)
-            os.eventfd_write(bad.call_fd, (1 << 64) - 2)
-            os.set_blocking(bad.call_fd, True)
+            fill(bad.call_fd)
             bad.ring.driver.arm_call()
             bad.submit([(RING_PAGES + 1, 1)])
             served = threading.Thread(target=lambda: good.report([(RING_PAGES, 1)]))
@@ -40,7 +37,7 @@ def test_an_eventfd_that_is_made_to_block_is_given_up(tmp_path: Path) -> None:
 def test_a_call_that_blocks_late_ends_all_the_same() -> None:
     """Ticks that came before, while the loop was busy for long, leave those that end a write which blocks then."""
     fd = os.eventfd(0, os.EFD_CLOEXEC)
-    os.eventfd_write(fd, (1 << 64) - 2)
+    fill(fd)
     unblock = threading.Timer(TIMEOUT_S / 4, lambda: os.eventfd_read(fd))
     with Interruption() as interruption:
         interruption.busy()

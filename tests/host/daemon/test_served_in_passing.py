@@ -23,6 +23,7 @@ from pagetide.virtio.balloon import CONFIG_POISON_VAL
 from pagetide.virtio.vhost_user.messages import Message, Request, encode
 from pagetide.virtio.vhost_user.payloads import ConfigSpace, encode_config
 from tests.host.daemon.test_fence import Rig
+from tests.host.guest.descriptor_kinds import fill
 from tests.host.guest.served_guest import TIMEOUT_S
 from tests.host.guest_ring import PAGE, RING_PAGES
 
@@ -214,8 +215,7 @@ def test_a_call_that_blocks_is_time_that_the_guest_kept_the_loop(rig: Rig, monke
     fd = rig.bad.call_fd
     rig.bad.ring.driver.arm_call()
     rig.bad.submit([(RING_PAGES + 1, 1)])
-    os.set_blocking(fd, True)
-    os.eventfd_write(fd, (1 << 64) - 2)
+    fill(fd)
     reader = threading.Timer(2 * SUSPECT_S, lambda: os.eventfd_read(fd))
     reader.start()
     rig.server.run_once(0)

@@ -1,7 +1,21 @@
 """Descriptors that a hostile front-end gives with its messages, by kind."""
 
+import contextlib
 import os
 import socket
+
+
+def fill(fd: int) -> None:
+    """Have the next one who writes to this eventfd wait, whatever is in it now and whoever else writes to it."""
+    os.set_blocking(fd, False)
+    is_full = False
+    while not is_full:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(fd)
+        with contextlib.suppress(BlockingIOError):  # somebody has called in between
+            os.eventfd_write(fd, (1 << 64) - 2)
+            is_full = True
+    os.set_blocking(fd, True)
 
 
 def open_fd(kind: str, ram_fd: int) -> int:  # noqa: PLR0911 - a kind each
@@ -15,7 +29,7 @@ def open_fd(kind: str, ram_fd: int) -> int:  # noqa: PLR0911 - a kind each
             return os.eventfd(1, os.EFD_CLOEXEC)
         case "full":
             fd = os.eventfd(0, os.EFD_CLOEXEC)
-            os.eventfd_write(fd, (1 << 64) - 2)
+            fill(fd)
             return fd
         case "pipe":
             read_fd, write_fd = os.pipe()

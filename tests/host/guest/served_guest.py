@@ -41,7 +41,7 @@ class ServedGuest:
         self.channel = FrontendChannel(sock, timeout_s=TIMEOUT_S)
         agreed = self.channel.negotiate(features)
         self.ring = GuestRing(pages, agreed, backing)
-        self.kick_fd, self.call_fd, self.err_fd = (os.eventfd(0, os.EFD_CLOEXEC) for _ in range(3))
+        self.kick_fd, self.call_fd, self.err_fd = (os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(3))
         self.index = queues(agreed).index(queue)
         self.channel.set_mem_table([self.ring.region], [self.ring.ram.fd])
         if with_err:
