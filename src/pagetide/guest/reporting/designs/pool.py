@@ -28,12 +28,11 @@ from typing import ClassVar
 import numpy as np
 
 from pagetide.guest.allocator.by_position import record_all_free
-from pagetide.guest.allocator.isolate import BLOCKED, FILLED, PASS_OVER_MAX, YOUNG
+from pagetide.guest.allocator.isolate import BLOCKED, FILLED, YOUNG
 from pagetide.guest.allocator.page_alloc import join_all
-from pagetide.guest.allocator.request import unreported_blocks, unreported_pages
+from pagetide.guest.allocator.request import unreported_blocks
 from pagetide.guest.allocator.zone import TICKS_PER_S, Zone
 from pagetide.guest.allocator.zone_layout import (
-    ISOLATED_PAGES,
     KEEP_APART,
     KEEP_MARKS,
     KEEP_WHOLE_MARKS,
@@ -48,10 +47,10 @@ from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.runs import (
     AGE_OLD,
     FRAME_COLUMNS,
-    FRAME_UNREPORTED,
-    FRAME_WORTH,
-    survey,
-    take_runs,
+    PLAN_WORDS,
+    WAITING,
+    plan_pass,
+    take_frames,
 )
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
@@ -77,8 +76,8 @@ class Pool(Passes):
         self._worths = np.zeros(self._busy_ticks + 1, np.int64)
         self._frames = np.zeros((-(-int(zone.words[NR_PAGES]) // FRAME_PAGES), FRAME_COLUMNS), np.int64)
         self._order = np.zeros(len(self._frames), np.int64)
-        self._waiting = self._next = 0
-        self._keep_pages = self._least_ticks = 0
+        self._plan = np.zeros(PLAN_WORDS, np.int64)
+        self._keep_pages = 0
         self._start_tick, self._since_start = 0, 0
         self._pass_s = self._rate = 0.0
         self._taken_before = 0
@@ -117,36 +116,36 @@ class Pool(Passes):
 
     def _begin(self) -> None:
         """See what there is, and what a run must be worth."""
-        words, pages = self._zone.words, self._zone.pages
+        words = self._zone.words
         if self._since_start < AGE_OLD:
             self._since_start = (int(words[TICK]) - self._start_tick) & TICK_MASK
-        self._worths[:] = 0
-        self._frames[:] = 0
-        position = 0
-        while position >= 0:
-            position = int(
-                survey(words, pages, position, self._since_start, self._worths, self._frames, PASS_OVER_MAX)
-            )  # fmt: skip
-        # From what is worth most down: how far to go until no more than what is to be kept is left.
-        left = self._worths.sum() - np.cumsum(self._worths[::-1])
-        worth = self._busy_ticks - int(np.argmax(left <= self._keep_pages))
-        self._least_ticks = min(max(worth, self._idle_ticks), self._busy_ticks)
-        chosen = self._frames[:, FRAME_WORTH] >= self._least_ticks
-        self._waiting = int(chosen.sum())
-        rank = np.where(chosen, self._frames[:, FRAME_UNREPORTED], -1)
-        self._order[:] = np.argsort(-rank, kind="stable")
-        self._next = 0
+        plan_pass(
+            words,
+            self._zone.pages,
+            self._since_start,
+            self._keep_pages,
+            self._idle_ticks,
+            self._worths,
+            self._frames,
+            self._order,
+            self._plan,
+        )
 
     def _fill(self) -> None:
-        words, pages, out = self._zone.words, self._zone.pages, self._out
-        most_pages = self._settings.in_flight_max_bytes // PAGE_SIZE_BYTES
-        while self._next < self._waiting and words[ISOLATED_PAGES] < most_pages and not out.steps[BLOCKED]:
-            spare = unreported_pages(words) > self._keep_pages
-            least_ticks = self._least_ticks if spare else self._busy_ticks
-            frame = int(self._order[self._next])
-            if not take_runs(words, pages, frame, self._since_start, least_ticks, out.blocks, out.steps):
-                break
-            self._next += 1
+        out = self._out
+        if self._plan[WAITING] > 0:
+            take_frames(
+                self._zone.words,
+                self._zone.pages,
+                self._since_start,
+                self._keep_pages,
+                self._settings.in_flight_max_bytes // PAGE_SIZE_BYTES,
+                self._busy_ticks,
+                self._order,
+                self._plan,
+                out.blocks,
+                out.steps,
+            )
         out.filled = int(out.steps[FILLED])
 
     def _left(self) -> bool:
