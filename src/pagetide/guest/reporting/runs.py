@@ -9,7 +9,7 @@ from typing import Any
 from pagetide.guest.allocator.candidates import map_next
 from pagetide.guest.allocator.isolate import BLOCKED, FILLED, PASS_OVER_MAX, TAKEN, isolate_block
 from pagetide.guest.allocator.report_costs import hold_begins, hold_ends
-from pagetide.guest.allocator.request import unreported_pages
+from pagetide.guest.allocator.request import end_pass, request, unreported_pages
 from pagetide.guest.allocator.zone_layout import (
     ISOLATED_PAGES,
     ORDER_MASK,
@@ -39,8 +39,14 @@ SEEN = 0
 LEAST = 1
 WAITING = 2
 NEXT_FRAME = 3
-PLAN_WORDS = 4
-"""What a pass is about: frames with unreported memory, what a run must be worth, frames to report, and those done."""
+BEST = 4
+LEFT_PAGES = 5
+PLAN_WORDS = 6
+"""What a pass is about.
+
+Frames with unreported memory, what a run must be worth, frames to report, and those done; what the run is worth that is
+worth most, and, once the pass has ended, how many pages are unreported.
+"""
 
 AGE_OLD = 1 << 20
 """The age of what was free before the design began: more than any wait."""
@@ -139,6 +145,7 @@ def plan_pass(
     left = 0
     for row in range(plan[SEEN]):
         left += frames[row, FRAME_UNREPORTED]
+        plan[BEST] = max(plan[BEST], frames[row, FRAME_WORTH])
     worth = worths.shape[0] - 1
     left -= worths[worth]
     while left > keep:
@@ -251,3 +258,16 @@ def _take_run(words: Any, pages: Any, pfn: int, end: int, batch: Any, steps: Any
         steps[FILLED] += 1
         pfn += 1 << order
     return True
+
+
+@kernel
+def end_plan(words: Any, plan: Any) -> bool:
+    """The pass ended; whether another was requested meanwhile.
+
+    Where memory stays unreported there is one at its time, so it counts as requested: no free is to wake the worker.
+    """
+    again = end_pass(words)
+    plan[LEFT_PAGES] = unreported_pages(words)
+    if plan[LEFT_PAGES] > 0:
+        request(words)
+    return again

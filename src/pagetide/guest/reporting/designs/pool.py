@@ -5,7 +5,10 @@ a discard and a refault, and saved next to nothing. So this design keeps as much
 in the next `keep_s` seconds at the rate of late, gives that out first (KEEP_APART in buddy.py), and reports beyond it
 what has been free for longest.
 
-A pass every second while there is unreported memory, none otherwise. Each
+A pass every second while there is unreported memory to report, none where there is none. After one that finds nothing
+to report the next waits until something can be due: until the run that is worth most can be worth it, or the rate can
+have decayed until less is kept. But not for longer than `idle_s`: what is freed meanwhile cannot be due before that.
+Each
 
 - takes the rate of allocations since the pass before, or what is left of a higher one before that, half of it after
   four seconds; `keep` is what it makes in `keep_s`;
@@ -23,14 +26,14 @@ When nothing is allocated any more the rate decays, and everything is reported w
 begins counts as free for long.
 """
 
+import math
 from typing import ClassVar
 
 import numpy as np
 
 from pagetide.guest.allocator.by_position import record_all_free
-from pagetide.guest.allocator.isolate import BLOCKED, FILLED, YOUNG
+from pagetide.guest.allocator.isolate import BLOCKED, FILLED
 from pagetide.guest.allocator.page_alloc import join_all
-from pagetide.guest.allocator.request import unreported_blocks
 from pagetide.guest.allocator.zone import TICKS_PER_S, Zone
 from pagetide.guest.allocator.zone_layout import (
     KEEP_APART,
@@ -46,9 +49,12 @@ from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.runs import (
     AGE_OLD,
+    BEST,
     FRAME_COLUMNS,
+    LEFT_PAGES,
     PLAN_WORDS,
     WAITING,
+    end_plan,
     plan_pass,
     take_frames,
 )
@@ -148,6 +154,19 @@ class Pool(Passes):
             )
         out.filled = int(out.steps[FILLED])
 
-    def _left(self) -> bool:
-        self._out.steps[YOUNG] = unreported_blocks(self._zone.words)
-        return bool(self._out.steps[BLOCKED])
+    def _end_pass(self, now_s: float) -> None:
+        again = bool(end_plan(self._zone.words, self._plan))
+        left, waited = int(self._plan[LEFT_PAGES]), int(self._plan[WAITING])
+        self._schedule.pass_ended(now_s, again=again, young=left > 0, blocked=bool(self._out.steps[BLOCKED]))
+        self._in_pass = False
+        if left > 0 and not waited:
+            self._schedule.not_before(now_s + self._quiet_s(left))
+
+    def _quiet_s(self, left_pages: int) -> float:
+        """How long nothing of what is unreported can be due, if nothing is freed or allocated."""
+        if left_pages > self._keep_pages:
+            quiet_s = (self._idle_ticks - int(self._plan[BEST])) / TICKS_PER_S
+        else:
+            old_s = (self._busy_ticks - int(self._plan[BEST])) / TICKS_PER_S
+            quiet_s = min(old_s, _HALF_LIFE_S * math.log2(self._keep_pages / left_pages))
+        return min(quiet_s, self._settings.idle_s)
