@@ -99,8 +99,8 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         element: what a report costs the host, besides discarding and its blocks.
         element_block: and for each block.
         wake: from a kick or a call until the other side runs.
-        survey: what a pass of `pool` costs the worker besides its reports and what it looks at, in a guest of 2 GiB,
-            and more in a larger one; None in a file of before it was measured, and then that is nothing.
+        survey: what a pass of `pool` costs the worker besides its reports and what it looks at, with 1536 unreported
+            blocks in a guest of 2 GiB; None in a file of before it was measured, and then that is nothing.
         backings: what depends on the backing.
         taking: what `shared` costs the host; None in a file of before it was measured.
     """

@@ -10,6 +10,7 @@ from pagetide.guest.allocator.zone_layout import (
     FREE_PAGES,
     KEEP_APART,
     KEEP_MARKS,
+    PASSES,
     RECORD_WORDS,
     REPORTED_PAGES,
     STATE,
@@ -214,6 +215,42 @@ def test_a_pass_is_not_followed_at_once_by_another() -> None:
     worker.run_pass()
     assert worker.due_s is not None, "what is kept is looked at again"
     assert worker.due_s >= begins_s + 0.1
+
+
+def test_no_pass_before_anything_can_be_due() -> None:
+    """After a pass that finds nothing old enough the next one comes when something may be, and not every second."""
+    worker = settled(SETTINGS._replace(keep_s=0.0))
+    (frame,) = taken(worker.zone, 9)
+    passes, start_s = int(worker.zone.words[PASSES]), worker.now_s
+    worker.free(frame, 9)
+    passes_until(worker, start_s + 6.0)
+    assert pages_of(worker) == set(range(frame, frame + FRAME_PAGES))
+    assert worker.zone.words[PASSES] - passes <= 3
+
+
+def test_a_pass_is_put_off_no_longer_than_fresh_memory_takes_to_be_due() -> None:
+    """However much is kept the next pass comes within `idle_s`, so that it sees when much is freed."""
+    worker = settled(SETTINGS._replace(keep_s=1000.0))
+    for pfn in taken(worker.zone, 4, 64):
+        worker.free(pfn, 4)
+    worker.run_pass()
+    assert worker.due_s is not None, "what is kept is looked at again"
+    assert worker.now_s + 1.0 < worker.due_s <= worker.now_s + SETTINGS.idle_s
+
+
+def test_a_free_does_not_wake_the_worker_for_a_pass_that_comes_anyway() -> None:
+    """While unreported memory waits for the next pass nothing is told of a free; once all is reported it is again."""
+    worker = settled()
+    blocks = taken(worker.zone, 4, 3)
+    worker.free(blocks[0], 4)
+    worker.run_pass()
+    assert worker.due_s is not None, "what is young is looked at again"
+    worker.zone.free(blocks[1], 4)
+    assert not take_wake(worker.zone.words)
+    passes_until(worker, worker.now_s + 30.0)
+    assert worker.at_rest
+    worker.zone.free(blocks[2], 4)
+    assert take_wake(worker.zone.words)
 
 
 def test_an_allocation_that_the_watermark_forbids_merges_nothing() -> None:

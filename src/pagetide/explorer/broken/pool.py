@@ -42,7 +42,7 @@ POOL = {
         "a single page never gets old enough, and passes go on for ever",
         "pool",
         SCENARIOS_POOL["runs"],
-        (Edit(_RUNS, "def take_runs(", "if worth >= least", "if behind - first > 1 and worth >= least"),),
+        (Edit(_RUNS, "def _take_runs(", "if worth >= least", "if behind - first > 1 and worth >= least"),),
         "a livelock",
     ),
 }

@@ -93,6 +93,11 @@ class Schedule:
         if self.due_s is None:
             self.due_s, self.idle = now_s + self._delay_s, False
 
+    def not_before(self, time_s: float) -> None:
+        """The pass that was requested has no business before this time."""
+        if self.due_s is not None:
+            self.due_s = max(self.due_s, time_s)
+
     def is_due(self, now_s: float) -> bool:
         """Whether a pass may begin or go on."""
         return self.due_s is not None and now_s >= self.due_s

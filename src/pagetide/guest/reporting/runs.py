@@ -7,9 +7,11 @@ is a row of neighbouring blocks of that map, and its pages' ages add up to what 
 from typing import Any
 
 from pagetide.guest.allocator.candidates import map_next
-from pagetide.guest.allocator.isolate import BLOCKED, FILLED, TAKEN, isolate_block
+from pagetide.guest.allocator.isolate import BLOCKED, FILLED, PASS_OVER_MAX, TAKEN, isolate_block
 from pagetide.guest.allocator.report_costs import hold_begins, hold_ends
+from pagetide.guest.allocator.request import end_pass, request, unreported_pages
 from pagetide.guest.allocator.zone_layout import (
+    ISOLATED_PAGES,
     ORDER_MASK,
     RECORD_WORDS,
     REPORTING_ORDER,
@@ -24,16 +26,36 @@ from pagetide.guest.allocator.zone_lock import lock, unlock
 from pagetide.jit import kernel
 from pagetide.memory.frame_table import FRAME_ORDER
 
-FRAME_UNREPORTED = 0
-FRAME_WORTH = 1
-FRAME_COLUMNS = 2
-"""What is known of a frame: its unreported pages, and what the run in it is worth that is worth most."""
+FRAME = 0
+FRAME_UNREPORTED = 1
+FRAME_WORTH = 2
+FRAME_COLUMNS = 3
+"""What is known of a frame with unreported memory: which it is, its unreported pages, and what its best run is worth.
+
+A row for each such frame, by position, in an array that has room for all.
+"""
+
+SEEN = 0
+LEAST = 1
+WAITING = 2
+NEXT_FRAME = 3
+BEST = 4
+LEFT_PAGES = 5
+PLAN_WORDS = 6
+"""What a pass is about.
+
+Frames with unreported memory, what a run must be worth, frames to report, and those done; what the run is worth that is
+worth most, and, once the pass has ended, how many pages are unreported.
+"""
 
 AGE_OLD = 1 << 20
 """The age of what was free before the design began: more than any wait."""
 
 _CALL_HUNDREDTHS = 115
 """What a discarding call costs besides its pages, in hundredths of a page's cost."""
+
+_PLACE_BITS = 40
+_LAST_PLACE = (1 << _PLACE_BITS) - 1
 
 
 @kernel
@@ -65,18 +87,10 @@ def _last_of_frame(words: Any, frame: int) -> int:
 
 
 @kernel
-def survey(words: Any, pages: Any, position: int, since_start: int, worths: Any, frames: Any, most: int) -> int:
-    """Look at the unreported memory of some frames, by position, under one hold of the zone lock.
+def _survey(words: Any, pages: Any, position: int, since_start: int, worths: Any, frames: Any, plan: Any) -> int:
+    """Look at the unreported memory of some frames, by position, under one bounded hold of the zone lock.
 
-    Args:
-        words: the zone's words.
-        pages: its page records.
-        position: in the candidate map, where to begin: at the first block of a frame.
-        since_start: ticks since the design began; what is free for as long was free before.
-        worths: int64 array; the pages of runs that are worth so many ticks are added to it, all above to its last
-            entry.
-        frames: int64 array, a row of FRAME_COLUMNS for each frame, which is updated.
-        most: how many blocks to look at before the frame is the last one.
+    It begins at a position of the candidate map that is the first block of a frame, and adds to what `plan_pass` says.
 
     Returns:
         The position at which to go on; -1 when nothing follows.
@@ -85,22 +99,123 @@ def survey(words: Any, pages: Any, position: int, since_start: int, worths: Any,
     since_ns = hold_begins(words)
     walked = words[WALKED_BLOCKS]
     position = map_next(words, position)
-    while position >= 0 and words[WALKED_BLOCKS] - walked < most:
+    while position >= 0 and words[WALKED_BLOCKS] - walked < PASS_OVER_MAX:
         frame = position << words[REPORTING_ORDER] >> FRAME_ORDER
         end = _last_of_frame(words, frame)
+        unreported = most = 0
         while 0 <= position <= end:
             first = position << words[REPORTING_ORDER]
             behind, position, worth = _run_from(words, pages, position, end, since_start)
             worths[min(worth, worths.shape[0] - 1)] += behind - first
-            frames[frame, FRAME_UNREPORTED] += behind - first
-            frames[frame, FRAME_WORTH] = max(frames[frame, FRAME_WORTH], worth)
+            unreported += behind - first
+            most = max(most, worth)
+        seen = plan[SEEN]
+        frames[seen, FRAME], frames[seen, FRAME_UNREPORTED], frames[seen, FRAME_WORTH] = frame, unreported, most
+        plan[SEEN] = seen + 1
     hold_ends(words, since_ns)
     unlock(words, ZONE_LOCK)
     return position
 
 
 @kernel
-def take_runs(words: Any, pages: Any, frame: int, since_start: int, least: int, batch: Any, steps: Any) -> bool:
+def plan_pass(
+    words: Any, pages: Any, since_start: int, keep: int, least: int, worths: Any, frames: Any, order: Any, plan: Any
+) -> None:
+    """Look at all that is unreported, and choose the frames with runs that are to be reported.
+
+    All of it is one call, since the worker wakes up to find nothing of it in the processor's caches.
+
+    Args:
+        words: the zone's words.
+        pages: its page records.
+        since_start: ticks since the design began; what is free for as long was free before.
+        keep: how many pages are to stay unreported; what is worth most is reported until no more is left.
+        least: what a run must be worth in any case, in ticks.
+        worths: int64 array, overwritten with the pages of runs that are worth so many ticks, all above in its last
+            entry: what is worth that is reported in any case.
+        frames: int64 array with room for a row of FRAME_COLUMNS for each frame, overwritten with those that are seen.
+        order: int64 array as long, overwritten with the frames to report, those with most unreported memory first.
+        plan: int64 array of PLAN_WORDS, overwritten.
+    """
+    worths[:] = 0
+    plan[:] = 0
+    position = 0
+    while position >= 0:
+        position = _survey(words, pages, position, since_start, worths, frames, plan)
+    left = 0
+    for row in range(plan[SEEN]):
+        left += frames[row, FRAME_UNREPORTED]
+        plan[BEST] = max(plan[BEST], frames[row, FRAME_WORTH])
+    worth = worths.shape[0] - 1
+    left -= worths[worth]
+    while left > keep:
+        worth -= 1
+        left -= worths[worth]
+    plan[LEAST] = min(max(worth, least), worths.shape[0] - 1)
+    _choose(frames, order, plan)
+
+
+@kernel
+def _choose(frames: Any, order: Any, plan: Any) -> None:
+    """Put the frames with runs that are worth it into `order`, those with most unreported memory first (Shell sort)."""
+    waiting = 0
+    for row in range(plan[SEEN]):
+        if frames[row, FRAME_WORTH] >= plan[LEAST]:
+            order[waiting] = frames[row, FRAME_UNREPORTED] << _PLACE_BITS | _LAST_PLACE - frames[row, FRAME]
+            waiting += 1
+    gap = waiting >> 1
+    while gap > 0:
+        for index in range(gap, waiting):
+            moved = order[index]
+            place = index
+            while place >= gap and order[place - gap] < moved:
+                order[place] = order[place - gap]
+                place -= gap
+            order[place] = moved
+        gap >>= 1
+    for index in range(waiting):
+        order[index] = _LAST_PLACE - (order[index] & _LAST_PLACE)
+    plan[WAITING] = waiting
+
+
+@kernel
+def take_frames(
+    words: Any,
+    pages: Any,
+    since_start: int,
+    keep: int,
+    most: int,
+    busy: int,
+    order: Any,
+    plan: Any,
+    batch: Any,
+    steps: Any,
+) -> None:
+    """Isolate the runs of the frames that wait, a frame under each hold of the zone lock, until the batch is full.
+
+    Args:
+        words: the zone's words.
+        pages: its page records.
+        since_start: ticks since the design began.
+        keep: how many pages are to stay unreported.
+        most: no further frame is begun once so many pages are isolated.
+        busy: what a run must be worth, in ticks, where no more than `keep` is unreported.
+        order: the frames, from `plan[NEXT_FRAME]` on.
+        plan: as of `plan_pass`.
+        batch: where isolated blocks go, from `steps[FILLED]` on.
+        steps: as for `walk_free_list`.
+    """
+    while plan[NEXT_FRAME] < plan[WAITING] and words[ISOLATED_PAGES] < most and steps[BLOCKED] == 0:
+        least = busy
+        if unreported_pages(words) > keep:
+            least = plan[LEAST]
+        if not _take_runs(words, pages, order[plan[NEXT_FRAME]], since_start, least, batch, steps):
+            break
+        plan[NEXT_FRAME] += 1
+
+
+@kernel
+def _take_runs(words: Any, pages: Any, frame: int, since_start: int, least: int, batch: Any, steps: Any) -> bool:
     """Isolate the runs of a frame that are worth it, under one hold of the zone lock; whether all of them were.
 
     A run is isolated block by block; what does not fit into the batch stays, and is a run of its own the next time.
@@ -143,3 +258,16 @@ def _take_run(words: Any, pages: Any, pfn: int, end: int, batch: Any, steps: Any
         steps[FILLED] += 1
         pfn += 1 << order
     return True
+
+
+@kernel
+def end_plan(words: Any, plan: Any) -> bool:
+    """The pass ended; whether another was requested meanwhile.
+
+    Where memory stays unreported there is one at its time, so it counts as requested: no free is to wake the worker.
+    """
+    again = end_pass(words)
+    plan[LEFT_PAGES] = unreported_pages(words)
+    if plan[LEFT_PAGES] > 0:
+        request(words)
+    return again

@@ -5,7 +5,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Protocol
 
@@ -72,6 +72,8 @@ class GuestWorker(Reporting):
         self.cpu_s = 0.0
         self._calls, self._reconnecting = calls, reconnecting
         self._wake_fd, self._stop_fd = eventfd(), eventfd()
+        self._watched: tuple[int, ...] = ()
+        self._watch = select.poll()
         self._reconnects = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="reporting worker")
 
@@ -166,10 +168,11 @@ class GuestWorker(Reporting):
 
     def _sleep(self, until_s: float | None) -> None:
         """Until this time, or until somebody rings or stops the worker."""
-        watched = [self._wake_fd, self._stop_fd]
-        if self._calls is not None:
-            watched.append(self._calls.connection_fd)
-        ready = _poll(watched, None if until_s is None else max(0.0, until_s - time.monotonic()))
+        connection = () if self._calls is None else (self._calls.connection_fd,)
+        watched = (self._wake_fd, self._stop_fd, *connection)
+        if watched != self._watched:
+            self._watched, self._watch = watched, _watch(watched)
+        ready = _ready(self._watch, None if until_s is None else max(0.0, until_s - time.monotonic()))
         self._check_connection(ready)
         if self._wake_fd in ready:
             eventfd_read(self._wake_fd)
@@ -197,9 +200,17 @@ class GuestWorker(Reporting):
                     _poll([self._stop_fd], max(0.0, due_s - time.monotonic()))
 
 
-def _poll(fds: list[int], timeout_s: float | None) -> set[int]:
+def _poll(fds: Iterable[int], timeout_s: float | None) -> set[int]:
     """The descriptors among these that are readable or closed, waiting up to the timeout for one."""
-    poller = select.poll()
+    return _ready(_watch(fds), timeout_s)
+
+
+def _watch(fds: Iterable[int]) -> select.poll:
+    watch = select.poll()
     for fd in fds:
-        poller.register(fd, select.POLLIN)
-    return {fd for fd, _ in poller.poll(None if timeout_s is None else timeout_s * 1000)}
+        watch.register(fd, select.POLLIN)
+    return watch
+
+
+def _ready(watch: select.poll, timeout_s: float | None) -> set[int]:
+    return {fd for fd, _ in watch.poll(None if timeout_s is None else timeout_s * 1000)}

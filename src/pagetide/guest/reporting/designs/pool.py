@@ -5,7 +5,10 @@ a discard and a refault, and saved next to nothing. So this design keeps as much
 in the next `keep_s` seconds at the rate of late, gives that out first (KEEP_APART in buddy.py), and reports beyond it
 what has been free for longest.
 
-A pass every second while there is unreported memory, none otherwise. Each
+A pass every second while there is unreported memory to report, none where there is none. After one that finds nothing
+to report the next waits until something can be due: until the run that is worth most can be worth it, or the rate can
+have decayed until less is kept. But not for longer than `idle_s`: what is freed meanwhile cannot be due before that.
+Each
 
 - takes the rate of allocations since the pass before, or what is left of a higher one before that, half of it after
   four seconds; `keep` is what it makes in `keep_s`;
@@ -23,17 +26,16 @@ When nothing is allocated any more the rate decays, and everything is reported w
 begins counts as free for long.
 """
 
+import math
 from typing import ClassVar
 
 import numpy as np
 
 from pagetide.guest.allocator.by_position import record_all_free
-from pagetide.guest.allocator.isolate import BLOCKED, FILLED, PASS_OVER_MAX, YOUNG
+from pagetide.guest.allocator.isolate import BLOCKED, FILLED
 from pagetide.guest.allocator.page_alloc import join_all
-from pagetide.guest.allocator.request import unreported_blocks, unreported_pages
 from pagetide.guest.allocator.zone import TICKS_PER_S, Zone
 from pagetide.guest.allocator.zone_layout import (
-    ISOLATED_PAGES,
     KEEP_APART,
     KEEP_MARKS,
     KEEP_WHOLE_MARKS,
@@ -47,11 +49,14 @@ from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.runs import (
     AGE_OLD,
+    BEST,
     FRAME_COLUMNS,
-    FRAME_UNREPORTED,
-    FRAME_WORTH,
-    survey,
-    take_runs,
+    LEFT_PAGES,
+    PLAN_WORDS,
+    WAITING,
+    end_plan,
+    plan_pass,
+    take_frames,
 )
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.guest.reporting.switch import switch_on
@@ -77,8 +82,8 @@ class Pool(Passes):
         self._worths = np.zeros(self._busy_ticks + 1, np.int64)
         self._frames = np.zeros((-(-int(zone.words[NR_PAGES]) // FRAME_PAGES), FRAME_COLUMNS), np.int64)
         self._order = np.zeros(len(self._frames), np.int64)
-        self._waiting = self._next = 0
-        self._keep_pages = self._least_ticks = 0
+        self._plan = np.zeros(PLAN_WORDS, np.int64)
+        self._keep_pages = 0
         self._start_tick, self._since_start = 0, 0
         self._pass_s = self._rate = 0.0
         self._taken_before = 0
@@ -117,38 +122,51 @@ class Pool(Passes):
 
     def _begin(self) -> None:
         """See what there is, and what a run must be worth."""
-        words, pages = self._zone.words, self._zone.pages
+        words = self._zone.words
         if self._since_start < AGE_OLD:
             self._since_start = (int(words[TICK]) - self._start_tick) & TICK_MASK
-        self._worths[:] = 0
-        self._frames[:] = 0
-        position = 0
-        while position >= 0:
-            position = int(
-                survey(words, pages, position, self._since_start, self._worths, self._frames, PASS_OVER_MAX)
-            )  # fmt: skip
-        # From what is worth most down: how far to go until no more than what is to be kept is left.
-        left = self._worths.sum() - np.cumsum(self._worths[::-1])
-        worth = self._busy_ticks - int(np.argmax(left <= self._keep_pages))
-        self._least_ticks = min(max(worth, self._idle_ticks), self._busy_ticks)
-        chosen = self._frames[:, FRAME_WORTH] >= self._least_ticks
-        self._waiting = int(chosen.sum())
-        rank = np.where(chosen, self._frames[:, FRAME_UNREPORTED], -1)
-        self._order[:] = np.argsort(-rank, kind="stable")
-        self._next = 0
+        plan_pass(
+            words,
+            self._zone.pages,
+            self._since_start,
+            self._keep_pages,
+            self._idle_ticks,
+            self._worths,
+            self._frames,
+            self._order,
+            self._plan,
+        )
 
     def _fill(self) -> None:
-        words, pages, out = self._zone.words, self._zone.pages, self._out
-        most_pages = self._settings.in_flight_max_bytes // PAGE_SIZE_BYTES
-        while self._next < self._waiting and words[ISOLATED_PAGES] < most_pages and not out.steps[BLOCKED]:
-            spare = unreported_pages(words) > self._keep_pages
-            least_ticks = self._least_ticks if spare else self._busy_ticks
-            frame = int(self._order[self._next])
-            if not take_runs(words, pages, frame, self._since_start, least_ticks, out.blocks, out.steps):
-                break
-            self._next += 1
+        out = self._out
+        if self._plan[WAITING] > 0:
+            take_frames(
+                self._zone.words,
+                self._zone.pages,
+                self._since_start,
+                self._keep_pages,
+                self._settings.in_flight_max_bytes // PAGE_SIZE_BYTES,
+                self._busy_ticks,
+                self._order,
+                self._plan,
+                out.blocks,
+                out.steps,
+            )
         out.filled = int(out.steps[FILLED])
 
-    def _left(self) -> bool:
-        self._out.steps[YOUNG] = unreported_blocks(self._zone.words)
-        return bool(self._out.steps[BLOCKED])
+    def _end_pass(self, now_s: float) -> None:
+        again = bool(end_plan(self._zone.words, self._plan))
+        left, waited = int(self._plan[LEFT_PAGES]), int(self._plan[WAITING])
+        self._schedule.pass_ended(now_s, again=again, young=left > 0, blocked=bool(self._out.steps[BLOCKED]))
+        self._in_pass = False
+        if left > 0 and not waited:
+            self._schedule.not_before(now_s + self._quiet_s(left))
+
+    def _quiet_s(self, left_pages: int) -> float:
+        """How long nothing of what is unreported can be due, if nothing is freed or allocated."""
+        if left_pages > self._keep_pages:
+            quiet_s = (self._idle_ticks - int(self._plan[BEST])) / TICKS_PER_S
+        else:
+            old_s = (self._busy_ticks - int(self._plan[BEST])) / TICKS_PER_S
+            quiet_s = min(old_s, _HALF_LIFE_S * math.log2(self._keep_pages / left_pages))
+        return min(quiet_s, self._settings.idle_s)
