@@ -198,6 +198,27 @@ def test_shared_memory_without_a_file_is_anonymous() -> None:
     assert (ram.kind, ram.is_shared) == ("anonymous", True)
 
 
+def test_a_vms_own_processes_are_none_that_map_its_memory_too() -> None:
+    """A User-Mode Linux has one for each process of its guest; who has started a VM is another."""
+    fd = os.memfd_create("memory-backend-memfd")
+    try:
+        os.truncate(fd, 64 * MIB)
+        code = f"import mmap, sys; m = mmap.mmap({fd}, 64 << 20); print(flush=True); sys.stdin.read()"
+        with (
+            mmap.mmap(fd, 64 * MIB),
+            subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[fd]
+            ) as process,
+        ):
+            assert process.stdout is not None
+            process.stdout.readline()
+            others = [sum(part.others for part in look_at(pid).ram) for pid in (os.getpid(), process.pid)]
+            process.kill()
+    finally:
+        os.close(fd)
+    assert others == [0, 1]
+
+
 def _is_tmpfs(path: Path) -> bool:
     return subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, check=True).stdout == b"tmpfs\n"
 

@@ -190,14 +190,15 @@ def _ram_mapping(pid: int, of_file: Sequence[Mapping], *, counts_others: bool) -
 
 
 def _others(pid: int, mapping: Mapping) -> int:
-    """How many other processes, as far as they may be looked at, map the same file."""
+    """How many other processes, as far as they may be looked at, map the same file; of its own it may have many."""
     found = 0
     wanted = f" {mapping.inode} "
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != pid:
             with contextlib.suppress(OSError):
                 lines = proc_text(int(entry.name), "maps").split("\n")
-                found += any(wanted in line and line.endswith(mapping.name) for line in lines)
+                maps = any(wanted in line and line.endswith(mapping.name) for line in lines)
+                found += maps and _parent(int(entry.name)) != pid
     return found
 
 
