@@ -196,9 +196,11 @@ def _others(pid: int, mapping: Mapping) -> int:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != pid:
             with contextlib.suppress(OSError):
-                lines = proc_text(int(entry.name), "maps").split("\n")
-                maps = any(wanted in line and line.endswith(mapping.name) for line in lines)
-                found += maps and _parent(int(entry.name)) != pid
+                text = Path(entry, "maps").read_bytes()
+                if wanted.encode() in text:  # few have it, and there may be thousands
+                    lines = text.decode(errors="replace").split("\n")
+                    maps = any(wanted in line and line.endswith(mapping.name) for line in lines)
+                    found += maps and _parent(int(entry.name)) != pid
     return found
 
 
