@@ -19,6 +19,26 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+class Failures:
+    """Shows each failure when it comes, too: of a run that is ended from outside nothing else is left."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One test's step is over, here or in another process."""
+        if report.failed:
+            self._terminal.write_line(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext}\n")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that a run is spread over have no terminal."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if isinstance(terminal, pytest.TerminalReporter) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Failures(terminal))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse tests that neither run has: those for plain Python only that are left out of the run as plain Python."""

@@ -77,11 +77,11 @@ def linux() -> GuestParts:
     scope="session",
     params=[
         pytest.param("installed", marks=real_guests(2)),
-        pytest.param("newer", marks=real_guests(3)),
+        pytest.param("newer", marks=[real_guests(3), pytest.mark.rare]),
     ],
 )
 def qemu(request: pytest.FixtureRequest) -> QemuProgram:
-    """The installed QEMU, and the newer one of `make setup-guests` where it is another."""
+    """The installed QEMU, and for `make clinic` the newer one of `make setup-guests`, too."""
     found = find_qemu(generic=False)
     if request.param == "newer":
         newer = guests_folder() / "bin" / "qemu-system-x86_64"

@@ -14,6 +14,7 @@ from pagetide.operate.answer import answer
 from pagetide.operate.gather import GatherError, gather
 from tests.clinic.patient import FILL, FREE, MIB, Patient, monitor, qemu_patient
 from tests.clinic.ward import NOWHERE, assert_first, assert_promise, assert_size, examine, finding_of
+from tests.real_guests import real_guests
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +82,7 @@ def test_a_healthy_vm_has_no_finding(healthy: Healthy) -> None:
     assert any("own statistics is " in note and "stays so" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("qemu", ["installed", pytest.param("newer", marks=real_guests(3))], indirect=True)
 def test_a_guests_memory_is_known_by_its_backend(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
     """The monitor tells of private memory that has no name of its own, and so does the command line."""
     with qemu_patient(qemu, linux, tmp_path, REPORTING, memory="memory-backend-ram,share=off") as patient:

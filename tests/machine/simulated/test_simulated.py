@@ -159,7 +159,7 @@ def test_false_ooms_come_with_none_and_with_nothing_else(oom: str, is_false: boo
 def test_nobody_waits_for_a_lock_that_is_free(design: str) -> None:
     """Waits for the zone lock are as long as others hold it, and not as the worker's other work or a vCPU's rest."""
     result = run(
-        design=design, workload="churn", ram_bytes=256 * MIB, order=0, capacity=32, duration_s=0.4, rate_per_s=2e5,
+        design=design, workload="churn", ram_bytes=256 * MIB, order=0, capacity=32, duration_s=0.2, rate_per_s=2e5,
         delay_s=0.02,
     )  # fmt: skip
     list_s = PCP_MAX_PAGES * read_costs().moved_page.ps / 1e12
