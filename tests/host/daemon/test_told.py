@@ -63,6 +63,11 @@ def test_guests_and_sockets_are_listed_a_few_at_a_time(times: ServerAtTimes, tmp
         everyone = ask(times, command="list")
         assert (len(everyone["guests"]), len(everyone["waiting"]), everyone["more_after"]) == (1, 3, None)
         assert "most" in ask(times, command="list", most=0)["error"]
+        assert [each["name"] for each in ask(times, command="list", most=4)["guests"]] == ["c"]
+        with attach(times, tmp_path / "a.sock"):
+            everyone = ask(times, command="list", most=4)
+            assert [each["name"] for each in everyone["guests"]] == ["a", "c"], "who has come, and not who has left"
+            assert [each["name"] for each in everyone["waiting"]] == ["b", "d"]
 
 
 def test_what_waits_in_a_queue_is_told(times: ServerAtTimes, tmp_path: Path) -> None:

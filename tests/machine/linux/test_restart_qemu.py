@@ -1,6 +1,6 @@
 """A real Linux under QEMU's generic device lives through restarts and kills of its daemon, and notices nothing.
 
-PAGETIDE_RESTARTS says how many of each; two take half a minute, ten were run by hand.
+PAGETIDE_RESTARTS says how many of each; ten were run by hand.
 """
 
 import os
@@ -24,7 +24,7 @@ from tests.real_guests import real_guests
 
 pytestmark = [pytest.mark.usefixtures("folder_for_guests"), real_guests(2)]
 
-RESTARTS = int(os.environ.get("PAGETIDE_RESTARTS", "2"))
+RESTARTS = int(os.environ.get("PAGETIDE_RESTARTS", "1"))
 ROUND_MAX_S = 120.0
 
 _INIT = """\

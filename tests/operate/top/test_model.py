@@ -35,18 +35,20 @@ def names(model: Model) -> list[str]:
 
 
 def test_it_is_sorted_by_any_column_and_either_way() -> None:
-    """Numbers from the largest, names from a; what is not known is last either way."""
+    """Numbers from the largest, names from a; what is not known is last either way. The mark says which."""
     vms = seen("b", held_bytes=5, refaulted_bytes=7), seen("a", held_bytes=3, refaulted_bytes=9), seen_by_kernel("q", 7)
     model = model_of(*vms, column=CAME_BACK)
     assert names(model) == ["a", "b", "q"]
+    assert "came back▾" in shown(model)[1]
     model.press("r")
     assert names(model) == ["b", "a", "q"]
+    assert "came back▴" in shown(model)[1]
     for _ in range(len(TITLES) - CAME_BACK):
         model.press("right")
-    assert shown(model)[1].startswith("guest▴")
+    assert shown(model)[1].startswith("guest▾")
     assert names(model) == ["q", "b", "a"]
     model.press("left")
-    assert "state▴" in shown(model)[1]
+    assert "state▾" in shown(model)[1]
 
 
 def test_how_fast_memory_comes_back_is_told_from_look_to_look() -> None:

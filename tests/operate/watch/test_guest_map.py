@@ -9,7 +9,7 @@ import pytest
 from pagetide.host.device.allowance import SHARE
 from pagetide.host.memory.block_states import PIECE_NS
 from pagetide.host.memory.page_map import MapPiece
-from pagetide.operate.watch.guest_map import REST_MAX_S, GuestMap, KernelMap, rest_s
+from pagetide.operate.watch.guest_map import DAEMON_BURST_S, REST_MAX_S, GuestMap, KernelMap, Pace
 from tests.operate.watch.seen_vms import seen, seen_by_kernel
 
 BLOCK = 2 << 20
@@ -59,9 +59,25 @@ def test_pieces_leave_most_of_the_control_sockets_share_to_others() -> None:
     """A quarter of it for who shows maps, so that the page and `top` together take half; no rest is endless."""
     ours, other = seen("a"), seen_by_kernel("b", 7)
     piece_s = PIECE_NS / 1e9
-    assert piece_s / (piece_s + rest_s(ours, piece_s)) == pytest.approx(SHARE / 4)
-    assert 0 < rest_s(other, piece_s) < rest_s(ours, piece_s)
-    assert rest_s(ours, 8.0) == REST_MAX_S
+    pace, now_s, pieces = Pace(0.0), 0.0, 0
+    while now_s < 3600.0:
+        now_s, pieces = now_s + piece_s, pieces + 1
+        now_s += pace.rest_s(ours, piece_s, now_s)
+    assert piece_s * pieces == pytest.approx(DAEMON_BURST_S + SHARE / 4 * now_s, rel=0.01)
+    assert 0 < pace.rest_s(other, piece_s, now_s) < pace.rest_s(ours, piece_s, now_s)
+    assert pace.rest_s(ours, 8.0, now_s) == pytest.approx(REST_MAX_S)
+
+
+def test_a_small_guests_map_is_read_at_once() -> None:
+    """Between its pieces the daemon has as much time for guests as they take; so it is again a while after."""
+    piece_s = PIECE_NS / 1e9
+    pace, now_s = Pace(0.0), 0.0
+    for _ in range(2):
+        at_once = 0
+        while pace.rest_s(seen("a"), piece_s, now_s) == piece_s:
+            at_once += 1
+        assert at_once * piece_s == pytest.approx(DAEMON_BURST_S, abs=piece_s)
+        now_s += 2 * DAEMON_BURST_S / SHARE * 4
 
 
 def test_the_kernel_tells_of_any_process() -> None:

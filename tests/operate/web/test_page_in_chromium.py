@@ -115,6 +115,9 @@ def test_it_is_worked_with_by_keys_and_on_a_phone(shown: Shown, page: Page) -> N
     browser.evaluate("document.querySelector('#guests th button').focus()")
     press(browser, "Enter", "\r")
     assert browser.evaluate("document.querySelector('#guests th').getAttribute('aria-sort')") == "ascending"
+    assert browser.evaluate("document.querySelector('#guests th').textContent") == "guest ▴"
+    state = "document.querySelector('tr[data-guest=one] [data-figure=state]').getBoundingClientRect().right"
+    assert browser.evaluate(state) <= 390, "what is wrong with a guest is seen without scrolling"
     browser.evaluate("document.querySelector('tr[data-guest=one] button').focus()")
     press(browser, "Enter", "\r")
     browser.wait_for("document.querySelectorAll('#map-legend li').length == 2")
@@ -127,6 +130,8 @@ def test_it_is_worked_with_by_keys_and_on_a_phone(shown: Shown, page: Page) -> N
     press(browser, "Escape")
     assert browser.evaluate("document.activeElement.textContent") == "one"
     assert browser.evaluate("document.getElementById('guest').hidden") is True
+    browser.evaluate("document.querySelector('tr[data-guest=one] button').click()")
+    browser.wait_for("document.getElementById('map-block').textContent.startsWith('Point at a block')")
     assert browser.troubles == []
 
 

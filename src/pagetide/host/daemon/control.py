@@ -10,7 +10,8 @@ What is wanted is wanted of a socket: of every guest that is attached there, and
 must not lose a page (device assignment) never does. Where no guest has a name, it stands for the socket of that name.
 """
 
-from collections.abc import Iterable, Sequence
+import bisect
+from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
 
 import msgspec
@@ -47,6 +48,10 @@ class ControlledHost(Protocol):
     @property
     def guests(self) -> tuple[AttachedGuest, ...]:
         """Those attached now."""
+
+    @property
+    def guests_by_name(self) -> Sequence[AttachedGuest]:
+        """The same, in the order of their names."""
 
     @property
     def sockets(self) -> GuestSockets:
@@ -208,11 +213,14 @@ def _list(request: ControlRequest, host: ControlledHost) -> ControlAnswer:
     if unknown:
         raise ControlError(f"the ledger has no {', '.join(sorted(unknown))}")
     words = np.array([WORD_NAMES.index(name) for name in request.words], np.intp)
-    everyone: Iterable[AttachedGuest | GuestSocket] = (*host.guests, *host.sockets.waiting)
+    everyone: list[AttachedGuest | GuestSocket] = [*host.guests, *host.sockets.waiting]
     more_after = None
     if request.most is not None:
-        after = request.after or ""
-        everyone = sorted((each for each in everyone if each.name > after), key=lambda each: each.name)
+        after, guests = request.after or "", host.guests_by_name
+        first = bisect.bisect_right(guests, after, key=lambda guest: guest.name)
+        everyone = [*guests[first : first + request.most + 1]]
+        everyone += [sock for sock in host.sockets.waiting if sock.name > after]
+        everyone.sort(key=lambda each: each.name)
         if len(everyone) > request.most:
             more_after = everyone[request.most - 1].name
             del everyone[request.most :]

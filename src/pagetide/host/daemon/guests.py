@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from pagetide.foreign_fds import Closer
@@ -97,6 +97,7 @@ class Guests:
         self._looks: RefaultLooks[AttachedGuest] = RefaultLooks()
         self._closer = Closer()  # of those who came otherwise than by a socket
         self._origins: dict[AttachedGuest, GuestSocket | None] = {}
+        self._by_name: list[AttachedGuest] | None = None
         self._working: dict[AttachedGuest, None] = {}  # a set that keeps its order
 
     def __iter__(self) -> Iterator[AttachedGuest]:
@@ -107,6 +108,13 @@ class Guests:
 
     def __contains__(self, guest: AttachedGuest) -> bool:
         return guest in self._origins
+
+    @property
+    def by_name(self) -> Sequence[AttachedGuest]:
+        """All of them, in the order of their names."""
+        if self._by_name is None:
+            self._by_name = sorted(self._origins, key=lambda guest: guest.name)
+        return self._by_name
 
     @property
     def have_work(self) -> bool:
@@ -122,7 +130,7 @@ class Guests:
         """One is attached, and heard from now on."""
         self._events.watch(guest.fileno(), READABLE, functools.partial(self.talk, guest))
         self._costs.enter(guest, GUEST_BURST_S if origin is None else START_S, at=origin)
-        self._origins[guest] = origin
+        self._origins[guest], self._by_name = origin, None
         if origin is not None:
             origin.attached.append(guest.name)
 
@@ -276,6 +284,7 @@ class Guests:
         self._patience.note(guest, None)
         self._hold_ups.forget(guest)
         origin = self._origins.pop(guest)
+        self._by_name = None
         if origin is not None:
             origin.attached.remove(guest.name)
         self._costs.leave(guest)

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -118,6 +118,11 @@ class Server:
     def guests(self) -> tuple[AttachedGuest, ...]:
         """Those attached now."""
         return tuple(self._guests)
+
+    @property
+    def guests_by_name(self) -> Sequence[AttachedGuest]:
+        """The same, in the order of their names."""
+        return self._guests.by_name
 
     def standing(self, guest: AttachedGuest) -> Standing:
         """How one of them stands with the loop."""

@@ -51,11 +51,11 @@ class Target:
     def sizes(self) -> Sizes:
         """All of them, of one look."""
         files = shared_files(self._memory.region_map.table)
-        return Sizes(
-            ram_bytes(files, self._own_bytes),
-            sum([shared_bytes for shared_bytes, _ in files]),
-            sum([min(file) for file in files]),
-        )
+        shared_bytes = held_bytes = 0
+        for shared, populated in files:
+            shared_bytes += shared
+            held_bytes += min(shared, populated)
+        return Sizes(ram_bytes(files, self._own_bytes), shared_bytes, held_bytes)
 
     @property
     def shared_bytes(self) -> int:

@@ -25,6 +25,7 @@ from pagetide.virtio.vhost_user.messages import Message, RemoteProtocolError, Re
 from pagetide.virtio.vhost_user.payloads import Inflight, MemoryRegion
 from pagetide.virtio.vhost_user.transport import Connection, PeerGoneError
 
+_NEEDS_RESET = int(Status.NEEDS_RESET)  # bits of an enumeration take ten times as long as numbers
 _MESSAGES_PER_TURN = 16
 _EVENTFDS_THAT_WE_WRITE = (Request.SET_VRING_CALL, Request.SET_VRING_ERR)
 
@@ -113,13 +114,14 @@ class VhostUserSession:
         A front-end stops the queues of a guest that stands still, and of one whose driver has gone without a reset;
         QEMU tells no difference.
         """
-        if self._backend.status & Status.NEEDS_RESET:
+        if self._backend.status & _NEEDS_RESET:
             return "needs reset"
         if self.effects.not_shared:
             return "no shared memory"
         if self._backend.driver_is_there:
             return ""
-        return "stopped" if self._backend.vrings.any_was_started and not self._backend.vrings.started else "no driver"
+        vrings = self._backend.vrings
+        return "stopped" if vrings.any_was_started and not vrings.any_is_started else "no driver"
 
     @property
     def end(self) -> str:
@@ -193,7 +195,7 @@ class VhostUserSession:
             if kept.inflight:
                 self.effects.inflight_kept = kept.inflight, kept.inflight_fd
                 self.effects.inflight.use(Inflight(*kept.inflight), fd_of(kept.inflight_fd))
-            for event in () if self._backend.status & Status.NEEDS_RESET else started:
+            for event in () if self._backend.status & _NEEDS_RESET else started:
                 self.effects.go_on_with_queue(event)
         except (GuestMemoryError, ValueError, OSError) as error:
             raise GuestGoneError(f"cannot be taken over: {error}") from error

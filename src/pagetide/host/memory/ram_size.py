@@ -7,7 +7,7 @@ and the guest's own total, which it tells with its statistics.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ _KERNEL_BYTES = 64 << 20
 _BLOCK_BYTES = 512  # the unit of st_blocks, stat(3type)
 
 
-def ram_bytes(files: Iterable[tuple[int, int]], own_bytes: int | None) -> int:
+def ram_bytes(files: Sequence[tuple[int, int]], own_bytes: int | None) -> int:
     """The RAM that a guest has, as well as it can be told.
 
     What a kernel keeps for itself (its code and data, its records of pages, a crash kernel) is not in its own total:
@@ -30,15 +30,17 @@ def ram_bytes(files: Iterable[tuple[int, int]], own_bytes: int | None) -> int:
         files: shared and populated bytes of each file that the guest's memory is in.
         own_bytes: the guest's own total, pages in its balloon included; None if it tells none.
     """
-    shares = list(files)
-    shared_bytes = sum(shared for shared, _ in shares)
-    used_bytes = sum(shared for shared, populated in shares if populated) or shared_bytes
+    shared_bytes = used_bytes = 0
+    for shared, populated in files:
+        shared_bytes += shared
+        used_bytes += shared if populated else 0
+    used_bytes = used_bytes or shared_bytes
     if own_bytes is None:
         return used_bytes
     candidate = used_bytes if own_bytes <= used_bytes else shared_bytes
     if candidate - own_bytes <= candidate // _KERNEL_SHARE + _KERNEL_BYTES:
         return candidate
-    populated_bytes = sum(min(shared, populated) for shared, populated in shares)
+    populated_bytes = sum(min(shared, populated) for shared, populated in files)
     return max(own_bytes, populated_bytes)
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +27,7 @@ REQUEST_MAX_S = 15.0
 """Longest that a client has a connection, however little it says at a time."""
 
 _SILENCE_MAX_S = 5.0
+_SENT_BYTES = 1 << 16  # at a time
 _PLACE = "/metrics"
 _PAGE = b'<!doctype html><title>pagetide</title><p><a href="/metrics">metrics</a>\n'
 
@@ -82,30 +84,31 @@ def _hang_up(connection: socket.socket) -> None:
 class _Handler(BaseHTTPRequestHandler):
     server: Endpoint
     timeout = _SILENCE_MAX_S
+    wbufsize = _SENT_BYTES
     server_version, sys_version = "pagetide", ""
 
     def do_GET(self) -> None:
         """Answer a scrape."""
         if self.path == "/":
-            self._answer(HTTPStatus.OK, _PAGE, "text/html; charset=utf-8")
+            self._answer(HTTPStatus.OK, [_PAGE], "text/html; charset=utf-8")
             return
         if self.path.partition("?")[0] != _PLACE:
-            self._answer(HTTPStatus.NOT_FOUND, b"There is only /metrics.\n", "text/plain; charset=utf-8")
+            self._answer(HTTPStatus.NOT_FOUND, [b"There is only /metrics.\n"], "text/plain; charset=utf-8")
             return
         try:
             text, content_type = self.server.scraping.answer(self.headers.get("Accept", ""))
         except (OSError, msgspec.DecodeError) as error:
             sentence = f"The daemon does not answer: {error}\n".encode()
-            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, sentence, "text/plain; charset=utf-8")
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, [sentence], "text/plain; charset=utf-8")
             return
         self._answer(HTTPStatus.OK, text, content_type)
 
-    def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
+    def _answer(self, status: HTTPStatus, body: Sequence[bytes], content_type: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(sum(map(len, body))))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.writelines(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Nothing: what is scraped is no event."""

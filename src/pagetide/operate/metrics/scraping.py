@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -32,7 +32,7 @@ class Scraping:
         self._clock_s = clock_s
         self._accounts = Accounts(clock_s)
         self._lock = threading.Lock()
-        self._texts: dict[bool, tuple[float, bytes]] = {}
+        self._texts: dict[bool, tuple[float, Sequence[bytes]]] = {}
         self._registry = CollectorRegistry()
         ProcessCollector(pid=lambda: daemon_pid, registry=self._registry)
         ProcessCollector(namespace="pagetide_metrics", registry=self._registry)
@@ -42,8 +42,10 @@ class Scraping:
             registry=self._registry,
         )
 
-    def answer(self, accept: str) -> tuple[bytes, str]:
+    def answer(self, accept: str) -> tuple[Sequence[bytes], str]:
         """The text that an Accept header asks for, or plain text if it asks for none, and its content type.
+
+        The text is in pieces, since what is joined to megabytes at once is memory that the kernel gives page by page.
 
         Raises:
             OSError, msgspec.DecodeError: as `ask_daemon`.
@@ -55,12 +57,12 @@ class Scraping:
         openmetrics = content_type.startswith("application/openmetrics-text")
         with self._lock:
             start_s = self._clock_s()
-            made_s, text = self._texts.get(openmetrics, (-FRESH_S, b""))
+            made_s, text = self._texts.get(openmetrics, (-FRESH_S, ()))
             if start_s - made_s >= FRESH_S or not text:
                 self._texts.clear()
                 theirs = encode(self._registry).removesuffix(END)
                 ours = self._of_guests(openmetrics=openmetrics)
-                text = b"".join([theirs, *ours.pieces(), END if openmetrics else b""])
+                text = [theirs, *ours.pieces(), END if openmetrics else b""]
                 self._texts[openmetrics] = start_s, text
                 self._took.set(self._clock_s() - start_s)
         return text, content_type

@@ -122,9 +122,13 @@ def sort_lines(lines: Sequence[Line], column: int, *, reverse: bool) -> list[Lin
     by_name = sorted(lines, key=lambda line: line.seen.name)
     known = [line for line in by_name if chosen.value(line) is not None]
     unknown = [line for line in by_name if chosen.value(line) is None]
-    downwards = reverse if chosen.is_name else not reverse
-    known.sort(key=lambda line: _key(chosen.value(line)), reverse=downwards)
+    known.sort(key=lambda line: _key(chosen.value(line)), reverse=goes_down(column, reverse=reverse))
     return known + unknown
+
+
+def goes_down(column: int, *, reverse: bool) -> bool:
+    """Whether lines that are sorted so begin with the largest, or the last name."""
+    return reverse if COLUMNS[column].is_name else not reverse
 
 
 def _key(value: Value) -> tuple[str, float]:

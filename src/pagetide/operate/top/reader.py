@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pagetide.operate.watch.all_vms import Look, Watching
-from pagetide.operate.watch.guest_map import GuestMap, MapError, rest_s, source_of
+from pagetide.operate.watch.guest_map import GuestMap, MapError, Pace, source_of
 from pagetide.operate.watch.seen import Seen
 
 FAILED_S = 1.0
@@ -59,6 +59,7 @@ class Reader:
     def _run(self) -> None:
         look_s = 0.0
         reading: MapReading | None = None
+        pace = Pace(time.monotonic())
         while True:
             now_s = time.monotonic()
             if now_s >= look_s:
@@ -69,7 +70,7 @@ class Reader:
                     return
                 wanted = self._wanted
             if wanted is None or reading is None or _who(reading.vm) != _who(wanted):
-                reading = None if wanted is None else MapReading(wanted, self._control)
+                reading = None if wanted is None else MapReading(wanted, self._control, pace)
             if reading is not None and reading.due_s <= time.monotonic():
                 self._tell(reading.go_on())
             until_s = look_s if reading is None else min(look_s, reading.due_s)
@@ -98,11 +99,11 @@ class MapReading:
     vm: Seen
     due_s: float
 
-    def __init__(self, vm: Seen, control: Path, clock_s: Callable[[], float] = time.monotonic) -> None:
-        """Have read nothing yet."""
+    def __init__(self, vm: Seen, control: Path, pace: Pace, clock_s: Callable[[], float] = time.monotonic) -> None:
+        """Have read nothing yet; the pace is that of all who are read one after the other."""
         self.vm = vm
         self.due_s = 0.0
-        self._control, self._clock_s = control, clock_s
+        self._control, self._pace, self._clock_s = control, pace, clock_s
         self._map: GuestMap | None = None
 
     def go_on(self) -> ReadMap:
@@ -116,5 +117,5 @@ class MapReading:
         except MapError as error:
             self._map, trouble = None, str(error)
         end_s = self._clock_s()
-        self.due_s = end_s + max(rest_s(self.vm, end_s - start_s), FAILED_S if trouble else 0.0)
+        self.due_s = end_s + max(self._pace.rest_s(self.vm, end_s - start_s, end_s), FAILED_S if trouble else 0.0)
         return self.vm.name, self._map, trouble

@@ -8,7 +8,7 @@ import numpy as np
 from rich.text import Text
 
 from pagetide.host.memory.page_map import HELD, NAMES, NEVER, PARTIAL, REFAULTED, RETURNED, UNKNOWN
-from pagetide.operate.top.lines import COLUMNS, LEFT_OUT, TITLES, Line, table_text
+from pagetide.operate.top.lines import COLUMNS, LEFT_OUT, TITLES, Line, goes_down, table_text
 from pagetide.operate.watch.all_vms import Look
 from pagetide.operate.watch.guest_map import GuestMap
 from pagetide.terminal.chart import GUEST_MARK, HOST_MARKS, draw_chart
@@ -69,7 +69,7 @@ def table_screen(view: TableView, look: Look, width: int, height: int) -> list[T
     """The head, as many VMs as there is room for, the chosen one among them, and the keys."""
     cells = table_text(view.lines)
     titles = list(TITLES)
-    titles[view.column] += "▴" if view.reverse else "▾"
+    titles[view.column] += "▾" if goes_down(view.column, reverse=view.reverse) else "▴"
     widths = _widths([titles, *cells])
     _leave_out(widths, width, TITLES[view.column])
     room = max(1, height - 4)

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.host.device.allowance import SHARE
+from pagetide.host.device.allowance import CONTROL_BURST_S, SHARE
 from pagetide.host.memory.page_map import HELD, NEVER, PARTIAL, REFAULTED, RETURNED, UNKNOWN, MapPiece
 from pagetide.operate.host.control import ControlConnection, decode_told
 from pagetide.operate.host.processes import ram_ranges
@@ -27,6 +27,9 @@ _TIMEOUT_S = 8.0
 DAEMON_SHARE = SHARE / 4
 """Most of the time in which one who shows maps asks the daemon for pieces: all at its control socket have `SHARE`."""
 
+DAEMON_BURST_S = CONTROL_BURST_S / 4
+"""What may be asked of it at once, after some time without: the map of a guest of 4 GiB, whatever that holds."""
+
 KERNEL_SHARE = 0.02
 """Most of the time in which pieces are asked of the kernel."""
 
@@ -34,10 +37,21 @@ REST_MAX_S = 5.0
 """Longest rest after a piece, however long that took."""
 
 
-def rest_s(vm: Seen, took_s: float) -> float:
-    """How long to ask for no piece of any map after one of this VM's that took so long."""
-    share = DAEMON_SHARE if vm.is_ours else KERNEL_SHARE
-    return min(took_s * (1 / share - 1), REST_MAX_S)
+class Pace:
+    """How long to ask for no piece of any map after one, for all maps that somebody reads."""
+
+    def __init__(self, now_s: float) -> None:
+        """Have asked for nothing yet."""
+        self._left_s, self._as_of_s = DAEMON_BURST_S, now_s
+
+    def rest_s(self, vm: Seen, took_s: float, now_s: float) -> float:
+        """After one of this VM's that took so long and has just come; meanwhile the daemon serves guests."""
+        if not vm.is_ours:
+            return min(took_s * (1 / KERNEL_SHARE - 1), REST_MAX_S)
+        grown_s = DAEMON_SHARE * (now_s - self._as_of_s)
+        left_s = min(self._left_s + grown_s, DAEMON_BURST_S) - took_s
+        self._left_s, self._as_of_s = max(left_s, -REST_MAX_S * DAEMON_SHARE), now_s
+        return max(-self._left_s / DAEMON_SHARE, min(took_s, REST_MAX_S))
 
 
 class MapError(Exception):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pagetide.operate.watch.all_vms import Look, Watching
-from pagetide.operate.watch.guest_map import GuestMap, MapError, rest_s, source_of
+from pagetide.operate.watch.guest_map import GuestMap, MapError, Pace, source_of
 from pagetide.operate.watch.seen import Seen
 from pagetide.operate.web.history import History
 from pagetide.operate.web.map_history import EVERY_S, MapHistory
@@ -54,6 +54,7 @@ class Recorder:
         self._reading: dict[str, _MapReading] = {}
         self._wanted: dict[str, float] = {}
         self._map_due_s = self._look_due_s = 0.0
+        self._pace = Pace(clock_s())
         self.message = b"{}"
 
     @property
@@ -140,7 +141,7 @@ class Recorder:
             with self._lock:
                 self._maps.add(time.time(), seen.name, tuple(page_map.regions), bytes(page_map.letters))
         end_s = self._clock_s()
-        self._map_due_s = end_s + rest_s(seen, end_s - start_s)
+        self._map_due_s = end_s + self._pace.rest_s(seen, end_s - start_s, end_s)
 
     def _due_s(self, seen: Seen, now_s: float) -> float:
         """When a guest's map is due; long ago for one that somebody looks at."""

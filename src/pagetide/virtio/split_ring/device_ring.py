@@ -150,7 +150,8 @@ class DeviceRing:
 
     def left_until(self, avail_idx: int) -> int:
         """How many elements there are to pop up to this index, and the one under way."""
-        return int((avail_idx - self.state[LAST_AVAIL] & INDEX_MASK) + self.state[RESUBMITS] + self.state[UNDER_WAY])
+        word = self.state.item
+        return (avail_idx - word(LAST_AVAIL) & INDEX_MASK) + word(RESUBMITS) + word(UNDER_WAY)
 
     def stop(self) -> None:
         """Serve the queue no more; what is popped and not given back is for whoever starts it next to pop again."""

@@ -161,7 +161,7 @@ class VhostUserBackend:
     def driver_is_there(self) -> bool:
         """Whether a queue is started, and the driver ready as far as the front-end passes that on."""
         bits = int(self.status) & _OF_THE_DRIVER  # as numbers, since the bits of an enumeration take ten times as long
-        return bits != _NOT_READY and bool(self.vrings.started)
+        return bits != _NOT_READY and self.vrings.any_is_started
 
     def config_changed(self) -> tuple[int, Message] | None:
         """The message that tells of a changed configuration, and the descriptor of the channel that it goes to.

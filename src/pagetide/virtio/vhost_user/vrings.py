@@ -59,6 +59,11 @@ class Vrings:
         return tuple(index for index, vring in enumerate(self._vrings) if vring.started)
 
     @property
+    def any_is_started(self) -> bool:
+        """Whether a queue is started."""
+        return True in [vring.started for vring in self._vrings]
+
+    @property
     def any_was_started(self) -> bool:
         """Whether a queue was started since the device was reset, even if none is now."""
         return any(vring.was_started for vring in self._vrings)

@@ -12,6 +12,8 @@ from pagetide.host.memory.mapping import GuestMemoryError
 from pagetide.virtio.balloon import Queue
 from pagetide.virtio.split_ring.ring import used_idx
 
+_NAMES = tuple(queue.name.lower() for queue in Queue)
+
 
 class Started(NamedTuple):
     """One that is started: which of the balloon's it is, where it is, and what serves it."""
@@ -63,7 +65,7 @@ class StartedQueues:
     def waiting(self) -> dict[str, int]:
         """How many elements of each wait to be served, by the queue's name; what its driver says, at most all."""
         return {
-            started.kind.name.lower(): min(started.place.size, ring.left_until(ring.avail_idx))
+            _NAMES[started.kind]: min(started.place.size, ring.left_until(ring.avail_idx))
             for started in self._started.values()
             for ring in (started.queue.ring,)
         }

@@ -26,20 +26,20 @@ function formatTime(us) {
 
 const COLUMNS = [
   { name: "name", title: "guest", words: true },
+  { name: "state", title: "state", words: true },
   { name: "ram_bytes", title: "memory", write: formatSize, seldom: true },
   { name: "held_bytes", title: "held", write: formatSize, bar: true },
-  { name: "used_bytes", title: "uses", write: formatSize },
+  { name: "used_bytes", title: "uses", write: formatSize, seldom: true },
   { name: "target_bytes", title: "target", write: formatSize, seldom: true },
   { name: "balloon_bytes", title: "balloon", write: formatSize, seldom: true },
   { name: "returned_bytes", title: "returned", write: formatSize },
   { name: "refaulted_bytes", title: "came back", write: formatSize, seldom: true },
   { name: "lag_p99_us", title: "lag p99", write: formatTime, seldom: true },
   { name: "balloon", title: "balloon of", words: true, seldom: true },
-  { name: "state", title: "state", words: true },
 ];
 
 let look = { vms: [], waiting: [], trouble: "" };
-let sortedBy = COLUMNS[2];
+let sortedBy = COLUMNS.find((column) => column.name === "held_bytes");
 let reversed = false;
 let opened = null;
 let mapTimes = [];
@@ -51,13 +51,14 @@ if (token) history.replaceState(null, "", location.pathname); // not for whoever
 const curves = new Curves($("levels"), $("flows"), formatSize);
 const pageMap = new PageMap($("map"), $("map-block"), $("map-legend"), formatSize);
 
+const goesDown = () => (sortedBy.words ? reversed : !reversed); // figures begin with the largest
+
 function sorted() {
-  const { name, words } = sortedBy;
+  const { name } = sortedBy;
   const known = look.vms.filter((vm) => vm[name] !== null);
   const unknown = look.vms.filter((vm) => vm[name] === null);
-  const down = words ? reversed : !reversed;
   const order = (one, other) => (one < other ? -1 : one > other ? 1 : 0);
-  known.sort((one, other) => (down ? -1 : 1) * order(one[name], other[name]) || order(one.name, other.name));
+  known.sort((one, other) => (goesDown() ? -1 : 1) * order(one[name], other[name]) || order(one.name, other.name));
   return [...known, ...unknown];
 }
 
@@ -68,9 +69,9 @@ function drawHead() {
       const button = document.createElement("button");
       head.scope = "col";
       head.className = `${column.seldom ? "seldom" : ""} ${column.words ? "words" : ""}`;
-      if (column === sortedBy) head.setAttribute("aria-sort", (column.words ? reversed : !reversed) ? "descending" : "ascending");
+      if (column === sortedBy) head.setAttribute("aria-sort", goesDown() ? "descending" : "ascending");
       button.type = "button";
-      button.textContent = column.title + (column === sortedBy ? (reversed ? " ▴" : " ▾") : "");
+      button.textContent = column.title + (column === sortedBy ? (goesDown() ? " ▾" : " ▴") : "");
       button.addEventListener("click", () => {
         reversed = column === sortedBy && !reversed;
         sortedBy = column;
@@ -184,7 +185,7 @@ async function showMap() {
   const slider = $("map-slider");
   const answer = await (await told("map", time === null ? { guest: name } : { guest: name, t_s: time })).json();
   if (name !== opened || time !== chosenTime) return;
-  slider.disabled = $("map-now").disabled = answer === null;
+  slider.disabled = $("map-now").disabled = answer === null || answer.times.length < 2;
   pageMap.show(answer);
   if (answer === null) {
     $("map-time").textContent = "The map is being read.";

@@ -10,6 +10,7 @@ const STATES = {
 };
 const BLOCK_BYTES = 2 ** 21;
 const ROWS_MAX = 48;
+const POINT = "Point at a block, or move with the arrow keys.";
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -19,6 +20,7 @@ function colour(name) {
 function drawCell(context, state, x, y, size) {
   context.fillStyle = colour("never");
   context.fillRect(x, y, size, size);
+  context.lineWidth = 1;
   context.fillStyle = context.strokeStyle = colour(STATES[state][0]);
   if (state === "h") {
     context.fillRect(x, y, size, size);
@@ -64,6 +66,7 @@ export class PageMap {
   show(told) {
     this.states = told === null ? "" : told.states.map(([letter, count]) => letter.repeat(count)).join("");
     this.regions = told === null ? [] : told.regions;
+    if (told === null) this.cursor = -1; // another guest's
     this.draw();
   }
 
@@ -98,6 +101,7 @@ export class PageMap {
       context.strokeRect((this.cursor % this.columns) * size, Math.floor(this.cursor / this.columns) * size, size - 1, size - 1);
     }
     this.explain();
+    this.tell();
   }
 
   mostFrequent(start, end) {
@@ -142,11 +146,19 @@ export class PageMap {
   point(cell) {
     if (cell < 0 || cell >= this.cells.length) return;
     this.cursor = cell;
-    const block = cell * this.each;
+    this.draw();
+  }
+
+  tell() {
+    const text = this.cursor >= 0 && this.cursor < this.cells.length ? this.block() : POINT;
+    if (this.told.textContent !== text) this.told.textContent = text; // or who has it read out hears it again and again
+  }
+
+  block() {
+    const block = this.cursor * this.each;
     const [gpa, , first] = this.regions.filter((region) => region[2] <= block).pop();
     const address = Math.floor(gpa / BLOCK_BYTES) * BLOCK_BYTES + (block - first) * BLOCK_BYTES;
     const many = this.each > 1 ? `, most of ${this.each} blocks` : "";
-    this.told.textContent = `0x${address.toString(16)}: ${STATES[this.cells[cell]][1]}${many}`;
-    this.draw();
+    return `0x${address.toString(16)}: ${STATES[this.cells[this.cursor]][1]}${many}`;
   }
 }
