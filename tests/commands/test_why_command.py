@@ -47,6 +47,17 @@ def test_an_answer_says_what_is_held_why_and_what_to_do(saved: Path, capsys: pyt
     assert "costs    " in out
 
 
+def test_no_line_but_a_command_is_wider_than_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Free blocks of all orders are told on several lines, and nothing is left over at the end."""
+    path = tmp_path / "vm.json"
+    save_evidence(make_evidence(GIB - 200 * MIB, make_guest({order: 9000 >> order for order in range(9)})), path)
+    assert why_command.why(Sources(load=path), Output(columns=80)) == 0
+    out = capsys.readouterr().out
+    assert "by order" in out
+    assert [line for line in out.splitlines() if len(line) > 80 and ": " not in line[:20]] == []
+    assert not out.endswith("\n\n")
+
+
 def test_json_has_all_of_it(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Classes add up, and findings have their figures as numbers."""
     assert cli.main(["why", "--from", str(saved), "--json"]) == 0
@@ -115,7 +126,7 @@ def test_a_page_needs_nothing_else_and_takes_nothing_for_markup(saved: Path, tmp
     text = path.read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
     assert not re.search(r"<script|https?:|src=|@import|url\(", text)
-    assert '<th scope="row">free, could be reported</th><td>300 MiB</td>' in text
+    assert '<th scope="row">free, could be reported</th><td class="size">300 MiB</td>' in text
     assert "300 MiB: no-balloon-device" in text
     assert "<pre>device_add {&#34;driver&#34;:&#34;virtio-balloon-pci&#34;" in text
 

@@ -1,5 +1,6 @@
 """The process that runs a VM: what its command line and the kernel say of it."""
 
+import errno
 import mmap
 import os
 import subprocess
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pagetide.operate.host import processes
 from pagetide.operate.host.guest_ram import guest_ram
-from pagetide.operate.host.processes import ProcessError, find_vms, look_at
+from pagetide.operate.host.page_tables import Pages, pages_of
+from pagetide.operate.host.processes import ProcessError, find_vms, look_at, proc_text
 from pagetide.operate.host.smaps import read_smaps
 from pagetide.operate.host.vmm_options import (
     backends_of,
@@ -20,6 +23,7 @@ from pagetide.operate.host.vmm_options import (
     which_vmm,
 )
 from pagetide.units import MIB
+from tests.needed import lacking
 
 SMAPS = """\
 7f0000000000-7f0008000000 rw-s 00001000 00:01 77                         /memfd:memory-backend-memfd (deleted)
@@ -196,6 +200,64 @@ def test_shared_memory_without_a_file_is_anonymous() -> None:
     with mmap.mmap(-1, 64 * MIB):
         (ram,) = look_at(os.getpid(), [64 * MIB]).ram
     assert (ram.kind, ram.is_shared) == ("anonymous", True)
+
+
+def test_the_page_tables_tell_what_smaps_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with 256 MiB of shared memory, of which 3000 pages apart are there, and 4 MiB of its own beside."""
+    code = (
+        "import mmap, os, sys; fd = os.memfd_create('memory-backend-memfd'); os.truncate(fd, 256 << 20)\n"
+        "m = mmap.mmap(fd, 256 << 20); own = bytearray(b'x') * (4 << 20)\n"
+        "for at in range(3000): m[at * 65536] = 1\n"
+        "print(flush=True); sys.stdin.read()"
+    )
+    program = tmp_path / "qemu-system-test"
+    program.symlink_to(sys.executable)
+
+    refused = []
+
+    def refuse(*asked: int) -> Pages:
+        refused.append(asked)
+        raise OSError(errno.ENOTTY, "as an older kernel")
+
+    with subprocess.Popen([program, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            found = look_at(process.pid)
+            slow = [each for each in read_smaps(proc_text(process.pid, "smaps")) if not each.name.startswith("[v")]
+            with monkeypatch.context() as patch:
+                patch.setattr(processes, "pages_of", refuse)
+                assert look_at(process.pid) == found
+            quick = [pages_of(process.pid, each.start, each.end) for each in slow]
+        except OSError as error:
+            lacking(f"the page tables cannot be read so: {error.strerror}")
+        finally:
+            process.kill()
+    if not refused:
+        lacking("some of this host's memory is in swap, or locked: the page tables do not tell all of it")
+    assert [pages.there_bytes for pages in quick] == [each.resident_bytes for each in slow]
+    assert (3000 * 4096, 0) in quick
+
+
+def test_a_vms_own_processes_are_none_that_map_its_memory_too() -> None:
+    """A User-Mode Linux has one for each process of its guest; who has started a VM is another."""
+    fd = os.memfd_create("memory-backend-memfd")
+    try:
+        os.truncate(fd, 64 * MIB)
+        code = f"import mmap, sys; m = mmap.mmap({fd}, 64 << 20); print(flush=True); sys.stdin.read()"
+        with (
+            mmap.mmap(fd, 64 * MIB),
+            subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[fd]
+            ) as process,
+        ):
+            assert process.stdout is not None
+            process.stdout.readline()
+            others = [sum(part.others for part in look_at(pid).ram) for pid in (os.getpid(), process.pid)]
+            process.kill()
+    finally:
+        os.close(fd)
+    assert others == [0, 1]
 
 
 def _is_tmpfs(path: Path) -> bool:

@@ -19,7 +19,6 @@ from pagetide.operate.guest.agent import AgentError, agent_text
 from pagetide.operate.guest.script import GUEST_SCRIPT
 from pagetide.operate.guest.text import TEXT_BYTES_MAX
 from pagetide.operate.host.processes import ProcessError, find_vms, look_at
-from pagetide.operate.page import page
 from pagetide.operate.picture import change, picture, vm_table
 from pagetide.terminal.ascii_fallback import fall_back_to_ascii
 from pagetide.whole_file import TargetError, check_writable, write_whole
@@ -96,6 +95,8 @@ def why(sources: Sources, output: Output, *, wait: Callable[[float], None] = tim
         save_evidence(evidence, output.save)
     found = answer(evidence)
     if output.html is not None:
+        from pagetide.operate.page import page  # which loads what makes pages
+
         write_whole(output.html, page(found).encode())
     if output.as_json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())

@@ -40,6 +40,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     gaps: tuple[str, ...]
 
+    @property
+    def nothing(self) -> str:
+        """What is to be said where there is no finding."""
+        if self.balance.order is None:
+            return "Nothing is found from the host's side. Without the guest's text most reasons cannot be found."
+        return f"Nothing is found that keeps {format_size(self.least_bytes)} or more from coming back."
+
 
 def answer(evidence: Evidence) -> Answer:
     """The answer that this evidence gives."""

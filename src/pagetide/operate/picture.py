@@ -18,7 +18,7 @@ _SHOWN_SHARE = 1 / 500
 def picture(answer: Answer, columns: int) -> str:
     """All of it, in lines of at most so many columns, bars excepted."""
     parts = (_findings(answer, columns), _notes(answer, columns), _gaps(answer, columns))
-    return "\n".join([*_balance(answer), "", *itertools.chain.from_iterable(parts)])
+    return "\n".join([*_balance(answer, columns), "", *itertools.chain.from_iterable(parts)]).rstrip("\n")
 
 
 def change(before: Answer, now: Answer) -> str:
@@ -45,7 +45,7 @@ def vm_table(vms: Sequence[VmmFacts]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _balance(answer: Answer) -> Iterator[str]:
+def _balance(answer: Answer, columns: int) -> Iterator[str]:
     balance = answer.balance
     yield (
         f"The host holds {format_size(balance.held_bytes)} for this VM of {format_size(answer.ram_bytes)}"
@@ -61,7 +61,7 @@ def _balance(answer: Answer) -> Iterator[str]:
         if name == BELOW_ORDER:
             shown = [(order, each) for order, each in balance.below_order_bytes.items() if each >= size_bytes / 20]
             orders = ", ".join(f"{order}: {format_size(each)}" for order, each in shown)
-            yield f"    by order  {orders}"
+            yield from textwrap.wrap(f"    by order  {orders}", columns, subsequent_indent=" " * 14)
     if small:
         yield _bar("others", small, balance.held_bytes)
 
@@ -73,10 +73,8 @@ def _bar(name: str, size_bytes: int, held_bytes: int) -> str:
 
 def _findings(answer: Answer, columns: int) -> Iterator[str]:
     if not answer.findings:
-        text = f"Nothing is found that keeps {format_size(answer.least_bytes)} or more from coming back."
-        if answer.balance.order is None:
-            text = "Nothing is found from the host's side. Without the guest's text most reasons cannot be."
-        yield from textwrap.wrap(text, columns)
+        yield from textwrap.wrap(answer.nothing, columns)
+        yield ""
     for number, finding in enumerate(answer.findings, 1):
         yield from _finding(number, finding, columns)
 
@@ -93,10 +91,14 @@ def _finding(number: int, finding: Finding, columns: int) -> Iterator[str]:
         if remedy.note:
             yield from _labelled("", f"({remedy.note})", columns)
     if finding.returns_bytes is not None and finding.remedies:
-        yield from _labelled("returns", f"about {format_size(finding.returns_bytes)}, by the first of these", columns)
+        yield from _labelled("returns", f"about {format_size(finding.returns_bytes)}{_by_which(finding)}", columns)
     if finding.cost:
         yield from _labelled("costs", finding.cost, columns)
     yield ""
+
+
+def _by_which(finding: Finding) -> str:
+    return ", by the first of these" if len(finding.remedies) > 1 else ""
 
 
 def _labelled(label: str, text: str, columns: int) -> list[str]:

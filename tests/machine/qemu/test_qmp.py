@@ -66,6 +66,18 @@ def test_a_command_returns_what_qemu_says() -> None:
     assert ours.fileno() == -1
 
 
+def test_an_event_before_the_greeting_is_passed_over() -> None:
+    """QEMU tells the next client what happens as it comes, since the one before was to have it."""
+    ours, theirs = socket.socketpair()
+    for name in ("STOP", "RESUME"):
+        theirs.sendall(json.dumps(event(name)).encode() + b"\n")
+    qemu = MadeUpQemu(theirs, [[{"return": {}}], [{"return": 7}]])
+    qmp = Qmp(ours)
+    assert qmp.ask("query-status") == 7
+    qmp.close()
+    qemu.join(10)
+
+
 def test_a_qemu_that_is_silent_or_gone_is_an_error() -> None:
     """No answer in time, and the end of the connection, are errors that name the command."""
     ours, theirs = socket.socketpair()

@@ -26,11 +26,11 @@ class Qmp:
         """Of a connected socket, or of the path of one that QEMU listens at; a longer silence is an error."""
         import asyncio
 
-        from qemu.qmp import QMPClient
+        from pagetide.machine.qemu.greeted_client import GreetedClient
 
         self._monitor = monitor
         self._timeout_s = timeout_s
-        self._client = QMPClient()
+        self._client = GreetedClient()
         self._runner = asyncio.Runner()
         self._is_greeted = False
 

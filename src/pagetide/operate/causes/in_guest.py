@@ -174,7 +174,7 @@ def _pinned(guest: GuestFacts, size_bytes: int) -> Finding:
             Remedy(
                 where="guest",
                 command="grep ramfs /proc/mounts; grep -H VmLck: /proc/[0-9]*/status | sort -k2 -n",
-                note="show where; remove what is not needed",
+                note="shows where; remove what is not needed",
             ),
         ),
         returns_bytes=_reports(guest, size_bytes),
@@ -202,7 +202,7 @@ def _tmpfs(guest: GuestFacts, size_bytes: int) -> Finding:
             f"Shmem {format_size(guest.memory('Shmem'))}, Mapped {format_size(guest.memory('Mapped'))} (meminfo)",
         ),
         remedies=(
-            Remedy(where="guest", command="df -t tmpfs, ipcs -m", note="shows where; remove what is not needed"),
+            Remedy(where="guest", command="df -t tmpfs; ipcs -m", note="shows where; remove what is not needed"),
         ),
         returns_bytes=_reports(guest, size_bytes),
         cost="the files",
@@ -266,7 +266,9 @@ def _in_use(guest: GuestFacts, size_bytes: int) -> Finding:
                 for each in guest.consumers[:3]
             ),
         ),
-        remedies=(Remedy(where="guest", command="ps aux --sort -rss, systemd-cgtop -m", note="show who has it"),),
+        remedies=(
+            Remedy(where="guest", command="ps aux --sort -rss; systemd-cgtop -m -b -n 1", note="shows who has it"),
+        ),
         cost="what those processes do",
     )
 
@@ -279,7 +281,7 @@ def _balloon(_: GuestFacts, size_bytes: int) -> Finding:
         "guest has that much less until it is deflated.",
         evidence=("balloon_inflate less balloon_deflate (vmstat)",),
         remedies=(
-            Remedy(where="QEMU", command="balloon SIZE", note="the whole memory as SIZE, in the monitor"),
+            Remedy(where="QEMU", command="balloon SIZE", note="the whole memory as SIZE"),
             Remedy(where="libvirt", command="virsh setmem DOMAIN SIZE --live"),
             Remedy(where="pagetide", command="pagetide ctl set GUEST target=none"),
         ),

@@ -23,11 +23,8 @@ _FIRST_RELEASE = (5, 7)
 _POISON = POISONS | {f"init_on_free={on}" for on in ("1", "on", "y")}
 """With one of these a driver reports only where PAGE_POISON is offered (virtballoon_validate, Linux 6.1)."""
 
-_UNPLUG = "device_del of the balloon, and once that is gone "
-_PLUG_QMP = (
-    'device_add {"driver":"virtio-balloon-pci","id":"balloon0","free-page-reporting":true}, as a QMP command; on q35 '
-    "with a free root port as its bus"
-)
+_PLUG_QMP = 'device_add {"driver":"virtio-balloon-pci","id":"balloon0","free-page-reporting":true}'
+_PLUG_NOTE = "a QMP command; on q35 with a free root port as its bus; until the VM ends"
 _LIBVIRT = "<memballoon model='virtio' freePageReporting='on'/>"
 _COST = "each reported block that is used again is faulted in anew"
 
@@ -93,7 +90,7 @@ def _no_device(evidence: Evidence, size_bytes: int | None) -> Finding:
         told.append(f"{evidence.monitor.source} knows of none")
     if evidence.firecracker is not None and not evidence.firecracker.has_balloon:
         told.append("Firecracker's API knows of none")
-    plug = Remedy(where="QEMU", command=_PLUG_QMP, note="until the VM ends")
+    plug = Remedy(where="QEMU", command=_PLUG_QMP, note=_PLUG_NOTE)
     libvirt = Remedy(where="libvirt", command=_LIBVIRT, note="virsh edit, from the next start on")
     vm = _in_definition(evidence, "a virtio-balloon device with free page reporting")
     return Finding(
@@ -130,7 +127,7 @@ def _not_reporting(evidence: Evidence, size_bytes: int | None) -> Finding:
         )
     if _is_offered(evidence) is not True:
         said = "the VMM does not offer free page reporting" if _is_offered(evidence) is False else "it is not known to"
-        plug = Remedy(where="QEMU", command=_UNPLUG + _PLUG_QMP, note="until the VM ends")
+        plug = Remedy(where="QEMU", command=_PLUG_QMP, note=f"after device_del of the one that is there; {_PLUG_NOTE}")
         libvirt = Remedy(where="libvirt", command=_LIBVIRT, note="virsh edit, from the next start on")
         vm = _in_definition(evidence, "switch free page reporting on")
         return Finding(

@@ -4,8 +4,6 @@ As its public documentation has them (docs/ballooning.md and the API's descripti
 there from 1.14 on, and the statistics where an interval was set. Only GET is sent.
 """
 
-import http.client
-import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +11,6 @@ import msgspec
 
 from pagetide.operate.sizes import Count, Size
 from pagetide.units import MIB
-
-_TIMEOUT_S = 0.8
-_BODY_BYTES_MAX = 1 << 20
 
 _MIB_MAX = 1 << 40
 _Mib = Annotated[int, msgspec.Meta(ge=0, le=_MIB_MAX)]
@@ -95,37 +90,14 @@ def ask_firecracker(path: Path) -> FirecrackerFacts:
     Raises:
         FirecrackerError: nobody answers in time, or it is no Firecracker's.
     """
+    from pagetide.operate.host.unix_http import UnixHttpError, get
+
     try:
-        machine = _get(path, "/machine-config")
+        machine = get(path, "/machine-config")
         if machine is None:
             raise FirecrackerError(f"{path} tells no machine configuration")
-        balloon = _get(path, "/balloon")
-        statistics = None if balloon is None else _get(path, "/balloon/statistics")
-    except (OSError, http.client.HTTPException) as error:
+        balloon = get(path, "/balloon")
+        statistics = None if balloon is None else get(path, "/balloon/statistics")
+    except (OSError, UnixHttpError) as error:
         raise FirecrackerError(f"{path} is no API of a Firecracker that can be asked: {error}") from error
     return firecracker_facts(machine, balloon, statistics)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_TIMEOUT_S)
-        self.sock.connect(str(self._path))
-
-
-def _get(path: Path, what: str) -> bytes | None:
-    """The body of an answer; None if it is refused, as of a balloon that is not there."""
-    connection = _UnixConnection(path)
-    try:
-        connection.request("GET", what, headers={"Accept": "application/json"})
-        answer = connection.getresponse()
-        body = answer.read(_BODY_BYTES_MAX + 1)
-    finally:
-        connection.close()
-    if len(body) > _BODY_BYTES_MAX:
-        raise FirecrackerError(f"{path} says more of {what} than an answer can have")
-    return body if answer.status == http.client.OK else None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pagetide.operate.host.guest_ram import guest_ram, range_bytes
+from pagetide.operate.host.page_tables import page_bytes_at, pages_of
 from pagetide.operate.host.smaps import Mapping, read_smaps
 from pagetide.operate.host.vmm_facts import Kind, RamMapping, Vmm, VmmFacts
 from pagetide.operate.host.vmm_options import (
@@ -17,9 +18,13 @@ from pagetide.operate.host.vmm_options import (
     passes_devices,
     which_vmm,
 )
+from pagetide.units import PAGE_SIZE_BYTES
 
 _STAT_BLOCK_BYTES = 512  # the unit of st_blocks, stat(3type)
 _NAME_MAX = 40
+
+_NO_PAGES = ("[vvar", "[vsyscall")
+"""How mappings are called that the kernel counts no pages of."""
 
 _SHARED_ANONYMOUS = "/dev/zero (deleted)"
 """As the kernel calls a shared mapping without a file (shmem_zero_setup, mm/shmem.c, Linux 6.18)."""
@@ -41,16 +46,20 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
         ProcessError: there is none, it may not be looked at, or it has no memory that could be a guest's.
     """
     try:
-        words, program = _words(pid), _program(pid)
-        mappings = list(read_smaps(proc_text(pid, "smaps")))
+        words = _words(pid)
+        vmm = which_vmm(_program(pid), words)
+        sizes = backends_of(vmm, words, backends)
+        is_passed = passes_devices(words) or holds_device(_descriptors(pid))
+        mappings = (None if is_passed else _by_page_tables(pid, vmm, sizes)) or list(
+            read_smaps(proc_text(pid, "smaps"))
+        )
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessError(f"there is no process {pid}") from None
     except PermissionError:
         raise ProcessError(f"process {pid} may not be looked at: run this as root, or as the VM's user") from None
     if not mappings:  # its parent has not asked how it ended yet
         raise ProcessError(f"process {pid} has ended")
-    vmm = which_vmm(program, words)
-    ram, is_guessed = guest_ram(vmm, mappings, backends_of(vmm, words, backends))
+    ram, is_guessed = guest_ram(vmm, mappings, sizes)
     if not ram:
         raise ProcessError(f"process {pid} ({vmm}) has no memory that could be a guest's")
     parts = tuple(_ram_mapping(pid, of_file, counts_others=counts_others) for of_file in ram)
@@ -64,8 +73,40 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
         own_bytes=sum(mapping.resident_bytes for mapping in others),
         own_swapped_bytes=sum(mapping.swapped_bytes for mapping in others),
         balloons=find_balloons(vmm, words),
-        passes_devices=passes_devices(words) or holds_device(_descriptors(pid)),
+        passes_devices=is_passed,
     )
+
+
+def _by_page_tables(pid: int, vmm: Vmm, sizes: Sequence[int]) -> list[Mapping] | None:
+    """What it maps and what is there of it, as smaps has that; None where the page tables do not tell all of it.
+
+    They do where the guest's memory is shared, and nothing is in swap on this host, locked, or on hugetlbfs.
+    """
+    mappings = list(read_smaps(proc_text(pid, "maps")))
+    ram = [mapping for of_file in guest_ram(vmm, mappings, sizes)[0] for mapping in of_file]
+    if not ram or not all(mapping.is_shared and mapping.inode for mapping in ram) or _has_what_they_lack(pid):
+        return None
+    try:
+        if any(page_bytes_at(pid, mapping.start) != PAGE_SIZE_BYTES for mapping in ram):
+            return None
+        return [_with_figures(pid, mapping) for mapping in mappings]
+    except OSError:  # the kernel has not the one or the other, or the process has gone
+        return None
+
+
+def _has_what_they_lack(pid: int) -> bool:
+    told = dict(line.partition(":")[::2] for line in proc_text(pid, "status").split("\n"))
+    memory = dict(line.partition(":")[::2] for line in Path("/proc/meminfo").read_text().splitlines())
+    is_elsewhere = any(int(told.get(name, "0 kB").split()[0]) for name in ("VmLck", "VmPin", "HugetlbPages"))
+    return is_elsewhere or memory["SwapFree"].split() != memory["SwapTotal"].split()
+
+
+def _with_figures(pid: int, mapping: Mapping) -> Mapping:
+    if mapping.name.startswith(_NO_PAGES):
+        return mapping
+    pages = pages_of(pid, mapping.start, mapping.end)
+    figures = {"Rss": pages.there_bytes, "AnonHugePages": pages.huge_bytes, "KernelPageSize": PAGE_SIZE_BYTES}
+    return mapping._replace(figures=figures)
 
 
 def find_vms() -> Iterator[int]:
@@ -190,14 +231,17 @@ def _ram_mapping(pid: int, of_file: Sequence[Mapping], *, counts_others: bool) -
 
 
 def _others(pid: int, mapping: Mapping) -> int:
-    """How many other processes, as far as they may be looked at, map the same file."""
+    """How many other processes, as far as they may be looked at, map the same file; of its own it may have many."""
     found = 0
     wanted = f" {mapping.inode} "
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != pid:
             with contextlib.suppress(OSError):
-                lines = proc_text(int(entry.name), "maps").split("\n")
-                found += any(wanted in line and line.endswith(mapping.name) for line in lines)
+                text = Path(entry, "maps").read_bytes()
+                if wanted.encode() in text:  # few have it, and there may be thousands
+                    lines = text.decode(errors="replace").split("\n")
+                    maps = any(wanted in line and line.endswith(mapping.name) for line in lines)
+                    found += maps and _parent(int(entry.name)) != pid
     return found
 
 

@@ -1,6 +1,6 @@
 """The VMs on this host, looked at again and again at little cost.
 
-What a process holds for its guest exactly takes the kernel a walk through its page tables (smaps.py), some 13 ms a GiB.
+What a process holds for its guest exactly takes the kernel a walk through its page tables, some 3 to 13 ms a GiB.
 So that is asked seldom, one VM after the other, and takes a small share of the time; in between what is held is taken
 to change as all that the process has (/proc/PID/status), which costs nothing.
 """
