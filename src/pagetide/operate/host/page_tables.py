@@ -1,8 +1,8 @@
 """What page tables hold of a mapping: PAGEMAP_SCAN (Documentation/admin-guide/mm/pagemap.rst, Linux 6.7).
 
-smaps looks at each page besides, for how many map it. The tables alone take a quarter of that time, and slow the
-process less; they are read a GiB at a time, since the process's map of its memory is locked meanwhile. They know
-nothing of what is in swap of shared memory, nor which pages are copies of a file's.
+smaps looks at each page besides, for how many map it. The tables alone take a quarter of that time; they are read a GiB
+at a time, since the process's map of its memory is locked meanwhile. They know nothing of what is in swap of shared
+memory, nor which pages are copies of a file's.
 """
 
 import ctypes
@@ -50,7 +50,8 @@ def pages_of(pid: int, start: int, end: int) -> Pages:
                 first, last, kinds = found[3 * index : 3 * index + 3]
                 there += last - first
                 huge += last - first if kinds & _HUGE else 0
-            start = piece_end if number < _FOUND_MAX else last  # walk_end is too small where there are more than 512
+            # Not `walk_end`, which is too small where there are more than 512: findings/pagemap_scan_walk_end.sh.
+            start = piece_end if number < _FOUND_MAX else last
     return Pages(there, huge)
 
 
