@@ -227,7 +227,7 @@ def _read(evidence: Evidence, size_bytes: int | None) -> Finding:
         sentence="A migration, or a saving of this VM, has read the guest's memory. Of shared memory, what was given "
         "back is held again by that, and the guest does not report it again until it has used it.",
         evidence=(
-            f"query-migrate says {evidence.monitor.migration}; the guest's memory is shared (rw-s in smaps)",
+            f"query-migrate says {evidence.monitor.migration}; the guest's memory is shared (rw-s in maps)",
             *free_in_guest(evidence),
             "what the guest has freed just now is a part of it, and comes back by itself: look again",
         ),

@@ -27,9 +27,9 @@ def host_causes(evidence: Evidence, balance: Balance, least_bytes: int) -> Itera
     if (huge_bytes := balance.of(HOST_HUGE)) >= least_bytes:
         yield _host_huge(evidence, huge_bytes)
     if (kept_bytes := balance.of(BALLOON)) >= least_bytes:
-        yield _kept(kept_bytes)
+        yield _kept(kept_bytes, evidence.vm.told_by)
     if own_bytes >= max(least_bytes, _VMM_LEAST_BYTES):
-        yield _own(own_bytes)
+        yield _own(own_bytes, evidence.vm.told_by)
     yield from _churn(evidence, least_bytes)
 
 
@@ -85,7 +85,7 @@ def _without_effect(evidence: Evidence, least_bytes: int) -> Iterator[Finding]:
         "call succeeds, and the page stays.",
         evidence=(
             f"of {format_size(daemon.checked_bytes)} discarded {format_size(still_bytes)} were still there (ledger)",
-            f"{who} (/proc); in huge pages {format_size(sum(part.huge_bytes for part in vm.ram))} (smaps)",
+            f"{who} (/proc); in huge pages {format_size(vm.ram_huge_bytes)} ({vm.told_by})",
         ),
         remedies=(
             Remedy(
@@ -122,7 +122,7 @@ def _host_huge(evidence: Evidence, size_bytes: int) -> Finding:
         sentence="The host has the guest's memory in huge pages, and holds them whole where the guest has given back a "
         "part: its khugepaged fills what is missing.",
         evidence=(
-            f"in huge pages {format_size(evidence.vm.ram_huge_bytes)} (AnonHugePages and ShmemPmdMapped in smaps)",
+            f"in huge pages {format_size(evidence.vm.ram_huge_bytes)} ({evidence.vm.told_by})",
             "the guest reports blocks smaller than that, or has them in its balloon",
         ),
         remedies=(
@@ -139,13 +139,13 @@ def _host_huge(evidence: Evidence, size_bytes: int) -> Finding:
     )
 
 
-def _kept(size_bytes: int) -> Finding:
+def _kept(size_bytes: int, told_by: str) -> Finding:
     return Finding(
         cause="balloon-without-effect",
         size_bytes=size_bytes,
         sentence=f"{format_size(size_bytes)} are in the guest's balloon: the guest lacks them, and the host holds "
         "them all the same.",
-        evidence=("what is held beyond all that the guest has (vmstat's balloon_inflate, smaps)",),
+        evidence=(f"what is held beyond all that the guest has (vmstat's balloon_inflate, {told_by})",),
         remedies=(
             Remedy(
                 where="VM",
@@ -157,12 +157,12 @@ def _kept(size_bytes: int) -> Finding:
     )
 
 
-def _own(size_bytes: int) -> Finding:
+def _own(size_bytes: int, told_by: str) -> Finding:
     return Finding(
         cause="vmm-own",
         size_bytes=size_bytes,
         sentence="The VMM itself takes that much, besides the guest's memory.",
-        evidence=("what the process holds in other mappings (smaps)",),
+        evidence=(f"what the process holds in other mappings ({told_by})",),
         remedies=(
             Remedy(
                 where="VM",

@@ -50,9 +50,8 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
         vmm = which_vmm(_program(pid), words)
         sizes = backends_of(vmm, words, backends)
         is_passed = passes_devices(words) or holds_device(_descriptors(pid))
-        mappings = (None if is_passed else _by_page_tables(pid, vmm, sizes)) or list(
-            read_smaps(proc_text(pid, "smaps"))
-        )
+        by_tables = None if is_passed else _by_page_tables(pid, vmm, sizes)
+        mappings = by_tables or list(read_smaps(proc_text(pid, "smaps")))
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessError(f"there is no process {pid}") from None
     except PermissionError:
@@ -74,6 +73,7 @@ def look_at(pid: int, backends: Sequence[int] = (), *, counts_others: bool = Tru
         own_swapped_bytes=sum(mapping.swapped_bytes for mapping in others),
         balloons=find_balloons(vmm, words),
         passes_devices=is_passed,
+        told_by="PAGEMAP_SCAN" if by_tables else "smaps",
     )
 
 

@@ -64,6 +64,7 @@ class VmmFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         own_swapped_bytes: and in swap.
         balloons: what its command line has of them; None where that was not to be read or is not known.
         passes_devices: whether it passes devices through (vfio), which pins all memory.
+        told_by: what told of all this what is there: smaps, or the call PAGEMAP_SCAN.
     """
 
     vmm: Vmm
@@ -74,6 +75,7 @@ class VmmFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     own_swapped_bytes: Size
     balloons: tuple[BalloonOption, ...] | None
     passes_devices: bool
+    told_by: Literal["smaps", "PAGEMAP_SCAN"] = "smaps"
 
     @property
     def ram_bytes(self) -> int:
