@@ -151,6 +151,7 @@ def test_an_inflated_balloon_is_found(healthy: Healthy) -> None:
     patient.wait_until(lambda: "balloon-inflated" not in {finding.cause for finding in examine(patient).findings})
 
 
+@pytest.mark.rare
 def test_a_vm_that_was_stopped_is_told(qemu: QemuProgram, linux: GuestParts, tmp_path: Path) -> None:
     """What it freed before that is not coming, until it goes on."""
     with qemu_patient(qemu, linux, tmp_path, REPORTING) as patient:
