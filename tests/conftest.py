@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,10 @@ _left_open: set[int] = set()
 """What failed tests left open: that it gets closed at some time is not the fault of the test that runs then."""
 
 
+_ENDS_S = 30.0
+"""For threads that are about to end: one that closes another's memory frees all of it, and may have to wait to run."""
+
+
 def _open_fds() -> dict[int, str]:
     """This process's descriptors and what they are; the listing's own one fails to be read, and is left out.
 
@@ -82,6 +87,9 @@ def nothing_left_behind() -> Iterator[None]:
     """Fail a test after which a descriptor is open, a thread runs or a child process exists that did not before."""
     fds, threads, children = _open_fds(), set(threading.enumerate()), _has_children()
     yield
+    until_s = time.monotonic() + _ENDS_S
+    for thread in set(threading.enumerate()) - threads:  # before descriptors: it may be closing some
+        thread.join(max(0.0, until_s - time.monotonic()))
     left = _open_fds()
     if left.keys() != fds.keys():
         gc.collect()  # what only a reference cycle held is reported by Python itself, as a ResourceWarning
@@ -91,8 +99,6 @@ def nothing_left_behind() -> Iterator[None]:
     _left_open.update(new)
     assert not new, f"the test left descriptors open: {new}"
     assert not gone, "the test closed descriptors that were not its own"
-    for thread in set(threading.enumerate()) - threads:
-        thread.join(1.0)  # one that closes a foreign descriptor, say, may be about to end
     assert set(threading.enumerate()) <= threads, "the test left threads running"
     assert children or not _has_children(), "the test left a child process"
 

@@ -146,7 +146,7 @@ def test_a_command_that_is_timed_fails_with_a_sentence_and_is_left_by_nobody(mon
 def test_a_command_is_timed_to_its_end_and_not_to_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """However seldom memory is looked at, it is from the beginning."""
     monkeypatch.setattr(whole, "_EVERY_S", 3600.0)
-    took = whole.spent([sys.executable, "-c", "sum(range(10**6))"])
+    took = whole.spent([sys.executable, "-c", "import time; time.sleep(0.5)"])
     assert took.wall_s > 0
     assert took.most_bytes > 0
 
@@ -274,7 +274,7 @@ def test_a_trace_is_replayed_live_and_simulated(tmp_path: Path, hugetmpfs: None)
     assert [row.at_most for row in rows] == [10, 10, 10, None, None, None] * 3
     assert all(row.note.startswith("live ") and "simulated" in row.note for row in rows)
     assert rows[0].value is not None
-    assert rows[0].value < 10
+    assert rows[0].value < 50
 
 
 def test_long_per_cpu_lists_are_set_against_short_ones(tmp_path: Path) -> None:

@@ -207,9 +207,10 @@ def grown_too_much(growths: Mapping[str, Growth]) -> list[str]:
 
 def _wrong_totals(prometheus: Prometheus) -> list[str]:
     """Guests of whose reports something became of nothing, of those that are still told: not of who left long ago."""
+    now_s = str(time.time())
 
     def asked(query: str) -> dict[str, int]:
-        found = prometheus.ask("query", query=query)["result"]
+        found = prometheus.ask("query", query=query, time=now_s)["result"]
         return {series["metric"]["guest"]: int(series["value"][1]) for series in found}
 
     reported, discarded = (asked(f"pagetide_guest_{name}_bytes_total") for name in ("reported", "discarded"))

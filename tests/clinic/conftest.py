@@ -42,6 +42,14 @@ def case(request: pytest.FixtureRequest) -> Iterator[None]:
     request.node.user_properties += [(_QEMU, list(qemu)) for qemu in CASEBOOK.qemus.items()]
 
 
+@pytest.fixture(autouse=True)
+def time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How soon a daemon or a monitor answers beside other tests is not what the clinic is about."""
+    monkeypatch.setattr("pagetide.operate.gather._DAEMON_MAX_S", 20.0)
+    for module in ("gather", "host.monitor"):
+        monkeypatch.setattr(f"pagetide.operate.{module}.ASK_MAX_S", 20.0)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Whether a test passed, and what it noted, from whichever process it ran in."""
     name = report.nodeid.rpartition("::")[2].partition("@")[0]

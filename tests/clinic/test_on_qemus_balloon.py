@@ -169,12 +169,13 @@ def test_a_vm_that_was_stopped_is_told(qemu: QemuProgram, linux: GuestParts, tmp
         assert_promise(finding, held_bytes - patient.settled_bytes())
 
 
-def test_a_monitor_that_somebody_else_has_is_said(healthy: Healthy) -> None:
+def test_a_monitor_that_somebody_else_has_is_said(healthy: Healthy, monkeypatch: pytest.MonkeyPatch) -> None:
     """QEMU greets one client at a time; the second waits a moment and says so, and the process id still works."""
+    monkeypatch.setattr("pagetide.operate.host.monitor.ASK_MAX_S", 0.8)
     with told(healthy.folder) as qmp:
         qmp.ask("query-status")
         begin_s = time.monotonic()
         with pytest.raises(GatherError, match="one program at a time"):
             gather(str(healthy.folder / "qmp"), None, NOWHERE)
-        assert time.monotonic() - begin_s < 5
+        assert time.monotonic() - begin_s < 15
         assert examine(healthy.patient).ram_bytes == healthy.patient.ram_bytes

@@ -64,9 +64,9 @@ def _silent_without_status(monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for = Bench.wait_for
 
     def impatient(
-        bench: Bench, condition: Callable[[], bool], patience_s: float = 1.0, *arm: Callable[[], bool]
+        bench: Bench, condition: Callable[[], bool], patience_s: float = 3.0, *arm: Callable[[], bool]
     ) -> bool:
-        return wait_for(bench, condition, min(patience_s, 1.0), *arm)
+        return wait_for(bench, condition, min(patience_s, 3.0), *arm)
 
     monkeypatch.setattr(Bench, "wait_for", impatient)
 

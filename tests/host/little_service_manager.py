@@ -1,6 +1,7 @@
 """A small service manager: starts `pagetide serve`, hears what it tells, keeps its descriptors, and starts it again."""
 
 import array
+import contextlib
 import os
 import signal
 import socket
@@ -47,6 +48,7 @@ class LittleServiceManager:
     def __init__(self, folder: Path, *options: str, watchdog_s: float = 0.0, keeps: bool = True) -> None:
         """Start the service, and wait until it is ready."""
         self.told, self.store, self.log = [], {}, []
+        self._readers: list[threading.Thread] = []
         self._folder, self._watchdog_s, self._keeps = folder, watchdog_s, keeps
         self._command = [sys.executable, "-m", "pagetide.cli", "serve", "--control", str(folder / "control"), *options]
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -81,14 +83,16 @@ class LittleServiceManager:
             environment |= {"WATCHDOG_USEC": str(int(self._watchdog_s * 1e6))}
         start = [sys.executable, "-c", _START, ",".join(map(str, fds)), str(len(fds)), *self._command]
         self.process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=environment, pass_fds=fds)
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        self._readers.append(threading.Thread(target=self._read, args=(self.process,), daemon=True))
+        self._readers[-1].start()
         self.wait_for("READY=1")
 
     def wait_for(self, line: str) -> None:
         """Wait until the service has told this."""
         with self._heard:
             assert self._heard.wait_for(lambda: line in self.told or self.process.poll() is not None, START_MAX_S), line
-        assert line in self.told, "".join(self.log)
+            # What it told before it ended may still be on its way.
+            assert self._heard.wait_for(lambda: line in self.told, TIMEOUT_S), "".join(self.log)
 
     def end(self, number: int) -> None:
         """Send the service a signal, and wait for its end."""
@@ -106,7 +110,11 @@ class LittleServiceManager:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(TIMEOUT_S)
-        self._socket.sendto(b"over", str(self._folder / "notify"))
+        for reader in self._readers:
+            reader.join(TIMEOUT_S)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as teller, contextlib.suppress(TimeoutError):
+            teller.settimeout(TIMEOUT_S)
+            teller.sendto(b"over", str(self._folder / "notify"))
         self._listener.join(TIMEOUT_S)
         self._socket.close()
         for fds in self.store.values():

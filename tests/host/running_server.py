@@ -18,7 +18,7 @@ class Running:
         self.gone_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.server = Server(on_guest_gone=self._on_gone)
-        self.thread = threading.Thread(target=self.server.run, args=(self.stop_fd,))
+        self.thread = threading.Thread(target=self.server.run, args=(self.stop_fd,), daemon=True)
 
     def _on_gone(self, guest: AttachedGuest, reason: str) -> None:
         self.gone.append((guest, reason))

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.daemon.server import Server
 from pagetide.machine.live.host_warm_up import warm_up_host
+from tests.host.guest.served_guest import TIMEOUT_S
 
 _T = TypeVar("_T")
 
@@ -22,13 +23,14 @@ class ServerAtTimes:
 
     def serving(self, action: Callable[[], _T]) -> _T:
         """Do something while the server runs; what it answers."""
-        thread = threading.Thread(target=self.server.run, args=(self._stop_fd,))
+        thread = threading.Thread(target=self.server.run, args=(self._stop_fd,), daemon=True)
         thread.start()
         try:
             return action()
         finally:
             os.eventfd_write(self._stop_fd, 1)
-            thread.join()
+            thread.join(5 * TIMEOUT_S)
+            assert not thread.is_alive(), "the server hangs"
             os.eventfd_read(self._stop_fd)
 
     def close(self) -> None:

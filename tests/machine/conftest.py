@@ -24,6 +24,13 @@ def folder_for_guests(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         monkeypatch.undo()
 
 
+@pytest.fixture
+def time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give processes that are to end by themselves the time for it on a busy machine."""
+    for module in ("live.processes", "live.machine", "linux.guest", "linux.machine", "linux.balloon_host"):
+        monkeypatch.setattr(f"pagetide.machine.{module}.STOP_MAX_S", 30.0)
+
+
 @functools.cache
 def _umls() -> tuple[GuestParts, ...]:
     return tuple(find_umls())

@@ -204,13 +204,20 @@ def test_shared_memory_without_a_file_is_anonymous() -> None:
     assert (ram.kind, ram.is_shared) == ("anonymous", True)
 
 
+def _await_stop(process: subprocess.Popen[bytes]) -> None:
+    """Until it has stopped itself: nothing of what it holds changes from then on."""
+    told = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert told is not None
+    assert told.si_code == os.CLD_STOPPED
+
+
 def test_the_page_tables_tell_what_smaps_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process with 256 MiB of shared memory, of which 3000 pages apart are there, and 4 MiB of its own beside."""
     code = (
-        "import mmap, os, sys; fd = os.memfd_create('memory-backend-memfd'); os.truncate(fd, 256 << 20)\n"
+        "import mmap, os; fd = os.memfd_create('memory-backend-memfd'); os.truncate(fd, 256 << 20)\n"
         "m = mmap.mmap(fd, 256 << 20); own = bytearray(b'x') * (4 << 20)\n"
         "for at in range(3000): m[at * 65536] = 1\n"
-        "print(flush=True); sys.stdin.read()"
+        "os.kill(os.getpid(), 19)"
     )
     program = tmp_path / "qemu-system-test"
     program.symlink_to(sys.executable)
@@ -220,10 +227,9 @@ def test_the_page_tables_tell_what_smaps_tells(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: int) -> Pages:
         raise OSError(errno.ENOTTY, "as an older kernel")
 
-    with subprocess.Popen([program, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([program, "-c", code]) as process:
         try:
-            assert process.stdout is not None
-            process.stdout.readline()
+            _await_stop(process)
             found = look_at(process.pid)
             slow = [each for each in read_smaps(proc_text(process.pid, "smaps")) if not each.name.startswith("[v")]
             with monkeypatch.context() as patch:
@@ -283,15 +289,14 @@ def _is_tmpfs(path: Path) -> bool:
 def test_what_a_process_holds_adds_up_to_the_kernels_figure(tmp_path: Path) -> None:
     """A process with 64 MiB of private memory, half of it touched; the kernel's own sum is its smaps_rollup."""
     code = (
-        "import mmap, sys; m = mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        "import mmap, os; m = mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
         "for at in range(0, 32 << 20, 4096): m[at] = 1\n"
-        "print(flush=True); sys.stdin.read()"
+        "os.kill(os.getpid(), 19)"
     )
     program = tmp_path / "qemu-system-test"
     program.symlink_to(sys.executable)
-    with subprocess.Popen([program, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with subprocess.Popen([program, "-c", code]) as process:
+        _await_stop(process)
         found, told = look_at(process.pid), look_at(process.pid, [64 * MIB])
         missing = look_at(process.pid, [64 * MIB, 96 * MIB])
         rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()

@@ -62,7 +62,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Counting]]:
 def test_a_soak_goes_on_where_it_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Seeds follow one another from one soak to the next; none is tried twice."""
     for _ in range(2):
-        assert program.main(["--minutes", "0.005", "--slice", "0.1", "--state", str(tmp_path)]) == 0
+        assert program.main(["--minutes", "0.02", "--slice", "0.1", "--state", str(tmp_path)]) == 0
     first = Counting.seeds[0]
     assert Counting.seeds == list(range(first, first + len(Counting.seeds)))
     done = load(tmp_path).parts["counting"]

@@ -119,6 +119,7 @@ def test_memory_that_was_not_shared_is_looked_at(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(messages, "write_ring", write_ring)
     try_seeds(Messages(), range(2))
     monkeypatch.setattr(messages, "shares_canary", lambda script: False)
+    monkeypatch.setattr(messages, "_REPLY_S", 0.5)
     with pytest.raises(BrokenError, match="outside of the guest's regions"):
         try_seeds(Messages(), range(5))
 

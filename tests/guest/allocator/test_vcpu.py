@@ -207,7 +207,10 @@ def _churn_on_both(zone: Zone, meanwhile: Callable[[], object] | None = None) ->
 def test_two_vcpus_really_contend_for_the_zone_lock() -> None:
     """Two threads hammer one zone: nothing is lost, every count is right, and the lock was waited for."""
     zone = Zone(1 << 14, vcpus=2, watermarks=Watermarks(0, 0, 0), pcp_orders=(0,))
-    _churn_on_both(zone)
+    for _ in range(5):  # on a busy machine one may be over before the other begins
+        _churn_on_both(zone)
+        if JIT_DISABLED or zone.words[LOCK_CONTENDED] > 0:
+            break
     zone.check()
     assert zone.words[FREE_PAGES] == 1 << 14
     if not JIT_DISABLED:

@@ -92,6 +92,7 @@ def test_messages_are_answered_once_whenever_the_daemon_is_killed(
     """A front-end that talks without pause has one right reply to each request, through kills at random moments."""
     over, failures, rounds = threading.Event(), list[BaseException](), [0]
     with attach(tmp_path) as guest:
+        guest.channel._timeout_s = START_MAX_S  # a successor is started meanwhile
 
         def talk() -> None:
             try:
@@ -116,13 +117,15 @@ def test_messages_are_answered_once_whenever_the_daemon_is_killed(
         talker.start()
         rng = random.Random(2)
         for _ in range(4):
-            seen = rounds[0]
+            seen, end_s = rounds[0], time.monotonic() + START_MAX_S
             while rounds[0] < seen + 20 and not failures:
+                assert time.monotonic() < end_s
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.02))
             manager.restart(signal.SIGKILL)
         over.set()
-        talker.join(TIMEOUT_S)
+        talker.join(START_MAX_S)
+        assert not talker.is_alive()
         assert not failures, failures
         guest.start_queue(guest.channel.stop_queue(guest.index))
         report(guest, FREE_PAGE)

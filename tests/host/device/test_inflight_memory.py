@@ -27,6 +27,7 @@ from pagetide.virtio.vhost_user.messages import RemoteProtocolError
 from pagetide.virtio.vhost_user.payloads import Inflight
 from pagetide.virtio.vhost_user.transport import FrontendChannel
 from tests.host.device.queue_rig import QueueRig
+from tests.host.guest.served_guest import TIMEOUT_S
 from tests.host.guest_ring import PAGE, RING_PAGES, SIZE
 
 REPORTING = queues(FEATURES).index(Queue.REPORTING)
@@ -220,17 +221,19 @@ def test_memory_that_cannot_be_made_is_answered_without_any(caplog: pytest.LogCa
     with Server() as server:
         server.adopt(theirs)
         stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        thread = threading.Thread(target=server.run, args=(stop_fd,))
+        thread = threading.Thread(target=server.run, args=(stop_fd,), daemon=True)
         thread.start()
         channel = FrontendChannel(ours)
-        channel.negotiate(int(FEATURES))
-        with pytest.raises(RemoteProtocolError, match="without memory"):
-            channel.get_inflight(QUEUES_MAX + 1, 16)
-        made = channel.get_inflight(QUEUES_MAX, 16)
-        assert made is not None
-        os.close(made[1])
-        channel.close()
-        os.eventfd_write(stop_fd, 1)
-        thread.join()
-        os.close(stop_fd)
+        try:
+            channel.negotiate(int(FEATURES))
+            with pytest.raises(RemoteProtocolError, match="without memory"):
+                channel.get_inflight(QUEUES_MAX + 1, 16)
+            made = channel.get_inflight(QUEUES_MAX, 16)
+            assert made is not None
+            os.close(made[1])
+        finally:
+            channel.close()
+            os.eventfd_write(stop_fd, 1)
+            thread.join(TIMEOUT_S)
+            os.close(stop_fd)
     assert "no balloon has such queues" in caplog.text

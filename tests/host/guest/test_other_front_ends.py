@@ -33,7 +33,7 @@ class Served:
         self.server = Server()
         self.server.listen(path)
         self._stop_fd = os.eventfd(0)
-        self._thread = threading.Thread(target=self.server.run, args=(self._stop_fd,))
+        self._thread = threading.Thread(target=self.server.run, args=(self._stop_fd,), daemon=True)
         self._thread.start()
 
     @property

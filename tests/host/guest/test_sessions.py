@@ -43,7 +43,7 @@ class Pair:
 
     def run(self) -> None:
         """Serve, until `halt`."""
-        self._thread = threading.Thread(target=self.server.run, args=(self._stop_fd,))
+        self._thread = threading.Thread(target=self.server.run, args=(self._stop_fd,), daemon=True)
         self._thread.start()
 
     def halt(self) -> None:

@@ -69,7 +69,7 @@ class Rig:
         self.server = Server()
         self.server.listen(self.folder / "vm1.sock")
         self._stop_fd = os.eventfd(0)
-        self._thread = threading.Thread(target=self.server.run, args=(self._stop_fd,))
+        self._thread = threading.Thread(target=self.server.run, args=(self._stop_fd,), daemon=True)
         self._thread.start()
         config = msgspec.structs.replace(SMALL, ram_bytes=ram_bytes)
         qemu = kind(find_linux(), program, is_balloon=False)

@@ -126,6 +126,7 @@ def test_the_kernels_own_order_is_told(uml: GuestParts) -> None:
     assert result.config.order == 10
 
 
+@pytest.mark.usefixtures("time_to_end")
 def test_a_guest_that_is_killed_is_noticed(uml: GuestParts) -> None:
     """The sentence names the guest and the signal, the host ends by itself, and what was measured is there."""
     result = run(uml, when_full(kill_kernel), hold_s=30.0)
@@ -143,6 +144,7 @@ def test_a_host_that_is_killed_is_noticed(uml: GuestParts) -> None:
     assert gone(processes_of_guests)
 
 
+@pytest.mark.usefixtures("time_to_end")
 def test_ctrl_c_ends_all_and_keeps_what_was_measured(uml: GuestParts) -> None:
     """An interrupt in the middle of the hold stops guest and host at once."""
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,10 +113,16 @@ def test_what_may_have_been_chance_is_tried_again(kernel: Kernel, script: str, w
 
 def test_a_kernel_that_hangs_is_given_up(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all its processes; so is what is no program at all."""
+    told = kernel.starts.with_name("pid")
+
+    def clock_s() -> float:
+        return float(told.exists() and told.read_text().endswith("\n"))
+
     monkeypatch.setattr(uml_probe, "PROBE_MAX_S", 1.0)
-    kernel.does("sleep 1000 & echo $! >>" + str(kernel.starts.with_name("pid")) + "; wait")
+    monkeypatch.setattr(uml_probe, "time", SimpleNamespace(monotonic=clock_s, sleep=time.sleep))
+    kernel.does(f"sleep 1000 & echo $! >>{told}; wait")
     assert kernel.probe().failure.endswith("did not get to its first program in 1 s")
-    pid = int(kernel.starts.with_name("pid").read_text())
+    pid = int(told.read_text())
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
         wait_readable(pidfd)

@@ -70,7 +70,7 @@ def test_an_allocation_waits_for_blocks_that_the_host_has(guest: Guest) -> None:
     with guest.worker:
         assert guest.host.submitted.wait(10)
         assert guest.zone.words[ISOLATED_PAGES] == NR_PAGES
-        eater = threading.Thread(target=run.run)
+        eater = threading.Thread(target=run.run, daemon=True)
         eater.start()
         assert guest.condition.waited_for.wait(10)
         assert len(guest.told) == 1, "nothing is free, so the phase cannot have ended"
@@ -87,7 +87,7 @@ def test_without_an_answer_to_oom_the_allocation_fails_falsely(guest: Guest) -> 
     """With all memory out for reporting and no waiting, allocations fail, are counted, and the guest goes on."""
     with guest.worker:
         assert guest.host.submitted.wait(10)
-        eater = threading.Thread(target=guest.run_of(2, waits=False).run)
+        eater = threading.Thread(target=guest.run_of(2, waits=False).run, daemon=True)
         eater.start()
         assert guest.condition.waited_for.wait(10), "it is through with eating and freeing, and waits for the design"
         assert guest.zone.words[FALSE_OOMS] == 2
@@ -120,7 +120,7 @@ def test_what_is_out_but_too_little_is_waited_for_without_a_spin() -> None:
 def test_a_synchronous_vcpu_stands_still_until_the_host_answers() -> None:
     """With `sync` the vCPU whose free fills a batch reports it, and frees nothing more before the host is done."""
     with guest_with("sync", 1) as guest:
-        eater = threading.Thread(target=guest.run_of(2).run)
+        eater = threading.Thread(target=guest.run_of(2).run, daemon=True)
         guest.host.answer(reports=4)  # what was free at the start
         with guest.worker:
             with guest.condition:
@@ -195,7 +195,7 @@ def test_blocks_that_come_back_between_look_and_wait_end_the_wait(guest: Guest) 
     run = GuestRun(guest.zone, guest.ram_address, eat_and_free(2, 10), 1, guest.worker, guest.tell, in_flight=in_flight)
     with guest.worker:
         assert guest.host.submitted.wait(10)
-        eater = threading.Thread(target=run.run)
+        eater = threading.Thread(target=run.run, daemon=True)
         eater.start()
         eater.join(10)
         went_on = not eater.is_alive()
@@ -225,7 +225,7 @@ def test_a_host_that_goes_away_wakes_whoever_waits_for_it(guest: Guest) -> None:
 
     with guest.worker:
         assert guest.host.submitted.wait(10)
-        eater = threading.Thread(target=eat)
+        eater = threading.Thread(target=eat, daemon=True)
         eater.start()
         assert guest.condition.waited_for.wait(10)
         linux.eventfd_write(guest.host.connection_fd)
@@ -239,7 +239,7 @@ def test_a_stop_ends_a_wait(guest: Guest) -> None:
     run = guest.run_of(2)
     with guest.worker:
         assert guest.host.submitted.wait(10)
-        eater = threading.Thread(target=run.run)
+        eater = threading.Thread(target=run.run, daemon=True)
         eater.start()
         assert guest.condition.waited_for.wait(10)
         run.stop()
@@ -281,7 +281,7 @@ def test_no_operation_runs_before_it_is_due(guest: Guest) -> None:
             timed_run(guest, [0.0, 0.0, 0.3]).run()
 
     start_s = time.monotonic()
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     words = guest.zone.words
     while time.monotonic() < start_s + 0.25:

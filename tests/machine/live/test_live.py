@@ -202,7 +202,7 @@ def test_a_qemu_that_dies_ends_the_run_with_the_reason() -> None:
     def kill_qemu() -> None:
         next(child for child in psutil.Process().children() if "qemu" in child.name()).kill()
 
-    result = run(Watcher(kill_qemu), ram_bytes=256 * MIB, capacity=8, device="qemu")
+    result = run(Watcher(kill_qemu), ram_bytes=256 * MIB, capacity=8, device="qemu", hold_s=10.0)
     assert "the host closed the connection" in result.outcome or "QEMU" in result.outcome
 
 
@@ -218,6 +218,7 @@ def test_a_guest_of_the_default_size_is_back_in_time(delay_s: float, lag_s_max: 
     assert burst.returned_bytes >= 0.98 * burst.eaten_bytes
 
 
+@pytest.mark.usefixtures("time_to_end")
 @pytest.mark.parametrize(
     ("victim", "other", "signal_"),
     [("host", "guest", signal.SIGKILL), ("guest", "host", signal.SIGKILL), ("host", "guest", signal.SIGSEGV)],
@@ -231,6 +232,7 @@ def test_when_one_process_dies_the_other_notices(victim: str, other: str, signal
     assert psutil.Process().children() == []
 
 
+@pytest.mark.usefixtures("time_to_end")
 def test_ctrl_c_ends_both_and_keeps_what_was_measured() -> None:
     """An interrupt in the middle stops both processes at once; samples and counters are there."""
 
@@ -254,7 +256,7 @@ def test_memory_in_use_that_is_discarded_is_noticed() -> None:
             if path.is_symlink() and "memfd:pagetide-guest" in str(path.readlink()):
                 linux.punch_hole(int(fd), 32 * MIB, 4 * MIB)
 
-    result = run(Watcher(punch), hold_s=0.5)
+    result = run(Watcher(punch), hold_s=2.0)
     assert result.outcome == "complete"
     assert result.stamp_errors
     assert result.stamp_errors > 100

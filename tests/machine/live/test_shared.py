@@ -203,7 +203,7 @@ def test_an_allocation_that_only_the_host_could_serve(waits: bool, monkeypatch: 
             stream = eat_and_free(2, 10, settle=False)
             run = GuestRun(zone, ram.address, stream, 1, worker, lambda _: None, waits_before_oom=waits,
                            in_flight=in_flight)  # fmt: skip
-            eater = threading.Thread(target=run.run)
+            eater = threading.Thread(target=run.run, daemon=True)
             eater.start()
             if waits:
                 assert waiting.wait(10)

@@ -100,7 +100,7 @@ class Guest:
         self._run: GuestRun | None = None
         self.bursts = 0
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._main)
+        self._thread = threading.Thread(target=self._main, daemon=True)
         self._thread.start()
 
     def _main(self) -> None:

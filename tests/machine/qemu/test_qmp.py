@@ -85,13 +85,17 @@ def test_a_qemu_that_is_silent_or_gone_is_an_error() -> None:
 
     def slowly() -> Iterable[list[dict[str, object]]]:
         yield [{"return": {}}]
+        yield [{"return": 7}]
         yield []
         go_on.wait(10)
 
     qemu = MadeUpQemu(theirs, slowly())
-    qmp = Qmp(ours, timeout_s=0.2)
+    qmp = Qmp(ours)
+    assert qmp.ask("query-status") == 7
+    qmp._timeout_s = 0.2
     with pytest.raises(QmpError, match=r"did not answer 'stop' within 0.2 s"):
         qmp.ask("stop")
+    qmp._timeout_s = 10.0
     go_on.set()
     qemu.join(10)
     for _ in range(2):

@@ -22,8 +22,7 @@ TRIED_S = 4.0
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
-    """Where scrapes are answered, for a daemon without guests, and clients have a third of a second."""
-    monkeypatch.setattr(endpoint, "REQUEST_MAX_S", REQUEST_MAX_S)
+    """Where scrapes are answered, for a daemon without guests."""
     monkeypatch.setattr(scraping, "ask_daemon", lambda *_: [])
     monkeypatch.setattr(Endpoint, "daemon_threads", False)  # so that its end waits for those of clients
     listener = listen(Address("127.0.0.1", 0), beside_another=False)
@@ -47,8 +46,11 @@ def _is_hung_up_on(client: socket.socket, said: bytes) -> bool:
 
 
 @pytest.mark.parametrize("said", [b"x", b""], ids=["trickles", "is silent"])
-def test_a_client_that_never_ends_its_request_loses_its_place(port: int, said: bytes) -> None:
+def test_a_client_that_never_ends_its_request_loses_its_place(
+    port: int, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Byte by byte it would never be silent for long; and one that says nothing has no more time than that."""
+    monkeypatch.setattr(endpoint, "REQUEST_MAX_S", REQUEST_MAX_S)
     end_s = time.monotonic() + TRIED_S
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET /")
@@ -67,6 +69,6 @@ def test_a_client_that_never_ends_its_request_loses_its_place(port: int, said: b
 def test_a_version_that_is_none_is_answered_with_plain_text(port: int, accept: str) -> None:
     """As who asks for nothing is."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
-    with urllib.request.urlopen(request) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert b"# TYPE process_resident_memory_bytes gauge" in answer.read()

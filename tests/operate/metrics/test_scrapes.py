@@ -53,6 +53,7 @@ class Watched:
         assert self.daemon.process.stderr is not None
         while words not in (line := self.daemon.process.stderr.readline()):
             assert line, f"it ended, and never said {words!r}"
+            assert "is started anew" not in line, line
         return line
 
     def scrape(self, accept: str = "") -> str:

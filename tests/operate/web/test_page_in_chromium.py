@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -196,12 +197,25 @@ def test_the_chosen_time_of_a_map_stays_chosen_while_others_come_and_go(page: Pa
     )
     page.evaluate("document.querySelector('tr[data-guest=one] button').click()")
     page.wait_for("document.getElementById('map-slider').max == 2")
-    page.evaluate("document.getElementById('map-slider').focus(); document.getElementById('map-slider').value = 1")
-    page.evaluate("document.getElementById('map-slider').dispatchEvent(new Event('input'))")
+    page.evaluate(
+        "document.getElementById('map-slider').focus(); document.getElementById('map-slider').value = 1;"
+        " document.getElementById('map-slider').dispatchEvent(new Event('input'))"
+    )
     page.evaluate("window.times = [2, 3, 4]; window.asked = []")
     page.wait_for("asked.length")
     page.wait_for("document.getElementById('map-slider').value == 0")
     assert page.evaluate("asked.every((time) => time === 2)") is True
+
+
+def _watch(shown: Shown) -> Any:
+    """One more who watches, once there is a place: the browser's own may not be free yet."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return urllib.request.urlopen(f"{shown.url}api/looks", timeout=TIMEOUT_S)
+        except urllib.error.HTTPError:
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
 
 
 def test_a_browser_that_was_refused_asks_again(shown: Shown, browser: Page) -> None:
@@ -209,7 +223,7 @@ def test_a_browser_that_was_refused_asks_again(shown: Shown, browser: Page) -> N
     browser.visit("about:blank", width=1200)
     with contextlib.ExitStack() as watching:
         for _ in range(WATCHERS_MAX):
-            watching.enter_context(urllib.request.urlopen(f"{shown.url}api/looks", timeout=TIMEOUT_S)).readline()
+            watching.enter_context(_watch(shown)).readline()
         browser.visit(shown.url, width=1200)
         browser.wait_for("document.getElementById('connection').textContent.includes('trying again')")
     browser.wait_for("document.querySelector('tr[data-guest=one]')")
@@ -230,7 +244,8 @@ def test_other_sites_and_other_places_get_nothing(shown: Shown) -> None:
     with pytest.raises(urllib.error.HTTPError, match="403"):
         shown.get("api/why?guest=one")
     assert b"pagetide" in shown.get("")
-    assert b"may be looked at" in shown.get("api/why?guest=one", **OURS)  # the test plays its VM
+    # The test plays its VM; the daemon has half a second to answer.
+    assert any(b"may be looked at" in shown.get("api/why?guest=one", **OURS) for _ in range(5))
 
 
 def test_a_saved_run_is_shown_on_the_same_page(browser: Page, tmp_path: Path) -> None:
