@@ -113,10 +113,10 @@ def test_what_may_have_been_chance_is_tried_again(kernel: Kernel, script: str, w
 
 def test_a_kernel_that_hangs_is_given_up(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all its processes; so is what is no program at all."""
-    told = kernel.starts.with_name("pid")
+    told, begun = kernel.starts.with_name("pid"), iter([0.0])
 
     def clock_s() -> float:
-        return float(told.exists() and told.read_text().endswith("\n"))
+        return next(begun, float(told.exists() and told.read_text().endswith("\n")))
 
     monkeypatch.setattr(uml_probe, "PROBE_MAX_S", 1.0)
     monkeypatch.setattr(uml_probe, "time", SimpleNamespace(monotonic=clock_s, sleep=time.sleep))
