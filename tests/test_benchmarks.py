@@ -262,6 +262,7 @@ def test_the_prize_needs_traces(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "there is no trace to replay" in capsys.readouterr().err
 
 
+@pytest.mark.alone  # live runs are held against simulated ones
 def test_a_trace_is_replayed_live_and_simulated(tmp_path: Path, hugetmpfs: None) -> None:
     """On both kinds of host pages: what is held, refaulted and spent, live and simulated."""
     blocks = lives(np.arange(200) * 0.001, np.arange(200) * 0.001 + 0.5, np.zeros(200), np.zeros(200))
@@ -274,7 +275,7 @@ def test_a_trace_is_replayed_live_and_simulated(tmp_path: Path, hugetmpfs: None)
     assert [row.at_most for row in rows] == [10, 10, 10, None, None, None] * 3
     assert all(row.note.startswith("live ") and "simulated" in row.note for row in rows)
     assert rows[0].value is not None
-    assert rows[0].value < 50
+    assert rows[0].value < 10
 
 
 def test_long_per_cpu_lists_are_set_against_short_ones(tmp_path: Path) -> None:
