@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -142,6 +143,7 @@ def play(patch: pytest.MonkeyPatch, kill_at: int, *, at_once: bool, spoil: Spoil
         resources.callback(os.close, eventfd)
         resources.enter_context(ours)
         steps = Steps(patched)
+        patched.setattr(time, "thread_time", lambda: 0.0)  # nothing is dear, so no guest has to rest
         if spoil is not None:
             spoil(patched, steps)
         daemons = Daemons(steps, theirs)

@@ -1,5 +1,6 @@
 """The initial file system of a real guest, judged by a reader of the format and by busybox itself."""
 
+import re
 import stat
 import subprocess
 import time
@@ -100,3 +101,10 @@ def test_a_command_that_comes_slowly_is_taken() -> None:
         told = init.stdout.read().split()
     assert told.count(b"@removed") == 1
     assert told.count(b"@memory") >= 3
+
+
+def test_what_runs_beside_has_a_name_of_its_own() -> None:
+    """Several run, and the last one that was started ends at any time: none is called `$!` where it is used."""
+    uses = [line.strip() for line in INIT.splitlines() if "$!" in line]
+    assert uses
+    assert all(re.search(r"\b[a-z]+=\$!", line) and line.count("$!") == 1 for line in uses)

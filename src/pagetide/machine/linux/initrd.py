@@ -22,7 +22,8 @@ file is written has ended before the answer.
 With `sieve=1` on the kernel's command line, `fill` writes every other page to a second file, which `remove` leaves.
 With `build=1` it writes a tree of files of 4 to 1004 KiB: each is written by one process out of what another one has in
 a buffer of up to 3 MiB, and two are being made at a time. `remove` leaves a fifth of them.
-With `tend=1` the guest is tended (inside/tend.sh), which answers `@tended` when it is done.
+With `tend=1` the guest is tended once (inside/tend.sh) after each `remove`, and `@tended` says when that is done. It
+begins after the answer to `remove`: one that had run since the start could be done with what was there before.
 
 `reporting_order=N` on the kernel's command line, which the kernel hands to init as a variable, sets the order. The
 kernel's own `page_reporting.page_reporting_order=N` would not do: Linux 6.1 forgets it when the driver registers
@@ -84,10 +85,9 @@ read -r release </proc/sys/kernel/osrelease
 removed=/mnt/fill${build:+/*[!05]}
 read -r _ _ _ _ counts </proc/buddyinfo
 set -- $counts
-[ -z "$tend" ] || sh /tend.sh 2>&1 | while read -r line; do
-    echo "$line"
-    case $line in "tend: done"* | "tend: nothing"*) echo "@tended" ;; esac
-done &
+tend_guest() {
+    sh /tend.sh --once 2>&1 && echo "@tended" || echo "@failed the guest cannot be tended"
+}
 tell_memory
 echo "@ready $release $order $page_kib $#"
 while :; do
@@ -116,7 +116,9 @@ while :; do
         if [ $status = 0 ]; then tell_memory; echo "@filled"
         else echo "@failed the file could not be written (status $status)" $why
         fi ;;
-    remove) rm $removed && tell_memory && echo "@removed" || echo "@failed the file cannot be removed" ;;
+    remove)
+        rm $removed && tell_memory && echo "@removed" || echo "@failed the file cannot be removed"
+        [ -z "$tend" ] || tend_guest & ;;
     tell)
         if [ -r "$argument" ]; then
             dd if="$argument" bs=64k 2>/dev/null | while IFS= read -r line; do echo "@line $line"; done
@@ -130,8 +132,9 @@ while :; do
     send)
         stty -F /dev/ttyS1 raw
         dd if="${argument% *}" of=/dev/ttyS1 bs="${argument#* }" 2>/dev/null &
+        sender=$!
         echo "@told" ;;
-    sent) kill $! && wait $!; echo "@told" ;;
+    sent) kill $sender && wait $sender; echo "@told" ;;
     stop) break ;;
     *) tell_memory ;;
     esac
