@@ -18,6 +18,7 @@ from pagetide.guest.allocator.zone_layout import (
     TICK_SHIFT,
     WMARK_MIN,
 )
+from pagetide.guest.reporting.designs.pool import Pool
 from pagetide.guest.reporting.fits import POOL_DELAY_S_MIN
 from pagetide.guest.reporting.settings import ReportingSettings
 from pagetide.memory.frame_table import FRAME_PAGES
@@ -141,7 +142,7 @@ def test_an_idle_guest_reports_large_runs_first_and_single_pages_later() -> None
     assert worker.reported == []
     passes_until(worker, start_s + 6.0)
     assert pages_of(worker) == set(range(frame, frame + FRAME_PAGES))
-    passes_until(worker, start_s + 25.0)
+    passes_until(worker, start_s + 40.0)
     assert pages_of(worker) == {*range(frame, frame + FRAME_PAGES), rest[0]}
     assert worker.at_rest
     assert single not in pages_of(worker)
@@ -236,6 +237,42 @@ def test_a_pass_is_put_off_no_longer_than_fresh_memory_takes_to_be_due() -> None
     worker.run_pass()
     assert worker.due_s is not None, "what is kept is looked at again"
     assert worker.now_s + 1.0 < worker.due_s <= worker.now_s + SETTINGS.idle_s
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_pass_waits_until_enough_can_be_due(more: int) -> None:
+    """A few pages that are due before many wait for those; alone they do not."""
+    worker = settled(SETTINGS._replace(keep_s=0.0))
+    (few,), many = taken(worker.zone, 4), taken(worker.zone, 10, more)
+    start_s = worker.now_s
+    worker.free(few, 4)
+    worker.step()
+    worker.tick(1.5)
+    for pfn in many:
+        worker.free(pfn, 10)
+    passes_until(worker, start_s + 5.1)
+    assert pages_of(worker) == (set() if more else {*range(few, few + 16)})
+    passes_until(worker, start_s + 5.7)
+    assert len(pages_of(worker)) == 16 + 1024 * more
+    assert len(worker.reported) == 1
+
+
+def test_memory_freed_after_all_was_reported_is_looked_at_once_it_can_be_due() -> None:
+    """The first pass after a rest comes after `idle_s`, and the rest does not count for the rate."""
+    worker = settled(SETTINGS._replace(keep_s=1.0))
+    (first,) = taken(worker.zone, 10)
+    start_s = worker.now_s
+    worker.free(first, 10)
+    worker.step()
+    assert worker.due_s == start_s + SETTINGS.idle_s
+    worker.tick(SETTINGS.idle_s / 2)
+    blocks = taken(worker.zone, 10, 4)
+    for pfn in blocks:
+        worker.free(pfn, 10)
+    passes_until(worker, start_s + SETTINGS.idle_s + 0.1)
+    assert pages_of(worker) == set(), "4096 pages in 4 s: as many as in a second are kept, and the rest is young"
+    assert isinstance(worker.design, Pool)
+    assert worker.design._keep_pages == 1024
 
 
 def test_a_free_does_not_wake_the_worker_for_a_pass_that_comes_anyway() -> None:

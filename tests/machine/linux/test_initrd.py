@@ -85,12 +85,14 @@ def test_the_init_is_a_shell_script_without_errors() -> None:
     subprocess.run([find_busybox(), "sh", "-n", "-c", INIT], check=True)
 
 
+LOOP = INIT[INIT.index("while :; do\n    command=") :]
+STUBS = "tell_memory() { echo @memory; }; rm() { :; }; poweroff() { exit 0; }; "
+
+
 def test_a_command_that_comes_slowly_is_taken() -> None:
     """Init looks after its memory five times a second, and loses no line that comes in two parts meanwhile."""
-    stubs = "tell_memory() { echo @memory; }; rm() { :; }; poweroff() { exit 0; }; "
-    loop = INIT[INIT.index("while :; do\n    command=") :]
     with subprocess.Popen(
-        [find_busybox(), "sh", "-c", stubs + loop], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [find_busybox(), "sh", "-c", STUBS + LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as init:
         assert init.stdin is not None
         assert init.stdout is not None
@@ -101,6 +103,31 @@ def test_a_command_that_comes_slowly_is_taken() -> None:
         told = init.stdout.read().split()
     assert told.count(b"@removed") == 1
     assert told.count(b"@memory") >= 3
+
+
+def test_only_what_is_tended_from_the_removal_on_is_told() -> None:
+    """What looks on while the file is there ends at its removal, and is never taken for what comes then."""
+    tend_once = re.search(r"tend_once\(\) \{.*?\n\}\n", INIT, re.DOTALL)
+    assert tend_once is not None
+    tends = 'tend=1; dd() { :; }; sh() { echo "tends $2"; [ "$2" ] || exec sleep 60; }; '
+    told: list[str] = []
+    with subprocess.Popen(
+        ["timeout", "60", find_busybox(), "sh", "-c", STUBS + tends + tend_once[0] + LOOP],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as init:
+        assert init.stdin is not None
+        assert init.stdout is not None
+        for order, last in [("fill 1", "tends"), ("remove", "@tended")] * 2 + [("stop", "")]:
+            init.stdin.write(order + "\n")
+            init.stdin.flush()
+            while (line := init.stdout.readline().strip()) != last:
+                assert line, "it ended"
+                told.append(line)
+            told.append(last)
+    of_tending = [line for line in told if line not in ("@memory", "@filled", "")]
+    assert of_tending == ["tends", "@removed", "tends --once", "@tended"] * 2
 
 
 def test_what_runs_beside_has_a_name_of_its_own() -> None:

@@ -60,7 +60,7 @@ def test_what_a_burst_ate_comes_back(design: str) -> None:
 def test_a_burst_rests_though_the_timer_goes_on(design: str) -> None:
     """With the timer alone passes go on for ever, but a burst is over once one of them left nothing to do.
 
-    `pool` keeps what would be allocated at the rate of late, which halves every four seconds.
+    `pool` keeps what would be allocated at the rate of late, which halves every six seconds.
     """
     result = run(design=design, order=9 if design == "shared" else 6, wake="timer", hold_s=0.2)
     is_right(result)

@@ -44,8 +44,8 @@ LEFT_PAGES = 5
 PLAN_WORDS = 6
 """What a pass is about.
 
-Frames with unreported memory, what a run must be worth, frames to report, and those done; what the run is worth that is
-worth most, and, once the pass has ended, how many pages are unreported.
+Frames with unreported memory, what a run must be worth, frames to report, and those done. Once the pass has ended: what
+the runs are worth that come next, and how many pages are unreported.
 """
 
 AGE_OLD = 1 << 20
@@ -145,7 +145,6 @@ def plan_pass(
     left = 0
     for row in range(plan[SEEN]):
         left += frames[row, FRAME_UNREPORTED]
-        plan[BEST] = max(plan[BEST], frames[row, FRAME_WORTH])
     worth = worths.shape[0] - 1
     left -= worths[worth]
     while left > keep:
@@ -261,13 +260,26 @@ def _take_run(words: Any, pages: Any, pfn: int, end: int, batch: Any, steps: Any
 
 
 @kernel
-def end_plan(words: Any, plan: Any) -> bool:
+def end_plan(words: Any, worths: Any, enough: int, plan: Any) -> bool:
     """The pass ended; whether another was requested meanwhile.
 
     Where memory stays unreported there is one at its time, so it counts as requested: no free is to wake the worker.
+
+    Args:
+        words: the zone's words.
+        worths: as `plan_pass` left it.
+        enough: so many pages that stayed are worth `plan[BEST]` ticks or more, or 0 if fewer stayed.
+        plan: as `plan_pass` left it.
     """
     again = end_pass(words)
     plan[LEFT_PAGES] = unreported_pages(words)
     if plan[LEFT_PAGES] > 0:
         request(words)
+    worth = plan[LEAST] if plan[WAITING] > 0 else worths.shape[0]
+    found = 0
+    enough = min(enough, plan[LEFT_PAGES] - plan[LEFT_PAGES] // 2)
+    while worth > 0 and found < enough:
+        worth -= 1
+        found += worths[worth]
+    plan[BEST] = worth
     return again

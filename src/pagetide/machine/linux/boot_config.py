@@ -32,7 +32,7 @@ class BootConfig(msgspec.Struct, frozen=True, kw_only=True):
             pages.
         build: instead of the file there is a tree of small ones, each made by short-lived processes, as a build does; a
             fifth of it stays.
-        tend: `pagetide tend --once` runs in the guest after each burst, whose end waits for it.
+        tend: `pagetide tend` runs in the guest, and the end of each burst waits until it is done with what is left.
         sends: the guest has a second serial port, by which bytes come out of it (QEMU only).
         verify_share: share of reports whose discarding is read back from the kernel; 1 is all of them.
     """

@@ -22,8 +22,8 @@ file is written has ended before the answer.
 With `sieve=1` on the kernel's command line, `fill` writes every other page to a second file, which `remove` leaves.
 With `build=1` it writes a tree of files of 4 to 1004 KiB: each is written by one process out of what another one has in
 a buffer of up to 3 MiB, and two are being made at a time. `remove` leaves a fifth of them.
-With `tend=1` the guest is tended once (inside/tend.sh) after each `remove`, and `@tended` says when that is done. It
-begins after the answer to `remove`: one that had run since the start could be done with what was there before.
+With `tend=1` the guest is tended from each `fill` on (inside/tend.sh), anew and once from `remove` on, and `@tended`
+says when that is done: what is not anew could be done with what was there before.
 
 `reporting_order=N` on the kernel's command line, which the kernel hands to init as a variable, sets the order. The
 kernel's own `page_reporting.page_reporting_order=N` would not do: Linux 6.1 forgets it when the driver registers
@@ -85,7 +85,7 @@ read -r release </proc/sys/kernel/osrelease
 removed=/mnt/fill${build:+/*[!05]}
 read -r _ _ _ _ counts </proc/buddyinfo
 set -- $counts
-tend_guest() {
+tend_once() {
     sh /tend.sh --once 2>&1 && echo "@tended" || echo "@failed the guest cannot be tended"
 }
 tell_memory
@@ -98,6 +98,7 @@ while :; do
     fi
     case $command in
     fill)
+        [ -z "$tend" ] || { sh /tend.sh 2>&1 & tender=$!; }
         while :; do tell_memory; sleep 0.2; done &
         teller=$! why=
         if [ -n "$sieve" ]; then
@@ -118,7 +119,7 @@ while :; do
         fi ;;
     remove)
         rm $removed && tell_memory && echo "@removed" || echo "@failed the file cannot be removed"
-        [ -z "$tend" ] || tend_guest & ;;
+        [ -z "$tend" ] || { kill $tender; wait $tender; tend_once & } ;;
     tell)
         if [ -r "$argument" ]; then
             dd if="$argument" bs=64k 2>/dev/null | while IFS= read -r line; do echo "@line $line"; done

@@ -5,13 +5,13 @@ a discard and a refault, and saved next to nothing. So this design keeps as much
 in the next `keep_s` seconds at the rate of late, gives that out first (KEEP_APART in buddy.py), and reports beyond it
 what has been free for longest.
 
-A pass every second while there is unreported memory to report, none where there is none. After one that finds nothing
-to report the next waits until something can be due: until the run that is worth most can be worth it, or the rate can
-have decayed until less is kept. But not for longer than `idle_s`: what is freed meanwhile cannot be due before that.
-Each
+A pass at most every second while there is unreported memory, none where there is none. The next one waits until enough
+can be due to be worth a pass: until runs that are left can be worth it, or the rate can have decayed until so much less
+is kept. But not for longer than `idle_s`: what is freed meanwhile cannot be due before that, nor can what is freed
+first when all has been reported. Each
 
 - takes the rate of allocations since the pass before, or what is left of a higher one before that, half of it after
-  four seconds; `keep` is what it makes in `keep_s`;
+  six seconds; `keep` is what it makes in `keep_s`;
 - surveys the runs of unreported pages within frames of 2 MiB (runs.py). A run is worth its pages' ages added up,
   divided by what discarding it costs: its pages and 1.15 more, for the call. So single pages wait for twice as long as
   whole blocks: by then most have been taken or have neighbours;
@@ -66,7 +66,10 @@ from pagetide.units import PAGE_SIZE_BYTES
 BUSY_S = 20.0
 """How old unreported memory gets at most, unless `keep_s` says more."""
 
-_HALF_LIFE_S = 4.0
+PASS_PAGES = 1024
+"""How much must be due for a pass: some times what the pages are that could be discarded for what it costs."""
+
+_HALF_LIFE_S = 6.0
 
 
 class Pool(Passes):
@@ -102,6 +105,13 @@ class Pool(Passes):
         super().stop()
         join_all(self._zone.words, self._zone.pages)
         self._zone.words[KEEP_MARKS] = KEEP_WHOLE_MARKS
+
+    def woken(self, now_s: float) -> None:
+        """Something is free again where all was reported: a pass once that can be due, and a rate from now on."""
+        if self._schedule.due_s is None:
+            self._measure(now_s)
+            self._schedule.after_delay(now_s)
+            self._schedule.not_before(now_s + self._settings.idle_s)
 
     def next_batch(self, now_s: float) -> Batch | None:
         """Fill the next batch of the pass; None when the pass is over, or none is due."""
@@ -155,18 +165,19 @@ class Pool(Passes):
         out.filled = int(out.steps[FILLED])
 
     def _end_pass(self, now_s: float) -> None:
-        again = bool(end_plan(self._zone.words, self._plan))
-        left, waited = int(self._plan[LEFT_PAGES]), int(self._plan[WAITING])
-        self._schedule.pass_ended(now_s, again=again, young=left > 0, blocked=bool(self._out.steps[BLOCKED]))
+        again = bool(end_plan(self._zone.words, self._worths, PASS_PAGES, self._plan))
+        left = int(self._plan[LEFT_PAGES])
+        blocked = bool(self._out.steps[BLOCKED])
+        self._schedule.pass_ended(now_s, again=again, young=left > 0, blocked=blocked)
         self._in_pass = False
-        if left > 0 and not waited:
+        if left > 0 and not blocked:
             self._schedule.not_before(now_s + self._quiet_s(left))
 
     def _quiet_s(self, left_pages: int) -> float:
-        """How long nothing of what is unreported can be due, if nothing is freed or allocated."""
+        """How long less than PASS_PAGES of what is unreported can be due, if nothing is freed or allocated."""
+        idle_s, best = self._settings.idle_s, int(self._plan[BEST])
         if left_pages > self._keep_pages:
-            quiet_s = (self._idle_ticks - int(self._plan[BEST])) / TICKS_PER_S
-        else:
-            old_s = (self._busy_ticks - int(self._plan[BEST])) / TICKS_PER_S
-            quiet_s = min(old_s, _HALF_LIFE_S * math.log2(self._keep_pages / left_pages))
-        return min(quiet_s, self._settings.idle_s)
+            return (self._idle_ticks - best) / TICKS_PER_S
+        old_s = (self._busy_ticks - best) / TICKS_PER_S
+        staying = left_pages - min(PASS_PAGES, left_pages // 2)
+        return min(old_s, idle_s, _HALF_LIFE_S * math.log2(self._keep_pages / staying))
