@@ -107,6 +107,8 @@ class Casebook:
             "",
             f"{made}: {len(passed)} tests passed, {len(self._failed)} failed. QEMU: {qemus or 'none'}.",
             "",
+            *(f"Failed, and no case: {_words(test)}." for test in sorted(self._failed)),
+            *[""] * bool(self._failed),
             "| case | finding | truth | said | promised | came back |",
             "|---|---|---|---|---|---|",
             *(_row(entry) for entry in sorted(self.entries, key=_place) if entry.test not in self._failed),

@@ -166,7 +166,7 @@ def test_what_no_libvirt_runs_is_told_of_each(monkeypatch: pytest.MonkeyPatch) -
 def test_without_its_package_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra."""
     monkeypatch.setitem(sys.modules, "libvirt", None)
-    with pytest.raises(LibvirtError, match=r"pip install pagetide\[libvirt\]"):
+    with pytest.raises(LibvirtError, match=r"pip install '.\[libvirt\]'"):
         ask_libvirt("vm1")
 
 

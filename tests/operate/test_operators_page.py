@@ -23,7 +23,7 @@ def domain() -> str:
 def test_libvirt_makes_a_guest_with_shared_memory_of_it() -> None:
     """Its own translation to QEMU's arguments has the memory in a shared memfd, our device, and no other balloon."""
     with libvirt_session() as libvirt:
-        arguments = libvirt.arguments(domain())
+        arguments = libvirt.arguments(domain().replace('type="kvm"', 'type="qemu"'))  # there may be no KVM here
     memory = next(word for word in arguments if "memory-backend-memfd" in word)
     assert re.search(r'"share":\s*true', memory) or "share=on" in memory
     device = next(word for word in arguments if word.startswith("vhost-user-test-device-pci"))

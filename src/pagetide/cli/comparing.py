@@ -59,7 +59,8 @@ def compare(
         faults: One condition each: none; stop, the host stops while much is freed; slow, it is slower than the guest
             frees; or faults as `run` has them, joined by +. [default: none,stop,slow]
         oom: What is done against false OOMs: none, wait, cap, swap. [default: wait]
-        machine: simulated: in virtual time, some minutes for all. live: on real memory, one run at a time, each as long
+        machine: simulated: in virtual time, one to two minutes for all on two
+            processors. live: on real memory, one run at a time, each as long
             as it takes. [default: simulated]
         repeat: How many runs of each combination. [default: 3; 1 with --quick]
         quick: Only the mail's case: one burst, and the host stopped while its memory is freed.

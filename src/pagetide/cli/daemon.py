@@ -54,7 +54,8 @@ def serve(
         socket: Where guests connect; may be given more than once. A guest is called after its socket.
         socket_dir: Or a folder, in which `pagetide ctl add NAME` makes NAME.sock. Sockets that an earlier daemon left
             there are listened at again.
-        control: Where `pagetide ctl` asks. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        control: Where `pagetide ctl` asks. [default: pagetide/control.sock in
+            XDG_RUNTIME_DIR, or in /tmp/pagetide-UID; under the systemd unit it is /run/pagetide/control.sock]
         verify: Share of the reports of which the kernel is asked what was there and what is gone: of the others nobody
             knows what they returned.
         stats_interval: Seconds between requests for the guests' memory statistics; 0 for none.
@@ -128,7 +129,8 @@ def ctl(
             release goes on with all of the daemon's guests if it takes its place.
         guest: Its name, as list shows it. What is wanted of a guest can be said before it is attached.
         settings: For set: target=SIZE, the memory that the guest is to make do with; target=none, all that it has.
-        control: The daemon's control socket. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        control: The daemon's control socket. [default: pagetide/control.sock in
+            XDG_RUNTIME_DIR, or in /tmp/pagetide-UID; under the systemd unit it is /run/pagetide/control.sock]
         json: Print JSON.
         force: For set: also if that is less than the guest uses by its own statistics.
     """

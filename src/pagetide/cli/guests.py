@@ -226,7 +226,8 @@ def boot(
         verify: Share of the reports whose discarding is read back from the kernel. [default: 1]
         peer: Give the guest QEMU's own balloon instead of ours, for comparison.
         socket: Attach the guest to a running `pagetide serve` at this socket.
-        control: Where that daemon answers. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        control: Where that daemon answers. [default: pagetide/control.sock in
+            XDG_RUNTIME_DIR, or in /tmp/pagetide-UID; under the systemd unit it is /run/pagetide/control.sock]
         json: Write everything measured to this file; - is standard output.
     """
     from pagetide.commands.boot import BootChoice, make_boot_config
@@ -246,7 +247,8 @@ Examples:
     pagetide tend --print sh >/usr/local/sbin/pagetide-tend
     pagetide boot uml --ram 512MiB --fill 300MiB --sieve --tend
 
-Exit status: 0 ended by a signal or --once; 1 this kernel has no free page reporting, or no root; 2 bad arguments.
+Exit status: 0 ended by a signal or --once; 1 this kernel has no free page reporting, no root, or
+a value is out of its range; 2 bad arguments.
 """
 
 

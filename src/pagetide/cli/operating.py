@@ -56,7 +56,8 @@ def why(
             any POSIX shell will do.
         guest: A file with what that script wrote; - is standard input.
         agent: The socket of the guest's QEMU guest agent, which then runs that script in it.
-        control: The control socket of `pagetide serve`. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        control: The control socket of `pagetide serve`. [default: pagetide/control.sock in
+            XDG_RUNTIME_DIR, or in /tmp/pagetide-UID; under the systemd unit it is /run/pagetide/control.sock]
         save: Write all that was read to this file, without names, addresses or contents of memory.
         html: Write the answer to this file, as a page that needs nothing else.
         watch: Look again every so many seconds, and show what changes, until Ctrl-C.
@@ -103,7 +104,8 @@ def top(
     page map, each block of 2 MiB; Escape leads back, q ends.
 
     Args:
-        control: The control socket of `pagetide serve`. [default: pagetide/control.sock in XDG_RUNTIME_DIR]
+        control: The control socket of `pagetide serve`. [default: pagetide/control.sock in
+            XDG_RUNTIME_DIR, or in /tmp/pagetide-UID; under the systemd unit it is /run/pagetide/control.sock]
         once: Print the table once, as without a terminal.
         json: Print once, as JSON, in bytes.
         interval: Seconds from one look to the next.

@@ -191,7 +191,9 @@ class ClusterPool(Generic[Job, Result]):
         try:
             distributed: Any = importlib.import_module("distributed")
         except ImportError:
-            raise ConfigError("--cluster needs distributed: pip install 'pagetide[cluster]'") from None
+            raise ConfigError(
+                "--cluster needs distributed; in pagetide's source folder: pip install '.[cluster]'"
+            ) from None
         try:
             self._client = distributed.Client(address, timeout=_CONNECT_MAX_S, set_as_default=False)
         except (OSError, ValueError) as error:

@@ -63,5 +63,7 @@ def test_without_distributed_the_sentence_says_what_to_install(
     """It is an extra."""
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert cli.main(["compare", "--quick", "--out", str(tmp_path / "results"), "--cluster", "tcp://nowhere:1"]) == 2
-    assert "--cluster needs distributed: pip install 'pagetide[cluster]'" in capsys.readouterr().err
+    assert (
+        "--cluster needs distributed; in pagetide's source folder: pip install '.[cluster]'" in capsys.readouterr().err
+    )
     assert not (tmp_path / "results").exists()

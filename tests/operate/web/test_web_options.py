@@ -55,7 +55,7 @@ def test_a_token_that_others_may_hear_is_warned_of(caplog: pytest.LogCaptureFixt
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not that some module is missing."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'pagetide\[web\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '.\[web\]'"):
         check_endpoints(EndpointOptions(web="127.0.0.1:8080"))
 
 
@@ -73,7 +73,7 @@ def test_guests_are_served_without_a_page_rather_than_not_at_all(
         start_all(resources, [(metrics, sock)], tmp_path / "control", Loop())
     assert sock.fileno() == -1
     first, second = (record.getMessage() for record in caplog.records)
-    assert first == "no page: --web needs Starlette and uvicorn: pip install 'pagetide[web]'"
+    assert first == "no page: --web needs Starlette and uvicorn; in pagetide's source folder: pip install '.[web]'"
     assert second.startswith("no metrics: [Errno 2] No such file or directory")
 
 

@@ -109,7 +109,7 @@ def own_address(name: str, text: str) -> Address:
 
 def _check_installed() -> None:
     if not all(importlib.util.find_spec(name) for name in _NEEDED):
-        raise ConfigError("--web needs Starlette and uvicorn: pip install 'pagetide[web]'")
+        raise ConfigError("--web needs Starlette and uvicorn; in pagetide's source folder: pip install '.[web]'")
 
 
 def _address(name: str, text: str | None, *, others_may: bool) -> Address | None:

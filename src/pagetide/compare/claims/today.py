@@ -26,7 +26,11 @@ _BALLOON = (
 _SCAN = (
     Setting("QEMU", "-device virtio-balloon-pci,free-page-reporting=on", "5.1 and newer"),
     Setting("libvirt", "<memballoon model='virtio' freePageReporting='on'/>", "6.9 and newer"),
-    Setting("guest", "CONFIG_PAGE_REPORTING", "Linux 5.7 and newer; its delay of 2 s and 32 blocks a report are fixed"),
+    Setting(
+        "guest",
+        "CONFIG_PAGE_REPORTING",
+        "Linux 5.7 and newer; before 2026 its delay of 2 s and 32 blocks a report are fixed",
+    ),
 )
 
 

@@ -1,6 +1,6 @@
 """libvirt as a source: a domain's definition and statistics, by a read-only connection and libvirt's own package.
 
-That package is an optional extra (`pip install pagetide[libvirt]`, Debian's python3-libvirt): it is built against the
+That package is an optional extra (`pip install '.[libvirt]'`, Debian's python3-libvirt): it is built against the
 libvirt that is installed. A read-only connection is open to any user at qemu:///system, and changes nothing.
 """
 
@@ -48,7 +48,8 @@ def ask_libvirt(name: str, *, timeout_s: float = _TIMEOUT_S) -> Domain:
         libvirt = importlib.import_module("libvirt")
     except ImportError as error:
         raise LibvirtError(
-            "libvirt is not asked, since its Python package is missing (pip install pagetide[libvirt])"
+            "libvirt is not asked, since its Python package is missing "
+            "(in pagetide's source folder: pip install '.[libvirt]')"
         ) from error
     told: list[Domain | LibvirtError] = []
 
