@@ -30,7 +30,7 @@ from pagetide.machine.linux.balloon_host import OwnHost
 from pagetide.machine.linux.boot_config import BootConfig
 from pagetide.machine.linux.guest import Hypervisor
 from pagetide.machine.linux.machine import LinuxMachine
-from pagetide.machine.linux.packages import find_linux, find_qemu, find_uml
+from pagetide.machine.linux.packages import GuestParts, find_linux, find_qemu, find_uml, find_umls
 from pagetide.machine.linux.qemu import Qemu
 from pagetide.machine.linux.uml import UserModeLinux
 from pagetide.machine.observer import Nobody
@@ -55,12 +55,13 @@ class _Returned(NamedTuple):
 def run() -> Iterator[Row]:
     """Measure; one row a figure, as soon as there is one."""
     yield from (_looks(language) for language in ("sh", "py"))
-    finders: dict[str, Callable[[], Hypervisor]] = {
-        "UML": lambda: UserModeLinux(find_uml()),
-        "QEMU": lambda: _qemu(AMD64),
-        "QEMU, Debian 13": lambda: _qemu(AMD64_TRIXIE),
-    }
-    for name, find in finders.items():
+    umls: list[GuestParts | None] = [*find_umls()]
+    finders: list[tuple[str, Callable[[], Hypervisor]]] = [
+        *(("UML", lambda parts=parts: UserModeLinux(parts or find_uml())) for parts in umls or [None]),
+        ("QEMU", lambda: _qemu(AMD64)),
+        ("QEMU, Debian 13", lambda: _qemu(AMD64_TRIXIE)),
+    ]
+    for name, find in finders:
         try:
             hypervisor = find()
         except ConfigError as missing:

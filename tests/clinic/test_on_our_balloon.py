@@ -110,12 +110,11 @@ def test_a_balloon_that_was_inflated_is_found(uml: GuestParts, daemon: Daemon, t
     with uml_patient(uml, tmp_path, daemon.socket) as patient:
         patient.settled_bytes()
         daemon.ctl("set", "vm1", "target=300MiB")
-        patient.settled_bytes()
+        balloon_bytes = patient.ram_bytes - 300 * MIB
+        patient.wait_until(lambda: json.loads(daemon.ctl("show", "vm1", "--json"))["balloon_bytes"] == balloon_bytes)
         found = examine(patient, control=daemon.control)
         free_bytes = read_guest_text(patient.guest_text()).memory("MemFree")
-        finding = assert_first(
-            found, "balloon-inflated", json.loads(daemon.ctl("show", "vm1", "--json"))["balloon_bytes"]
-        )
+        finding = assert_first(found, "balloon-inflated", balloon_bytes)
         daemon.ctl("set", "vm1", "target=none")
         deadline_s = time.monotonic() + 30
         while json.loads(daemon.ctl("show", "vm1", "--json"))["balloon_bytes"]:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,10 @@ _MADV_COLLAPSE = 25
 _MADV_PAGEOUT = 21
 
 
+_NOT_NOW = (errno.EAGAIN, errno.EBUSY, errno.ENOMEM)
+"""What MADV_COLLAPSE answers while a page is somebody else's for a moment, or no huge page is free (madvise(2))."""
+
+
 def advise(patient: Patient, advice: int) -> None:
     """Have the host do to all of the guest's memory at once what it does at its leisure (process_madvise(2)).
 
@@ -34,16 +39,17 @@ def advise(patient: Patient, advice: int) -> None:
     """
     advised_bytes = 0
     system_call = ctypes.CDLL(None, use_errno=True).syscall
-    pid_fd = os.pidfd_open(patient.pid)
+    pid_fd, end_s = os.pidfd_open(patient.pid), time.monotonic() + 30
     try:
         for line in Path(f"/proc/{patient.pid}/maps").read_text().splitlines():
             start, end = (int(each, 16) for each in line.split()[0].split("-"))
             if end - start >= patient.ram_bytes and (" rw-p 00000000 00:00 0" in line or "memory-backend" in line):
                 for at in range(start, end, 2 * MIB):
                     vector = (ctypes.c_ulong * 2)(at, 2 * MIB)
-                    done = system_call(
-                        _SYS_PROCESS_MADVISE, pid_fd, vector, ctypes.c_ulong(1), advice, ctypes.c_ulong(0)
-                    )
+                    arguments = (_SYS_PROCESS_MADVISE, pid_fd, vector, ctypes.c_ulong(1), advice, ctypes.c_ulong(0))
+                    while (done := system_call(*arguments)) < 0 and ctypes.get_errno() in _NOT_NOW:
+                        assert time.monotonic() < end_s, os.strerror(ctypes.get_errno())
+                        time.sleep(0.05)
                     assert done == 2 * MIB or ctypes.get_errno() == errno.EINVAL, os.strerror(ctypes.get_errno())
                     advised_bytes += max(0, done)
     finally:

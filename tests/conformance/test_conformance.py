@@ -149,6 +149,7 @@ def _hasty(_: Process) -> Process:
     def serve(device: BalloonDevice, ring: DeviceRing, element: Element) -> bool:
         ring.push(element.head, 0)
         call = ring.publish()
+        time.sleep(0.5)  # who looks then may have to wait for a processor
         _punch(device, element)
         return call
 

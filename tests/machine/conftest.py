@@ -20,6 +20,9 @@ def folder_for_guests(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     with tempfile.TemporaryDirectory(prefix="pagetide-test-") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", folder)
+        # Linux begins a pass 2 s after a free: a guest or host that has not run meanwhile is no quiet one.
+        monkeypatch.setattr("pagetide.machine.linux.machine.SETTLED_AFTER_S", 5.5)
+        monkeypatch.setattr("pagetide.machine.linux.machine.HELD_AFTER_S", 9.0)
         yield
         monkeypatch.undo()
 

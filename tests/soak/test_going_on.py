@@ -79,7 +79,9 @@ def test_what_broke_is_a_row_with_the_command_that_replays_it(
     monkeypatch.setattr(Counting, "breaks", True)
     target = tmp_path / "soak.md"
     arguments = ["--minutes", "0.01", "--slice", "0.1", "--state", str(tmp_path)]
-    assert program.main([*arguments, "--markdown", str(target)]) == program.STATUS_BROKE
+    while (status := program.main([*arguments, "--markdown", str(target)])) == 0:
+        pass  # it came to no tenth
+    assert status == program.STATUS_BROKE
     failure = load(tmp_path).failures[0]
     assert failure.replay == f".venv/bin/python -m soak --part counting --seed {failure.seed}"
     assert (
@@ -101,7 +103,9 @@ def test_a_seed_that_took_all_the_time_is_tried_again_with_as_much(
     monkeypatch.setattr(Counting, "breaks", True)
     monkeypatch.setattr(Counting, "takes_all", True)
     arguments = ["--part", "counting", "--state", str(tmp_path)]
-    assert program.main([*arguments, "--minutes", "0.01"]) == program.STATUS_BROKE
+    while (status := program.main([*arguments, "--minutes", "0.01"])) == 0:
+        pass
+    assert status == program.STATUS_BROKE
     failure = load(tmp_path).failures[0]
     assert failure.replay.endswith(f"--seed {failure.seed} --minutes 0.01")
     given: list[float] = []
@@ -128,7 +132,9 @@ def test_what_broke_is_tried_again(
     """With `--again`: 1 as long as it breaks, 0 once it has been mended, and the table says so."""
     monkeypatch.setattr(Counting, "breaks", True)
     arguments = ["--minutes", "0.01", "--state", str(tmp_path)]
-    assert program.main(arguments) == program.STATUS_BROKE
+    while (status := program.main(arguments)) == 0:
+        pass
+    assert status == program.STATUS_BROKE
     assert program.main([*arguments, "--again"]) == program.STATUS_BROKE
     monkeypatch.setattr(Counting, "breaks", False)
     assert program.main([*arguments, "--again"]) == 0
@@ -148,7 +154,7 @@ def test_several_soaks_make_one_table(tmp_path: Path, capsys: pytest.CaptureFixt
     """`--table` adds up what is in all folders and tries nothing."""
     folders = [word for name in ("a", "b") for word in ("--state", str(tmp_path / name))]
     for name in ("a", "b"):
-        program.main(["--minutes", "0.002", "--state", str(tmp_path / name)])
+        program.main(["--minutes", "0.01", "--state", str(tmp_path / name)])
     tried = len(Counting.seeds)
     capsys.readouterr()
     assert program.main(["--table", *folders]) == 0
@@ -164,7 +170,7 @@ def test_a_part_is_put_into_a_page_of_others(tmp_path: Path, monkeypatch: pytest
     page = tmp_path / "soak.md"
     before = "# Soak\n\n| part | trials |\n| --- | --- |\n| rings | 7 |\n\n## What broke\n\nNo.\n\n## rings: paths\n"
     page.write_text(before)
-    arguments = ["--minutes", "0.002", "--state", str(tmp_path), "--into", str(page)]
+    arguments = ["--minutes", "0.01", "--state", str(tmp_path), "--into", str(page)]
     for _ in range(2):
         assert program.main(arguments) == 0
     lines = page.read_text().splitlines()
@@ -205,7 +211,7 @@ def test_a_page_that_nothing_can_be_put_into_is_told_first(
     path = tmp_path / "soak.md"
     if page is not None:
         path.write_text(page)
-    arguments = ["--minutes", "0.002", "--state", str(tmp_path), "--into", str(path)]
+    arguments = ["--minutes", "0.01", "--state", str(tmp_path), "--into", str(path)]
     assert program.main(arguments) == program.STATUS_USAGE
     assert f"soak: {path} " in capsys.readouterr().err
     assert Counting.seeds == []

@@ -44,7 +44,7 @@ def test_tests_of_one_group_run_in_one_process(tmp_path: Path) -> None:
 
 def test_a_test_that_hangs_fails_and_is_told(tmp_path: Path) -> None:
     """And where it was; otherwise all that continuous integration says is that its time was over."""
-    ran = _run(tmp_path, HANGING, "-o", "faulthandler_timeout=2")
+    ran = _run(tmp_path, HANGING, "-o", "faulthandler_timeout=10")
     assert ran.returncode != 0
     assert "crashed while running 'test_these.py::test_that_hangs'" in ran.stdout
     assert "in test_that_hangs" in ran.stderr

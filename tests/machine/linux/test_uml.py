@@ -1,7 +1,6 @@
 """A real Linux kernel attached to our host. Without the packages these tests fail: `make test` installs them."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import psutil
 import pytest
 
 from pagetide.machine.config_error import ConfigError
+from pagetide.machine.linux import balloon_host
 from pagetide.machine.linux.balloon_host import OwnHost
 from pagetide.machine.linux.boot_config import LINUX_DELAY_S, BootConfig
 from pagetide.machine.linux.machine import LinuxMachine
@@ -159,23 +159,14 @@ def test_ctrl_c_ends_all_and_keeps_what_was_measured(uml: GuestParts) -> None:
     assert folders_of_guests() == []
 
 
-def test_ctrl_c_while_it_boots_ends_all(uml: GuestParts) -> None:
+def test_ctrl_c_while_it_boots_ends_all(uml: GuestParts, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt before anything was measured leaves an empty result and nothing else."""
-
-    class Impatient(Watcher):
-        def stage(self, text: str) -> None:
-            super().stage(text)
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        result = run(uml, Impatient())
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    monkeypatch.setattr(balloon_host, "_accept", interrupt)  # it is waited there until the guest has its balloon
+    result = run(uml, Watcher())
     assert result.outcome == "interrupted"
     assert result.bursts == []
     assert gone(processes_of_guests)

@@ -62,7 +62,9 @@ def test_the_target_moves_in_steps() -> None:
 
 def test_a_burst_deflates_the_balloon_and_no_vcpu_waits() -> None:
     """The guest eats two thirds of RAM while nearly all of it is in the balloon: pages come out at once."""
-    config = RunConfig(design="balloon", ram_bytes=128 * MIB, bursts=2, hold_s=0.1, delay_s=0.02, eat_share=0.65)
+    config = RunConfig(
+        design="balloon", ram_bytes=128 * MIB, bursts=2, hold_s=0.5, rest_s=1.5, delay_s=0.02, eat_share=0.65
+    )
     result = LiveMachine(config).run(Watcher())
     assert result.outcome == "complete"
     assert result.stamp_errors == result.false_ooms == 0

@@ -13,11 +13,12 @@ from pagetide import cli
 from pagetide.machine.tracing.kernel_files import OwnKernelFiles
 from pagetide.workload.stream_file import load_stream
 
-pytestmark = pytest.mark.jit
+pytestmark = [pytest.mark.jit, pytest.mark.xdist_group("tracefs")]
 
 EATS = [sys.executable, "-I", "-S", "-c", "x = bytearray(20 << 20)"]
 
 
+@pytest.mark.alone  # whether events are lost is a matter of time
 @pytest.mark.usefixtures("tracefs")
 def test_a_command_is_recorded(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A file with its stream, in at most three bytes an operation; an account for people, and one for programs."""

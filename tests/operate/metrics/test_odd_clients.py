@@ -16,14 +16,15 @@ from pagetide.operate.metrics.endpoint import Endpoint
 from pagetide.operate.metrics.scraping import Scraping
 
 REQUEST_MAX_S = 0.3
-TRIED_S = 4.0
-"""Below the silence for which a client is hung up on in any case."""
+TRIED_S = 30.0
+"""Below the silence for which a client is hung up on in any case, as it is here."""
 
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
     """Where scrapes are answered, for a daemon without guests."""
     monkeypatch.setattr(scraping, "ask_daemon", lambda *_: [])
+    monkeypatch.setattr(endpoint._Handler, "timeout", 2 * TRIED_S)
     monkeypatch.setattr(Endpoint, "daemon_threads", False)  # so that its end waits for those of clients
     listener = listen(Address("127.0.0.1", 0), beside_another=False)
     server = Endpoint(listener, Scraping(tmp_path / "control", 1))

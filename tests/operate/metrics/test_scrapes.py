@@ -1,6 +1,7 @@
 """`pagetide serve --metrics` as a process, scraped by hand and by a real Prometheus; rules and dashboard for it."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -31,12 +32,16 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 RULES = DEPLOY / "prometheus/pagetide-rules.yml"
 
 
+_ports = itertools.count(20_000 + os.getpid() % 1000 * 10)
+
+
 def free_port() -> int:
-    """A port that nobody has."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that nobody has, below those that the kernel gives to who asks for none, and another each time."""
+    while True:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            port = next(_ports)
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class Watched:

@@ -7,7 +7,7 @@ from pagetide.conformance.vectors.vector import Vector
 from pagetide.units import format_size
 from pagetide.virtio.balloon import STAT, Feature, Queue, Stat, Status, queues
 
-_WRONG_QUEUE_S = 2.0
+_WRONG_QUEUE_S = 5.0
 """How long to wait for a queue that may not be there under its number."""
 _UNKNOWN = 1 << 50
 _ALWAYS_THERE = (

@@ -144,6 +144,7 @@ class LiveMachine:
                     for message in child.channel.receive():
                         self._take(child, message, observer)
                     if child.channel.closed:
+                        self._sample(observer)  # this process may not have run since the last one
                         self._end_s = time.monotonic()
                         self._faults.close()
                         return self._how_it_ended()
