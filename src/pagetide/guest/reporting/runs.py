@@ -39,7 +39,7 @@ SEEN = 0
 LEAST = 1
 WAITING = 2
 NEXT_FRAME = 3
-BEST = 4
+NEXT_WORTH = 4
 LEFT_PAGES = 5
 PLAN_WORDS = 6
 """What a pass is about.
@@ -268,8 +268,8 @@ def end_plan(words: Any, worths: Any, enough: int, plan: Any) -> bool:
     Args:
         words: the zone's words.
         worths: as `plan_pass` left it.
-        enough: so many pages that stayed are worth `plan[BEST]` ticks or more, or 0 if fewer stayed.
-        plan: as `plan_pass` left it.
+        enough: how many pages make a pass; half of what stayed do, if that is less.
+        plan: as `plan_pass` left it; `plan[NEXT_WORTH]` is then what so many of those that stayed are worth at least.
     """
     again = end_pass(words)
     plan[LEFT_PAGES] = unreported_pages(words)
@@ -281,5 +281,5 @@ def end_plan(words: Any, worths: Any, enough: int, plan: Any) -> bool:
     while worth > 0 and found < enough:
         worth -= 1
         found += worths[worth]
-    plan[BEST] = worth
+    plan[NEXT_WORTH] = worth
     return again

@@ -49,9 +49,9 @@ from pagetide.guest.reporting.design import Batch
 from pagetide.guest.reporting.passes import Passes
 from pagetide.guest.reporting.runs import (
     AGE_OLD,
-    BEST,
     FRAME_COLUMNS,
     LEFT_PAGES,
+    NEXT_WORTH,
     PLAN_WORDS,
     WAITING,
     end_plan,
@@ -66,8 +66,11 @@ from pagetide.units import PAGE_SIZE_BYTES
 BUSY_S = 20.0
 """How old unreported memory gets at most, unless `keep_s` says more."""
 
-PASS_PAGES = 1024
-"""How much must be due for a pass: some times what the pages are that could be discarded for what it costs."""
+_PASS_PAGES = 1024
+"""A pass is planned for when so many pages can be due, or half of what is unreported if that is less.
+
+It costs what discarding some fifty single pages does (`survey` and `backings` in costs).
+"""
 
 _HALF_LIFE_S = 6.0
 
@@ -165,7 +168,7 @@ class Pool(Passes):
         out.filled = int(out.steps[FILLED])
 
     def _end_pass(self, now_s: float) -> None:
-        again = bool(end_plan(self._zone.words, self._worths, PASS_PAGES, self._plan))
+        again = bool(end_plan(self._zone.words, self._worths, _PASS_PAGES, self._plan))
         left = int(self._plan[LEFT_PAGES])
         blocked = bool(self._out.steps[BLOCKED])
         self._schedule.pass_ended(now_s, again=again, young=left > 0, blocked=blocked)
@@ -174,10 +177,10 @@ class Pool(Passes):
             self._schedule.not_before(now_s + self._quiet_s(left))
 
     def _quiet_s(self, left_pages: int) -> float:
-        """How long less than PASS_PAGES of what is unreported can be due, if nothing is freed or allocated."""
-        idle_s, best = self._settings.idle_s, int(self._plan[BEST])
+        """How long too little of what is unreported can be due, if nothing is freed or allocated."""
+        idle_s, worth = self._settings.idle_s, int(self._plan[NEXT_WORTH])
         if left_pages > self._keep_pages:
-            return (self._idle_ticks - best) / TICKS_PER_S
-        old_s = (self._busy_ticks - best) / TICKS_PER_S
-        staying = left_pages - min(PASS_PAGES, left_pages // 2)
+            return (self._idle_ticks - worth) / TICKS_PER_S
+        old_s = (self._busy_ticks - worth) / TICKS_PER_S
+        staying = left_pages - min(_PASS_PAGES, left_pages // 2)
         return min(old_s, idle_s, _HALF_LIFE_S * math.log2(self._keep_pages / staying))
