@@ -110,7 +110,7 @@ def test_a_balloon_that_was_inflated_is_found(uml: GuestParts, daemon: Daemon, t
     with uml_patient(uml, tmp_path, daemon.socket) as patient:
         patient.settled_bytes()
         daemon.ctl("set", "vm1", "target=300MiB")
-        balloon_bytes = patient.ram_bytes - 300 * MIB
+        balloon_bytes = json.loads(daemon.ctl("show", "vm1", "--json"))["ram_bytes"] - 300 * MIB
         patient.wait_until(lambda: json.loads(daemon.ctl("show", "vm1", "--json"))["balloon_bytes"] == balloon_bytes)
         found = examine(patient, control=daemon.control)
         free_bytes = read_guest_text(patient.guest_text()).memory("MemFree")
