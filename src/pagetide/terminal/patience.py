@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import os
 import sys
 import threading
 import time
@@ -23,18 +24,17 @@ def be_patient(command: str) -> None:
     Args:
         command: the command's name; one that loads and compiles nothing is not waited for.
     """
-    if command in _SLOW:
+    if command in _SLOW and sys.stderr is not None:
         threading.Thread(target=_tell, args=(command, time.monotonic()), name="patience", daemon=True).start()
 
 
 def _tell(command: str, start_s: float) -> None:
     text = "loading; a first run also compiles kernels, which takes up to a minute"
-    wait_s = FIRST_S
-    while not standard_output.written.wait(wait_s):
-        with contextlib.suppress(OSError, ValueError), standard_output.unnoticed():
-            sys.stderr.write(_line(command, text) + "\n")
-            sys.stderr.flush()
-        wait_s = EVERY_S
+    time.sleep(FIRST_S)
+    while not standard_output.has_written:
+        with contextlib.suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), f"{_line(command, text)}\n".encode())  # its lock could be in hand at the end
+        time.sleep(EVERY_S)
         text = f"still loading or compiling, {time.monotonic() - start_s + EVERY_S:.0f} s so far"
 
 

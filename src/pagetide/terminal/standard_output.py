@@ -1,32 +1,20 @@
 """Standard output and error whose failures can be told from all others: a full disk, a terminal that has gone."""
 
-import contextlib
 import io
 import os
 import sys
-import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-written = threading.Event()
-"""Set once something was written to standard output or error, by whomever `unnoticed` does not except."""
+has_written = False
+"""Whether something was written to standard output or error since `name_failures`.
 
-_unnoticed: threading.Thread | None = None
-
-
-@contextlib.contextmanager
-def unnoticed() -> Iterator[None]:
-    """What this thread writes within does not count as written."""
-    global _unnoticed  # noqa: PLW0603 - there is one standard error
-    _unnoticed = threading.current_thread()
-    try:
-        yield
-    finally:
-        _unnoticed = None
+It is no threading.Event: the end of the program writes what is left, and stops other threads wherever they are, with
+an event's lock in hand, too.
+"""
 
 
 class StandardOutputError(OSError):
@@ -44,8 +32,8 @@ class _Descriptor(io.FileIO):
         self._called = called
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        if threading.current_thread() is not _unnoticed:
-            written.set()
+        global has_written  # noqa: PLW0603 - there is one standard output
+        has_written = True
         try:
             return super().write(data)
         except BrokenPipeError:
