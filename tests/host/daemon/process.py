@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,14 @@ from tests.host.guest.served_guest import TIMEOUT_S, ServedGuest
 class Daemon:
     """A daemon's process, listening."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        """Start it, and wait until its sockets are there."""
+    def __init__(self, folder: Path, *options: str, program: Sequence[str] = ("-m", "pagetide.cli")) -> None:
+        """Start it, as Python has this program, and wait until its sockets are there."""
         self.folder = folder
         self.control = folder / "control"
         sockets = [word for name in ("one", "two") for word in ("--socket", str(folder / f"{name}.sock"))]
         if "--socket-dir" in options:
             sockets = []
-        command = [sys.executable, "-m", "pagetide.cli", "serve", "--control", str(self.control), *sockets, *options]
+        command = [sys.executable, *program, "serve", "--control", str(self.control), *sockets, *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         while "listening at" not in (line := self.process.stderr.readline()):

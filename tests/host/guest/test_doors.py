@@ -1,11 +1,13 @@
 """What a front-end may give: eventfds, socketpairs and local files; anything else is not used, and harms nobody."""
 
 import array
+import contextlib
 import os
 import select
 import socket
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +23,32 @@ from tests.host.guest_ring import RING_PAGES
 pytestmark = pytest.mark.slow
 
 
-def test_a_kick_that_is_no_eventfd_is_not_used(daemon: Daemon) -> None:
+PATIENT = """
+import sys
+from pagetide import cli, foreign_fds
+foreign_fds._CLOSING_S = 10.0
+sys.exit(cli.main())
+"""
+"""A daemon that waits for what is closed: a thread that does it may not run for a while here."""
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Daemon]:
+    """One of those."""
+    with contextlib.closing(Daemon(tmp_path, program=("-c", PATIENT))) as daemon:
+        yield daemon
+
+
+def test_a_kick_that_is_no_eventfd_is_not_used(patient: Daemon) -> None:
     """An epoll set, which its owner could nest until it cannot be watched, is never watched; the log says so once."""
-    with daemon.guest("one") as good, daemon.guest("two") as bad:
+    with patient.guest("one") as good, patient.guest("two") as bad:
         with select.epoll() as own, select.epoll() as inner:
             own.register(inner.fileno(), select.EPOLLIN)
             for _ in range(3):
                 bad.channel.call(Request.SET_VRING_KICK, U64.pack(4), (own.fileno(),))
         assert len(good.report([(RING_PAGES, 1)])) == 1
         assert bad.channel.get_config(0, 4) == bytes(4), "it is heard"
-    daemon.stopped_saying("SET_VRING_KICK comes with anon_inode:[eventpoll], not with an eventfd: it is not used")
+    patient.stopped_saying("SET_VRING_KICK comes with anon_inode:[eventpoll], not with an eventfd: it is not used")
 
 
 @pytest.mark.parametrize("request_", [Request.SET_VRING_CALL, Request.SET_VRING_ERR])

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
 
@@ -89,6 +89,9 @@ def conversation(eventfd: int) -> list[tuple[Message, bytes | None]]:
     ]
 
 
+How = Literal["one by one", "all at once", "without waiting for a successor"]
+"""How a front-end says what it has to say; the last one reads, and says the next, before there is a successor."""
+
 Spoil = Callable[[pytest.MonkeyPatch, Steps], None]
 """Takes something away that a kept connection needs."""
 
@@ -96,8 +99,8 @@ Spoil = Callable[[pytest.MonkeyPatch, Steps], None]
 class Daemons:
     """One server after the other, in this process, with the same keeps."""
 
-    def __init__(self, steps: Steps, sock: socket.socket) -> None:
-        self.steps = steps
+    def __init__(self, steps: Steps, sock: socket.socket, meanwhile: Callable[[], None]) -> None:
+        self.steps, self.meanwhile = steps, meanwhile
         keeper = Keeper()
         keep = keeper.begin(sock.fileno())
         assert keep is not None
@@ -116,6 +119,7 @@ class Daemons:
 
     def _replace(self) -> None:
         self._abandon()
+        self.meanwhile()
         keeper = Keeper()
         keeper.take({"guest-1": [os.dup(fd) for fd in self.ends]})
         self.server = Server(keeper=keeper)
@@ -135,7 +139,54 @@ class Daemons:
             os.close(fd)
 
 
-def play(patch: pytest.MonkeyPatch, kill_at: int, *, at_once: bool, spoil: Spoil | None = None) -> int:
+class FrontEnd:
+    """Says a conversation, and keeps what it is answered."""
+
+    def __init__(self, sock: socket.socket, talk: list[tuple[Message, bytes | None]]) -> None:
+        self._sock, self._talk = sock, talk
+        self._said = 0
+        self._reader = MessageReader()
+        self.replies: list[Message] = []
+
+    def say(self) -> bool:
+        """The next message; whether there was one."""
+        if self._said == len(self._talk):
+            return False
+        message, _ = self._talk[self._said]
+        self._said += 1
+        assert send_some(self._sock, encode(message), message.fds) == HEADER_BYTES + len(message.payload)
+        return True
+
+    def hear(self) -> None:
+        """Whatever has come; a descriptor that came is closed at once."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, fds, _ = receive_some(self._sock, self._reader.wanted_bytes)
+                assert data, "the connection is closed"
+                self._reader.receive(data, fds)
+                reply = self._reader.next_message()
+                if reply is not None:
+                    self.replies.append(reply)
+                    assert len(reply.fds) == (reply.request == Request.GET_INFLIGHT_FD)
+                    for fd in reply.fds:
+                        os.close(fd)
+
+    def go_on(self) -> None:
+        """Say more once all is answered."""
+        self.hear()
+        if len(self.replies) == sum(end is not None for _, end in self._talk[: self._said]):
+            self.say()
+
+    def check(self) -> None:
+        """Each request has one reply, the right one."""
+        wanted = [(message.request, end) for message, end in self._talk if end is not None]
+        assert [reply.request for reply in self.replies] == [request for request, _ in wanted]
+        for reply, (request, end) in zip(self.replies, wanted, strict=True):
+            told = decode_config(reply.payload).data if request == Request.GET_CONFIG else reply.payload
+            assert told.endswith(end)
+
+
+def play(patch: pytest.MonkeyPatch, kill_at: int, how: How = "one by one", spoil: Spoil | None = None) -> int:
     """Have the conversation with a daemon that is killed once; how many steps there were."""
     ours, theirs = socket.socketpair()
     eventfd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -146,46 +197,30 @@ def play(patch: pytest.MonkeyPatch, kill_at: int, *, at_once: bool, spoil: Spoil
         patched.setattr(time, "thread_time", lambda: 0.0)  # nothing is dear, so no guest has to rest
         if spoil is not None:
             spoil(patched, steps)
-        daemons = Daemons(steps, theirs)
+        ours.setblocking(False)
+        front_end = FrontEnd(ours, conversation(eventfd))
+        daemons = Daemons(steps, theirs, front_end.go_on if how == "without waiting for a successor" else lambda: None)
         resources.callback(daemons.close)
         steps.count, steps.kill_at = 0, kill_at
-        ours.setblocking(False)
-        reader, replies = MessageReader(), []
-        talk = conversation(eventfd)
-        for message, _ in talk:
-            assert send_some(ours, encode(message), message.fds) == HEADER_BYTES + len(message.payload)
-            if not at_once:
+        while front_end.say():
+            if how != "all at once":
                 daemons.serve()
         for _ in range(6):
             daemons.serve()
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data, fds, _ = receive_some(ours, reader.wanted_bytes)
-                assert data, "the connection is closed"
-                reader.receive(data, fds)
-                reply = reader.next_message()
-                if reply is not None:
-                    replies.append(reply)
-                    assert len(reply.fds) == (reply.request == Request.GET_INFLIGHT_FD)
-                    for fd in reply.fds:
-                        os.close(fd)
-        wanted = [(message.request, end) for message, end in talk if end is not None]
-        assert [reply.request for reply in replies] == [request for request, _ in wanted]
-        for reply, (request, end) in zip(replies, wanted, strict=True):
-            told = decode_config(reply.payload).data if request == Request.GET_CONFIG else reply.payload
-            assert told.endswith(end)
+        front_end.hear()
+        front_end.check()
         return steps.count
 
 
-@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "all at once"])
+@pytest.mark.parametrize("how", get_args(How))
 def test_every_request_is_answered_once_wherever_the_daemon_is_killed(
-    at_once: bool, monkeypatch: pytest.MonkeyPatch
+    how: How, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before and after each write, take and send, for messages that come one by one or all at once."""
-    steps = play(monkeypatch, -1, at_once=at_once)
+    """Before and after each write, take and send."""
+    steps = play(monkeypatch, -1, how)
     assert steps > 100
     for kill_at in range(1, steps + 1):
-        play(monkeypatch, kill_at, at_once=at_once)
+        play(monkeypatch, kill_at, how)
 
 
 def without_marks(patch: pytest.MonkeyPatch, steps: Steps) -> None:
@@ -209,11 +244,11 @@ def with_plain_sends(patch: pytest.MonkeyPatch, steps: Steps) -> None:
 @pytest.mark.parametrize("spoil", [without_marks, with_plain_sends])
 def test_the_test_above_can_fail(spoil: Spoil, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what the kernel counts in the same call, some kill has a message lost or answered twice."""
-    steps = play(monkeypatch, -1, at_once=False, spoil=spoil)
+    steps = play(monkeypatch, -1, spoil=spoil)
     failed = 0
     for kill_at in range(1, steps + 1):
         try:
-            play(monkeypatch, kill_at, at_once=False, spoil=spoil)
+            play(monkeypatch, kill_at, spoil=spoil)
         except AssertionError:
             failed += 1
     assert failed

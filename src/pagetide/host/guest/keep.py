@@ -30,6 +30,9 @@ _PUNCH_BYTES = 1 << 16
 _STATE, _REPLIES, _CONNECTION = range(3)  # numbers in the box
 _HALF = "a guest was about to attach when the daemon before this one ended"
 _FLOCK = struct.Struct("hhqqi4x")
+_SENT, _WAITED_FOR = range(
+    2
+)  # bytes of the file that goes with a reply, by the locks on which it is known how that went
 
 _log = logging.getLogger(__name__)
 
@@ -251,14 +254,40 @@ class Keep:
 
 def mark_sent(fd: int) -> int:
     """A second open file of the same memory, to be sent, that `was_sent` knows again; the caller closes it."""
-    copy = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-    fcntl.fcntl(copy, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    copy = _opened_again(fd)
+    fcntl.fcntl(copy, fcntl.F_OFD_SETLK, _lock(_SENT))
     return copy
 
 
 def was_sent(fd: int) -> bool:
     """Whether a file of `mark_sent` for the same memory is open anywhere, or under way."""
-    found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    return _is_locked(fd, _SENT)
+
+
+def mark_waited_for(fd: int, *, is_so: bool) -> None:
+    """Note on the open file of a descriptor in the box that a peer waits for the reply with it, or that it does not."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _lock(_WAITED_FOR, fcntl.F_WRLCK if is_so else fcntl.F_UNLCK))
+
+
+def was_waited_for(fd: int) -> bool:
+    """What `mark_waited_for` noted last."""
+    other = _opened_again(fd)  # a lock of its own no open file is told of
+    try:
+        return _is_locked(other, _WAITED_FOR)
+    finally:
+        os.close(other)
+
+
+def _opened_again(fd: int) -> int:
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+
+
+def _lock(place: int, kind: int = fcntl.F_WRLCK) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, place, 1, 0)
+
+
+def _is_locked(fd: int, place: int) -> bool:
+    found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _lock(place))
     return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 

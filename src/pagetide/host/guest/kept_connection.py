@@ -4,7 +4,9 @@ A message is looked at and not taken (MSG_PEEK), acted on, and then the state af
 (`Keep`). That write decides: a successor that finds the old state finds the message, too, and acts on it again. Only
 then is the message taken from the socket and the reply sent. For a kill between those, the kernel knows how far it
 went: the socket's SO_PEEK_OFF, set before the write to a number that only this state has, sinks by as much as is taken,
-and the replies' file position rises by as much as is sent.
+and the replies' file position rises by as much as is sent. A reply with a descriptor cannot go that way. It was sent if
+the file that went with it is open elsewhere, or if a peer that had nothing more to say before has said more since. Only
+a peer that closed the file and said nothing until there was a successor would have such a reply twice.
 
 What a message does outside of the state may be done twice: queues begin again where their used ring stands, calls and
 word of a changed configuration may come once too often, a reset of what was reset is none.
@@ -19,7 +21,7 @@ from collections.abc import Callable
 
 from pagetide import foreign_fds
 from pagetide.host.device.kept_state import GuestKept
-from pagetide.host.guest.keep import Keep, mark_sent, was_sent
+from pagetide.host.guest.keep import Keep, mark_sent, mark_waited_for, was_sent, was_waited_for
 from pagetide.virtio.vhost_user.messages import HEADER_BYTES, PAYLOAD_BYTES_MAX, Message, Request, encode
 from pagetide.virtio.vhost_user.payloads import NO_FD
 from pagetide.virtio.vhost_user.rules import REQUESTS_WITH_FDS
@@ -154,8 +156,10 @@ class KeptConnection(Connection):
         self._reader.receive(kept.part, [self._keep.fds.pop(number) for number in kept.part_fds])
         if kept.reply_fd >= 0:
             reply_fd = self._keep.fds.pop(kept.reply_fd)
-            if self._keep.unsent_bytes and was_sent(reply_fd):
-                self._keep.replies_gone()
+            if self._keep.unsent_bytes:
+                more = was_waited_for(reply_fd) and self._waiting_bytes() > 0
+                if more or was_sent(reply_fd):
+                    self._keep.replies_gone()
             if self._keep.unsent_bytes:
                 self._reply_fd = reply_fd
             else:
@@ -176,13 +180,17 @@ class KeptConnection(Connection):
         gives those of that one (net/unix/af_unix.c, unix_stream_read_generic; seen in 6.18). So where there is more,
         a message is taken to have descriptors if it is one that needs them.
         """
-        if int.from_bytes(fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder) == len(data):
+        if self._waiting_bytes() == len(data):
             return False
         whole = self._reader.part[0] + data
         request, payload = int.from_bytes(whole[:4], "little"), whole[HEADER_BYTES:]
         if request in _WITH_A_FLAG:
             return bool(int.from_bytes(payload, "little") & NO_FD)
         return request not in REQUESTS_WITH_FDS or request == Request.REM_MEM_REG
+
+    def _waiting_bytes(self) -> int:
+        """How much has come and was not taken."""
+        return int.from_bytes(fcntl.ioctl(self.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def _take(self, size_bytes: int) -> None:
         """Take what was looked at from the socket; the kernel closes the descriptors that come with it again."""
@@ -192,11 +200,16 @@ class KeptConnection(Connection):
             size_bytes -= taken_bytes
 
     def _send_with_fd(self) -> None:
+        mark_waited_for(self._reply_fd, is_so=self._waiting_bytes() == 0)
         copy = mark_sent(self._reply_fd)
         try:
             self._keep.replies_sent(send_some(self._socket, self._keep.unread_reply(), [copy]))
+        except OSError:
+            mark_waited_for(self._reply_fd, is_so=False)
+            raise
         finally:
             os.close(copy)
+        mark_waited_for(self._reply_fd, is_so=False)
         self._forget_reply_fd()
 
     def _forget_reply_fd(self) -> None:
