@@ -10,7 +10,7 @@ from pagetide.machine.linux.packages import GuestParts, QemuProgram, find_linux
 from pagetide.operate.guest.text import read_guest_text
 from tests.clinic.huge_user import start_huge_user
 from tests.clinic.patient import FILL, FREE, MIB, Patient, qemu_patient
-from tests.clinic.ward import assert_first, assert_promise, assert_size, examine
+from tests.clinic.ward import assert_first, assert_promise, examine
 from tests.needed import lacking
 from tests.real_guests import real_guests
 
@@ -72,4 +72,5 @@ def test_huge_pages_of_which_processes_gave_back_a_half(
         patient.run(finding.remedies[0].command)
         came_back_bytes = held_bytes - patient.settled_bytes()
         assert finding.returns_bytes is None, "nobody knows how large the parts are"
-        assert_size(finding, came_back_bytes)
+        # What is split with them, names of files that nobody looks up, comes back with them: some 10 MiB.
+        assert abs(came_back_bytes - halves_bytes) <= max(halves_bytes * 15 // 100, 16 * MIB)
