@@ -56,7 +56,7 @@ _APPLETS = (
     *("rm", "sh", "sleep", "stty", "seq", "sync"),
 )
 _ANSWER_MAX_S = 120.0
-_LOOK_S = 0.1
+_MOMENT_S = 0.5
 
 
 def clinic_initrd(parts: GuestParts) -> bytes:
@@ -182,14 +182,16 @@ class Patient:
     def settled_bytes(self, *, quiet_s: float = 4.5, limit_s: float = 60.0) -> int:
         """What is held once that has not fallen for so long, or the limit is over.
 
-        Looks are counted: while this machine stands still nobody looks, and nothing falls.
+        While this machine stands still nobody looks, and nothing falls: between two looks no more than a moment counts.
         """
-        held, looks, end_s = self.held_bytes(), 0, time.monotonic() + limit_s
-        while looks * _LOOK_S < quiet_s and time.monotonic() < end_s:
-            time.sleep(_LOOK_S)
-            now, looks = self.held_bytes(), looks + 1
+        held, still_s = self.held_bytes(), 0.0
+        looked_s, end_s = time.monotonic(), time.monotonic() + limit_s
+        while still_s < quiet_s and looked_s < end_s:
+            time.sleep(0.1)
+            now, before_s, looked_s = self.held_bytes(), looked_s, time.monotonic()
+            still_s += min(looked_s - before_s, _MOMENT_S)
             if now < held - 64 * 1024:
-                held, looks = now, 0
+                held, still_s = now, 0.0
         return self.held_bytes()
 
     def wait_until(self, is_so: Callable[[], bool], *, limit_s: float = 60.0) -> None:
