@@ -5,6 +5,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -98,17 +99,17 @@ def test_a_command_that_comes_slowly_is_taken() -> None:
         assert init.stdout is not None
         told: list[bytes] = []
 
-        def say(*parts: bytes) -> None:
+        def say(to: IO[bytes], *parts: bytes) -> None:
             for part in parts:
-                init.stdin.write(part)  # type: ignore[union-attr]
-                init.stdin.flush()  # type: ignore[union-attr]
+                to.write(part)
+                to.flush()
                 time.sleep(0.5)
 
-        say(b"re", b"move\n")
+        say(init.stdin, b"re", b"move\n")
         while told.count(b"@removed") < 1 or told.count(b"@memory") < 4:  # two of them by itself, at least
             told.append(init.stdout.readline().strip())
             assert told[-1], "it ended"
-        say(b"\nst", b"op\n")
+        say(init.stdin, b"\nst", b"op\n")
         told += init.stdout.read().split()
     assert told.count(b"@removed") == 1
 

@@ -30,9 +30,8 @@ _PUNCH_BYTES = 1 << 16
 _STATE, _REPLIES, _CONNECTION = range(3)  # numbers in the box
 _HALF = "a guest was about to attach when the daemon before this one ended"
 _FLOCK = struct.Struct("hhqqi4x")
-_SENT, _WAITED_FOR = range(
-    2
-)  # bytes of the file that goes with a reply, by the locks on which it is known how that went
+_SENT, _WAITED_FOR = range(2)
+"""Bytes of the file that goes with a reply; by locks on them it is known how that went."""
 
 _log = logging.getLogger(__name__)
 
