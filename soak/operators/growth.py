@@ -6,12 +6,20 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 _WARM_SHARE = 0.15
 """Of the time, at the beginning: caches fill."""
 _BLOCKS = 24
 """Neighbouring values are much alike, so each of so many blocks counts as one."""
 _CONFIDENCE = 0.95
+
+_Figures = Sequence[float] | NDArray[np.float64]
+
+
+def in_bytes(figure: str) -> bool:
+    """Whether a figure, by its name, is a size in bytes; otherwise it is a number of something."""
+    return "rss" in figure.casefold()
 
 
 class Growth(NamedTuple):
@@ -37,7 +45,7 @@ class Growth(NamedTuple):
         return (self.per_hour - self.by_per_hour) * self.hours
 
 
-def growth(times_s: Sequence[float], values: Sequence[float], guests: Sequence[float]) -> Growth:
+def growth(times_s: _Figures, values: _Figures, guests: _Figures) -> Growth:
     """Fit `a + b time + c guests` by least squares to means of blocks, with the interval of b at 95 %.
 
     Raises:

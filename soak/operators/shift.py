@@ -1,5 +1,6 @@
 """One shift: everything is started, goes on until its time is over, and is judged."""
 
+import math
 import tempfile
 import time
 from collections import Counter
@@ -10,11 +11,14 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+import numpy as np
+
 from pagetide.units import format_size
 from soak.daemons import ReadDaemon, ReadLog, Sentences
 from soak.operators.alarms import Judged, fired, judge
 from soak.operators.books import Books
-from soak.operators.growth import Growth, growth
+from soak.operators.growth import Growth, growth, in_bytes
+from soak.operators.resident import Resident
 from soak.operators.strangers import Stranger
 from soak.operators.tenants import Boot, Tenant, qemu_boot, uml_boot
 from soak.operators.timetable import FAULTS, Fault, Timetable, scaled
@@ -35,8 +39,8 @@ _FIGURES = {
     "metrics, RSS": "pagetide_metrics_process_resident_memory_bytes",
     "metrics, descriptors": "pagetide_metrics_process_open_fds",
 }
-LIMITS = {"RSS": 2.0 * (1 << 20), "descriptors": 2.0}
-"""By how much a figure may have grown at least, in all of the shift."""
+_LIMITS = {"RSS": 2.0 * (1 << 20), "descriptors": 2.0}
+"""By how much a figure may have grown at least, in all of the shift; what is only a part of one has no limit."""
 
 
 class Crew(NamedTuple):
@@ -105,10 +109,11 @@ def play(seed: int, until_s: float, crew: Crew) -> Found:
         prometheus.wait_for('up{job="pagetide"}', 1)
         start_s = time.time()
         tenants, strangers = _actors(seed, yard, crew)
+        resident = Resident(daemon.process.pid)
         with _acting([*tenants, *strangers], yard):
-            _go_on([*tenants, *strangers], timetable, daemon)
+            _go_on([*tenants, *strangers], timetable, daemon, resident)
         daemon.check()
-        growths = {name: _grown(prometheus, series, start_s, interval_s) for name, series in _FIGURES.items()}
+        growths = _growths(prometheus, resident, start_s, interval_s)
         injected = [one for tenant in tenants for one in tenant.injected] + [each.injected for each in strangers]
         judged, wrong = judge(injected, fired(prometheus, start_s, time.time(), interval_s), timetable)
         books = [tenant.books for tenant in tenants if tenant.books is not None]
@@ -176,32 +181,40 @@ def _joined(actors: Sequence[Actor]) -> dict[str, str | None]:
     return failures
 
 
-def _go_on(actors: Sequence[Actor], timetable: Timetable, daemon: ReadDaemon) -> None:
+def _go_on(actors: Sequence[Actor], timetable: Timetable, daemon: ReadDaemon, resident: Resident) -> None:
     """Until the time is over, or somebody has failed."""
     while time.monotonic() < timetable.end_s and not any(actor.failure() for actor in actors):
         daemon.check()
+        resident.look(time.time())
         timetable.wait(1.0)
 
 
-def _grown(prometheus: Prometheus, series: str, start_s: float, interval_s: float) -> Growth:
-    """How a series grew since then."""
+def _growths(prometheus: Prometheus, resident: Resident, start_s: float, interval_s: float) -> dict[str, Growth]:
+    """How each figure grew since then."""
 
     def asked(query: str) -> dict[float, float]:
         span = {"start": f"{start_s}", "end": f"{time.time()}", "step": f"{interval_s}"}
         (found,) = prometheus.ask("query_range", query=query, **span)["result"]
         return {round(float(at) - start_s, 3): float(value) for at, value in found["values"]}
 
-    values, guests = asked(series), asked("sum(pagetide_guest_attached)")
-    times_s = sorted(values.keys() & guests.keys())
-    return growth(times_s, [values[at] for at in times_s], [guests[at] for at in times_s])
+    guests = asked("sum(pagetide_guest_attached)")
+    figures = {name: asked(series) for name, series in _FIGURES.items()}
+    times_s = {name: sorted(values.keys() & guests.keys()) for name, values in figures.items()}
+    growths = {
+        name: growth(times, [figures[name][at] for at in times], [guests[at] for at in times])
+        for name, times in times_s.items()
+    }
+    looks_s = np.array(resident.times_s) - start_s
+    there = np.interp(looks_s, [*guests.keys()], [*guests.values()])
+    return growths | {f"daemon, {kind}": growth(looks_s, sizes, there) for kind, sizes in resident.bytes.items()}
 
 
 def grown_too_much(growths: Mapping[str, Growth]) -> list[str]:
     """Figures that grew by more than their limit, as sentences."""
     return [
-        f"{name} grew by {format_size(each.least) if name.endswith('RSS') else f'{each.least:.0f}'} at least"
+        f"{name} grew by {format_size(each.least) if in_bytes(name) else f'{each.least:.0f}'} at least"
         for name, each in growths.items()
-        if each.least > LIMITS[name.rpartition(" ")[2]]
+        if each.least > _LIMITS.get(name.rpartition(" ")[2], math.inf)
     ]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pagetide.units import format_size
 from soak.operators.alarms import Judged
 from soak.operators.books import Account, Books
-from soak.operators.growth import Growth
+from soak.operators.growth import Growth, in_bytes
 from soak.operators.shift import Found
 
 _GROWTH = ("figure", "begins at", "ends at", "grows in an hour by")
@@ -19,7 +19,8 @@ _NO_OTHER = "No other alert fired."
 _TABLES = {
     "growth": (
         "Growth by itself: a linear fit over time and over how many guests are attached, to means of 24 blocks after "
-        "the first 15 % of the time, with its interval at 95 %."
+        "the first 15 % of the time, with its interval at 95 %. RssAnon, RssFile and RssShmem are parts of RSS: a "
+        "process's own memory, what it has read of programs and libraries, and guests' memory that it has looked at."
     ),
     "alerts": (
         "Alerts: after how long each began to fire, and for how long it went on once the fault was mended. A stranger "
@@ -53,7 +54,7 @@ def as_markdown(found: Found) -> str:
 
 def _growth(named: tuple[str, Growth]) -> Sequence[str]:
     name, each = named
-    if name.endswith("RSS"):
+    if in_bytes(name):
         begin, end = (f"{value / (1 << 20):.1f} MiB" for value in (each.start, each.end))
         return name, begin, end, f"{each.per_hour / 1024:+.0f} ± {each.by_per_hour / 1024:.0f} KiB"
     return name, f"{each.start:.1f}", f"{each.end:.1f}", f"{each.per_hour:+.2f} ± {each.by_per_hour:.2f}"

@@ -1,7 +1,9 @@
 """The soak as an operator sees it: a short shift is all right, and what would not be is seen."""
 
+import mmap
 import os
 import re
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from soak.operators.alarms import Firing, fired, judge
 from soak.operators.books import Account, Books, accounts_of
 from soak.operators.growth import Growth, growth
 from soak.operators.part import Operators
+from soak.operators.resident import Resident
 from soak.operators.shift import Crew, Found, grown_too_much
 from soak.operators.tenants import Tenant
 from soak.operators.timetable import FAULTS, GIVEN_UP, KEPT, RESET, ROUND_MIN, SEALED, Timetable, scaled
@@ -44,6 +47,7 @@ def test_a_short_shift() -> None:
     assert "What was not as it must be: nothing." in part.told()
     assert "No other alert fired." in part.told()
     assert part.told().count("| vm0") == 3
+    assert "| daemon, RssAnon |" in part.told()
 
 
 def test_what_a_shift_found_is_not_told_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +120,28 @@ def test_growth_is_told_with_its_unit() -> None:
         "daemon, RSS grew by 3 MiB at least",
         "metrics, descriptors grew by 5 at least",
     ]
+
+
+def test_memory_is_told_by_its_kinds() -> None:
+    """What a process takes is its own, what it maps of a memory file is shared; who has ended is not looked at."""
+    size = 16 * MIB
+    resident = Resident(os.getpid())
+    with mmap.mmap(-1, size, mmap.MAP_PRIVATE) as own, mmap.mmap(-1, size) as shared:
+        resident.look(1.0)
+        for mapping in (own, shared):
+            mapping.write(bytes(size))
+            resident.look(2.0)
+    before, with_own, with_both = (
+        dict(zip(resident.bytes, sizes, strict=True)) for sizes in zip(*resident.bytes.values(), strict=True)
+    )
+    assert with_own["RssAnon"] - before["RssAnon"] == pytest.approx(size, abs=MIB)
+    assert with_both["RssShmem"] - with_own["RssShmem"] == pytest.approx(size, abs=MIB)
+    assert resident.times_s == [1.0, 2.0, 2.0]
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        gone = Resident(ended.pid)
+        gone.look(3.0)
+    assert gone.times_s == []
 
 
 def test_a_shift_that_is_too_short_shows_nothing() -> None:
