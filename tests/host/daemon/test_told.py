@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from pagetide.host.daemon.control import handle
+from pagetide.host.daemon.keeper import Keeper
 from pagetide.host.device.figures import ROUND_US, GuestFigures
 from pagetide.host.guest.attached import AttachedGuest
 from pagetide.virtio.split_ring.driver import AVAIL_ADDRESS
@@ -20,11 +22,14 @@ from tests.host.guest.served_guest import ServedGuest, wait_readable
 from tests.host.guest_ring import PAGE, RING_PAGES, SIZE
 from tests.host.server_at_times import ServerAtTimes
 
+HEADER = struct.pack("<III", Request.GET_FEATURES, 1, 0)
+"""A whole message (vhost-user, "Header": its request, flags with the version, the payload's size)."""
 
-@pytest.fixture
-def times() -> Iterator[ServerAtTimes]:
+
+@pytest.fixture(params=[None, Keeper], ids=["kept nowhere", "kept"])
+def times(request: pytest.FixtureRequest) -> Iterator[ServerAtTimes]:
     """A server."""
-    times = ServerAtTimes()
+    times = ServerAtTimes(request.param and request.param())
     yield times
     times.close()
 
@@ -124,6 +129,18 @@ def test_a_broken_ring_is_counted_and_who_is_given_up_as_well(times: ServerAtTim
         assert again["account"] != broken["account"]
     times.serving(lambda: None)
     assert ask(times, command="list")["waiting"][0]["given_up"] == 1, "who goes by itself is not given up"
+
+
+@pytest.mark.parametrize("asked", [HEADER + HEADER, HEADER[:7]], ids=["replies unread", "half a message"])
+def test_who_is_killed_has_left_and_is_not_given_up(times: ServerAtTimes, tmp_path: Path, asked: bytes) -> None:
+    """Whatever it was about to send or to read: a VM that was killed lacks no balloon."""
+    times.server.listen(tmp_path / "a.sock")
+    guest = attach(times, tmp_path / "a.sock")
+    os.write(guest.channel.fileno(), asked)
+    guest.close()
+    times.serving(lambda: None)
+    (waiting,) = ask(times, command="list")["waiting"]
+    assert waiting["given_up"] == 0
 
 
 def test_how_many_reports_waited_how_long_is_told(times: ServerAtTimes, tmp_path: Path) -> None:

@@ -165,5 +165,5 @@ def test_who_leaves_does_not_leave_its_rest_behind(rig: Rig, held: None) -> None
     until_s = rig.server._costs.rests_until_s(rig.bad_guest)
     assert until_s > rig.server._costs.clock_s
     origin = rig.server._guests._origins[rig.bad_guest]
-    rig.server._guests.give_up(rig.bad_guest, "disconnected")
+    rig.server._guests.end(rig.bad_guest, "disconnected", left=True)
     assert rig.server._costs.rests_until_s(origin) == until_s

@@ -225,12 +225,12 @@ class Guests:
             with self._closer if origin is None else origin.closer:
                 return action()
         except GuestGoneError as error:
-            reason, held_up_s = str(error), error.held_up_s
+            reason, held_up_s, left = str(error), error.held_up_s, error.left
         except Exception as error:
             _log.exception(OUR_ERROR, extra={"guest": guest.name})
-            reason, held_up_s = f"an error in pagetide: {error!r}", 0.0
+            reason, held_up_s, left = f"an error in pagetide: {error!r}", 0.0, False
         self._costs.charge(guest, self._costs.lap_s() + held_up_s)
-        self.give_up(guest, reason)
+        self.end(guest, reason, left=left)
         return None
 
     def charge(self, guest: AttachedGuest, used_s: float) -> None:
@@ -243,13 +243,12 @@ class Guests:
         self.fenced(guest, functools.partial(guest.go_on, functools.partial(self.talk, guest)))
         self.talk(guest)
 
-    def give_up(self, guest: AttachedGuest, reason: str) -> None:
-        """Let a guest go for a reason of its own."""
-        went = reason == "disconnected"
+    def end(self, guest: AttachedGuest, reason: str, *, left: bool) -> None:
+        """Let a guest go that has left, or that is given up."""
         origin = self._origins.get(guest)
         if origin is not None:
-            origin.given_up += not went
-        _log.log(logging.INFO if went else logging.ERROR, "%s", reason, extra={"guest": guest.name})
+            origin.given_up += not left
+        _log.log(logging.INFO if left else logging.ERROR, "%s", reason, extra={"guest": guest.name})
         self.release(guest)
         if self._on_gone is not None:
             self._on_gone(guest, reason)

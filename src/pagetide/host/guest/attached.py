@@ -172,7 +172,7 @@ class AttachedGuest(SteeredGuest):
         messages = self._session.talk()
         self._cut_files.check()
         if self._session.end:
-            raise GuestGoneError(self._session.end)
+            raise GuestGoneError(self._session.end, left=True)
         if messages or not self._session.waits_for_peer:
             self.waits_since_s = None
         if self.waits_since_s is None and self._session.waits_for_peer:

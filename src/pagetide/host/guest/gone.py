@@ -6,10 +6,12 @@ class GuestGoneError(Exception):
 
     Attributes:
         held_up_s: for how long it held up the loop before this action, or without using its CPU time.
+        left: whether it went by itself, as whoever is killed does, and nobody has given it up.
     """
 
     held_up_s: float
+    left: bool
 
-    def __init__(self, reason: str, *, held_up_s: float = 0.0) -> None:
+    def __init__(self, reason: str, *, held_up_s: float = 0.0, left: bool = False) -> None:
         super().__init__(reason)
-        self.held_up_s = held_up_s
+        self.held_up_s, self.left = held_up_s, left

@@ -168,7 +168,9 @@ class VhostUserSession:
             self._events.rewatch(self.fileno(), WRITABLE if self._unread else READABLE)
         except RemoteProtocolError as error:
             raise GuestGoneError(f"broke the protocol: {error}") from error
-        except (PeerGoneError, OSError) as error:
+        except (PeerGoneError, BrokenPipeError, ConnectionResetError) as error:
+            raise GuestGoneError(f"disconnected: {error}", left=True) from error
+        except OSError as error:
             raise GuestGoneError(f"connection lost: {error}") from error
         return taken
 
