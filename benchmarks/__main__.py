@@ -21,7 +21,7 @@ from benchmarks import (
     starting,
     tending,
 )
-from benchmarks.figures import measured, section, with_sections
+from benchmarks.figures import measured, with_sections
 from benchmarks.host import against_qemu, bad_neighbours, discarding, joined, many_guests, scraping, shown
 from benchmarks.operators import looking
 from benchmarks.planners import model, three_builds, whole
@@ -143,9 +143,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _write(path: Path, name: str, rows: Sequence[Row]) -> None:
-    text = section(measured(name, rows))
     document = path.read_text() if path.exists() else "# Figures\n"
-    path.write_text(with_sections(document, [(name, text)], _names()))
+    path.write_text(with_sections(document, [measured(name, rows)], _names()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

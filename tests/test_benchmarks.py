@@ -43,9 +43,9 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmarks, "_PARTS", {"one": lambda: ROWS, "two": lambda: ROWS[:1], "three": interrupted})
 
 
-def of(part: str, *rows: Row) -> tuple[str, str]:
-    """A part's section."""
-    return part, section(Measured(part, "2026-11-29", "abc", "2 CPUs X", "6.18", 2.0, rows))
+def of(part: str, *rows: Row, processor: str = "X") -> Measured:
+    """A part's figures."""
+    return Measured(part, "2026-11-29", "abc", processor, 2, "6.18", 2.04, rows)
 
 
 def test_a_median_is_known_between_two_ranks() -> None:
@@ -197,7 +197,7 @@ def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_section_says_how_it_was_made() -> None:
     """Command, date, commit, processor and kernel are beside the figures; what missed its target is marked."""
-    text = section(Measured("one", "2026-11-29", "abc", "2 CPUs X", "6.18", 2.04, ROWS))
+    text = section(of("one", *ROWS))
     assert "`python -m benchmarks one`, 2026-11-29, commit abc, 2 CPUs X, Linux 6.18, load 2.0" in text
     assert "| fast | 12 ns | at most 20 |  |" in text
     assert "| slow | 3 s | at most 2, **missed** | a\\|b |" in text
@@ -211,9 +211,19 @@ def test_a_part_measured_anew_replaces_its_section_only() -> None:
     assert text.startswith("# Figures\n\nBefore.\n")
     assert text.endswith("## Earlier\n\n### two\n\nkept\n")
     inside = text.split(BEGIN)[1].split(END)[0]
-    assert [line for line in inside.splitlines() if line.startswith("#")] == ["### one", "### two"]
+    assert [line for line in inside.splitlines() if line.startswith("#")] == ["### one, X", "### two, X"]
     assert inside.count("| fast |") == 1
     assert with_sections(text, [of("two", ROWS[2])], ORDER) == text
+
+
+def test_figures_of_two_processors_stand_apart() -> None:
+    """One that is measured anew leaves the other's section as it is; both are beside each other."""
+    text = with_sections(
+        "", [of("two", ROWS[0]), of("one", ROWS[0], processor="B"), of("one", ROWS[0], processor="A")], ORDER
+    )
+    text = with_sections(text, [of("one", ROWS[1], processor="B")], ORDER)
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["### one, A", "### one, B", "### two, X"]
+    assert [text.count(f"| {name} |") for name in ("fast", "slow")] == [2, 1]
 
 
 SPEED = "import sys\nimport speed\nfor line in sys.stdin:\n    print(speed.NS * float(line), flush=True)\n"
