@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pagetide.machine.linux.packages import find_linux, find_qemu, find_uml
+from pagetide.units import format_size
 from soak.children import PAGETIDE
 from soak.operators.books import Books, books_of
 from soak.operators.timetable import KEPT
@@ -121,6 +122,16 @@ class Tenant(Actor):
         vm.run("rm /mnt/fill")
         if with_target:
             self.yard.ask("set", self.name, no_target=True)
+            self._have_all_back()
+
+    def _have_all_back(self) -> None:
+        """Wait until nothing is in the balloon: User-Mode Linux 7.2.7 hangs as it ends while something is."""
+        end_s = time.monotonic() + SETTLE_MAX_S
+        while self.yard.timetable.wait(0.1):
+            held = self.yard.ask("show", self.name)["guests"][0]["balloon_bytes"]
+            if held == 0:
+                return
+            assert time.monotonic() < end_s, f"{format_size(held)} stay in the balloon of {self.name}"
 
     def _have(self, vm: Patient, injected: Injected) -> None:
         """Have a fault for as long as it lasts."""

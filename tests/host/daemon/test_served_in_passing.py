@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pagetide.host.guest.session import _MESSAGES_PER_TURN
 from pagetide.host.sharing.hold_ups import SUSPECT_S, HoldUps
 from pagetide.virtio.balloon import CONFIG_POISON_VAL
 from pagetide.virtio.vhost_user.messages import Message, Request, encode
-from pagetide.virtio.vhost_user.payloads import ConfigSpace, encode_config
+from pagetide.virtio.vhost_user.payloads import U64, ConfigSpace, encode_config
 from tests.host.daemon.test_fence import Rig
 from tests.host.guest.descriptor_kinds import fill
 from tests.host.guest.served_guest import TIMEOUT_S
@@ -227,6 +228,24 @@ def test_a_call_that_blocks_is_time_that_the_guest_kept_the_loop(rig: Rig, monke
     os.set_blocking(fd, False)
     assert [use.blocked_s >= SUSPECT_S for use in uses] == [True]
     assert os.eventfd_read(fd) == 1
+
+
+@pytest.mark.parametrize("in_python", [False, True])
+def test_nobody_reads_the_calls(rig: Rig, monkeypatch: pytest.MonkeyPatch, *, in_python: bool) -> None:
+    """The other end is closed, as of a User-Mode Linux that is being killed: served all the same, and not given up."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        call = U64.pack(rig.bad.index), (theirs.fileno(),)
+        rig.serving(lambda: rig.bad.channel.call(Request.SET_VRING_CALL, *call))
+    if in_python:
+        rig.bad_guest.serve_apart(True)
+    else:
+        monkeypatch.setattr(AttachedGuest, "turn", _python)
+    rig.bad.ring.driver.arm_call()
+    rig.bad.submit([(RING_PAGES + 1, 1)])
+    rig.server.run_once(0)
+    assert len(rig.bad.ring.driver.take_used()) == 1
+    assert rig.bad_guest in rig.server.guests
 
 
 def test_a_failure_is_the_turns_own(rig: Rig) -> None:

@@ -16,6 +16,8 @@ from pagetide.virtio.vhost_user.transport import Connection
 def signal_eventfd(fd: int) -> None:
     """Signal an eventfd of the guest's, if it gave one (-1 otherwise): a driver that polls need not.
 
+    A socket whose other end is closed is as good as none: of a front-end that was killed, its connection ends next.
+
     Raises:
         GuestGoneError: it cannot be written to.
     """
@@ -26,6 +28,8 @@ def signal_eventfd(fd: int) -> None:
         os.eventfd_write(fd, 1)
     except BlockingIOError:
         return  # full: the call is there already
+    except (BrokenPipeError, ConnectionResetError):
+        return
     except OSError as error:
         raise not_signalled(error, time.monotonic() - start_s) from error
 

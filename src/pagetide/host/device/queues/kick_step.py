@@ -72,7 +72,7 @@ _WORD_BYTES = 8
 _ITIMER_REAL = 0
 _LONG_NS = 2_000_000
 _MS = 1_000_000
-_EAGAIN = errors.EAGAIN
+_EAGAIN, _EPIPE, _ECONNRESET = errors.EAGAIN, errors.EPIPE, errors.ECONNRESET
 
 _epoll_wait = external("epoll_wait", int32, int32, int64, int32, int32)
 _setitimer = external("setitimer", int32, int32, int64, int64)
@@ -93,11 +93,14 @@ def _tick(ticks: int) -> None:
 
 @kernel
 def _call(loop: _Words, fd: int) -> int:
-    """Signal an eventfd, if there is one; 0, or an errno. One that is full is signalled already."""
+    """Signal an eventfd, if there is one; 0, or an errno.
+
+    One that is full is signalled already; a socket whose other end is closed is as good as none.
+    """
     if fd < 0 or _write(int(fd), int(loop[ONE_AT]), _WORD_BYTES) >= 0:
         return 0
     failure = errno()
-    return 0 if failure == _EAGAIN else failure
+    return 0 if failure in (_EAGAIN, _EPIPE, _ECONNRESET) else failure
 
 
 @kernel
