@@ -125,7 +125,7 @@ class Tenant(Actor):
             self._have_all_back()
 
     def _have_all_back(self) -> None:
-        """Wait until nothing is in the balloon: User-Mode Linux 7.2.7 hangs as it ends while something is."""
+        """Wait until nothing is in the balloon, so that what is done next does not meet a target on its way."""
         end_s = time.monotonic() + SETTLE_MAX_S
         while self.yard.timetable.wait(0.1):
             held = self.yard.ask("show", self.name)["guests"][0]["balloon_bytes"]
