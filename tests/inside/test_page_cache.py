@@ -4,6 +4,7 @@ import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,7 +16,7 @@ FILES = {
     "sys/module/page_reporting/parameters/page_reporting_order": "9\n",
     RECLAIM: "",
     "proc/stat": "cpu 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0\n",
-    "proc/buddyinfo": "Node 0, zone Normal 0 0 0 0 0 0 0 0 0 0 10\n",
+    "proc/buddyinfo": "Node 0, zone Normal 0 0 0 0 0 0 0 0 0 0 20\n",
     "proc/zoneinfo": "Node 0, zone Normal\n",
     "proc/interrupts": "24: 5 PCI-MSI virtio0-reporting_vq\n",
     "proc/swaps": "Filename Type Size Used Priority\n",
@@ -234,8 +235,9 @@ def test_a_guest_that_is_never_idle_sees_no_action_in_ten_minutes(
     every, until_s = 5, 600
 
     def sleep(seconds: float) -> None:
-        kernel.busy = kernel.now_s % every == 0
-        kernel.sleep(seconds)
+        for _ in range(int(seconds)):
+            kernel.busy = kernel.now_s % every == 0
+            kernel.sleep(1)
         if kernel.now_s >= until_s:
             raise OverError
 
@@ -247,3 +249,30 @@ def test_a_guest_that_is_never_idle_sees_no_action_in_ten_minutes(
     with pytest.raises(OverError):
         tender(kernel).watch()
     assert said
+
+
+def test_a_busy_guest_is_looked_at_seldom_and_an_idle_one_soon(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every four seconds while it is busy; nine seconds after that at most something is done."""
+    (kernel.root / "proc/buddyinfo").write_text("Node 0, zone Normal 16384 0 0 0 0 2048 0 0 0 0 10\n")
+    for busy_s in range(100, 104):
+        done_s: list[float] = []
+        looks: list[float] = []
+        kernel.now_s, tending = 0, tender(kernel)
+        tending.cache = None
+
+        def sleep(seconds: float, *, busy_s: int = busy_s, looks: list[float] = looks) -> None:
+            looks.append(kernel.now_s)
+            for _ in range(int(seconds)):
+                kernel.busy = kernel.now_s < busy_s
+                kernel.sleep(1)
+
+        def log(_: str, *, done_s: list[float] = done_s) -> NoReturn:
+            done_s.append(kernel.now_s)
+            raise OverError
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        monkeypatch.setattr(tend, "log", log)
+        with pytest.raises(OverError):
+            tending.watch()
+        assert sum(look < 100 for look in looks) <= 26
+        assert busy_s + 5 <= done_s[0] <= busy_s + 9

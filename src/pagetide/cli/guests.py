@@ -266,9 +266,10 @@ def tend(
 ) -> int:
     """Inside a guest: have stock free page reporting give back what it leaves, whenever the guest is idle.
 
-    Linux reports blocks of one order and above (9 on x86). What is free in smaller pieces or on per-CPU lists stays
-    with the host. This compacts, then lowers the order for a while, and puts everything back. Each line says what was
-    done and what it brought. It is one script for any POSIX shell, busybox's too; or one for Python.
+    Linux reports blocks of one order and above (9 on x86), of zones with more than 32 of them free. What is free
+    otherwise, or on per-CPU lists, stays with the host. This compacts, then lowers the order for a while, and puts
+    everything back. Each line says what was done and what it brought. It is one script for any POSIX shell, busybox's
+    too; or one for Python.
 
     Args:
         print_: Print the script, to be copied into a guest without pagetide: sh, or py for Python 3.8 and newer.
@@ -276,7 +277,7 @@ def tend(
         once: End after the first time.
         idle: Seconds of idleness before anything is done.
         busy: The guest is busy above this use of one processor in percent, or 5 % of all.
-        worth: MiB in pieces below which nothing is done.
+        worth: MiB left below which nothing is done.
         least_order: Do not lower the order below this.
         cache: While the guest is idle, also give back page cache beyond this share of memory in percent, little by
             little, until tasks wait for it (memory.reclaim of cgroup v2, and PSI). This runs the script for Python.

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+CAPACITY = 32  # blocks in a report (mm/page_reporting.h)
+
 
 class BusyError(Exception):
     """The guest got busy."""
@@ -70,10 +72,25 @@ class Guest:
         self.new_file.write_text(f"{self.order} {fraction}\n")
         self.new_file.rename(self.state_file)
 
-    def pieces_kib(self, order: int) -> int:
-        """What is free in blocks below this order."""
-        rows = [line.split()[4:] for line in self.lines("proc/buddyinfo")]
-        return self.page_kib * sum(int(count) << at for row in rows for at, count in enumerate(row[:order]))
+    def left_kib(self, order: int) -> int:
+        """What is free and not reported from this order: see tend.sh."""
+        left, lows = 0, self.lows()
+        for line in self.lines("proc/buddyinfo"):
+            _, node, _, zone, *counts = line.split()
+            sizes = [int(count) << at for at, count in enumerate(counts)]
+            is_enough = sum(sizes) > lows.get((node, zone), 0) + (CAPACITY << order)
+            left += sum(sizes[:order] if is_enough else sizes)
+        return self.page_kib * left
+
+    def lows(self) -> "dict[tuple[str, str], int]":
+        """Each zone's low watermark, in pages."""
+        found, zone = {}, ("", "")
+        for words in map(str.split, self.lines("proc/zoneinfo")):
+            if words[:1] == ["Node"]:
+                zone = words[1], words[3]
+            elif words[:1] == ["low"]:
+                found[zone] = int(words[1])
+        return found
 
     def lists_kib(self, word: str) -> int:
         """What per-CPU lists have (`count:`), or may have (`high:`)."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""pagetide tend: has stock free page reporting give back what it leaves in pieces, whenever this guest is idle.
+"""pagetide tend: has stock free page reporting give back what it leaves, whenever this guest is idle.
 
 The same as tend.sh beside it, which says why, step by step and word by word; and it gives back page cache, if asked to.
 It needs Python 3.8 and nothing else.
@@ -17,6 +17,7 @@ from pagetide.inside.guest import BusyError, Guest, log
 
 PRESSURE_BUSY = 5.0  # percent of the last ten seconds in which some task waited for memory
 COMPACTIONS_MAX = 3
+BUSY_LOOK_S = 4
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -28,14 +29,15 @@ class Tender:
         self.guest, self.options = guest, options
         self.limit = max(options.busy, 5 * guest.cpus)
         self.worth_kib = options.worth * 1024
-        self.compactions, self.told = COMPACTIONS_MAX, False
+        self.compactions, self.told, self.spent = COMPACTIONS_MAX, False, 0
         self.cache = None if options.cache is None else Cache(guest, options.cache)
 
-    def stay_idle(self) -> bool:
-        """A second later: whether the guest was idle in it."""
+    def stay_idle(self, seconds: int = 1) -> bool:
+        """So long later: whether the guest was idle in each second of it (if it used no more than it may in one)."""
         before = self.guest.used()
-        time.sleep(1)
-        return self.guest.used() - before <= self.limit and self.guest.pressure() < PRESSURE_BUSY
+        time.sleep(seconds)
+        self.spent = self.guest.used() - before
+        return self.spent <= self.limit and self.guest.pressure() < PRESSURE_BUSY
 
     def wait_dry(self, most_s: int) -> None:
         """Wait until at most two reports came in five seconds: so many bring this program's own allocations."""
@@ -63,75 +65,76 @@ class Tender:
             log(f"per-CPU lists trimmed, which held {listed_kib // 1024} MiB")
 
     def compact(self) -> int:
-        """Compact for as long as it brings something; what is left in pieces."""
+        """Compact for as long as it brings something; what the order leaves then."""
         order, tries = self.guest.order, 0
-        left = gain = self.guest.pieces_kib(order)
+        left = gain = self.guest.left_kib(order)
         while tries < self.compactions and left >= self.worth_kib and gain * 5 >= left:
             if not self.guest.write(1, self.guest.root / "proc/sys/vm/compact_memory"):
                 self.compactions = 0
                 break
             if self.guest.dry_run:
                 worth = f"over {self.options.worth} MiB"
-                log(f"if that left {worth} in pieces, the order would be lowered to 4, then 0, then put back")
+                log(f"if that left {worth}, the order would be lowered to 4, then 0, then put back")
                 break
-            before, left = left, self.guest.pieces_kib(order)
+            before, left = left, self.guest.left_kib(order)
             tries, gain = tries + 1, before - left
-            log(f"compacted: {gain // 1024} of {before // 1024} MiB are in blocks of order {order} and above now")
+            log(f"compacted: order {order} takes {gain // 1024} of those {before // 1024} MiB now")
         return left
 
-    def lower(self, step: int, left_kib: int) -> int:
-        """Report from this order for a while, if there is enough between; what is in smaller pieces."""
-        pieces = self.guest.pieces_kib(step)
-        if left_kib - pieces >= self.worth_kib // 2:
-            between = (left_kib - pieces) // 1024
-            log(f"order {self.guest.order} lowered to {step}: {between} MiB are in blocks between")
+    def lower(self, step: int, before_kib: int) -> int:
+        """Report from this order for a while, if it takes enough of what there was; what it leaves."""
+        left = self.guest.left_kib(step)
+        if before_kib - left >= self.worth_kib // 2:
+            log(f"order {self.guest.order} lowered to {step}, which takes {(before_kib - left) // 1024} MiB more")
             self.guest.keep_state()
             if not self.guest.write(step, self.guest.order_file):
-                return left_kib
+                return before_kib
             self.wake()
             self.wait_dry(120)
-        return pieces
+        return left
 
     def tend(self) -> None:
         """One time of tending, from the first step to putting back."""
         guest, order = self.guest, self.guest.order
         if self.cache:
             self.cache.trim(self.worth_kib, self.stay_idle)
-        pieces, listed = guest.pieces_kib(order), guest.lists_kib("count:")
-        held = pieces + listed
+        left, listed = guest.left_kib(order), guest.lists_kib("count:")
+        held = left + listed
         if held < self.worth_kib:
             if not self.told:
-                log(f"nothing to do: {held // 1024} MiB are free in pieces below order {order} or on per-CPU lists")
+                log(f"nothing to do: order {order} leaves {held // 1024} MiB, those on per-CPU lists counted")
             self.told = True
             return
-        log(f"{pieces // 1024} MiB free in pieces below order {order} and {listed // 1024} MiB on per-CPU lists")
+        log(f"order {order} leaves {left // 1024} MiB of what is free, and {listed // 1024} MiB are on per-CPU lists")
         first = guest.reports()
         self.trim_lists(listed)
-        pieces = self.compact()
+        left = self.compact()
         if guest.dry_run:
             return
-        if held - pieces >= held // 10:
+        if held - left >= held // 10:
             self.compactions = COMPACTIONS_MAX
             self.wake()
             self.wait_dry(60)
-            pieces = guest.pieces_kib(order)
+            left = guest.left_kib(order)
         elif self.compactions > 1:
             self.compactions = 1  # it brings nothing here: once is enough to see whether it does one day
         for step in (4, 0):
-            if self.options.least_order <= step < order and pieces >= max(held // 8, self.worth_kib):
-                pieces = self.lower(step, pieces)
+            if self.options.least_order <= step < order and left >= max(held // 8, self.worth_kib):
+                left = self.lower(step, left)
         reports = guest.reports() - first
-        log(f"done after {reports} interrupts of the balloon; {pieces // 1024} MiB are in smaller pieces")
+        log(f"done after {reports} interrupts of the balloon; {left // 1024} MiB are left")
 
     def watch(self) -> None:
         """Tend whenever the guest has been idle for long enough; until a signal, or once."""
         while True:
-            idle = 0
+            idle, look_s = 0, 1
             while idle < self.options.idle:
-                if self.stay_idle():
-                    idle += 1
+                if self.stay_idle(look_s):
+                    idle, look_s = idle + look_s, 1
                 else:
                     idle, self.told = 0, False
+                    # The shell's version starts a process for each look, so a busy guest is looked at seldom.
+                    look_s = BUSY_LOOK_S if self.spent > self.limit * look_s else 1
             try:
                 self.tend()
                 if self.options.once:
@@ -140,8 +143,8 @@ class Tender:
                 log("the guest got busy")
             self.guest.put_back()
             # Again once it was busy; and what was freed since without that is worth a look once a minute.
-            for _ in range(60):
-                if not self.stay_idle():
+            for _ in range(0, 60, BUSY_LOOK_S):
+                if not self.stay_idle(BUSY_LOOK_S):
                     self.told = False
                     break
 
@@ -161,7 +164,7 @@ def read_options(arguments: "list[str]") -> argparse.Namespace:
     for name, default, unit, meaning in (
         ("--idle", 5, "S", "idle for so long before anything is done"),
         ("--busy", 30, "PERCENT", "busy above this use of one processor, or 5 %% of all if that is more"),
-        ("--worth", 16, "MIB", "leave less than this in pieces alone"),
+        ("--worth", 16, "MIB", "leave less than this alone"),
         ("--least-order", 0, "N", "do not lower the order below this"),
     ):
         parser.add_argument(name, type=_whole, default=default, metavar=unit, help=f"{meaning} ({default})")

@@ -1,13 +1,13 @@
 #!/bin/sh
 # pagetide tend: has stock free page reporting give back what it leaves in pieces, whenever this guest is idle.
 #
-# Linux reports free blocks of one order and above (9 on x86). What is free in smaller pieces, or sits on per-CPU lists,
-# stays with the host. While the guest is idle this script compacts once; if that leaves much in pieces, it lowers the
-# order, to 4 and then to 0, wakes the reporter, and puts everything back when nothing more comes, at once when
-# the guest gets busy, at its end, and at its next start after a kill. Reads /proc; needs root to write.
+# Linux reports free blocks of one order and above (9 on x86), of zones that have more than 32 of them free. What is free
+# otherwise, or sits on per-CPU lists, stays with the host. While the guest is idle this script compacts once; if that
+# leaves much, it lowers the order, to 4 and then to 0, wakes the reporter, and puts everything back when nothing more
+# comes, at once when the guest gets busy, at its end, and at its next start after a kill. Needs root to write.
 #
-# Linux: mm/compaction.c (compact_memory), mm/page_reporting.c (the order, and 2 s from a free to a pass), mm/page_alloc.c
-# (percpu_pagelist_high_fraction, percpu_pagelist_fraction before 5.14).
+# Linux: mm/compaction.c (compact_memory), mm/page_reporting.c (the order, a zone's watermark, and 2 s from a free to a
+# pass), mm/page_alloc.c (percpu_pagelist_high_fraction, percpu_pagelist_fraction before 5.14).
 
 set -u
 
@@ -17,7 +17,7 @@ usage: tend.sh [--dry-run] [--idle S] [--busy PERCENT] [--worth MIB] [--least-or
   --dry-run         say what would be done now if the guest were idle, and why, and change nothing
   --idle S          idle for so long before anything is done (5)
   --busy PERCENT    busy above this use of one processor, or 5 % of all (30)
-  --worth MIB       leave less than this in pieces alone (16)
+  --worth MIB       leave less than this alone (16)
   --least-order N   do not lower the order below this (0)
   --once            end after the first time that the guest was tended
 Each line of the log says what was done and what it brought. Ctrl-C or SIGTERM puts everything back.
@@ -106,21 +106,28 @@ keep_state() {
     mv "$state_file.new" "$state_file"
 }
 
-# pieces ORDER: sets pieces_kib, what is free in blocks below this order, and listed_kib, what is on per-CPU lists
-pieces() {
-    pieces_kib=0
-    while read -r _ _ _ _ counts; do
-        below=0 pages=1
-        for count in $counts; do
-            [ $below -lt "$1" ] || break
-            pieces_kib=$((pieces_kib + count * pages * page_kib))
-            below=$((below + 1)) pages=$((pages * 2))
-        done
-    done <"$root/proc/buddyinfo"
-    listed_kib=0
-    while read -r name value _; do
-        [ "$name" != count: ] || listed_kib=$((listed_kib + value * page_kib))
+# look ORDER: sets left_kib, what is free and not reported from this order: smaller blocks, and all of a zone that has no
+# more free than its low watermark and 32 blocks of the order; and listed_kib, what is on per-CPU lists
+look() {
+    left_kib=0 listed_kib=0 lows= zone=
+    while read -r name value _ rest; do
+        case $name in
+        Node) zone=$value$rest ;;
+        low) lows="$lows $zone=$value " ;;
+        count:) listed_kib=$((listed_kib + value * page_kib)) ;;
+        esac
     done <"$root/proc/zoneinfo"
+    while read -r _ node _ zone counts; do
+        low=${lows#*" $node$zone="}
+        [ "$low" != "$lows" ] && low=${low%% *} || low=0
+        free=0 below=0 at=0
+        for count in $counts; do
+            free=$((free + (count << at))) at=$((at + 1))
+            [ $at -gt "$1" ] || below=$free
+        done
+        [ $free -gt $((low + (32 << $1))) ] || below=$free
+        left_kib=$((left_kib + below * page_kib))
+    done <"$root/proc/buddyinfo"
 }
 
 # Sets reports: how often the balloon's device has interrupted, which it does once a report and seldom otherwise.
@@ -153,13 +160,15 @@ is_pressed() {
     [ "${average%%.*}" -ge 5 ]
 }
 
-# Sleeps a second; false if the guest was busy in it. Without a second's sleep nothing can be told, so nothing is done.
+# stay_idle S: sleeps so long; false if the guest was busy in some second of it, which it cannot have been if it used no
+# more in all of them than it may in one. Without a second's sleep nothing can be told, so nothing is done.
 stay_idle() {
     count_used
-    before=$used
-    sleep 1
+    spent=$used
+    sleep "$1"
     count_used
-    [ $((used - before)) -le $limit ] && ! is_pressed
+    spent=$((used - spent))
+    [ $spent -le $limit ] && ! is_pressed
 }
 
 # wait_dry MAX_S: until at most two reports came in five seconds, which is what this script's own small allocations
@@ -169,7 +178,7 @@ wait_dry() {
     count_reports
     seen=$reports
     while [ $waited -lt "$1" ] && [ $few -lt 5 ]; do
-        stay_idle || return 1
+        stay_idle 1 || return 1
         count_reports
         waited=$((waited + 1)) few=$((few + 1))
         if [ $((reports - seen)) -gt 2 ]; then few=0 seen=$reports; fi
@@ -197,58 +206,59 @@ trim_lists() {
 
 # One time of tending, from the first step to putting back.
 tend() {
-    pieces "$order"
-    held_kib=$((pieces_kib + listed_kib))
+    look "$order"
+    held_kib=$((left_kib + listed_kib))
     if [ $held_kib -lt $worth_kib ]; then
-        [ -n "$told" ] || log "nothing to do: $((held_kib / 1024)) MiB are free in pieces below order $order or on per-CPU lists"
+        [ -n "$told" ] || log "nothing to do: order $order leaves $((held_kib / 1024)) MiB, those on per-CPU lists counted"
         told=1
         return 0
     fi
-    log "$((pieces_kib / 1024)) MiB free in pieces below order $order and $((listed_kib / 1024)) MiB on per-CPU lists"
+    log "order $order leaves $((left_kib / 1024)) MiB of what is free, and $((listed_kib / 1024)) MiB are on per-CPU lists"
     count_reports
     first=$reports
     trim_lists
-    pieces "$order"
-    tries=0 gain_kib=$pieces_kib
-    while [ $tries -lt $compactions ] && [ $pieces_kib -ge $worth_kib ] && [ $((gain_kib * 5)) -ge $pieces_kib ]; do
-        before_kib=$pieces_kib
+    look "$order"
+    tries=0 gain_kib=$left_kib
+    while [ $tries -lt $compactions ] && [ $left_kib -ge $worth_kib ] && [ $((gain_kib * 5)) -ge $left_kib ]; do
+        before_kib=$left_kib
         write 1 "$root/proc/sys/vm/compact_memory" || { compactions=0 && break; }
         if [ -n "$dry_run" ]; then
-            log "if that left over $worth_mib MiB in pieces, the order would be lowered to 4, then 0, then put back"
+            log "if that left over $worth_mib MiB, the order would be lowered to 4, then 0, then put back"
             break
         fi
         tries=$((tries + 1))
-        pieces "$order"
-        gain_kib=$((before_kib - pieces_kib))
-        log "compacted: $((gain_kib / 1024)) of $((before_kib / 1024)) MiB are in blocks of order $order and above now"
+        look "$order"
+        gain_kib=$((before_kib - left_kib))
+        log "compacted: order $order takes $((gain_kib / 1024)) of those $((before_kib / 1024)) MiB now"
     done
     [ -z "$dry_run" ] || return 0
-    if [ $((held_kib - pieces_kib)) -ge $((held_kib / 10)) ]; then
+    if [ $((held_kib - left_kib)) -ge $((held_kib / 10)) ]; then
         compactions=3
         wake
         wait_dry 60 || return 1
-        pieces "$order"
+        look "$order"
     elif [ $compactions -gt 1 ]; then
         compactions=1  # it brings nothing here: once is enough to see whether it does one day
     fi
     enough_kib=$((held_kib / 8))
     [ $enough_kib -ge $worth_kib ] || enough_kib=$worth_kib
     for step in 4 0; do
-        [ $step -ge $least_order ] && [ "$order" -gt $step ] && [ $pieces_kib -ge $enough_kib ] || continue
-        left_kib=$pieces_kib
-        pieces $step
-        if [ $((left_kib - pieces_kib)) -ge $((worth_kib / 2)) ]; then
-            log "order $order lowered to $step: $(((left_kib - pieces_kib) / 1024)) MiB are in blocks between"
+        [ $step -ge $least_order ] && [ "$order" -gt $step ] && [ $left_kib -ge $enough_kib ] || continue
+        before_kib=$left_kib
+        look $step
+        if [ $((before_kib - left_kib)) -ge $((worth_kib / 2)) ]; then
+            log "order $order lowered to $step, which takes $(((before_kib - left_kib) / 1024)) MiB more"
             keep_state
-            write $step "$order_file" || { pieces_kib=$left_kib && continue; }
+            write $step "$order_file" || { left_kib=$before_kib && continue; }
             wake
             wait_dry 120 || return 1
         fi
     done
     count_reports
-    log "done after $((reports - first)) interrupts of the balloon; $((pieces_kib / 1024)) MiB are in smaller pieces"
+    log "done after $((reports - first)) interrupts of the balloon; $((left_kib / 1024)) MiB are left"
 }
 
+busy_look_s=4
 worth_kib=$((worth_mib * 1024))
 limit=$busy_percent
 [ $((cpus * 5)) -le $limit ] || limit=$((cpus * 5))
@@ -274,9 +284,15 @@ trap 'trap "" INT TERM HUP; exit 0' INT TERM HUP
 trap 'trap "" INT TERM HUP; put_back || exit 1' EXIT
 log "tending a guest that reports from order $order; idle is at most $limit % of a processor for $idle_s s"
 while :; do
-    idle=0
+    idle=0 look_s=1
     while [ $idle -lt $idle_s ]; do
-        if stay_idle; then idle=$((idle + 1)); else idle=0 told=; fi
+        if stay_idle $look_s; then
+            idle=$((idle + look_s)) look_s=1
+        else
+            idle=0 told=
+            # Each look is a process, so a guest that stays busy is looked at seldom.
+            [ $spent -gt $((limit * look_s)) ] && look_s=$busy_look_s || look_s=1
+        fi
     done
     if tend; then
         [ -z "$once" ] || exit 0
@@ -287,7 +303,7 @@ while :; do
     # Again once it was busy; and what was freed since without that is worth a look once a minute.
     rested=0
     while [ $rested -lt 60 ]; do
-        stay_idle || { told= && break; }
-        rested=$((rested + 1))
+        stay_idle $busy_look_s || { told= && break; }
+        rested=$((rested + busy_look_s))
     done
 done

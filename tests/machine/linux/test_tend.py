@@ -110,7 +110,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(language: Languag
     """What is held, and each step."""
     done = tend(language, guest, "--dry-run")
     assert done.returncode == 0
-    assert "32 MiB free in pieces below order 9 and 2 MiB on per-CPU lists" in done.stdout
+    assert "order 9 leaves 32 MiB of what is free, and 2 MiB are on per-CPU lists" in done.stdout
     assert "would write 1 to /proc/sys/vm/compact_memory" in done.stdout
     assert settings(guest) == SETTINGS
     assert list((guest / "run").iterdir()) == []
@@ -119,20 +119,33 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(language: Languag
 def test_little_is_not_worth_it(language: Language, guest: Path) -> None:
     """Below --worth nothing would be done."""
     done = tend(language, guest, "--dry-run", "--worth", "64")
-    assert "nothing to do: 34 MiB" in done.stdout
+    assert "nothing to do: order 9 leaves 34 MiB" in done.stdout
     assert "would" not in done.stdout
 
 
 def test_a_dry_run_ends_where_lists_have_most(language: Language, guest: Path) -> None:
     """With little in pieces nothing would be compacted, and nothing is waited for."""
-    (guest / "proc/buddyinfo").write_text("Node 0, zone Normal 512 0 0 0 0 0 0 0 0 0 10\n")
+    (guest / "proc/buddyinfo").write_text("Node 0, zone Normal 512 0 0 0 0 0 0 0 0 0 16\n")
     (guest / "proc/zoneinfo").write_text("Node 0, zone Normal\n  pagesets\n    cpu: 0\n      count: 8192\n")
     done = tend(language, guest, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "tend: 2 MiB free in pieces below order 9 and 32 MiB on per-CPU lists",
+        "tend: order 9 leaves 2 MiB of what is free, and 32 MiB are on per-CPU lists",
         "tend: would write 1000000 to /proc/sys/vm/percpu_pagelist_high_fraction",
     ]
+
+
+@pytest.mark.parametrize(("low", "left"), [(1023, "3 MiB"), (1024, "71 MiB")])
+def test_a_zone_with_little_free_reports_nothing(language: Language, guest: Path, low: int, left: str) -> None:
+    """32 blocks of the order and the low watermark (mm/page_reporting.c), which other zones have otherwise."""
+    zones = {"DMA": "768 0 0 0 0 0 0 0 0 0 0", "Normal": "0 0 0 0 0 0 0 0 0 2 16"}
+    lows = {"DMA": 0, "Movable": 99999, "Normal": low}
+    rows = [f"Node 0, zone {zone:>8} {counts}\n" for zone, counts in zones.items()]
+    (guest / "proc/buddyinfo").write_text("".join(rows))
+    texts = [f"Node 0, zone {zone:>8}\n  pages free 1\n        low      {pages}\n" for zone, pages in lows.items()]
+    (guest / "proc/zoneinfo").write_text("".join(texts))
+    done = tend(language, guest, "--dry-run", "--worth", "1")
+    assert f"order 9 leaves {left} of what is free" in done.stdout
 
 
 def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(language: Language, guest: Path) -> None:
@@ -150,7 +163,7 @@ def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(language: Language
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "cannot write 1 to /proc/sys/vm/compact_memory" in done.stdout
-    assert "done after 0 interrupts of the balloon; 32 MiB are in smaller pieces" in done.stdout
+    assert "done after 0 interrupts of the balloon; 32 MiB are left" in done.stdout
 
 
 def test_a_signal_while_it_puts_back_is_ignored(guest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,11 +299,11 @@ def test_both_scripts_do_the_same(tmp_path_factory: pytest.TempPathFactory) -> N
     assert found["py"] == found["sh"]
     text, orders = found["sh"]
     assert orders == ["9", "4", "0"]
-    assert "320 MiB free in pieces below order 9 and 2 MiB on per-CPU lists" in text
-    assert "compacted: 0 of 320 MiB" in text
-    assert "order 9 lowered to 4: 256 MiB" in text
-    assert "order 9 lowered to 0: 64 MiB" in text
-    assert "done after 20 interrupts of the balloon; 0 MiB are in smaller pieces" in text
+    assert "order 9 leaves 320 MiB of what is free, and 2 MiB are on per-CPU lists" in text
+    assert "compacted: order 9 takes 0 of those 320 MiB now" in text
+    assert "order 9 lowered to 4, which takes 256 MiB more" in text
+    assert "order 9 lowered to 0, which takes 64 MiB more" in text
+    assert "done after 20 interrupts of the balloon; 0 MiB are left" in text
 
 
 def test_a_signal_puts_everything_back(language: Language, guest: Path) -> None:

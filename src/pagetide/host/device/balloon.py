@@ -261,8 +261,8 @@ class BalloonDevice:
             assert isinstance(queue, StatisticsQueue)
             if queue.latest is not self.statistics:
                 self.statistics = queue.latest
-                changed = self.target.learn(queue.latest, deflates_on_oom=self._deflates_on_oom)
-                turn = turn._replace(config_changed=changed)
+                if self.target.learn(queue.latest, deflates_on_oom=self._deflates_on_oom):
+                    turn = turn._replace(config_changed=True)
         elif turn.config_changed:
             self.config.set_cmd_id(self._hinting.cmd_id)
         return turn

@@ -180,7 +180,8 @@ class AttachedGuest(SteeredGuest):
         if self.has_work:
             self._on_work(self)
         self._offer_queues()
-        return (STEP if messages <= PAID_MESSAGES else IN_VAIN)._replace(earned_pages=earned_pages)
+        use = STEP if messages <= PAID_MESSAGES else IN_VAIN
+        return use._replace(earned_pages=earned_pages) if earned_pages else use
 
     def end_wait(self) -> Use:
         """The peer was waited for long enough.
