@@ -276,3 +276,32 @@ def test_a_busy_guest_is_looked_at_seldom_and_an_idle_one_soon(kernel: Kernel, m
             tending.watch()
         assert sum(look < 100 for look in looks) <= 26
         assert busy_s + 5 <= done_s[0] <= busy_s + 9
+
+
+def test_what_is_done_is_looked_at_again_once_a_minute_or_when_the_guest_was_busy(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that always does a little is no busier for being looked at for longer; one busy second is one."""
+    tending = tender(kernel)
+    tending.cache, tending.options.worth, tending.worth_kib = None, 1000, 1000 << 10
+    load = {"each second": 20, "busy at": -1}
+
+    def sleep(seconds: float) -> None:
+        for _ in range(int(seconds)):
+            kernel._used += 100 if kernel.now_s == load["busy at"] else load["each second"]
+            kernel.sleep(1)
+        if kernel.now_s > 150:
+            raise OverError
+
+    done_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(tending, "tend", lambda: done_s.append(kernel.now_s))
+    with pytest.raises(OverError):
+        tending.watch()
+    assert done_s == [5, pytest.approx(70, abs=4), pytest.approx(135, abs=4)]
+    for used in (0, 20):
+        kernel.now_s, load = 0, {"each second": used, "busy at": 30}
+        done_s.clear()
+        with pytest.raises(OverError):
+            tending.watch()
+        assert done_s[:2] == [5, pytest.approx(38, abs=3)]

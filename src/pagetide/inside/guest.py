@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-CAPACITY = 32  # blocks in a report (mm/page_reporting.h)
+CAPACITY = 32  # blocks in a report (include/linux/page_reporting.h)
 
 
 class BusyError(Exception):

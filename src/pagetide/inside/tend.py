@@ -17,7 +17,7 @@ from pagetide.inside.guest import BusyError, Guest, log
 
 PRESSURE_BUSY = 5.0  # percent of the last ten seconds in which some task waited for memory
 COMPACTIONS_MAX = 3
-BUSY_LOOK_S = 4
+LONG_LOOK_S = 4
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -134,7 +134,7 @@ class Tender:
                 else:
                     idle, self.told = 0, False
                     # The shell's version starts a process for each look, so a busy guest is looked at seldom.
-                    look_s = BUSY_LOOK_S if self.spent > self.limit * look_s else 1
+                    look_s = LONG_LOOK_S if self.spent > self.limit * look_s else 1
             try:
                 self.tend()
                 if self.options.once:
@@ -143,10 +143,14 @@ class Tender:
                 log("the guest got busy")
             self.guest.put_back()
             # Again once it was busy; and what was freed since without that is worth a look once a minute.
-            for _ in range(0, 60, BUSY_LOOK_S):
-                if not self.stay_idle(BUSY_LOOK_S):
+            rested, look_s = 0, LONG_LOOK_S
+            while rested < 60:
+                is_idle = self.stay_idle(look_s)
+                if not is_idle and (rested or self.spent > self.limit * look_s):
                     self.told = False
                     break
+                rested += look_s
+                look_s = look_s if is_idle else 1  # it always does a little: a long look tells nothing
 
 
 class _Parser(argparse.ArgumentParser):

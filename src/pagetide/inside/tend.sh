@@ -258,7 +258,7 @@ tend() {
     log "done after $((reports - first)) interrupts of the balloon; $((left_kib / 1024)) MiB are left"
 }
 
-busy_look_s=4
+long_look_s=4
 worth_kib=$((worth_mib * 1024))
 limit=$busy_percent
 [ $((cpus * 5)) -le $limit ] || limit=$((cpus * 5))
@@ -291,7 +291,7 @@ while :; do
         else
             idle=0 told=
             # Each look is a process, so a guest that stays busy is looked at seldom.
-            [ $spent -gt $((limit * look_s)) ] && look_s=$busy_look_s || look_s=1
+            [ $spent -gt $((limit * look_s)) ] && look_s=$long_look_s || look_s=1
         fi
     done
     if tend; then
@@ -301,9 +301,13 @@ while :; do
     fi
     put_back
     # Again once it was busy; and what was freed since without that is worth a look once a minute.
-    rested=0
+    rested=0 look_s=$long_look_s
     while [ $rested -lt 60 ]; do
-        stay_idle $busy_look_s || { told= && break; }
-        rested=$((rested + busy_look_s))
+        looked_s=$look_s
+        if ! stay_idle $look_s; then
+            [ $rested -eq 0 ] && [ $spent -le $((limit * look_s)) ] || { told= && break; }
+            look_s=1 # it always does a little, of which a long look tells nothing
+        fi
+        rested=$((rested + looked_s))
     done
 done
