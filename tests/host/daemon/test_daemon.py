@@ -349,3 +349,36 @@ def test_an_error_in_pagetide_is_one_line_of_the_log() -> None:
     assert "\n" not in line
     assert 'event="met" traceback="Traceback' in line
     assert "MemoryError: no room" in line
+
+
+COLLECTING = """
+import gc, sys
+from pagetide import cli
+from pagetide.host.daemon import process
+
+def freeze_and_watch(freeze=gc.freeze):
+    freeze()
+    gc.callbacks.append(
+        lambda phase, told: phase == "stop" and told["generation"] == 2 and print("all collected", file=sys.stderr)
+    )
+
+process._COLLECT_S = {}
+gc.freeze = freeze_and_watch
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(("interval_s", "is_due"), [(1e-9, True), (600.0, False)])
+def test_what_python_keeps_for_reuse_is_given_back_now_and_then(
+    tmp_path: Path, interval_s: float, *, is_due: bool
+) -> None:
+    """By a full collection every ten minutes, and not before."""
+    daemon = Daemon(tmp_path, program=("-c", COLLECTING.format(interval_s)))
+    try:
+        for _ in range(5):
+            daemon.ctl("list")
+        status, log = daemon.stop()
+    finally:
+        daemon.close()
+    assert status == 0
+    assert ("all collected" in log) == is_due
