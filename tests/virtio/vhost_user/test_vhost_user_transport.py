@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pagetide.virtio.vhost_user.messages import Message, RemoteProtocolError, Request, encode
+from pagetide.virtio.vhost_user.messages import Message, ProtocolFeature, RemoteProtocolError, Request, encode
 from pagetide.virtio.vhost_user.transport import Connection, FrontendChannel, PeerGoneError
 
 Pair = tuple[Connection, socket.socket]
@@ -133,3 +133,21 @@ def test_a_back_end_that_goes_away_is_an_error() -> None:
         channel.call(Request.GET_FEATURES)
     channel.close()
     theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("features", "waits_for"),
+    [
+        (ProtocolFeature.CONFIG | ProtocolFeature.REPLY_ACK, "SET_CONFIG"),
+        (ProtocolFeature.CONFIG, "GET_FEATURES"),
+    ],
+)
+def test_what_is_written_to_the_configuration_is_there_afterwards(features: ProtocolFeature, waits_for: str) -> None:
+    """A kick from then on must not be seen before it, so some reply is waited for, also where that has none."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = FrontendChannel(ours, timeout_s=0.01)
+        channel.frontend.protocol_features = features
+        with pytest.raises(PeerGoneError, match=f"did not answer {waits_for} "):
+            channel.set_config(0, bytes(4))
+        channel.close()

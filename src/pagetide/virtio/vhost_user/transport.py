@@ -331,5 +331,7 @@ class FrontendChannel:
         return decode_config(self.call(Request.GET_CONFIG, payload)).data
 
     def set_config(self, offset: int, data: bytes) -> None:
-        """Write to the configuration space."""
+        """Write to the configuration space; it is written before a kick from now on can be seen."""
         self.call(Request.SET_CONFIG, encode_config(ConfigSpace(offset, len(data), 0, data)))
+        if not self.frontend.protocol_features & ProtocolFeature.REPLY_ACK:
+            self.call(Request.GET_FEATURES)  # whose reply comes after that
