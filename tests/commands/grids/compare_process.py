@@ -1,4 +1,4 @@
-"""`pagetide compare` as a process of its own, on a grid of small guests that takes a few seconds."""
+"""`pagetide compare` as a process of its own, on a grid of small guests that takes some seconds."""
 
 import os
 import re
@@ -18,9 +18,9 @@ from pagetide.jit import JIT_DISABLED
 WAIT_MAX_S = 120.0
 """How long anything may take: with a cold cache two workers compile kernels first."""
 
-SIMULATED_BURSTS = 3 if JIT_DISABLED else 60
+SIMULATED_BURSTS = 3 if JIT_DISABLED else 300
 SETTINGS = f"bursts = {SIMULATED_BURSTS}\nrest = 1.0\neat-share = 0.5\ndelay = 0.1\n"
-"""A simulated run of 16 MiB takes some tenths of a second."""
+"""A simulated run of 16 MiB takes half a second: the last of them ends seconds after the first."""
 
 LIVE_SETTINGS = "bursts = 1\nhold = 0.1\nrest = 0.1\neat-share = 0.5\n"
 """A live run takes as long as its processes take to start."""
