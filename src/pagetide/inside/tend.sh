@@ -76,6 +76,17 @@ done <"$root/proc/stat"
 
 log() { echo "tend: $*"; }
 
+# pause S: a sleep; where `read` has a limit (busybox's has, dash's has not) it is no process, and a signal ends it at once
+pause() { sleep "$1"; }
+never=$state_file.never # nobody writes to it
+if [ -z "$dry_run" ]; then
+    rm -f "$never"
+    if { echo | read -t 1 -r _ && mkfifo "$never" && exec 8<>"$never"; } 2>/dev/null; then
+        pause() { read -t "$1" -r _ <&8; }
+        rm -f "$never"
+    fi
+fi
+
 # write VALUE FILE: false if the kernel does not take it
 write() {
     if [ -n "$dry_run" ]; then
@@ -165,7 +176,7 @@ is_pressed() {
 stay_idle() {
     count_used
     spent=$used
-    sleep "$1"
+    pause "$1"
     count_used
     spent=$((used - spent))
     [ $spent -le $limit ] && ! is_pressed
@@ -200,7 +211,7 @@ trim_lists() {
     [ -e "$pcp_file" ] && [ $listed_kib -ge $((worth_kib / 4)) ] || return 0
     keep_state
     write 1000000 "$pcp_file" && [ -z "$dry_run" ] || return 0
-    sleep 2
+    pause 2
     log "per-CPU lists trimmed, which held $((listed_kib / 1024)) MiB"
 }
 
@@ -290,7 +301,7 @@ while :; do
             idle=$((idle + look_s)) look_s=1
         else
             idle=0 told=
-            # Each look is a process, so a guest that stays busy is looked at seldom.
+            # A look may be a process, so a guest that stays busy is looked at seldom.
             [ $spent -gt $((limit * look_s)) ] && look_s=$long_look_s || look_s=1
         fi
     done
