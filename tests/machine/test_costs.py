@@ -8,7 +8,7 @@ import pytest
 
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.costs import BackingCosts, Cost, Costs, Piece, read_costs, write_costs
-from pagetide.memory.metadata import PIECE_KINDS
+from pagetide.memory.metadata import PIECE_KINDS, PRICE_CALL, PRICE_PAGE, PRICE_SPLIT, PRICE_UNIT
 
 pytestmark = pytest.mark.jit  # its kernels are tested both ways elsewhere
 
@@ -18,6 +18,7 @@ def test_there_are_costs_without_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     built_in = read_costs()
     assert built_in.survey is not None  # or passes of `pool` would be free in every simulated run
+    assert built_in.backing("hugetmpfs").split is not None
     assert built_in.backings["memfd"].fault.ns > built_in.stamp.ns > 0
     own = msgspec.structs.replace(built_in, cpu="mine")
     write_costs(own, tmp_path / "pagetide" / "costs.json")
@@ -73,3 +74,20 @@ def test_discarding_costs_by_size() -> None:
     assert page_ps[9] == page_ps[20] == 100_000
     assert (np.diff(page_ps) <= 0).all()
     assert isinstance(read_costs(), Costs)
+
+
+def test_huge_pages_go_whole_or_in_parts() -> None:
+    """Parts cost what those of split pages do, whatever their size, and the first of them the split, if it is known."""
+    measured = {4096: 1500, 1 << 16: 9000, 2 << 20: 6120}
+    pieces = tuple(Piece(size_bytes=size_bytes, cost=cost(ns)) for size_bytes, ns in measured.items())
+    costs = BackingCosts(fault=cost(1), fault_shared=cost(1), punch=cost(1000), pieces=pieces, split=cost(70_000))
+    prices = costs.prices_ps()
+    assert prices[[PRICE_CALL, PRICE_SPLIT, PRICE_UNIT]].tolist() == [1_000_000, 70_000_000, 5_120_000]
+    assert prices[[PRICE_PAGE, PRICE_PAGE + 4, PRICE_PAGE + 12]].tolist() == [500_000] * 3
+    of_before = msgspec.structs.replace(costs, split=None).prices_ps()
+    assert of_before[[PRICE_SPLIT, PRICE_UNIT]].tolist() == [0, 5_120_000]
+    assert of_before[PRICE_PAGE:].tolist() == costs.page_ps().tolist()
+    for change, said in (({"split": cost(-1)}, "hugetmpfs split"), ({"pieces": pieces[2:]}, "below a huge page")):
+        wrong = {"hugetmpfs": msgspec.structs.replace(costs, **change)}
+        with pytest.raises(ConfigError, match=said):
+            msgspec.structs.replace(read_costs(), backings=read_costs().backings | wrong).check_ranges()

@@ -15,6 +15,8 @@ from pagetide.memory.metadata import (
     REFAULTED_PAGES,
     REPEATED_PAGES,
     SMALL_FAULTS,
+    SPLITS,
+    WHOLE_UNITS,
     MetadataFile,
     count_ones,
     stamp_metadata,
@@ -51,6 +53,8 @@ class Model:
         self.untouched: set[int] = set()
         self.repeated = 0
         self.small = self.huge_faults = self.refaulted = 0
+        self.units: set[int] = set()
+        self.splits = self.whole_units = 0
 
     def stamp(self, pages: range) -> None:
         for page in pages:
@@ -59,6 +63,7 @@ class Model:
                 self.resident |= unit
                 self.untouched -= unit
                 self.huge_faults += 1
+                self.units.add(page // HUGE_PAGES)
             elif page not in self.resident:
                 self.resident.add(page)
                 self.small += 1
@@ -67,11 +72,21 @@ class Model:
             self.stamped.add(page)
             self.ever.add(page)
 
-    def punch(self, pages: range) -> None:
+    def punch(self, pages: range) -> int:
+        """How many pages went that were not in a huge page that went whole."""
+        small = len(self.resident & set(pages))
+        for unit in {page // HUGE_PAGES for page in pages} & self.units:
+            if set(range(unit * HUGE_PAGES, unit * HUGE_PAGES + HUGE_PAGES)) <= set(pages):
+                self.whole_units += 1
+                small -= HUGE_PAGES
+            else:
+                self.splits += 1
+            self.units.remove(unit)
         self.resident -= set(pages)
         self.stamped -= set(pages)
         self.repeated += len(self.untouched & set(pages))
         self.untouched |= set(pages)
+        return small
 
 
 @pytest.mark.parametrize("huge", [False, True])
@@ -81,23 +96,22 @@ def test_it_keeps_what_a_file_would(huge: bool, steps: list[Step]) -> None:
     file, model = MetadataFile(PAGES * PAGE_SIZE_BYTES, huge=huge), Model(huge=huge)
     for stamps, page, count in steps:
         pages = range(page, page + count)
-        before = set(model.resident)
         if stamps:
             stamp_metadata(file.address, page, count)
             model.stamp(pages)
         else:
             kind = count.bit_length() - 1
-            calls, gone = file.words[PUNCHES + kind], file.words[PUNCHED_PAGES + kind]
+            calls, gone = file.words[PUNCHES], file.words[PUNCHED_PAGES + kind]
             assert punch_hole(file.fd, page * PAGE_SIZE_BYTES, count * PAGE_SIZE_BYTES) == 0
-            model.punch(pages)
-            assert file.words[PUNCHES + kind] == calls + 1
-            assert file.words[PUNCHED_PAGES + kind] == gone + len(before - model.resident)
+            assert file.words[PUNCHED_PAGES + kind] == gone + model.punch(pages)
+            assert file.words[PUNCHES] == calls + 1
         assert file.resident_bytes == len(model.resident) * PAGE_SIZE_BYTES
         gone_pages = len(set(pages) - model.resident)
         assert gone_bytes(file.fd, page * PAGE_SIZE_BYTES, count * PAGE_SIZE_BYTES) == gone_pages * PAGE_SIZE_BYTES
         assert unstamped_pages(file.address, page, count) == len(set(pages) - model.stamped)
-    counted = [file.words[word] for word in (SMALL_FAULTS, HUGE_FAULTS, REFAULTED_PAGES, REPEATED_PAGES)]
-    assert counted == [model.small, model.huge_faults, model.refaulted, model.repeated]
+    words = (SMALL_FAULTS, HUGE_FAULTS, REFAULTED_PAGES, REPEATED_PAGES, SPLITS, WHOLE_UNITS)
+    counts = [model.small, model.huge_faults, model.refaulted, model.repeated, model.splits, model.whole_units]
+    assert [file.words[word] for word in words] == counts
 
 
 @given(st.integers(0, 0xFFFF_FFFF))

@@ -72,6 +72,8 @@ def _rows(costs: Costs) -> Iterator[tuple[str, Cost]]:
         yield f"{backing}: punching a hole again", found.punch
         for piece in found.pieces:
             yield f"{backing}: discarding {format_size(piece.size_bytes)}", piece.cost
+        if found.split is not None:
+            yield f"{backing}: splitting a huge page first", found.split
 
 
 def _duration(ns: float) -> str:

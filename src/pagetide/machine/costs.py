@@ -14,13 +14,14 @@ import numpy.typing as npt
 from pagetide.machine.config_error import ConfigError
 from pagetide.machine.made_file import MadeFile, write_made
 from pagetide.memory.guest_ram import Backing
-from pagetide.memory.metadata import PIECE_KINDS
-from pagetide.units import PAGE_SIZE_BYTES, format_size
+from pagetide.memory.metadata import PIECE_KINDS, PRICE_CALL, PRICE_PAGE, PRICE_SPLIT, PRICE_UNIT, PRICES
+from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES, format_size
 
 PS_PER_S = 10**12
 """Simulated time is counted in picoseconds: a page that is touched again costs only a few thousand of them."""
 
 _COST_MAX_NS = 1e10
+_KIND_OF_HUGE = (HUGE_PAGE_BYTES // PAGE_SIZE_BYTES).bit_length() - 1
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,18 +51,52 @@ class BackingCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         fault: the first touch of memory: of a page, or with huge pages of 2 MiB.
         fault_shared: the same while another vCPU does it as well.
         punch: discarding what is not resident, asking before and reading back.
-        pieces: discarding what is, by the size of the piece, growing.
+        pieces: discarding what is, by the size of the piece, growing. With huge pages smaller pieces are parts of pages
+            that are split already, and the others are whole pages.
+        split: discarding a part of a huge page that is still one costs so much more; None with small pages, and in a
+            file of before it was measured, where it is nothing.
     """
 
     fault: Cost
     fault_shared: Cost
     punch: Cost
     pieces: tuple[Piece, ...]
+    split: Cost | None = None
 
     def page_ps(self) -> npt.NDArray[np.int64]:
         """What discarding a resident page costs besides the call, by the kind of piece (memory/metadata.py)."""
-        pages = np.array([piece.size_bytes // PAGE_SIZE_BYTES for piece in self.pieces])
-        each_ps = [max(0.0, p.cost.ns - self.punch.ns) * 1000 / n for p, n in zip(self.pieces, pages, strict=True)]
+        return self._page_ps(self.pieces)
+
+    def prices_ps(self) -> npt.NDArray[np.int64]:
+        """What discarding costs, as `discarding_ps` takes it (memory/metadata.py)."""
+        prices = np.zeros(PRICES, np.int64)
+        prices[PRICE_CALL] = self.punch.ps
+        prices[PRICE_UNIT] = HUGE_PAGE_BYTES // PAGE_SIZE_BYTES * self.page_ps()[_KIND_OF_HUGE]
+        parts = self.pieces
+        if self.split is not None:
+            prices[PRICE_SPLIT] = self.split.ps
+            parts = tuple(piece for piece in parts if piece.size_bytes < HUGE_PAGE_BYTES)
+        prices[PRICE_PAGE:] = self._page_ps(parts)
+        return prices
+
+    def check_ranges(self, name: str) -> None:
+        """Raise ConfigError for a cost that cannot be, of the backing with this name."""
+        _check(f"{name} fault", self.fault)
+        _check(f"{name} fault_shared", self.fault_shared)
+        _check(f"{name} punch", self.punch)
+        sizes_bytes = [piece.size_bytes for piece in self.pieces]
+        if not sizes_bytes or sizes_bytes != sorted(set(sizes_bytes)) or sizes_bytes[0] < PAGE_SIZE_BYTES:
+            raise ConfigError(f"the pieces of {name} must grow, from a page on")
+        for piece in self.pieces:
+            _check(f"{name} piece of {format_size(piece.size_bytes)}", piece.cost)
+        if self.split is not None:
+            _check(f"{name} split", self.split)
+            if sizes_bytes[0] >= HUGE_PAGE_BYTES:
+                raise ConfigError(f"the pieces of {name} must begin below a huge page, since there is a split")
+
+    def _page_ps(self, pieces: tuple[Piece, ...]) -> npt.NDArray[np.int64]:
+        pages = np.array([piece.size_bytes // PAGE_SIZE_BYTES for piece in pieces])
+        each_ps = [max(0.0, p.cost.ns - self.punch.ns) * 1000 / n for p, n in zip(pieces, pages, strict=True)]
         by_kind: npt.NDArray[np.float64] = np.interp(np.arange(PIECE_KINDS), np.log2(pages), each_ps)
         return np.rint(by_kind).astype(np.int64)
 
@@ -159,14 +194,7 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             for name in self.taking.__struct_fields__:
                 _check(f"taking {name}", getattr(self.taking, name))
         for backing, costs in self.backings.items():
-            _check(f"{backing} fault", costs.fault)
-            _check(f"{backing} fault_shared", costs.fault_shared)
-            _check(f"{backing} punch", costs.punch)
-            sizes_bytes = [piece.size_bytes for piece in costs.pieces]
-            if not sizes_bytes or sizes_bytes != sorted(set(sizes_bytes)) or sizes_bytes[0] < PAGE_SIZE_BYTES:
-                raise ConfigError(f"the pieces of {backing} must grow, from a page on")
-            for piece in costs.pieces:
-                _check(f"{backing} piece of {format_size(piece.size_bytes)}", piece.cost)
+            costs.check_ranges(backing)
 
 
 def _check(name: str, cost: Cost) -> None:

@@ -2,7 +2,8 @@
 
 It stands in for guest RAM where time is simulated. Four bits a page: RESIDENT (the file holds it), STAMPED (it holds
 what was last written there), EVER (it was written to at some time) and PUNCHED (it was discarded, and not touched
-since). So it takes 256 bytes a MiB, and none for what was never touched.
+since). So it takes 256 bytes a MiB, and none for what was never touched. Of a file with huge pages it also knows which
+2 MiB are still one: a touch brought all of it, and none of it was discarded since.
 
 Kernels find it by its address, as they find real memory. In a region map its descriptor is the negated address: the
 kernels of host/memory/discard.py, which punch a descriptor, then call `punch_metadata` instead of fallocate(2).
@@ -19,7 +20,7 @@ from pagetide.atomics import load_i64, store_i64
 from pagetide.jit import kernel
 from pagetide.units import PAGE_SHIFT, PAGE_SIZE_BYTES
 
-# The file's words: a header, then three for every 32 pages.
+# The file's words: a header, four for every 32 pages, and one for every 2 MiB.
 RESIDENT_PAGES = 0
 SMALL_FAULTS = 1
 """First touches that brought one page."""
@@ -32,11 +33,17 @@ REPEATED_PAGES = 5
 """Pages that were discarded although nothing had touched them since they were before."""
 GONE_PAGES = 6
 """Resident pages that were discarded, in all."""
+_UNITS = 7
+"""At which word those for 2 MiB each begin, which say whether it is one huge page."""
 PUNCHES = 8
-"""Calls by size of the piece: word PUNCHES + k counts those of 2^k to 2^(k+1) - 1 pages."""
+"""Calls that discarded."""
+SPLITS = 9
+"""Huge pages of which a part was discarded: the kernel splits them first."""
+WHOLE_UNITS = 10
+"""Huge pages that were discarded whole."""
+PUNCHED_PAGES = 11
+"""Other resident pages that were discarded, by the size of the piece: word PUNCHED_PAGES + k for 2^k pages and more."""
 PIECE_KINDS = 32
-PUNCHED_PAGES = PUNCHES + PIECE_KINDS
-"""How many resident pages those calls discarded."""
 _HEADER_WORDS = PUNCHED_PAGES + PIECE_KINDS
 
 _RESIDENT = 0
@@ -51,6 +58,16 @@ _LOW = 31
 _ALL = 0xFFFF_FFFF
 _HUGE_GROUPS = 16
 _HUGE_PAGES = 512
+_HUGE_SHIFT = 9
+_GROUP_WORDS = _GROUP_BYTES // 8
+
+# What discarding costs, an int64 array of picoseconds: a call, a split, a huge page that goes whole, and by the kind of
+# the piece each other page.
+PRICE_CALL = 0
+PRICE_SPLIT = 1
+PRICE_UNIT = 2
+PRICE_PAGE = 3
+PRICES = PRICE_PAGE + PIECE_KINDS
 
 
 @kernel
@@ -79,6 +96,12 @@ def _add(address: int, word: int, value: int) -> None:
 
 
 @kernel
+def _unit_at(address: int, unit: int) -> int:
+    """Where it says whether these 2 MiB are one page."""
+    return address + 8 * (load_i64(address + 8 * _UNITS) + unit)
+
+
+@kernel
 def _fault(address: int, group: int, fresh: int) -> None:
     """Make a group's pages resident: all of their huge page if the file has such and none of it is here, else these."""
     groups = address + _GROUPS_BYTES
@@ -91,6 +114,7 @@ def _fault(address: int, group: int, fresh: int) -> None:
             for other in range(first, first + _HUGE_GROUPS):
                 store_i64(groups + other * _GROUP_BYTES + _RESIDENT, _ALL)
                 store_i64(groups + other * _GROUP_BYTES + _PUNCHED, 0)
+            store_i64(_unit_at(address, group // _HUGE_GROUPS), 1)
             _add(address, HUGE_FAULTS, 1)
             _add(address, RESIDENT_PAGES, _HUGE_PAGES)
             return
@@ -135,8 +159,26 @@ def unstamped_pages(address: int, page: int, count: int) -> int:
 
 
 @kernel
+def _leave_units(address: int, page: int, end: int) -> int:
+    """Account for the huge pages that these pages are in, which are none from now on; how many go with whole ones."""
+    if load_i64(address + 8 * IS_HUGE) == 0:
+        return 0
+    whole: int = 0
+    for unit in range(page >> _HUGE_SHIFT, (end - 1 >> _HUGE_SHIFT) + 1):
+        place = _unit_at(address, unit)
+        if load_i64(place) != 0:
+            store_i64(place, 0)
+            if page <= unit << _HUGE_SHIFT and unit + 1 << _HUGE_SHIFT <= end:
+                whole += 1
+            else:
+                _add(address, SPLITS, 1)
+    _add(address, WHOLE_UNITS, whole)
+    return whole << _HUGE_SHIFT
+
+
+@kernel
 def punch_metadata(address: int, offset_bytes: int, length_bytes: int) -> int:
-    """Discard whole pages, and count the call by its size; 0, since it cannot fail."""
+    """Discard whole pages, and count the call and what it discards; 0, since it cannot fail."""
     page = offset_bytes >> PAGE_SHIFT
     end = offset_bytes + length_bytes >> PAGE_SHIFT
     gone: int = 0
@@ -159,27 +201,28 @@ def punch_metadata(address: int, offset_bytes: int, length_bytes: int) -> int:
     _add(address, RESIDENT_PAGES, -gone)
     _add(address, REPEATED_PAGES, repeated)
     _add(address, GONE_PAGES, gone)
-    _add(address, PUNCHES + kind, 1)
-    _add(address, PUNCHED_PAGES + kind, gone)
+    _add(address, PUNCHES, 1)
+    _add(address, PUNCHED_PAGES + kind, gone - _leave_units(address, page, end))
     return 0
 
 
 @kernel
-def discarding_ps(words: Any, seen: Any, punch_ps: int, page_ps: Any) -> int:
+def discarding_ps(words: Any, seen: Any, prices: Any) -> int:
     """What the calls cost that were made since this was asked last, in picoseconds.
 
     Args:
         words: the file's words.
-        seen: int64 array of 2 * PIECE_KINDS, at first 0, for what was so the last time.
-        punch_ps: the cost of a call.
-        page_ps: and that of each resident page, by the kind of the piece.
+        seen: int64 array as long as the prices, at first 0, for what was so the last time.
+        prices: int64 array of PRICES: what each thing costs.
     """
     cost_ps: int = 0
+    for price, word in ((PRICE_CALL, PUNCHES), (PRICE_SPLIT, SPLITS), (PRICE_UNIT, WHOLE_UNITS)):
+        cost_ps += (words[word] - seen[price]) * prices[price]
+        seen[price] = words[word]
     for kind in range(PIECE_KINDS):
-        calls = words[PUNCHES + kind]
         pages = words[PUNCHED_PAGES + kind]
-        cost_ps += (calls - seen[kind]) * punch_ps + (pages - seen[PIECE_KINDS + kind]) * page_ps[kind]
-        seen[kind], seen[PIECE_KINDS + kind] = calls, pages
+        cost_ps += (pages - seen[PRICE_PAGE + kind]) * prices[PRICE_PAGE + kind]
+        seen[PRICE_PAGE + kind] = pages
     return cost_ps
 
 
@@ -217,8 +260,9 @@ class MetadataFile:
         assert size_bytes > 0
         assert size_bytes % (_HUGE_PAGES * PAGE_SIZE_BYTES) == 0
         groups = size_bytes >> PAGE_SHIFT + _BITS
-        self.words = np.zeros(_HEADER_WORDS + groups * _GROUP_BYTES // 8, np.int64)
-        self.words[IS_HUGE] = huge
+        units_at = _HEADER_WORDS + groups * _GROUP_WORDS
+        self.words = np.zeros(units_at + groups // _HUGE_GROUPS, np.int64)
+        self.words[IS_HUGE], self.words[_UNITS] = huge, units_at
         self.address = self.words.ctypes.data
 
     @property

@@ -38,6 +38,9 @@ def test_what_is_measured_is_plausible(costs: Costs) -> None:
     assert 0 < costs.walk.ns < 1000
     prices_ns = [memfd.punch.ns, *(piece.cost.ns for piece in memfd.pieces)]
     assert prices_ns[1:] == sorted(prices_ns[1:])
+    huge = costs.backings["hugetmpfs"]
+    assert huge.split is not None
+    assert huge.pieces[0].cost.ns < huge.split.ns < 1_000_000
     assert costs.report.ns > 1000
     assert costs.element.ns > 1000
     assert costs.survey is not None

@@ -107,6 +107,24 @@ def test_huge_pages_come_and_go_whole() -> None:
     assert result.bursts[0].returned_bytes >= 0.9 * result.bursts[0].eaten_bytes
 
 
+def test_parts_of_huge_pages_have_their_prices() -> None:
+    """To split a page is the host's time, and to touch again what was given back of it the guest's."""
+    config = msgspec.structs.replace(SMALL, backing="hugetmpfs", order=0)
+    costs = read_costs()
+    memfd, huge = (costs.backing(name) for name in ("memfd", "hugetmpfs"))
+    dear = Cost(ns=1e7, low_ns=1e7, high_ns=1e7)
+    split = msgspec.structs.replace(huge, split=dear)
+    fault = msgspec.structs.replace(memfd, fault=dear, fault_shared=dear)
+    results = [
+        SimulatedMachine(config, msgspec.structs.replace(costs, backings=costs.backings | backings)).run(Watcher())
+        for backings in ({}, {"hugetmpfs": split}, {"memfd": fault})
+    ]
+    host_s, split_s, _ = (result.host_cpu_s or 0.0 for result in results)
+    guest_s, _, fault_s = (result.guest_cpu_s or 0.0 for result in results)
+    assert split_s > 1.1 * host_s > 0
+    assert fault_s > 1.1 * guest_s > 0
+
+
 def test_a_stopped_host_stalls_sync_and_not_scan() -> None:
     """While the host is stopped `sync`'s vCPU waits for it; with `scan` none does. Both return it afterwards."""
     scan, sync = (run(design=design, bursts=1, faults=("stop@0.9:10",)) for design in ("scan", "sync"))

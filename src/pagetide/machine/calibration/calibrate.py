@@ -229,6 +229,7 @@ def _costs_of_backing(ram: GuestRam, effort: int, *, huge: bool) -> tuple[_Memor
         fault_shared=_fault(touched.fault_shared, touched.stamp, huge=huge),
         punch=cost_of(found.holes_ns),
         pieces=tuple(Piece(size_bytes=size_bytes, cost=cost_of(costs_ns)) for size_bytes, costs_ns in pieces),
+        split=cost_of(found.splits_ns) if huge else None,
     )
 
 

@@ -10,7 +10,7 @@ from pagetide.machine.costs import PS_PER_S, BackingCosts
 from pagetide.machine.faults import Fault
 from pagetide.machine.simulated.faults import finish_s
 from pagetide.machine.simulated.loop import Loop, Signal, Task
-from pagetide.memory.metadata import GONE_PAGES, PIECE_KINDS, MetadataFile, discarding_ps
+from pagetide.memory.metadata import GONE_PAGES, PRICES, MetadataFile, discarding_ps
 from pagetide.units import PAGE_SIZE_BYTES
 
 _Ps = TypeVar("_Ps", int, npt.NDArray[np.int64])
@@ -56,8 +56,8 @@ class SimulatedProcess:
         self._loop, self._file, self._processors = loop, file, processors
         self._faults: list[Fault] = []
         self._fault_known = Signal(loop)
-        self._punch_ps, self._page_ps = backing.punch.ps, backing.page_ps()
-        self._seen = np.zeros(2 * PIECE_KINDS, np.int64)
+        self._prices = backing.prices_ps()
+        self._seen = np.zeros(PRICES, np.int64)
         self._discarding = (0, 1, 0)
 
     @property
@@ -85,7 +85,7 @@ class SimulatedProcess:
         """
         words = self._file.words
         gone_pages = words.item(GONE_PAGES)
-        work_ps = does() + int(discarding_ps(words, self._seen, self._punch_ps, self._page_ps))
+        work_ps = does() + int(discarding_ps(words, self._seen, self._prices))
         self.busy_ps += work_ps
         self._processors.others += 1
         yield from self._pass(self._processors.stretched_ps(work_ps), words.item(GONE_PAGES) - gone_pages)
