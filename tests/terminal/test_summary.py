@@ -132,6 +132,22 @@ def test_what_stays_by_design_is_named_and_not_held_against_it() -> None:
     assert "at once, but 40 MiB" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_what_is_still_in_use_did_not_stay() -> None:
+    """Of a burst of which the guest keeps a half, as with `boot --sieve`, the other half is all that can come back."""
+    whole = result_of()
+    used, held = whole.samples.guest_used_bytes, whole.samples.host_resident_bytes
+    kept = [each if index < 30 else 129 * MIB for index, each in enumerate(used)]
+    half_back = [each if index < 45 else 129 * MIB for index, each in enumerate(held)]
+    samples = msgspec.structs.replace(whole.samples, guest_used_bytes=kept, host_resident_bytes=half_back)
+    burst = msgspec.structs.replace(whole.bursts[0], returned_bytes=127 * MIB)
+    told = result_of(samples=samples, bursts=[burst])
+    assert verdict(told).startswith("After each burst the host had its memory back within 1.50 s. ")
+    unused = result_of(bursts=[burst])
+    assert verdict(unused).startswith(
+        "After each burst the host had its memory back within 1.50 s, but for up to 129 MiB"
+    )
+
+
 def test_a_guest_that_reports_nothing_is_told_so() -> None:
     """Nobody failed: the design returns nothing."""
     told = result_of(config=RunConfig(ram_bytes=512 << 20, design="off"), bursts=[NEVER_BACK])

@@ -6,13 +6,14 @@ samples means that nothing happened until then (machine/simulated/machine.py).
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pagetide.machine.observer import SAMPLE_INTERVAL_S
-from pagetide.machine.result import Burst
+from pagetide.machine.result import Burst, Samples
 
 EATEN_SHARE = 0.05
 """A burst is back when residency is within this share of what it ate of the run's floor.
@@ -206,6 +207,22 @@ def _burst(span: Span, end_s: float, series: Series, floor_bytes: npt.NDArray[np
         else 0,
         return_lag_s=None if back_s is None else max(0.0, back_s - span.free_end_s),
     )
+
+
+def still_used_bytes(samples: Samples, bursts: Sequence[Burst]) -> list[int]:
+    """What the guest used after each burst, at least, more than when the host held least: a part that is still in use.
+
+    Args:
+        samples: of the whole run.
+        bursts: its bursts.
+    """
+    if not bursts or not samples.t_s:
+        return [0] * len(bursts)
+    t_s, used = np.array(samples.t_s), np.array(samples.guest_used_bytes, np.int64)
+    floor_bytes = int(used[np.argmin(samples.host_resident_bytes)])
+    ends_s = [burst.eat_start_s for burst in bursts[1:]] + [float("inf")]
+    after = [used[(t_s >= burst.free_end_s) & (t_s < end_s)] for burst, end_s in zip(bursts, ends_s, strict=True)]
+    return [max(0, int(some.min()) - floor_bytes) if len(some) else 0 for some in after]
 
 
 def _crossed_s(t_s: npt.NDArray[np.float64], above_bytes: npt.NDArray[np.float64], index: int) -> float:

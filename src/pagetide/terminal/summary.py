@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pagetide.machine.config import RunConfig
-from pagetide.machine.measure import EATEN_SHARE
+from pagetide.machine.measure import EATEN_SHARE, still_used_bytes
 from pagetide.machine.rest import rest_bytes, why_it_rests
 from pagetide.machine.result import Burst, RunResult
 from pagetide.units import HUGE_PAGE_BYTES, block_bytes, format_size
@@ -56,14 +56,16 @@ def verdict(result: RunResult) -> str:
 
 def _what_came_back(result: RunResult) -> Iterator[str]:
     lags = [burst.return_lag_s for burst in result.bursts]
+    stayed_bytes = _stayed(result)
     if lags and all(lag is not None for lag in lags):
         worst_s = max(lag for lag in lags if lag is not None)
-        rest = max(map(_rest, result.bursts))
+        rest = max(map(_rest, result.bursts, stayed_bytes))
         but = f", but for up to {format_size(rest)}{_by_design(result.config, rest)}" if rest else ""
         when = f"within {_seconds(worst_s)}" if worst_s else "by the time that it was freed"
         yield f"After each burst the host had its memory back {when}{but}."
     elif lags:
-        most, eaten = max((_stayed(burst), burst.eaten_bytes) for burst in result.bursts if burst.return_lag_s is None)
+        pairs = zip(stayed_bytes, result.bursts, strict=True)
+        most, eaten = max((stayed, burst.eaten_bytes) for stayed, burst in pairs if burst.return_lag_s is None)
         why = _by_design(result.config, most)
         held = f"up to {format_size(most)} of a burst of {format_size(eaten)} stayed{why}"
         never = sum(lag is None for lag in lags)
@@ -82,13 +84,16 @@ def _what_came_back(result: RunResult) -> Iterator[str]:
         yield f"Hints of {format_size(result.dropped_bytes)} were dropped."
 
 
-def _stayed(burst: Burst) -> int:
-    return max(0, burst.eaten_bytes - burst.returned_bytes)
+def _stayed(result: RunResult) -> list[int]:
+    """What of each burst was not returned although it was free."""
+    used = still_used_bytes(result.samples, result.bursts)
+    pairs = zip(result.bursts, used, strict=True)
+    return [max(0, burst.eaten_bytes - burst.returned_bytes - used_bytes) for burst, used_bytes in pairs]
 
 
-def _rest(burst: Burst) -> int:
+def _rest(burst: Burst, stayed_bytes: int) -> int:
     """What of a burst that came back stayed nevertheless, if it is worth a word."""
-    return _stayed(burst) if _stayed(burst) > EATEN_SHARE * burst.eaten_bytes else 0
+    return stayed_bytes if stayed_bytes > EATEN_SHARE * burst.eaten_bytes else 0
 
 
 def _by_design(config: RunConfig, stayed_bytes: int) -> str:
@@ -96,11 +101,11 @@ def _by_design(config: RunConfig, stayed_bytes: int) -> str:
     return f", which {why_it_rests(config)}" if stayed_bytes <= rest_bytes(config) else ""
 
 
-def _back_after(burst: Burst) -> str:
+def _back_after(burst: Burst, stayed_bytes: int) -> str:
     if burst.return_lag_s is None:
         return "never"
     lag = _seconds(burst.return_lag_s) if burst.return_lag_s else "at once"
-    return f"{lag}, but {format_size(rest)}" if (rest := _rest(burst)) else lag
+    return f"{lag}, but {format_size(rest)}" if (rest := _rest(burst, stayed_bytes)) else lag
 
 
 def summarise(result: RunResult) -> Group:
@@ -114,9 +119,9 @@ def _bursts(result: RunResult) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("burst", "eaten", "returned", "back after"):
         table.add_column(heading, justify="right")
-    for number, burst in enumerate(result.bursts, 1):
+    for number, (burst, stayed_bytes) in enumerate(zip(result.bursts, _stayed(result), strict=True), 1):
         sizes = (burst.eaten_bytes, burst.returned_bytes)
-        table.add_row(str(number), *map(format_size, sizes), _back_after(burst))
+        table.add_row(str(number), *map(format_size, sizes), _back_after(burst, stayed_bytes))
     return table
 
 
