@@ -63,6 +63,7 @@ class Soak:
         self.parts, self.state, self.broke = parts, load(folder), 0
         self._folder, self._slice_s, self._commit = folder, slice_s, _commit()
         self._failed: Counter[str] = Counter()
+        self._out_of_time: set[str] = set()
         if self._commit not in self.state.commits:
             self.state.commits.append(self._commit)
 
@@ -71,6 +72,7 @@ class Soak:
         save(self.state, self._folder)
         while time.monotonic() < until_s:
             able = [part for part in self.parts if self._failed[part.name] < _FAILURES_MAX]
+            able = [part for part in able if part.name not in self._out_of_time]
             if not able:
                 break
             part = min(able, key=lambda part: self._done(part).seconds)
@@ -97,7 +99,7 @@ class Soak:
                     done.trials += 1
                     seed += 1
         except CutShortError:
-            pass
+            self._out_of_time.add(part.name)  # there will be no more of it
         except Exception as error:
             done.trials += 1
             self._fail(part, seed, reason(error), left_s)

@@ -18,7 +18,7 @@ from soak import __main__ as program
 from soak.daemons import Sentences
 from soak.operators import part as operators
 from soak.operators.part import Operators
-from soak.part import BrokenError, Part, Trial
+from soak.part import BrokenError, CutShortError, Part, Trial
 from soak.state import StateError, load
 
 pytestmark = [pytest.mark.slow, pytest.mark.jit]  # its kernels are tested both ways elsewhere
@@ -70,6 +70,27 @@ def test_a_soak_goes_on_where_it_ended(tmp_path: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "2 of 3" in shown
     assert "counting, never reached:\n  neither" in shown
+
+
+def test_a_part_for_which_there_is_too_little_time_left_is_not_begun_again(
+    counting: type[Counting], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the operators' is, which takes its time as a whole: the soak ends before its own time is over."""
+    begun: list[float] = []
+
+    @contextmanager
+    def session(part: Counting, reached: Counter[str], until_s: float) -> Iterator[Trial]:
+        begun.append(until_s)
+
+        def trial(seed: int) -> None:
+            raise CutShortError
+
+        yield trial
+
+    monkeypatch.setattr(counting, "session", session)
+    assert program.main(["--minutes", "60", "--state", str(tmp_path)]) == 0
+    assert len(begun) == 1
+    assert capsys.readouterr().err.count("0 trials") == 1
 
 
 def test_what_broke_is_a_row_with_the_command_that_replays_it(

@@ -76,6 +76,22 @@ def test_refaulted_is_what_was_returned_and_touched_again(guest: Guest) -> None:
     assert guest.refaulted_pages() == 16
 
 
+def test_what_came_back_and_went_before_it_was_looked_for_counts_too(guest: Guest) -> None:
+    """Whole blocks and parts, small and large: each page once for each time that it was returned."""
+    pages = 2 * LARGE // PAGE
+    for _ in range(3):
+        guest.touch(0, pages)
+        guest.discard(0, pages)
+        guest.touch(pages + 3, 4)
+        guest.touch(pages + 40, 6)
+        guest.discard(pages, 64)
+    assert guest.refaulted_pages() == 2 * (pages + 10)
+    guest.touch(0, 5)
+    assert guest.refaulted_pages() == 5  # of what was returned the third time
+    guest.discard(0, pages)
+    assert guest.refaulted_pages() == 0
+
+
 def test_large_blocks_are_told_exactly_whole_or_in_part(guest: Guest) -> None:
     """Whole ones are weighed from the second on; one in part ends that, and what was there is told all the same."""
     pages = LARGE // PAGE

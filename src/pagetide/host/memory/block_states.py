@@ -16,9 +16,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pagetide.atomics import load_i64
 from pagetide.host.memory.page_map import HELD, NEVER, PARTIAL, REFAULTED, RETURNED, UNKNOWN, MapPiece
-from pagetide.host.memory.presence import ROOM_BYTES, held_bytes, mark_pages, page_bits, room_after
+from pagetide.host.memory.presence import ROOM_BYTES, held_bytes, mark_pages, marked_pages, room_after
 from pagetide.jit import kernel
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SHIFT
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
@@ -172,9 +171,9 @@ def _find_states(
         block = first + index
         start = max(0, block * _BLOCK_PAGES - before_pages)
         end = min(pages, (block + 1) * _BLOCK_PAGES - before_pages)
-        marked = _marked_pages(marks, start, end)
+        marked = marked_pages(marks, start, end)
         note = int(notes[block])
-        discarded = marked if fd < 0 or marked != 0 else _marked_pages(room + ROOM_BYTES, block, block + 1)
+        discarded = marked if fd < 0 or marked != 0 else marked_pages(room + ROOM_BYTES, block, block + 1)
         if fd >= 0 and note & _WHOLE and discarded == 0 and (block + turn) % AGAIN_ROUNDS:
             states[index] = _REFAULTED if note & _CAME_BACK else _HELD
             continue
@@ -204,19 +203,3 @@ def note_discarded(room: int, gpa: int, into_bytes: int, length_bytes: int) -> N
     """Note that something was discarded of the blocks of this stretch, a bit each, behind the room of the region."""
     start = gpa % HUGE_PAGE_BYTES + into_bytes
     mark_pages(room + ROOM_BYTES, start // HUGE_PAGE_BYTES, (start + length_bytes - 1) // HUGE_PAGE_BYTES + 1, 1)
-
-
-@kernel
-def _marked_pages(marks: int, first: int, end: int) -> int:
-    """How many of the pages, or blocks, `first … end` have their bit set in the words at an address."""
-    count: int = 0
-    for word in range(first >> 6, (end - 1 >> 6) + 1):
-        bits = page_bits(word, first, end) & load_i64(marks + (word << 3))
-        # the sum of ever larger groups of bits (H. S. Warren, Hacker's Delight, 5-1); the sign bit goes with the masks
-        bits = bits - (bits >> 1 & 0x5555555555555555)
-        bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333)
-        bits = bits + (bits >> 4) & 0x0F0F0F0F0F0F0F0F
-        bits += bits >> 8
-        bits += bits >> 16
-        count += bits + (bits >> 32) & 0x7F
-    return count

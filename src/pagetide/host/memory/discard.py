@@ -37,6 +37,8 @@ from pagetide.host.memory.presence import (
     gone_bytes,
     mark_data,
     mark_pages,
+    marked_pages,
+    note_again,
     returned_bytes,
     room_after,
 )
@@ -85,7 +87,7 @@ def _punch_piece(
     """Discard a piece of a region in one call, and account for it; 0, or the errno of the call.
 
     Marked as returned is what was there: all of the piece, or the runs of data that are found in it first. Of a large
-    piece that was only weighed, and was not all there, nothing is marked.
+    piece that was only weighed, and was not all there, nothing is marked. What was marked before had come back since.
     """
     fd = regions[row, REGION_FD]
     marks = regions[row, REGION_MARKS]
@@ -97,8 +99,9 @@ def _punch_piece(
     weigh = 1 if room != 0 and length_bytes >= LARGE_BYTES and regions[row, REGION_PIECE] <= PIECE_BYTES else 0
     held = ask_before(fd, offset_bytes, length_bytes, room, weigh) if verify != 0 else -1
     is_part = marks != 0 and 0 < held < length_bytes
+    again: int = 0
     if is_part:
-        mark_data(fd, offset_bytes, length_bytes, marks, first)
+        again = mark_data(fd, offset_bytes, length_bytes, marks, first)
     if room != 0:
         note_discarded(room, regions[row, REGION_GPA], into_bytes, length_bytes)
     ledger[PUNCHES] += 1
@@ -118,7 +121,10 @@ def _punch_piece(
             ledger[VERIFIED_BYTES] += gone
             ledger[RETURNED_BYTES] += returned
             if marks != 0 and returned == length_bytes:
+                again = marked_pages(marks, first, end)
                 mark_pages(marks, first, end, 1)
+            if again != 0:
+                note_again(room, again)
     return 0
 
 

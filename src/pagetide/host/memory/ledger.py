@@ -97,11 +97,11 @@ HINTS_STALE = HINTS + 2
 STATISTICS = HINTS + 3
 """Times that the guest told its memory statistics."""
 REFAULTED_BYTES = HINTS + 4
-"""Returned pages that were found resident again, each counted once for each time that it was looked for and found.
+"""Returned pages that were there again, each counted once for each time that it was returned.
 
-A page that was returned, touched and returned again between two looks is counted once or not at all, so this is the
-least that was touched again. Memory that was discarded without having been there is none of it, nor is what was not
-checked: of that nobody knows whether it was returned.
+Whether they are is looked for now and then; and a page that is returned anew before that is known to have been there.
+Memory that was discarded without having been there is none of it, nor is what was not checked: of that nobody knows
+whether it was returned. A large piece that was only weighed and was not all there counts for nothing.
 """
 
 WORD_NAMES = (

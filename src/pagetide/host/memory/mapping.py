@@ -12,7 +12,7 @@ from pagetide.host.memory.block_states import BlockNotes, FileOfRegion
 from pagetide.host.memory.discard import piece_bytes
 from pagetide.host.memory.file_window import FileWindow
 from pagetide.host.memory.huge_pages import book_bytes, huge_page_bytes
-from pagetide.host.memory.presence import ROOM_BYTES
+from pagetide.host.memory.presence import ROOM_BYTES, room_after, take_again
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 
@@ -66,12 +66,16 @@ class Mapping(NamedTuple):
         foreign_fds.close(self.fd)
 
     def take_refaulted_pages(self, start: int) -> int:
-        """Those of the piece that begins with this page, each once; -1 if nothing was returned there."""
+        """Those of the piece that begins with this page, each once; -1 if nothing was returned there.
+
+        With the first piece come those of all the region that were returned anew before they were looked for.
+        """
+        again = int(take_again(room_after(self.marks_address, self.shared.size_bytes))) if start == 0 else 0
         marks_bytes = _marks_bytes(self.shared.size_bytes)
         marks = np.ctypeslib.as_array((ctypes.c_uint8 * marks_bytes).from_address(self.marks_address))
         some = marks[start // 8 : (start + LOOK_PAGES) // 8]
         if not some.any():
-            return -1
+            return again or -1
         pages = min(LOOK_PAGES, self.pages - start)
         told = linux.mincore(self.window.address + start * PAGE_SIZE_BYTES, pages * PAGE_SIZE_BYTES)
         resident = np.packbits(np.frombuffer(told, np.uint8) & 1, bitorder="little")
@@ -79,7 +83,7 @@ class Mapping(NamedTuple):
         some[: len(resident)] &= ~back
         found = np.flatnonzero(np.unpackbits(back, bitorder="little"))
         self.notes.came_back(found + start)
-        return len(found)
+        return len(found) + again
 
     @property
     def is_told_at_once(self) -> bool:

@@ -34,7 +34,9 @@ _STATX_BYTES = 256
 STATX_ROOM_BYTES = _STATX_BYTES + 8
 """Room that `allocated_bytes` needs."""
 
-ROOM_BYTES = _STATX_AT + STATX_ROOM_BYTES
+_AGAIN_AT = _STATX_AT + STATX_ROOM_BYTES  # pages that were returned and there again when they were returned anew
+
+ROOM_BYTES = _AGAIN_AT + 8
 """Room that the others need."""
 
 LARGE_BYTES = 1 << 20
@@ -164,18 +166,56 @@ def mark_pages(marks: int, first: int, end: int, value: int) -> None:
 
 
 @kernel
-def mark_data(fd: int, offset_bytes: int, length_bytes: int, marks: int, first: int) -> None:
-    """Set the bits of those pages of this stretch that are data; its first page is the page `first` of the marks."""
+def marked_pages(marks: int, first: int, end: int) -> int:
+    """How many of the pages, or blocks, `first … end` have their bit set in the words at an address."""
+    count: int = 0
+    for word in range(first >> 6, (end - 1 >> 6) + 1):
+        bits = page_bits(word, first, end) & load_i64(marks + (word << 3))
+        # the sum of ever larger groups of bits (H. S. Warren, Hacker's Delight, 5-1); the sign bit goes with the masks
+        bits = bits - (bits >> 1 & 0x5555555555555555)
+        bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333)
+        bits = bits + (bits >> 4) & 0x0F0F0F0F0F0F0F0F
+        bits += bits >> 8
+        bits += bits >> 16
+        count += bits + (bits >> 32) & 0x7F
+    return count
+
+
+@kernel
+def mark_data(fd: int, offset_bytes: int, length_bytes: int, marks: int, first: int) -> int:
+    """Set the bits of those pages of this stretch that are data; its first page is the page `first` of the marks.
+
+    Returns:
+        How many of them had theirs already.
+    """
+    again: int = 0
     if fd < 0:
-        return
+        return again
     end = offset_bytes + length_bytes
     position = offset_bytes
     while position < end:
         data = _lseek(int(fd), int(position), _SEEK_DATA)
         if data < 0 or data >= end:
-            return
+            return again
         position = min(_lseek(int(fd), int(data), _SEEK_HOLE), end)
         if position <= data:
-            return
+            return again
         page = first + (data - offset_bytes >> PAGE_SHIFT)
-        mark_pages(marks, page, page + (position - data >> PAGE_SHIFT), 1)
+        beyond = page + (position - data >> PAGE_SHIFT)
+        again += marked_pages(marks, page, beyond)
+        mark_pages(marks, page, beyond, 1)
+    return again
+
+
+@kernel
+def note_again(room: int, pages: int) -> None:
+    """So many pages were marked as returned, and there all the same when they were returned anew."""
+    store_i64(room + _AGAIN_AT, load_i64(room + _AGAIN_AT) + pages)
+
+
+@kernel
+def take_again(room: int) -> int:
+    """How many those were since this was asked last."""
+    pages = load_i64(room + _AGAIN_AT)
+    store_i64(room + _AGAIN_AT, 0)
+    return pages
