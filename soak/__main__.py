@@ -71,12 +71,14 @@ class Soak:
         """Give the part with the least time a slice, until the time is over."""
         save(self.state, self._folder)
         while time.monotonic() < until_s:
-            able = [part for part in self.parts if self._failed[part.name] < _FAILURES_MAX]
-            able = [part for part in able if part.name not in self._out_of_time]
+            able = [part for part in self.parts if self._is_able(part)]
             if not able:
                 break
             part = min(able, key=lambda part: self._done(part).seconds)
             self._slice(part, until_s)
+
+    def _is_able(self, part: Part) -> bool:
+        return part.name not in self._out_of_time and self._failed[part.name] < _FAILURES_MAX
 
     def _done(self, part: Part) -> Done:
         return self.state.parts.setdefault(part.name, Done())

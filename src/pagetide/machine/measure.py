@@ -179,7 +179,7 @@ def bursts(spans: list[Span], series: Series, rest_bytes: int = 0) -> list[Burst
     floor = int(series.resident_bytes.argmin())
     more_used_bytes = np.maximum(series.used_bytes - series.used_bytes[floor], 0)
     floor_bytes = series.resident_bytes[floor] + more_used_bytes
-    ends_s = [span.eat_start_s for span in spans[1:]] + [float("inf")]
+    ends_s = _ends_s(spans)
     return [_burst(span, end_s, series, floor_bytes, rest_bytes) for span, end_s in zip(spans, ends_s, strict=True)]
 
 
@@ -220,9 +220,14 @@ def still_used_bytes(samples: Samples, bursts: Sequence[Burst]) -> list[int]:
         return [0] * len(bursts)
     t_s, used = np.array(samples.t_s), np.array(samples.guest_used_bytes, np.int64)
     floor_bytes = int(used[np.argmin(samples.host_resident_bytes)])
-    ends_s = [burst.eat_start_s for burst in bursts[1:]] + [float("inf")]
-    after = [used[(t_s >= burst.free_end_s) & (t_s < end_s)] for burst, end_s in zip(bursts, ends_s, strict=True)]
+    pairs = zip(bursts, _ends_s(bursts), strict=True)
+    after = [used[(t_s >= burst.free_end_s) & (t_s < end_s)] for burst, end_s in pairs]
     return [max(0, int(some.min()) - floor_bytes) if len(some) else 0 for some in after]
+
+
+def _ends_s(bursts: Sequence[Span | Burst]) -> list[float]:
+    """When each burst is over: as the next one begins to eat."""
+    return [burst.eat_start_s for burst in bursts[1:]] + [float("inf")]
 
 
 def _crossed_s(t_s: npt.NDArray[np.float64], above_bytes: npt.NDArray[np.float64], index: int) -> float:
