@@ -106,10 +106,11 @@ class ExploredMachine:
         file = place.module.removeprefix("pagetide.")
         names = [file, "guest.vcpu", "memory.region_map"]
         names += ["guest.allocator.buddy", "guest.allocator.pcp", "guest.allocator.page_alloc"]
-        names += ["host.memory.discard", "host.device.taking", *explorer_rings.MODULES, *explorer_steps.MODULES]
+        names += ["host.memory.pieces", "host.memory.discard", "host.device.taking"]
+        names += [*explorer_rings.MODULES, *explorer_steps.MODULES]
         names += ["guest.driver.inflate", "guest.balloon_worker"] if self.balloons else []
         modules = dict(zip(names, world.load(*names), strict=True))
-        vars(modules["host.memory.discard"])["punch_hole"] = self._punch_hole
+        vars(modules["host.memory.pieces"])["punch_hole"] = self._punch_hole
         self.run_operations = modules["guest.vcpu"].run_operations
         self.take_batch, self.recover = modules["host.device.taking"].take_batch, modules["host.device.taking"].recover
         self.frames = scenario.nr_pages >> FRAME_ORDER

@@ -6,7 +6,7 @@ since). So it takes 256 bytes a MiB, and none for what was never touched. Of a f
 2 MiB are still one: a touch brought all of it, and none of it was discarded since.
 
 Kernels find it by its address, as they find real memory. In a region map its descriptor is the negated address: the
-kernels of host/memory/discard.py, which punch a descriptor, then call `punch_metadata` instead of fallocate(2).
+kernels of host/memory/pieces.py, which punch a descriptor, then call `punch_metadata` instead of fallocate(2).
 
 Words have 32 bits in use: the sign of a 64-bit word would need care.
 """

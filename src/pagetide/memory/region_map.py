@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagetide.atomics import load_u8
-from pagetide.jit import kernel
+from pagetide.jit import inline_kernel, kernel
 from pagetide.units import PAGE_SIZE_BYTES
 
 REGION_GPA = 0
@@ -105,7 +105,7 @@ def linear_address(table: npt.NDArray[np.int64], row: int, gpa: int, length_byte
     return int(table[row, REGION_ADDRESS] + into_bytes) if length_bytes <= table[row, REGION_BYTES] - into_bytes else -1
 
 
-@kernel
+@inline_kernel
 def region_at(table: npt.NDArray[np.int64], row: int, gpa: int) -> int:
     """Row of the region that holds an address, or -1; it is most likely this row, whatever that is, or the next."""
     for here in range(max(row, 0), min(row + 2, table.shape[0])):

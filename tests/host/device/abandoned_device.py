@@ -14,7 +14,7 @@ from pagetide.host.device import inflight_memory
 from pagetide.host.device.balloon import BalloonDevice
 from pagetide.host.device.inflight_memory import InflightMemory
 from pagetide.host.device.queues import element
-from pagetide.host.memory import discard
+from pagetide.host.memory import pieces
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.virtio.split_ring import device as ring_device
@@ -25,7 +25,7 @@ from tests.host.guest_ring import GuestRing
 _STEPS = {
     inflight: ("store_u16", "store_i64", "store_u16_release"),
     ring_device: ("store_u16", "store_u32", "store_u16_release"),
-    discard: ("punch_hole",),
+    pieces: ("punch_hole",),
 }
 
 

@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import numpy.typing as npt
 
 from pagetide import linux
 from pagetide.host.memory.discard import punch_ranges
@@ -12,6 +13,14 @@ from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, 
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 
 PAGE = 4096
+
+
+def ranges_of(*rows: tuple[int, int, int]) -> npt.NDArray[np.int64]:
+    """Ranges as kernels take them: of each the first address, the end and the region."""
+    ranges = np.zeros((len(rows), RANGE_COLUMNS), np.int64)
+    for index, row in enumerate(rows):
+        ranges[index, [RANGE_START, RANGE_END, RANGE_REGION]] = row
+    return ranges
 
 
 class FileGuest:
@@ -37,8 +46,7 @@ class FileGuest:
 
     def punch(self, gpa: int, size_bytes: int, *, region: int, verify: bool = True) -> int:
         """Discard a range of a region as a report would; regions are counted by address. The errno if that failed."""
-        ranges = np.zeros((1, RANGE_COLUMNS), np.int64)
-        ranges[0, [RANGE_START, RANGE_END, RANGE_REGION]] = gpa, gpa + size_bytes, region
+        ranges = ranges_of((gpa, gpa + size_bytes, region))
         return punch_ranges(self.memory.region_map.table, ranges, 1, int(verify), self.ledger.words)
 
     def close(self) -> None:

@@ -16,13 +16,22 @@ from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.ledger import Ledger
 from pagetide.host.memory.presence import gone_bytes, mark_pages
 from pagetide.host.memory.punch import punch_hole
-from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_REGION, RANGE_START, reported_ranges, sort_ranges
+from pagetide.host.memory.ranges import (
+    RANGE_COLUMNS,
+    RANGE_END,
+    RANGE_REGION,
+    RANGE_START,
+    reported_ranges,
+    sort_ranges,
+)
 from pagetide.huge_tmpfs import huge_tmpfs_file
 from pagetide.memory.region_map import WHOLE, Region, RegionMap
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
+from tests.host.memory.file_guest import ranges_of
 
 PAGE = 4096
 WRITE = 2
+_F_SEAL_FUTURE_WRITE = 0x10  # include/uapi/linux/fcntl.h; forbids punching, too, and may be set while it is mapped
 
 
 class Descriptor(NamedTuple):
@@ -135,6 +144,30 @@ def test_a_file_that_refuses_is_counted_as_failed(memory: int) -> None:
     assert len(resident_pages(memory, 64 * PAGE)) == 64
 
 
+def test_one_file_that_refuses_keeps_nothing_of_the_others_from_going(memory: int) -> None:
+    """A report of large and small blocks in two files, one of them sealed: of the other all goes, and all is told."""
+    other, large = os.memfd_create("test-other"), 2 << 20
+    os.ftruncate(other, 2 * large)
+    fill(other, 2 * large // PAGE)
+    guest, ledger = GuestMemory(), Ledger()
+    guest.add(MemoryRegion(0, 2 * large, 0, 0), other)
+    guest.add(MemoryRegion(2 * large, 64 * PAGE, 0, 0), os.dup(memory))
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
+    pages = range(0, 32, 2)
+    blocks = [Descriptor(gpa + page * PAGE, PAGE) for page in pages for gpa in (0, 2 * large)]
+    assert report(guest.region_map, [*blocks, Descriptor(large, large)], ledger) == errno.EPERM
+    told = ledger.snapshot()
+    assert told["punches"] == 2 * len(pages) + 1
+    assert ledger.skipped_bytes()["failed"] == len(pages) * PAGE
+    gone_pages = len(pages) + large // PAGE
+    assert {told[f"{what}_bytes"] for what in ("discarded", "checked", "verified", "returned")} == {gone_pages * PAGE}
+    assert os.fstat(other).st_blocks * 512 == 2 * large - gone_pages * PAGE
+    assert len(resident_pages(memory, 64 * PAGE)) == 64
+    fill(other, 2 * large // PAGE)
+    assert guest.take_refaulted_bytes() == gone_pages * PAGE
+    guest.close()
+
+
 def test_a_region_at_an_odd_place_in_its_file_is_unaligned(memory: int) -> None:
     """A page of the guest that is no page of the file cannot be discarded whole."""
     ledger = Ledger()
@@ -176,9 +209,10 @@ def test_a_file_that_cannot_tell_is_not_counted_as_checked() -> None:
 @settings(max_examples=40)
 def test_ranges_are_sorted_whole(starts: list[int]) -> None:
     """Sorting orders ranges by their start and keeps each row together."""
-    ranges = np.array([(start, start + 1, start % 7) for start in starts], dtype=np.int64).reshape(-1, RANGE_COLUMNS)
+    ranges = ranges_of(*((start, start + 1, start % 7) for start in starts))
     sort_ranges(ranges, len(starts))
     assert ranges[:, RANGE_START].tolist() == sorted(starts)
+    assert ranges[:, RANGE_END].tolist() == [start + 1 for start in sorted(starts)]
     assert ranges[:, RANGE_REGION].tolist() == [start % 7 for start in sorted(starts)]
 
 

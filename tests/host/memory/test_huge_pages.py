@@ -16,7 +16,7 @@ from pagetide.host.memory.discard import punch_next
 from pagetide.host.memory.guest_memory import GuestMemory
 from pagetide.host.memory.huge_pages import close_books, huge_page_bytes, take_back
 from pagetide.host.memory.ledger import Ledger
-from pagetide.host.memory.ranges import RANGE_COLUMNS, RANGE_END, RANGE_REGION, RANGE_START
+from pagetide.host.memory.ranges import RANGE_END, RANGE_START
 from pagetide.memory.guest_ram import GuestRam
 from pagetide.memory.region_map import WHOLE
 from pagetide.memory.residency import resident_bytes
@@ -24,6 +24,7 @@ from pagetide.virtio.balloon import Feature, Queue
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 from tests.host.device.queue_rig import QueueRig
 from tests.host.guest_ring import GPA, PAGE
+from tests.host.memory.file_guest import ranges_of
 from tests.needed import lacking
 
 pytestmark = pytest.mark.xdist_group("huge pages")
@@ -57,17 +58,13 @@ class Huge:
 
     def name(self, start: int, end: int, *, keep: bool) -> None:
         """Inflate (`keep`) or report the pages `start … end` of the region."""
-        ranges = np.zeros((1, RANGE_COLUMNS), np.int64)
-        ranges[0, RANGE_START], ranges[0, RANGE_END] = AT + start * PAGE, AT + end * PAGE
+        ranges = ranges_of((AT + start * PAGE, AT + end * PAGE, 0))
         while ranges[0, RANGE_START] < ranges[0, RANGE_END]:
             assert punch_next(self.memory.region_map.table, ranges, 0, WHOLE, int(keep), 1, self.ledger.words) == 0
 
     def deflate(self, pages: range) -> None:
         """Give pages back to the guest."""
-        ranges = np.zeros((len(pages), RANGE_COLUMNS), np.int64)
-        ranges[:, RANGE_START] = AT + np.array(pages) * PAGE
-        ranges[:, RANGE_END] = ranges[:, RANGE_START] + PAGE
-        ranges[:, RANGE_REGION] = 0
+        ranges = ranges_of(*((AT + page * PAGE, AT + (page + 1) * PAGE, 0) for page in pages))
         take_back(self.memory.region_map.table, ranges, len(pages))
 
     def told(self, *names: str) -> list[int]:
@@ -253,7 +250,7 @@ def test_who_need_not_tell_uses_pages_before_it_asks(reported: bool, features: i
     with ballooned.rigs:
         ballooned.use(3)
         if reported:
-            ranges = np.array([[AT + (UNIT - 1) * PAGE, AT + UNIT * PAGE, 0]], np.int64)
+            ranges = ranges_of((AT + (UNIT - 1) * PAGE, AT + UNIT * PAGE, 0))
             regions = ballooned.rig.memory.region_map.table
             assert punch_next(regions, ranges, 0, WHOLE, 0, 1, Ledger().words) == 0
         else:
@@ -292,7 +289,7 @@ def test_halves_of_a_page_of_a_gib_are_joined() -> None:
         ctypes.memset(memory.address_of(AT, 8), 1, 8)
         assert resident_bytes(fd) == gib
         for number, gone in enumerate((0, gib)):
-            ranges = np.array([[AT + number * half * PAGE, AT + (number + 1) * half * PAGE, 0]], np.int64)
+            ranges = ranges_of((AT + number * half * PAGE, AT + (number + 1) * half * PAGE, 0))
             while ranges[0, RANGE_START] < ranges[0, RANGE_END]:
                 assert punch_next(memory.region_map.table, ranges, 0, WHOLE, 1, 1, ledger.words) == 0
             assert resident_bytes(fd) == gib - gone
@@ -327,7 +324,7 @@ def test_a_part_of_a_transparent_huge_page_behind_a_memfd_goes_alone() -> None:
         memory, ledger = GuestMemory(), Ledger()
         memory.add(MemoryRegion(AT, 2 * HUGE, AT, 0), os.dup(ram.fd))
         for start, end in ((7, 8), (100, 300), (UNIT, 2 * UNIT)):
-            ranges = np.array([[AT + start * PAGE, AT + end * PAGE, 0]], np.int64)
+            ranges = ranges_of((AT + start * PAGE, AT + end * PAGE, 0))
             while ranges[0, RANGE_START] < ranges[0, RANGE_END]:
                 assert punch_next(memory.region_map.table, ranges, 0, WHOLE, 1, 1, ledger.words) == 0
         told = ledger.snapshot()
@@ -347,7 +344,7 @@ def test_a_part_of_a_huge_page_of_tmpfs_goes_alone() -> None:
         memory = GuestMemory()
         memory.add(MemoryRegion(AT, 2 * HUGE, AT, 0), os.dup(ram.fd))
         ledger = Ledger()
-        ranges = np.array([[AT + PAGE, AT + HUGE - PAGE, 0]], np.int64)
+        ranges = ranges_of((AT + PAGE, AT + HUGE - PAGE, 0))
         while ranges[0, RANGE_START] < ranges[0, RANGE_END]:
             assert punch_next(memory.region_map.table, ranges, 0, WHOLE, 1, 1, ledger.words) == 0
         told = ledger.snapshot()

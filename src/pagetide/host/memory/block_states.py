@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pagetide.host.memory.page_map import HELD, NEVER, PARTIAL, REFAULTED, RETURNED, UNKNOWN, MapPiece
 from pagetide.host.memory.presence import ROOM_BYTES, held_bytes, mark_pages, marked_pages, room_after
-from pagetide.jit import kernel
+from pagetide.jit import inline_kernel, kernel
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SHIFT
 from pagetide.virtio.vhost_user.payloads import MemoryRegion
 
@@ -198,7 +198,7 @@ def _find_states(
         notes[block] = note | (_WAS_HELD if marked != 0 else 0)
 
 
-@kernel
+@inline_kernel
 def note_discarded(room: int, gpa: int, into_bytes: int, length_bytes: int) -> None:
     """Note that something was discarded of the blocks of this stretch, a bit each, behind the room of the region."""
     start = gpa % HUGE_PAGE_BYTES + into_bytes

@@ -9,9 +9,9 @@ import numpy as np
 
 from pagetide import foreign_fds, linux
 from pagetide.host.memory.block_states import BlockNotes, FileOfRegion
-from pagetide.host.memory.discard import piece_bytes
 from pagetide.host.memory.file_window import FileWindow
 from pagetide.host.memory.huge_pages import book_bytes, huge_page_bytes
+from pagetide.host.memory.pieces import piece_bytes
 from pagetide.host.memory.presence import ROOM_BYTES, room_after, take_again
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.vhost_user.payloads import MemoryRegion

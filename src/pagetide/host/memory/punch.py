@@ -3,7 +3,7 @@
 import errno as errors
 
 from pagetide.atomics import errno
-from pagetide.jit import external, int32, int64, kernel
+from pagetide.jit import external, inline_kernel, int32, int64
 from pagetide.memory.metadata import punch_metadata
 
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, include/uapi/linux/falloc.h
@@ -13,7 +13,7 @@ _EINTR = errors.EINTR
 _fallocate = external("fallocate", int32, int32, int32, int64, int64)
 
 
-@kernel
+@inline_kernel
 def punch_hole(fd: int, offset_bytes: int, length_bytes: int) -> int:
     """Punch one hole; 0, or the errno of fallocate(2). Interrupted calls are repeated, up to a hundred times.
 

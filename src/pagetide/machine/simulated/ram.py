@@ -1,8 +1,8 @@
 """The memory of a simulated guest: addresses that are real, and pages of which only the metadata is kept."""
 
 from pagetide import linux
-from pagetide.host.memory.discard import piece_bytes
 from pagetide.host.memory.mapping import GuestMemoryError
+from pagetide.host.memory.pieces import piece_bytes
 from pagetide.memory.metadata import MetadataFile
 from pagetide.memory.region_map import REGION_FD, Region, RegionMap
 from pagetide.units import HUGE_PAGE_BYTES, PAGE_SIZE_BYTES

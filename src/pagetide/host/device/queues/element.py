@@ -118,9 +118,10 @@ def begin_element(
     progress[VERIFY] = verify
     progress[DEALT_BYTES] = 0
     progress[GONE_BYTES] = 0
-    progress[NAMED_BYTES] = 0
+    named_bytes: int = 0
     for index in range(count):
-        progress[NAMED_BYTES] += lengths[index]
+        named_bytes += lengths[index]
+    progress[NAMED_BYTES] = named_bytes
     ring[UNDER_WAY] = 1
 
 

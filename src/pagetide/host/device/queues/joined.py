@@ -25,10 +25,12 @@ from pagetide.host.device.queues.element import (
     REPORTING,
     VERIFY,
 )
-from pagetide.host.memory.discard import PIECE_BYTES, punch_next
+from pagetide.host.memory.discard import punch_together
+from pagetide.host.memory.ledger import PUNCHES
+from pagetide.host.memory.pieces import PIECE_BYTES
 from pagetide.host.memory.ranges import RANGE_END, RANGE_REGION, RANGE_START, join_adjacent
 from pagetide.jit import kernel
-from pagetide.memory.region_map import REGION_UNIT, WHOLE
+from pagetide.memory.region_map import REGION_UNIT
 from pagetide.units import PAGE_SIZE_BYTES
 from pagetide.virtio.split_ring.device import POPPED_HEAD, UNDER_WAY, push_used
 
@@ -99,12 +101,11 @@ def finish_joined(
     count, verify = progress[JOINED_RANGES], progress[JOINED_VERIFY]
     if progress[JOINED] > 1:
         count = join_adjacent(ranges, count)
-    for index in range(count):
-        while ranges[index, RANGE_START] < ranges[index, RANGE_END]:
-            failure = punch_next(regions, ranges, index, WHOLE, 0, verify, ledger)
-            if failure != 0:
-                control[FAILURE] = failure
-            control[PUNCHES_LEFT] -= 1
+    punches = ledger[PUNCHES]
+    failure = punch_together(regions, ranges, count, verify, ledger)
+    if failure != 0:
+        control[FAILURE] = failure
+    control[PUNCHES_LEFT] -= ledger[PUNCHES] - punches
     control[BYTES_LEFT] -= progress[JOINED_BYTES]
     for place in range(progress[JOINED]):
         push_used(ring, progress[HEADS + place], 0)  # nothing was written, as every device has it
