@@ -24,6 +24,7 @@ FLOORS = (
         "detached_mount",
         "huge_tmpfs",
         "jit",
+        "kernel_cache",
         "atomics",
         "bus_error",
         "foreign_fds",
@@ -105,7 +106,7 @@ def violations(source: str, module: str) -> list[str]:
         found += [f"{module} is protocol and imports {name}" for name in sorted(outside & IO)]
     if room in {"guest", "virtio"} and module != TRANSPORT:
         found += [f"{module} asks for the time: it imports {name}" for name in sorted(outside & CLOCKS)]
-    if room not in {"jit", "atomics", "bus_error", "foreign_fds", "views", "whole_file"}:
+    if room not in {"jit", "kernel_cache", "atomics", "bus_error", "foreign_fds", "views", "whole_file"}:
         found += [f"{module} imports {name}, not pagetide.jit" for name in sorted(outside & COMPILER)]
     return found
 

@@ -1,9 +1,8 @@
 """The one decorator that compiles kernels.
 
 A kernel is a plain function over integers and arrays. `@kernel` compiles it with numba: it holds no reference counts
-(`_nrt=False`; with them, a call between kernels costs eight times as much), releases the GIL, and is cached on disk.
-numba notices a changed file only for the functions in that file, so the cache's folder is named after a hash of every
-file of the package with kernels, or with what they are compiled from.
+(`_nrt=False`; with them, a call between kernels costs eight times as much), releases the GIL, and is kept on disk
+(kernel_cache.py).
 
 With `NUMBA_DISABLE_JIT=1` kernels run as plain Python.
 
@@ -11,90 +10,23 @@ Addresses and values are int64 throughout: numba turns a mix of int64 and uint64
 """
 
 import ctypes
-import hashlib
-import os
-import re
-import shutil
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numba
-from llvmlite import binding
 from numba import types
 from numba.core import event
 
-_names: list[str] = []
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from pagetide.kernel_cache import have_kernels_kept
 
-_PACKAGE = Path(__file__).parent
-_IMPORTED = re.compile(rb"^\s*from pagetide\.([\w.]+) import", re.MULTILINE)
-_COMPILED = re.compile(rb"@(inline_)?kernel|@intrinsic")
-_STALE_AFTER_S = 14 * 24 * 3600
-_FOLDERS_MAX = 16
-_IN_USE_S = 2 * 3600
-"""A folder that was used so lately stays, however many there are: somebody may be compiling into it."""
-
-
-def source_key(package: Path = _PACKAGE) -> str:
-    """Hash of the package's files that hold kernels, and of all they import: constants are compiled in."""
-    sources = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
-    hashed = [path for path, source in sources.items() if _COMPILED.search(source)]
-    for path in hashed:  # it grows
-        for name in _IMPORTED.findall(sources[path]):
-            imported = package.joinpath(*name.decode().split(".")).with_suffix(".py")
-            if imported in sources and imported not in hashed:
-                hashed.append(imported)
-    digest = hashlib.sha256()
-    for path in sorted(hashed):
-        digest.update(str(path.relative_to(package)).encode() + b"\0" + sources[path] + b"\0")
-    return digest.hexdigest()[:16]
-
-
-def _cache_folder() -> Path:
-    """The folder for this package's compiled kernels, made if need be; those of old sources are removed."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pagetide"
-    folder = base / f"kernels-{source_key()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        os.utime(folder)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"pagetide-{os.getuid()}-{folder.name}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # what is in there gets executed
-            folder = Path(tempfile.mkdtemp(prefix="pagetide-"))
-    else:
-        _remove_others(base, folder)
-    return folder
-
-
-def _remove_others(base: Path, own: Path) -> None:
-    """Remove what nobody has used for long, and beyond so many all but what is in use.
-
-    Whoever still runs on what is removed has its kernels in memory, and numba makes the folder anew for further ones.
-    """
-    used_s: dict[Path, float] = {}
-    for other in base.glob("kernels-*"):
-        with suppress(OSError):  # another process may be removing it
-            used_s[other] = time.time() - other.stat().st_mtime
-    used_s.pop(own, None)
-    for number, other in enumerate(sorted(used_s, key=used_s.__getitem__), 2):
-        if used_s[other] > (_STALE_AFTER_S if number <= _FOLDERS_MAX else _IN_USE_S):
-            shutil.rmtree(other, ignore_errors=True)
-
-
-CACHE_FOLDER = _cache_folder()
-"""Where compiled kernels are kept; numba makes a folder below it for each of our source folders."""
-
-# numba reads the variable when it is imported, which may have happened, and again whenever a NUMBA variable changes.
-os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = str(CACHE_FOLDER)
+have_kernels_kept()
 
 JIT_DISABLED: bool = bool(numba.config.DISABLE_JIT)
 """Whether kernels run as plain Python."""
+
+_names: list[str] = []
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def kernel(function: _Function) -> _Function:
@@ -152,23 +84,6 @@ def telling_compiled(tell: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         event.unregister("numba:compile", listener)
-
-
-def is_compiled(step: str) -> bool:
-    """Whether all kernels of a step were compiled for this processor, as `mark_compiled` was told."""
-    return JIT_DISABLED or _mark_of(step).exists()
-
-
-def mark_compiled(step: str) -> None:
-    """Keep that all kernels of a step, whatever the caller means by it, are in the cache."""
-    _mark_of(step).touch()
-
-
-def _mark_of(step: str) -> Path:
-    """Named after all by which numba tells kernels apart: where their source is, and what compiled them for what."""
-    place = hashlib.sha256(str(_PACKAGE).encode()).hexdigest()[:8]
-    python, processor = sys.implementation.cache_tag, binding.get_host_cpu_name()
-    return CACHE_FOLDER / f"{step}-{place}-{python}-{numba.__version__}-{processor}.compiled"
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pagetide import jit
+from pagetide import kernel_cache
 from pagetide.machine.kernels.ahead import compile_kernels
 
 pytestmark = pytest.mark.jit
@@ -16,9 +16,9 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache without kernels, here and for processes that are started."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    folder = tmp_path / "pagetide" / jit.CACHE_FOLDER.name
+    folder = tmp_path / "pagetide" / kernel_cache.CACHE_FOLDER.name
     folder.mkdir(parents=True)
-    monkeypatch.setattr(jit, "CACHE_FOLDER", folder)
+    monkeypatch.setattr(kernel_cache, "CACHE_FOLDER", folder)
     return folder
 
 
@@ -43,4 +43,4 @@ def test_what_is_compiled_is_told_and_is_there_the_next_time(
 def test_a_step_that_breaks_is_not_done(empty_cache: Path) -> None:
     """It is said, and tried again the next time."""
     assert not compile_kernels([["nothing of this name"]], lambda _: None)
-    assert not jit.is_compiled("nothing of this name")
+    assert not kernel_cache.is_compiled("nothing of this name")

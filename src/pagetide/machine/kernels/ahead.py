@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from pagetide.jit import JIT_DISABLED, is_compiled, kernel_names, telling_compiled
+from pagetide.jit import JIT_DISABLED, kernel_names, telling_compiled
+from pagetide.kernel_cache import is_compiled
 
 SIMULATED = (("guest",), ("host", "simulated"))
 """What a simulated machine needs: the steps of each of the processes that compile."""
@@ -100,3 +101,13 @@ def _watch(processes: Sequence["subprocess.Popen[bytes]"], tell: Callable[[str],
                     what, name = line.decode().split()
                     (progress.known if what == KNOWN else progress.done).add(name)
             progress.show()
+
+
+def _tell(line: str) -> None:
+    """Over the line before on a terminal."""
+    sys.stdout.write(f"\r\033[K{line}" if sys.stdout.isatty() else f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(0 if compile_kernels(ALL, _tell) else 1)

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from pagetide.guest.reporting.registry import DESIGNS
-from pagetide.jit import kernel_names, mark_compiled, telling_compiled
+from pagetide.jit import kernel_names, telling_compiled
+from pagetide.kernel_cache import mark_compiled
 from pagetide.machine.config import RAM_BYTES_MIN, RunConfig
 from pagetide.machine.costs import read_costs
 from pagetide.machine.kernels.ahead import DONE, KNOWN

@@ -1,6 +1,7 @@
-"""The decorator: what kernels are compiled to, and when an earlier compilation is used again."""
+"""Where compiled kernels are kept, and when an earlier compilation is used again."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -10,90 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numba
-import numpy as np
-import numpy.typing as npt
 import pytest
 
-from pagetide import jit
-from pagetide.jit import CACHE_FOLDER, inline_kernel, kernel, source_key
-from pagetide.machine.live.guest_warm_up import warm_up_guest
-from pagetide.machine.live.host_warm_up import warm_up_host
+from pagetide import kernel_cache
+from pagetide.kernel_cache import KernelLocator, source_key
 
 pytestmark = pytest.mark.slow
 
 DAY_S = 24 * 3600
 KERNELS = "from pagetide.jit import kernel\n@kernel\ndef f(a):\n    return a\n"
-
-
-@kernel
-def total(values: npt.NDArray[np.int64], start: int) -> int:
-    """A sum, by calls with an array from one kernel to another."""
-    return 0 if start >= len(values) else values[start] + total_from(values, start + 1)
-
-
-@kernel
-def total_from(values: npt.NDArray[np.int64], start: int) -> int:
-    """The sum of the rest."""
-    rest = 0
-    for index in range(start, len(values)):
-        rest += values[index]
-    return rest
-
-
-def test_a_kernel_computes_what_its_python_says() -> None:
-    """Compiled or not, the answer is the same."""
-    assert total(np.arange(100), 1) == sum(range(1, 100))
-
-
-@inline_kernel
-def count_up(values: Any, at: int) -> Any:
-    """Add one to a value; what it was."""
-    values[at] += 1
-    return values[at] - 1
-
-
-@kernel
-def total_counted_up(values: Any) -> int:
-    """A sum of what another kernel answers, whose body it has."""
-    sum_ = 0
-    for at in range(len(values)):
-        sum_ += count_up(values, at)
-    return sum_
-
-
-def test_an_inlined_kernel_computes_what_its_python_says() -> None:
-    """Compiled or not, the answer is the same, and what was written is there."""
-    values = np.arange(100)
-    assert total_counted_up(values) == sum(range(100))
-    assert list(values) == list(range(1, 101))
-
-
-@pytest.mark.jit
-def test_no_kernel_counts_references() -> None:
-    """No compiled kernel, of the guest, the host or those that other tests left in the cache, refers to NRT_incref."""
-    warm_up_guest()
-    warm_up_host()
-    compiled = list(CACHE_FOLDER.rglob("*.nbc"))
-    assert len(compiled) >= 20
-    assert [path.name for path in compiled if b"NRT_incref" in path.read_bytes()] == []
-
-
-@pytest.mark.jit
-def test_without_the_decorator_references_are_counted(tmp_path: Path) -> None:
-    """The control of the test above: the same code, compiled with numba's own decorator, does refer to it."""
-    source = Path(__file__).read_text()
-    start, end = source.index("@kernel\ndef total"), source.index("def test_a_kernel")
-    plain = (
-        source[start:end]
-        .replace("@kernel", "@numba.njit(nogil=True, cache=True)")
-        .replace("npt.NDArray[np.int64]", "object")
-    )
-    (tmp_path / "plain.py").write_text(f"import numba\nimport numpy as np\n{plain}\nassert total(np.arange(100), 1)")
-    subprocess.run(
-        [sys.executable, "plain.py"], cwd=tmp_path, env=os.environ | {"NUMBA_CACHE_DIR": "cache"}, check=True
-    )
-    compiled = list(tmp_path.rglob("*.nbc"))
-    assert any(b"NRT_incref" in path.read_bytes() for path in compiled)
 
 
 @pytest.fixture
@@ -172,7 +98,7 @@ def made(folder: Path, days_ago: float) -> Path:
 
 def test_the_cache_is_the_users_and_named_after_the_sources(cache: Path) -> None:
     """The folder is made below XDG_CACHE_HOME, and carries the key."""
-    folder = jit._cache_folder()
+    folder = kernel_cache._cache_folder()
     assert folder == cache / f"kernels-{source_key()}"
     assert folder.is_dir()
 
@@ -180,7 +106,7 @@ def test_the_cache_is_the_users_and_named_after_the_sources(cache: Path) -> None
 def test_stale_folders_are_removed(cache: Path) -> None:
     """Kernels of other sources that nobody used for two weeks go; recent ones and all else stay."""
     stale, recent, other = made(cache / "kernels-1", 15), made(cache / "kernels-2", 13), made(cache / "results", 99)
-    jit._cache_folder()
+    kernel_cache._cache_folder()
     assert (stale.exists(), recent.exists(), other.exists()) == (False, True, True)
 
 
@@ -189,12 +115,12 @@ def test_of_many_folders_those_used_last_stay(cache: Path) -> None:
     made(cache / f"kernels-{source_key()}", 0)
     lately = [made(cache / f"kernels-{number}", 0.01) for number in range(3)]
     older = [made(cache / f"kernels-{number}", number / 2) for number in range(3, 20)]
-    jit._cache_folder()
+    kernel_cache._cache_folder()
     assert all(folder.exists() for folder in lately)
     assert [folder.exists() for folder in older] == [True] * 12 + [False] * 5
     for number in range(20, 40):
         made(cache / f"kernels-{number}", 0.02)
-    jit._cache_folder()
+    kernel_cache._cache_folder()
     assert [folder.exists() for folder in older] == [False] * 17
     assert len(list(cache.iterdir())) == 1 + 3 + 20
 
@@ -203,7 +129,7 @@ def test_of_many_folders_those_used_last_stay(cache: Path) -> None:
 def test_who_runs_on_kernels_that_are_removed_goes_on(tmp_path: Path) -> None:
     """What it has compiled stays with it, and what it compiles from then on is kept in the folder made anew."""
     (tmp_path / "kernels.py").write_text(
-        "import shutil\nfrom pagetide.jit import CACHE_FOLDER, kernel\n\n"
+        "import shutil\nfrom pagetide.jit import kernel\nfrom pagetide.kernel_cache import CACHE_FOLDER\n\n"
         "@kernel\ndef one(a: int) -> int:\n    return a + 1\n\n"
         "@kernel\ndef two(a: int) -> int:\n    return a + 2\n\n"
         "assert one(1) == 2\nassert list(CACHE_FOLDER.rglob('*one*.nbc'))\nshutil.rmtree(CACHE_FOLDER)\n"
@@ -217,7 +143,7 @@ def test_who_runs_on_kernels_that_are_removed_goes_on(tmp_path: Path) -> None:
 def test_a_folder_in_use_is_not_stale(cache: Path) -> None:
     """However long ago it was made, this source's own folder stays, and using it makes it recent."""
     mine = made(cache / f"kernels-{source_key()}", 99)
-    assert jit._cache_folder() == mine
+    assert kernel_cache._cache_folder() == mine
     assert (mine / "memory/kernel.nbc").exists()
     assert time.time() - mine.stat().st_mtime < DAY_S
 
@@ -227,7 +153,7 @@ def test_without_a_home_kernels_are_cached_elsewhere(cache: Path, monkeypatch: p
     cache.write_text("a file, where the folder should be")
     monkeypatch.setattr(tempfile, "tempdir", str(cache.parent / "tmp"))
     (cache.parent / "tmp").mkdir()
-    folder = jit._cache_folder()
+    folder = kernel_cache._cache_folder()
     assert folder.parent == cache.parent / "tmp"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -236,22 +162,21 @@ def test_without_a_home_kernels_are_cached_elsewhere(cache: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("where", "name", "value"),
     [
-        (jit, "_PACKAGE", Path("/elsewhere/pagetide")),
         (sys.implementation, "cache_tag", "cpython-399"),
         (numba, "__version__", "9.9"),
     ],
 )
-def test_what_another_checkout_or_python_compiled_does_not_count(
+def test_what_another_python_or_numba_compiled_does_not_count(
     where: object, name: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kernels are looked for by all of these, so a step is compiled for one of each alone."""
-    monkeypatch.setattr(jit, "CACHE_FOLDER", tmp_path)
-    jit.mark_compiled("step")
-    assert jit.is_compiled("step")
+    monkeypatch.setattr(kernel_cache, "CACHE_FOLDER", tmp_path)
+    kernel_cache.mark_compiled("step")
+    assert kernel_cache.is_compiled("step")
     with monkeypatch.context() as other:
         other.setattr(where, name, value)
-        assert not jit.is_compiled("step")
-    assert jit.is_compiled("step")
+        assert not kernel_cache.is_compiled("step")
+    assert kernel_cache.is_compiled("step")
 
 
 @pytest.mark.jit
@@ -262,7 +187,7 @@ def test_a_second_process_compiles_nothing(first: str, tmp_path: Path) -> None:
 import {first}
 import numba
 import numpy as np
-from pagetide.jit import CACHE_FOLDER
+from pagetide.kernel_cache import CACHE_FOLDER
 before = any(CACHE_FOLDER.rglob('*.nbc'))
 from pagetide.memory.region_map import find_region
 find_region(np.zeros((1, 5), np.int64), 0, 1)
@@ -273,3 +198,69 @@ print(before, sum(find_region.stats.cache_hits.values()), sum(find_region.stats.
     environment["XDG_CACHE_HOME"] = str(tmp_path)
     said = [subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).split() for _ in "12"]
     assert said == [["False", "0", "1"], ["True", "1", "0"]]
+
+
+@pytest.mark.jit
+def test_what_one_copy_of_the_package_compiled_serves_another(tmp_path: Path) -> None:
+    """The same sources at another place load it; a kernel in a file outside of the package is known by its path."""
+    script = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from pagetide.memory.region_map import find_region
+find_region(np.zeros((1, 5), np.int64), 0, 1)
+assert find_region.py_func.__code__.co_filename.startswith(sys.argv[1])
+print(sum(find_region.stats.cache_hits.values()))
+"""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("PYTHONPATH", None)
+    hits = []
+    for name in ("one", "other"):
+        shutil.copytree(kernel_cache._PACKAGE, tmp_path / name / "pagetide")
+        command = [sys.executable, "-c", script, str(tmp_path / name)]
+        hits.append(subprocess.check_output(command, env=environment, text=True).strip())
+    assert hits == ["0", "1"]
+    theirs = [KernelLocator(tmp_path / name / "kernels.py", 1).get_cache_path() for name in ("one", "other")]
+    assert len(set(theirs)) == 2
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """What a wheel of these sources brings."""
+    made(tmp_path / f"built/kernels-{source_key()}", 99)
+    return tmp_path / "built"
+
+
+def test_what_a_wheel_brings_is_where_a_new_folder_begins(cache: Path, built: Path) -> None:
+    """It is copied whole into a folder that only its user may enter, and what is there already stays as it is."""
+    folder = kernel_cache._cache_folder(built)
+    kept = folder / "memory/kernel.nbc"
+    assert kept.read_bytes() == b""
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+    kept.write_bytes(b"mine")
+    assert kernel_cache._cache_folder(built) == folder
+    assert kept.read_bytes() == b"mine"
+
+
+def test_what_a_wheel_brings_for_other_sources_is_left_alone(cache: Path, built: Path) -> None:
+    """Somebody changed a file of the installed package: the folder begins empty."""
+    next(built.iterdir()).rename(built / "kernels-0")
+    assert list(kernel_cache._cache_folder(built).iterdir()) == []
+
+
+def test_who_is_second_to_bring_it_uses_what_is_there(
+    cache: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process makes the folder while this one copies: that one's is used, and nothing is left over."""
+    right = shutil.copytree
+
+    def copied_late(*arguments: Any, **options: Any) -> Any:
+        result = right(*arguments, **options)
+        made(cache / f"kernels-{source_key()}", 0)
+        return result
+
+    monkeypatch.setattr(shutil, "copytree", copied_late)
+    folder = kernel_cache._cache_folder(built)
+    assert (folder / "memory/kernel.nbc").exists()
+    assert [path.name for path in cache.iterdir()] == [folder.name]
