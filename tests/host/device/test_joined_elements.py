@@ -115,6 +115,7 @@ def _only_what_was_reported(elements: list[list[tuple[int, int]]], punches_max: 
         assert answered == len(elements)
         assert rig.gone() == pages_of(elements)
         assert rig.word("discarded_bytes") == sum(len(pages_of([element])) for element in elements) * PAGE
+        assert rig.word("returned_bytes") == len(pages_of(elements)) * PAGE  # who names it twice gave it once
         assert rig.balances()
     finally:
         rig.close()

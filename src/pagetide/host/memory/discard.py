@@ -117,10 +117,10 @@ def punch_next(
 
 
 @kernel
-def _begin_pieces(regions: _Words, ranges: _Words, count: int, verify: int, ledger: _Words) -> int:
-    """Begin the next piece of each range, or deal with it alone; 0, or the errno of the last call that failed."""
+def _begin_pieces(regions: _Words, ranges: _Words, first: int, end: int, verify: int, ledger: _Words) -> int:
+    """Begin the next piece of each of these ranges, or deal with it alone; 0, or the errno of a call that failed."""
     failure: int = 0
-    for index in range(count):
+    for index in range(first, end):
         if ranges[index, RANGE_START] == ranges[index, RANGE_END]:
             continue
         if not _cut_piece(regions, ranges, index, WHOLE, ledger):
@@ -136,15 +136,29 @@ def _begin_pieces(regions: _Words, ranges: _Words, count: int, verify: int, ledg
 
 
 @kernel
+def _punch_apart(regions: _Words, ranges: _Words, first: int, end: int, verify: int, ledger: _Words) -> int:
+    """Discard the ranges `first … end`, none of which overlaps another; 0, or the errno of a call that failed."""
+    failure: int = 0
+    left_bytes = WHOLE
+    while left_bytes > 0:
+        failed = _begin_pieces(regions, ranges, first, end, verify, ledger)
+        failure = failed if failed != 0 else failure
+        failed = punch_pieces(regions, ranges, first, end, ledger)
+        failure = failed if failed != 0 else failure
+        left_bytes = end_pieces(regions, ranges, first, end, verify, ledger)
+    return failure
+
+
+@kernel
 def punch_together(regions: _Words, ranges: _Words, count: int, verify: int, ledger: _Words) -> int:
     """Discard ranges, all of them: of small pieces all are looked at, then all are discarded, then all are read back.
 
     That is quicker than each piece with its three calls by turns, as the processor has at hand what one kind of call
-    needs.
+    needs. A range that overlaps the one before it comes after that: what both name was there once.
 
     Args:
         regions: the region map's table.
-        ranges: ranges that do not overlap, each within regions and aligned to pages when it was taken, none empty.
+        ranges: sorted ranges, none empty, each within regions and aligned to pages when it was taken.
         count: how many ranges there are.
         verify: not 0 to read back what was discarded.
         ledger: the queue's account.
@@ -153,13 +167,14 @@ def punch_together(regions: _Words, ranges: _Words, count: int, verify: int, led
         0, or the errno of a call that failed.
     """
     failure: int = 0
-    left_bytes = WHOLE
-    while left_bytes > 0:
-        failed = _begin_pieces(regions, ranges, count, verify, ledger)
+    first = 0
+    while first < count:
+        end = first + 1
+        while end < count and ranges[end, RANGE_START] >= ranges[end - 1, RANGE_END]:
+            end += 1
+        failed = _punch_apart(regions, ranges, first, end, verify, ledger)
         failure = failed if failed != 0 else failure
-        failed = punch_pieces(regions, ranges, 0, count, ledger)
-        failure = failed if failed != 0 else failure
-        left_bytes = end_pieces(regions, ranges, 0, count, verify, ledger)
+        first = end
     return failure
 
 
@@ -183,6 +198,6 @@ def punch_ranges(
         ledger: the ledger's words.
 
     Returns:
-        0, or the errno of the last call that failed.
+        0, or the errno of a call that failed.
     """
     return punch_together(regions, ranges, join_ranges(ranges, count, ledger), verify, ledger)
