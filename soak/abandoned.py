@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 
 from pagetide.host.device.balloon import FEATURES
-from pagetide.host.memory import discard
+from pagetide.host.memory import pieces
 from pagetide.virtio.split_ring import device, inflight
 from soak.part import BrokenError, CutShortError, Part, Trial
 from tests.host.device.abandoned_device import Steps
 from tests.host.device.test_takeover_steps import WITHOUT_EVENT_IDX, Guest
 
-_MODULES = (inflight, device, discard)
+_MODULES = (inflight, device, pieces)
 
 _STEPS = ("punch_hole", "store_i64", "store_u16", "store_u16_release", "store_u32")
 _DEATHS = ("once", "twice", "more often")

@@ -146,6 +146,20 @@ def test_only_what_is_tended_from_the_removal_on_is_told(tmp_path: Path) -> None
     assert of_tending == ["tends", "@ready", *["@removed", "tends --once", "@tended", "tends"] * 2][:-1]
 
 
+@pytest.mark.parametrize(("opened", "told"), [("3<>", ["tends", "on"]), ("3<", [])])
+def test_a_job_that_ends_meanwhile_does_not_end_the_guest(opened: str, told: list[str], tmp_path: Path) -> None:
+    """SIGCHLD interrupts a shell that waits for the other end of a fifo, which ends it: here none waits for that."""
+    functions = INIT[INIT.index("tend_on() {") : INIT.index("tend_once() {")].replace("exec 3<>", f"exec {opened}")
+    late = functions.replace("sh /tend.sh >/tmp/tend 2>&1", "{ sleep 0.6; sh /tend.sh >/tmp/tend 2>&1; }")
+    assert late != functions
+    script = f"sh() {{ echo tends; }}; mkfifo /tmp/tend\n{late}\nsleep 0.2 & tend_on; echo on; wait"
+    script = script.replace("/tmp/tend", str(tmp_path / "tend"))
+    done = subprocess.run(
+        ["timeout", "10", find_busybox(), "sh", "-c", script], check=False, stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout.split() == told
+
+
 def test_what_runs_beside_has_a_name_of_its_own() -> None:
     """Several run, and the last one that was started ends at any time: none is called `$!` where it is used."""
     uses = [line.strip() for line in INIT.splitlines() if "$!" in line]

@@ -87,12 +87,13 @@ removed=/mnt/fill${build:+/*[!05]}
 read -r _ _ _ _ counts </proc/buddyinfo
 set -- $counts
 # Where a processor is emulated the script's start takes tenths of a second: whoever measures a load has that before it.
+# A job that ends while ash opens a fifo interrupts it, and the shell exits: opened for both, nobody waits for another.
 tend_on() {
-    sh /tend.sh >/tmp/tend 2>&1 &
+    exec 3<>/tmp/tend
+    sh /tend.sh >/tmp/tend 2>&1 3<&- &
     tender=$!
-    exec 3</tmp/tend
     read -r line <&3 && echo "$line"
-    cat <&3 &
+    cat </tmp/tend 3<&- &
     exec 3<&-
 }
 tend_once() {
