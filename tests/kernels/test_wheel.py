@@ -10,7 +10,7 @@ import pytest
 
 from pagetide.kernel_cache import source_key
 
-pytestmark = [pytest.mark.slow, pytest.mark.jit]
+pytestmark = [pytest.mark.slow, pytest.mark.jit, pytest.mark.alone]
 
 ROOT = Path(__file__).parents[2]
 
