@@ -37,7 +37,9 @@ class Build:
 
     def __init__(self, tree: Path, script: Path) -> None:
         """Start the script on the build in this tree."""
-        environment = os.environ | {"PYTHONPATH": str(tree / "src")}
+        # Where this build keeps its kernels is not for the other: it may not even know what keeps them.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_CACHE_")}
+        environment["PYTHONPATH"] = str(tree / "src")
         self._process = subprocess.Popen(
             [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -100,9 +100,7 @@ def test_no_fault_loses_memory(faults: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("oom", ["none", "wait", "cap", "swap"])
 def test_only_without_an_answer_to_oom_are_there_false_ooms(oom: str) -> None:
     """The small guest, whose host is slow: allocations fail under `none`, and under no other."""
-    duration_s = (
-        6.0 if oom == "none" else 2.0
-    )  # a busy machine seldom eats a wave before it is back
+    duration_s = 6.0 if oom == "none" else 2.0  # a busy machine seldom eats a wave before it is back
     result = run("small", oom=oom, duration_s=duration_s, faults=("slow@0:60:10",))
     assert result.false_ooms is not None
     assert (result.false_ooms > 0) == (oom == "none")
