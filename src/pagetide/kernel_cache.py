@@ -71,9 +71,12 @@ def _cache_folder(built: Path = BUILT) -> Path:
 
 
 def _make(folder: Path, built: Path) -> None:
-    """Make a folder that only we may enter, with what was built, if there is none: all of it at once, or nothing."""
+    """Make a folder that only we may enter, with what was built, if there is none: all of it at once, or nothing.
+
+    What is left of a copy that was broken off goes as other folders do.
+    """
     if not folder.exists() and built.is_dir():
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        fresh = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
         try:
             shutil.copytree(built, fresh, dirs_exist_ok=True, copy_function=shutil.copyfile)
             fresh.chmod(0o700)

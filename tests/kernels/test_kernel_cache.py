@@ -264,3 +264,21 @@ def test_who_is_second_to_bring_it_uses_what_is_there(
     folder = kernel_cache._cache_folder(built)
     assert (folder / "memory/kernel.nbc").exists()
     assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+def test_what_is_left_of_a_copy_goes_as_other_folders_do(
+    cache: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed as it copies leaves a folder, which nobody uses, and which is stale in two weeks."""
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as copying:
+        copying.setattr(shutil, "copytree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            kernel_cache._cache_folder(built)
+    (left,) = cache.iterdir()
+    os.utime(left, times=(time.time() - 15 * DAY_S,) * 2)
+    folder = kernel_cache._cache_folder(built)
+    assert list(cache.iterdir()) == [folder]
