@@ -87,7 +87,7 @@ removed=/mnt/fill${build:+/*[!05]}
 read -r _ _ _ _ counts </proc/buddyinfo
 set -- $counts
 # Where a processor is emulated the script's start takes tenths of a second: whoever measures a load has that before it.
-# A job that ends while ash opens a fifo interrupts it, and the shell exits: opened for both, nobody waits for another.
+# A job that ends while ash opens a fifo ends ash (findings/ash_fifo_interrupted.sh); opened for both, nobody waits.
 tend_on() {
     exec 3<>/tmp/tend
     sh /tend.sh >/tmp/tend 2>&1 3<&- &
